@@ -1,0 +1,43 @@
+# Everything runs from a virtual environment that the first target makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format readme build clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
+
+venv: $(INSTALLED)  ## make the virtual environment and install prunesearch with its development tools
+
+$(INSTALLED): pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: venv  ## the main job on real data: train, trace, search, prune, finetune, report (about a minute)
+	$(BIN)/prunesearch demo --out demo
+
+test: venv  ## run the tests
+	$(BIN)/python -m pytest
+
+check: venv  ## formatting, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: venv  ## put the code into its standard format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+readme: venv  ## write the measured tables in the documentation anew from benchmarks/results
+	$(BIN)/python benchmarks/tables.py
+
+build: venv  ## build the wheel and the source distribution into dist/
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build
+
+clean:  ## remove the virtual environment and everything built
+	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Automated search for the structure of pruned convolutional networks."""

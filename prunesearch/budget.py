@@ -1,0 +1,235 @@
+"""Upper limits on cost, and the set of structures that meet them.
+
+A `Budget` is what the user says; `Budget.check(space)` turns it into a `FeasibleSet` with absolute integers, or
+raises with the reachable range. A budget is never a soft penalty: searchers propose members of the set only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from prunesearch.errors import InfeasibleBudget
+from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
+
+Limit: TypeAlias = int | str
+Resource: TypeAlias = Literal["macs", "params"]
+
+_SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+_BISECTIONS = 48
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper limits on the cost of one image, absolute or relative to the unpruned network; all must hold.
+
+    Attributes:
+        macs: Multiply-accumulates: a count (`20_000_000`, `"20M"`) or a share of the unpruned network (`"50%"`).
+        params: Parameters, likewise.
+        flops: The same as `macs`, counting a multiply-accumulate twice: `flops="40M"` is `macs="20M"`, and a
+            percentage means the same for both. Give one of the two.
+
+    Example:
+        >>> Budget(macs="40%", params="1.5M")
+        Budget(macs='40%', params='1.5M', flops=None)
+        >>> Budget(macs=0.4)
+        Traceback (most recent call last):
+        ...
+        ValueError: Expected macs as a count of at least 1 or a share such as "50%", got 0.4. Did you mean "40%"?
+    """
+
+    macs: Limit | None = None
+    params: Limit | None = None
+    flops: Limit | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: limit for name, limit in vars(self).items() if limit is not None}
+        if not given:
+            raise ValueError('Expected at least one limit, got none. Say for example Budget(macs="50%").')
+        if self.macs is not None and self.flops is not None:
+            raise ValueError(f"Expected macs or flops, got both ({self.macs!r}, {self.flops!r}); 1 MAC = 2 FLOPs.")
+        for name, limit in given.items():
+            _parse(name, limit)
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read the command line's form, `"macs=40%,params=1.5M"`.
+
+        Raises:
+            ValueError: An unknown resource or a limit that cannot be read.
+        """
+        limits: dict[str, str] = {}
+        for part in text.split(","):
+            name, equals, limit = part.partition("=")
+            if not equals or name.strip() not in cls.__dataclass_fields__:
+                raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.')
+            limits[name.strip()] = limit.strip()
+        return cls(**limits)
+
+    def check(self, space: Space) -> FeasibleSet:
+        """Resolve the limits against a space.
+
+        Raises:
+            InfeasibleBudget: Nothing in the space is cheap enough, or a limit is above the unpruned network.
+        """
+        wanted = {"macs": self.macs if self.flops is None else self.flops, "params": self.params}
+        limits: list[tuple[Resource, int]] = []
+        for resource in ("macs", "params"):
+            limit = wanted[resource]
+            if limit is not None:
+                halves = 2 if resource == "macs" and self.flops is not None else 1
+                limits.append((resource, _resolve(space, resource, limit, halves)))
+        return FeasibleSet(space, tuple(limits))
+
+
+@dataclass(frozen=True)
+class FeasibleSet:
+    """The structures of `space` that meet every limit; never empty.
+
+    Attributes:
+        space: Where the structures live.
+        limits: Pairs (resource, largest allowed count).
+    """
+
+    space: Space
+    limits: tuple[tuple[Resource, int], ...]
+
+    def admits(self, cost: Cost) -> bool:
+        """Whether a cost is within every limit."""
+        return self.excess(cost) == 0.0
+
+    def excess(self, cost: Cost) -> float:
+        """How far a cost is above the limits: the largest overshoot as a fraction of its limit, 0 if within."""
+        return max(max(0.0, getattr(cost, resource) / limit - 1.0) for resource, limit in self.limits)
+
+    def contains(self, structures: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+        """(p,) whether each of (p, g) structures is within every limit."""
+        array = np.asarray(structures)
+        within = np.ones(len(array), dtype=np.bool_)
+        for resource, limit in self.limits:
+            within &= getattr(self.space, resource)(array) <= limit
+        return within
+
+    def repair(self, structures: npt.ArrayLike) -> IntArray:
+        """(p, g) structures moved into the set; those already in it are returned as they are.
+
+        An infeasible one is shrunk along the straight line to the narrowest structure, as little as needed, and what
+        rounding down to allowed widths left over is handed back group by group, largest loss first. Nothing grows
+        beyond the width it came with.
+        """
+        array = np.asarray(structures, dtype=np.int64)
+        outside = ~self.contains(array)
+        repaired = array.copy()
+        if outside.any():
+            repaired[outside] = self._move(array[outside], stretch=np.ones(int(outside.sum())), ceiling=array[outside])
+        return repaired
+
+    def fit(self, structures: npt.ArrayLike) -> IntArray:
+        """(p, g) structures moved along the line through the narrowest one until they just use the limits up.
+
+        Like `repair`, but a cheap structure grows too: proportions are what a structure says, the budget says the
+        scale. Groups at their minimum stay there until rounding leaves something over.
+        """
+        array = np.asarray(structures, dtype=np.int64)
+        minimum, full = np.array(self.space.minimum), np.array(self.space.full)
+        above = array - minimum
+        with np.errstate(divide="ignore", invalid="ignore"):
+            stretch = np.where(above > 0, (full - minimum) / above, 1.0)
+        furthest = stretch.max(axis=1, initial=1.0)
+        return self._move(array, stretch=furthest, ceiling=np.broadcast_to(full, array.shape))
+
+    def _move(self, array: IntArray, *, stretch: FloatArray, ceiling: IntArray) -> IntArray:
+        """Bisect the scale in [0, stretch] along the line from the minimum; cost grows with it, so this is sound."""
+        minimum = np.array(self.space.minimum)
+        highest = self.space.indices(ceiling)
+
+        def at(scale: FloatArray) -> FloatArray:
+            return np.minimum(minimum + scale[:, None] * (array - minimum), ceiling)
+
+        low, high = np.zeros(len(array)), stretch.copy()
+        low = np.where(self.contains(self._snap(at(high))), high, low)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            inside = self.contains(self._snap(at(middle)))
+            low, high = np.where(inside, middle, low), np.where(inside, high, middle)
+        wanted = at(low)
+        return self._top_up(self.space.indices(wanted), wanted, highest)
+
+    def _top_up(self, indices: IntArray, wanted: FloatArray, highest: IntArray) -> IntArray:
+        widths = self.space.from_indices(indices)
+        loss = (wanted - widths) / np.array(self.space.full)
+        order = np.argsort(-loss, axis=1, kind="stable")
+        rows = np.arange(len(indices))
+        for rank in range(indices.shape[1]):
+            column = order[:, rank]
+            trial = indices.copy()
+            trial[rows, column] = np.minimum(trial[rows, column] + 1, highest[rows, column])
+            inside = self.contains(self.space.from_indices(trial))
+            indices = np.where(inside[:, None], trial, indices)
+        return self.space.from_indices(indices)
+
+    def _snap(self, widths: FloatArray) -> IntArray:
+        return self.space.from_indices(self.space.indices(widths))
+
+
+def as_structures(array: npt.ArrayLike) -> list[Structure]:
+    """Turn (p, g) widths into a list of structures."""
+    return [tuple(int(width) for width in row) for row in np.asarray(array)]
+
+
+def as_array(structures: Sequence[Structure], space: Space) -> IntArray:
+    """Turn structures into (p, g) widths, also when there are none."""
+    return np.array(structures, dtype=np.int64).reshape(len(structures), len(space.groups))
+
+
+def _resolve(space: Space, resource: Resource, limit: Limit, halves: int) -> int:
+    value, is_share = _parse(resource, limit)
+    low, high = (int(getattr(space, resource)([widths])[0]) for widths in (space.minimum, space.full))
+    absolute = int(value * high if is_share else value / halves)
+    reached = f"The space reaches from {low:,} to {high:,} {resource} ({100 * low / high:.1f}% to 100%)."
+    if absolute < low:
+        raise InfeasibleBudget(
+            f"A budget of {limit} ({absolute:,} {resource}) cannot be met. {reached} Raise the budget, or trace with "
+            "a smaller min_channels or round_to.",
+            limit=absolute,
+            reachable=(low, high),
+            unit=resource,
+        )
+    if absolute > high:
+        raise InfeasibleBudget(
+            f"A budget of {limit} ({absolute:,} {resource}) is more than the unpruned network costs, so there is "
+            f"nothing to search for. {reached} Lower the budget.",
+            limit=absolute,
+            reachable=(low, high),
+            unit=resource,
+        )
+    return absolute
+
+
+def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
+    """Return (value, whether it is a share of the unpruned network); exact, so that 90% of 10 is 9."""
+    expected = f'Expected {name} as a count of at least 1 or a share such as "50%", got {limit!r}.'
+    if isinstance(limit, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(%|[kMG]?)\s*", limit)
+        if match is None:
+            raise ValueError(f"{expected} Counts may end in k, M or G.")
+        number, suffix = Fraction(match[1]), match[2]
+        if suffix == "%":
+            if number <= 0:
+                raise ValueError(expected)
+            return number / 100, True
+        value = number * _SUFFIX[suffix]
+    elif isinstance(limit, bool) or not isinstance(limit, (int, float)):
+        raise TypeError(expected)
+    else:
+        value = Fraction(limit)
+    if value < 1:
+        hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
+        raise ValueError(expected + hint)
+    return value, False

@@ -1,0 +1,63 @@
+"""What can go wrong, one class per reaction a caller might have.
+
+Every message says what was expected, what came, and what to do. A mistake at the public door that nobody would
+catch is a plain `ValueError` or `TypeError`.
+"""
+
+from __future__ import annotations
+
+
+class PruneSearchError(Exception):
+    """Base of every error that prunesearch raises on purpose."""
+
+
+class TraceError(PruneSearchError):
+    """The network could not be traced; the message names the module and the operator."""
+
+
+class InfeasibleBudget(PruneSearchError, ValueError):
+    """No structure of the space meets the budget.
+
+    Attributes:
+        limit: What was asked for, in `unit`.
+        reachable: The smallest cost any structure has, and the cost of the unpruned network, in `unit`.
+        unit: `"macs"`, `"params"` or `"latency_ms"`.
+    """
+
+    def __init__(self, message: str, *, limit: float, reachable: tuple[float, float], unit: str) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.reachable = reachable
+        self.unit = unit
+
+
+class StudyMismatch(PruneSearchError):
+    """The stored study answers another question.
+
+    Attributes:
+        field: The first part of the question that differs, for example `"budget"`.
+        stored: Its stored value or fingerprint.
+        asked: The one that came.
+    """
+
+    def __init__(self, message: str, *, field: str, stored: object, asked: object) -> None:
+        super().__init__(message)
+        self.field = field
+        self.stored = stored
+        self.asked = asked
+
+
+class StudyLocked(PruneSearchError):
+    """Another process drives this study."""
+
+
+class StudyUnreadable(PruneSearchError):
+    """The file is not a study of ours, is damaged, or comes from a newer release."""
+
+
+class CheckpointError(PruneSearchError):
+    """A weights file is damaged, hostile, or belongs to another network."""
+
+
+class EvaluationFailed(PruneSearchError):
+    """Too many structures in a row could not be scored; the message ends with the first traceback."""

@@ -1,0 +1,84 @@
+"""The preflight report: what a search over this network could and could not change."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from prunesearch.structure import Cost, Space
+
+
+@dataclass(frozen=True)
+class GroupLine:
+    """One group of an `Explanation`.
+
+    Attributes:
+        name: The group's first producer.
+        width: Channels in the unpruned network.
+        widths: Allowed widths.
+        members: Modules that get narrower with it.
+        macs_share: Fraction of the network's MACs that vanishes when this group alone is at its narrowest.
+    """
+
+    name: str
+    width: int
+    widths: tuple[int, ...]
+    members: tuple[str, ...]
+    macs_share: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `Network.explain` says; `print` shows it as a table, `as_dict` gives it to programs.
+
+    Attributes:
+        groups: One line per group.
+        frozen: Layers that keep their width, and why.
+        structures: Number of structures in the space.
+        full: Cost of the unpruned network.
+        minimum: Cost of the narrowest structure.
+    """
+
+    groups: tuple[GroupLine, ...]
+    frozen: Mapping[str, str]
+    structures: int
+    full: Cost
+    minimum: Cost
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        wide = max(len(line.name) for line in self.groups)
+        rows = [f"{'group':<{wide}}  {'width':>5}  {'saves':>6}  allowed widths; members"]
+        for line in self.groups:
+            step = f"{line.widths[0]}..{line.widths[-1]} ({len(line.widths)})"
+            rows.append(
+                f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {step}; {', '.join(line.members)}"
+            )
+        rows += [f"frozen: {layer}: {reason}" for layer, reason in self.frozen.items()]
+        rows.append(
+            f"{len(self.groups)} groups, 10^{math.log10(self.structures):.1f} structures; "
+            f"MACs {self.minimum.macs:,} to {self.full.macs:,} ({self.minimum.macs / self.full.macs:.1%} to 100%), "
+            f"parameters {self.minimum.params:,} to {self.full.params:,} "
+            f"({self.minimum.params / self.full.params:.1%} to 100%)"
+        )
+        return "\n".join(rows)
+
+
+def explain(space: Space, frozen: Mapping[str, str]) -> Explanation:
+    """Describe a space."""
+    alone = np.tile(np.array(space.full), (len(space.groups), 1))
+    np.fill_diagonal(alone, space.minimum)
+    full = space.cost(space.full)
+    shares = 1.0 - space.macs(alone) / full.macs
+    lines = tuple(
+        GroupLine(group.name, group.width, group.widths, group.members, float(share))
+        for group, share in zip(space.groups, shares, strict=True)
+    )
+    return Explanation(lines, dict(frozen), space.size, full, space.cost(space.minimum))

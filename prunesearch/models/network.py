@@ -1,0 +1,57 @@
+"""A traced network: the caller's model, its space, and where each unit lives in its tensors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prunesearch.models.coupling import Count, Cut, Read
+from prunesearch.models.explain import Explanation, explain
+from prunesearch.models.verify import Verification, verify
+from prunesearch.structure import IntArray, Space
+
+
+@dataclass(frozen=True)
+class Network:
+    """What `trace` returns. The model itself is the caller's, never changed; its weights are read when used.
+
+    Attributes:
+        model: The traced model.
+        example_inputs: What it was traced with.
+        space: Every structure it can take, and their costs.
+        cuts: Tensors that get narrower, and by which units.
+        counts: Module attributes that hold a number of channels.
+        reads: Modules that mix channels.
+        units: Per group, the ids of its units.
+        unit_count: How many units there are, those of no group included.
+        frozen: Layers, or parts of them, that keep their width, and why.
+    """
+
+    model: nn.Module
+    example_inputs: tuple[Tensor, ...]
+    space: Space
+    cuts: tuple[Cut, ...]
+    counts: tuple[Count, ...]
+    reads: tuple[Read, ...]
+    units: tuple[IntArray, ...]
+    unit_count: int
+    frozen: Mapping[str, str]
+
+    def explain(self) -> Explanation:
+        """What can be pruned, what cannot and why, and what the costs range over; print it."""
+        return explain(self.space, self.frozen)
+
+    def verify(self, n: int = 10, seed: int = 0) -> Verification:
+        """Check `n` random structures: slimmed equals masked, and every cost is exact."""
+        return verify(self, n, seed)
+
+    def fingerprint(self) -> str:
+        """Hash of the model's class, its printed form and every tensor of it."""
+        digest = hashlib.sha256(f"{type(self.model).__qualname__}\n{self.model}".encode())
+        for name, tensor in self.model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]

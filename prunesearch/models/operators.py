@@ -1,0 +1,369 @@
+"""The coupling rule of each operator, as a table: what it ties, what it mixes, what it costs.
+
+A rule gets the walk and an FX node whose output is a tensor, and returns the labels of that output, or None if nothing
+is known of it. **An operator without a rule freezes the channels that reach it**: it can cost opportunity, never
+correctness.
+
+Only operators that treat channels independently keep labels. Those that mix them (convolutions, linear layers) read
+the old labels and write new ones.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from prunesearch.models.coupling import Labels
+from prunesearch.models.zoo.layers import PadShortcut
+from prunesearch.structure import IntArray
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """The channels of one tensor.
+
+    Attributes:
+        dim: The dimension that holds them.
+        labels: (size of the dimension,) their labels.
+    """
+
+    dim: int
+    labels: IntArray
+
+
+Value: TypeAlias = Tracked | None
+Shape: TypeAlias = tuple[int, ...]
+
+
+class Walk(Protocol):
+    """What a rule may ask of, and tell to, the walk over the network (`models.trace`)."""
+
+    labels: Labels
+
+    def value(self, argument: Any) -> Value:
+        """Labels of an argument; None for constants and for tensors of which nothing is known."""
+
+    def shape(self, node: Any) -> Shape:
+        """Shape of a tensor node in the traced run."""
+
+    def is_tensor(self, node: Any) -> bool:
+        """Whether a node gave a tensor in the traced run."""
+
+    def module_of(self, node: fx.Node) -> nn.Module:
+        """The module that a `call_module` node calls."""
+
+    def freeze(self, value: Value, node: fx.Node, why: str) -> None:
+        """Freeze whatever channels `value` holds, saying which operator made it necessary."""
+
+    def cut(self, node: fx.Node, tensor: str, dim: int, labels: IntArray) -> None:
+        """Record that the module's tensor is narrowed along `dim`."""
+
+    def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
+        """Record that the module's attribute is the number of kept channels among `labels`."""
+
+    def read(self, node: fx.Node, dim: int, labels: IntArray) -> None:
+        """Record that the module mixes these channels."""
+
+    def produce(self, node: fx.Node, labels: IntArray) -> None:
+        """Record that the module produces these channels."""
+
+    def macs(self, node: fx.Node, per_image: int, left: IntArray | int, right: IntArray | int) -> None:
+        """Record `per_image * left * right` multiply-accumulates."""
+
+    def per_image(self, shape: Shape) -> int:
+        """Number of elements of `shape` that belong to one image."""
+
+
+Rule: TypeAlias = Callable[[Walk, fx.Node], Value]
+
+
+# --- layers that mix channels -----------------------------------------------------------------------------------------
+
+
+def convolution(walk: Walk, node: fx.Node) -> Value:
+    """Convolutions of any dimension; depthwise and grouped ones tie their input to their output."""
+    conv = walk.module_of(node)
+    assert isinstance(conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+    shape = walk.shape(node)
+    channels = len(shape) - len(conv.kernel_size) - 1
+    read = _labels(walk, node, node.args[0], dim=channels)
+    walk.read(node, channels, read)
+    if conv.groups == 1:
+        written, per_output = walk.labels.fresh(conv.out_channels), read
+        walk.cut(node, "weight", 1, read)
+    elif conv.groups > conv.in_channels // conv.groups:
+        written, per_output = _whole_groups(walk, node, conv, read)
+    else:
+        written, per_output = _within_groups(walk, node, conv, read)
+    walk.cut(node, "weight", 0, written)
+    if conv.bias is not None:
+        walk.cut(node, "bias", 0, written)
+    walk.count(node, "in_channels", read)
+    walk.count(node, "out_channels", written)
+    walk.produce(node, written)
+    positions = walk.per_image(shape) // conv.out_channels
+    walk.macs(node, math.prod(conv.kernel_size) * positions, per_output, written)
+    return Tracked(channels, written)
+
+
+def _whole_groups(walk: Walk, node: fx.Node, conv: Any, read: IntArray) -> tuple[IntArray, IntArray | int]:
+    """Remove whole groups of the convolution (depthwise: one channel each), so the weight's inner size is constant."""
+    inputs = conv.in_channels // conv.groups
+    leaders = read[::inputs]
+    walk.labels.tie(read, np.repeat(leaders, inputs))
+    walk.count(node, "groups", leaders)
+    return np.repeat(leaders, conv.out_channels // conv.groups), inputs
+
+
+def _within_groups(walk: Walk, node: fx.Node, conv: Any, read: IntArray) -> tuple[IntArray, IntArray | int]:
+    """Remove the same channels from every group of the convolution, so the number of groups is constant."""
+    first = read[: conv.in_channels // conv.groups]
+    walk.labels.tie(read, np.tile(first, conv.groups))
+    walk.cut(node, "weight", 1, first)
+    return np.tile(walk.labels.fresh(conv.out_channels // conv.groups), conv.groups), first
+
+
+def linear(walk: Walk, node: fx.Node) -> Value:
+    """Fully connected layers, on the last dimension."""
+    layer = walk.module_of(node)
+    assert isinstance(layer, nn.Linear)
+    shape = walk.shape(node)
+    last = len(shape) - 1
+    read = _labels(walk, node, node.args[0], dim=last)
+    written = walk.labels.fresh(layer.out_features)
+    walk.read(node, last, read)
+    walk.cut(node, "weight", 0, written)
+    walk.cut(node, "weight", 1, read)
+    if layer.bias is not None:
+        walk.cut(node, "bias", 0, written)
+    walk.count(node, "in_features", read)
+    walk.count(node, "out_features", written)
+    walk.produce(node, written)
+    walk.macs(node, walk.per_image(shape) // layer.out_features, read, written)
+    return Tracked(last, written)
+
+
+# --- layers that treat channels independently -------------------------------------------------------------------------
+
+
+def batch_norm(walk: Walk, node: fx.Node) -> Value:
+    """BatchNorm of any dimension: one scale, shift, mean and variance per channel."""
+    norm = walk.module_of(node)
+    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    labels = _labels(walk, node, node.args[0], dim=1)
+    for tensor in ("weight", "bias", "running_mean", "running_var"):
+        if getattr(norm, tensor) is not None:
+            walk.cut(node, tensor, 0, labels)
+    walk.count(node, "num_features", labels)
+    return Tracked(1, labels)
+
+
+def elementwise(walk: Walk, node: fx.Node) -> Value:
+    """Operators on one or several tensors of one (broadcast) shape; tensors that meet are tied."""
+    shape = walk.shape(node)
+    result: Tracked | None = None
+    for argument in node.all_input_nodes:
+        value = walk.value(argument)
+        if value is None:
+            continue
+        dim = value.dim + len(shape) - len(walk.shape(argument))  # broadcasting aligns the last dimensions
+        if len(value.labels) != shape[dim]:
+            walk.freeze(value, node, "broadcasts it over channels")
+        elif result is None:
+            result = Tracked(dim, value.labels)
+        elif result.dim == dim:
+            walk.labels.tie(result.labels, value.labels)
+        else:
+            walk.freeze(result, node, "combines different dimensions")
+            walk.freeze(value, node, "combines different dimensions")
+    if result is not None:
+        for argument in node.all_input_nodes:
+            if walk.value(argument) is None and not _is_indifferent(walk, argument, result, shape):
+                walk.freeze(result, node, "combines it with something we know nothing of")
+    return result
+
+
+def _is_indifferent(walk: Walk, argument: fx.Node, result: Tracked, shape: Shape) -> bool:
+    """Whether an untracked operand is a tensor that treats all channels alike."""
+    if not walk.is_tensor(argument):
+        return False  # a number computed from shapes, perhaps from the width itself
+    size = walk.shape(argument)
+    dim = result.dim - (len(shape) - len(size))
+    return dim < 0 or size[dim] == 1
+
+
+def spatial(walk: Walk, node: fx.Node) -> Value:
+    """Pooling, resizing and spatial padding: every dimension after the first two is theirs, channels are not."""
+    value, shape = walk.value(node.args[0]), walk.shape(node)
+    if value is None or value.dim != 1 or shape[1] != len(value.labels):
+        return _give_up(walk, node, value)
+    return value
+
+
+def pad_shortcut(walk: Walk, node: fx.Node) -> Value:
+    """The zoo's zero-padding shortcut: old channels in the middle, constant zeros around them."""
+    pad = walk.module_of(node)
+    assert isinstance(pad, PadShortcut)
+    inside = _labels(walk, node, node.args[0], dim=1)
+    before, after = walk.labels.fresh(pad.before), walk.labels.fresh(pad.after)
+    walk.count(node, "before", before)
+    walk.count(node, "after", after)
+    return Tracked(1, np.concatenate([before, inside, after]))
+
+
+# --- operators that move channels -------------------------------------------------------------------------------------
+
+
+def concatenate(walk: Walk, node: fx.Node) -> Value:
+    """`torch.cat`: along the channels it joins labels, along another dimension it ties them."""
+    tensors = node.args[0] if node.args else node.kwargs["tensors"]
+    assert isinstance(tensors, Sequence)
+    dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+    known = [value for tensor in tensors if (value := walk.value(tensor)) is not None]
+    if not isinstance(dim, int):
+        return _give_up(walk, node, *known)
+    dim %= len(walk.shape(node))
+    if any(value.dim != dim for value in known):
+        return elementwise(walk, node) if len(known) == len(tensors) else _give_up(walk, node, *known)
+    return Tracked(dim, np.concatenate([_labels(walk, node, tensor, dim=dim) for tensor in tensors]))
+
+
+def flatten(walk: Walk, node: fx.Node) -> Value:
+    """`flatten` and `view`/`reshape` to (n, -1): each channel becomes all its positions, in order."""
+    value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
+    if value is None or value.dim != 1 or after != (before[0], math.prod(before[1:])) or _has_literal_width(node):
+        return _give_up(walk, node, value)
+    return Tracked(1, np.repeat(value.labels, math.prod(before[2:])))
+
+
+def _has_literal_width(node: fx.Node) -> bool:
+    """Whether a `view`/`reshape` spells out the last size as a number, which slimming could not change."""
+    if node.target not in ("view", "reshape", torch.reshape):
+        return False
+    sizes = node.args[1] if isinstance(node.args[1], (tuple, list)) else node.args[1:]
+    return isinstance(sizes[-1], int) and sizes[-1] != -1
+
+
+def reduce(walk: Walk, node: fx.Node) -> Value:
+    """`mean`, `sum`, `amax`: labels survive if the channel dimension does."""
+    value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
+    dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
+    dims = (dims,) if isinstance(dims, int) else dims
+    if value is None or not isinstance(dims, (tuple, list)):
+        return _give_up(walk, node, value)
+    reduced = {dim % len(before) for dim in dims if isinstance(dim, int)}
+    if value.dim in reduced or len(reduced) != len(dims):
+        return _give_up(walk, node, value)
+    dropped = 0 if len(after) == len(before) else sum(dim < value.dim for dim in reduced)
+    return Tracked(value.dim - dropped, value.labels)
+
+
+def get_item(walk: Walk, node: fx.Node) -> Value:
+    """A slice of a tensor that leaves its channels alone."""
+    value, index = walk.value(node.args[0]), node.args[1]
+    entries = index if isinstance(index, tuple) else (index,)
+    if value is None or not all(isinstance(entry, slice) for entry in entries):
+        return _give_up(walk, node, value)
+    whole = value.dim >= len(entries) or entries[value.dim] == slice(None)
+    return value if whole else _give_up(walk, node, value)
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def _labels(walk: Walk, node: fx.Node, argument: Any, *, dim: int) -> IntArray:
+    """Labels of the argument's dimension `dim`; frozen new ones where nothing, or another dimension, is known."""
+    value = walk.value(argument)
+    if value is not None and value.dim == dim:
+        return value.labels
+    walk.freeze(value, node, "reads another dimension than the one that holds channels")
+    labels = walk.labels.fresh(walk.shape(argument)[dim])
+    walk.labels.freeze(labels, "comes from an operator without a rule")
+    return labels
+
+
+def _give_up(walk: Walk, node: fx.Node, *values: Value) -> None:
+    for value in values:
+        walk.freeze(value, node, "moves channels in a way we do not follow")
+
+
+# --- the tables -------------------------------------------------------------------------------------------------------
+
+_ELEMENTWISE_MODULES = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
+    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.Softsign, nn.LogSigmoid, nn.Identity,
+    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout,
+)  # fmt: skip
+_SPATIAL_MODULES = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d,
+    nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
+)  # fmt: skip
+
+MODULES: dict[type[nn.Module], Rule] = {
+    nn.Conv1d: convolution,
+    nn.Conv2d: convolution,
+    nn.Conv3d: convolution,
+    nn.Linear: linear,
+    nn.BatchNorm1d: batch_norm,
+    nn.BatchNorm2d: batch_norm,
+    nn.BatchNorm3d: batch_norm,
+    nn.SyncBatchNorm: batch_norm,
+    nn.Flatten: flatten,
+    PadShortcut: pad_shortcut,
+    **dict.fromkeys(_ELEMENTWISE_MODULES, elementwise),
+    **dict.fromkeys(_SPATIAL_MODULES, spatial),
+}
+
+_ELEMENTWISE_FUNCTIONS = (
+    operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv,
+    operator.itruediv, operator.neg, operator.pow,
+    torch.add, torch.sub, torch.mul, torch.div, torch.neg, torch.abs, torch.exp, torch.sqrt, torch.clamp,
+    torch.maximum, torch.minimum, torch.relu, torch.sigmoid, torch.tanh,
+    F.relu, F.relu6, F.leaky_relu, F.elu, F.celu, F.selu, F.gelu, F.silu, F.mish, F.sigmoid, F.tanh,
+    F.hardswish, F.hardsigmoid, F.hardtanh, F.softplus, F.logsigmoid,
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
+)  # fmt: skip
+_SPATIAL_FUNCTIONS = (
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d,
+    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d, F.interpolate,
+)  # fmt: skip
+
+FUNCTIONS: dict[Any, Rule] = {
+    torch.cat: concatenate,
+    torch.concat: concatenate,
+    torch.flatten: flatten,
+    torch.reshape: flatten,
+    torch.mean: reduce,
+    torch.sum: reduce,
+    torch.amax: reduce,
+    operator.getitem: get_item,
+    **dict.fromkeys(_ELEMENTWISE_FUNCTIONS, elementwise),
+    **dict.fromkeys(_SPATIAL_FUNCTIONS, spatial),
+}
+
+_ELEMENTWISE_METHODS = (
+    "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "abs", "exp", "sqrt", "clamp", "clamp_",
+    "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "contiguous", "clone", "detach", "float", "half", "to",
+)  # fmt: skip
+
+METHODS: dict[str, Rule] = {
+    "flatten": flatten,
+    "view": flatten,
+    "reshape": flatten,
+    "mean": reduce,
+    "sum": reduce,
+    "amax": reduce,
+    **dict.fromkeys(_ELEMENTWISE_METHODS, elementwise),
+}

@@ -1,0 +1,38 @@
+"""Which channels stay: the answer of a channel criterion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from prunesearch.structure import FloatArray, IntArray
+
+
+class Ranking(Protocol):
+    """Chooses the units of a group that stay when it is narrowed."""
+
+    def keep(self, group: int, units: int) -> IntArray:
+        """Return the indices of the `units` units of group number `group` that stay, ascending."""
+
+
+@dataclass(frozen=True)
+class NestedRanking:
+    """One order per group, most important unit first: what a wider structure drops, a narrower one drops too.
+
+    Attributes:
+        orders: Per group, the indices of its units, most important first.
+    """
+
+    orders: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def by_importance(cls, importances: Sequence[FloatArray]) -> NestedRanking:
+        """Order each group's units by importance, highest first; of equals the one with the lower index first."""
+        return cls(tuple(tuple(np.argsort(-values, kind="stable").tolist()) for values in importances))
+
+    def keep(self, group: int, units: int) -> IntArray:
+        """The `units` most important units, in ascending order of index."""
+        return np.sort(np.array(self.orders[group][:units], dtype=np.int64))

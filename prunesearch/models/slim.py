@@ -1,0 +1,68 @@
+"""From a structure to a smaller network: the caller's own class, with narrower tensors."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from prunesearch.models.ranking import Ranking
+from prunesearch.structure import Structure
+
+if TYPE_CHECKING:
+    from prunesearch.models.network import Network
+
+
+def kept_units(network: Network, structure: Structure, ranking: Ranking) -> npt.NDArray[np.bool_]:
+    """(units,) which units of the network stay; those of no group always do."""
+    kept = np.ones(network.unit_count, dtype=np.bool_)
+    for index, (group, width, ids) in enumerate(
+        zip(network.space.groups, structure, network.units, strict=True)
+    ):
+        kept[ids] = False
+        kept[ids[ranking.keep(index, width // group.unit)]] = True
+    return kept
+
+
+def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
+    """Build the network that `structure` describes, with the weights of the channels that `ranking` keeps.
+
+    The result shares no tensor with the original and is of the same class, so whatever works with the original
+    (training, `state_dict`, export) works with it. Exactly equal to the original with the removed channels masked at
+    every layer that reads them.
+
+    Args:
+        network: A traced network.
+        structure: (g,) kept channels per group.
+        ranking: Which channels stay.
+
+    Raises:
+        ValueError: The structure is not one of the network's space.
+    """
+    kept = kept_units(network, network.space.check(structure), ranking)
+    tensors = _named_tensors(network.model)
+    narrow = {name: tensor.detach() for name, tensor in tensors.items()}
+    for cut in network.cuts:
+        index = torch.from_numpy(np.flatnonzero(kept[cut.units])).to(narrow[cut.tensor].device)
+        narrow[cut.tensor] = narrow[cut.tensor].index_select(cut.dim, index)
+    replaced = {cut.tensor for cut in network.cuts}
+    # deepcopy asks the memo first, so every reference to a cut tensor becomes one to its narrow copy: ties survive
+    memo = {id(tensors[name]): _like(tensors[name], narrow[name]) for name in replaced}
+    slimmed = copy.deepcopy(network.model, memo)
+    for count in network.counts:
+        setattr(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
+    return slimmed
+
+
+def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _like(original: Tensor, values: Tensor) -> Tensor:
+    if isinstance(original, nn.Parameter):
+        return nn.Parameter(values, requires_grad=original.requires_grad)
+    return values

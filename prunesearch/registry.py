@@ -1,0 +1,25 @@
+"""Names to objects: tables of `"package.module:attribute"` strings, resolved when used.
+
+A literal table is greppable, imports nothing until asked, and needs no registration by side effect.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
+    """Return the object that `table` lists under `name`.
+
+    Raises:
+        ValueError: There is no such name; the message has the list and the nearest one.
+    """
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(table)}.{hint}")
+    module, _, attribute = table[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)

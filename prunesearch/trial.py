@@ -1,0 +1,46 @@
+"""One scored structure, and what follows from many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from prunesearch.structure import Cost, Structure
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one proposed structure.
+
+    Attributes:
+        number: Position in the study's history, from 0.
+        structure: Kept channels per group.
+        cost: Its exact cost.
+        score: Higher is better, finite; None when it failed.
+        failure: One sentence when it failed; None otherwise.
+        seconds: How long scoring took.
+        searcher: Name of the searcher that proposed it.
+        evaluator: Name of the evaluator that scored it.
+        worker: Which process scored it.
+    """
+
+    number: int
+    structure: Structure
+    cost: Cost
+    score: float | None
+    failure: str | None
+    seconds: float
+    searcher: str
+    evaluator: str
+    worker: str
+
+
+def ranked(trials: Iterable[Trial]) -> list[Trial]:
+    """Successful trials, best first, the earlier of equals first."""
+    scored = [(-trial.score, trial.number, trial) for trial in trials if trial.score is not None]
+    return [trial for _, _, trial in sorted(scored, key=lambda entry: entry[:2])]
+
+
+def best(trials: Iterable[Trial]) -> Trial | None:
+    """The trial with the highest score, the earliest of equals; None if none succeeded."""
+    return next(iter(ranked(trials)), None)
