@@ -61,3 +61,15 @@ class CheckpointError(PruneSearchError):
 
 class EvaluationFailed(PruneSearchError):
     """Too many structures in a row could not be scored; the message ends with the first traceback."""
+
+
+class TrainingDiverged(PruneSearchError):
+    """The training loss became NaN or infinite.
+
+    Attributes:
+        step: The optimiser step at which it happened, from 0.
+    """
+
+    def __init__(self, message: str, *, step: int) -> None:
+        super().__init__(message)
+        self.step = step

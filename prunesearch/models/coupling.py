@@ -175,7 +175,7 @@ class Units:
             if reason is not None:
                 self.frozen.setdefault(name, reason)
             elif unit not in self._group_of:
-                bucket = buckets.setdefault(signatures[unit], [])
+                bucket = buckets.setdefault(signatures.get(unit, ()), [])
                 if unit not in bucket[-1:]:
                     bucket.append(unit)
         for nth, bucket in enumerate(buckets.values(), 1):

@@ -153,9 +153,9 @@ class _Walk(fx.Interpreter):
         }
 
     def uses(self) -> list[IntArray]:
-        """Every array of labels that matters: units that run through the same ones are interchangeable."""
+        """Every array of labels that costs depend on: units that run through the same ones are interchangeable."""
         factors = [factor for _, _, *pair in self.products for factor in pair if not isinstance(factor, int)]
-        return [*self.cuts.values(), *self.counts.values(), *self.reads.values(), *factors]
+        return [*self.cuts.values(), *factors]
 
     # --- running
 

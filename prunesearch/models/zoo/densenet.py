@@ -71,12 +71,15 @@ class DenseNet(nn.Module):
         return self.linear(out.mean(dim=(2, 3)))
 
 
-def densenet(depth: int = 40, *, growth: int = 12, num_classes: int = 10, in_channels: int = 3) -> DenseNet:
-    """A DenseNet-BC of any depth 6n + 4.
+def densenet(
+    depth: int, *, growth: int = 12, num_classes: int = 10, in_channels: int = 3, image_size: int = 32
+) -> DenseNet:
+    """A DenseNet-BC of any depth 6n + 4. Any image size of at least 4 will do.
 
     Raises:
         ValueError: The depth is not 6n + 4.
     """
+    del image_size
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"Expected a depth of 6n + 4, such as 40 or 100, got {depth}.")
     return DenseNet((depth - 4) // 6, growth, num_classes, in_channels)

@@ -32,11 +32,12 @@ class MobileNetV1(nn.Module):
         width: Multiplier of every channel count.
         num_classes: Outputs.
         in_channels: Channels of the images.
-        small_images: Strides for images below 64 pixels: the stem and the first strided block keep the size.
+        image_size: Height of the images; below 64 pixels the stem and the first strided block keep the size.
     """
 
-    def __init__(self, width: float, num_classes: int, in_channels: int, small_images: bool) -> None:
+    def __init__(self, width: float, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__()
+        small_images = image_size < 64
         channels = max(8, int(32 * width))
         layers = _conv_bn(in_channels, channels, 3, 1 if small_images else 2)
         strided = 0
@@ -80,11 +81,12 @@ class MobileNetV2(nn.Module):
         width: Multiplier of every channel count.
         num_classes: Outputs.
         in_channels: Channels of the images.
-        small_images: Strides for images below 64 pixels: the stem and the first strided stage keep the size.
+        image_size: Height of the images; below 64 pixels the stem and the first strided stage keep the size.
     """
 
-    def __init__(self, width: float, num_classes: int, in_channels: int, small_images: bool) -> None:
+    def __init__(self, width: float, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__()
+        small_images = image_size < 64
         channels = _scaled(32, width)
         layers = _conv_bn(in_channels, channels, 3, 1 if small_images else 2)
         for stage, (expand, base, repeats, stride) in enumerate(_V2):
@@ -104,14 +106,14 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet_v1(
-    *, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, small_images: bool = True
+    *, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32
 ) -> MobileNetV1:
     """MobileNet V1."""
-    return MobileNetV1(width, num_classes, in_channels, small_images)
+    return MobileNetV1(width, num_classes, in_channels, image_size)
 
 
 def mobilenet_v2(
-    *, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, small_images: bool = True
+    *, width: float = 1.0, num_classes: int = 10, in_channels: int = 3, image_size: int = 32
 ) -> MobileNetV2:
     """MobileNet V2."""
-    return MobileNetV2(width, num_classes, in_channels, small_images)
+    return MobileNetV2(width, num_classes, in_channels, image_size)

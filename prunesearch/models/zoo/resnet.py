@@ -87,12 +87,15 @@ def _stage(in_planes: int, planes: int, blocks: int, stride: int, shortcut: Shor
     return nn.Sequential(first, *(BasicBlock(planes, planes, 1, shortcut) for _ in range(blocks - 1)))
 
 
-def resnet(depth: int = 20, *, shortcut: Shortcut = "A", num_classes: int = 10, in_channels: int = 3) -> ResNet:
-    """A CIFAR ResNet of any depth 6n + 2; the paper has 20, 32, 44, 56 and 110.
+def resnet(
+    depth: int, *, shortcut: Shortcut = "A", num_classes: int = 10, in_channels: int = 3, image_size: int = 32
+) -> ResNet:
+    """A CIFAR ResNet of any depth 6n + 2; the paper has 20, 32, 44, 56 and 110. Any image size will do.
 
     Raises:
         ValueError: The depth is not 6n + 2.
     """
+    del image_size
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"Expected a depth of 6n + 2, such as 20, 32, 44, 56 or 110, got {depth}.")
     return ResNet((depth - 2) // 6, shortcut, num_classes, in_channels)

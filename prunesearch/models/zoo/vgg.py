@@ -48,6 +48,6 @@ class VGG(nn.Module):
         return self.classifier(self.pool(self.features(x)).flatten(1))
 
 
-def vgg(depth: int = 16, *, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> VGG:
+def vgg(depth: int, *, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> VGG:
     """VGG-11, 13, 16 or 19 with BatchNorm."""
     return VGG(depth, num_classes, in_channels, image_size)

@@ -1,0 +1,1 @@
+"""Evaluators score structures on data; none of them trains."""

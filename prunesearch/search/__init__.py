@@ -1,0 +1,35 @@
+"""Searchers propose structures. They know the space, the budget and what trials scored, and nothing of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prunesearch.budget import Budget
+from prunesearch.registry import resolve
+from prunesearch.search.searcher import Searcher
+from prunesearch.structure import Space
+
+SEARCHERS: Mapping[str, str] = {
+    "uniform": "prunesearch.search.uniform:UniformSearcher",
+    "random": "prunesearch.search.random_search:RandomSearcher",
+    "evolution": "prunesearch.search.evolution:EvolutionSearcher",
+}
+
+
+def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **options: Any) -> Searcher:
+    """Build a searcher by name.
+
+    Args:
+        name: One of `SEARCHERS`.
+        space: Where structures live.
+        budget: What every proposal must meet.
+        seed: Decides every random draw.
+        **options: Passed on to the searcher's constructor.
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+        InfeasibleBudget: No structure meets the budget.
+    """
+    searcher: Searcher = resolve(SEARCHERS, name, "searcher")(space, budget, seed=seed, **options)
+    return searcher

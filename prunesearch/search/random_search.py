@@ -1,0 +1,51 @@
+"""Random proportions, scaled to the budget: the baseline that every searcher must beat at equal evaluations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunesearch.budget import Budget
+from prunesearch.search.proposals import Queue, random_structures
+from prunesearch.structure import Space, Structure
+from prunesearch.trial import Trial
+
+_BLOCK = 64
+_PATIENCE = 16  # blocks without anything new after which the space counts as exhausted
+
+
+class RandomSearcher:
+    """Draws each width uniformly from its allowed ones, then scales the structure until it uses the budget up.
+
+    The scaling takes the place of rejection (EagleEye draws until the cost falls into a window): it is bounded, and
+    keeps the proportions that were drawn.
+
+    Args:
+        space: Where structures live.
+        budget: What every proposal must meet.
+        seed: Decides every draw.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget.
+    """
+
+    def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
+        self._feasible = budget.check(space)
+        self._seed = seed
+        self._queue = Queue()
+        self._blocks = 0
+
+    def ask(self, n: int) -> list[Structure]:
+        """Return `n` new random structures, fewer once the space is exhausted."""
+        fruitless = 0
+        while len(self._queue) < n and fruitless < _PATIENCE:
+            rng = np.random.default_rng([self._seed, 0, self._blocks])
+            self._blocks += 1
+            added = self._queue.put(random_structures(self._feasible, rng, _BLOCK))
+            fruitless = 0 if added else fruitless + 1
+        return self._queue.take(n)
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Remember what need not be proposed again."""
+        self._queue.mark_seen(trial.structure for trial in trials)
