@@ -1,1 +1,95 @@
-"""Automated search for the structure of pruned convolutional networks."""
+"""Automated search for the structure of pruned convolutional networks.
+
+    import prunesearch as ps
+
+    network = ps.trace(model, example_inputs=x)
+    result = ps.search(network, ps.Data(train=train_set), budget=ps.Budget(macs="50%"), study="sqlite:///search.db")
+    small = ps.finetune(result.best.build(), ps.Data(train=train_set), teacher=model)
+
+Names are imported when first used, so `import prunesearch` is fast.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prunesearch.registry import resolve
+
+if TYPE_CHECKING:
+    from prunesearch._version import __version__ as __version__
+    from prunesearch.api import SearchResult as SearchResult
+    from prunesearch.api import Winner as Winner
+    from prunesearch.api import search as search
+    from prunesearch.budget import Budget as Budget
+    from prunesearch.errors import CheckpointError as CheckpointError
+    from prunesearch.errors import EvaluationFailed as EvaluationFailed
+    from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
+    from prunesearch.errors import PruneSearchError as PruneSearchError
+    from prunesearch.errors import StudyLocked as StudyLocked
+    from prunesearch.errors import StudyMismatch as StudyMismatch
+    from prunesearch.errors import StudyUnreadable as StudyUnreadable
+    from prunesearch.errors import TraceError as TraceError
+    from prunesearch.errors import TrainingDiverged as TrainingDiverged
+    from prunesearch.evaluators.accuracy import recalibrate_bn as recalibrate_bn
+    from prunesearch.evaluators.accuracy import top1 as top1
+    from prunesearch.evaluators.latency import measure_latency as measure_latency
+    from prunesearch.models.checkpoint import load_weights as load_weights
+    from prunesearch.models.count import count as count
+    from prunesearch.models.network import Network as Network
+    from prunesearch.models.slim import slim as slim
+    from prunesearch.models.trace import trace as trace
+    from prunesearch.models.zoo import make_model as make_model
+    from prunesearch.report import write_report as write_report
+    from prunesearch.structure import Cost as Cost
+    from prunesearch.structure import Space as Space
+    from prunesearch.structure import Structure as Structure
+    from prunesearch.training.data import Data as Data
+    from prunesearch.training.finetune import Recipe as Recipe
+    from prunesearch.training.finetune import finetune as finetune
+    from prunesearch.trial import Trial as Trial
+
+_PUBLIC = {
+    "Budget": "prunesearch.budget:Budget",
+    "CheckpointError": "prunesearch.errors:CheckpointError",
+    "Cost": "prunesearch.structure:Cost",
+    "Data": "prunesearch.training.data:Data",
+    "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
+    "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
+    "Network": "prunesearch.models.network:Network",
+    "PruneSearchError": "prunesearch.errors:PruneSearchError",
+    "Recipe": "prunesearch.training.finetune:Recipe",
+    "SearchResult": "prunesearch.api:SearchResult",
+    "Space": "prunesearch.structure:Space",
+    "Structure": "prunesearch.structure:Structure",
+    "StudyLocked": "prunesearch.errors:StudyLocked",
+    "StudyMismatch": "prunesearch.errors:StudyMismatch",
+    "StudyUnreadable": "prunesearch.errors:StudyUnreadable",
+    "TraceError": "prunesearch.errors:TraceError",
+    "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
+    "Trial": "prunesearch.trial:Trial",
+    "Winner": "prunesearch.api:Winner",
+    "__version__": "prunesearch._version:__version__",
+    "count": "prunesearch.models.count:count",
+    "finetune": "prunesearch.training.finetune:finetune",
+    "load_weights": "prunesearch.models.checkpoint:load_weights",
+    "make_model": "prunesearch.models.zoo:make_model",
+    "measure_latency": "prunesearch.evaluators.latency:measure_latency",
+    "recalibrate_bn": "prunesearch.evaluators.accuracy:recalibrate_bn",
+    "search": "prunesearch.api:search",
+    "slim": "prunesearch.models.slim:slim",
+    "top1": "prunesearch.evaluators.accuracy:top1",
+    "trace": "prunesearch.models.trace:trace",
+    "write_report": "prunesearch.report:write_report",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'prunesearch' has no attribute {name!r}")
+    return resolve(_PUBLIC, name, "name")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

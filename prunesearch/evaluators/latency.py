@@ -34,7 +34,9 @@ class LatencyMeasurement:
     repeats: int
 
 
-def measure_latency(model: nn.Module, images: Tensor, *, repeats: int = 15, warmup: int = 3) -> LatencyMeasurement:
+def measure_latency(
+    model: nn.Module, images: Tensor, *, repeats: int = 15, warmup: int = 3
+) -> LatencyMeasurement:
     """Time forwards of one batch in eval mode, garbage collection off; only the CPU has been tried.
 
     Args:

@@ -28,6 +28,8 @@ class Network:
         units: Per group, the ids of its units.
         unit_count: How many units there are, those of no group included.
         frozen: Layers, or parts of them, that keep their width, and why.
+        outputs: Size of the last dimension of what the network returns (a classifier's classes); None if that is not
+            one tensor of shape (n, outputs).
     """
 
     model: nn.Module
@@ -39,6 +41,7 @@ class Network:
     units: tuple[IntArray, ...]
     unit_count: int
     frozen: Mapping[str, str]
+    outputs: int | None
 
     def explain(self) -> Explanation:
         """What can be pruned, what cannot and why, and what the costs range over; print it."""

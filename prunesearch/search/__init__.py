@@ -1,8 +1,13 @@
-"""Searchers propose structures. They know the space, the budget and what trials scored, and nothing of networks."""
+"""Searchers propose structures. They know the space, the budget and what trials scored, and nothing of networks.
+
+`prunesearch.search` is this room and, called, the main job (`prunesearch.api.search`): `ps.search(network, ...)`.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from prunesearch.budget import Budget
@@ -33,3 +38,13 @@ def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **o
     """
     searcher: Searcher = resolve(SEARCHERS, name, "searcher")(space, budget, seed=seed, **options)
     return searcher
+
+
+class _CallableRoom(ModuleType):
+    """A package shares its name with the public function; importing the one must not hide the other."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return resolve({"search": "prunesearch.api:search"}, "search", "function")(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _CallableRoom

@@ -26,7 +26,9 @@ class VGG(nn.Module):
         image_size: Height of the images; decides how many of the five poolings halve it.
     """
 
-    def __init__(self, depth: int = 16, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
+    def __init__(
+        self, depth: int = 16, num_classes: int = 10, in_channels: int = 3, image_size: int = 32
+    ) -> None:
         super().__init__()
         if depth not in _STAGES:
             raise ValueError(f"Expected a depth of {', '.join(map(str, _STAGES))}, got {depth}.")
@@ -34,7 +36,11 @@ class VGG(nn.Module):
         channels, size = in_channels, image_size
         for stage in _STAGES[depth]:
             for width in stage:
-                layers += [nn.Conv2d(channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True)]
+                layers += [
+                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(width),
+                    nn.ReLU(True),
+                ]
                 channels = width
             if size >= 2:
                 layers.append(nn.MaxPool2d(2))

@@ -1,0 +1,186 @@
+"""The main job in one call: a traced network, data and a budget go in, the best structure found comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunesearch._version import __version__
+from prunesearch.budget import Budget
+from prunesearch.errors import EvaluationFailed
+from prunesearch.evaluators.accuracy import AccuracyEvaluator, Metric, recalibrate_bn
+from prunesearch.evaluators.channels import make_criterion
+from prunesearch.models.network import Network
+from prunesearch.models.weights import InheritedWeights, WeightSource
+from prunesearch.search import make_searcher
+from prunesearch.structure import Cost, Space, Structure
+from prunesearch.study.executors import InlineExecutor
+from prunesearch.study.store import IN_MEMORY
+from prunesearch.study.study import DEFAULT_NAME, Study
+from prunesearch.training.data import Data
+from prunesearch.trial import Trial, best
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best trial of a search, and how to build its network.
+
+    Attributes:
+        trial: What was recorded of it.
+        weights: Where its weights come from.
+        calibration: Images from which its BatchNorm statistics are estimated.
+    """
+
+    trial: Trial
+    weights: WeightSource
+    calibration: Tensor
+
+    @property
+    def structure(self) -> Structure:
+        """Kept channels per group."""
+        return self.trial.structure
+
+    @property
+    def cost(self) -> Cost:
+        """Exact cost."""
+        return self.trial.cost
+
+    def build(self) -> nn.Module:
+        """Build the network, BatchNorm statistics re-estimated, in eval mode; a new module each time."""
+        model = self.weights.build(self.structure).eval()
+        recalibrate_bn(model, self.calibration)
+        return model
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        best: The trial with the highest score.
+        trials: Every trial of the study, in order.
+        space: The space they belong to.
+        study: URL of the database that holds them.
+        name: Name of the study in it.
+    """
+
+    best: Winner
+    trials: tuple[Trial, ...]
+    space: Space
+    study: str
+    name: str
+
+    def __str__(self) -> str:
+        full = self.space.cost(self.space.full)
+        cost = self.best.cost
+        return (
+            f"best of {len(self.trials)} structures: score {self.best.trial.score:.4f}, "
+            f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
+            f"({cost.params / full.params:.1%})"
+        )
+
+
+def search(
+    network: Network,
+    data: Data,
+    *,
+    budget: Budget,
+    searcher: str = "evolution",
+    n_trials: int = 200,
+    seed: int = 0,
+    criterion: str = "l1",
+    metric: Metric = "loss",
+    study: str = IN_MEMORY,
+    study_name: str = DEFAULT_NAME,
+    options: Mapping[str, Any] | None = None,
+    on_trial: Callable[[Trial], None] | None = None,
+) -> SearchResult:
+    """Search the structure of a network under a budget. Run again with the same arguments to continue.
+
+    Nothing is trained: a structure's score is that of the network's own weights, narrowed, with BatchNorm statistics
+    re-estimated (`evaluators.accuracy`). The model is not changed.
+
+    Args:
+        network: A traced network with trained weights.
+        data: Images and labels; `data.calibration` of the training images score structures.
+        budget: What every structure must meet.
+        searcher: One of `prunesearch.search.SEARCHERS`.
+        n_trials: Structures to score in all, those of earlier runs of the same study included.
+        seed: Decides every random draw.
+        criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
+        metric: What is scored: `"loss"` (its negative), `"accuracy"` or `"agreement"`.
+        study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
+        study_name: Which study of the database.
+        options: Further arguments of the searcher's constructor.
+        on_trial: Called with each new trial.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget; carries the reachable range.
+        ValueError: An unknown name, or data that do not fit the network.
+        StudyMismatch: The stored study answers another question.
+        StudyLocked: Another process drives it.
+        StudyUnreadable: The file cannot be read as a database of studies.
+        EvaluationFailed: Nothing could be scored.
+    """
+    if n_trials < 1:
+        raise ValueError(f"Expected n_trials >= 1, got {n_trials}.")
+    proposer = make_searcher(searcher, network.space, budget, seed=seed, **(options or {}))
+    images, labels = check_data(network, data)
+    weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
+    evaluator = AccuracyEvaluator(weights, images, labels, metric=metric)
+    question = {
+        "model": network.fingerprint(),
+        "space": network.space.fingerprint,
+        "data": data.fingerprint(),
+        "budget": repr(budget),
+        "searcher": f"{searcher}({', '.join(f'{k}={v}' for k, v in sorted((options or {}).items()))})",
+        "seed": seed,
+        "criterion": criterion,
+        "evaluator": evaluator.description,
+        "versions": {"prunesearch": __version__, "torch": torch.__version__},
+    }
+    with Study(study, study_name, question, network.space) as opened:
+        trials = opened.run(
+            proposer,
+            InlineExecutor(evaluator),
+            n_trials,
+            searcher_name=searcher,
+            evaluator_name=evaluator.description,
+            on_trial=on_trial,
+        )
+    winner = best(trials)
+    if winner is None:
+        reason = trials[0].failure if trials else "The searcher proposed nothing."
+        raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
+    return SearchResult(Winner(winner, weights, images), tuple(trials), network.space, study, study_name)
+
+
+def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
+    """Return the calibration images and labels, on the network's device, or say how they do not fit the network.
+
+    Raises:
+        ValueError: Images of another shape or type than the example inputs, or labels beyond the network's outputs.
+    """
+    images, labels = data.calibration_set()
+    example = network.example_inputs[0]
+    if images.shape[1:] != example.shape[1:] or images.dtype != example.dtype:
+        raise ValueError(
+            f"Expected images of shape (n, {', '.join(map(str, example.shape[1:]))}) and type {example.dtype}, as in "
+            f"example_inputs; got {tuple(images.shape)} and {images.dtype}."
+        )
+    outputs = network.outputs
+    if outputs is None:
+        raise ValueError(
+            f"Expected a classifier that returns logits of shape (n, classes); {type(network.model).__name__} returns "
+            "something else, which the accuracy evaluator cannot score."
+        )
+    if int(labels.min()) < 0 or int(labels.max()) >= outputs:
+        raise ValueError(
+            f"Expected labels from 0 to {outputs - 1}, as the network has {outputs} outputs; got "
+            f"{int(labels.min())} to {int(labels.max())}."
+        )
+    return images.to(example.device), labels.to(example.device)

@@ -1,0 +1,1 @@
+"""Studies: every trial of one question in a database, and the loop that fills it."""

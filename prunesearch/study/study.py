@@ -1,0 +1,198 @@
+"""One question, its trials, and the loop that asks, scores, writes and tells.
+
+Resuming is replaying: the searcher is built anew, asked again, and told what the database already knows. So a study
+that was killed at any instant ends with the same history as one that was not.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch
+from prunesearch.search.searcher import Searcher
+from prunesearch.structure import Space, Structure
+from prunesearch.study.executors import Executor, Outcome
+from prunesearch.study.store import IN_MEMORY, Store, database_path
+from prunesearch.trial import Trial
+
+DEFAULT_NAME = "search"
+_BATCH = 64
+_MAX_FAILURES = 10
+
+
+class Study:
+    """A study opened for driving; a context manager. One process at a time drives a database file.
+
+    Args:
+        url: `sqlite:///file.db`, or `sqlite://` to keep nothing.
+        name: Which study of the file; one is made if there is none of this name.
+        question: What the study answers, as plain values; a stored study of the same name must have the same.
+        space: The space that structures belong to.
+
+    Raises:
+        StudyMismatch: The stored study answers another question; the message names the field that differs.
+        StudyLocked: Another process drives a study of this file.
+        StudyUnreadable: The file cannot be read as a database of studies.
+    """
+
+    def __init__(self, url: str, name: str, question: Mapping[str, Any], space: Space) -> None:
+        self.name = name
+        self._space = space
+        self._lock = _lock(url)
+        try:
+            self._store = Store(url)
+            stored = self._store.question(name)
+            if stored is None:
+                self._store.create(name, question, asdict(space))
+            else:
+                _compare(url, name, stored, question)
+        except BaseException:
+            self._unlock()
+            raise
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let the next driver in."""
+        self._store.close()
+        self._unlock()
+
+    def trials(self) -> list[Trial]:
+        """Everything scored so far, in order."""
+        return self._store.trials(self.name)
+
+    def set_summary(self, summary: Mapping[str, Any]) -> None:
+        """Record what became of the winner, for reports."""
+        self._store.set_summary(self.name, summary)
+
+    def run(
+        self,
+        searcher: Searcher,
+        executor: Executor,
+        n_trials: int,
+        *,
+        searcher_name: str,
+        evaluator_name: str,
+        on_trial: Callable[[Trial], None] | None = None,
+    ) -> list[Trial]:
+        """Go on until `n_trials` are recorded or the searcher is finished.
+
+        The searcher must be fresh: it is first asked for, and told, what is already recorded.
+
+        Args:
+            searcher: Proposes.
+            executor: Scores.
+            n_trials: Trials in all, those of earlier runs included.
+            searcher_name: Goes into every trial.
+            evaluator_name: Goes into every trial.
+            on_trial: Called with each new trial after it is on disk.
+
+        Returns:
+            All trials of the study, in order.
+
+        Raises:
+            StudyMismatch: The searcher does not propose what is recorded.
+            EvaluationFailed: Ten structures in a row could not be scored; everything recorded is kept.
+        """
+        recorded = self.trials()
+        wanted = max(n_trials, len(recorded))
+        trials: list[Trial] = []
+        failures: list[Outcome] = []
+        while len(trials) < wanted:
+            asked = searcher.ask(min(_BATCH, wanted - len(trials)))
+            if not asked:
+                break
+            batch = recorded[len(trials) : len(trials) + len(asked)]
+            self._check_replay(batch, asked)
+            fresh = asked[len(batch) :]
+            for structure, outcome in zip(fresh, executor.run(fresh), strict=True):
+                trial = Trial(
+                    number=len(trials) + len(batch),
+                    structure=structure,
+                    cost=self._space.cost(structure),
+                    score=outcome.score,
+                    failure=outcome.failure,
+                    seconds=outcome.seconds,
+                    searcher=searcher_name,
+                    evaluator=evaluator_name,
+                    worker=outcome.worker,
+                )
+                self._store.add(self.name, trial)
+                batch = [*batch, trial]
+                if on_trial is not None:
+                    on_trial(trial)
+                failures = [] if outcome.failure is None else [*failures, outcome]
+                _stop_if_hopeless(failures)
+            searcher.tell(batch)
+            trials += batch
+        return trials
+
+    def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure]) -> None:
+        for trial, structure in zip(recorded, asked, strict=False):
+            if trial.structure != structure:
+                raise StudyMismatch(
+                    f"Study {self.name!r} cannot go on: trial {trial.number} is recorded as {trial.structure}, but the "
+                    f"searcher now proposes {structure} there. Its code has changed; start a new study.",
+                    field="history",
+                    stored=trial.structure,
+                    asked=structure,
+                )
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _lock(url: str) -> FileLock | None:
+    """Lock the database for this process; the operating system releases it however the process ends."""
+    if url == IN_MEMORY:
+        return None
+    path = database_path(url)
+    assert path is not None
+    if not path.parent.is_dir():
+        return None  # the store will say so
+    owner = path.with_name(path.name + ".owner")
+    lock = FileLock(path.with_name(path.name + ".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        who = owner.read_text().strip() if owner.exists() else "unknown"
+        raise StudyLocked(
+            f"Another process ({who}) is running a study of {path}. Wait for it, or use another file."
+        ) from None
+    owner.write_text(f"host {socket.gethostname()}, pid {os.getpid()}\n")
+    return lock
+
+
+def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    for field in dict.fromkeys([*asked, *stored]):
+        if stored.get(field) != asked.get(field):
+            raise StudyMismatch(
+                f"Study {name!r} in {url} answers another question: its {field} is {stored.get(field)!r}, "
+                f"this one's is {asked.get(field)!r}. Use another file or study name, or ask the stored question.",
+                field=field,
+                stored=stored.get(field),
+                asked=asked.get(field),
+            )
+
+
+def _stop_if_hopeless(failures: Sequence[Outcome]) -> None:
+    if len(failures) >= _MAX_FAILURES:
+        first = failures[0]
+        raise EvaluationFailed(
+            f"{len(failures)} structures in a row could not be scored. The first: {first.failure}\n"
+            f"{first.traceback or ''}".strip()
+        )

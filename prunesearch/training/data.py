@@ -1,0 +1,157 @@
+"""The user's data, in whatever form it comes: tensors, a dataset, or a data loader."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from prunesearch.structure import IntArray
+
+Source: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a search and a finetune work with. Nothing of it is changed.
+
+    Each source is a pair of tensors (images, labels), a map-style `Dataset` of (image, label) items, or a `DataLoader`
+    (its dataset is used; batching and shuffling are ours).
+
+    Attributes:
+        train: Images to calibrate, score and finetune with, normalised as the network expects.
+        test: Images kept out of all that, for reporting; optional.
+        calibration: How many training images score structures: a fixed subset, balanced by class.
+        seed: Decides the subset.
+
+    Raises:
+        TypeError: A source is none of the three forms.
+        ValueError: A source is empty, has no labels, or labels of another number than its images.
+    """
+
+    train: Source
+    test: Source | None = None
+    calibration: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.calibration < 1:
+            raise ValueError(f"Expected calibration >= 1 images, got {self.calibration}.")
+        for name, source in (("train", self.train), ("test", self.test)):
+            if source is not None:
+                _check(name, source)
+
+    def calibration_set(self) -> tuple[Tensor, Tensor]:
+        """(n, ...) images and (n,) labels to score with: a subset of `train` with equal shares of every class."""
+        labels = _labels(self.train)
+        chosen = _balanced(labels, min(self.calibration, len(labels)), self.seed)
+        return _batch(self.train, chosen)[0], torch.from_numpy(labels[chosen])
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """How many batches `train_batches` gives."""
+        return max(1, _size(self.train) // batch_size)
+
+    def train_batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one."""
+        order = rng.permutation(_size(self.train))
+        for step in range(self.steps_per_epoch(batch_size)):
+            yield _batch(self.train, order[step * batch_size : (step + 1) * batch_size])
+
+    def test_set(self) -> tuple[Tensor, Tensor]:
+        """All of `test` in memory.
+
+        Raises:
+            ValueError: There is no test source.
+        """
+        if self.test is None:
+            raise ValueError(
+                "There is no test data. Give Data(test=...) to report accuracy on images not trained on."
+            )
+        return _batch(self.test, np.arange(_size(self.test)))
+
+    def fingerprint(self) -> str:
+        """Hash of the images and labels that score structures."""
+        images, labels = self.calibration_set()
+        digest = hashlib.sha256(f"{tuple(images.shape)} {images.dtype}".encode())
+        for tensor in (images, labels):
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+def _check(name: str, source: Source) -> None:
+    expected = f"Expected {name} as (images, labels), a Dataset of (image, label) items, or a DataLoader"
+    if isinstance(source, (tuple, list)):
+        if len(source) != 2 or not all(isinstance(tensor, Tensor) for tensor in source):
+            raise TypeError(f"{expected}; got a {type(source).__name__} of {len(source)}.")
+        images, labels = source
+        if labels.dim() != 1 or labels.is_floating_point():
+            raise ValueError(
+                f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}."
+            )
+        if len(images) != len(labels):
+            raise ValueError(
+                f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image."
+            )
+        size = len(images)
+    else:
+        items = source.dataset if isinstance(source, DataLoader) else source
+        if not isinstance(items, Sized) or not hasattr(items, "__getitem__"):
+            raise TypeError(
+                f"{expected}; got {type(source).__name__}, which has no length or cannot be indexed."
+            )
+        size = len(items)
+        item = items[0] if size else (None, None)
+        if not isinstance(item, (tuple, list)) or len(item) < 2:
+            raise ValueError(
+                f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}."
+            )
+    if size == 0:
+        raise ValueError(f"{name} is empty.")
+
+
+def _items(source: Source) -> Any:
+    return source.dataset if isinstance(source, DataLoader) else source
+
+
+def _size(source: Source) -> int:
+    return len(source[0]) if isinstance(source, (tuple, list)) else len(_items(source))
+
+
+def _labels(source: Source) -> IntArray:
+    """All labels, without decoding images where the dataset keeps `targets` or `labels` as torchvision's do."""
+    if isinstance(source, (tuple, list)):
+        return source[1].cpu().numpy().astype(np.int64)
+    items = _items(source)
+    for attribute in ("targets", "labels"):
+        kept = getattr(items, attribute, None)
+        if kept is not None and len(kept) == len(items):
+            return np.asarray(kept, dtype=np.int64)
+    return np.array([int(items[i][1]) for i in range(len(items))], dtype=np.int64)
+
+
+def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
+    if isinstance(source, (tuple, list)):
+        index = torch.from_numpy(chosen)
+        return source[0][index], source[1][index].long()
+    items = _items(source)
+    pairs = [items[int(i)][:2] for i in chosen]
+    images = torch.stack([torch.as_tensor(image) for image, _ in pairs])
+    return images, torch.tensor([int(label) for _, label in pairs])
+
+
+def _balanced(labels: IntArray, n: int, seed: int) -> IntArray:
+    """`n` indices, as evenly over the classes as their sizes allow, in random order."""
+    rng = np.random.default_rng([seed, n])
+    order = rng.permutation(len(labels))
+    position = np.zeros(len(labels), dtype=np.int64)  # rank of each image within its class, in random order
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        position[of_class] = np.arange(len(of_class))
+    chosen = order[np.argsort(position[order], kind="stable")][:n]
+    return chosen[rng.permutation(n)]
