@@ -53,9 +53,7 @@ class Budget:
         if not given:
             raise ValueError('Expected at least one limit, got none. Say for example Budget(macs="50%").')
         if self.macs is not None and self.flops is not None:
-            raise ValueError(
-                f"Expected macs or flops, got both ({self.macs!r}, {self.flops!r}); 1 MAC = 2 FLOPs."
-            )
+            raise ValueError(f"Expected macs or flops, got both ({self.macs!r}, {self.flops!r}); 1 MAC = 2 FLOPs.")
         for name, limit in given.items():
             _parse(name, limit)
 
@@ -70,9 +68,7 @@ class Budget:
         for part in text.split(","):
             name, equals, limit = part.partition("=")
             if not equals or name.strip() not in cls.__dataclass_fields__:
-                raise ValueError(
-                    f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.'
-                )
+                raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.')
             limits[name.strip()] = limit.strip()
         return cls(**limits)
 
@@ -131,9 +127,7 @@ class FeasibleSet:
         outside = ~self.contains(array)
         repaired = array.copy()
         if outside.any():
-            repaired[outside] = self._move(
-                array[outside], stretch=np.ones(int(outside.sum())), ceiling=array[outside]
-            )
+            repaired[outside] = self._move(array[outside], stretch=np.ones(int(outside.sum())), ceiling=array[outside])
         return repaired
 
     def fit(self, structures: npt.ArrayLike) -> IntArray:

@@ -153,9 +153,7 @@ class Space:
         """
         checked = tuple(int(width) for width in structure)
         if len(checked) != len(self.groups):
-            raise ValueError(
-                f"Expected one width per group ({len(self.groups)}), got {len(checked)}: {checked}."
-            )
+            raise ValueError(f"Expected one width per group ({len(self.groups)}), got {len(checked)}: {checked}.")
         for group, width in zip(self.groups, checked, strict=True):
             if width not in group.widths:
                 raise ValueError(
@@ -184,10 +182,7 @@ class Space:
     def indices(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) position of each width among its group's allowed widths; a width between two counts as the lower."""
         array = self._matrix(structures)
-        columns = [
-            np.searchsorted(group.widths, array[:, i], side="right") - 1
-            for i, group in enumerate(self.groups)
-        ]
+        columns = [np.searchsorted(group.widths, array[:, i], side="right") - 1 for i, group in enumerate(self.groups)]
         return np.maximum(_columns(columns, len(array)), 0)
 
     def from_indices(self, indices: npt.ArrayLike) -> IntArray:
@@ -242,9 +237,7 @@ class _QuadraticForm:
         values = np.empty(len(units), dtype=np.int64)
         for start in range(0, len(units), _ROWS_AT_ONCE):
             rows = units[start : start + _ROWS_AT_ONCE]
-            u = np.concatenate([np.ones((len(rows), 1), dtype=np.int64), rows], axis=1).astype(
-                self._matrix.dtype
-            )
+            u = np.concatenate([np.ones((len(rows), 1), dtype=np.int64), rows], axis=1).astype(self._matrix.dtype)
             # every product and partial sum is at most the value at full width, so float64 stays exact
             values[start : start + _ROWS_AT_ONCE] = ((u @ self._matrix) * u).sum(axis=1)
         return values
@@ -262,9 +255,7 @@ def _value(width: Width, structure: Structure, groups: Sequence[Group]) -> int:
 def _by_layer(terms: Iterable[Term], structure: Structure, groups: Sequence[Group]) -> dict[str, int]:
     total: dict[str, int] = {}
     for term in terms:
-        value = (
-            term.coefficient * _value(term.left, structure, groups) * _value(term.right, structure, groups)
-        )
+        value = term.coefficient * _value(term.left, structure, groups) * _value(term.right, structure, groups)
         total[term.layer] = total.get(term.layer, 0) + value
     return total
 

@@ -53,9 +53,7 @@ class AccuracyEvaluator:
         if len(images) == 0:
             raise ValueError("Expected images to score with, got none.")
         if labels is None and metric != "agreement":
-            raise ValueError(
-                f'The metric {metric!r} needs labels, got none. Pass them, or use metric="agreement".'
-            )
+            raise ValueError(f'The metric {metric!r} needs labels, got none. Pass them, or use metric="agreement".')
         if labels is not None and len(labels) != len(images):
             raise ValueError(f"Expected one label per image ({len(images)}), got {len(labels)}.")
         self._weights = weights

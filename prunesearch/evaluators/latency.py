@@ -34,9 +34,7 @@ class LatencyMeasurement:
     repeats: int
 
 
-def measure_latency(
-    model: nn.Module, images: Tensor, *, repeats: int = 15, warmup: int = 3
-) -> LatencyMeasurement:
+def measure_latency(model: nn.Module, images: Tensor, *, repeats: int = 15, warmup: int = 3) -> LatencyMeasurement:
     """Time forwards of one batch in eval mode, garbage collection off; only the CPU has been tried.
 
     Args:
@@ -63,9 +61,7 @@ def measure_latency(
             gc.enable()
     per_image = [1000 * value / len(images) for value in seconds]
     low, median, high = statistics.quantiles(per_image, n=4, method="inclusive")
-    return LatencyMeasurement(
-        median, (low, high), len(images), torch.get_num_threads(), str(images.device), repeats
-    )
+    return LatencyMeasurement(median, (low, high), len(images), torch.get_num_threads(), str(images.device), repeats)
 
 
 def _nothing() -> None:

@@ -68,9 +68,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(
-            f"{path} holds no state dict: expected names with tensors, got {type(content).__name__}."
-        )
+        raise CheckpointError(f"{path} holds no state dict: expected names with tensors, got {type(content).__name__}.")
     state = {str(name): tensor for name, tensor in content.items()}
     if state and all(name.startswith(_PREFIX) for name in state):
         state = {name[len(_PREFIX) :]: tensor for name, tensor in state.items()}

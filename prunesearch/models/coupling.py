@@ -129,9 +129,7 @@ class UnitGroup:
 class Units:
     """Labels after the walk: consecutive unit ids, and how they fall into groups."""
 
-    def __init__(
-        self, labels: Labels, producers: Iterable[tuple[str, IntArray]], uses: Iterable[IntArray]
-    ) -> None:
+    def __init__(self, labels: Labels, producers: Iterable[tuple[str, IntArray]], uses: Iterable[IntArray]) -> None:
         self._labels = labels
         self._ids: dict[int, int] = {}
         signatures = self._signatures(uses)
@@ -158,9 +156,7 @@ class Units:
         """
         channels = Counter(self._group_of.get(unit, -1) for unit in units.tolist())
         constant = channels.pop(-1, 0)
-        return Width(
-            constant, tuple((g, n // len(self.groups[g].units)) for g, n in sorted(channels.items()))
-        )
+        return Width(constant, tuple((g, n // len(self.groups[g].units)) for g, n in sorted(channels.items())))
 
     def _signatures(self, uses: Iterable[IntArray]) -> dict[int, tuple[tuple[int, int], ...]]:
         collected: dict[int, list[tuple[int, int]]] = {}

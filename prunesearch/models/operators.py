@@ -239,12 +239,7 @@ def concatenate(walk: Walk, node: fx.Node) -> Value:
 def flatten(walk: Walk, node: fx.Node) -> Value:
     """`flatten` and `view`/`reshape` to (n, -1): each channel becomes all its positions, in order."""
     value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
-    if (
-        value is None
-        or value.dim != 1
-        or after != (before[0], math.prod(before[1:]))
-        or _has_literal_width(node)
-    ):
+    if value is None or value.dim != 1 or after != (before[0], math.prod(before[1:])) or _has_literal_width(node):
         return _give_up(walk, node, value)
     return Tracked(1, np.repeat(value.labels, math.prod(before[2:])))
 

@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def kept_units(network: Network, structure: Structure, ranking: Ranking) -> npt.NDArray[np.bool_]:
     """(units,) which units of the network stay; those of no group always do."""
     kept = np.ones(network.unit_count, dtype=np.bool_)
-    for index, (group, width, ids) in enumerate(
-        zip(network.space.groups, structure, network.units, strict=True)
-    ):
+    for index, (group, width, ids) in enumerate(zip(network.space.groups, structure, network.units, strict=True)):
         kept[ids] = False
         kept[ids[ranking.keep(index, width // group.unit)]] = True
     return kept

@@ -67,9 +67,7 @@ def trace(
     groups = _groups(units, cuts, round_to, min_channels)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
-        raise TraceError(
-            f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know.'}"
-        )
+        raise TraceError(f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know.'}")
     return Network(
         model=model,
         example_inputs=inputs,
@@ -95,15 +93,11 @@ def _check(
         raise TypeError(f"Expected a torch.nn.Module, got {type(model).__name__}.")
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(x, Tensor) and x.dim() > 0 for x in inputs):
-        raise TypeError(
-            "Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...)."
-        )
+        raise TypeError("Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...).")
     if round_to < 1:
         raise ValueError(f"Expected round_to >= 1, got {round_to}.")
     if min_channels <= 0 or (isinstance(min_channels, float) and min_channels > 1):
-        raise ValueError(
-            f"Expected min_channels as a count >= 1 or a fraction in (0, 1], got {min_channels}."
-        )
+        raise ValueError(f"Expected min_channels as a count >= 1 or a fraction in (0, 1], got {min_channels}.")
     names = [name for name, _ in model.named_modules()]
     for pattern in ignored_layers:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -250,9 +244,7 @@ class _Walk(fx.Interpreter):
         return math.prod(shape) // len(self._inputs[0])
 
     def _record(self, table: dict[Any, IntArray], key: Any, labels: IntArray) -> None:
-        if (
-            key in table
-        ):  # a module called twice, or a tensor shared by two modules, sees the same channels each time
+        if key in table:  # a module called twice, or a tensor shared by two modules, sees the same channels each time
             self.labels.tie(table[key], labels)
         else:
             table[key] = labels
@@ -260,9 +252,7 @@ class _Walk(fx.Interpreter):
 
 def _describe(node: fx.Node) -> str:
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    kind = {"call_module": "module", "call_method": "method", "call_function": "function"}.get(
-        node.op, "node"
-    )
+    kind = {"call_module": "module", "call_method": "method", "call_function": "function"}.get(node.op, "node")
     scope = node.meta.get("nn_module_stack")
     where = next(reversed(scope.values()))[0] if scope and node.op != "call_module" else ""
     return f"{kind} {name!r}" + (f" in {where!r}" if where else "")
@@ -292,9 +282,7 @@ def _units(walk: _Walk, round_to: int, min_channels: int | float) -> Units:
 def _groups(units: Units, cuts: Sequence[Cut], round_to: int, min_channels: int | float) -> tuple[Group, ...]:
     groups = []
     for found in units.groups:
-        members = dict.fromkeys(
-            cut.tensor.rpartition(".")[0] for cut in cuts if np.isin(cut.units, found.units).any()
-        )
+        members = dict.fromkeys(cut.tensor.rpartition(".")[0] for cut in cuts if np.isin(cut.units, found.units).any())
         widths = _allowed(found.width, found.per_unit, round_to, min_channels)
         groups.append(Group(found.name, found.width, found.per_unit, widths, tuple(members)))
     return tuple(groups)
@@ -310,9 +298,7 @@ def _macs_terms(walk: _Walk, units: Units) -> tuple[Term, ...]:
     def width(factor: IntArray | int) -> Width:
         return Width(factor) if isinstance(factor, int) else units.width(units.ids(factor))
 
-    return tuple(
-        Term(layer, per_image, width(left), width(right)) for layer, per_image, left, right in walk.products
-    )
+    return tuple(Term(layer, per_image, width(left), width(right)) for layer, per_image, left, right in walk.products)
 
 
 def _params_terms(model: nn.Module, cuts: Sequence[Cut], units: Units) -> tuple[Term, ...]:

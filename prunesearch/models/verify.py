@@ -50,9 +50,7 @@ def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
         slimmed = slim(network, structure, ranking).eval()
         full = masked(network, kept_units(network, structure, ranking)).eval()
         with torch.no_grad():
-            pairs = list(
-                zip(_tensors(slimmed(*network.example_inputs)), _tensors(full(*network.example_inputs)))
-            )
+            pairs = list(zip(_tensors(slimmed(*network.example_inputs)), _tensors(full(*network.example_inputs))))
         difference = max(difference, *(float((a - b).abs().max()) for a, b in pairs))
         scale = max(scale, *(float(b.abs().max()) for _, b in pairs))
         exact &= count(slimmed, network.example_inputs) == network.space.cost(structure)

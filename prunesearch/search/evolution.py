@@ -39,9 +39,7 @@ class EvolutionSettings:
 
     def __post_init__(self) -> None:
         if self.population < 2 or self.parents < 2 or self.mutants < 0 or self.crossovers < 0:
-            raise ValueError(
-                f"Expected population and parents of at least 2 and no negative sizes, got {self}."
-            )
+            raise ValueError(f"Expected population and parents of at least 2 and no negative sizes, got {self}.")
         if self.mutants + self.crossovers > self.population:
             raise ValueError(f"Expected mutants + crossovers <= population, got {self}.")
         if not 0 < self.mutation_probability <= 1:
@@ -95,17 +93,15 @@ class EvolutionSearcher:
         sizes = self._settings
         rng = np.random.default_rng([self._seed, 1, self._generation])
         parents = self._space.indices(
-            np.array(
-                [trial.structure for trial in ranked(self._trials)[: sizes.parents]], dtype=np.int64
-            ).reshape(-1, len(self._space.groups))
+            np.array([trial.structure for trial in ranked(self._trials)[: sizes.parents]], dtype=np.int64).reshape(
+                -1, len(self._space.groups)
+            )
         )
         if self._generation == 0:
             self._queue.put([uniform_structure(self._feasible)])
         with _seeded_deap(rng):
             if len(parents) > 0:
-                self._put_children(
-                    sizes.mutants, lambda: [self._mutant(parents, rng) for _ in range(sizes.mutants)]
-                )
+                self._put_children(sizes.mutants, lambda: [self._mutant(parents, rng) for _ in range(sizes.mutants)])
             if len(parents) > 1:
                 self._put_children(
                     sizes.crossovers, lambda: [self._crossover(parents, rng) for _ in range(sizes.crossovers)]

@@ -126,9 +126,7 @@ class Store:
     def set_summary(self, name: str, summary: Mapping[str, Any]) -> None:
         """Record what became of the study's winner."""
         with self._engine.begin() as connection:
-            connection.execute(
-                _study.update().where(_study.c.name == name).values(summary=json.dumps(summary))
-            )
+            connection.execute(_study.update().where(_study.c.name == name).values(summary=json.dumps(summary)))
 
     def _study_row(self, name: str) -> Any:
         with self._reading() as connection:

@@ -70,9 +70,7 @@ class Data:
             ValueError: There is no test source.
         """
         if self.test is None:
-            raise ValueError(
-                "There is no test data. Give Data(test=...) to report accuracy on images not trained on."
-            )
+            raise ValueError("There is no test data. Give Data(test=...) to report accuracy on images not trained on.")
         return _batch(self.test, np.arange(_size(self.test)))
 
     def fingerprint(self) -> str:
@@ -95,22 +93,16 @@ def _check(name: str, source: Source) -> None:
                 f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}."
             )
         if len(images) != len(labels):
-            raise ValueError(
-                f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image."
-            )
+            raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image.")
         size = len(images)
     else:
         items = source.dataset if isinstance(source, DataLoader) else source
         if not isinstance(items, Sized) or not hasattr(items, "__getitem__"):
-            raise TypeError(
-                f"{expected}; got {type(source).__name__}, which has no length or cannot be indexed."
-            )
+            raise TypeError(f"{expected}; got {type(source).__name__}, which has no length or cannot be indexed.")
         size = len(items)
         item = items[0] if size else (None, None)
         if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise ValueError(
-                f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}."
-            )
+            raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
     if size == 0:
         raise ValueError(f"{name} is empty.")
 

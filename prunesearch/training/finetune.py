@@ -98,9 +98,7 @@ def finetune(
         step = 0
         for epoch in range(recipe.epochs):
             losses = []
-            for images, labels in data.train_batches(
-                recipe.batch_size, np.random.default_rng([seed, 2, epoch])
-            ):
+            for images, labels in data.train_batches(recipe.batch_size, np.random.default_rng([seed, 2, epoch])):
                 loss = _loss(student, guide, images.to(device), labels.to(device), recipe)
                 if not math.isfinite(value := loss.item()):
                     raise TrainingDiverged(
@@ -119,18 +117,14 @@ def finetune(
     return student.eval()
 
 
-def _loss(
-    student: nn.Module, guide: nn.Module | None, images: Tensor, labels: Tensor, recipe: Recipe
-) -> Tensor:
+def _loss(student: nn.Module, guide: nn.Module | None, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     logits = student(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if guide is None:
         return loss
     with torch.no_grad():
         soft = F.log_softmax(guide(images) / recipe.temperature, dim=1)
-    distance = F.kl_div(
-        F.log_softmax(logits / recipe.temperature, dim=1), soft, reduction="batchmean", log_target=True
-    )
+    distance = F.kl_div(F.log_softmax(logits / recipe.temperature, dim=1), soft, reduction="batchmean", log_target=True)
     return (1 - recipe.distillation) * loss + recipe.distillation * recipe.temperature**2 * distance
 
 

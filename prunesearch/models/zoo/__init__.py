@@ -20,10 +20,7 @@ FAMILIES: Mapping[str, str] = {
 
 _VARIANTS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     **{f"resnet{depth}": ("resnet", {"depth": depth}) for depth in (8, 14, 20, 32, 44, 56, 110)},
-    **{
-        f"resnet{depth}b": ("resnet", {"depth": depth, "shortcut": "B"})
-        for depth in (8, 14, 20, 32, 44, 56, 110)
-    },
+    **{f"resnet{depth}b": ("resnet", {"depth": depth, "shortcut": "B"}) for depth in (8, 14, 20, 32, 44, 56, 110)},
     **{f"vgg{depth}": ("vgg", {"depth": depth}) for depth in (11, 13, 16, 19)},
     "mobilenet_v1": ("mobilenet_v1", {}),
     "mobilenet_v2": ("mobilenet_v2", {}),

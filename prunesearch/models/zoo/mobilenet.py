@@ -14,9 +14,7 @@ _V2 = (
 )  # fmt: skip
 
 
-def _conv_bn(
-    cin: int, cout: int, kernel: int, stride: int, groups: int = 1, *, act: bool = True
-) -> list[nn.Module]:
+def _conv_bn(cin: int, cout: int, kernel: int, stride: int, groups: int = 1, *, act: bool = True) -> list[nn.Module]:
     conv = nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(cout), *([nn.ReLU6(True)] if act else [])]
 

@@ -37,9 +37,7 @@ class BasicBlock(nn.Module):
             self.shortcut = (
                 PadShortcut(in_planes, planes, stride)
                 if shortcut == "A"
-                else nn.Sequential(
-                    nn.Conv2d(in_planes, planes, 1, stride=stride, bias=False), nn.BatchNorm2d(planes)
-                )
+                else nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride=stride, bias=False), nn.BatchNorm2d(planes))
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -59,9 +57,7 @@ class ResNet(nn.Module):
         in_channels: Channels of the images.
     """
 
-    def __init__(
-        self, blocks: int, shortcut: Shortcut = "A", num_classes: int = 10, in_channels: int = 3
-    ) -> None:
+    def __init__(self, blocks: int, shortcut: Shortcut = "A", num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__()
         if shortcut not in ("A", "B"):
             raise ValueError(f'Expected shortcut "A" or "B", got {shortcut!r}.')

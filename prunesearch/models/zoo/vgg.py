@@ -26,9 +26,7 @@ class VGG(nn.Module):
         image_size: Height of the images; decides how many of the five poolings halve it.
     """
 
-    def __init__(
-        self, depth: int = 16, num_classes: int = 10, in_channels: int = 3, image_size: int = 32
-    ) -> None:
+    def __init__(self, depth: int = 16, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
         super().__init__()
         if depth not in _STAGES:
             raise ValueError(f"Expected a depth of {', '.join(map(str, _STAGES))}, got {depth}.")
