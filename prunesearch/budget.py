@@ -7,7 +7,7 @@ raises with the reachable range. A budget is never a soft penalty: searchers pro
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeAlias
@@ -127,39 +127,50 @@ class FeasibleSet:
         outside = ~self.contains(array)
         repaired = array.copy()
         if outside.any():
-            repaired[outside] = self._move(array[outside], stretch=np.ones(int(outside.sum())), ceiling=array[outside])
+            minimum, wanted = np.array(self.space.minimum), array[outside]
+            repaired[outside] = self._furthest(
+                lambda t: minimum + t * (wanted - minimum), rows=len(wanted), end=1.0, ceiling=wanted
+            )
         return repaired
 
     def fit(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) structures moved along the line through the narrowest one until they just use the limits up.
 
         Like `repair`, but a cheap structure grows too: proportions are what a structure says, the budget says the
-        scale. Groups at their minimum stay there until rounding leaves something over.
+        scale. A group that reaches its full width stays there; once all that grow have, the others follow.
         """
         array = np.asarray(structures, dtype=np.int64)
         minimum, full = np.array(self.space.minimum), np.array(self.space.full)
-        above = array - minimum
+        above = np.maximum(array - minimum, 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            stretch = np.where(above > 0, (full - minimum) / above, 1.0)
-        furthest = stretch.max(axis=1, initial=1.0)
-        return self._move(array, stretch=furthest, ceiling=np.broadcast_to(full, array.shape))
+            stretch = np.where(above > 0, (full - minimum) / above, 0.0).max(axis=1, keepdims=True, initial=0.0)
+        corner = np.where(above > 0, full, minimum)
 
-    def _move(self, array: IntArray, *, stretch: FloatArray, ceiling: IntArray) -> IntArray:
-        """Bisect the scale in [0, stretch] along the line from the minimum; cost grows with it, so this is sound."""
-        minimum = np.array(self.space.minimum)
-        highest = self.space.indices(ceiling)
+        def path(t: FloatArray) -> FloatArray:
+            first = np.minimum(minimum + np.minimum(t, 1.0) * stretch * above, corner)
+            return first + np.maximum(t - 1.0, 0.0) * (full - first)
 
-        def at(scale: FloatArray) -> FloatArray:
-            return np.minimum(minimum + scale[:, None] * (array - minimum), ceiling)
+        return self._furthest(path, rows=len(array), end=2.0, ceiling=np.broadcast_to(full, array.shape))
 
-        low, high = np.zeros(len(array)), stretch.copy()
-        low = np.where(self.contains(self._snap(at(high))), high, low)
+    def _furthest(
+        self, path: Callable[[FloatArray], FloatArray], *, rows: int, end: float, ceiling: IntArray
+    ) -> IntArray:
+        """Bisect how far each row can follow its path, which starts at the narrowest structure and only rises.
+
+        Cost never falls along it, so bisection is sound.
+        """
+
+        def snapped(t: FloatArray) -> IntArray:
+            return self.space.from_indices(self.space.indices(path(t)))
+
+        low, high = np.zeros((rows, 1)), np.full((rows, 1), end)
+        low = np.where(self.contains(snapped(high))[:, None], high, low)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2
-            inside = self.contains(self._snap(at(middle)))
+            inside = self.contains(snapped(middle))[:, None]
             low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-        wanted = at(low)
-        return self._top_up(self.space.indices(wanted), wanted, highest)
+        reached = path(low)
+        return self._top_up(self.space.indices(reached), reached, self.space.indices(ceiling))
 
     def _top_up(self, indices: IntArray, wanted: FloatArray, highest: IntArray) -> IntArray:
         widths = self.space.from_indices(indices)
@@ -173,9 +184,6 @@ class FeasibleSet:
             inside = self.contains(self.space.from_indices(trial))
             indices = np.where(inside[:, None], trial, indices)
         return self.space.from_indices(indices)
-
-    def _snap(self, widths: FloatArray) -> IntArray:
-        return self.space.from_indices(self.space.indices(widths))
 
 
 def as_structures(array: npt.ArrayLike) -> list[Structure]:

@@ -11,7 +11,7 @@ import numpy as np
 from deap import tools
 
 from prunesearch.budget import Budget, as_structures
-from prunesearch.search.proposals import Queue, random_structures
+from prunesearch.search.proposals import Queue, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import IntArray, Space, Structure
 from prunesearch.trial import Trial, ranked
@@ -106,7 +106,7 @@ class EvolutionSearcher:
                 self._put_children(
                     sizes.crossovers, lambda: [self._crossover(parents, rng) for _ in range(sizes.crossovers)]
                 )
-        self._put_newcomers(rng)
+        put_random(self._queue, self._feasible, rng, sizes.population - len(self._queue))
         self._generation += 1
 
     def _put_children(self, wanted: int, make: Callable[[], list[list[int]]]) -> None:
@@ -115,13 +115,6 @@ class EvolutionSearcher:
                 return
             children = self._space.from_indices(make())
             wanted -= self._queue.put(as_structures(self._feasible.fit(children)), at_most=wanted)
-
-    def _put_newcomers(self, rng: np.random.Generator) -> None:
-        for _ in range(_ROUNDS):
-            wanted = self._settings.population - len(self._queue)
-            if wanted <= 0:
-                return
-            self._queue.put(random_structures(self._feasible, rng, wanted))
 
     def _mutant(self, parents: IntArray, rng: np.random.Generator) -> list[int]:
         """Shift each gene, with the given probability, by 1 to choices - 1 positions, around the end if need be."""

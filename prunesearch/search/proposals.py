@@ -1,4 +1,4 @@
-"""Making new structures: random ones on the budget, and a queue that gives none out twice."""
+"""Making new structures: a queue that gives none out twice, and random ones to fill it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import numpy as np
 from prunesearch.budget import FeasibleSet, as_structures
 from prunesearch.structure import Structure
 
-
-def random_structures(feasible: FeasibleSet, rng: np.random.Generator, p: int) -> list[Structure]:
-    """`p` structures of random proportions, each scaled to use the budget up; may repeat."""
-    return as_structures(feasible.fit(feasible.space.sample(rng, p)))
+_ROUNDS = 8
 
 
 class Queue:
@@ -47,3 +44,17 @@ class Queue:
         """Remove and return the first `n`."""
         taken, self._waiting = self._waiting[:n], self._waiting[n:]
         return taken
+
+
+def put_random(queue: Queue, feasible: FeasibleSet, rng: np.random.Generator, wanted: int) -> None:
+    """Put up to `wanted` new random structures into the queue.
+
+    Each width is drawn uniformly from its allowed ones, then the structure is scaled until it uses the budget up. Only
+    when those run out, as in a small space, come structures that leave some of it unused.
+    """
+    for move in (feasible.fit, feasible.repair):
+        for _ in range(_ROUNDS):
+            if wanted <= 0:
+                return
+            drawn = feasible.space.sample(rng, wanted)
+            wanted -= queue.put(as_structures(move(drawn)), at_most=wanted)

@@ -7,19 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunesearch.budget import Budget
-from prunesearch.search.proposals import Queue, random_structures
+from prunesearch.search.proposals import Queue, put_random
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
 
 _BLOCK = 64
-_PATIENCE = 16  # blocks without anything new after which the space counts as exhausted
 
 
 class RandomSearcher:
     """Draws each width uniformly from its allowed ones, then scales the structure until it uses the budget up.
 
     The scaling takes the place of rejection (EagleEye draws until the cost falls into a window): it is bounded, and
-    keeps the proportions that were drawn.
+    keeps the proportions that were drawn. When a small space has no more of those, cheaper structures follow.
 
     Args:
         space: Where structures live.
@@ -38,12 +37,13 @@ class RandomSearcher:
 
     def ask(self, n: int) -> list[Structure]:
         """Return `n` new random structures, fewer once the space is exhausted."""
-        fruitless = 0
-        while len(self._queue) < n and fruitless < _PATIENCE:
+        while len(self._queue) < n:
+            before = len(self._queue)
             rng = np.random.default_rng([self._seed, 0, self._blocks])
+            put_random(self._queue, self._feasible, rng, _BLOCK)
             self._blocks += 1
-            added = self._queue.put(random_structures(self._feasible, rng, _BLOCK))
-            fruitless = 0 if added else fruitless + 1
+            if len(self._queue) == before:
+                break
         return self._queue.take(n)
 
     def tell(self, trials: Sequence[Trial]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.search.proposals import Queue
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
 
@@ -29,15 +30,16 @@ class UniformSearcher:
 
     def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
         del seed
-        self._proposals = [uniform_structure(budget.check(space))]
+        self._queue = Queue()
+        self._queue.put([uniform_structure(budget.check(space))])
 
     def ask(self, n: int) -> list[Structure]:
         """Return the structure, once."""
-        asked, self._proposals = self._proposals[:n], self._proposals[n:]
-        return asked
+        return self._queue.take(n)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Nothing to learn."""
+        """Forget the structure if it was scored already."""
+        self._queue.mark_seen(trial.structure for trial in trials)
 
 
 def uniform_structure(feasible: FeasibleSet) -> Structure:

@@ -6,6 +6,7 @@ SQLite in WAL mode: readers never block the driver, and a committed row survives
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,7 +24,12 @@ SCHEMA_VERSION = 1
 IN_MEMORY = "sqlite://"
 
 _metadata = sa.MetaData()
-_schema = sa.Table("prunesearch_schema", _metadata, sa.Column("version", sa.Integer, nullable=False))
+_schema = sa.Table(
+    "prunesearch_schema",
+    _metadata,
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("driver", sa.Text),  # who holds, or last held, the lock
+)
 _study = sa.Table(
     "study",
     _metadata,
@@ -65,9 +71,10 @@ class Store:
 
     def __init__(self, url: str, *, create: bool = True) -> None:
         self.url = url
+        check_database(url)
         path = database_path(url)
-        if path is not None:
-            _check_path(path, create)
+        if path is not None and not path.exists() and not create:
+            raise StudyUnreadable(f"There is no study file {path}.")
         self._engine = _engine(url, in_memory=path is None)
         with self._reading():
             self._open_schema(create)
@@ -135,29 +142,62 @@ class Store:
     def _reading(self) -> Any:
         return _Translated(self._engine, self.url)
 
+    def driver(self) -> str | None:
+        """Who drives, or last drove, the studies of this database."""
+        with self._reading() as connection:
+            driver: str | None = connection.scalar(sa.select(_schema.c.driver))
+        return driver
+
+    def set_driver(self, driver: str) -> None:
+        """Record who drives."""
+        with self._engine.begin() as connection:
+            connection.execute(_schema.update().values(driver=driver))
+
     def _open_schema(self, create: bool) -> None:
-        tables = set(sa.inspect(self._engine).get_table_names())
-        if _schema.name in tables:
-            with self._reading() as connection:
-                version = connection.scalar(sa.select(_schema.c.version))
-            if version != SCHEMA_VERSION:
-                raise StudyUnreadable(
-                    f"{self.url} has schema version {version}, this release reads {SCHEMA_VERSION}. "
-                    "Use the release that wrote it, or a newer one."
-                )
-        elif tables:
-            raise StudyUnreadable(
-                f"{self.url} is a database of another program (it has the tables {', '.join(sorted(tables))}). "
-                "Nothing was written. Give another file."
-            )
-        elif create:
-            with self._engine.connect() as connection:  # only now that the file is known to be ours to change
-                connection.execute(sa.text("PRAGMA journal_mode=WAL"))
-            with self._engine.begin() as connection:
-                _metadata.create_all(connection)
-                connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
-        else:
+        if sa.inspect(self._engine).has_table(_schema.name):
+            return
+        if not create:
             raise StudyUnreadable(f"{self.url} holds no studies.")
+        with self._engine.connect() as connection:
+            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
+        with self._engine.begin() as connection:
+            _metadata.create_all(connection)
+            connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
+
+
+def check_database(url: str) -> None:
+    """Make sure that a database is ours, or empty, or yet to be made; writes nothing.
+
+    Raises:
+        ValueError: Not a URL of a database we know.
+        StudyUnreadable: It is damaged, of another program, of a newer release, or cannot be there.
+    """
+    path = database_path(url)
+    if path is None:
+        return
+    if path.is_dir():
+        raise StudyUnreadable(f"{path} is a folder; a study is a file in it, such as {path / 'search.db'}.")
+    if not path.parent.is_dir():
+        raise StudyUnreadable(f"The folder {path.parent} of the study does not exist. Make it first.")
+    if not path.exists():
+        return
+    engine = _engine(url, in_memory=False)
+    try:
+        with _Translated(engine, url) as connection:
+            tables = set(sa.inspect(connection).get_table_names())
+            version = connection.scalar(sa.select(_schema.c.version)) if _schema.name in tables else SCHEMA_VERSION
+    finally:
+        engine.dispose()
+    if tables and _schema.name not in tables:
+        raise StudyUnreadable(
+            f"{url} is a database of another program (it has the tables {', '.join(sorted(tables))}). "
+            "Nothing was written. Give another file."
+        )
+    if version != SCHEMA_VERSION:
+        raise StudyUnreadable(
+            f"{url} has schema version {version}, this release reads {SCHEMA_VERSION}. "
+            "Use the release that wrote it, or a newer one."
+        )
 
 
 class _Translated:
@@ -198,17 +238,9 @@ def database_path(url: str) -> Path | None:
         return None
     prefix = "sqlite:///"
     if not url.startswith(prefix) or len(url) == len(prefix):
-        raise ValueError(f'Expected a study URL such as "sqlite:///search.db", got {url!r}.')
+        shown = re.sub(r"//[^/]*@", "//***@", url)  # a password must not reach a log
+        raise ValueError(f'Expected a study URL such as "sqlite:///search.db", got {shown!r}.')
     return Path(url[len(prefix) :])
-
-
-def _check_path(path: Path, create: bool) -> None:
-    if path.is_dir():
-        raise StudyUnreadable(f"{path} is a folder; a study is a file in it, such as {path / 'search.db'}.")
-    if not path.exists() and not create:
-        raise StudyUnreadable(f"There is no study file {path}.")
-    if not path.parent.is_dir():
-        raise StudyUnreadable(f"The folder {path.parent} of the study does not exist. Make it first.")
 
 
 def _engine(url: str, *, in_memory: bool) -> sa.Engine:

@@ -19,7 +19,7 @@ from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Space, Structure
 from prunesearch.study.executors import Executor, Outcome
-from prunesearch.study.store import IN_MEMORY, Store, database_path
+from prunesearch.study.store import Store, check_database, database_path
 from prunesearch.trial import Trial
 
 DEFAULT_NAME = "search"
@@ -45,9 +45,11 @@ class Study:
     def __init__(self, url: str, name: str, question: Mapping[str, Any], space: Space) -> None:
         self.name = name
         self._space = space
+        check_database(url)
         self._lock = _lock(url)
         try:
             self._store = Store(url)
+            self._store.set_driver(f"host {socket.gethostname()}, pid {os.getpid()}")
             stored = self._store.question(name)
             if stored is None:
                 self._store.create(name, question, asdict(space))
@@ -158,23 +160,25 @@ class Study:
 
 def _lock(url: str) -> FileLock | None:
     """Lock the database for this process; the operating system releases it however the process ends."""
-    if url == IN_MEMORY:
-        return None
     path = database_path(url)
-    assert path is not None
-    if not path.parent.is_dir():
-        return None  # the store will say so
-    owner = path.with_name(path.name + ".owner")
+    if path is None:
+        return None
     lock = FileLock(path.with_name(path.name + ".lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        who = owner.read_text().strip() if owner.exists() else "unknown"
         raise StudyLocked(
-            f"Another process ({who}) is running a study of {path}. Wait for it, or use another file."
+            f"Another process ({_driver(url)}) is running a study of {path}. Wait for it, or use another file."
         ) from None
-    owner.write_text(f"host {socket.gethostname()}, pid {os.getpid()}\n")
     return lock
+
+
+def _driver(url: str) -> str:
+    store = Store(url)
+    try:
+        return store.driver() or "unknown"
+    finally:
+        store.close()
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -1,0 +1,78 @@
+"""Write the measured tables of the documentation anew from the committed results.
+
+    python benchmarks/tables.py           # rewrite
+    python benchmarks/tables.py --check   # only say whether something is out of date (exit status 1)
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and comes from `benchmarks/results/NAME.json` through
+the function of the same name. Nothing between the marks is typed by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md",)
+
+
+def demo(result: Mapping[str, Any]) -> str:
+    """The table of `prunesearch demo`: one row per searcher, under the unpruned network."""
+    facts, rows = result["facts"], result["rows"]
+    full = rows[0]
+    lines = [
+        "| searcher | evaluations | MACs | parameters | accuracy before | after finetuning | search | per image |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        after = "" if row["accuracy_after"] is None else f"{row['accuracy_after']:.2%}"
+        seconds = f"{row['search_seconds']:.1f} s" if row["evaluations"] else ""
+        lines.append(
+            f"| {row['searcher']} | {row['evaluations'] or ''} "
+            f"| {row['macs']:,} ({row['macs'] / full['macs']:.1%}) | {row['params']:,} ({row['params'] / full['params']:.1%}) "
+            f"| {row['accuracy_before']:.2%} | {after} | {seconds} | {row['ms_per_image']:.3f} ms |"
+        )
+    note = (
+        f"One run (n = 1, seed {facts['seed']}) of `prunesearch demo`: {facts['model']} on {facts['data']}; budget "
+        f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose); "
+        f"{facts['finetuning']['epochs']} epochs of finetuning. With {facts['test_images']} test images one image is "
+        f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning are not told apart by this run. "
+        f"{facts['seconds']:.0f} s in all on {facts['threads']} threads of {facts['processor']}, CPU only, torch "
+        f"{facts['torch']}; times per image in batches of {facts['latency_batch_size']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"demo": demo}
+
+
+def render(text: str) -> str:
+    """Return a page with every table between its marks written anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        name = match[1]
+        result = json.loads((RESULTS / f"{name}.json").read_text())
+        return f"<!-- table: {name} -->\n\n{TABLES[name](result)}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", replace, text, flags=re.DOTALL)
+
+
+def main() -> int:
+    """Rewrite every page, or check them."""
+    stale = [page for page in PAGES if render(page.read_text()) != page.read_text()]
+    if "--check" in sys.argv:
+        for page in stale:
+            sys.stderr.write(f"{page.name} is out of date; run: make readme\n")
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(render(page.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,206 @@
+"""The main job, end to end, on real data that comes with scikit-learn: what `prunesearch demo` runs.
+
+Every cell is kept in the study file when it is done, so a demo that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from prunesearch._version import __version__
+from prunesearch.api import SearchResult, search
+from prunesearch.budget import Budget
+from prunesearch.evaluators.accuracy import top1
+from prunesearch.evaluators.latency import measure_latency
+from prunesearch.models.checkpoint import load_weights
+from prunesearch.models.network import Network
+from prunesearch.models.trace import trace
+from prunesearch.models.zoo import make_model
+from prunesearch.study.store import Store
+from prunesearch.training.data import Data
+from prunesearch.training.digits import digits
+from prunesearch.training.finetune import Recipe, finetune
+
+SEARCHERS = ("uniform", "random", "evolution")
+BUDGET = Budget(macs="40%")
+MODEL = "resnet20"
+_LATENCY_BATCH = 256
+_TRAINING = Recipe(epochs=20, batch_size=64, lr=0.2)
+_FINETUNING = Recipe(epochs=8, batch_size=64, lr=0.05)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the demo's table.
+
+    Attributes:
+        searcher: Its name; "unpruned" for the network it all starts from.
+        evaluations: Structures it scored.
+        macs: Multiply-accumulates per image, exact.
+        params: Parameters, exact.
+        accuracy_before: Test accuracy before finetuning.
+        accuracy_after: Test accuracy after finetuning; None for the unpruned network.
+        search_seconds: Time spent scoring.
+        ms_per_image: Measured, batches of 256.
+    """
+
+    searcher: str
+    evaluations: int
+    macs: int
+    params: int
+    accuracy_before: float
+    accuracy_after: float | None
+    search_seconds: float
+    ms_per_image: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo found, and on what machine.
+
+    Attributes:
+        rows: The unpruned network, then one row per searcher.
+        facts: Versions, machine, seeds and settings.
+    """
+
+    rows: tuple[Row, ...]
+    facts: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as plain values, ready for JSON."""
+        return asdict(self)
+
+
+def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[str], None] | None = None) -> Demo:
+    """Train, trace, search with three searchers at equal evaluations, finetune each winner, measure.
+
+    Args:
+        out: An existing folder for the weights and the study file.
+        n_trials: Structures each searcher may score.
+        seed: Decides everything random.
+        say: Told, in a sentence, what is being done.
+    """
+    tell = say or (lambda sentence: None)
+    start = time.monotonic()
+    data = digits(seed=seed)
+    model = _trained(out / "unpruned.safetensors", data, seed, tell)
+    network = trace(model, data.test_set()[0][:2])
+    tell(f"Traced {MODEL}: {len(network.space.groups)} groups, {network.space.size:.1e} structures.")
+    unpruned = _unpruned_row(network, data)
+    rows = [unpruned]
+    url = f"sqlite:///{out / 'demo.db'}"
+    for name in SEARCHERS:
+        tell(f"Searching with {name} under MACs {BUDGET.macs}, up to {n_trials} structures.")
+        result = search(
+            network, data, budget=BUDGET, searcher=name, n_trials=n_trials, seed=seed, study=url, study_name=name
+        )
+        rows.append(_finished(result, network, data, unpruned, seed, tell))
+    facts = _facts(n_trials, seed) | {
+        "test_images": len(data.test_set()[0]),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    return Demo(tuple(rows), facts)
+
+
+def _trained(path: Path, data: Data, seed: int, tell: Callable[[str], None]) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = make_model(MODEL, in_channels=1, image_size=8)
+    if path.exists():
+        load_weights(model, path)
+        return model.eval()
+    tell(f"Training {MODEL} on scikit-learn's digits, {_TRAINING.epochs} epochs.")
+    trained = finetune(model, data, recipe=_TRAINING, seed=seed)
+    partial = path.with_suffix(".partial")
+    safetensors.torch.save_file(trained.state_dict(), partial)
+    partial.replace(path)
+    return trained
+
+
+def _unpruned_row(network: Network, data: Data) -> Row:
+    cost = network.space.cost(network.space.full)
+    images, labels = data.test_set()
+    accuracy, latency = top1(network.model, images, labels), measure_latency(network.model, images[:_LATENCY_BATCH])
+    return Row("unpruned", 0, cost.macs, cost.params, accuracy, None, 0.0, latency.median_ms)
+
+
+def _finished(
+    result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int, tell: Callable[[str], None]
+) -> Row:
+    store = Store(result.study)
+    summary = store.summary(result.name)
+    if summary is None:
+        tell(f"Finetuning the winner of {result.name}, {_FINETUNING.epochs} epochs.")
+        summary = _finetune_and_measure(result, network, data, unpruned, seed)
+        store.set_summary(result.name, summary)
+    store.close()
+    return Row(
+        searcher=result.name,
+        evaluations=len(result.trials),
+        macs=result.best.cost.macs,
+        params=result.best.cost.params,
+        accuracy_before=summary["accuracy_before"],
+        accuracy_after=summary["accuracy_after"],
+        search_seconds=summary["search_seconds"],
+        ms_per_image=summary["ms_per_image"],
+    )
+
+
+def _finetune_and_measure(
+    result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int
+) -> dict[str, Any]:
+    images, labels = data.test_set()
+    winner = result.best.build()
+    start = time.monotonic()
+    tuned = finetune(winner, data, recipe=_FINETUNING, teacher=network.model, seed=seed)
+    seconds = time.monotonic() - start
+    return {
+        "accuracy_unpruned": unpruned.accuracy_before,
+        "accuracy_before": top1(winner, images, labels),
+        "accuracy_after": top1(tuned, images, labels),
+        "ms_per_image_unpruned": measure_latency(
+            network.model, images[:_LATENCY_BATCH]
+        ).median_ms,  # same minute, same noise
+        "ms_per_image": measure_latency(tuned, images[:_LATENCY_BATCH]).median_ms,
+        "latency_batch_size": _LATENCY_BATCH,
+        "search_seconds": sum(trial.seconds for trial in result.trials),
+        "finetune_seconds": seconds,
+        "macs_unpruned": unpruned.macs,
+        "params_unpruned": unpruned.params,
+    }
+
+
+def _facts(n_trials: int, seed: int) -> dict[str, Any]:
+    return {
+        "model": MODEL,
+        "data": "scikit-learn digits, 1,797 images of 8x8 pixels, a quarter of them for testing",
+        "budget": f"MACs {BUDGET.macs}",
+        "n_trials": n_trials,
+        "seed": seed,
+        "latency_batch_size": _LATENCY_BATCH,
+        "training": asdict(_TRAINING),
+        "finetuning": asdict(_FINETUNING),
+        "prunesearch": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "device": "cpu",
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,43 @@
+"""One small trained network, shared by every test that only reads it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from prunesearch.models.network import Network
+from prunesearch.models.trace import trace
+from prunesearch.models.zoo import make_model
+from prunesearch.training.data import Data
+from prunesearch.training.digits import digits
+from prunesearch.training.finetune import Recipe, finetune
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+
+
+@pytest.fixture(scope="session")
+def digits_data() -> Data:
+    return digits(calibration=256)
+
+
+@pytest.fixture(scope="session")
+def images(digits_data: Data) -> Tensor:
+    return digits_data.calibration_set()[0]
+
+
+@pytest.fixture(scope="session")
+def labels(digits_data: Data) -> Tensor:
+    return digits_data.calibration_set()[1]
+
+
+@pytest.fixture(scope="session")
+def network(digits_data: Data, images: Tensor) -> Network:
+    """A traced ResNet-8 that has learnt the digits; do not change it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = make_model("resnet8", in_channels=1, image_size=8)
+    return trace(finetune(model, digits_data, recipe=Recipe(epochs=4, lr=0.1)), images[:2])

@@ -1,0 +1,37 @@
+"""What every registered channel criterion promises. A new one inherits it by being listed in `CRITERIA`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prunesearch.evaluators.channels import CRITERIA, make_criterion
+from prunesearch.models.network import Network
+from tests.models_state import generators, state_of
+
+pytestmark = pytest.mark.parametrize("name", sorted(CRITERIA))
+
+
+def test_it_keeps_as_many_units_as_asked_distinct_and_ascending(name: str, network: Network) -> None:
+    ranking = make_criterion(name).rank(network)
+    for index, group in enumerate(network.space.groups):
+        for units in range(1, group.units + 1):
+            kept = ranking.keep(index, units)
+            assert len(kept) == units
+            assert np.all(np.diff(kept) > 0)
+            assert kept[0] >= 0
+            assert kept[-1] < group.units
+
+
+def test_the_same_seed_gives_the_same_ranking(name: str, network: Network) -> None:
+    one, two = (make_criterion(name, seed=4).rank(network) for _ in range(2))
+    assert all(
+        np.array_equal(one.keep(i, group.units // 2), two.keep(i, group.units // 2))
+        for i, group in enumerate(network.space.groups)
+    )
+
+
+def test_ranking_leaves_the_network_and_every_random_generator_as_they_were(name: str, network: Network) -> None:
+    before = state_of(network.model), generators()
+    make_criterion(name).rank(network)
+    assert (state_of(network.model), generators()) == before

@@ -1,0 +1,265 @@
+"""Networks that somebody might really write, some of them to break us, and the proof that every one must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.trace import trace
+from prunesearch.structure import Structure
+
+Operation = Callable[[Any, Tensor, Tensor], Tensor]
+
+
+# --- helpers ----------------------------------------------------------------------------------------------------------
+
+
+def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Give every weight, bias and BatchNorm statistic a value that cannot be right by accident."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(tensor: Tensor, scale: float, middle: float = 0.0) -> None:
+        values = torch.randn(tensor.shape, generator=generator) * scale + middle
+        tensor.data.copy_(values)
+
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            fan_in = parameter[0].numel() if parameter.dim() > 1 else 4
+            normal(parameter, fan_in**-0.5)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if module.affine:
+                normal(module.weight, 0.2, middle=0.7)
+            if module.track_running_stats:
+                normal(module.running_mean, 0.3)
+                module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+    return model
+
+
+def image(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def random_ranking(network: Network, seed: int = 0) -> NestedRanking:
+    rng = np.random.default_rng(seed)
+    return NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
+
+
+def some_structures(network: Network, n: int = 3, seed: int = 0) -> list[Structure]:
+    drawn = network.space.sample(np.random.default_rng(seed), n)
+    return [network.space.minimum, *(network.space.check(row.tolist()) for row in drawn)]
+
+
+def prove(network: Network, n: int = 6, tolerance: float = 1e-5) -> None:
+    """Random structures: the slimmed network equals the masked one, and every cost is the counted one."""
+    found = network.verify(n)
+    assert found.scale > 1e-3, "the outputs are zero, so nothing was proved"
+    assert found.largest_difference <= tolerance * found.scale
+    assert found.costs_exact
+
+
+def proven(model: nn.Module, inputs: Tensor | Sequence[Tensor], **rules: Any) -> Network:
+    """Trace a model with random weights, prove it, and return it."""
+    network = trace(randomised(model), inputs, **rules)
+    prove(network)
+    return network
+
+
+def names(network: Network) -> list[str]:
+    return [group.name for group in network.space.groups]
+
+
+def snapshot(model: nn.Module) -> list[Any]:
+    """Everything a caller could notice to have changed."""
+    return [
+        [
+            (name, id(tensor), tensor.dtype, tensor.detach().clone().flatten().view(torch.uint8).tolist())
+            for name, tensor in (*model.named_parameters(), *model.named_buffers())
+        ],
+        [
+            (name, id(module), type(module), module.training, dict(module._forward_hooks), _plain(vars(module)))
+            for name, module in model.named_modules()
+        ],
+        [
+            (parameter.requires_grad, None if parameter.grad is None else parameter.grad.tolist())
+            for parameter in model.parameters()
+        ],
+    ]
+
+
+def _plain(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if isinstance(value, (int, float, str, tuple))}
+
+
+# --- one operator between two convolutions ----------------------------------------------------------------------------
+
+
+class Middle(nn.Module):
+    """conv1, bn1, an operation, conv2 and a classifier; `conv2` stays prunable whatever the operation does.
+
+    Args:
+        operation: Gets this network, the (n, 8, 6, 6) tensor after bn1, and the network's input; returns (n, c, h, w).
+        channels: How many channels it returns.
+        modules: Further layers, for the operation to use.
+    """
+
+    def __init__(self, operation: Operation, channels: int = 8, **modules: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(8)
+        self.other = nn.Conv2d(3, 8, 3, padding=1)
+        self.operation = operation
+        for name, module in modules.items():
+            self.add_module(name, module)
+        self.conv2 = nn.Conv2d(channels, 6, 3, padding=1)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.operation(self, self.bn1(self.conv1(x)), x)
+        return self.fc(F.relu(self.conv2(h)).mean((2, 3)))
+
+
+SMALL = image(2, 3, 6, 6)
+
+
+# --- whole networks ---------------------------------------------------------------------------------------------------
+
+
+class Inception(nn.Module):
+    """Three branches of different widths, concatenated, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.a = nn.Conv2d(8, 4, 1)
+        self.b = nn.Sequential(nn.Conv2d(8, 6, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1))
+        self.c = nn.Sequential(nn.MaxPool2d(3, 1, 1), nn.Conv2d(8, 5, 1), nn.BatchNorm2d(5))
+        self.bn = nn.BatchNorm2d(17)
+        self.head = nn.Conv2d(17 + 8, 9, 1)
+        self.fc = nn.Linear(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        joined = self.bn(torch.cat([self.a(x), self.b(x), self.c(x)], dim=1))
+        return self.fc(self.head(torch.cat((joined, x), -3)).mean([-1, -2]))
+
+
+class SqueezeExcite(nn.Module):
+    """A residual block whose branch is gated per channel, (n, c, 1, 1), and per position, (n, 1, h, w)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1)
+        self.conv = nn.Conv2d(12, 12, 3, padding=1, bias=False)
+        self.bn = nn.BatchNorm2d(12)
+        self.squeeze = nn.Conv2d(12, 5, 1)
+        self.excite = nn.Conv2d(5, 12, 1)
+        self.where = nn.Conv2d(12, 1, 7, padding=3)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).relu()
+        out = self.bn(self.conv(x))
+        out = out * torch.sigmoid(self.excite(F.silu(self.squeeze(F.adaptive_avg_pool2d(out, 1)))))
+        out = out * self.where(out).sigmoid()
+        return self.head((x + out).relu_().mean(dim=(2, 3)))
+
+
+class Depthwise(nn.Module):
+    """Depthwise with multiplier 2, then grouped convolutions in both regimes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.double = nn.Conv2d(8, 16, 3, padding=1, groups=8)
+        self.many = nn.Conv2d(16, 24, 3, padding=1, groups=8)  # 8 groups of 2 channels: whole groups go
+        self.few = nn.Conv2d(24, 12, 3, padding=1, groups=3)  # 3 groups of 8 channels: the same ones of each go
+        self.bn = nn.BatchNorm2d(12)
+        self.fc = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.many(F.relu(self.double(self.stem(x))))
+        return self.fc(self.bn(self.few(out)).amax((2, 3)))
+
+
+class Shared(nn.Module):
+    """One convolution and BatchNorm called twice, and one called on what it made itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 3, padding=1)
+        self.shared = nn.Conv2d(8, 10, 3, padding=1)
+        self.bn = nn.BatchNorm2d(10)
+        self.again = nn.Conv2d(10, 10, 3, padding=1)
+        self.fc = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.bn(self.shared(self.left(x)))
+        b = self.bn(self.shared(self.right(x[:, :, ::2, ::2])))
+        return self.fc(self.again(self.again(a)).mean((2, 3)) + b.mean((2, 3)))
+
+
+class Tied(nn.Module):
+    """Two convolutions with one weight, used in the opposite order of their definition."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        self.late = nn.Conv2d(8, 8, 3, padding=1)
+        self.early = nn.Conv2d(8, 8, 3, padding=1)
+        self.early.weight = self.late.weight
+        self.norm_late, self.norm_early = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.norm_early.running_mean = self.norm_late.running_mean
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm_early(self.early(F.relu(self.stem(x)))))
+        return self.fc(self.norm_late(self.late(h)).mean((2, 3)))
+
+
+class TwoInputs(nn.Module):
+    """An image and a vector, which meets the image's features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.embed = nn.Linear(5, 8)
+        self.head = nn.Conv2d(8, 6, 1)
+        self.fc = nn.Linear(6 + 5, 4)
+
+    def forward(self, x: Tensor, v: Tensor) -> Tensor:
+        h = self.conv(x).mean((2, 3)) + self.embed(v)
+        h = F.avg_pool2d(self.conv(x), 2).mean((2, 3)) * h
+        return self.fc(torch.cat([self.head(self.conv(x)).mean((2, 3)), v], 1)) + 0.1 * h.mean()
+
+
+class Tokens(nn.Module):
+    """Linear layers on the last dimension of (n, tokens, features)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.out = nn.Linear(6, 16), nn.Linear(16, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out((x + self.down(F.gelu(self.up(x)))).mean(1))
+
+
+def flat(view: Callable[[Tensor], Tensor] = lambda h: h.flatten(1)) -> nn.Module:
+    """A (n, 8, 3, 3) tensor that `view` flattens, before a linear layer of 72 features."""
+
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 8, 3, padding=1)
+            self.fc1, self.fc2 = nn.Linear(72, 10), nn.Linear(10, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc2(F.relu(self.fc1(view(F.max_pool2d(self.conv(F.relu(self.stem(x))), 2)))))
+
+    return Flat()

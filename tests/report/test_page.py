@@ -1,0 +1,317 @@
+"""The page of a report: complete, exact, offline, and safe whatever the database holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prunesearch.errors import StudyUnreadable
+from prunesearch.report import write_report
+from prunesearch.report.contents import StudyContents, space_from_dict
+from prunesearch.report.page import render
+from prunesearch.structure import Group, Space, Structure, Term, Width
+from prunesearch.study.store import Store
+from prunesearch.trial import Trial
+
+HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>"
+Add = Callable[..., None]
+Report = Callable[..., "Page"]
+LOADING = {"src", "href", "srcset", "action", "data", "poster"}
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its elements, its text by element, its blob of trials."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self._open: tuple[str, dict[str, str | None]] | None = None
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self._open = (tag, dict(attrs))
+        self.elements.append(self._open)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = None
+
+    def handle_data(self, data: str) -> None:
+        if self._open is not None and self._open[0] == "script":
+            self.scripts.append((self._open[1], data))
+        else:
+            self.text += data
+
+    @property
+    def trials(self) -> list[dict[str, Any]]:
+        blobs = [json.loads(text) for attributes, text in self.scripts if attributes.get("id") == "trials-data"]
+        assert len(blobs) == 1
+        return [dict(zip(blobs[0]["columns"], row, strict=True)) for row in blobs[0]["trials"]]
+
+
+def toy_space(stem: str = "stem") -> Space:
+    narrow, wide = Group(stem, 16, 1, (4, 8, 12, 16), (stem,)), Group("body", 64, 2, (16, 32, 64), ("body",))
+    kept, units, rgb, ten = Width(0, ((0, 1),)), Width(0, ((1, 2),)), Width(3), Width(10)
+    return Space(
+        (narrow, wide),
+        (Term("stem", 9 * 32 * 32, rgb, kept), Term("body", 9 * 16 * 16, kept, units), Term("head", 1, units, ten)),
+        (Term("stem.weight", 9, rgb, kept), Term("body.weight", 9, kept, units), Term("head.weight", 1, units, ten)),
+    )
+
+
+def trial(
+    number: int, structure: Structure, score: float | None, failure: str | None = None, searcher: str = "evolution"
+) -> Trial:
+    cost = toy_space().cost(structure)
+    return Trial(number, structure, cost, score, failure, 0.25, searcher, "accuracy", "inline")
+
+
+def question(**changes: Any) -> dict[str, Any]:
+    return {"model": "8f3a", "budget": "Budget(macs='50%')", "seed": 0, "versions": {"torch": "2.9"}} | changes
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'search.db'}"
+
+
+@pytest.fixture
+def add(url: str) -> Iterator[Add]:
+    """Return a function that adds a study to the database."""
+    store = Store(url)
+
+    def add_study(
+        name: str,
+        trials: Sequence[Trial] = (),
+        *,
+        space: Space | None = None,
+        summary: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> None:
+        store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
+        for each in trials:
+            store.add(name, each)
+        if summary is not None:
+            store.set_summary(name, summary)
+
+    yield add_study
+    store.close()
+
+
+@pytest.fixture
+def report(url: str, tmp_path: Path) -> Report:
+    """Return a function that writes a report and reads it back."""
+
+    def written(names: Sequence[str] | None = None) -> Page:
+        path = write_report(url, tmp_path / "report.html", names)
+        assert path == tmp_path / "report.html"
+        return Page(path.read_text(encoding="utf-8"))
+
+    return written
+
+
+def test_the_page_loads_nothing_and_forbids_the_browser_to(add: Add, report: Report) -> None:
+    add("search", [trial(0, (8, 32), -0.5)])
+    page = report()
+    assert not [(tag, a) for tag, a in page.elements for name in LOADING & set(a) if "//" in (a[name] or "")]
+    assert not [tag for tag, _ in page.elements if tag in {"link", "iframe", "object", "embed", "base"}]
+    policy = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy
+    assert str(policy[0]).startswith("default-src 'none'")
+    assert sum(len(text) > 1_000_000 for _, text in page.scripts) == 1  # plotly.js, once
+
+
+def test_figures_offer_no_upload(add: Add, report: Report) -> None:
+    add("search", [trial(0, (8, 32), -0.5)])
+    drawn = [text for _, text in report().scripts if "Plotly.newPlot(" in text and len(text) < 100_000]
+    assert len(drawn) == 3
+    assert all('"modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]' in text for text in drawn)
+
+
+def test_exact_costs_of_the_winner_and_of_the_unpruned_network_appear(add: Add, report: Report) -> None:
+    add("search", [trial(0, (4, 16), -0.9), trial(1, (8, 32), -0.5), trial(2, (8, 16), -0.7)])
+    text = report().text
+    # 9*1024*3*16 + 9*256*16*64 + 64*10, and the same at (8, 32)
+    assert "2,802,304" in text
+    assert "811,328 (29.0%)" in text
+    assert "-0.5000" in text
+
+
+def test_only_what_is_known_has_a_column(add: Add, report: Report) -> None:
+    add("bare", [trial(0, (8, 32), -0.5)])
+    assert "ms per image" not in report().text
+    assert "Accuracy" not in report().text
+    add(
+        "full",
+        [trial(0, (8, 32), -0.4)],
+        summary={
+            "accuracy_unpruned": 0.9512,
+            "accuracy_before": 0.4,
+            "accuracy_after": 0.9433,
+            "ms_per_image": 1.25,
+            "latency_batch_size": 8,
+            "search_seconds": 61.5,
+        },
+    )
+    text = report().text
+    for cell in ("95.12%", "40.00% → 94.33%", "1.25 (batch of 8)", "61.5"):
+        assert cell in text
+
+
+def test_a_field_of_the_question_that_studies_share_is_there_once(add: Add, report: Report) -> None:
+    add("first", [trial(0, (8, 32), -0.5)], seed=11)
+    add("second", [trial(0, (8, 32), -0.5)], seed=12)
+    text = report().text
+    assert text.count("Budget(macs='50%')") == 1
+    assert "11 (first)" in text
+    assert "12 (second)" in text
+
+
+def test_the_blob_holds_every_trial(add: Add, report: Report) -> None:
+    add("search", [trial(i, (8, 32), -1.0 / (i + 1)) for i in range(60)])
+    add("other", [trial(0, (4, 16), None, "Out of memory.")])
+    trials = report().trials
+    assert [(t["study"], t["number"]) for t in trials] == [*(("search", i) for i in range(60)), ("other", 0)]
+    assert trials[59]["structure"] == [8, 32]
+    assert trials[59]["macs"] == 811_328
+    assert trials[59]["score"] == -1.0 / 60
+    assert (trials[60]["score"], trials[60]["failure"]) == (None, "Out of memory.")
+
+
+def test_text_of_the_database_is_never_markup(add: Add, report: Report) -> None:
+    hostile = [trial(0, (8, 32), -0.5, searcher=HOSTILE), trial(1, (4, 16), None, HOSTILE)]
+    add(HOSTILE, hostile, space=toy_space(HOSTILE), model=HOSTILE, **{HOSTILE: HOSTILE})
+    add("other", [trial(0, (8, 32), -0.5)], summary={"accuracy_after": HOSTILE})
+    page = report()
+    assert not [tag for tag, a in page.elements if tag == "img" or "onerror" in a]
+    assert not [text for _, text in page.scripts if "alert(1)</" in text or text.startswith("alert(")]
+    assert page.trials[1]["failure"] == HOSTILE
+    assert HOSTILE in page.text
+
+
+def test_the_code_to_rebuild_the_winner_holds_literals_only(add: Add, report: Report) -> None:
+    add("it's\n", [trial(0, (8, 32), -0.5)], budget="__import__('os')", seed="print('seed')")
+    add("worse", [trial(0, (8, 32), -0.6)])
+    text = report().text
+    code = text[text.index("import prunesearch as ps") : text.index("small = result.best.build()")]
+    assert 'study_name="it\'s\\n"' in code
+    assert '''seed="print('seed')"''' in code
+    assert "__import__" not in code
+    assert "study='sqlite:///search.db'" in code
+
+
+def test_a_study_without_trials_is_said_to_have_none(add: Add, report: Report) -> None:
+    add("search")
+    text = report().text
+    assert "Study search has no trials yet." in text
+    assert "Search history" not in text
+
+
+def test_failures_appear_with_their_sentences(add: Add, report: Report) -> None:
+    add("search", [trial(i, (8, 32), None, "Out of memory.") for i in range(3)])
+    text = report().text
+    assert "None of the 3 structures of study search could be scored." in text
+    assert "Out of memory. (3 trials)" in text
+
+
+def test_a_database_without_studies_gets_a_page_that_says_so(add: Add, report: Report) -> None:
+    assert "holds no studies yet" in report().text
+
+
+def test_networks_with_different_groups_are_compared_each_with_its_own_unpruned_one(add: Add, report: Report) -> None:
+    small = Space((Group("stem", 4, 1, (2, 4), ("stem",)),), (Term("stem", 7, Width(3), Width(0, ((0, 1),))),), ())
+    add("resnet", [trial(0, (8, 32), -0.5)])
+    add("tiny", [dataclasses.replace(trial(0, (8, 32), -0.5), structure=(2,), cost=small.cost((2,)))], space=small)
+    text = report().text
+    assert "2,802,304" in text
+    assert "42 (50.0%)" in text
+    assert text.count("Exact widths") == 2
+
+
+def test_studies_can_be_chosen_by_name(add: Add, report: Report) -> None:
+    add("first", [trial(0, (8, 32), -0.5)])
+    add("second", [trial(0, (4, 16), -0.7)])
+    assert [t["study"] for t in report(["second"]).trials] == ["second"]
+
+
+def test_an_unknown_name_is_refused_with_the_list_of_those_there_are(add: Add, url: str, tmp_path: Path) -> None:
+    add("first")
+    add("second")
+    with pytest.raises(ValueError, match=r"got 'third'. There are: first, second\."):
+        write_report(url, tmp_path / "report.html", ["first", "third"])
+
+
+def test_a_folder_that_does_not_exist_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Make the folder .*nowhere first"):
+        write_report("sqlite:///missing.db", tmp_path / "nowhere" / "report.html")
+    with pytest.raises(ValueError, match="got the folder"):
+        write_report("sqlite:///missing.db", tmp_path)
+
+
+def test_a_failed_write_leaves_the_old_page_and_nothing_else(
+    add: Add, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add("search", [trial(0, (8, 32), -0.5)])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    page = folder / "report.html"
+    page.write_text("old")
+
+    def full(*paths: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_report(url, page)
+    assert page.read_text() == "old"
+    assert list(folder.iterdir()) == [page]
+
+
+def test_the_page_names_the_database_but_not_its_folder(add: Add, url: str, tmp_path: Path) -> None:
+    add("search", [trial(0, (8, 32), -0.5)])
+    html = write_report(url, tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "search.db" in html
+    assert str(tmp_path) not in html
+
+
+def test_trials_that_do_not_fit_their_space_are_an_error_that_says_so(add: Add, url: str, tmp_path: Path) -> None:
+    odd = dataclasses.replace(trial(0, (8, 32), -0.5), structure=(8,))
+    add("search", [odd])
+    with pytest.raises(StudyUnreadable, match="Trial 0 of study 'search' has 1 widths"):
+        write_report(url, tmp_path / "report.html")
+
+
+def test_a_space_that_cannot_be_read_is_an_error_that_names_the_study(url: str, tmp_path: Path) -> None:
+    store = Store(url)
+    store.create("search", question(), {"groups": 3})
+    store.close()
+    with pytest.raises(StudyUnreadable, match="space of study 'search'"):
+        write_report(url, tmp_path / "report.html")
+
+
+def test_a_space_survives_the_database() -> None:
+    space = toy_space()
+    assert space_from_dict(json.loads(json.dumps(dataclasses.asdict(space)))) == space
+
+
+def test_the_same_contents_give_the_same_page() -> None:
+    studies = [StudyContents("search", question(), toy_space(), (trial(0, (8, 32), -0.5),), {})]
+    written = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
+    assert render(studies, "search.db", written) == render(studies, "search.db", written)
+
+
+def test_importing_the_package_does_not_import_plotly() -> None:
+    code = "import sys, prunesearch; sys.exit('plotly' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,183 @@
+"""The loop: resume is replay, failures are trials, and another question is another study."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from prunesearch.budget import Budget
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch
+from prunesearch.search import make_searcher
+from prunesearch.structure import Structure
+from prunesearch.study.executors import InlineExecutor
+from prunesearch.study.study import Study
+from prunesearch.trial import Trial, best
+from tests.toys import bowl, chain_space
+
+SPACE = chain_space((16, 24, 32), 8)
+BUDGET = Budget(macs="50%")
+SCORE = bowl(SPACE, (0.4, 0.6, 0.5))
+QUESTION = {"budget": "50%", "seed": 0}
+
+
+class Scorer:
+    """Scores with a function and counts what it scored."""
+
+    def __init__(self, score: Callable[[Structure], float] = SCORE) -> None:
+        self.scored: list[Structure] = []
+        self._score = score
+
+    def score(self, structures: Sequence[Structure]) -> list[float]:
+        self.scored += structures
+        return [self._score(structure) for structure in structures]
+
+
+def run(
+    url: str, n_trials: int, *, scorer: Scorer | None = None, searcher: str = "evolution", seed: int = 0
+) -> list[Trial]:
+    with Study(url, "toy", QUESTION, SPACE) as study:
+        return study.run(
+            make_searcher(searcher, SPACE, BUDGET, seed=seed),
+            InlineExecutor(scorer or Scorer()),
+            n_trials,
+            searcher_name=searcher,
+            evaluator_name="toy",
+        )
+
+
+def history(trials: Sequence[Trial]) -> list[tuple[int, Structure, float | None]]:
+    return [(trial.number, trial.structure, trial.score) for trial in trials]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'study.db'}"
+
+
+@pytest.mark.parametrize("searcher", ["random", "evolution"])
+@pytest.mark.parametrize("stops", [(1, 120), (49, 50, 51, 120), (64, 120), (7, 13, 77, 119, 120)])
+def test_a_study_in_pieces_has_the_history_of_one_in_one_go(url: str, searcher: str, stops: tuple[int, ...]) -> None:
+    scorer = Scorer()
+    for n_trials in stops:
+        trials = run(url, n_trials, scorer=scorer, searcher=searcher)
+    assert history(trials) == history(run("sqlite://", 120, searcher=searcher))
+    assert len(scorer.scored) == len(set(scorer.scored)) == len(trials)  # nothing was scored twice
+
+
+def test_asking_for_fewer_trials_than_are_recorded_returns_them_all_and_scores_nothing(url: str) -> None:
+    trials = run(url, 60)
+    scorer = Scorer()
+    assert run(url, 10, scorer=scorer) == trials
+    assert scorer.scored == []
+
+
+def test_costs_in_trials_are_exact() -> None:
+    assert all(trial.cost == SPACE.cost(trial.structure) for trial in run("sqlite://", 60))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_score_that_is_not_a_number_is_a_failure_and_never_the_best(bad: float) -> None:
+    worst = min(run("sqlite://", 40), key=lambda trial: trial.score or 0.0)
+    trials = run("sqlite://", 40, scorer=Scorer(lambda s: bad if s == worst.structure else SCORE(s)))
+    (failed,) = [trial for trial in trials if trial.score is None]
+    assert failed.structure == worst.structure
+    assert failed.failure == f"The score is {bad}."
+    assert best(trials) != failed
+
+
+def test_an_exception_is_a_failure_with_its_sentence_and_the_search_goes_on() -> None:
+    def sometimes(structure: Structure) -> float:
+        if sum(structure) % 3 == 0:
+            raise RuntimeError(f"no memory for {structure}\nsecond line")
+        return SCORE(structure)
+
+    trials = run("sqlite://", 60, scorer=Scorer(sometimes))
+    failed = [trial for trial in trials if trial.failure is not None]
+    assert len(trials) == 60
+    assert failed
+    assert all(trial.failure == f"RuntimeError: no memory for {trial.structure}" for trial in failed)
+
+
+def test_ten_failures_in_a_row_stop_with_the_first_traceback_and_keep_what_is_recorded(url: str) -> None:
+    def broken(structure: Structure) -> float:
+        raise RuntimeError("the first of many" if len(scorer.scored) == 1 else "a later one")
+
+    scorer = Scorer(broken)
+    with pytest.raises(EvaluationFailed, match=r"10 structures in a row.*the first of many") as caught:
+        run(url, 60, scorer=scorer)
+    assert "in broken" in str(caught.value)
+    with Study(url, "toy", QUESTION, SPACE) as study:
+        assert len(study.trials()) == 10
+
+
+def test_an_interrupt_is_not_a_failure_and_loses_nothing_recorded(url: str) -> None:
+    def interrupted(structure: Structure) -> float:
+        if len(scorer.scored) == 20:
+            raise KeyboardInterrupt
+        return SCORE(structure)
+
+    scorer = Scorer(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(url, 60, scorer=scorer)
+    assert history(run(url, 60)) == history(run("sqlite://", 60))
+
+
+@pytest.mark.parametrize(
+    ("question", "field"),
+    [({**QUESTION, "budget": "40%"}, "budget"), ({**QUESTION, "seed": 1}, "seed"), ({**QUESTION, "new": 1}, "new")],
+)
+def test_another_question_is_refused_naming_the_field_and_changing_nothing(
+    url: str, question: dict[str, object], field: str
+) -> None:
+    trials = run(url, 20)
+    with pytest.raises(StudyMismatch, match=f"its {field} is") as caught:
+        Study(url, "toy", question, SPACE)
+    assert caught.value.field == field
+    with Study(url, "toy", QUESTION, SPACE) as study:
+        assert study.trials() == trials
+
+
+def test_a_searcher_that_proposes_something_else_than_is_recorded_is_refused(url: str) -> None:
+    run(url, 20)
+    with pytest.raises(StudyMismatch, match=r"trial \d+ is recorded as"):
+        run(url, 40, seed=9)
+
+
+def test_several_studies_share_a_file(url: str) -> None:
+    for name in ("one", "two"):
+        with Study(url, name, QUESTION, SPACE) as study:
+            assert study.trials() == []
+
+
+def test_a_second_driver_is_refused_with_the_owner_and_a_reader_is_not(url: str) -> None:
+    code = f"""
+import sys
+from prunesearch.study.study import Study
+from tests.study.test_study import QUESTION, SPACE
+with Study({url!r}, "toy", QUESTION, SPACE):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
+    driver = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    assert driver.stdout.readline() == "open\n"
+    try:
+        with pytest.raises(StudyLocked, match=f"pid {driver.pid}"):
+            Study(url, "other", QUESTION, SPACE)
+    finally:
+        driver.kill()
+        driver.communicate()
+    with Study(url, "other", QUESTION, SPACE) as study:  # the lock died with its process
+        assert study.trials() == []
+
+
+def test_a_refused_study_lets_the_next_driver_in(url: str) -> None:
+    run(url, 5)
+    with pytest.raises(StudyMismatch):
+        Study(url, "toy", {"seed": 8}, SPACE)
+    assert len(run(url, 6)) == 6

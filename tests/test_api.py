@@ -1,0 +1,138 @@
+"""The main job in one call, on a real trained network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import prunesearch as ps
+from prunesearch.models.network import Network
+from prunesearch.study.store import Store
+from prunesearch.training.data import Data
+from tests.models_state import generators, state_of
+
+BUDGET = ps.Budget(macs="45%")
+
+
+@pytest.mark.parametrize("searcher", ["uniform", "random", "evolution"])
+def test_the_winner_is_an_ordinary_smaller_module_that_meets_the_budget(
+    network: Network, digits_data: Data, searcher: str
+) -> None:
+    before = state_of(network.model), generators()
+    result = ps.search(network, digits_data, budget=BUDGET, searcher=searcher, n_trials=20)
+    small = result.best.build()
+    assert (state_of(network.model), generators()) == before
+    assert type(small) is type(network.model)
+    assert ps.count(small, network.example_inputs) == result.best.cost
+    assert BUDGET.check(network.space).admits(result.best.cost)
+    assert all(trial.score is not None and trial.score <= result.best.trial.score for trial in result.trials)
+
+
+def test_the_winners_batch_norm_statistics_are_its_own(network: Network, digits_data: Data) -> None:
+    result = ps.search(network, digits_data, budget=BUDGET, n_trials=20)
+    images, labels = digits_data.test_set()
+    sliced = result.best.weights.build(result.best.structure).eval()
+    assert ps.top1(result.best.build(), images, labels) > ps.top1(sliced, images, labels) + 0.1
+
+
+def test_a_stored_study_goes_on_and_another_question_is_refused(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    part = ps.search(network, digits_data, budget=BUDGET, n_trials=8, study=url)
+    more = ps.search(network, digits_data, budget=BUDGET, n_trials=16, study=url)
+    assert more.trials[:8] == part.trials
+    whole = ps.search(network, digits_data, budget=BUDGET, n_trials=16)
+    assert [(t.structure, t.score) for t in more.trials] == [(t.structure, t.score) for t in whole.trials]
+    changes: dict[str, dict[str, object]] = {
+        "budget": {"budget": ps.Budget(macs="40%")},
+        "seed": {"seed": 1},
+        "searcher": {"searcher": "random"},
+        "criterion": {"criterion": "random"},
+        "evaluator": {"metric": "accuracy"},
+    }
+    for field, change in changes.items():
+        with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
+            ps.search(network, digits_data, **{"budget": BUDGET, "n_trials": 16, "study": url, **change})  # type: ignore[arg-type]
+
+
+def test_changed_weights_data_or_space_are_another_question(
+    network: Network, digits_data: Data, images: Tensor, tmp_path: Path
+) -> None:
+    import copy
+
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url)
+    retrained = copy.deepcopy(network.model)
+    next(retrained.parameters()).data.mul_(1.001)
+    other_data = Data(train=digits_data.train, calibration=255)
+    for field, traced, data in (
+        ("model", ps.trace(retrained, images[:2]), digits_data),
+        ("space", ps.trace(network.model, images[:2], round_to=2), digits_data),
+        ("data", network, other_data),
+    ):
+        with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
+            ps.search(traced, data, budget=BUDGET, n_trials=4, study=url)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"budget": ps.Budget(macs="0.01%")}, ps.InfeasibleBudget, "The space reaches from"),
+        ({"searcher": "magic"}, ValueError, "Unknown searcher 'magic'; there are uniform, random, evolution"),
+        ({"criterion": "magic"}, ValueError, "Unknown channel criterion"),
+        ({"metric": "magic"}, ValueError, "Unknown metric"),
+        ({"n_trials": 0}, ValueError, "n_trials >= 1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_written(
+    network: Network, digits_data: Data, tmp_path: Path, change: dict[str, object], error: type[Exception], message: str
+) -> None:
+    arguments = {"budget": BUDGET, "n_trials": 4, "study": f"sqlite:///{tmp_path / 'study.db'}", **change}
+    with pytest.raises(error, match=message):
+        ps.search(network, digits_data, **arguments)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_of_another_shape_and_labels_beyond_the_outputs_are_refused(network: Network) -> None:
+    labels = torch.arange(20) % 10
+    with pytest.raises(ValueError, match=r"Expected images of shape \(n, 1, 8, 8\).*got \(20, 3, 8, 8\)"):
+        ps.search(network, Data(train=(torch.randn(20, 3, 8, 8), labels)), budget=BUDGET)
+    with pytest.raises(ValueError, match=r"Expected labels from 0 to 9.*got 0 to 10"):
+        ps.search(network, Data(train=(torch.randn(22, 1, 8, 8), torch.arange(22) % 11)), budget=BUDGET)
+
+
+def test_a_network_that_returns_no_logits_is_refused() -> None:
+    network = ps.trace(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="returns logits of shape"):
+        ps.search(network, Data(train=(torch.randn(4, 1, 8, 8), torch.zeros(4).long())), budget=BUDGET)
+
+
+def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, digits_data: Data, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    seen: list[ps.Trial] = []
+    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url, on_trial=seen.append)
+    result = ps.search(network, digits_data, budget=BUDGET, n_trials=6, study=url, on_trial=seen.append)
+    assert tuple(seen) == result.trials
+    store = Store(url)
+    assert tuple(store.trials("search")) == result.trials
+    store.close()
+
+
+def test_options_reach_the_searcher_and_are_part_of_the_question(network: Network, digits_data: Data) -> None:
+    from prunesearch.search.evolution import EvolutionSettings
+
+    settings = EvolutionSettings(population=4, parents=2, mutants=2, crossovers=1)
+    result = ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"settings": settings})
+    plain = ps.search(network, digits_data, budget=BUDGET, n_trials=8)
+    assert [t.structure for t in result.trials] != [t.structure for t in plain.trials]
+    with pytest.raises(TypeError, match="nonsense"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"nonsense": 1})
+
+
+def test_the_result_reads_as_a_sentence(network: Network, digits_data: Data) -> None:
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform")
+    assert f"MACs {result.best.cost.macs:,} (" in str(result)

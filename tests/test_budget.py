@@ -1,0 +1,147 @@
+"""Budgets: read exactly, refused with the reachable range, and a projection that always lands inside."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prunesearch.budget import Budget, FeasibleSet, as_array, as_structures
+from prunesearch.errors import InfeasibleBudget
+from prunesearch.structure import Cost
+from tests.toys import chain_space, every_structure
+
+SPACE = chain_space((16, 24, 32, 16), 8)
+FULL = SPACE.cost(SPACE.full)
+LEAST = SPACE.cost(SPACE.minimum)
+
+
+def test_a_share_is_resolved_exactly_against_the_unpruned_network() -> None:
+    assert Budget(macs="50%").check(SPACE).limits == (("macs", FULL.macs // 2),)
+    assert Budget(macs="33.3%").check(SPACE).limits == (("macs", FULL.macs * 333 // 1000),)
+
+
+@pytest.mark.parametrize(("limit", "count"), [("2k", 2000), ("2.5k", 2500), (2100, 2100), ("21e2", 2100)])
+def test_counts_are_read_with_suffixes_and_exponents(limit: str | int, count: int) -> None:
+    assert Budget(params=limit).check(SPACE).limits == (("params", count),)
+
+
+def test_flops_are_exactly_two_macs() -> None:
+    assert Budget(flops=2 * 100_000).check(SPACE).limits == Budget(macs=100_000).check(SPACE).limits
+    assert Budget(flops="50%").check(SPACE).limits == Budget(macs="50%").check(SPACE).limits
+
+
+def test_the_command_lines_form_means_the_same() -> None:
+    assert Budget.parse("macs=50%, params=2k") == Budget(macs="50%", params="2k")
+
+
+@pytest.mark.parametrize("text", ["", "macs", "speed=3", "macs:50%", "macs=50%,,"])
+def test_a_command_line_budget_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="Expected a budget such as"):
+        Budget.parse(text)
+
+
+@pytest.mark.parametrize("limit", ["0%", "-5%", "half", "5 %%", "", 0, -3, "1e", "nan", "inf", "5T"])
+def test_a_limit_that_cannot_be_read_is_refused_with_its_value(limit: str | int) -> None:
+    with pytest.raises(ValueError, match=r"Expected macs as a count .* got"):
+        Budget(macs=limit)
+
+
+def test_a_fraction_is_refused_with_the_percentage_that_was_probably_meant() -> None:
+    with pytest.raises(ValueError, match=r'got 0\.5\. Did you mean "50%"'):
+        Budget(macs=0.5)  # type: ignore[arg-type]
+
+
+def test_no_limit_and_both_macs_and_flops_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least one limit"):
+        Budget()
+    with pytest.raises(ValueError, match="got both"):
+        Budget(macs="50%", flops="50%")
+
+
+def test_a_budget_below_the_narrowest_structure_is_infeasible_with_the_reachable_range() -> None:
+    with pytest.raises(InfeasibleBudget, match=f"from {LEAST.macs:,} to {FULL.macs:,} macs") as caught:
+        Budget(macs=LEAST.macs - 1).check(SPACE)
+    assert caught.value.reachable == (LEAST.macs, FULL.macs)
+    assert (caught.value.limit, caught.value.unit) == (LEAST.macs - 1, "macs")
+
+
+def test_a_budget_above_the_unpruned_network_leaves_nothing_to_search() -> None:
+    with pytest.raises(InfeasibleBudget, match="nothing to search"):
+        Budget(params=FULL.params + 1).check(SPACE)
+
+
+def test_one_infeasible_limit_of_two_is_enough() -> None:
+    with pytest.raises(InfeasibleBudget, match="params"):
+        Budget(macs="50%", params=1).check(SPACE)
+
+
+def test_the_tightest_budget_admits_exactly_the_narrowest_structure() -> None:
+    feasible = Budget(macs=LEAST.macs, params=LEAST.params).check(SPACE)
+    moved = feasible.fit(SPACE.sample(np.random.default_rng(0), 20))
+    assert set(as_structures(moved)) == {SPACE.minimum}
+
+
+def test_excess_is_the_largest_relative_overshoot() -> None:
+    feasible = FeasibleSet(SPACE, (("macs", 100), ("params", 10)))
+    assert feasible.excess(Cost(110, 20)) == pytest.approx(1.0)
+    assert feasible.excess(Cost(100, 10)) == 0.0
+    assert feasible.admits(Cost(100, 10))
+    assert not feasible.admits(Cost(101, 10))
+
+
+limits = st.tuples(st.integers(0, 100), st.integers(0, 100), st.booleans())
+
+
+def feasible_set(limits: tuple[int, int, bool]) -> FeasibleSet:
+    """Limits anywhere between the narrowest and the full structure, one or both."""
+    macs = LEAST.macs + (FULL.macs - LEAST.macs) * limits[0] // 100
+    params = LEAST.params + (FULL.params - LEAST.params) * limits[1] // 100
+    return Budget(macs=macs, params=params if limits[2] else None).check(SPACE)
+
+
+@settings(deadline=None, derandomize=True)
+@given(limits, st.integers(0, 2**32))
+def test_repair_lands_inside_and_never_grows_and_leaves_members_alone(limits: tuple[int, int, bool], seed: int) -> None:
+    feasible = feasible_set(limits)
+    before = SPACE.sample(np.random.default_rng(seed), 16)
+    after = feasible.repair(before)
+    assert feasible.contains(after).all()
+    assert (after <= before).all()
+    inside = feasible.contains(before)
+    assert np.array_equal(after[inside], before[inside])
+    assert all(SPACE.check(row) for row in as_structures(after))
+
+
+@settings(deadline=None, derandomize=True)
+@given(limits, st.integers(0, 2**32))
+def test_fit_lands_inside_and_uses_the_budget_up(limits: tuple[int, int, bool], seed: int) -> None:
+    feasible = feasible_set(limits)
+    after = feasible.fit(SPACE.sample(np.random.default_rng(seed), 16))
+    assert feasible.contains(after).all()
+    widened = SPACE.from_indices(np.minimum(SPACE.indices(after) + 1, SPACE.choices - 1))
+    left_over = feasible.contains(widened) & (widened != after).any(axis=1)
+    assert not left_over.any()  # no structure could have all its groups one step wider
+
+
+def test_fit_keeps_the_proportions_it_was_given() -> None:
+    space = chain_space((128, 128, 128), 128)
+    feasible = Budget(macs="30%").check(space)
+    (fitted,) = feasible.fit([(128, 64, 128)])
+    assert fitted[1] / fitted[0] == pytest.approx(0.5, abs=0.02)
+    assert space.macs([fitted])[0] > 0.97 * feasible.limits[0][1]
+
+
+def test_repairing_nothing_gives_nothing() -> None:
+    feasible = Budget(macs="50%").check(SPACE)
+    assert feasible.repair(as_array([], SPACE)).shape == (0, 4)
+    assert feasible.fit(as_array([], SPACE)).shape == (0, 4)
+
+
+def test_a_budget_of_everything_admits_every_structure() -> None:
+    space = chain_space()
+    feasible = Budget(macs="100%").check(space)
+    rows = np.array(every_structure(space))
+    assert feasible.contains(rows).all()
+    assert np.array_equal(feasible.repair(rows), rows)

@@ -1,0 +1,203 @@
+"""The command line: every command, and every way to call it wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+
+from prunesearch.cli import main
+from prunesearch.models.network import Network
+
+
+@dataclass(frozen=True)
+class Run:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Call = Callable[..., Run]
+
+
+@pytest.fixture
+def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process, in the working folder; a process of its own costs seconds of imports."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> Run:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        out, err = capsys.readouterr()
+        return Run(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
+    """A working folder with trained weights of a ResNet-8 for digits."""
+    path = tmp_path_factory.mktemp("work")
+    safetensors.torch.save_file(network.model.state_dict(), path / "w.safetensors")
+    (path / "mine.py").write_text(
+        "import torch, prunesearch as ps\n"
+        "def model():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(),"
+        " torch.nn.Flatten(), torch.nn.Linear(288, 10))\n"
+        "def data():\n    g = torch.Generator().manual_seed(0)\n"
+        "    return ps.Data(train=(torch.randn(64, 1, 8, 8, generator=g), torch.arange(64) % 10), calibration=32)\n"
+        "def number():\n    return 3\n"
+        "class Branching(torch.nn.Module):\n"
+        "    def forward(self, x):\n        return x if x.sum() > 0 else -x\n"
+        "def branching():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), Branching())\n"
+    )
+    (path / "foreign.db").write_text("not a database, but a text that is long enough to be looked at" * 20)
+    return path
+
+
+SEARCH = (
+    "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget", "macs=50%",
+)  # fmt: skip
+
+
+def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) -> None:
+    first = call(*SEARCH, "--n-trials", "6", "--study", "sqlite:///s.db")
+    assert first.returncode == 0, first.stderr
+    assert "best of 6 structures" in first.stdout
+    more = call(*SEARCH, "--n-trials", "9", "--study", "sqlite:///s.db", "--json")
+    assert more.returncode == 0, more.stderr
+    found = json.loads(more.stdout)
+    assert found["trials"] == 9
+    status = call("status", "--study", "sqlite:///s.db")
+    assert status.returncode == 0
+    assert "evolution" in status.stdout
+    (line,) = json.loads(call("status", "--study", "sqlite:///s.db", "--json").stdout)
+    assert (line["trials"], line["failed"]) == (9, 0)
+    assert line["best"] == found["best"]
+    report = call("report", "--study", "sqlite:///s.db", "--out", "r.html")
+    assert report.returncode == 0, report.stderr
+    assert "<html" in (folder / "r.html").read_text()[:200].lower()
+
+
+def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> None:
+    run = call(
+        "search", "--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher", "random",
+        "--n-trials", "3", "--study", "sqlite:///own.db",
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "best of 3 structures" in run.stdout
+
+
+def test_explain_shows_groups_and_costs_as_a_table_and_as_json(call: Call) -> None:
+    table = call("explain", "--model", "zoo:resnet20", "--input", "1x3x32x32")
+    assert table.returncode == 0, table.stderr
+    assert "40,551,040" in table.stdout
+    found = json.loads(call("explain", "--model", "zoo:resnet20", "--input", "1x3x32x32", "--json").stdout)
+    assert found["full"] == {"macs": 40_551_040, "params": 269_722}
+
+
+WRONG = {
+    "infeasible budget": ((*SEARCH[:-1], "macs=0.1%"), "The space reaches from"),
+    "unreadable budget": ((*SEARCH[:-1], "macs=lots"), "Expected macs as a count of at least 1 or a share such as"),
+    "unknown searcher": ((*SEARCH, "--searcher", "magic"), "there are uniform, random, evolution"),
+    "unknown criterion": ((*SEARCH, "--criterion", "magic"), "there are l1, random"),
+    "unknown metric": ((*SEARCH, "--metric", "magic"), "there are loss, accuracy, agreement"),
+    "unknown data": ((*SEARCH[:5], "--data", "magic", *SEARCH[-2:]), "Unknown data set 'magic'"),
+    "unknown zoo network": (("explain", "--model", "zoo:resnet21"), "Did you mean 'resnet"),
+    "unknown torchvision network": (("explain", "--model", "torchvision:resnt"), "torchvision has no network"),
+    "unknown kind of model": (("explain", "--model", "resnet20"), "Expected a model as zoo:NAME"),
+    "missing model file": (("explain", "--model", "no.py:model"), "There is no file 'no.py'"),
+    "missing function": (("explain", "--model", "mine.py:no"), "mine.py has no function 'no'"),
+    "function that gives no model": (("explain", "--model", "mine.py:number"), "got int"),
+    "shape that is none": (("explain", "--model", "zoo:resnet8", "--input", "large"), "Expected an input shape"),
+    "images it cannot take": (("explain", "--model", "mine.py:model"), "fails on example_inputs of shape"),
+    "control flow on data": (("explain", "--model", "mine.py:branching", "--input", "1x1x8x8"), "1 (Branching)"),
+    "missing weights": ((*SEARCH[:4], "no.pt", *SEARCH[5:]), "There is no weights file no.pt"),
+    "foreign weights": ((*SEARCH[:4], "mine.py", *SEARCH[5:]), "mine.py is damaged, or holds more than tensors"),
+    "weights of another network": (("explain", "--model", "zoo:resnet20", "--input", "1x1x8x8", "--weights",
+                                    "w.safetensors"), "is not of ResNet: missing layer1.1.conv1.weight"),
+    "foreign study": ((*SEARCH, "--study", "sqlite:///foreign.db"), "cannot be read as a study"),
+    "missing study": (("status", "--study", "sqlite:///no.db"), "There is no study file no.db"),
+    "url that is none": (("status", "--study", "s.db"), 'Expected a study URL such as "sqlite:///search.db"'),
+    "report without a study": (("report", "--study", "sqlite:///no.db"), "There is no study file"),
+    "minimum that is no number": (("explain", "--model", "zoo:resnet8", "--min-channels", "few"), "got 'few'"),
+    "unknown option": (("explain", "--nonsense"), "No such option"),
+    "unknown command": (("nonsense",), "No such command"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "sentence"), WRONG.values(), ids=WRONG)
+def test_a_wrong_call_is_a_sentence_and_status_2_and_writes_nothing(
+    call: Call, folder: Path, arguments: tuple[str, ...], sentence: str
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    run = call(*arguments)
+    assert run.returncode == 2, run.stderr
+    assert sentence in " ".join(run.stderr.split())
+    assert "Traceback" not in run.stderr
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+
+
+def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
+    url = "sqlite:///question.db"
+    assert call(*SEARCH, "--n-trials", "2", "--study", url).returncode == 0
+    run = call(*SEARCH, "--n-trials", "2", "--study", url, "--seed", "7")
+    assert run.returncode == 2
+    assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
+
+
+@pytest.mark.parametrize("command", ["demo", "explain", "search", "status", "report"])
+def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
+    run = call(command, "--help")
+    assert run.returncode == 0
+    assert f"prunesearch {command}" in run.stdout
+
+
+def test_a_process_of_its_own_exits_as_the_function_does(folder: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", "from prunesearch.cli import main; main()"]
+    wrong = subprocess.run(
+        [*command, "status", "--study", "s"], capture_output=True, text=True, check=False, cwd=folder
+    )
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.startswith("error: Expected a study URL")
+
+
+def test_a_first_interrupt_ends_with_a_sentence_and_the_same_command_goes_on(folder: Path) -> None:
+    import signal
+    import time
+
+    from prunesearch.study.store import Store
+
+    url = "sqlite:///interrupted.db"
+    command = [sys.executable, "-c", "from prunesearch.cli import main; main()", *SEARCH, "--study", url]
+    process = subprocess.Popen([*command, "--n-trials", "100000"], stderr=subprocess.PIPE, text=True, cwd=folder)
+    database = folder / "interrupted.db"
+    while process.poll() is None and not _trials(Store, database):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to continue" in " ".join(errors.split())
+    kept = _trials(Store, database)
+    again = subprocess.run(
+        [*command, "--n-trials", str(kept + 1), "--json"], capture_output=True, check=True, cwd=folder
+    )
+    assert json.loads(again.stdout)["trials"] == kept + 1
+
+
+def _trials(store: type, database: Path) -> int:
+    from prunesearch.errors import StudyUnreadable
+
+    try:
+        opened = store(f"sqlite:///{database}", create=False)
+        count = len(opened.trials("search"))
+    except StudyUnreadable:  # not there yet, or in the middle of being made
+        return 0
+    opened.close()
+    return count

@@ -1,0 +1,98 @@
+"""The arrows of ARCHITECTURE.md: who may import whom, and where each library is at home."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import prunesearch
+
+ROOT = Path(prunesearch.__file__).parent
+NOUNS = {"errors", "structure", "budget", "trial", "registry"}
+MAY_IMPORT = {
+    "nouns": set(),
+    "models": {"nouns"},
+    "search": {"nouns"},
+    "evaluators": {"nouns", "models"},
+    "training": {"nouns", "models"},
+    "study": {"nouns", "search.searcher"},
+    "report": {"nouns", "study"},
+}
+COMPOSERS = {"__init__", "_version", "api", "cli", "demo", "sources"}  # may import everything
+HOMES = {
+    "deap": {"search/evolution.py"},
+    "sqlalchemy": {"study/store.py"},
+    "filelock": {"study/study.py"},
+    "sklearn": {"training/digits.py"},
+    "torchvision": {"sources.py"},
+    "typer": {"cli.py"},
+    "rich": {"cli.py"},
+    "plotly": {"report/"},
+    "jinja2": {"report/"},
+    "torch": {"models/", "evaluators/", "training/", "api.py", "demo.py", "sources.py"},
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return "nouns" if parts[0] in NOUNS else parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def violations(path: Path) -> list[str]:
+    where = path.relative_to(ROOT)
+    room = room_of(".".join(where.with_suffix("").parts))
+    found = []
+    for imported in imports(path):
+        top, _, rest = imported.partition(".")
+        if top == "prunesearch" and room not in COMPOSERS:
+            target = room_of(rest)
+            if target != room and target not in MAY_IMPORT[room] and rest not in MAY_IMPORT[room]:
+                found.append(f"{where} ({room}) imports {imported}")
+        homes = HOMES.get(top)
+        if homes is not None and not any(str(where) == home or str(where).startswith(home) for home in homes):
+            found.append(f"{where} imports {imported}, which is at home in {sorted(homes)}")
+    return found
+
+
+def test_every_arrow_points_the_right_way() -> None:
+    assert [violation for path in FILES for violation in violations(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("search/evolution.py", "from prunesearch.models.trace import trace"),
+        ("budget.py", "import torch"),
+        ("models/trace.py", "import prunesearch.evaluators.accuracy"),
+        ("study/study.py", "import deap"),
+    ],
+)
+def test_a_wrong_arrow_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, line: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(line + "\n")
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    assert len(violations(path)) == 1
+
+
+def test_only_the_command_line_prints() -> None:
+    printing = [
+        str(path.relative_to(ROOT))
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert printing == []  # the command line itself prints through rich

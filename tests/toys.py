@@ -1,0 +1,64 @@
+"""Small spaces whose every structure can be enumerated, and landscapes with a known optimum."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+
+from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
+from prunesearch.trial import Trial
+
+
+def chain_space(
+    full: Sequence[int] = (8, 12, 16), choices: int = 4, *, unit: int = 1, inputs: int = 3, outputs: int = 10
+) -> Space:
+    """A chain of 3x3 convolutions on 4x4 images, each of them a group; `choices` evenly spaced widths each."""
+    groups = tuple(
+        Group(
+            name=f"conv{i}",
+            width=width * unit,
+            unit=unit,
+            widths=tuple(width * unit * k // choices // unit * unit for k in range(1, choices + 1)),
+            members=(f"conv{i}",),
+        )
+        for i, width in enumerate(full)
+    )
+    widths = [Width(inputs), *(Width(0, ((i, unit),)) for i in range(len(full))), Width(outputs)]
+    pairs = list(itertools.pairwise(widths))
+    macs = tuple(Term(f"conv{i}", 9 * 16, left, right) for i, (left, right) in enumerate(pairs))
+    params = tuple(Term(f"conv{i}.weight", 9, left, right) for i, (left, right) in enumerate(pairs))
+    return Space(groups, macs, params)
+
+
+def every_structure(space: Space) -> list[Structure]:
+    return list(itertools.product(*(group.widths for group in space.groups)))
+
+
+def bowl(space: Space, centre: Sequence[float]) -> Callable[[Structure], float]:
+    """A landscape that is highest at the kept fractions `centre`, with an interaction between neighbours."""
+
+    def score(structure: Structure) -> float:
+        gaps = [
+            width / group.width - middle for width, group, middle in zip(structure, space.groups, centre, strict=True)
+        ]
+        return -sum(gap * gap for gap in gaps) - 0.5 * sum(a * b for a, b in itertools.pairwise(gaps))
+
+    return score
+
+
+def trial(number: int, structure: Structure, score: float | None) -> Trial:
+    return Trial(
+        number=number,
+        structure=structure,
+        cost=Cost(1, 1),
+        score=score,
+        failure=None if score is not None else "It broke.",
+        seconds=0.0,
+        searcher="toy",
+        evaluator="toy",
+        worker="here:1",
+    )
+
+
+def trials_of(structures: Iterable[Structure], score: Callable[[Structure], float], start: int = 0) -> list[Trial]:
+    return [trial(start + i, structure, score(structure)) for i, structure in enumerate(structures)]

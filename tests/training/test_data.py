@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from prunesearch.training.data import Data
+from prunesearch.training.digits import digits
+
+IMAGES = torch.arange(60, dtype=torch.float32).view(60, 1, 1, 1)
+LABELS = torch.tensor([0] * 30 + [1] * 20 + [2] * 10)
+
+
+class Items(Dataset[Any]):
+    """A dataset as torchvision's are: `targets` beside the items."""
+
+    def __init__(self, *, targets: bool) -> None:
+        self.read = 0
+        if targets:
+            self.targets = LABELS.tolist()
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.read += 1
+        return IMAGES[index], int(LABELS[index])
+
+
+SOURCES = {
+    "tensors": (IMAGES, LABELS),
+    "dataset": TensorDataset(IMAGES, LABELS),
+    "loader": DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7, shuffle=True),
+    "targets": Items(targets=True),
+    "no targets": Items(targets=False),
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_every_form_of_source_gives_the_same_calibration_set(source: Any) -> None:
+    images, labels = Data(train=source, calibration=24).calibration_set()
+    expected_images, expected_labels = Data(train=(IMAGES, LABELS), calibration=24).calibration_set()
+    assert torch.equal(images, expected_images)
+    assert torch.equal(labels, expected_labels)
+
+
+def test_the_calibration_set_is_balanced_distinct_and_labelled_right() -> None:
+    images, labels = Data(train=(IMAGES, LABELS), calibration=24).calibration_set()
+    assert Counter(labels.tolist()) == {0: 8, 1: 8, 2: 8}
+    assert len(set(images.flatten().tolist())) == 24
+    assert torch.equal(LABELS[images.flatten().long()], labels)
+
+
+def test_a_class_with_too_few_images_gives_all_of_them() -> None:
+    _, labels = Data(train=(IMAGES, LABELS), calibration=45).calibration_set()
+    assert Counter(labels.tolist()) == {0: 18, 1: 17, 2: 10} or Counter(labels.tolist()) == {0: 17, 1: 18, 2: 10}
+
+
+def test_more_calibration_images_than_there_are_means_all() -> None:
+    images, _ = Data(train=(IMAGES, LABELS), calibration=1000).calibration_set()
+    assert sorted(images.flatten().tolist()) == IMAGES.flatten().tolist()
+
+
+def test_only_the_chosen_images_are_read_where_the_dataset_keeps_its_labels() -> None:
+    items = Items(targets=True)
+    data = Data(train=items, calibration=12)
+    items.read = 0
+    data.calibration_set()
+    assert items.read == 12
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_an_epoch_shows_each_image_once_in_full_batches(source: Any) -> None:
+    data = Data(train=source)
+    batches = list(data.train_batches(16, np.random.default_rng(0)))
+    assert [len(images) for images, _ in batches] == [16, 16, 16]
+    assert len(batches) == data.steps_per_epoch(16)
+    seen = torch.cat([images.flatten() for images, _ in batches]).tolist()
+    assert len(set(seen)) == 48
+    assert all(torch.equal(LABELS[images.flatten().long()], labels) for images, labels in batches)
+
+
+def test_a_source_smaller_than_a_batch_is_one_batch() -> None:
+    assert [len(x) for x, _ in Data(train=(IMAGES, LABELS)).train_batches(100, np.random.default_rng(0))] == [60]
+
+
+def test_equal_data_have_equal_fingerprints_and_one_changed_label_shows() -> None:
+    changed = LABELS.clone()
+    changed[0] = 2
+    fingerprint = Data(train=(IMAGES, LABELS), calibration=60).fingerprint()
+    assert Data(train=SOURCES["loader"], calibration=60).fingerprint() == fingerprint
+    assert Data(train=(IMAGES, changed), calibration=60).fingerprint() != fingerprint
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ((IMAGES,), TypeError, "got a tuple of 1"),
+        ((IMAGES, LABELS.tolist()), TypeError, r"\(images, labels\)"),
+        ((IMAGES, LABELS[:5]), ValueError, "60 images and 5 labels"),
+        ((IMAGES, LABELS.float()), ValueError, r"class indices, got \(60,\) torch.float32"),
+        ((IMAGES, torch.zeros(60, 10, dtype=torch.long)), ValueError, r"class indices, got \(60, 10\)"),
+        ((IMAGES[:0], LABELS[:0]), ValueError, "train is empty"),
+        (TensorDataset(IMAGES), ValueError, "have no labels"),
+        (Stream(), TypeError, "got Stream, which has no length"),
+        ("digits", ValueError, "have no labels"),
+        (3, TypeError, "got int"),
+    ],
+)
+def test_data_of_another_form_are_refused(source: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Data(train=source)
+
+
+def test_asking_for_a_test_set_that_is_not_there_says_how_to_give_one() -> None:
+    with pytest.raises(ValueError, match=r"Data\(test=...\)"):
+        Data(train=(IMAGES, LABELS)).test_set()
+
+
+def test_digits_are_real_normalised_and_split_without_overlap() -> None:
+    data = digits(seed=1)
+    (train, train_labels), (test, test_labels) = data.train, data.test_set()  # type: ignore[misc]
+    assert train.shape == (1348, 1, 8, 8)
+    assert test.shape == (449, 1, 8, 8)
+    assert abs(float(train.mean())) < 1e-5
+    assert float(train.std()) == pytest.approx(1.0, abs=1e-4)
+    assert Counter([*train_labels.tolist(), *test_labels.tolist()]).total() == 1797

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from prunesearch.errors import TrainingDiverged
+from prunesearch.training.data import Data
+from prunesearch.training.finetune import EpochReport, Recipe, _loss, _rate, finetune
+from tests.models_state import generators, state_of
+
+
+def blobs(n: int = 256) -> Data:
+    """Two classes that a linear layer can tell apart."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 2, (n,), generator=generator)
+    images = torch.randn(n, 4, generator=generator) + 3.0 * labels[:, None]
+    return Data(train=(images, labels), test=(images, labels))
+
+
+def small(seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.2), nn.Linear(8, 2))
+
+
+def test_training_learns_and_leaves_model_teacher_and_generators_as_they_were() -> None:
+    model, teacher, data = small(), small(1), blobs()
+    before = state_of(model), state_of(teacher), generators()
+    tuned = finetune(model, data, recipe=Recipe(epochs=5, batch_size=32), teacher=teacher)
+    assert (state_of(model), state_of(teacher), generators()) == before
+    images, labels = data.test_set()
+    with torch.no_grad():
+        assert (tuned(images).argmax(1) == labels).float().mean() > 0.95
+    assert not tuned.training
+
+
+def test_the_same_seed_trains_the_same_network_and_another_seed_another() -> None:
+    recipe = Recipe(epochs=2, batch_size=32)
+    one, two, other = (finetune(small(), blobs(), recipe=recipe, seed=seed) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert not torch.equal(one[0].weight, other[0].weight)
+
+
+def test_every_epoch_is_reported_with_a_falling_loss() -> None:
+    reports: list[EpochReport] = []
+    finetune(small(), blobs(), recipe=Recipe(epochs=4, batch_size=32), on_epoch=reports.append)
+    assert [(report.epoch, report.epochs) for report in reports] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert reports[-1].loss < reports[0].loss
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_step() -> None:
+    data = blobs()
+    data.train[0][100] = math.nan  # type: ignore[index]
+    with pytest.raises(TrainingDiverged, match="became nan at step") as caught:
+        finetune(small(), data, recipe=Recipe(batch_size=32))
+    assert 0 <= caught.value.step < 8
+
+
+def test_frozen_parameters_stay() -> None:
+    model = small()
+    model[0].weight.requires_grad_(False)
+    tuned = finetune(model, blobs(), recipe=Recipe(epochs=1, batch_size=32))
+    assert torch.equal(tuned[0].weight, model[0].weight)
+    assert not torch.equal(tuned[4].weight, model[4].weight)
+
+
+def test_distillation_mixes_the_true_labels_with_the_teachers_soft_ones() -> None:
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3)
+    images, labels = torch.randn(16, 4), torch.randint(0, 3, (16,))
+    recipe = Recipe(distillation=0.3, temperature=4.0)
+    hard = F.cross_entropy(student(images), labels)
+    soft, guess = (F.softmax(net(images) / 4.0, 1) for net in (teacher, student))
+    distance = (soft * (soft.log() - guess.log())).sum(1).mean()
+    expected = 0.7 * hard + 0.3 * 16.0 * distance
+    assert torch.allclose(_loss(student, teacher, images, labels, recipe), expected, rtol=1e-5)
+    assert torch.equal(_loss(student, None, images, labels, recipe), hard)
+
+
+def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero() -> None:
+    assert _rate(0.0, 0.1) == pytest.approx(0.0, abs=1e-6)
+    assert _rate(0.05, 0.1) == pytest.approx(0.5, abs=1e-6)
+    assert _rate(0.1, 0.1) == pytest.approx(1.0)
+    assert _rate(0.55, 0.1) == pytest.approx(0.5)
+    assert _rate(1.0, 0.1) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}])
+def test_a_recipe_that_makes_no_sense_is_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="Expected epochs >= 1, batch_size >= 2 and lr > 0"):
+        Recipe(**settings)  # type: ignore[arg-type]
