@@ -32,14 +32,15 @@ def demo(result: Mapping[str, Any]) -> str:
     for row in rows:
         after = "" if row["accuracy_after"] is None else f"{row['accuracy_after']:.2%}"
         seconds = f"{row['search_seconds']:.1f} s" if row["evaluations"] else ""
+        costs = " | ".join(f"{row[cost]:,} ({row[cost] / full[cost]:.1%})" for cost in ("macs", "params"))
         lines.append(
-            f"| {row['searcher']} | {row['evaluations'] or ''} "
-            f"| {row['macs']:,} ({row['macs'] / full['macs']:.1%}) | {row['params']:,} ({row['params'] / full['params']:.1%}) "
-            f"| {row['accuracy_before']:.2%} | {after} | {seconds} | {row['ms_per_image']:.3f} ms |"
+            f"| {row['searcher']} | {row['evaluations'] or ''} | {costs} | {row['accuracy_before']:.2%} | {after} "
+            f"| {seconds} | {row['ms_per_image']:.3f} ms |"
         )
     note = (
         f"One run (n = 1, seed {facts['seed']}) of `prunesearch demo`: {facts['model']} on {facts['data']}; budget "
-        f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose); "
+        f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose, `evolution` "
+        f"runs with a population of {facts['population']}); "
         f"{facts['finetuning']['epochs']} epochs of finetuning. With {facts['test_images']} test images one image is "
         f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning are not told apart by this run. "
         f"{facts['seconds']:.0f} s in all on {facts['threads']} threads of {facts['processor']}, CPU only, torch "

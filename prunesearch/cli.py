@@ -71,7 +71,7 @@ def demo(
     _replace(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
     report = write_report(f"sqlite:///{out / 'demo.db'}", out / "report.html")
     _print_table(_demo_table(found))
-    _out.print(f"{found.facts['seconds']} s in all. Report: {report}. Study: {out / 'demo.db'}.")
+    _out.print(f"This run took {found.facts['seconds']} s. Report: {report}. Study: {out / 'demo.db'}.")
 
 
 @app.command()
@@ -258,7 +258,7 @@ def _print_json(value: Any) -> None:
 
 def _print_table(table: Table) -> None:
     """A table is never squeezed to fit: a narrow terminal wraps its lines, a pipe gets them whole."""
-    _out.print(table, width=max(_out.width, 110), crop=False)
+    Console(width=max(_out.width, 110), soft_wrap=True).print(table)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,18 @@ from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
+from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
 from prunesearch.training.digits import digits
 from prunesearch.training.finetune import Recipe, finetune
 
-SEARCHERS = ("uniform", "random", "evolution")
+SEARCHERS: Mapping[str, Mapping[str, Any]] = {
+    "uniform": {},
+    "random": {},
+    # MetaPruning's population of 50 suits a thousand evaluations; a hundred go further as more, smaller generations
+    "evolution": {"settings": EvolutionSettings(population=20, parents=5, mutants=10, crossovers=8)},
+}
 BUDGET = Budget(macs="40%")
 MODEL = "resnet20"
 _LATENCY_BATCH = 256
@@ -98,10 +104,18 @@ def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[st
     unpruned = _unpruned_row(network, data)
     rows = [unpruned]
     url = f"sqlite:///{out / 'demo.db'}"
-    for name in SEARCHERS:
+    for name, options in SEARCHERS.items():
         tell(f"Searching with {name} under MACs {BUDGET.macs}, up to {n_trials} structures.")
         result = search(
-            network, data, budget=BUDGET, searcher=name, n_trials=n_trials, seed=seed, study=url, study_name=name
+            network,
+            data,
+            budget=BUDGET,
+            searcher=name,
+            n_trials=n_trials,
+            seed=seed,
+            study=url,
+            study_name=name,
+            options=options,
         )
         rows.append(_finished(result, network, data, unpruned, seed, tell))
     facts = _facts(n_trials, seed) | {
@@ -185,6 +199,7 @@ def _facts(n_trials: int, seed: int) -> dict[str, Any]:
         "data": "scikit-learn digits, 1,797 images of 8x8 pixels, a quarter of them for testing",
         "budget": f"MACs {BUDGET.macs}",
         "n_trials": n_trials,
+        "population": SEARCHERS["evolution"]["settings"].population,
         "seed": seed,
         "latency_batch_size": _LATENCY_BATCH,
         "training": asdict(_TRAINING),

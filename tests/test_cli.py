@@ -87,8 +87,8 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
 
 def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> None:
     run = call(
-        "search", "--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher", "random",
-        "--n-trials", "3", "--study", "sqlite:///own.db",
+        "search", "--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher",
+        "random", "--n-trials", "3", "--study", "sqlite:///own.db",
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "best of 3 structures" in run.stdout

@@ -6,17 +6,20 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
+from prunesearch.models.undisturbed import undisturbed
 from prunesearch.structure import Cost
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def count(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Cost:
     """Run the model once and count what it costs per image.
 
-    One multiply-accumulate counts once; convolutions and linear layers only, bias free. Parameters are all of the
-    model's, each tensor once. Mode, hooks and gradients of the model are left as they were.
+    One multiply-accumulate counts once; convolutions (transposed ones too) and linear layers only, bias free.
+    Parameters are all of the model's, each tensor once. Mode, hooks and gradients of the model are left as they were.
 
     Args:
         model: Any module.
@@ -26,24 +29,35 @@ def count(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Cost:
         MACs of one image, and parameters.
     """
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    total = 0
+    params = sum(parameter.numel() for parameter in model.parameters())
+    return Cost(macs=sum(count_layers(model, inputs).values()) // len(inputs[0]), params=params)
 
-    def add(module: nn.Module, _: Any, output: Tensor) -> None:
-        nonlocal total
+
+def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
+    """MACs of the whole batch of each layer that runs, as `count` counts them."""
+    macs: dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if isinstance(module, nn.Linear):
-            total += output.numel() * module.in_features
-        elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-            total += output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+            found = output.numel() * module.in_features
+        elif isinstance(module, _CONVOLUTIONS):
+            found = output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+        elif isinstance(module, _TRANSPOSED):
+            (source,) = (*args, *kwargs.values())[:1]
+            found = source.numel() * module.out_channels // module.groups * math.prod(module.kernel_size)
+        else:
+            return
+        macs[names[module]] = macs.get(names[module], 0) + found
 
     modes = {module: module.training for module in model.modules()}
-    hooks = [module.register_forward_hook(add) for module in model.modules()]
+    hooks = [module.register_forward_hook(add, with_kwargs=True) for module in model.modules()]
     try:
-        with torch.no_grad():
-            model.eval()(*inputs)
+        with undisturbed(inputs) as copies:
+            model.eval()(*copies)
     finally:
         for hook in hooks:
             hook.remove()
         for module, training in modes.items():
             module.training = training
-    params = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(macs=total // len(inputs[0]), params=params)
+    return macs

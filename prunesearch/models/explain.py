@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,12 +54,12 @@ class Explanation:
         return asdict(self)
 
     def __str__(self) -> str:
-        wide = max(len(line.name) for line in self.groups)
+        wide = max(len("group"), *(len(line.name) for line in self.groups))
         rows = [f"{'group':<{wide}}  {'width':>5}  {'saves':>6}  allowed widths; members"]
         for line in self.groups:
             step = f"{line.widths[0]}..{line.widths[-1]} ({len(line.widths)})"
             rows.append(
-                f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {step}; {', '.join(line.members)}"
+                f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {step}; {_listed(line.members)}"
             )
         rows += [f"frozen: {layer}: {reason}" for layer, reason in self.frozen.items()]
         rows.append(
@@ -69,6 +69,11 @@ class Explanation:
             f"({self.minimum.params / self.full.params:.1%} to 100%)"
         )
         return "\n".join(rows)
+
+
+def _listed(names: Sequence[str], at_most: int = 4) -> str:
+    more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more
 
 
 def explain(space: Space, frozen: Mapping[str, str]) -> Explanation:

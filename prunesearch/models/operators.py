@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from prunesearch.models.coupling import Labels
+from prunesearch.models.sizes import Number
 from prunesearch.models.zoo.layers import PadShortcut
 from prunesearch.structure import IntArray
 
@@ -44,12 +46,15 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Walk(Protocol):
-    """What a rule may ask of, and tell to, the walk over the network (`models.trace`)."""
+    """What a rule may ask of, and tell to, the walk over the network (`models.walk`)."""
 
     labels: Labels
 
     def value(self, argument: Any) -> Value:
         """Labels of an argument; None for constants and for tensors of which nothing is known."""
+
+    def number(self, argument: Any) -> Number | None:
+        """What an argument that is no tensor depends on; None for constants."""
 
     def shape(self, node: Any) -> Shape:
         """Shape of a tensor node in the traced run."""
@@ -62,6 +67,9 @@ class Walk(Protocol):
 
     def freeze(self, value: Value, node: fx.Node, why: str) -> None:
         """Freeze whatever channels `value` holds, saying which operator made it necessary."""
+
+    def freeze_inputs(self, node: fx.Node, why: str) -> None:
+        """Freeze every channel that reaches an operator, or that a number that reaches it depends on."""
 
     def cut(self, node: fx.Node, tensor: str, dim: int, labels: IntArray) -> None:
         """Record that the module's tensor is narrowed along `dim`."""
@@ -96,8 +104,9 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
     channels = len(shape) - len(conv.kernel_size) - 1
     read = _labels(walk, node, node.args[0], dim=channels)
     walk.read(node, channels, read)
+    per_output: IntArray | int = read
     if conv.groups == 1:
-        written, per_output = walk.labels.fresh(conv.out_channels), read
+        written = walk.labels.fresh(conv.out_channels)
         walk.cut(node, "weight", 1, read)
     elif conv.groups > conv.in_channels // conv.groups:
         written, per_output = _whole_groups(walk, node, conv, read)
@@ -120,6 +129,9 @@ def _whole_groups(walk: Walk, node: fx.Node, conv: Any, read: IntArray) -> tuple
     leaders = read[::inputs]
     walk.labels.tie(read, np.repeat(leaders, inputs))
     walk.count(node, "groups", leaders)
+    inner = walk.labels.fresh(inputs)
+    walk.labels.freeze(inner, "is the inner size of a grouped convolution")
+    walk.cut(node, "weight", 1, inner)  # matters to a layer that shares the weight
     return np.repeat(leaders, conv.out_channels // conv.groups), inputs
 
 
@@ -175,7 +187,7 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
         if value is None:
             continue
         dim = value.dim + len(shape) - len(walk.shape(argument))  # broadcasting aligns the last dimensions
-        if len(value.labels) != shape[dim]:
+        if dim < 0 or len(value.labels) != shape[dim]:
             walk.freeze(value, node, "broadcasts it over channels")
         elif result is None:
             result = Tracked(dim, value.labels)
@@ -192,9 +204,9 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
 
 
 def _is_indifferent(walk: Walk, argument: fx.Node, result: Tracked, shape: Shape) -> bool:
-    """Whether an untracked operand is a tensor that treats all channels alike."""
+    """Whether an untracked operand treats all channels alike."""
     if not walk.is_tensor(argument):
-        return False  # a number computed from shapes, perhaps from the width itself
+        return True  # a number; the walk has frozen what it depends on
     size = walk.shape(argument)
     dim = result.dim - (len(shape) - len(size))
     return dim < 0 or size[dim] == 1
@@ -203,9 +215,16 @@ def _is_indifferent(walk: Walk, argument: fx.Node, result: Tracked, shape: Shape
 def spatial(walk: Walk, node: fx.Node) -> Value:
     """Pooling, resizing and spatial padding: every dimension after the first two is theirs, channels are not."""
     value, shape = walk.value(node.args[0]), walk.shape(node)
-    if value is None or value.dim != 1 or shape[1] != len(value.labels):
-        return _give_up(walk, node, value)
+    if value is None or value.dim != 1 or shape[1] != len(value.labels) or not _has_channel_dim(walk, node):
+        return _give_up(walk, node)
     return value
+
+
+def _has_channel_dim(walk: Walk, node: fx.Node) -> bool:
+    """Whether the tensor is (n, c, ...) to an operator such as `max_pool2d`; if one smaller, it takes n for c."""
+    target = walk.module_of(node) if node.op == "call_module" else node.target
+    found = re.search(r"(\d)d$", getattr(target, "__name__", type(target).__name__))
+    return found is None or len(walk.shape(node)) == int(found[1]) + 2
 
 
 def pad_shortcut(walk: Walk, node: fx.Node) -> Value:
@@ -225,31 +244,36 @@ def pad_shortcut(walk: Walk, node: fx.Node) -> Value:
 def concatenate(walk: Walk, node: fx.Node) -> Value:
     """`torch.cat`: along the channels it joins labels, along another dimension it ties them."""
     tensors = node.args[0] if node.args else node.kwargs["tensors"]
-    assert isinstance(tensors, Sequence)
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
+    if not isinstance(dim, int) or not isinstance(tensors, (tuple, list)):  # `tensors` is what chunk or split gave
+        return _give_up(walk, node)
     known = [value for tensor in tensors if (value := walk.value(tensor)) is not None]
-    if not isinstance(dim, int):
-        return _give_up(walk, node, *known)
     dim %= len(walk.shape(node))
     if any(value.dim != dim for value in known):
-        return elementwise(walk, node) if len(known) == len(tensors) else _give_up(walk, node, *known)
+        return elementwise(walk, node) if len(known) == len(tensors) else _give_up(walk, node)
     return Tracked(dim, np.concatenate([_labels(walk, node, tensor, dim=dim) for tensor in tensors]))
 
 
 def flatten(walk: Walk, node: fx.Node) -> Value:
     """`flatten` and `view`/`reshape` to (n, -1): each channel becomes all its positions, in order."""
     value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
-    if value is None or value.dim != 1 or after != (before[0], math.prod(before[1:])) or _has_literal_width(node):
-        return _give_up(walk, node, value)
+    if value is None or value.dim != 1 or after != (before[0], math.prod(before[1:])) or not _adapts(walk, node, value):
+        return _give_up(walk, node)
     return Tracked(1, np.repeat(value.labels, math.prod(before[2:])))
 
 
-def _has_literal_width(node: fx.Node) -> bool:
-    """Whether a `view`/`reshape` spells out the last size as a number, which slimming could not change."""
+def _adapts(walk: Walk, node: fx.Node, value: Tracked) -> bool:
+    """Whether the last size that a `view`/`reshape` asks for follows the tensor's own channels, however many stay."""
     if node.target not in ("view", "reshape", torch.reshape):
+        return all(walk.number(argument) is None for argument in node.all_input_nodes)
+    sizes = node.args[1:] or tuple(node.kwargs.values())
+    *others, last = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
+    if any(walk.number(size) is not None for size in others):
         return False
-    sizes = node.args[1] if isinstance(node.args[1], (tuple, list)) else node.args[1:]
-    return isinstance(sizes[-1], int) and sizes[-1] != -1
+    width = walk.number(last)
+    if width is None:
+        return isinstance(last, int) and last == -1
+    return width.proportional and np.array_equal(width.labels, value.labels)
 
 
 def reduce(walk: Walk, node: fx.Node) -> Value:
@@ -257,11 +281,11 @@ def reduce(walk: Walk, node: fx.Node) -> Value:
     value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
     dims = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))
     dims = (dims,) if isinstance(dims, int) else dims
-    if value is None or not isinstance(dims, (tuple, list)):
-        return _give_up(walk, node, value)
+    if value is None or not isinstance(dims, (tuple, list)) or not dims:  # no dims means all of them
+        return _give_up(walk, node)
     reduced = {dim % len(before) for dim in dims if isinstance(dim, int)}
     if value.dim in reduced or len(reduced) != len(dims):
-        return _give_up(walk, node, value)
+        return _give_up(walk, node)
     dropped = 0 if len(after) == len(before) else sum(dim < value.dim for dim in reduced)
     return Tracked(value.dim - dropped, value.labels)
 
@@ -271,9 +295,9 @@ def get_item(walk: Walk, node: fx.Node) -> Value:
     value, index = walk.value(node.args[0]), node.args[1]
     entries = index if isinstance(index, tuple) else (index,)
     if value is None or not all(isinstance(entry, slice) for entry in entries):
-        return _give_up(walk, node, value)
+        return _give_up(walk, node)
     whole = value.dim >= len(entries) or entries[value.dim] == slice(None)
-    return value if whole else _give_up(walk, node, value)
+    return value if whole else _give_up(walk, node)
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -286,13 +310,13 @@ def _labels(walk: Walk, node: fx.Node, argument: Any, *, dim: int) -> IntArray:
         return value.labels
     walk.freeze(value, node, "reads another dimension than the one that holds channels")
     labels = walk.labels.fresh(walk.shape(argument)[dim])
-    walk.labels.freeze(labels, "comes from an operator without a rule")
+    walk.freeze(Tracked(dim, labels), node, "reads channels of which nothing is known")
     return labels
 
 
-def _give_up(walk: Walk, node: fx.Node, *values: Value) -> None:
-    for value in values:
-        walk.freeze(value, node, "moves channels in a way we do not follow")
+def _give_up(walk: Walk, node: fx.Node) -> Value:
+    walk.freeze_inputs(node, "moves channels in a way we do not follow")
+    return None
 
 
 # --- the tables -------------------------------------------------------------------------------------------------------

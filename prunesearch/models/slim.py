@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 
 
 def kept_units(network: Network, structure: Structure, ranking: Ranking) -> npt.NDArray[np.bool_]:
-    """(units,) which units of the network stay; those of no group always do."""
+    """(units,) which units of the network stay; those of no group always do.
+
+    Raises:
+        ValueError: The ranking is of another network, or does not keep as many units as it is asked to.
+    """
     kept = np.ones(network.unit_count, dtype=np.bool_)
     for index, (group, width, ids) in enumerate(zip(network.space.groups, structure, network.units, strict=True)):
+        asked = width // group.unit
+        stay = np.unique(ranking.keep(index, asked))
+        if len(stay) != asked or stay[0] < 0 or stay[-1] >= len(ids):
+            raise ValueError(
+                f"Expected a ranking that keeps {asked} of the {len(ids)} units of group {group.name!r}, got {stay}."
+            )
         kept[ids] = False
-        kept[ids[ranking.keep(index, width // group.unit)]] = True
+        kept[ids[stay]] = True
     return kept
 
 
@@ -39,9 +49,14 @@ def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
         ranking: Which channels stay.
 
     Raises:
-        ValueError: The structure is not one of the network's space.
+        ValueError: The structure is not one of the network's space, or the ranking is not one of its units.
     """
     kept = kept_units(network, network.space.check(structure), ranking)
+    with torch.inference_mode(False):  # or the result could never be trained
+        return _narrowed(network, kept)
+
+
+def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
     tensors = _named_tensors(network.model)
     narrow = {name: tensor.detach() for name, tensor in tensors.items()}
     for cut in network.cuts:

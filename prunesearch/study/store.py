@@ -135,11 +135,11 @@ class Store:
         with self._engine.begin() as connection:
             connection.execute(_study.update().where(_study.c.name == name).values(summary=json.dumps(summary)))
 
-    def _study_row(self, name: str) -> Any:
+    def _study_row(self, name: str) -> sa.Row[Any] | None:
         with self._reading() as connection:
             return connection.execute(sa.select(_study).where(_study.c.name == name)).one_or_none()
 
-    def _reading(self) -> Any:
+    def _reading(self) -> _Translated:
         return _Translated(self._engine, self.url)
 
     def driver(self) -> str | None:
@@ -264,7 +264,7 @@ def _to_row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _to_trial(row: Any) -> Trial:
+def _to_trial(row: sa.Row[Any]) -> Trial:
     structure: Structure = tuple(int(width) for width in json.loads(row.structure))
     return Trial(
         number=row.number,

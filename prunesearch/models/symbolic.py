@@ -1,0 +1,116 @@
+"""Following a forward with torch.fx, and noting what it reads of its layers besides calling them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from prunesearch.errors import TraceError
+from prunesearch.models.operators import MODULES
+from prunesearch.models.undisturbed import undisturbed
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A traced forward.
+
+    Attributes:
+        graph: What it computes.
+        tensors: Ids of the parameters and buffers that it uses itself instead of calling their layer.
+        attributes: Pairs such as ("conv1", "out_channels") that it reads of layers with a rule.
+    """
+
+    graph: fx.GraphModule
+    tensors: frozenset[int]
+    attributes: frozenset[tuple[str, str]]
+
+
+def follow(model: nn.Module, inputs: Sequence[Tensor]) -> Forward:
+    """Trace the forward of `model`, a copy of our own, with its mode as it is.
+
+    Optional arguments that the inputs do not cover take their defaults.
+
+    Raises:
+        TraceError: The forward does not take that many inputs, or torch.fx cannot follow it.
+    """
+    layers = {module: name for name, module in model.named_modules() if type(module) in MODULES}
+    tracer = _Tracer(layers)
+    try:
+        with undisturbed(inputs), _watched(layers) as attributes:
+            traced = tracer.trace(model, concrete_args=_defaults(model, inputs))
+        graph = fx.GraphModule(model, traced)
+    except TraceError:
+        raise
+    except Exception as error:  # torch.fx raises whatever the user's forward raises on proxies
+        place = tracer.where[-1] if tracer.where else type(model).__name__
+        raise TraceError(
+            f"torch.fx cannot trace module {place}: {str(error).rstrip('. ')}. Move what depends on the data out of "
+            "forward, or mark the function that holds it with torch.fx.wrap."
+        ) from error
+    return Forward(graph, frozenset(tracer.tensors), frozenset(attributes))
+
+
+class _Tracer(fx.Tracer):
+    """Keeps every layer that has a rule whole, and remembers where in the model it is."""
+
+    def __init__(self, layers: Container[nn.Module]) -> None:
+        super().__init__()
+        self.where: list[str] = []
+        self.tensors: set[int] = set()
+        self._layers = layers
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return m in self._layers or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        self.where.append(f"{self.path_of_module(m)} ({type(m).__name__})")
+        result = super().call_module(m, forward, args, kwargs)
+        self.where.pop()  # left in place by an exception, so that the message can name the innermost module
+        return result
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        if isinstance(attr_val, Tensor):
+            self.tensors.add(id(attr_val))
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+@contextmanager
+def _watched(layers: dict[nn.Module, str]) -> Iterator[set[tuple[str, str]]]:
+    """Note which attributes of the layers are read meanwhile; torch.fx sees only the numbers they hold."""
+    read: set[tuple[str, str]] = set()
+
+    def spy(module: nn.Module, attribute: str) -> Any:
+        read.add((layers[module], attribute))
+        return object.__getattribute__(module, attribute)
+
+    kinds = {module: type(module) for module in layers}
+    try:
+        for module, kind in kinds.items():
+            module.__class__ = type(kind.__name__, (kind,), {"__getattribute__": spy, "__module__": kind.__module__})
+        yield read
+    finally:
+        for module, kind in kinds.items():
+            module.__class__ = kind
+
+
+def _defaults(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Any] | None:
+    """Optional arguments of forward that the inputs do not cover, and the plain values they have then."""
+    signature = inspect.signature(model.forward)
+    try:
+        covered = signature.bind(*inputs).arguments
+    except TypeError as error:
+        raise TraceError(
+            f"{type(model).__name__}.forward cannot take {len(inputs)} example_inputs: {error}."
+        ) from error
+    plain = (bool, int, float, str, type(None))
+    defaults = {
+        name: parameter.default
+        for name, parameter in signature.parameters.items()
+        if name not in covered and isinstance(parameter.default, plain)
+    }
+    return defaults or None
