@@ -39,8 +39,8 @@ def demo(result: Mapping[str, Any]) -> str:
         )
     note = (
         f"One run (n = 1, seed {facts['seed']}) of `prunesearch demo`: {facts['model']} on {facts['data']}; budget "
-        f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose, `evolution` "
-        f"runs with a population of {facts['population']}); "
+        f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose, "
+        f"`evolution` runs with a population of {facts['population']}); "
         f"{facts['finetuning']['epochs']} epochs of finetuning. With {facts['test_images']} test images one image is "
         f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning are not told apart by this run. "
         f"{facts['seconds']:.0f} s in all on {facts['threads']} threads of {facts['processor']}, CPU only, torch "
