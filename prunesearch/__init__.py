@@ -35,7 +35,11 @@ if TYPE_CHECKING:
     from prunesearch.evaluators.latency import measure_latency as measure_latency
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
+    from prunesearch.models.export import export_onnx as export_onnx
+    from prunesearch.models.export import export_program as export_program
     from prunesearch.models.network import Network as Network
+    from prunesearch.models.saving import load as load
+    from prunesearch.models.saving import save as save
     from prunesearch.models.slim import slim as slim
     from prunesearch.models.trace import trace as trace
     from prunesearch.models.zoo import make_model as make_model
@@ -70,11 +74,15 @@ _PUBLIC = {
     "Winner": "prunesearch.api:Winner",
     "__version__": "prunesearch._version:__version__",
     "count": "prunesearch.models.count:count",
+    "export_onnx": "prunesearch.models.export:export_onnx",
+    "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
+    "load": "prunesearch.models.saving:load",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "make_model": "prunesearch.models.zoo:make_model",
     "measure_latency": "prunesearch.evaluators.latency:measure_latency",
     "recalibrate_bn": "prunesearch.evaluators.accuracy:recalibrate_bn",
+    "save": "prunesearch.models.saving:save",
     "search": "prunesearch.api:search",
     "slim": "prunesearch.models.slim:slim",
     "top1": "prunesearch.evaluators.accuracy:top1",

@@ -123,6 +123,7 @@ def search(
     round_to: RoundToOption = 1,
     min_channels: MinChannelsOption = "0.1",
     ignore: IgnoreOption = None,
+    save: Annotated[Path | None, typer.Option(help="Write the best network here, as safetensors.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search the best structure under a budget. Run the same command again to continue.
@@ -131,6 +132,7 @@ def search(
     """
     from prunesearch import api
     from prunesearch.budget import Budget
+    from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model
 

@@ -6,12 +6,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 
+import prunesearch as ps
 from prunesearch.cli import main
 from prunesearch.models.network import Network
 
@@ -70,9 +72,11 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
     first = call(*SEARCH, "--n-trials", "6", "--study", "sqlite:///s.db")
     assert first.returncode == 0, first.stderr
     assert "best of 6 structures" in first.stdout
-    more = call(*SEARCH, "--n-trials", "9", "--study", "sqlite:///s.db", "--json")
+    more = call(*SEARCH, "--n-trials", "9", "--study", "sqlite:///s.db", "--save", "small.safetensors", "--json")
     assert more.returncode == 0, more.stderr
     found = json.loads(more.stdout)
+    small = ps.load(folder / "small.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
+    assert asdict(ps.count(small, torch.zeros(2, 1, 8, 8))) == found["best"]["cost"]
     assert found["trials"] == 9
     status = call("status", "--study", "sqlite:///s.db")
     assert status.returncode == 0

@@ -1,0 +1,160 @@
+"""Writing a slimmed network to a file, and reading it into a fresh instance of its class. No pickle anywhere.
+
+The file is safetensors: every tensor of the network's state, and in the metadata the widths of its layers as JSON. Any
+safetensors reader can open it; only the widths need this module, or the few lines that `load` takes.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from prunesearch.errors import CheckpointError
+from prunesearch.models.zoo.layers import PadShortcut
+
+FORMAT = "prunesearch-1"
+
+WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv1d: ("in_channels", "out_channels", "groups"),
+    nn.Conv2d: ("in_channels", "out_channels", "groups"),
+    nn.Conv3d: ("in_channels", "out_channels", "groups"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.BatchNorm1d: ("num_features",),
+    nn.BatchNorm2d: ("num_features",),
+    nn.BatchNorm3d: ("num_features",),
+    nn.SyncBatchNorm: ("num_features",),
+    PadShortcut: ("before", "after"),
+}
+"""The attributes of each kind of layer that are numbers of channels."""
+
+
+def save(model: nn.Module, path: str | Path) -> None:
+    """Write a network, slimmed or not, to a safetensors file that `load` reads; whole or not at all.
+
+    Args:
+        model: The network; its tensors are copied to the CPU.
+        path: The file, by custom `.safetensors`. An existing one is replaced.
+
+    Raises:
+        CheckpointError: The folder does not exist, or the file cannot be written.
+    """
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+    widths = json.dumps(_widths(model))
+    metadata = {"format": FORMAT, "widths": widths, "sha256": _checksum(widths, tensors)}
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        safetensors.torch.save_file(tensors, draft, metadata)
+        os.replace(draft, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def load(path: str | Path, model: nn.Module) -> nn.Module:
+    """Read a network that `save` wrote into a copy of `model`, a fresh instance of the original class.
+
+    Args:
+        path: The file.
+        model: The unpruned network, made as it was when the search began; its weights do not matter. It stays as it is.
+
+    Returns:
+        The slimmed network with the weights of the file, on the device and in the mode of `model`.
+
+    Raises:
+        CheckpointError: No such file, damaged, not written by `save`, or of another network. Nothing of a file can run.
+    """
+    path = Path(path)
+    widths, tensors = _read(path)
+    mine = _widths(model)
+    problems = [*_differences("layer", widths, mine), *_differences("tensor", tensors, model.state_dict())]
+    problems += [*_impossible_widths(widths, mine), *_impossible_shapes(tensors, model.state_dict())]
+    if problems:
+        more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
+        raise CheckpointError(f"{path} is not of {type(model).__name__}: {'; '.join(problems[:4])}{more}.")
+    state = dict(model.named_parameters()) | dict(model.named_buffers())
+    memo = {id(tensor): _like(tensor, tensors[name]) for name, tensor in state.items() if name in tensors}
+    slimmed = copy.deepcopy(model, memo)
+    for layer, attributes in widths.items():
+        for attribute, width in attributes.items():
+            setattr(slimmed.get_submodule(layer), attribute, width)
+    return slimmed
+
+
+def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
+    return {
+        name: {attribute: getattr(module, attribute) for attribute in WIDTHS[type(module)]}
+        for name, module in model.named_modules()
+        if type(module) in WIDTHS
+    }
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} was not written by prunesearch.save (format {metadata.get('format')!r}, expected {FORMAT!r}). "
+                "Read plain weights with load_weights."
+            )
+        if _checksum(metadata["widths"], tensors) != metadata["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its contents are not what was written.")
+        widths = json.loads(metadata["widths"])
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged, or no safetensors file: {error}") from error
+    if not isinstance(widths, dict) or not all(isinstance(attributes, dict) for attributes in widths.values()):
+        raise CheckpointError(f"{path} is damaged: its widths are no table.")
+    return widths, tensors
+
+
+def _differences(kind: str, stored: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"missing {kind} {name}" for name in mine if name not in stored)
+    yield from (f"unexpected {kind} {name}" for name in stored if name not in mine)
+
+
+def _impossible_widths(stored: Mapping[str, Mapping[str, Any]], mine: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Widths that slimming could not have made of mine."""
+    for layer in mine.keys() & stored.keys():
+        yield from _differences("width", stored[layer], mine[layer])
+        for attribute, full in mine[layer].items():
+            width = stored[layer].get(attribute)
+            if type(width) is not int or not 0 <= width <= full:
+                yield f"{layer}.{attribute} is {width!r}, the unpruned network has {full}"
+
+
+def _impossible_shapes(stored: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> Iterator[str]:
+    """Tensors that slimming could not have made of mine."""
+    for name in mine.keys() & stored.keys():
+        narrow, full = tuple(stored[name].shape), tuple(mine[name].shape)
+        if len(narrow) != len(full) or any(a > b for a, b in zip(narrow, full, strict=True)):
+            yield f"{name} has shape {narrow}, the unpruned network {full}"
+
+
+def _like(mine: Tensor, stored: Tensor) -> Tensor:
+    values = stored.to(device=mine.device)
+    return nn.Parameter(values, requires_grad=mine.requires_grad) if isinstance(mine, nn.Parameter) else values
+
+
+def _checksum(widths: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash of everything; safetensors itself would not notice a flipped bit."""
+    digest = hashlib.sha256(widths.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,435 @@
+"""Networks that break pruners: each is either pruned rightly, or left alone with the operator as the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from prunesearch.errors import TraceError
+from prunesearch.models.network import Network
+from prunesearch.models.slim import slim
+from prunesearch.models.trace import trace
+from tests.models.networks import (
+    BLOCKS,
+    SMALL,
+    Depthwise,
+    Inception,
+    Middle,
+    Shared,
+    Shuffle,
+    SqueezeExcite,
+    Tied,
+    Tokens,
+    TwoInputs,
+    chain,
+    flat,
+    image,
+    names,
+    proven,
+    random_ranking,
+)
+
+
+def groups(network: Network) -> dict[str, tuple[int, int]]:
+    return {group.name: (group.width, group.unit) for group in network.space.groups}
+
+
+# --- networks that are pruned -----------------------------------------------------------------------------------------
+
+
+def test_three_concatenated_branches_are_pruned_apart_also_when_concatenated_twice() -> None:
+    network = proven(Inception(), SMALL)
+    assert names(network) == ["stem", "a", "b.0", "b.2", "c.1", "head"]
+    assert all("bn" in group.members for group in network.space.groups if group.name in ("a", "b.2", "c.1"))
+
+
+def test_a_gated_residual_stream_is_one_group_and_its_squeeze_another() -> None:
+    network = proven(SqueezeExcite(), SMALL)
+    assert groups(network) == {"stem": (12, 1), "squeeze": (5, 1)}
+    assert set(network.space.groups[0].members) == {"stem", "conv", "bn", "squeeze", "excite", "where", "head"}
+    assert network.frozen["where"] == "function 'mul' broadcasts it over channels"
+
+
+def test_depthwise_multipliers_and_grouped_convolutions_of_both_kinds_are_pruned() -> None:
+    network = proven(Depthwise(), SMALL)
+    # a channel of `stem` makes two of `twice`, which are one group of `many`, and groups i and i + 4 go together
+    assert groups(network) == {"stem": (8, 2), "few": (12, 2)}
+
+
+@pytest.mark.parametrize(("channels", "convolution_groups", "unit"), [(16, 8, 2), (16, 2, 2), (12, 3, 3), (16, 16, 1)])
+def test_a_grouped_convolution_loses_whole_groups_or_the_same_channels_of_each(
+    channels: int, convolution_groups: int, unit: int
+) -> None:
+    grouped = nn.Conv2d(channels, channels, 3, padding=1, groups=convolution_groups)
+    network = proven(
+        nn.Sequential(nn.Conv2d(3, channels, 1), grouped, nn.Flatten(), nn.Linear(36 * channels, 3)), SMALL
+    )
+    assert groups(network)["0"] == (channels, unit)
+
+
+def test_a_convolution_called_twice_ties_what_it_reads_and_on_itself_what_it_writes() -> None:
+    network = proven(Shared(), SMALL)
+    assert groups(network) == {"left": (8, 1), "shared": (10, 1)}
+    assert set(network.space.groups[0].members) == {"left", "right", "shared"}
+
+
+def test_tensors_shared_by_two_layers_are_cut_once_whichever_is_used_first() -> None:
+    network = proven(Tied(), SMALL)
+    assert names(network) == ["stem"]
+    slimmed = network.space.minimum
+    assert network.space.cost(slimmed).params < network.space.cost(network.space.full).params
+
+
+def test_a_weight_shared_by_a_grouped_and_a_dense_convolution_keeps_its_inner_size() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.pair = nn.Conv2d(3, 16, 1), nn.Conv2d(3, 2, 1)
+            self.grouped, self.dense = nn.Conv2d(16, 16, 3, groups=8), nn.Conv2d(2, 16, 3)
+            self.dense.weight = self.grouped.weight
+            self.fc = nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc((self.grouped(self.stem(x)) + self.dense(self.pair(x))).mean((2, 3)))
+
+    assert "pair" in proven(Net(), SMALL).frozen
+
+
+def test_two_inputs_that_meet_tie_the_layers_that_read_them() -> None:
+    network = proven(TwoInputs(), (SMALL, image(2, 5)))
+    assert names(network) == ["conv", "head"]
+    assert set(network.space.groups[0].members) == {"conv", "embed", "head"}
+
+
+def test_linear_layers_on_the_last_of_three_dimensions_are_pruned() -> None:
+    network = proven(Tokens(), image(2, 7, 6))
+    assert names(network) == ["up"]
+    assert network.frozen["down"].startswith("function 'add'")
+
+
+def test_each_channel_of_a_flattened_image_takes_all_its_positions_along() -> None:
+    network = proven(flat(), SMALL)
+    assert groups(network) == {"stem": (6, 1), "conv": (8, 1), "fc1": (10, 1)}
+    one_less = network.space.cost((6, 7, 10)).params
+    assert network.space.cost((6, 8, 10)).params - one_less == 6 * 9 + 1 + 9 * 10
+
+
+def test_layers_of_any_depth_of_nesting_are_named_by_their_path() -> None:
+    block = nn.Sequential(nn.ModuleDict({"x": nn.Conv2d(3, 4, 1)})["x"], nn.Sequential(nn.Conv2d(4, 5, 1), nn.Tanh()))
+    assert names(proven(nn.Sequential(block, nn.Flatten(), nn.Linear(180, 2)), SMALL)) == ["0.0", "0.1.0"]
+
+
+def test_what_runs_in_training_only_is_pruned_along_and_costs_nothing() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Linear(8, 4)
+            self.aux, self.aux_head = nn.Conv2d(8, 5, 1), nn.Linear(5, 4)
+
+        def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+            h = F.relu(self.stem(x))
+            if self.training:
+                return self.head(h.mean((2, 3))), self.aux_head(self.aux(h).mean((2, 3)))
+            return self.head(h.mean((2, 3)))
+
+    network = proven(Auxiliary(), SMALL)
+    assert network.space.groups[0].members == ("stem", "head", "aux")
+    assert set(network.space.layer_macs(network.space.full)) == {"stem", "head"}
+    slimmed = slim(network, network.space.minimum, random_ranking(network)).train()
+    assert [tuple(output.shape) for output in slimmed(SMALL)] == [(2, 4), (2, 4)]
+
+
+def test_an_auxiliary_head_that_fails_on_the_inputs_is_named() -> None:
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head, self.aux = nn.Conv2d(3, 8, 1), nn.Linear(8, 4), nn.Conv2d(8, 5, 9)
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.stem(x)
+            return (self.head(h.mean((2, 3))), self.aux(h)) if self.training else self.head(h.mean((2, 3)))
+
+    with pytest.raises(TraceError, match=r"Auxiliary: module 'aux' fails on example_inputs of shape \(2, 3, 6, 6\)"):
+        trace(Auxiliary(), SMALL)
+
+
+def test_optional_arguments_of_the_forward_take_their_defaults() -> None:
+    class Optional(Middle):
+        def forward(self, x: Tensor, mask: Tensor | None = None, *, scale: float = 2.0, early: bool = False) -> Tensor:
+            if mask is not None:
+                x = x * mask
+            if early:
+                return self.conv1(x)
+            return super().forward(x) * scale
+
+    assert names(proven(Optional(lambda net, h, x: h), SMALL)) == ["conv1", "conv2"]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=6))
+@example(["within groups", "twice", "whole groups", "residual"])
+@example(["twice", "depthwise", "multiplied", "dense", "within groups"])
+@example(["shuffle", "dense", "gate", "whole groups", "residual depthwise"])
+def test_any_chain_of_blocks_is_pruned_rightly(blocks: list[str]) -> None:
+    proven(chain(blocks), image(2, 3, 4, 4), min_channels=1)
+
+
+# --- operators that freeze what reaches them --------------------------------------------------------------------------
+
+
+@dataclass
+class Features:
+    """What some forwards return."""
+
+    inner: Tensor
+    logits: Tensor
+
+
+def pad_channels(net: Any, h: Tensor, x: Tensor) -> Tensor:
+    return F.pad(h, (0, 0, 0, 0, 2, 2))
+
+
+def swap_halves(net: Any, h: Tensor, x: Tensor) -> Tensor:
+    first, second = torch.chunk(h, 2, dim=1)
+    return torch.cat([second, first], 1)
+
+
+FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "pad channels with literals": (lambda: Middle(pad_channels, channels=12), "function 'pad' has no rule"),
+    "chunk": (lambda: Middle(swap_halves), "function 'chunk' has no rule"),
+    "cat of chunks": (lambda: Middle(lambda net, h, x: torch.cat(h.chunk(2, 1), 1)), "method 'chunk'"),
+    "cat of split": (lambda: Middle(lambda net, h, x: torch.cat(torch.split(h, 4, 1), dim=1)), "function 'split'"),
+    "unbind": (lambda: Middle(lambda net, h, x: torch.stack(h.unbind(1), 1)), "method 'unbind'"),
+    "half of the channels": (lambda: Middle(lambda net, h, x: h[:, :4], channels=4), "function 'getitem'"),
+    "every other channel": (lambda: Middle(lambda net, h, x: h[:, ::2], channels=4), "function 'getitem'"),
+    "channels by ellipsis": (lambda: Middle(lambda net, h, x: h[:, 1:, ...], channels=7), "function 'getitem'"),
+    "one channel": (lambda: Middle(lambda net, h, x: h[:, 3].unsqueeze(1), channels=1), "function 'getitem'"),
+    "masked select": (lambda: Middle(lambda net, h, x: h + h[h.sigmoid().to(torch.bool)].mean()), "function 'getitem'"),
+    "channel shuffle": (lambda: Middle(lambda net, h, x: net.op(h), op=Shuffle()), "method 'view' in 'op'"),
+    "nn.ChannelShuffle": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.ChannelShuffle(2)), "module 'op'"),
+    "pixel shuffle": (lambda: Middle(lambda net, h, x: F.pixel_shuffle(h, 2), channels=2), "function 'pixel_shuffle'"),
+    "softmax": (lambda: Middle(lambda net, h, x: h.softmax(1)), "method 'softmax' has no rule"),
+    "mean over channels": (lambda: Middle(lambda net, h, x: h + h.mean(1, keepdim=True)), "method 'mean'"),
+    "sum over everything": (lambda: Middle(lambda net, h, x: h + h.sum()), "method 'sum'"),
+    "sum over no dims, which is all": (lambda: Middle(lambda net, h, x: h + h.sum(dim=())), "method 'sum'"),
+    "max over channels": (lambda: Middle(lambda net, h, x: h - h.max(1, keepdim=True)[0]), "method 'max'"),
+    "LayerNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LayerNorm((8, 6, 6))), "module 'op' has no rule"),
+    "GroupNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.GroupNorm(2, 8)), "module 'op' has no rule"),
+    "InstanceNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.InstanceNorm2d(8)), "module 'op' has no rule"),
+    "local response": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LocalResponseNorm(3)), "module 'op'"),
+    "PReLU": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.PReLU(8)), "module 'op' has no rule"),
+    "GLU": (lambda: Middle(lambda net, h, x: F.glu(h, 1), channels=4), "function 'glu' has no rule"),
+    "transposed convolution": (
+        lambda: Middle(lambda net, h, x: net.op(h), op=nn.ConvTranspose2d(8, 8, 3, padding=1)),
+        "module 'op' has no rule",
+    ),
+    "convolution as a function": (
+        lambda: Middle(lambda net, h, x: F.conv2d(h, net.op.weight), op=nn.Conv2d(8, 8, 1)),
+        "function 'conv2d' has no rule",
+    ),
+    "convolution subclass": (
+        lambda: Middle(lambda net, h, x: net.op(h), op=type("Own", (nn.Conv2d,), {})(8, 8, 1)),
+        "function 'conv2d' in 'op' has no rule",
+    ),
+    "convolution called by keyword": (
+        lambda: Middle(lambda net, h, x: net.op(input=h), op=nn.Conv2d(8, 8, 1)),
+        "module 'op' has no rule",
+    ),
+    "its width, divided by": (lambda: Middle(lambda net, h, x: h / h.shape[1]), "function 'truediv' computes with"),
+    "its width, multiplied by": (
+        lambda: Middle(lambda net, h, x: h * h.size(1) ** -0.5),
+        "function 'mul' computes with",
+    ),
+    "its number of elements": (lambda: Middle(lambda net, h, x: h / h.numel()), "function 'truediv' computes with"),
+    "its width in another tensor": (
+        lambda: Middle(lambda net, h, x: h * (x.mean() + h.shape[1])),
+        "function 'add' computes with",
+    ),
+    "its width in a new tensor": (
+        lambda: Middle(lambda net, h, x: h / x.new_full((1,), h.shape[1])),
+        "method 'new_full' has no rule",
+    ),
+    "its width squared": (
+        lambda: Middle(lambda net, h, x: h * (h.size(1) * h.size(1))),
+        "function 'mul' computes with",
+    ),
+    "resized to its width": (
+        lambda: Middle(lambda net, h, x: F.interpolate(h, size=h.shape[1])),
+        "function 'interpolate' computes with",
+    ),
+    "its layer's out_channels": (
+        lambda: Middle(lambda net, h, x: h / net.conv1.out_channels),
+        "'conv1.out_channels' is read by a forward",
+    ),
+    "its BatchNorm's num_features": (
+        lambda: Middle(lambda net, h, x: h / net.bn1.num_features),
+        "'bn1.num_features' is read by a forward",
+    ),
+    "its layer's weight": (lambda: Middle(lambda net, h, x: h * net.conv1.weight.mean()), "'conv1.weight' is used by"),
+    "its layer's bias": (lambda: Middle(lambda net, h, x: h + net.conv1.bias.sum()), "'conv1.bias' is used by"),
+    "its BatchNorm's statistics": (
+        lambda: Middle(lambda net, h, x: h * net.bn1.running_var.mean()),
+        "'bn1.running_var' is used by",
+    ),
+    "T": (lambda: Middle(lambda net, h, x: h.mT), "attribute 'mT' has no rule"),
+    "permute": (lambda: Middle(lambda net, h, x: h.permute(0, 1, 3, 2)), "method 'permute' has no rule"),
+    "einsum": (lambda: Middle(lambda net, h, x: torch.einsum("nchw,nchw->nchw", h, h)), "function 'einsum'"),
+    "added to the input": (lambda: Middle(lambda net, h, x: h[:, :] + x.repeat(1, 3, 1, 1)[:, :8]), "function 'add'"),
+    "a constant per channel": (lambda: Middle(lambda net, h, x: h * torch.linspace(1, 2, 8).view(8, 1, 1)), "'mul'"),
+    "reduced across images": (lambda: Middle(lambda net, h, x: h.view(h.size(1), -1).mean() + h), "method 'view'"),
+    "views of a literal width": (
+        lambda: Middle(lambda net, h, x: h + net.op(h.view(-1, 8 * 36)).mean(), op=nn.Linear(288, 2)),
+        "method 'view'",
+    ),
+    "max pooling that takes images for channels": (
+        lambda: Middle(lambda net, h, x: h + F.max_pool2d(h.mean(3), 3, 1, 1).mean()),
+        "function 'max_pool2d'",
+    ),
+    "pooling with indices": (
+        lambda: Middle(lambda net, h, x: F.max_pool2d(h, 2, return_indices=True)[0]),
+        "function 'max_pool2d",
+    ),
+    "LSTM": (
+        lambda: Middle(lambda net, h, x: h + net.op(h.flatten(2))[0].mean(), op=nn.LSTM(36, 4)),
+        "method 'flatten'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FREEZING)
+def test_an_operator_that_we_do_not_follow_freezes_what_reaches_it_and_is_named(name: str) -> None:
+    make, reason = FREEZING[name]
+    network = proven(make(), SMALL)
+    assert "conv1" not in names(network)
+    assert reason in network.frozen["conv1"]
+    assert names(network)[-1] == "conv2"  # what comes after it is still pruned
+
+
+def test_a_parameter_multiplied_onto_channels_freezes_them() -> None:
+    model = Middle(lambda net, h, x: h * net.gamma)
+    model.gamma = nn.Parameter(torch.ones(8, 1, 1))
+    assert proven(model, SMALL).frozen["conv1"] == "function 'mul' combines it with something we know nothing of"
+
+
+def test_the_width_of_one_stream_in_the_view_of_another_freezes_both() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc, self.out = (
+                nn.Conv2d(3, 8, 1), nn.Conv2d(3, 8, 1), nn.Linear(8 * 36, 7), nn.Linear(7, 3),
+            )  # fmt: skip
+
+        def forward(self, x: Tensor) -> Tensor:
+            a, b = self.a(x), self.b(x)
+            return self.out(self.fc(a.view(a.size(0), b.size(1) * 36)))
+
+    network = proven(Net(), SMALL)
+    assert names(network) == ["fc"]
+    assert {network.frozen["a"], network.frozen["b"]} == {"method 'view' moves channels in a way we do not follow"}
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        lambda h, y: (h, y),
+        lambda h, y: [y, {"deep": (h,)}],
+        lambda h, y: {"features": h, "logits": y},
+        lambda h, y: Features(inner=h, logits=y),
+    ],
+    ids=["tuple", "nested", "dict", "dataclass"],
+)
+def test_inner_features_that_the_network_returns_keep_all_channels(output: Callable[[Tensor, Tensor], Any]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv, self.fc = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 6, 1), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Any:
+            h = self.stem(x)
+            return output(h, self.fc(self.conv(h).mean((2, 3))))
+
+    network = proven(Net(), SMALL)
+    assert names(network) == ["conv"]
+    assert {"stem", "fc"} <= set(network.frozen)
+    assert network.outputs is None
+
+
+def test_average_pooling_over_features_that_look_like_positions_freezes_them() -> None:
+    model = nn.Sequential(nn.Linear(12, 8), nn.AvgPool1d(3, 1, 1), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    network = proven(model, image(2, 12))
+    assert names(network) == ["2"]
+    assert network.frozen["0"].startswith("module '1'")
+
+
+@pytest.mark.parametrize("hook", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_layer_with_hooks_is_left_alone_and_its_macs_still_count(hook: str) -> None:
+    model = Middle(lambda net, h, x: net.op(h), op=nn.Conv2d(8, 8, 1))
+    getattr(model.op, hook)(lambda module, inputs, output=None: None)
+    network = proven(model, SMALL)
+    assert names(network) == ["conv2"]
+    assert network.frozen["op"] == "has hooks or a forward of its own"
+
+
+def test_a_hook_that_changes_an_output_is_obeyed() -> None:
+    model = Middle(lambda net, h, x: h)
+    model.conv1.register_forward_hook(lambda module, inputs, output: output * torch.linspace(0, 1, 8).view(8, 1, 1))
+    assert names(proven(model, SMALL)) == ["conv2"]
+
+
+@pytest.mark.parametrize("kind", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm])
+def test_a_layer_whose_weight_is_computed_is_left_alone(kind: Any) -> None:
+    model = Middle(lambda net, h, x: h)
+    kind(model.conv1)
+    network = proven(model, SMALL)
+    assert names(network) == ["conv2"]
+    assert "conv1" in network.frozen
+
+
+def test_a_submodule_with_a_forward_of_its_own_is_left_alone() -> None:
+    model = Middle(lambda net, h, x: net.op(h), op=nn.ReLU())
+    model.op.forward = lambda h: h.flip(1)
+    assert names(proven(model, SMALL)) == ["conv2"]
+
+
+def test_a_layer_tied_to_one_without_a_rule_keeps_its_weight() -> None:
+    class AutoEncoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encode, self.other = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(3, 8, 3)
+            self.decode = nn.ConvTranspose2d(8, 3, 3, bias=False)
+            self.decode.weight = self.encode.weight
+            self.head, self.fc = nn.Conv2d(8, 6, 1), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            decoded = self.decode(self.other(x))
+            return self.fc(self.head(self.encode(decoded)).mean((2, 3)))
+
+    network = proven(AutoEncoder(), SMALL)
+    assert names(network) == ["head"]
+    assert network.frozen["encode"].startswith("'encode.weight' is used by something else")
+
+
+def test_a_function_marked_with_wrap_freezes_what_reaches_it() -> None:
+    network = proven(Middle(lambda net, h, x: wrapped(h)), SMALL)
+    assert network.frozen["conv1"] == "function 'wrapped' has no rule"
+
+
+def wrapped(h: Tensor) -> Tensor:
+    return h * (1.0 if float(h.sum()) > 0 else 2.0)
+
+
+torch.fx.wrap("wrapped")
+
+
+def test_a_literal_view_before_a_classifier_freezes_the_convolution_only() -> None:
+    network = proven(flat(lambda h: h.view(-1, 72)), SMALL)
+    assert names(network) == ["stem", "fc1"]
+    assert network.frozen["conv"].startswith("method 'view'")

@@ -1,0 +1,246 @@
+"""Every operator with a rule, between two convolutions: what comes before it is pruned, and pruned rightly."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.errors import TraceError
+from prunesearch.models import operators
+from tests.models.networks import SMALL, Middle, image, names, proven
+
+TWO = {
+    operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv,
+    operator.itruediv, operator.pow, torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum,
+}  # fmt: skip
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
+    torch.clamp: lambda h: torch.clamp(h, 0.2, 0.8),
+    F.interpolate: lambda h: F.interpolate(h, scale_factor=2),
+    **{dropout: lambda h, dropout=dropout: dropout(h, 0.5, False) for dropout in DROPOUTS},
+}
+METHOD_ARGUMENTS: dict[str, tuple[Any, ...]] = {"clamp": (0.2, 0.8), "clamp_": (0.2, 0.8), "to": (torch.float32,)}
+
+
+def listed(table: dict[Any, operators.Rule], rule: operators.Rule) -> list[Any]:
+    return [entry for entry, its in table.items() if its is rule]
+
+
+def id_of(entry: Any) -> str:
+    return entry if isinstance(entry, str) else entry.__name__
+
+
+class Call(nn.Module):
+    """A function as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x.sigmoid())
+
+
+def assert_follows(model: nn.Module, *, also: tuple[str, ...] = ()) -> None:
+    """`conv1` is pruned, rightly, together with `also`."""
+    network = proven(model, SMALL)
+    assert names(network)[0] == "conv1"
+    assert set(also) <= set(network.space.groups[0].members)
+
+
+def assert_follows_between(name: str, module: nn.Module) -> None:
+    """The module leaves channels alone, between convolutions of as many dimensions as its name says."""
+    d = int(name[-2]) if name[-2:] in ("1d", "3d") else 2
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[d - 1]
+    model = nn.Sequential(convolution(3, 8, 1), module, convolution(8, 5, 1), nn.Flatten(), nn.LazyLinear(4))
+    x = image(2, 3, *([4] * d))
+    model.eval()(x)
+    assert names(proven(model, x)) == ["0", "2"]
+
+
+@pytest.mark.parametrize("kind", listed(operators.MODULES, operators.elementwise), ids=id_of)
+def test_pointwise_modules_leave_channels_alone(kind: type[nn.Module]) -> None:
+    assert_follows_between(kind.__name__, kind())
+
+
+@pytest.mark.parametrize(
+    "function", [f for f in listed(operators.FUNCTIONS, operators.elementwise) if f not in TWO], ids=id_of
+)
+def test_pointwise_functions_leave_channels_alone(function: Callable[..., Tensor]) -> None:
+    assert_follows_between(id_of(function), Call(CALLS.get(function, function)))
+
+
+@pytest.mark.parametrize("function", sorted(TWO, key=id_of), ids=id_of)
+def test_functions_of_two_tensors_tie_them(function: Callable[..., Tensor]) -> None:
+    model = Middle(lambda net, h, x: function(h.sigmoid() + 0.1, net.other(x).sigmoid() + 0.1))
+    assert_follows(model, also=("other", "conv2"))
+
+
+@pytest.mark.parametrize("method", listed(operators.METHODS, operators.elementwise), ids=id_of)
+def test_pointwise_methods_leave_channels_alone(method: str) -> None:
+    if method.rstrip("_") in ("add", "sub", "mul", "div"):
+        model = Middle(lambda net, h, x: getattr(h, method)(net.other(x).exp()))
+    else:
+        arguments = METHOD_ARGUMENTS.get(method, ())
+        model = Middle(lambda net, h, x: getattr(h.sigmoid(), method)(*arguments).float())
+    assert_follows(model)
+
+
+def spatial_module(kind: type[nn.Module]) -> nn.Module:
+    if "Adaptive" in kind.__name__:
+        return kind(2)
+    if kind.__name__.startswith("Upsampl"):
+        return kind(scale_factor=2)
+    return kind(1) if "Pad" in kind.__name__ else kind(2)
+
+
+@pytest.mark.parametrize("kind", listed(operators.MODULES, operators.spatial), ids=id_of)
+def test_spatial_modules_leave_channels_alone(kind: type[nn.Module]) -> None:
+    assert_follows_between(kind.__name__, spatial_module(kind))
+
+
+@pytest.mark.parametrize("function", listed(operators.FUNCTIONS, operators.spatial), ids=id_of)
+def test_spatial_functions_leave_channels_alone(function: Callable[..., Tensor]) -> None:
+    assert_follows_between(id_of(function), Call(CALLS.get(function, lambda h: function(h, 2))))
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_convolutions_and_batch_norms_of_every_dimension_are_pruned(d: int) -> None:
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[d - 1]
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[d - 1]
+    drop = (nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)[d - 1]
+    model = nn.Sequential(
+        convolution(2, 6, 3, stride=2), norm(6), drop(),
+        convolution(6, 4, 2, padding=1, dilation=2, bias=False), norm(4), nn.ReLU(True),
+        nn.Flatten(), nn.Linear(4 * 2**d, 3),
+    )  # fmt: skip
+    network = proven(model, image(2, 2, *([6] * d)))
+    assert [group.members for group in network.space.groups] == [("0", "1", "3"), ("3", "4", "7")]
+
+
+def test_sync_batch_norm_is_pruned_like_batch_norm() -> None:
+    assert_follows(Middle(lambda net, h, x: net.norm(h), norm=nn.SyncBatchNorm(8)), also=("norm",))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("tracks", [True, False])
+def test_batch_norm_may_lack_a_scale_or_running_statistics(affine: bool, tracks: bool) -> None:
+    norm = nn.BatchNorm2d(8, affine=affine, track_running_stats=tracks)
+    assert_follows(Middle(lambda net, h, x: net.norm(h), norm=norm))
+
+
+@pytest.mark.parametrize(
+    "reduced",
+    [
+        lambda h: h.mean(dim=(2, 3)),
+        lambda h: h.mean((-1, -2)),
+        lambda h: h.sum([2, 3]),
+        lambda h: h.amax(3).mean(2),
+        lambda h: torch.mean(h, (2, 3)),
+        lambda h: torch.sum(h, dim=[2, 3]),
+        lambda h: torch.amax(h, dim=(2, 3), keepdim=True).flatten(1),
+        lambda h: h.mean(2, keepdim=True).mean(dim=3).flatten(1),
+        lambda h: h.flatten(1),
+        lambda h: torch.flatten(h, 1),
+        lambda h: h.flatten(start_dim=1, end_dim=-1),
+        lambda h: h.view(h.size(0), -1),
+        lambda h: h.view(2, -1),
+        lambda h: h.view((h.shape[0], -1)),
+        lambda h: h.reshape(len(SMALL), -1),
+        lambda h: torch.reshape(h, (h.shape[0], -1)),
+        lambda h: h.view(h.size(0), h.size(1) * h.size(2) * h.size(3)),
+        lambda h: h.view(-1, h.shape[1] * 36),
+        lambda h: h.mean((2, 3)).view(h.size(dim=0), h.size(1)),
+    ],
+)
+def test_what_comes_before_a_classifier_is_pruned_however_it_is_flattened(reduced: Callable[[Tensor], Tensor]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.fc = nn.Conv2d(3, 8, 3, padding=1), nn.LazyLinear(5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(reduced(self.conv1(x)))
+
+    model = Net()
+    model(SMALL)
+    assert_follows(model)
+
+
+@pytest.mark.parametrize(
+    "joined",
+    [
+        lambda h, g: torch.cat([h, g], dim=1),
+        lambda h, g: torch.cat((h, g), -3),
+        lambda h, g: torch.concat([h, g], 1),
+        lambda h, g: torch.cat(tensors=[h, g], dim=1),
+        lambda h, g: torch.cat([h, g], axis=1),
+    ],
+)
+def test_concatenated_channels_are_pruned_apart(joined: Callable[[Tensor, Tensor], Tensor]) -> None:
+    network = proven(Middle(lambda net, h, x: joined(h, net.other(x)), channels=16), SMALL)
+    assert names(network) == ["conv1", "other", "conv2"]
+
+
+@pytest.mark.parametrize("dim", [0, 2, 3, -1])
+def test_tensors_concatenated_along_another_dimension_are_tied(dim: int) -> None:
+    assert_follows(Middle(lambda net, h, x: torch.cat([h, net.other(x)], dim)), also=("other",))
+
+
+def test_a_stream_concatenated_with_itself_is_one_group() -> None:
+    network = proven(Middle(lambda net, h, x: torch.cat([h, h], 1), channels=16), SMALL)
+    assert [(group.name, group.width) for group in network.space.groups] == [("conv1", 8), ("conv2", 6)]
+
+
+def test_a_stream_concatenated_with_the_input_is_pruned() -> None:
+    assert_follows(Middle(lambda net, h, x: torch.cat([x, h, x], 1), channels=14))
+
+
+@pytest.mark.parametrize(
+    "sliced",
+    [
+        lambda h: h[:, :, ::2, 1:],
+        lambda h: h[:, :, : h.shape[2] // 2],
+        lambda h: h[:, :],
+    ],
+)
+def test_slices_that_leave_channels_alone_are_followed(sliced: Callable[[Tensor], Tensor]) -> None:
+    assert_follows(Middle(lambda net, h, x: sliced(h)))
+
+
+def test_a_layer_that_does_not_run_once_per_image_needs_a_batch_of_one() -> None:
+    model = Middle(lambda net, h, x: h[:1])
+    with pytest.raises(TraceError, match=r"fc takes 30 MACs .* 0 as torch.fx traced it.* n = 1"):
+        proven(model, SMALL)
+    assert names(proven(model, SMALL[:1])) == ["conv1", "conv2"]
+
+
+@pytest.mark.parametrize(
+    "computed",
+    [
+        lambda net, h, x: h * 3 - 0.5,
+        lambda net, h, x: 1 / (2 - h.sigmoid()),
+        lambda net, h, x: h * net.scale,
+        lambda net, h, x: h / (h.shape[0] + h.size(2) * h.size()[3]),
+        lambda net, h, x: h * x.shape[1],
+        lambda net, h, x: h * h.dim() * h.ndim,
+        lambda net, h, x: F.interpolate(h, size=h.shape[2:]),
+        lambda net, h, x: F.interpolate(net.other(x)[:, :, :3], size=(h.shape[-2], h.shape[-1])) + h,
+        lambda net, h, x: h + x.mean(1, keepdim=True),
+        lambda net, h, x: h + x[:, :1],
+        lambda net, h, x: h.to(x.dtype).to(x.device),
+        lambda net, h, x: h.add_(net.other(x)).mul_(2),
+        lambda net, h, x: F.relu(h, inplace=True),
+        lambda net, h, x: torch.relu(input=h),
+    ],
+)  # fmt: skip
+def test_numbers_and_tensors_that_are_the_same_at_any_width_do_no_harm(computed: Any) -> None:
+    model = Middle(computed)
+    model.scale = nn.Parameter(torch.ones(1, 1, 6, 6))
+    assert_follows(model)
