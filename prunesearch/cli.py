@@ -157,6 +157,8 @@ def search(
             study_name=study_name,
             on_trial=_BestSoFar(progress, n_trials),
         )
+    if save is not None:
+        save_network(result.best.build(), save)
     if as_json:
         _print_json(
             {"study": study, "name": study_name, "trials": len(result.trials), "best": asdict(result.best.trial)}
