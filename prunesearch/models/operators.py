@@ -56,6 +56,12 @@ class Walk(Protocol):
     def number(self, argument: Any) -> Number | None:
         """What an argument that is no tensor depends on; None for constants."""
 
+    def parts(self, argument: Any) -> tuple[Tracked, ...] | None:
+        """Labels of the tensors that an operator such as `chunk` gave; None for other operators."""
+
+    def split(self, node: fx.Node, parts: tuple[Tracked, ...]) -> None:
+        """Record what `parts` gives for a node."""
+
     def shape(self, node: Any) -> Shape:
         """Shape of a tensor node in the traced run."""
 
@@ -73,6 +79,9 @@ class Walk(Protocol):
 
     def cut(self, node: fx.Node, tensor: str, dim: int, labels: IntArray) -> None:
         """Record that the module's tensor is narrowed along `dim`."""
+
+    def narrow(self, argument: fx.Node, dim: int, labels: IntArray) -> bool:
+        """Record that a parameter which the forward uses itself is narrowed along `dim`; False if it is none."""
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         """Record that the module's attribute is the number of kept channels among `labels`."""
@@ -143,6 +152,28 @@ def _within_groups(walk: Walk, node: fx.Node, conv: Any, read: IntArray) -> tupl
     return np.tile(walk.labels.fresh(conv.out_channels // conv.groups), conv.groups), first
 
 
+def transposed_convolution(walk: Walk, node: fx.Node) -> Value:
+    """Transposed convolutions without groups; their weight is (in, out, ...)."""
+    conv = walk.module_of(node)
+    assert isinstance(conv, (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d))
+    if conv.groups != 1:
+        return _give_up(walk, node)
+    source = walk.shape(node.args[0])
+    channels = len(source) - len(conv.kernel_size) - 1
+    read, written = _labels(walk, node, node.args[0], dim=channels), walk.labels.fresh(conv.out_channels)
+    walk.read(node, channels, read)
+    walk.cut(node, "weight", 0, read)
+    walk.cut(node, "weight", 1, written)
+    if conv.bias is not None:
+        walk.cut(node, "bias", 0, written)
+    walk.count(node, "in_channels", read)
+    walk.count(node, "out_channels", written)
+    walk.produce(node, written)
+    positions = walk.per_image(source) // conv.in_channels
+    walk.macs(node, math.prod(conv.kernel_size) * positions, read, written)
+    return Tracked(channels, written)
+
+
 def linear(walk: Walk, node: fx.Node) -> Value:
     """Fully connected layers, on the last dimension."""
     layer = walk.module_of(node)
@@ -178,6 +209,62 @@ def batch_norm(walk: Walk, node: fx.Node) -> Value:
     return Tracked(1, labels)
 
 
+def layer_norm(walk: Walk, node: fx.Node) -> Value:
+    """LayerNorm over the last dimension: narrowed, it normalises over the channels that stay."""
+    return _layer_norm(walk, node, dim=len(walk.shape(node)) - 1)
+
+
+def layer_norm_2d(walk: Walk, node: fx.Node) -> Value:
+    """LayerNorm over the channels of (n, c, h, w), as ConvNeXt has it."""
+    return _layer_norm(walk, node, dim=1)
+
+
+def _layer_norm(walk: Walk, node: fx.Node, dim: int) -> Value:
+    norm = walk.module_of(node)
+    assert isinstance(norm, nn.LayerNorm)
+    if len(norm.normalized_shape) != 1:
+        return _give_up(walk, node)
+    labels = _labels(walk, node, node.args[0], dim=dim)
+    walk.read(node, dim, labels)
+    for tensor in ("weight", "bias"):
+        if getattr(norm, tensor) is not None:
+            walk.cut(node, tensor, 0, labels)
+    walk.count(node, "normalized_shape", labels)
+    return Tracked(dim, labels)
+
+
+def group_norm(walk: Walk, node: fx.Node) -> Value:
+    """GroupNorm: many small groups go whole; in few large ones, the same channels of each."""
+    norm = walk.module_of(node)
+    assert isinstance(norm, nn.GroupNorm)
+    labels = _labels(walk, node, node.args[0], dim=1)
+    inside = norm.num_channels // norm.num_groups
+    if norm.num_groups > inside:
+        leaders = labels[::inside]
+        walk.labels.tie(labels, np.repeat(leaders, inside))
+        walk.count(node, "num_groups", leaders)
+    else:
+        walk.labels.tie(labels, np.tile(labels[:inside], norm.num_groups))
+        walk.read(node, 1, labels)
+    if norm.affine:
+        walk.cut(node, "weight", 0, labels)
+        walk.cut(node, "bias", 0, labels)
+    walk.count(node, "num_channels", labels)
+    return Tracked(1, labels)
+
+
+def prelu(walk: Walk, node: fx.Node) -> Value:
+    """PReLU with one slope for all channels, or one for each."""
+    layer = walk.module_of(node)
+    assert isinstance(layer, nn.PReLU)
+    if layer.num_parameters == 1:
+        return elementwise(walk, node)
+    labels = _labels(walk, node, node.args[0], dim=1)
+    walk.cut(node, "weight", 0, labels)
+    walk.count(node, "num_parameters", labels)
+    return Tracked(1, labels)
+
+
 def elementwise(walk: Walk, node: fx.Node) -> Value:
     """Operators on one or several tensors of one (broadcast) shape; tensors that meet are tied."""
     shape = walk.shape(node)
@@ -198,18 +285,18 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
             walk.freeze(value, node, "combines different dimensions")
     if result is not None:
         for argument in node.all_input_nodes:
-            if walk.value(argument) is None and not _is_indifferent(walk, argument, result, shape):
+            if walk.value(argument) is None and not _joins(walk, argument, result, shape):
                 walk.freeze(result, node, "combines it with something we know nothing of")
     return result
 
 
-def _is_indifferent(walk: Walk, argument: fx.Node, result: Tracked, shape: Shape) -> bool:
-    """Whether an untracked operand treats all channels alike."""
+def _joins(walk: Walk, argument: fx.Node, result: Tracked, shape: Shape) -> bool:
+    """Whether an untracked operand treats all channels alike, or is a parameter that can be narrowed with them."""
     if not walk.is_tensor(argument):
         return True  # a number; the walk has frozen what it depends on
     size = walk.shape(argument)
     dim = result.dim - (len(shape) - len(size))
-    return dim < 0 or size[dim] == 1
+    return dim < 0 or size[dim] == 1 or walk.narrow(argument, dim, result.labels)
 
 
 def spatial(walk: Walk, node: fx.Node) -> Value:
@@ -290,9 +377,50 @@ def reduce(walk: Walk, node: fx.Node) -> Value:
     return Tracked(value.dim - dropped, value.labels)
 
 
+def permute(walk: Walk, node: fx.Node) -> Value:
+    """`permute`: the channels move with their dimension."""
+    value = walk.value(node.args[0])
+    order = node.args[1:] if len(node.args) > 2 else (*node.args[1:], *node.kwargs.values())[0]
+    if value is None or not isinstance(order, (tuple, list)) or not all(isinstance(dim, int) for dim in order):
+        return _give_up(walk, node)
+    return Tracked([int(str(dim)) % len(order) for dim in order].index(value.dim), value.labels)
+
+
+def transpose(walk: Walk, node: fx.Node) -> Value:
+    """`transpose`: two dimensions change places."""
+    value, pair = walk.value(node.args[0]), node.args[1:]
+    if value is None or len(pair) != 2 or not all(isinstance(dim, int) for dim in pair):
+        return _give_up(walk, node)
+    one, other = (int(str(dim)) % len(walk.shape(node)) for dim in pair)
+    return Tracked({one: other, other: one}.get(value.dim, value.dim), value.labels)
+
+
+def chunk(walk: Walk, node: fx.Node) -> Value:
+    """`chunk` along the channels into equal parts: what goes, goes from all of them, so that they stay equal."""
+    value, before = walk.value(node.args[0]), walk.shape(node.args[0])
+    names = dict(zip(("chunks", "dim"), node.args[1:], strict=False)) | node.kwargs
+    n, dim = names.get("chunks"), names.get("dim", 0)
+    if value is None or not isinstance(n, int) or not isinstance(dim, int) or dim % len(before) != value.dim:
+        return _give_up(walk, node)
+    if len(value.labels) % n:
+        return _give_up(walk, node)
+    parts = value.labels.reshape(n, -1)
+    walk.labels.tie(parts.flatten(), np.tile(parts[0], n))
+    walk.split(node, tuple(Tracked(value.dim, part) for part in parts))
+    return None
+
+
+def unrelated(walk: Walk, node: fx.Node) -> Value:
+    """`new_empty` and its like take a type and a device, not channels."""
+    return None
+
+
 def get_item(walk: Walk, node: fx.Node) -> Value:
-    """A slice of a tensor that leaves its channels alone."""
+    """A slice of a tensor that leaves its channels alone, or one of several tensors."""
     value, index = walk.value(node.args[0]), node.args[1]
+    parts = walk.parts(node.args[0])
+    if parts is not None and isinstance(index, int):
+        return parts[index]
     entries = index if isinstance(index, tuple) else (index,)
     if value is None or not all(isinstance(entry, slice) for entry in entries):
         return _give_up(walk, node)
@@ -338,7 +466,13 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.Conv1d: convolution,
     nn.Conv2d: convolution,
     nn.Conv3d: convolution,
+    nn.ConvTranspose1d: transposed_convolution,
+    nn.ConvTranspose2d: transposed_convolution,
+    nn.ConvTranspose3d: transposed_convolution,
     nn.Linear: linear,
+    nn.LayerNorm: layer_norm,
+    nn.GroupNorm: group_norm,
+    nn.PReLU: prelu,
     nn.BatchNorm1d: batch_norm,
     nn.BatchNorm2d: batch_norm,
     nn.BatchNorm3d: batch_norm,
@@ -372,6 +506,9 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.mean: reduce,
     torch.sum: reduce,
     torch.amax: reduce,
+    torch.permute: permute,
+    torch.transpose: transpose,
+    torch.chunk: chunk,
     operator.getitem: get_item,
     **dict.fromkeys(_ELEMENTWISE_FUNCTIONS, elementwise),
     **dict.fromkeys(_SPATIAL_FUNCTIONS, spatial),
@@ -389,5 +526,33 @@ METHODS: dict[str, Rule] = {
     "mean": reduce,
     "sum": reduce,
     "amax": reduce,
+    "permute": permute,
+    "transpose": transpose,
+    "chunk": chunk,
+    "new_empty": unrelated,
+    "new_ones": unrelated,
+    "new_zeros": unrelated,
     **dict.fromkeys(_ELEMENTWISE_METHODS, elementwise),
 }
+
+NAMED: dict[str, Rule] = {
+    "torchvision.ops.stochastic_depth.stochastic_depth": elementwise,
+    "torchvision.models.convnext.LayerNorm2d": layer_norm_2d,
+    "timm.layers.conv2d_same.Conv2dSame": convolution,
+    "timm.layers.linear.Linear": linear,
+    "timm.layers.norm.LayerNorm": layer_norm,
+    "timm.layers.norm.LayerNorm2d": layer_norm_2d,
+    "timm.layers.norm.GroupNorm": group_norm,
+    "timm.layers.norm.GroupNorm1": group_norm,
+    "timm.layers.norm_act.BatchNormAct2d": batch_norm,
+}
+"""Classes and functions of libraries that we do not import, by qualified name."""
+
+
+def rule_of(target: Any) -> Rule | None:
+    """The rule of a class of modules, a function, or the name of a method; None if there is none."""
+    if isinstance(target, str):
+        return METHODS.get(target)
+    table: dict[Any, Rule] = MODULES if isinstance(target, type) else FUNCTIONS
+    name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    return table.get(target) or NAMED.get(name)

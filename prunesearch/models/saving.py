@@ -28,14 +28,20 @@ WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Conv1d: ("in_channels", "out_channels", "groups"),
     nn.Conv2d: ("in_channels", "out_channels", "groups"),
     nn.Conv3d: ("in_channels", "out_channels", "groups"),
+    nn.ConvTranspose1d: ("in_channels", "out_channels", "groups"),
+    nn.ConvTranspose2d: ("in_channels", "out_channels", "groups"),
+    nn.ConvTranspose3d: ("in_channels", "out_channels", "groups"),
     nn.Linear: ("in_features", "out_features"),
+    nn.LayerNorm: ("normalized_shape",),
+    nn.GroupNorm: ("num_groups", "num_channels"),
+    nn.PReLU: ("num_parameters",),
     nn.BatchNorm1d: ("num_features",),
     nn.BatchNorm2d: ("num_features",),
     nn.BatchNorm3d: ("num_features",),
     nn.SyncBatchNorm: ("num_features",),
     PadShortcut: ("before", "after"),
 }
-"""The attributes of each kind of layer that are numbers of channels."""
+"""The attributes of each kind of layer, and of those derived from it, that are numbers of channels."""
 
 
 def save(model: nn.Module, path: str | Path) -> None:
@@ -88,16 +94,27 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     slimmed = copy.deepcopy(model, memo)
     for layer, attributes in widths.items():
         for attribute, width in attributes.items():
-            setattr(slimmed.get_submodule(layer), attribute, width)
+            _set_width(slimmed.get_submodule(layer), attribute, width)
     return slimmed
 
 
 def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
-    return {
-        name: {attribute: getattr(module, attribute) for attribute in WIDTHS[type(module)]}
-        for name, module in model.named_modules()
-        if type(module) in WIDTHS
-    }
+    found = {}
+    for name, module in model.named_modules():
+        for kind, attributes in WIDTHS.items():
+            if isinstance(module, kind):
+                found[name] = {attribute: _as_number(getattr(module, attribute)) for attribute in attributes}
+    return found
+
+
+def _as_number(width: int | tuple[int, ...]) -> int:
+    """LayerNorm's shape as one number; of several dimensions the last, which slimming leaves alone."""
+    return width[-1] if isinstance(width, tuple) else width
+
+
+def _set_width(module: nn.Module, attribute: str, width: int) -> None:
+    full = getattr(module, attribute)
+    setattr(module, attribute, (*full[:-1], width) if isinstance(full, tuple) else width)
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:

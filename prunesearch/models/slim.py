@@ -67,7 +67,9 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
     memo = {id(tensors[name]): _like(tensors[name], narrow[name]) for name in replaced}
     slimmed = copy.deepcopy(network.model, memo)
     for count in network.counts:
-        setattr(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
+        module, width = slimmed.get_submodule(count.module), int(kept[count.units].sum())
+        is_shape = isinstance(getattr(module, count.attribute), tuple)  # LayerNorm's normalized_shape
+        setattr(module, count.attribute, (width,) if is_shape else width)
     return slimmed
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
 
 from prunesearch.errors import TraceError
-from prunesearch.models.operators import MODULES
+from prunesearch.models.operators import rule_of
 from prunesearch.models.undisturbed import undisturbed
 
 
@@ -21,7 +22,7 @@ class Forward:
 
     Attributes:
         graph: What it computes.
-        tensors: Ids of the parameters and buffers that it uses itself instead of calling their layer.
+        tensors: Ids of tensors from which it computes something while it is traced, unseen by torch.fx.
         attributes: Pairs such as ("conv1", "out_channels") that it reads of layers with a rule.
     """
 
@@ -38,10 +39,10 @@ def follow(model: nn.Module, inputs: Sequence[Tensor]) -> Forward:
     Raises:
         TraceError: The forward does not take that many inputs, or torch.fx cannot follow it.
     """
-    layers = {module: name for name, module in model.named_modules() if type(module) in MODULES}
+    layers = {module: name for name, module in model.named_modules() if rule_of(type(module)) is not None}
     tracer = _Tracer(layers)
     try:
-        with undisturbed(inputs), _watched(layers) as attributes:
+        with undisturbed(inputs), _watched(layers) as attributes, _Uses() as uses:
             traced = tracer.trace(model, concrete_args=_defaults(model, inputs))
         graph = fx.GraphModule(model, traced)
     except TraceError:
@@ -52,7 +53,7 @@ def follow(model: nn.Module, inputs: Sequence[Tensor]) -> Forward:
             f"torch.fx cannot trace module {place}: {str(error).rstrip('. ')}. Move what depends on the data out of "
             "forward, or mark the function that holds it with torch.fx.wrap."
         ) from error
-    return Forward(graph, frozenset(tracer.tensors), frozenset(attributes))
+    return Forward(graph, frozenset(uses.tensors), frozenset(attributes))
 
 
 class _Tracer(fx.Tracer):
@@ -61,7 +62,6 @@ class _Tracer(fx.Tracer):
     def __init__(self, layers: Container[nn.Module]) -> None:
         super().__init__()
         self.where: list[str] = []
-        self.tensors: set[int] = set()
         self._layers = layers
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -73,10 +73,22 @@ class _Tracer(fx.Tracer):
         self.where.pop()  # left in place by an exception, so that the message can name the innermost module
         return result
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
-        if isinstance(attr_val, Tensor):
-            self.tensors.add(id(attr_val))
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+class _Uses(TorchFunctionMode):
+    """Notes the tensors that torch functions receive as such: torch.fx sees only the constant that comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tensors: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        fx.node.map_aggregate((args, kwargs), self._note)
+        return func(*args, **(kwargs or {}))
+
+    def _note(self, argument: Any) -> Any:
+        if isinstance(argument, Tensor):
+            self.tensors.add(id(argument))
+        return argument
 
 
 @contextmanager

@@ -146,7 +146,7 @@ def _groups(units: Units, cuts: Sequence[Cut], round_to: int, min_channels: int 
     for cut in cuts:
         for index in np.unique(group_of[cut.units]).tolist():
             if index >= 0:
-                members[index][cut.tensor.rpartition(".")[0]] = None
+                members[index][cut.tensor.rpartition(".")[0] or cut.tensor] = None
     return tuple(
         Group(g.name, g.width, g.per_unit, _allowed(g.width, g.per_unit, round_to, min_channels), tuple(names))
         for g, names in zip(units.groups, members, strict=True)

@@ -62,12 +62,39 @@ def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
 
 
 def masked(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
-    """A full-width copy of the network in which removed channels are zeroed where a layer reads them."""
+    """A full-width copy of the network in which no layer sees the removed channels.
+
+    They are zeroed where a layer reads them; a LayerNorm or GroupNorm, to which zeros are values like others, takes its
+    mean and variance over the channels that stay.
+    """
     model = copy.deepcopy(network.model)
     for read in network.reads:
-        removed = torch.from_numpy(~kept[read.units])
-        model.get_submodule(read.module).register_forward_pre_hook(_masking(removed, read.dim))
+        module, stays = model.get_submodule(read.module), torch.from_numpy(kept[read.units])
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            module.register_forward_hook(_normalising(stays, read.dim))
+        else:
+            module.register_forward_pre_hook(_masking(~stays, read.dim))
     return model
+
+
+def _normalising(stays: Tensor, dim: int) -> Any:
+    """Replace what a norm returns by the definition, over the channels that stay."""
+
+    def hook(norm: nn.LayerNorm | nn.GroupNorm, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
+        x = inputs[0].movedim(dim, 1)
+        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
+        some = x[:, stays].reshape(len(x), groups, -1, *x.shape[2:])
+        dims = tuple(range(2, some.dim())) if isinstance(norm, nn.GroupNorm) else (2,)
+        mean = some.mean(dims, keepdim=True).repeat_interleave(x.shape[1] // groups, 1).flatten(1, 2)
+        variance = some.var(dims, correction=0, keepdim=True)
+        variance = variance.repeat_interleave(x.shape[1] // groups, 1).flatten(1, 2)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        y = (x - mean) / (variance + norm.eps).sqrt()
+        y = y if norm.weight is None else y * norm.weight.view(shape)
+        y = y if norm.bias is None else y + norm.bias.view(shape)
+        return y.movedim(1, dim)
+
+    return hook
 
 
 def _masking(removed: Tensor, dim: int) -> Any:

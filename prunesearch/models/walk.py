@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import TraceError
 from prunesearch.models import operators, sizes
 from prunesearch.models.coupling import Labels
-from prunesearch.models.operators import Shape, Value
+from prunesearch.models.operators import Shape, Tracked, Value
 from prunesearch.models.sizes import Number
 from prunesearch.models.symbolic import follow
 from prunesearch.models.undisturbed import undisturbed
@@ -95,6 +95,9 @@ class _Walk(fx.Interpreter):
         self._values: dict[Any, Value] = {}
         self._numbers: dict[Any, Number] = {}
         self._shapes: dict[Any, Shape] = {}
+        self._parts: dict[Any, tuple[Tracked, ...]] = {}
+        self._tensors: dict[Any, Any] = {}  # what the forward takes from the model by name
+        self._narrowed: set[fx.Node] = set()  # which of those the operator at hand narrows
         self._used_directly = set(self._forward.tensors)
         tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self._first_name = {id(tensor): name for name, tensor in reversed(tensors)}
@@ -130,8 +133,11 @@ class _Walk(fx.Interpreter):
         if node.op == "placeholder":
             return None
         if node.op == "get_attr":
-            self._used_directly.add(id(result))
+            self._tensors[node] = result
             return None
+        rule = self._rule(node)
+        if rule is not operators.elementwise:  # which narrows the parameters it can
+            self._use_directly(node.all_input_nodes)
         if node.op == "output":
             self._freeze_all(node, "is an output of the network")
             return None
@@ -140,14 +146,15 @@ class _Walk(fx.Interpreter):
             if number is not None:
                 self._numbers[node] = number
             return None
-        rule = self._rule(node)
-        if rule is None or not isinstance(result, Tensor):
+        if rule is None or not (isinstance(result, Tensor) or rule is operators.chunk):
             self._do_without_rule(node)
             return None
         if rule is not operators.flatten:  # all others would compute something else with another number
             for argument in node.all_input_nodes:
                 self._freeze_number(argument, f"{_describe(node)} computes with how many there are")
         value = rule(self, node)
+        self._use_directly(argument for argument in node.all_input_nodes if argument not in self._narrowed)
+        self._narrowed.clear()
         if value is not None and any(_is_inside(node, pattern) for pattern in self._ignored):
             self.labels.freeze(value.labels, "is one of ignored_layers")
         return value
@@ -155,13 +162,15 @@ class _Walk(fx.Interpreter):
     def _rule(self, node: fx.Node) -> operators.Rule | None:
         if node.op == "call_module":
             module = self.module_of(node)
-            rule = None if _is_altered(module) else operators.MODULES.get(type(module))
-        elif node.op == "call_method":
-            rule = operators.METHODS.get(str(node.target))
+            rule = None if _is_altered(module) else operators.rule_of(type(module))
         else:
-            rule = operators.FUNCTIONS.get(node.target)
+            rule = operators.rule_of(node.target)
         takes_keywords = rule in (operators.elementwise, operators.concatenate)
         return rule if node.args or takes_keywords else None
+
+    def _use_directly(self, arguments: Iterable[fx.Node]) -> None:
+        """Note that a forward takes these parameters as they are."""
+        self._used_directly.update(id(self._tensors[node]) for node in arguments if node in self._tensors)
 
     def _do_without_rule(self, node: fx.Node) -> None:
         module = self.module_of(node) if node.op == "call_module" else nn.Identity()
@@ -175,9 +184,9 @@ class _Walk(fx.Interpreter):
 
     def _freeze_all(self, node: fx.Node, reason: str) -> None:
         for argument in node.all_input_nodes:
-            value = self.value(argument)
-            if value is not None:
-                self.labels.freeze(value.labels, reason)
+            for value in (self.value(argument), *(self.parts(argument) or ())):
+                if value is not None:
+                    self.labels.freeze(value.labels, reason)
             self._freeze_number(argument, reason)
 
     def _freeze_number(self, argument: fx.Node, reason: str) -> None:
@@ -202,6 +211,12 @@ class _Walk(fx.Interpreter):
     def number(self, argument: Any) -> Number | None:
         return self._numbers.get(argument)
 
+    def parts(self, argument: Any) -> tuple[Tracked, ...] | None:
+        return self._parts.get(argument)
+
+    def split(self, node: fx.Node, parts: tuple[Tracked, ...]) -> None:
+        self._parts[node] = parts
+
     def shape(self, node: Any) -> Shape:
         return self._shapes[node]
 
@@ -224,6 +239,14 @@ class _Walk(fx.Interpreter):
             self.labels.freeze(labels, f"'{node.target}.{tensor}' is neither a parameter nor a buffer")
         else:
             self._record(self._found.cuts, (name, dim), labels)
+
+    def narrow(self, argument: fx.Node, dim: int, labels: IntArray) -> bool:
+        name = self._first_name.get(id(self._tensors.get(argument)))
+        if name is None:
+            return False
+        self._record(self._found.cuts, (name, dim), labels)
+        self._narrowed.add(argument)
+        return True
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         self._record(self._found.counts, (str(node.target), attribute), labels)

@@ -106,17 +106,17 @@ class Middle(nn.Module):
     Args:
         operation: Gets this network, the (n, 8, 6, 6) tensor after bn1, and the network's input; returns (n, c, h, w).
         channels: How many channels it returns.
-        modules: Further layers, for the operation to use.
+        modules: Further layers and parameters, for the operation to use.
     """
 
-    def __init__(self, operation: Operation, channels: int = 8, **modules: nn.Module) -> None:
+    def __init__(self, operation: Operation, channels: int = 8, **modules: nn.Module | nn.Parameter) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(8)
         self.other = nn.Conv2d(3, 8, 3, padding=1)
         self.operation = operation
         for name, module in modules.items():
-            self.add_module(name, module)
+            setattr(self, name, module)
         self.conv2 = nn.Conv2d(channels, 6, 3, padding=1)
         self.fc = nn.Linear(6, 5)
 
@@ -300,6 +300,36 @@ class Gate(nn.Module):
         return x * self.branch(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
+class ChannelsLast(nn.Module):
+    """Something done with the channels as the last dimension."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.permute(0, 2, 3, 1)).transpose(1, 3).transpose(-1, -2)
+
+
+class Scale(nn.Module):
+    """A learnt factor and addend for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor, self.addend = nn.Parameter(torch.ones(channels, 1, 1)), nn.Parameter(torch.ones(1, channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x + self.addend
+
+
+class Glu(nn.Module):
+    """The first half of the channels, gated by the second."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = x.chunk(2, 1)
+        return first * second.sigmoid()
+
+
 class Shuffle(nn.Module):
     """ShuffleNet's channel shuffle of two halves."""
 
@@ -335,6 +365,13 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "pool": lambda c: nn.MaxPool2d(2, ceil_mode=True),
     "prelu": lambda c: nn.PReLU(c),
     "group norm": lambda c: nn.GroupNorm(2, c),
+    "many group norm": lambda c: nn.GroupNorm(c // 2, c),
+    "layer norm": lambda c: ChannelsLast(nn.LayerNorm(c)),
+    "mlp": lambda c: Residual(ChannelsLast(nn.Sequential(nn.Linear(c, 7), nn.GELU(), nn.Linear(7, c)))),
+    "scale": lambda c: Scale(c),
+    "transposed": lambda c: nn.ConvTranspose2d(c, 8, 3, padding=1),
+    "glu": lambda c: nn.Sequential(nn.Conv2d(c, 12, 1), Glu(), nn.Conv2d(6, 8, 1)),
+    "softmax": lambda c: nn.Softmax(1),
     "shuffle": lambda c: Shuffle(),
     "halves": lambda c: Halves(),
 }

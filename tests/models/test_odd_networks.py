@@ -197,15 +197,12 @@ def pad_channels(net: Any, h: Tensor, x: Tensor) -> Tensor:
     return F.pad(h, (0, 0, 0, 0, 2, 2))
 
 
-def swap_halves(net: Any, h: Tensor, x: Tensor) -> Tensor:
-    first, second = torch.chunk(h, 2, dim=1)
-    return torch.cat([second, first], 1)
-
-
 FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "pad channels with literals": (lambda: Middle(pad_channels, channels=12), "function 'pad' has no rule"),
-    "chunk": (lambda: Middle(swap_halves), "function 'chunk' has no rule"),
-    "cat of chunks": (lambda: Middle(lambda net, h, x: torch.cat(h.chunk(2, 1), 1)), "method 'chunk'"),
+    "unequal chunks": (lambda: Middle(lambda net, h, x: h.chunk(3, 1)[1], channels=3), "method 'chunk'"),
+    "cat of all chunks": (lambda: Middle(lambda net, h, x: torch.cat(h.chunk(2, 1), 1)), "function 'cat'"),
+    "some of the chunks": (lambda: Middle(lambda net, h, x: torch.cat(h.chunk(4, 1)[1:], 1), channels=6), "'getitem'"),
+    "chunks of positions": (lambda: Middle(lambda net, h, x: h.chunk(2, 2)[0]), "method 'chunk'"),
     "cat of split": (lambda: Middle(lambda net, h, x: torch.cat(torch.split(h, 4, 1), dim=1)), "function 'split'"),
     "unbind": (lambda: Middle(lambda net, h, x: torch.stack(h.unbind(1), 1)), "method 'unbind'"),
     "half of the channels": (lambda: Middle(lambda net, h, x: h[:, :4], channels=4), "function 'getitem'"),
@@ -221,15 +218,18 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "sum over everything": (lambda: Middle(lambda net, h, x: h + h.sum()), "method 'sum'"),
     "sum over no dims, which is all": (lambda: Middle(lambda net, h, x: h + h.sum(dim=())), "method 'sum'"),
     "max over channels": (lambda: Middle(lambda net, h, x: h - h.max(1, keepdim=True)[0]), "method 'max'"),
-    "LayerNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LayerNorm((8, 6, 6))), "module 'op' has no rule"),
-    "GroupNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.GroupNorm(2, 8)), "module 'op' has no rule"),
+    "LayerNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LayerNorm((8, 6, 6))), "module 'op'"),
+    "LayerNorm of positions": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LayerNorm(6)), "module 'op'"),
     "InstanceNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.InstanceNorm2d(8)), "module 'op' has no rule"),
     "local response": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LocalResponseNorm(3)), "module 'op'"),
-    "PReLU": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.PReLU(8)), "module 'op' has no rule"),
     "GLU": (lambda: Middle(lambda net, h, x: F.glu(h, 1), channels=4), "function 'glu' has no rule"),
-    "transposed convolution": (
-        lambda: Middle(lambda net, h, x: net.op(h), op=nn.ConvTranspose2d(8, 8, 3, padding=1)),
-        "module 'op' has no rule",
+    "grouped transposed convolution": (
+        lambda: Middle(lambda net, h, x: net.op(h), op=nn.ConvTranspose2d(8, 8, 3, padding=1, groups=2)),
+        "module 'op'",
+    ),
+    "transposed convolution subclass": (
+        lambda: Middle(lambda net, h, x: net.op(h), op=type("Own", (nn.ConvTranspose2d,), {})(8, 8, 1)),
+        "function 'conv_transpose2d' in 'op' has no rule",
     ),
     "convolution as a function": (
         lambda: Middle(lambda net, h, x: F.conv2d(h, net.op.weight), op=nn.Conv2d(8, 8, 1)),
@@ -279,8 +279,62 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Middle(lambda net, h, x: h * net.bn1.running_var.mean()),
         "'bn1.running_var' is used by",
     ),
+    "views of a width that is not its own multiple": (
+        lambda: Middle(lambda net, h, x: h + net.op(h.view(-1, h.size(1) + 280)).mean(), op=nn.Linear(288, 2)),
+        "method 'view'",
+    ),
+    "views of its width squared": (
+        lambda: Middle(
+            lambda net, h, x: h + net.op(F.adaptive_avg_pool2d(h, (4, 2)).view(-1, h.size(1) * h.size(1))).mean(),
+            op=nn.Linear(64, 2),
+        ),
+        "method 'view'",
+    ),
+    "views of as many rows as channels over four": (
+        lambda: Middle(lambda net, h, x: h + net.op(h.view(h.size(1) // 4, -1)).mean(), op=nn.Linear(288, 2)),
+        "method 'view'",
+    ),
+    "the type of a tensor of more dimensions": (
+        lambda: Middle(lambda net, h, x: h + h.mean((0, 2, 3)).to(h).sum()),
+        "method 'to'",
+    ),
     "T": (lambda: Middle(lambda net, h, x: h.mT), "attribute 'mT' has no rule"),
-    "permute": (lambda: Middle(lambda net, h, x: h.permute(0, 1, 3, 2)), "method 'permute' has no rule"),
+    "permuted and pooled": (
+        lambda: Middle(lambda net, h, x: F.max_pool2d(h.permute(0, 2, 3, 1), 3, 1, 1).permute(0, 3, 1, 2)),
+        "function 'max_pool2d'",
+    ),
+    "permuted and flattened": (
+        lambda: Middle(lambda net, h, x: h + net.op(h.permute(0, 2, 3, 1).flatten(1)).mean(), op=nn.Linear(288, 2)),
+        "method 'flatten'",
+    ),
+    "permuted before images": (
+        lambda: Middle(lambda net, h, x: h + net.op(h.transpose(0, 1)).mean(), op=nn.Conv2d(2, 3, 1)),
+        "module 'op' reads another dimension",
+    ),
+    "a parameter per channel, sliced": (
+        lambda: Middle(lambda net, h, x: h * net.op[:, None, None], op=nn.Parameter(torch.ones(8))),
+        "function 'mul' combines it with something we know nothing of",
+    ),
+    "two parameters per channel, multiplied first": (
+        lambda: Middle(
+            lambda net, h, x: h * (net.op * net.oq),
+            op=nn.Parameter(torch.ones(8, 1, 1)),
+            oq=nn.Parameter(torch.ones(8, 1, 1)),
+        ),
+        "function 'mul' combines it with something we know nothing of",
+    ),
+    "a parameter per channel that is used otherwise, too": (
+        lambda: Middle(lambda net, h, x: h * net.op + net.op.sum(), op=nn.Parameter(torch.ones(8, 1, 1))),
+        "'op' is used by something else than a layer with a rule",
+    ),
+    "new ones for each channel": (
+        lambda: Middle(lambda net, h, x: h + h.new_ones(8, 1, 1)),
+        "function 'add' combines it with something we know nothing of",
+    ),
+    "new zeros as many as channels": (
+        lambda: Middle(lambda net, h, x: h + h.new_zeros(h.size(1), 1, 1)),
+        "method 'new_zeros' computes with",
+    ),
     "einsum": (lambda: Middle(lambda net, h, x: torch.einsum("nchw,nchw->nchw", h, h)), "function 'einsum'"),
     "added to the input": (lambda: Middle(lambda net, h, x: h[:, :] + x.repeat(1, 3, 1, 1)[:, :8]), "function 'add'"),
     "a constant per channel": (lambda: Middle(lambda net, h, x: h * torch.linspace(1, 2, 8).view(8, 1, 1)), "'mul'"),
@@ -311,12 +365,6 @@ def test_an_operator_that_we_do_not_follow_freezes_what_reaches_it_and_is_named(
     assert "conv1" not in names(network)
     assert reason in network.frozen["conv1"]
     assert names(network)[-1] == "conv2"  # what comes after it is still pruned
-
-
-def test_a_parameter_multiplied_onto_channels_freezes_them() -> None:
-    model = Middle(lambda net, h, x: h * net.gamma)
-    model.gamma = nn.Parameter(torch.ones(8, 1, 1))
-    assert proven(model, SMALL).frozen["conv1"] == "function 'mul' combines it with something we know nothing of"
 
 
 def test_the_width_of_one_stream_in_the_view_of_another_freezes_both() -> None:
@@ -399,22 +447,56 @@ def test_a_submodule_with_a_forward_of_its_own_is_left_alone() -> None:
     assert names(proven(model, SMALL)) == ["conv2"]
 
 
+class AutoEncoder(nn.Module):
+    """A convolution and a transposed one that share their weight."""
+
+    def __init__(self, decode: nn.Module) -> None:
+        super().__init__()
+        self.encode, self.other = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(3, 8, 3)
+        self.decode = decode
+        self.decode.weight = self.encode.weight
+        self.head, self.fc = nn.Conv2d(8, 6, 1), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.head(self.encode(self.decode(self.other(x)))).mean((2, 3)))
+
+
+def test_a_weight_shared_by_an_encoder_and_a_decoder_ties_what_one_writes_to_what_the_other_reads() -> None:
+    network = proven(AutoEncoder(nn.ConvTranspose2d(8, 3, 3, bias=False)), SMALL)
+    assert {"encode", "other", "head"} <= set(network.space.groups[0].members)
+
+
 def test_a_layer_tied_to_one_without_a_rule_keeps_its_weight() -> None:
-    class AutoEncoder(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encode, self.other = nn.Conv2d(3, 8, 3, bias=False), nn.Conv2d(3, 8, 3)
-            self.decode = nn.ConvTranspose2d(8, 3, 3, bias=False)
-            self.decode.weight = self.encode.weight
-            self.head, self.fc = nn.Conv2d(8, 6, 1), nn.Linear(6, 2)
+    class Own(nn.ConvTranspose2d):
+        pass
 
-        def forward(self, x: Tensor) -> Tensor:
-            decoded = self.decode(self.other(x))
-            return self.fc(self.head(self.encode(decoded)).mean((2, 3)))
-
-    network = proven(AutoEncoder(), SMALL)
+    network = proven(AutoEncoder(Own(8, 3, 3, bias=False)), SMALL)
     assert names(network) == ["head"]
     assert network.frozen["encode"].startswith("'encode.weight' is used by something else")
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        lambda net, x: torch.mul(x.mean(), net.kept[0]).sum(),
+        lambda net, x: net.kept[0].sum(),
+        lambda net, x: len(net.kept[0]),
+        lambda net, x: sum(parameter.abs().sum() for parameter in net.conv1.parameters()),
+        lambda net, x: net.conv1.state_dict()["bias"].mean(),
+    ],
+)
+def test_a_parameter_used_behind_the_back_of_torch_fx_freezes_its_layer(used: Callable[[Any, Tensor], Any]) -> None:
+    model = Middle(lambda net, h, x: h * used(net, x))
+    model.kept = [model.conv1.bias]
+    assert "is used by something else than a layer with a rule" in proven(model, SMALL).frozen["conv1"]
+
+
+def test_a_layer_whose_weight_is_a_plain_tensor_is_left_alone() -> None:
+    model = Middle(lambda net, h, x: h)
+    weight = model.conv1.weight.detach()
+    del model.conv1.weight
+    model.conv1.weight = weight
+    assert proven(model, SMALL).frozen["conv1"] == "'conv1.weight' is neither a parameter nor a buffer"
 
 
 def test_a_function_marked_with_wrap_freezes_what_reaches_it() -> None:

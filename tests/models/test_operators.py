@@ -10,10 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from prunesearch.errors import TraceError
 from prunesearch.models import operators
-from tests.models.networks import SMALL, Middle, image, names, proven
+from tests.models.networks import SMALL, ChannelsLast, Middle, Scale, image, names, proven
 
 TWO = {
     operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv,
@@ -25,7 +26,12 @@ CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
     F.interpolate: lambda h: F.interpolate(h, scale_factor=2),
     **{dropout: lambda h, dropout=dropout: dropout(h, 0.5, False) for dropout in DROPOUTS},
 }
-METHOD_ARGUMENTS: dict[str, tuple[Any, ...]] = {"clamp": (0.2, 0.8), "clamp_": (0.2, 0.8), "to": (torch.float32,)}
+METHOD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "clamp": (0.2, 0.8),
+    "clamp_": (0.2, 0.8),
+    "to": (torch.float32,),
+    "bernoulli_": (1.0,),  # certain, or no two networks would agree
+}
 
 
 def listed(table: dict[Any, operators.Rule], rule: operators.Rule) -> list[Any]:
@@ -133,6 +139,110 @@ def test_sync_batch_norm_is_pruned_like_batch_norm() -> None:
 def test_batch_norm_may_lack_a_scale_or_running_statistics(affine: bool, tracks: bool) -> None:
     norm = nn.BatchNorm2d(8, affine=affine, track_running_stats=tracks)
     assert_follows(Middle(lambda net, h, x: net.norm(h), norm=norm))
+
+
+@pytest.mark.parametrize(
+    ("norm", "unit"),
+    [
+        (nn.GroupNorm(2, 8), 2),
+        (nn.GroupNorm(4, 8), 2),
+        (nn.GroupNorm(1, 8), 1),
+        (nn.GroupNorm(8, 8), 1),
+        (nn.GroupNorm(2, 8, affine=False), 2),
+        (nn.PReLU(8), 1),
+        (nn.PReLU(), 1),
+        (ChannelsLast(nn.LayerNorm(8)), 1),
+        (ChannelsLast(nn.LayerNorm((8,), elementwise_affine=False)), 1),
+        (ChannelsLast(nn.LayerNorm(8, bias=False, eps=0.1)), 1),
+        (ChannelsLast(nn.Linear(8, 8)), 1),
+        (Scale(8), 1),
+    ],
+    ids=str,
+)
+def test_layers_with_a_value_per_channel_are_narrowed(norm: nn.Module, unit: int) -> None:
+    network = proven(Middle(lambda net, h, x: net.norm(h), norm=norm), SMALL)
+    assert (network.space.groups[0].name, network.space.groups[0].unit) == ("conv1", unit)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3])
+def test_transposed_convolutions_of_every_dimension_are_pruned(d: int) -> None:
+    convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[d - 1]
+    transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[d - 1]
+    model = nn.Sequential(
+        convolution(3, 8, 1), transposed(8, 6, 3, stride=2, padding=1, output_padding=1), nn.ReLU(),
+        transposed(6, 5, 1, bias=False), convolution(5, 4, 1), nn.Flatten(), nn.Linear(4 * 4**d, 2),
+    )  # fmt: skip
+    network = proven(model, image(2, 3, *([2] * d)))
+    assert [group.members for group in network.space.groups] == [("0", "1"), ("1", "3"), ("3", "4"), ("4", "6")]
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        lambda h: h.permute(0, 2, 3, 1).permute((0, 3, 1, 2)),
+        lambda h: torch.permute(h, (0, 1, 3, 2)),
+        lambda h: h.permute(0, -1, 1, -2).permute(dims=(0, 2, 3, 1)),
+        lambda h: torch.transpose(h, 1, 3).transpose(-1, 1),
+        lambda h: h.transpose(2, 3).transpose(0, 2).transpose(0, 2),
+    ],
+)
+def test_channels_are_followed_to_another_dimension_and_back(moved: Callable[[Tensor], Tensor]) -> None:
+    assert_follows(Middle(lambda net, h, x: moved(h)))
+
+
+@pytest.mark.parametrize(
+    ("joined", "channels"),
+    [
+        (lambda a, b: a * b.sigmoid(), 4),
+        (lambda a, b: torch.cat([b, a.relu()], 1), 8),
+        (lambda a, b: a, 4),
+        (lambda a, b: torch.cat([b, b, a], 1), 12),
+    ],
+)
+@pytest.mark.parametrize(
+    "chunk", [lambda h: h.chunk(2, 1), lambda h: torch.chunk(h, 2, dim=-3), lambda h: h.chunk(dim=1, chunks=2)]
+)
+def test_equal_chunks_lose_the_same_channels(joined: Any, channels: int, chunk: Any) -> None:
+    network = proven(Middle(lambda net, h, x: joined(chunk(h)[0], chunk(h)[-1]), channels=channels), SMALL)
+    assert [(group.name, group.unit) for group in network.space.groups] == [("conv1", 2), ("conv2", 1)]
+
+
+def test_parameters_and_buffers_on_channels_are_narrowed_with_them_and_tie_what_they_meet() -> None:
+    model = Middle(
+        lambda net, h, x: h * net.gamma + net.other(x) * net.gamma - net.shift, gamma=nn.Parameter(torch.ones(8, 1, 1))
+    )
+    model.register_buffer("shift", torch.linspace(-1, 1, 8).view(1, 8, 1, 1))
+    network = proven(model, SMALL)
+    assert names(network) == ["conv1", "conv2"]
+    assert {"conv1", "other"} <= set(network.space.groups[0].members)
+    assert network.space.groups[0].members == ("conv1", "bn1", "gamma", "other", "shift", "conv2")
+
+
+def test_parameters_on_the_last_dimension_of_tokens_are_narrowed() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.up, self.norm, self.down = nn.Linear(6, 10), nn.LayerNorm(10), nn.Linear(10, 3)
+            self.scale, self.position = nn.Parameter(torch.ones(10)), nn.Parameter(torch.ones(7, 10))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down((self.norm(self.up(x)) * self.scale + self.position).mean(1))
+
+    network = proven(Net(), image(2, 7, 6))
+    assert [(group.name, group.width) for group in network.space.groups] == [("up", 10)]
+    assert network.space.cost((9,)).params == 7 * 9 + 2 * 9 + 9 * 3 + 3 + 8 * 9
+
+
+def test_new_tensors_that_take_only_a_type_from_another_do_no_harm() -> None:
+    assert_follows(Middle(lambda net, h, x: h + h.new_ones(1) * h.new_zeros((2, 1, 6, 6)) + h.new_empty(1).zero_()))
+
+
+def test_stochastic_depth_and_the_layer_norm_of_torchvision_are_followed() -> None:
+    model = ConvNeXt([CNBlockConfig(8, 12, 2), CNBlockConfig(12, None, 1)], stochastic_depth_prob=0.2, num_classes=4)
+    network = proven(model, image(2, 3, 16, 16))
+    assert names(network) == [
+        "features.0.0", "features.1.0.block.3", "features.1.1.block.3", "features.2.1", "features.3.0.block.3",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
