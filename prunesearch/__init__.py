@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prunesearch.errors import StudyLocked as StudyLocked
     from prunesearch.errors import StudyMismatch as StudyMismatch
     from prunesearch.errors import StudyUnreadable as StudyUnreadable
+    from prunesearch.errors import StudyUnwritable as StudyUnwritable
     from prunesearch.errors import TraceError as TraceError
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import recalibrate_bn as recalibrate_bn
@@ -68,6 +69,7 @@ _PUBLIC = {
     "StudyLocked": "prunesearch.errors:StudyLocked",
     "StudyMismatch": "prunesearch.errors:StudyMismatch",
     "StudyUnreadable": "prunesearch.errors:StudyUnreadable",
+    "StudyUnwritable": "prunesearch.errors:StudyUnwritable",
     "TraceError": "prunesearch.errors:TraceError",
     "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
     "Trial": "prunesearch.trial:Trial",

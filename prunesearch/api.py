@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.executors import InlineExecutor
 from prunesearch.study.store import IN_MEMORY
 from prunesearch.study.study import DEFAULT_NAME, Study
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, fingerprint
 from prunesearch.trial import Trial, best
 
 
@@ -109,7 +110,8 @@ def search(
         data: Images and labels; `data.calibration` of the training images score structures.
         budget: What every structure must meet.
         searcher: One of `prunesearch.search.SEARCHERS`.
-        n_trials: Structures to score in all, those of earlier runs of the same study included.
+        n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
+            already, all of those count.
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
         metric: What is scored: `"loss"` (its negative), `"accuracy"` or `"agreement"`.
@@ -121,13 +123,16 @@ def search(
     Raises:
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
         ValueError: An unknown name, or data that do not fit the network.
+        TypeError: `n_trials` or `seed` is no integer, or the searcher has no such option.
         StudyMismatch: The stored study answers another question.
         StudyLocked: Another process drives it.
         StudyUnreadable: The file cannot be read as a database of studies.
+        StudyUnwritable: A trial could not be recorded, as on a full disk.
         EvaluationFailed: Nothing could be scored.
     """
-    if n_trials < 1:
-        raise ValueError(f"Expected n_trials >= 1, got {n_trials}.")
+    n_trials, seed = operator.index(n_trials), operator.index(seed)
+    if n_trials < 1 or seed < 0:
+        raise ValueError(f"Expected n_trials >= 1 and seed >= 0, got {n_trials} and {seed}.")
     proposer = make_searcher(searcher, network.space, budget, seed=seed, **(options or {}))
     images, labels = check_data(network, data)
     weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
@@ -135,8 +140,8 @@ def search(
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
-        "data": data.fingerprint(),
-        "budget": repr(budget),
+        "data": fingerprint(images, labels),
+        "budget": str(budget),
         "searcher": f"{searcher}({', '.join(f'{k}={v}' for k, v in sorted((options or {}).items()))})",
         "seed": seed,
         "criterion": criterion,

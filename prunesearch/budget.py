@@ -6,6 +6,8 @@ raises with the reachable range. A budget is never a soft penalty: searchers pro
 
 from __future__ import annotations
 
+import math
+import numbers
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ import numpy.typing as npt
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
-Limit: TypeAlias = int | str
+Limit: TypeAlias = int | float | str
 Resource: TypeAlias = Literal["macs", "params"]
 
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
@@ -56,6 +58,9 @@ class Budget:
             raise ValueError(f"Expected macs or flops, got both ({self.macs!r}, {self.flops!r}); 1 MAC = 2 FLOPs.")
         for name, limit in given.items():
             _parse(name, limit)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={limit}" for name, limit in vars(self).items() if limit is not None)
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -102,7 +107,7 @@ class FeasibleSet:
 
     def admits(self, cost: Cost) -> bool:
         """Whether a cost is within every limit."""
-        return self.excess(cost) == 0.0
+        return all(getattr(cost, resource) <= limit for resource, limit in self.limits)
 
     def excess(self, cost: Cost) -> float:
         """How far a cost is above the limits: the largest overshoot as a fraction of its limit, 0 if within."""
@@ -173,16 +178,20 @@ class FeasibleSet:
         return self._top_up(self.space.indices(reached), reached, self.space.indices(ceiling))
 
     def _top_up(self, indices: IntArray, wanted: FloatArray, highest: IntArray) -> IntArray:
-        widths = self.space.from_indices(indices)
-        loss = (wanted - widths) / np.array(self.space.full)
+        """Widen group by group, largest loss by rounding first, until no group can take another step."""
+        loss = (wanted - self.space.from_indices(indices)) / np.array(self.space.full)
         order = np.argsort(-loss, axis=1, kind="stable")
         rows = np.arange(len(indices))
-        for rank in range(indices.shape[1]):
-            column = order[:, rank]
-            trial = indices.copy()
-            trial[rows, column] = np.minimum(trial[rows, column] + 1, highest[rows, column])
-            inside = self.contains(self.space.from_indices(trial))
-            indices = np.where(inside[:, None], trial, indices)
+        grew = True
+        while grew:  # ends: every round but the last widens something
+            grew = False
+            for rank in range(indices.shape[1]):
+                column = order[:, rank]
+                trial = indices.copy()
+                trial[rows, column] = np.minimum(trial[rows, column] + 1, highest[rows, column])
+                accepted = self.contains(self.space.from_indices(trial)) & (trial != indices).any(axis=1)
+                indices = np.where(accepted[:, None], trial, indices)
+                grew |= bool(accepted.any())
         return self.space.from_indices(indices)
 
 
@@ -224,7 +233,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
     """Return (value, whether it is a share of the unpruned network); exact, so that 90% of 10 is 9."""
     expected = f'Expected {name} as a count of at least 1 or a share such as "50%", got {limit!r}.'
     if isinstance(limit, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d+)?)\s*(%|[kMG]?)\s*", limit)
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*", limit)
         if match is None:
             raise ValueError(f"{expected} Counts may end in k, M or G.")
         number, suffix = Fraction(match[1]), match[2]
@@ -233,10 +242,12 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
                 raise ValueError(expected)
             return number / 100, True
         value = number * _SUFFIX[suffix]
-    elif isinstance(limit, bool) or not isinstance(limit, (int, float)):
+    elif isinstance(limit, bool) or not isinstance(limit, (numbers.Integral, numbers.Real)):
         raise TypeError(expected)
+    elif not math.isfinite(limit):
+        raise ValueError(expected)
     else:
-        value = Fraction(limit)
+        value = Fraction(float(limit)) if isinstance(limit, float) else Fraction(int(limit))
     if value < 1:
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)

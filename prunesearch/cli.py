@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -69,9 +69,10 @@ def demo(
     with _interruptible():
         found = run_demo(out, n_trials=n_trials, seed=seed, say=_out.print)
     _replace(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
-    report = write_report(f"sqlite:///{out / 'demo.db'}", out / "report.html")
+    page = write_report(found.study, out / "report.html")
     _print_table(_demo_table(found))
-    _out.print(f"This run took {found.facts['seconds']} s. Report: {report}. Study: {out / 'demo.db'}.")
+    took = "Resumed from an earlier run" if found.facts["seconds"] is None else f"{found.facts['seconds']} s in all"
+    _out.print(f"{took}. Report: {page}. Study: {found.study}.")
 
 
 @app.command()
@@ -180,11 +181,11 @@ def status(study: StudyOption, as_json: JsonOption = False) -> None:
     from prunesearch.study.store import Store
     from prunesearch.trial import best
 
-    store = Store(study, create=False)
+    with closing(Store(study, create=False)) as store:
+        contents = [(name, store.question(name) or {}, store.trials(name)) for name in store.studies()]
     table = Table("study", "searcher", "budget", "trials", "failed", "best score", "MACs", "parameters")
     lines = []
-    for name in store.studies():
-        question, trials = store.question(name) or {}, store.trials(name)
+    for name, question, trials in contents:
         winner = best(trials)
         failed = sum(trial.score is None for trial in trials)
         lines.append(
@@ -257,7 +258,7 @@ def _channels(text: str) -> int | float:
 
 
 def _print_json(value: Any) -> None:
-    _out.print_json(json.dumps(value))
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")  # rich would add colours where they are forced
 
 
 def _print_table(table: Table) -> None:

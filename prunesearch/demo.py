@@ -75,15 +75,17 @@ class Demo:
 
     Attributes:
         rows: The unpruned network, then one row per searcher.
-        facts: Versions, machine, seeds and settings.
+        facts: Versions, machine, seeds and settings; `seconds` is None if an earlier run had done part of it.
+        study: URL of the database.
     """
 
     rows: tuple[Row, ...]
     facts: dict[str, Any]
+    study: str
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as plain values, ready for JSON."""
-        return asdict(self)
+        """Rows and facts as plain values, ready for JSON."""
+        return {"rows": [asdict(row) for row in self.rows], "facts": self.facts}
 
 
 def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[str], None] | None = None) -> Demo:
@@ -98,12 +100,14 @@ def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[st
     tell = say or (lambda sentence: None)
     start = time.monotonic()
     data = digits(seed=seed)
-    model = _trained(out / "unpruned.safetensors", data, seed, tell)
+    weights, database = out / f"unpruned-seed{seed}.safetensors", out / f"demo-seed{seed}.db"
+    is_fresh = not weights.exists() and not database.exists()
+    model = _trained(weights, data, seed, tell)
     network = trace(model, data.test_set()[0][:2])
     tell(f"Traced {MODEL}: {len(network.space.groups)} groups, {network.space.size:.1e} structures.")
     unpruned = _unpruned_row(network, data)
     rows = [unpruned]
-    url = f"sqlite:///{out / 'demo.db'}"
+    url = f"sqlite:///{database}"
     for name, options in SEARCHERS.items():
         tell(f"Searching with {name} under MACs {BUDGET.macs}, up to {n_trials} structures.")
         result = search(
@@ -120,9 +124,9 @@ def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[st
         rows.append(_finished(result, network, data, unpruned, seed, tell))
     facts = _facts(n_trials, seed) | {
         "test_images": len(data.test_set()[0]),
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds": round(time.monotonic() - start, 1) if is_fresh else None,
     }
-    return Demo(tuple(rows), facts)
+    return Demo(tuple(rows), facts, url)
 
 
 def _trained(path: Path, data: Data, seed: int, tell: Callable[[str], None]) -> nn.Module:
@@ -152,7 +156,7 @@ def _finished(
 ) -> Row:
     store = Store(result.study)
     summary = store.summary(result.name)
-    if summary is None:
+    if summary is None or summary["structure"] != list(result.best.structure):
         tell(f"Finetuning the winner of {result.name}, {_FINETUNING.epochs} epochs.")
         summary = _finetune_and_measure(result, network, data, unpruned, seed)
         store.set_summary(result.name, summary)
@@ -164,7 +168,7 @@ def _finished(
         params=result.best.cost.params,
         accuracy_before=summary["accuracy_before"],
         accuracy_after=summary["accuracy_after"],
-        search_seconds=summary["search_seconds"],
+        search_seconds=sum(trial.seconds for trial in result.trials),
         ms_per_image=summary["ms_per_image"],
     )
 
@@ -178,6 +182,7 @@ def _finetune_and_measure(
     tuned = finetune(winner, data, recipe=_FINETUNING, teacher=network.model, seed=seed)
     seconds = time.monotonic() - start
     return {
+        "structure": list(result.best.structure),
         "accuracy_unpruned": unpruned.accuracy_before,
         "accuracy_before": top1(winner, images, labels),
         "accuracy_after": top1(tuned, images, labels),
@@ -186,7 +191,6 @@ def _finetune_and_measure(
         ).median_ms,  # same minute, same noise
         "ms_per_image": measure_latency(tuned, images[:_LATENCY_BATCH]).median_ms,
         "latency_batch_size": _LATENCY_BATCH,
-        "search_seconds": sum(trial.seconds for trial in result.trials),
         "finetune_seconds": seconds,
         "macs_unpruned": unpruned.macs,
         "params_unpruned": unpruned.params,

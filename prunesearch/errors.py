@@ -55,6 +55,10 @@ class StudyUnreadable(PruneSearchError):
     """The file is not a study of ours, is damaged, or comes from a newer release."""
 
 
+class StudyUnwritable(PruneSearchError):
+    """A trial could not be recorded (full disk, read-only file); everything recorded before is kept."""
+
+
 class CheckpointError(PruneSearchError):
     """A weights file is damaged, hostile, or belongs to another network."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -44,24 +45,27 @@ def load_model(
         ValueError: Unknown source or name, or the function returned something else than a module.
         CheckpointError: The weights are damaged or of another network.
     """
-    kind, _, name = source.partition(":")
-    classes = {} if num_classes is None else {"num_classes": num_classes}
-    model: Any
-    if kind == "zoo":
-        if len(input_shape) != 4:
-            raise ValueError(f"Expected zoo networks to see (n, c, h, w) images, got {input_shape}.")
-        model = make_model(name, in_channels=input_shape[1], image_size=input_shape[2], **classes)
-    elif kind == "torchvision":
-        model = _torchvision(name, classes)
-    elif kind.endswith(".py"):
-        model = _call(source)
-    else:
-        raise ValueError(f"Expected a model as zoo:NAME, torchvision:NAME or path/to/file.py:function, got {source!r}.")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # the same command must mean the same network when it is run again
+        model = _model(source, {} if num_classes is None else {"num_classes": num_classes}, input_shape)
     if not isinstance(model, nn.Module):
         raise ValueError(f"Expected {source} to return a torch.nn.Module, got {type(model).__name__}.")
     if weights is not None:
         load_weights(model, weights)
     return model.eval()
+
+
+def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:
+    kind, _, name = source.partition(":")
+    if kind == "zoo":
+        if len(input_shape) != 4:
+            raise ValueError(f"Expected zoo networks to see (n, c, h, w) images, got {input_shape}.")
+        return make_model(name, in_channels=input_shape[1], image_size=input_shape[2], **classes)
+    if kind == "torchvision":
+        return _torchvision(name, classes)
+    if kind.endswith(".py"):
+        return _call(source)
+    raise ValueError(f"Expected a model as zoo:NAME, torchvision:NAME or path/to/file.py:function, got {source!r}.")
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -97,11 +101,12 @@ def _call(source: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise ValueError(f"There is no file {file!r} to take {function!r} from.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_prunesearch_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ValueError(f"Expected a Python file, got {file!r}.")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # so that classes defined there can be copied and printed
+    sys.modules[name] = module  # so that classes defined there can be copied and printed
     spec.loader.exec_module(module)
     if not callable(getattr(module, function, None)):
         raise ValueError(f"{file} has no function {function!r}.")

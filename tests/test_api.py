@@ -86,6 +86,8 @@ def test_changed_weights_data_or_space_are_another_question(
         ({"criterion": "magic"}, ValueError, "Unknown channel criterion"),
         ({"metric": "magic"}, ValueError, "Unknown metric"),
         ({"n_trials": 0}, ValueError, "n_trials >= 1"),
+        ({"seed": -1}, ValueError, "seed >= 0"),
+        ({"n_trials": 2.5}, TypeError, "integer"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(
@@ -122,7 +124,9 @@ def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, dig
     store.close()
 
 
-def test_options_reach_the_searcher_and_are_part_of_the_question(network: Network, digits_data: Data) -> None:
+def test_options_reach_the_searcher_and_are_part_of_the_question(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
     from prunesearch.search.evolution import EvolutionSettings
 
     settings = EvolutionSettings(population=4, parents=2, mutants=2, crossovers=1)
@@ -131,6 +135,27 @@ def test_options_reach_the_searcher_and_are_part_of_the_question(network: Networ
     assert [t.structure for t in result.trials] != [t.structure for t in plain.trials]
     with pytest.raises(TypeError, match="nonsense"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"nonsense": 1})
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url)
+    with pytest.raises(ps.StudyMismatch, match="its searcher is"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url, options={"settings": settings})
+
+
+def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    import numpy as np
+
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+
+    def look(trial: ps.Trial) -> None:
+        store = Store(url, create=False)
+        assert store.trials("search")[-1] == trial
+        store.close()
+
+    budget = BUDGET
+    ps.search(network, digits_data, budget=budget, n_trials=np.int64(3), seed=np.int64(0), study=url, on_trial=look)  # type: ignore[arg-type]
+    assert len(ps.search(network, digits_data, budget=budget, n_trials=3, study=url).trials) == 3
 
 
 def test_the_result_reads_as_a_sentence(network: Network, digits_data: Data) -> None:

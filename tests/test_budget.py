@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,7 +44,9 @@ def test_a_command_line_budget_that_makes_no_sense_is_refused(text: str) -> None
         Budget.parse(text)
 
 
-@pytest.mark.parametrize("limit", ["0%", "-5%", "half", "5 %%", "", 0, -3, "1e", "nan", "inf", "5T"])
+@pytest.mark.parametrize(
+    "limit", ["0%", "-5%", "half", "5 %%", "", 0, -3, "1e", "nan", "inf", "5T", "1e999999", math.inf, math.nan]
+)
 def test_a_limit_that_cannot_be_read_is_refused_with_its_value(limit: str | int) -> None:
     with pytest.raises(ValueError, match=r"Expected macs as a count .* got"):
         Budget(macs=limit)
@@ -83,6 +87,19 @@ def test_the_tightest_budget_admits_exactly_the_narrowest_structure() -> None:
     assert set(as_structures(moved)) == {SPACE.minimum}
 
 
+def test_a_cost_one_above_a_huge_limit_is_not_admitted() -> None:
+    assert not FeasibleSet(SPACE, (("macs", 10**17),)).admits(Cost(10**17 + 1, 1))
+
+
+def test_numpys_integers_are_integers() -> None:
+    assert Budget(macs=np.int64(100_000)).check(SPACE) == Budget(macs=100_000).check(SPACE)  # type: ignore[arg-type]
+
+
+def test_a_budget_reads_as_the_command_line_writes_it() -> None:
+    assert str(Budget(macs="50%", params=1000)) == "macs=50%, params=1000"
+    assert Budget.parse(str(Budget(macs="50%", params="1k"))) == Budget(macs="50%", params="1k")
+
+
 def test_excess_is_the_largest_relative_overshoot() -> None:
     feasible = FeasibleSet(SPACE, (("macs", 100), ("params", 10)))
     assert feasible.excess(Cost(110, 20)) == pytest.approx(1.0)
@@ -120,9 +137,11 @@ def test_fit_lands_inside_and_uses_the_budget_up(limits: tuple[int, int, bool], 
     feasible = feasible_set(limits)
     after = feasible.fit(SPACE.sample(np.random.default_rng(seed), 16))
     assert feasible.contains(after).all()
-    widened = SPACE.from_indices(np.minimum(SPACE.indices(after) + 1, SPACE.choices - 1))
-    left_over = feasible.contains(widened) & (widened != after).any(axis=1)
-    assert not left_over.any()  # no structure could have all its groups one step wider
+    for group in range(len(SPACE.groups)):
+        indices = SPACE.indices(after)
+        indices[:, group] = np.minimum(indices[:, group] + 1, SPACE.choices[group] - 1)
+        wider = SPACE.from_indices(indices)
+        assert not (feasible.contains(wider) & (wider != after).any(axis=1)).any()  # not one group has room for a step
 
 
 def test_fit_keeps_the_proportions_it_was_given() -> None:

@@ -24,7 +24,7 @@ class AccuracyEvaluator:
     A slimmed network inherits the statistics of channels whose inputs are gone; scored as it stands, structures are
     ranked by that mismatch. Re-estimating them first is the idea of EagleEye (Li et al., ECCV 2020, arXiv:2007.02491).
     Departs from it: the statistics come from the very images that are scored, in the same pass, instead of 100
-    training batches beforehand, which costs a fraction and ranks nearly the same.
+    training batches beforehand, which costs a small fraction of it.
 
     Args:
         weights: Where the weights of a structure come from.
@@ -102,22 +102,18 @@ def recalibrate_bn(model: nn.Module, images: Tensor, *, batch_size: int = 256) -
     norms = batch_norms(model)
     if not norms:
         return
-    modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
     try:
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-            norm.train()
-        with torch.no_grad():
+        with in_eval_mode(model), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None
+                norm.train()
             for batch in split(images, batch_size):
                 model(batch)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def top1(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 512) -> float:
@@ -152,7 +148,13 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 def split(tensor: Tensor, batch_size: int) -> tuple[Tensor, ...]:
-    """Cut into batches of at most `batch_size` and nearly equal length, so that none is a poor sample."""
+    """Cut into batches of at most `batch_size` and nearly equal length, so that none is a poor sample.
+
+    Raises:
+        ValueError: There is nothing to cut.
+    """
+    if len(tensor) == 0:
+        raise ValueError("Expected at least one image, got none.")
     return tensor.tensor_split(math.ceil(len(tensor) / batch_size))
 
 

@@ -42,7 +42,12 @@ def measure_latency(model: nn.Module, images: Tensor, *, repeats: int = 15, warm
         images: (n, ...) one batch; times are divided by n.
         repeats: Timed forwards, at least 2.
         warmup: Forwards before, not counted.
+
+    Raises:
+        ValueError: Fewer than 2 repeats, or no images.
     """
+    if repeats < 2 or len(images) == 0:
+        raise ValueError(f"Expected repeats >= 2 and at least one image, got {repeats} and {len(images)}.")
     synchronize = torch.cuda.synchronize if images.is_cuda else _nothing
     seconds = []
     collecting = gc.isenabled()

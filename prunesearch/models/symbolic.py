@@ -75,20 +75,18 @@ class _Tracer(fx.Tracer):
 
 
 class _Uses(TorchFunctionMode):
-    """Notes the tensors that torch functions receive as such: torch.fx sees only the constant that comes out."""
+    """Notes the tensors with which torch computes at once: torch.fx sees only the constant that comes out."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tensors: set[int] = set()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        fx.node.map_aggregate((args, kwargs), self._note)
+        received: list[Any] = []
+        fx.node.map_aggregate((args, kwargs), received.append)
+        if not any(isinstance(argument, fx.Proxy) for argument in received):
+            self.tensors.update(id(argument) for argument in received if isinstance(argument, Tensor))
         return func(*args, **(kwargs or {}))
-
-    def _note(self, argument: Any) -> Any:
-        if isinstance(argument, Tensor):
-            self.tensors.add(id(argument))
-        return argument
 
 
 @contextmanager

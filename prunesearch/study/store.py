@@ -6,8 +6,12 @@ SQLite in WAL mode: readers never block the driver, and a committed row survives
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.pool import StaticPool
 
-from prunesearch.errors import StudyUnreadable
+from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost, Structure
 from prunesearch.trial import Trial
 
@@ -75,9 +79,12 @@ class Store:
         path = database_path(url)
         if path is not None and not path.exists() and not create:
             raise StudyUnreadable(f"There is no study file {path}.")
-        self._engine = _engine(url, in_memory=path is None)
-        with self._reading():
+        self._engine = _engine(path, writing=create)
+        try:
             self._open_schema(create)
+        except BaseException:
+            self._engine.dispose()
+            raise
 
     def close(self) -> None:
         """Close every connection."""
@@ -91,12 +98,12 @@ class Store:
     def question(self, name: str) -> dict[str, Any] | None:
         """The question a study answers; None if there is no such study."""
         row = self._study_row(name)
-        return None if row is None else dict(json.loads(row.question))
+        return None if row is None else self._parsed(row.question, name)
 
     def space(self, name: str) -> dict[str, Any]:
         """The facts of a study's space that reports need, as they were stored by `create`."""
         row = self._study_row(name)
-        return {} if row is None else dict(json.loads(row.space))
+        return {} if row is None else self._parsed(row.space, name)
 
     def create(self, name: str, question: Mapping[str, Any], space: Mapping[str, Any]) -> None:
         """Add a study without trials."""
@@ -106,7 +113,7 @@ class Store:
             "question": json.dumps(question),
             "space": json.dumps(space),
         }
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_study.insert().values(row))
 
     def trials(self, name: str) -> list[Trial]:
@@ -115,32 +122,50 @@ class Store:
         with self._reading() as connection:
             rows = connection.execute(query).all()
         try:
-            return [_to_trial(row) for row in rows]
+            return [_to_trial(row, number) for number, row in enumerate(rows)]
         except (TypeError, ValueError) as error:
             raise StudyUnreadable(f"{self.url}: a trial of study {name!r} cannot be read: {error}") from error
 
     def add(self, name: str, trial: Trial) -> None:
         """Append a trial; it is on disk when this returns."""
         study_id = sa.select(_study.c.id).where(_study.c.name == name).scalar_subquery()
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_trial.insert().values(study_id=study_id, **_to_row(trial)))
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """What was recorded of the study's outcome, if anything."""
         row = self._study_row(name)
-        return None if row is None or row.summary is None else dict(json.loads(row.summary))
+        return None if row is None or row.summary is None else self._parsed(row.summary, name)
 
     def set_summary(self, name: str, summary: Mapping[str, Any]) -> None:
         """Record what became of the study's winner."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_study.update().where(_study.c.name == name).values(summary=json.dumps(summary)))
+
+    def _parsed(self, text: str, name: str) -> dict[str, Any]:
+        try:
+            return dict(json.loads(text))
+        except (TypeError, ValueError) as error:
+            raise StudyUnreadable(f"{self.url}: study {name!r} cannot be read: {error}") from error
 
     def _study_row(self, name: str) -> sa.Row[Any] | None:
         with self._reading() as connection:
             return connection.execute(sa.select(_study).where(_study.c.name == name)).one_or_none()
 
-    def _reading(self) -> _Translated:
-        return _Translated(self._engine, self.url)
+    def _reading(self) -> AbstractContextManager[sa.Connection]:
+        return _reading(self._engine, self.url)
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        """One transaction."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise StudyUnwritable(
+                f"{self.url} cannot be written: {error.orig}. What was recorded before is kept; see to the disk or the "
+                "permissions, and run the same command again."
+            ) from error
 
     def driver(self) -> str | None:
         """Who drives, or last drove, the studies of this database."""
@@ -150,17 +175,18 @@ class Store:
 
     def set_driver(self, driver: str) -> None:
         """Record who drives."""
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             connection.execute(_schema.update().values(driver=driver))
 
     def _open_schema(self, create: bool) -> None:
-        if sa.inspect(self._engine).has_table(_schema.name):
-            return
+        with self._reading() as connection:
+            if sa.inspect(connection).has_table(_schema.name):
+                return
         if not create:
             raise StudyUnreadable(f"{self.url} holds no studies.")
-        with self._engine.connect() as connection:
-            connection.execute(sa.text("PRAGMA journal_mode=WAL"))
-        with self._engine.begin() as connection:
+        with closing(self._engine.raw_connection()) as raw:  # a mode cannot be changed within a transaction
+            raw.cursor().execute("PRAGMA journal_mode=WAL")
+        with self._writing() as connection:
             _metadata.create_all(connection)
             connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
 
@@ -181,9 +207,9 @@ def check_database(url: str) -> None:
         raise StudyUnreadable(f"The folder {path.parent} of the study does not exist. Make it first.")
     if not path.exists():
         return
-    engine = _engine(url, in_memory=False)
+    engine = _engine(path, writing=False)
     try:
-        with _Translated(engine, url) as connection:
+        with _reading(engine, url) as connection:
             tables = set(sa.inspect(connection).get_table_names())
             version = connection.scalar(sa.select(_schema.c.version)) if _schema.name in tables else SCHEMA_VERSION
     finally:
@@ -200,32 +226,17 @@ def check_database(url: str) -> None:
         )
 
 
-class _Translated:
-    """A connection whose database errors say which file, in a sentence."""
-
-    def __init__(self, engine: sa.Engine, url: str) -> None:
-        self._engine = engine
-        self._url = url
-        self._connection: sa.Connection | None = None
-
-    def __enter__(self) -> sa.Connection:
-        try:
-            self._connection = self._engine.connect()
-        except DatabaseError as error:
-            raise self._translate(error) from error
-        return self._connection
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        if isinstance(error, DatabaseError):
-            raise self._translate(error) from error
-
-    def _translate(self, error: DatabaseError) -> StudyUnreadable:
-        return StudyUnreadable(
-            f"{self._url} cannot be read as a study: {error.orig}. If the file should be one, restore it from a copy; "
+@contextmanager
+def _reading(engine: sa.Engine, url: str) -> Iterator[sa.Connection]:
+    """A connection whose errors say which file, in a sentence."""
+    try:
+        with engine.connect() as connection:
+            yield connection
+    except DatabaseError as error:
+        raise StudyUnreadable(
+            f"{url} cannot be read as a study: {error.orig}. If the file should be one, restore it from a copy; "
             "otherwise give another file."
-        )
+        ) from error
 
 
 def database_path(url: str) -> Path | None:
@@ -237,16 +248,40 @@ def database_path(url: str) -> Path | None:
     if url == IN_MEMORY:
         return None
     prefix = "sqlite:///"
-    if not url.startswith(prefix) or len(url) == len(prefix):
-        shown = re.sub(r"//[^/]*@", "//***@", url)  # a password must not reach a log
-        raise ValueError(f'Expected a study URL such as "sqlite:///search.db", got {shown!r}.')
-    return Path(url[len(prefix) :])
+    name = url[len(prefix) :] if isinstance(url, str) and url.startswith(prefix) else ""
+    if not name or name == ":memory:":
+        shown = re.sub(r"//[^/]*@", "//***@", str(url))  # a password must not reach a log
+        raise ValueError(
+            f'Expected a study URL such as "sqlite:///search.db" (or "sqlite://" to keep nothing), got {shown!r}.'
+        )
+    return Path(name)
 
 
-def _engine(url: str, *, in_memory: bool) -> sa.Engine:
-    if in_memory:
-        return sa.create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
-    return sa.create_engine(url, connect_args={"timeout": 30})
+def _engine(path: Path | None, *, writing: bool) -> sa.Engine:
+    """Connections to a file, or to a database in memory; readers cannot change the file.
+
+    Python's sqlite3 would commit each CREATE TABLE by itself; with transactions of our own a file is made whole, or
+    stays empty.
+    """
+    if path is None:
+        engine = sa.create_engine(IN_MEMORY, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        path = path.resolve()
+        mode = "rwc" if writing else "ro"
+        if not writing and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
+            mode = "ro&immutable=1"  # WAL needs a file beside the database, which cannot be made here, nor changed
+        uri = f"{path.as_uri()}?mode={mode}"
+        engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=30))
+
+    @sa.event.listens_for(engine, "connect")
+    def _take_over_transactions(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine
 
 
 def _to_row(trial: Trial) -> dict[str, Any]:
@@ -264,12 +299,19 @@ def _to_row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _to_trial(row: sa.Row[Any]) -> Trial:
+def _to_trial(row: sa.Row[Any], number: int) -> Trial:
+    """Check a row, which somebody may have edited, and turn it into a trial."""
     structure: Structure = tuple(int(width) for width in json.loads(row.structure))
+    if row.number != number:
+        raise ValueError(f"trial {number} is missing")
+    if (row.score is None) == (row.failure is None):
+        raise ValueError(f"trial {number} needs either a score or a failure")
+    if row.score is not None and not (isinstance(row.score, float) and math.isfinite(row.score)):
+        raise ValueError(f"the score of trial {number} is {row.score!r}")
     return Trial(
         number=row.number,
         structure=structure,
-        cost=Cost(row.macs, row.params),
+        cost=Cost(int(row.macs), int(row.params)),
         score=row.score,
         failure=row.failure,
         seconds=row.seconds,

@@ -6,16 +6,19 @@ that was killed at any instant ends with the same history as one that was not.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
+from itertools import takewhile
 from types import TracebackType
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Space, Structure
 from prunesearch.study.executors import Executor, Outcome
@@ -45,16 +48,17 @@ class Study:
     def __init__(self, url: str, name: str, question: Mapping[str, Any], space: Space) -> None:
         self.name = name
         self._space = space
+        asked = json.dumps(question)  # before anything is written, in case it is no plain value
         check_database(url)
         self._lock = _lock(url)
         try:
             self._store = Store(url)
-            self._store.set_driver(f"host {socket.gethostname()}, pid {os.getpid()}")
             stored = self._store.question(name)
+            if stored is not None:
+                _compare(url, name, stored, json.loads(asked))
+            self._store.set_driver(f"host {socket.gethostname()}, pid {os.getpid()}")
             if stored is None:
                 self._store.create(name, question, asdict(space))
-            else:
-                _compare(url, name, stored, question)
         except BaseException:
             self._unlock()
             raise
@@ -97,7 +101,7 @@ class Study:
         Args:
             searcher: Proposes.
             executor: Scores.
-            n_trials: Trials in all, those of earlier runs included.
+            n_trials: Trials in all, those of earlier runs included; fewer than are recorded returns those.
             searcher_name: Goes into every trial.
             evaluator_name: Goes into every trial.
             on_trial: Called with each new trial after it is on disk.
@@ -108,11 +112,11 @@ class Study:
         Raises:
             StudyMismatch: The searcher does not propose what is recorded.
             EvaluationFailed: Ten structures in a row could not be scored; everything recorded is kept.
+        StudyUnwritable: A trial could not be recorded.
         """
         recorded = self.trials()
         wanted = max(n_trials, len(recorded))
         trials: list[Trial] = []
-        failures: list[Outcome] = []
         while len(trials) < wanted:
             asked = searcher.ask(min(_BATCH, wanted - len(trials)))
             if not asked:
@@ -121,29 +125,37 @@ class Study:
             self._check_replay(batch, asked)
             fresh = asked[len(batch) :]
             for structure, outcome in zip(fresh, executor.run(fresh), strict=True):
-                trial = Trial(
-                    number=len(trials) + len(batch),
-                    structure=structure,
-                    cost=self._space.cost(structure),
-                    score=outcome.score,
-                    failure=outcome.failure,
-                    seconds=outcome.seconds,
-                    searcher=searcher_name,
-                    evaluator=evaluator_name,
-                    worker=outcome.worker,
-                )
+                trial = self._trial(len(trials) + len(batch), structure, outcome, searcher_name, evaluator_name)
                 self._store.add(self.name, trial)
-                batch = [*batch, trial]
+                batch.append(trial)
                 if on_trial is not None:
                     on_trial(trial)
-                failures = [] if outcome.failure is None else [*failures, outcome]
-                _stop_if_hopeless(failures)
+                if trial.failure is not None:
+                    _stop_if_hopeless([*trials, *batch], outcome)
             searcher.tell(batch)
             trials += batch
         return trials
 
+    def _trial(self, number: int, structure: Structure, outcome: Outcome, searcher: str, evaluator: str) -> Trial:
+        return Trial(
+            number=number,
+            structure=structure,
+            cost=self._space.cost(structure),
+            score=outcome.score,
+            failure=outcome.failure,
+            seconds=outcome.seconds,
+            searcher=searcher,
+            evaluator=evaluator,
+            worker=outcome.worker,
+        )
+
     def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure]) -> None:
         for trial, structure in zip(recorded, asked, strict=False):
+            if trial.structure == structure and trial.cost != self._space.cost(structure):
+                raise StudyUnreadable(
+                    f"Study {self.name!r}: trial {trial.number} is recorded with {trial.cost}, but its structure costs "
+                    f"{self._space.cost(structure)}. Somebody edited the database; restore it from a copy."
+                )
             if trial.structure != structure:
                 raise StudyMismatch(
                     f"Study {self.name!r} cannot go on: trial {trial.number} is recorded as {trial.structure}, but the "
@@ -163,22 +175,23 @@ def _lock(url: str) -> FileLock | None:
     path = database_path(url)
     if path is None:
         return None
-    lock = FileLock(path.with_name(path.name + ".lock"), timeout=0)
+    file = path.resolve()  # a link to a database is the same database
+    lock = FileLock(file.with_name(file.name + ".lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise StudyLocked(
-            f"Another process ({_driver(url)}) is running a study of {path}. Wait for it, or use another file."
+            f"{path} is being driven already ({_driver(url)}). Wait for that run, or use another file."
         ) from None
     return lock
 
 
 def _driver(url: str) -> str:
-    store = Store(url)
     try:
-        return store.driver() or "unknown"
-    finally:
-        store.close()
+        with closing(Store(url, create=False)) as store:
+            return store.driver() or "unknown"
+    except StudyUnreadable:  # the other one is just making it
+        return "unknown"
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -193,10 +206,11 @@ def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str,
             )
 
 
-def _stop_if_hopeless(failures: Sequence[Outcome]) -> None:
-    if len(failures) >= _MAX_FAILURES:
-        first = failures[0]
+def _stop_if_hopeless(trials: Sequence[Trial], latest: Outcome) -> None:
+    """Stop after too many failures in a row, those of earlier runs included: one more try each time it is run again."""
+    streak = list(takewhile(lambda trial: trial.failure is not None, reversed(trials)))
+    if len(streak) >= _MAX_FAILURES:
         raise EvaluationFailed(
-            f"{len(failures)} structures in a row could not be scored. The first: {first.failure}\n"
-            f"{first.traceback or ''}".strip()
+            f"{len(streak)} structures in a row could not be scored. The first: {streak[-1].failure}\n"
+            f"{latest.traceback or ''}".strip()
         )

@@ -28,6 +28,7 @@ class Data:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
         test: Images kept out of all that, for reporting; optional.
         calibration: How many training images score structures: a fixed subset, balanced by class.
+        calibrate_on: Where to take those from instead of `train`, which may then be augmented at random.
         seed: Decides the subset.
 
     Raises:
@@ -38,20 +39,32 @@ class Data:
     train: Source
     test: Source | None = None
     calibration: int = 1024
+    calibrate_on: Source | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.calibration < 1:
             raise ValueError(f"Expected calibration >= 1 images, got {self.calibration}.")
-        for name, source in (("train", self.train), ("test", self.test)):
+        for name, source in (("train", self.train), ("test", self.test), ("calibrate_on", self.calibrate_on)):
             if source is not None:
                 _check(name, source)
 
     def calibration_set(self) -> tuple[Tensor, Tensor]:
-        """(n, ...) images and (n,) labels to score with: a subset of `train` with equal shares of every class."""
-        labels = _labels(self.train)
-        chosen = _balanced(labels, min(self.calibration, len(labels)), self.seed)
-        return _batch(self.train, chosen)[0], torch.from_numpy(labels[chosen])
+        """(n, ...) images and (n,) labels to score with: a subset with equal shares of every class.
+
+        Raises:
+            ValueError: The images change from one reading to the next.
+        """
+        source = self.train if self.calibrate_on is None else self.calibrate_on
+        classes = _classes(source)
+        chosen = _balanced(classes, min(self.calibration, len(classes)), self.seed)
+        images, labels = _batch(source, chosen)
+        if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
+            raise ValueError(
+                "The training data give another image each time they are read (augmentation), so scores could not be "
+                "compared. Give the same images without it as Data(calibrate_on=...)."
+            )
+        return images, labels
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """How many batches `train_batches` gives."""
@@ -73,13 +86,14 @@ class Data:
             raise ValueError("There is no test data. Give Data(test=...) to report accuracy on images not trained on.")
         return _batch(self.test, np.arange(_size(self.test)))
 
-    def fingerprint(self) -> str:
-        """Hash of the images and labels that score structures."""
-        images, labels = self.calibration_set()
-        digest = hashlib.sha256(f"{tuple(images.shape)} {images.dtype}".encode())
-        for tensor in (images, labels):
-            digest.update(tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()[:16]
+
+def fingerprint(images: Tensor, labels: Tensor) -> str:
+    """Hash of images and labels."""
+    digest = hashlib.sha256()
+    for tensor in (images, labels):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _check(name: str, source: Source) -> None:
@@ -115,16 +129,33 @@ def _size(source: Source) -> int:
     return len(source[0]) if isinstance(source, (tuple, list)) else len(_items(source))
 
 
-def _labels(source: Source) -> IntArray:
-    """All labels, without decoding images where the dataset keeps `targets` or `labels` as torchvision's do."""
-    if isinstance(source, (tuple, list)):
-        return source[1].cpu().numpy().astype(np.int64)
-    items = _items(source)
+def _classes(source: Source) -> IntArray:
+    """Something that tells classes apart, without decoding images where the dataset keeps it as torchvision's do.
+
+    For balance only: what a dataset keeps is not always what its items say.
+    """
+    items = source if isinstance(source, (tuple, list)) else _items(source)
+    kept: Any = source[1] if isinstance(source, (tuple, list)) else None
     for attribute in ("targets", "labels"):
-        kept = getattr(items, attribute, None)
-        if kept is not None and len(kept) == len(items):
-            return np.asarray(kept, dtype=np.int64)
-    return np.array([int(items[i][1]) for i in range(len(items))], dtype=np.int64)
+        found = getattr(items, attribute, None)
+        if kept is None and isinstance(found, (list, tuple, np.ndarray, Tensor)) and len(found) == len(items):
+            kept = found
+    if kept is None:
+        kept = [_label(items[i][1]) for i in range(len(items))]
+    classes: IntArray = np.unique(np.asarray(kept), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return classes
+
+
+def _label(value: Any) -> int:
+    """A class index, whatever it came as."""
+    label = np.asarray(value)
+    if label.ndim > 0 and label.size != 1:
+        raise ValueError(
+            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot."
+        )
+    if not np.issubdtype(label.dtype, np.integer) and not np.issubdtype(label.dtype, np.bool_):
+        raise ValueError(f"Expected labels as integer class indices, got {value!r}.")
+    return int(label.item())
 
 
 def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
@@ -134,7 +165,7 @@ def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
     items = _items(source)
     pairs = [items[int(i)][:2] for i in chosen]
     images = torch.stack([torch.as_tensor(image) for image, _ in pairs])
-    return images, torch.tensor([int(label) for _, label in pairs])
+    return images, torch.tensor([_label(label) for _, label in pairs])
 
 
 def _balanced(labels: IntArray, n: int, seed: int) -> IntArray:

@@ -45,6 +45,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
             raise ValueError(f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self}.")
+        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.distillation <= 1):
+            raise ValueError(f"Expected momentum and warmup in [0, 1) and distillation in [0, 1], got {self}.")
+        if self.temperature <= 0 or self.weight_decay < 0 or not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"Expected temperature > 0, weight_decay >= 0 and label_smoothing in [0, 1), got {self}.")
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,14 @@ def finetune(
         on_epoch: Called after every epoch.
 
     Raises:
+        ValueError: The model has nothing to train.
         TrainingDiverged: The loss became NaN or infinite.
     """
     recipe = recipe or Recipe()
     student = copy.deepcopy(model)
     guide = None if teacher is None else copy.deepcopy(teacher).eval()
+    if not any(parameter.requires_grad for parameter in student.parameters()):
+        raise ValueError(f"{type(model).__name__} has no parameter to train: none has requires_grad.")
     device = next(student.parameters()).device
     optimizer = _optimizer(student, recipe)
     steps = data.steps_per_epoch(recipe.batch_size) * recipe.epochs

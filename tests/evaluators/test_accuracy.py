@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,16 @@ def test_each_metric_equals_its_definition(weights: InheritedWeights, images: Te
     for metric, value in expected.items():
         (score,) = AccuracyEvaluator(weights, images, labels, metric=metric).score([half])  # type: ignore[arg-type]
         assert score == pytest.approx(value, abs=1e-5), metric
+
+
+def test_agreement_is_with_the_unpruned_network_in_eval_mode_whatever_its_mode_is(
+    weights: InheritedWeights, images: Tensor
+) -> None:
+    expected = AccuracyEvaluator(weights, images, metric="agreement").score([weights.network.space.full])
+    still = copy.deepcopy(weights.network.model)
+    training = InheritedWeights(replace(weights.network, model=still.train()), weights.ranking)
+    assert AccuracyEvaluator(training, images, metric="agreement").score([weights.network.space.full]) == expected
+    assert still.training
 
 
 def test_images_are_scored_in_batches_of_nearly_equal_size() -> None:

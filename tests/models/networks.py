@@ -56,7 +56,7 @@ def some_structures(network: Network, n: int = 3, seed: int = 0) -> list[Structu
     return [network.space.minimum, *(network.space.check(row.tolist()) for row in drawn)]
 
 
-def prove(network: Network, n: int = 4, tolerance: float = 1e-5) -> None:
+def prove(network: Network, n: int = 3, tolerance: float = 1e-5) -> None:
     """Random structures: the slimmed network equals the masked one, and every cost is the counted one."""
     found = network.verify(n)
     assert found.scale > 1e-3, "the outputs are zero, so nothing was proved"

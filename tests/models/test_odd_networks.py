@@ -479,6 +479,7 @@ def test_a_layer_tied_to_one_without_a_rule_keeps_its_weight() -> None:
     "used",
     [
         lambda net, x: torch.mul(x.mean(), net.kept[0]).sum(),
+        lambda net, x: (net.conv1.bias * x.mean()).sum(),
         lambda net, x: net.kept[0].sum(),
         lambda net, x: len(net.kept[0]),
         lambda net, x: sum(parameter.abs().sum() for parameter in net.conv1.parameters()),

@@ -88,6 +88,18 @@ def test_a_slimmed_network_has_the_same_classes_names_and_modes(network: Network
     )
 
 
+def test_parameters_that_do_not_learn_still_do_not_after_slimming() -> None:
+    model = Inception()
+    for parameter in model.a.parameters():
+        parameter.requires_grad_(False)
+    network = trace(model, SMALL)
+    small = slim(network, network.space.minimum, random_ranking(network))
+    assert [name for name, parameter in small.named_parameters() if not parameter.requires_grad] == [
+        "a.weight",
+        "a.bias",
+    ]
+
+
 def test_a_slimmed_network_shares_no_storage_with_the_original_or_with_another(network: Network) -> None:
     for structure in (network.space.full, network.space.minimum):
         one, two = (slim(network, structure, random_ranking(network)) for _ in range(2))

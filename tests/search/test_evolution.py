@@ -43,6 +43,12 @@ def test_a_generation_has_the_size_of_the_population_and_the_next_is_bred_from_w
     assert told_nothing.ask(1000) != second
 
 
+@pytest.mark.parametrize("name", ["random", "evolution"])
+def test_another_seed_proposes_otherwise(name: str) -> None:
+    one, other = (make_searcher(name, SPACE, BUDGET, seed=seed).ask(20) for seed in (0, 1))
+    assert len(set(one) & set(other)) < 5  # of some 10^5 structures on the budget
+
+
 def test_evolution_beats_random_search_at_equal_evaluations() -> None:
     """20 seeds each. A pair in which evolution is ahead has probability 1/2 if the two are equal, so 17 or more of 20
     would come by luck with probability 0.0013; measured when this was written: 20 of 20."""

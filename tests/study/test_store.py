@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from prunesearch.errors import StudyUnreadable
+from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost
 from prunesearch.study.store import Store
 from prunesearch.trial import Trial
@@ -125,16 +128,96 @@ def test_a_study_of_a_newer_release_is_refused_with_both_versions(tmp_path: Path
         Store(url)
 
 
-def test_a_damaged_row_is_an_error_and_not_a_wrong_trial(tmp_path: Path, url: str) -> None:
+def test_a_file_that_was_being_made_when_its_process_died_can_be_opened(tmp_path: Path) -> None:
+    """The child kills itself before its n-th statement, for every n until it lives."""
+    program = """
+import os, signal, sys
+import sqlalchemy as sa
+from prunesearch.study import store
+left = int(sys.argv[2])
+make = store._engine
+def counting(path, *, writing):
+    engine = make(path, writing=writing)
+    @sa.event.listens_for(engine, "before_cursor_execute")
+    def count(*_):
+        global left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return engine
+store._engine = counting
+store.Store(sys.argv[1]).create("a", {}, {})
+"""
+    for n in range(1, 40):
+        url = f"sqlite:///{tmp_path / f'{n}.db'}"
+        ended = subprocess.run([sys.executable, "-c", program, url, str(n)], check=False).returncode
+        with closing(Store(url)) as store:
+            if not store.studies():
+                store.create("a", {}, SPACE)
+            store.add("a", trial(0, (1,), 1.0))
+            assert len(store.trials("a")) == 1
+        if ended == 0:
+            break
+    else:
+        pytest.fail("the child never lived")
+    assert n > 5
+
+
+def test_a_name_that_looks_like_part_of_a_url_is_a_file_name(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'a%20b?mode=ro#c ü.db'}"
+    with closing(Store(url)) as store:
+        store.create("a", {}, SPACE)
+    assert (tmp_path / "a%20b?mode=ro#c ü.db").exists()
+    with closing(Store(url, create=False)) as store:
+        assert store.studies() == ["a"]
+
+
+def test_a_database_is_in_wal_mode_so_that_readers_never_block_the_driver(tmp_path: Path, url: str) -> None:
+    Store(url).close()
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
+        assert connection.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+def test_a_write_that_fails_is_a_sentence_and_keeps_what_was_recorded(tmp_path: Path, url: str) -> None:
     store = Store(url)
     store.create("a", {}, SPACE)
     store.add("a", trial(0, (1,), 1.0))
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:  # as good as a full disk
+        connection.execute("create trigger full before insert on trial begin select raise(abort, 'disk is full'); end")
+        connection.commit()
+    with pytest.raises(StudyUnwritable, match="cannot be written: disk is full"):
+        store.add("a", trial(1, (2,), 1.0))
+    assert len(store.trials("a")) == 1
     store.close()
-    connection = sqlite3.connect(tmp_path / "studies.db")
-    connection.execute("update trial set structure = '[1, \"x'")
-    connection.commit()
-    connection.close()
-    again = Store(url)
-    with pytest.raises(StudyUnreadable, match="a trial of study 'a' cannot be read"):
-        again.trials("a")
-    again.close()
+
+
+EDITS = {
+    "a score that is a text": "update trial set score = 'abc'",
+    "a score that is infinite": "update trial set score = 9e999",
+    "neither score nor failure": "update trial set score = null",
+    "both score and failure": "update trial set failure = 'it broke'",
+    "a missing trial": "update trial set number = 5",
+    "a structure that is none": "update trial set structure = '{'",
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_a_row_that_somebody_edited_is_an_error_and_not_a_wrong_trial(tmp_path: Path, url: str, edit: str) -> None:
+    with closing(Store(url)) as store:
+        store.create("a", {}, SPACE)
+        store.add("a", trial(0, (1,), 1.0))
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
+        connection.execute(edit)
+        connection.commit()
+    with closing(Store(url)) as store, pytest.raises(StudyUnreadable, match="a trial of study 'a' cannot be read"):
+        store.trials("a")
+
+
+def test_a_question_that_somebody_edited_is_an_error_naming_the_file(tmp_path: Path, url: str) -> None:
+    with closing(Store(url)) as store:
+        store.create("a", {}, SPACE)
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
+        connection.execute("update study set question = '{'")
+        connection.commit()
+    with closing(Store(url)) as store, pytest.raises(StudyUnreadable, match=r"studies\.db: study 'a' cannot be read"):
+        store.question("a")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from prunesearch.budget import Budget
-from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
 from prunesearch.search import make_searcher
 from prunesearch.structure import Structure
 from prunesearch.study.executors import InlineExecutor
+from prunesearch.study.store import Store
 from prunesearch.study.study import Study
 from prunesearch.trial import Trial, best
 from tests.toys import bowl, chain_space
@@ -157,6 +160,7 @@ def test_several_studies_share_a_file(url: str) -> None:
 def test_a_second_driver_is_refused_with_the_owner_and_a_reader_is_not(url: str) -> None:
     code = f"""
 import sys
+from prunesearch.study.store import Store
 from prunesearch.study.study import Study
 from tests.study.test_study import QUESTION, SPACE
 with Study({url!r}, "toy", QUESTION, SPACE):
@@ -174,6 +178,49 @@ with Study({url!r}, "toy", QUESTION, SPACE):
         driver.communicate()
     with Study(url, "other", QUESTION, SPACE) as study:  # the lock died with its process
         assert study.trials() == []
+
+
+def test_a_link_to_a_database_is_the_same_database_to_the_lock(tmp_path: Path, url: str) -> None:
+    run(url, 2)
+    (tmp_path / "link.db").symlink_to(tmp_path / "study.db")
+    with Study(url, "toy", QUESTION, SPACE), pytest.raises(StudyLocked):
+        Study(f"sqlite:///{tmp_path / 'link.db'}", "toy", QUESTION, SPACE)
+
+
+def test_a_refused_question_changes_nothing_in_the_file(tmp_path: Path, url: str) -> None:
+    run(url, 2)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("update prunesearch_schema set driver = 'somebody else'")
+        connection.commit()
+    with pytest.raises(StudyMismatch):
+        Study(url, "toy", {"seed": 8}, SPACE)
+    with closing(Store(url, create=False)) as store:
+        assert store.driver() == "somebody else"
+
+
+def test_a_cost_that_somebody_edited_is_noticed(tmp_path: Path, url: str) -> None:
+    run(url, 2)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
+        connection.execute("update trial set macs = 5")
+        connection.commit()
+    with pytest.raises(StudyUnreadable, match="Somebody edited the database"):
+        run(url, 4)
+
+
+def test_a_question_is_compared_as_it_is_stored(url: str) -> None:
+    for _ in range(2):
+        with Study(url, "toy", {"tuple": (1, 2)}, SPACE) as study:
+            assert study.trials() == []
+
+
+def test_failures_of_earlier_runs_count_so_a_broken_evaluator_gets_one_more_try_each_time(url: str) -> None:
+    def broken(structure: Structure) -> float:
+        raise RuntimeError("still broken")
+
+    for tries in (10, 11, 12):
+        with pytest.raises(EvaluationFailed, match=f"{tries} structures in a row"):
+            run(url, 60, scorer=Scorer(broken))
+    assert len(run(url, 13)) == 13  # mended: it goes on
 
 
 def test_a_refused_study_lets_the_next_driver_in(url: str) -> None:

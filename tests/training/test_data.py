@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, fingerprint
 from prunesearch.training.digits import digits
 
 IMAGES = torch.arange(60, dtype=torch.float32).view(60, 1, 1, 1)
@@ -70,7 +70,7 @@ def test_only_the_chosen_images_are_read_where_the_dataset_keeps_its_labels() ->
     data = Data(train=items, calibration=12)
     items.read = 0
     data.calibration_set()
-    assert items.read == 12
+    assert items.read <= 12 + 4  # four of them twice, to see that they do not change
 
 
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
@@ -91,9 +91,71 @@ def test_a_source_smaller_than_a_batch_is_one_batch() -> None:
 def test_equal_data_have_equal_fingerprints_and_one_changed_label_shows() -> None:
     changed = LABELS.clone()
     changed[0] = 2
-    fingerprint = Data(train=(IMAGES, LABELS), calibration=60).fingerprint()
-    assert Data(train=SOURCES["loader"], calibration=60).fingerprint() == fingerprint
-    assert Data(train=(IMAGES, changed), calibration=60).fingerprint() != fingerprint
+    prints = [
+        fingerprint(*Data(train=train, calibration=60).calibration_set())  # type: ignore[arg-type]
+        for train in ((IMAGES, LABELS), (IMAGES.clone(), LABELS), (IMAGES, changed))
+    ]
+    assert prints[0] == prints[1] != prints[2]
+    assert fingerprint(IMAGES.bfloat16(), LABELS) != fingerprint(IMAGES, LABELS)
+
+
+class Transformed(Items):
+    """Labels pass through a transform that `targets` knows nothing of, as torchvision's `target_transform`."""
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = super().__getitem__(index)
+        return image, label + 1
+
+
+def test_labels_are_those_of_the_items_and_not_of_what_the_dataset_keeps_beside_them() -> None:
+    images, labels = Data(train=Transformed(targets=True), calibration=30).calibration_set()
+    assert torch.equal(labels, LABELS[images.flatten().long()] + 1)
+    assert Counter(labels.tolist()) == {1: 10, 2: 10, 3: 10}
+
+
+class Augmented(Items):
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        image, label = super().__getitem__(index)
+        return image + self.read, label
+
+
+def test_images_that_change_with_every_reading_are_refused_unless_clean_ones_are_given() -> None:
+    with pytest.raises(ValueError, match=r"Data\(calibrate_on=...\)"):
+        Data(train=Augmented(targets=True)).calibration_set()
+    images, _ = Data(train=Augmented(targets=True), calibrate_on=(IMAGES, LABELS), calibration=60).calibration_set()
+    assert sorted(images.flatten().tolist()) == IMAGES.flatten().tolist()
+
+
+def test_an_epoch_is_shuffled_and_another_generator_shuffles_otherwise() -> None:
+    data = Data(train=(IMAGES, LABELS))
+    orders = [
+        torch.cat([x.flatten() for x, _ in data.train_batches(20, np.random.default_rng(seed))]).tolist()
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1] != orders[2]
+    assert orders[0] != sorted(orders[0])
+
+
+class Labelled(Dataset[Any]):
+    def __init__(self, label: Any) -> None:
+        self.label = label
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, Any]:
+        return IMAGES[index], self.label
+
+
+@pytest.mark.parametrize("label", [1.7, "cat", torch.tensor([0.0, 1.0, 0.0])])
+def test_labels_that_are_no_class_indices_are_refused(label: Any) -> None:
+    with pytest.raises(ValueError, match="class indices"):
+        Data(train=Labelled(label)).calibration_set()
+
+
+@pytest.mark.parametrize("label", [3, torch.tensor(3), torch.tensor([3]), np.uint8(3), True])
+def test_labels_may_be_integers_of_any_kind(label: Any) -> None:
+    assert set(Data(train=Labelled(label)).calibration_set()[1].tolist()) == {int(label)}
 
 
 class Stream(IterableDataset[Any]):
@@ -133,4 +195,7 @@ def test_digits_are_real_normalised_and_split_without_overlap() -> None:
     assert test.shape == (449, 1, 8, 8)
     assert abs(float(train.mean())) < 1e-5
     assert float(train.std()) == pytest.approx(1.0, abs=1e-4)
-    assert Counter([*train_labels.tolist(), *test_labels.tolist()]).total() == 1797
+    assert len(train_labels) + len(test_labels) == 1797
+    rows = {tuple(image.flatten().tolist()) for image in test}
+    assert len(rows) > 440
+    assert not rows & {tuple(image.flatten().tolist()) for image in train}

@@ -44,6 +44,32 @@ def test_the_same_seed_trains_the_same_network_and_another_seed_another() -> Non
     assert not torch.equal(one[0].weight, other[0].weight)
 
 
+def test_a_teacher_is_followed_in_eval_mode_and_makes_a_difference() -> None:
+    class Recording(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.modes = nn.Linear(4, 2), modes
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.modes.add(self.training)
+            return self.layer(x)
+
+        def __deepcopy__(self, memo: object) -> Recording:
+            return self
+
+    modes: set[bool] = set()
+    recipe = Recipe(epochs=1, batch_size=32)
+    taught = finetune(small(), blobs(), recipe=recipe, teacher=Recording().train())
+    alone = finetune(small(), blobs(), recipe=recipe)
+    assert modes == {False}
+    assert not torch.equal(taught[0].weight, alone[0].weight)
+
+
+def test_a_model_with_nothing_to_train_is_refused() -> None:
+    with pytest.raises(ValueError, match="Sequential has no parameter to train"):
+        finetune(small().requires_grad_(False), blobs())
+
+
 def test_every_epoch_is_reported_with_a_falling_loss() -> None:
     reports: list[EpochReport] = []
     finetune(small(), blobs(), recipe=Recipe(epochs=4, batch_size=32), on_epoch=reports.append)
@@ -87,7 +113,13 @@ def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero() -> None:
     assert _rate(1.0, 0.1) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("settings", [{"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}, {"momentum": -3}, {"momentum": 1.0}, {"warmup": 1.0},
+        {"distillation": 7}, {"temperature": 0}, {"weight_decay": -1}, {"label_smoothing": 1.0},
+    ],
+)  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="Expected epochs >= 1, batch_size >= 2 and lr > 0"):
+    with pytest.raises(ValueError, match=r"Expected .* got Recipe"):
         Recipe(**settings)  # type: ignore[arg-type]
