@@ -18,7 +18,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md",)
+PAGES = (ROOT / "README.md", ROOT / "docs" / "coverage.md")
 
 
 def demo(result: Mapping[str, Any]) -> str:
@@ -49,7 +49,38 @@ def demo(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"demo": demo}
+def coverage(result: Mapping[str, Any]) -> str:
+    """What can be traced and pruned of each network, with Torch-Pruning on the same ones beside."""
+    rows, facts = result["rows"], result["facts"]
+    lines = [
+        "| network | groups | removable MACs | traced in | slimmed = masked | cost exact | Torch-Pruning at 0.5 |",
+        "|---|---:|---:|---:|---:|---|---|",
+    ]
+    for name, row in rows.items():
+        ours, theirs = row["prunesearch"], row["torch_pruning"]
+        if ours["traced"]:
+            cells = (
+                f"{ours['groups']} | {ours['removable']:.1%} | {ours['seconds']:.1f} s | {ours['difference']:.0e} "
+                f"| {'yes' if ours['exact'] else '**no**'}"
+            )
+        else:
+            cells = f"refused | | | | {ours['reason'].split('. ')[0].replace('|', '/')[:90]}"
+        other = f"{theirs['kept']:.0%} of MACs left" if theirs["runs"] else f"fails: {theirs['reason'].split(':')[0]}"
+        lines.append(f"| {name} | {cells} | {other} |")
+    traced = [row["prunesearch"] for row in rows.values() if row["prunesearch"]["traced"]]
+    most = sum(ours["removable"] > 0.9 for ours in traced)
+    note = (
+        f"{len(traced)} of {len(rows)} networks traced, {most} of them with more than 90% of the MACs removable; "
+        f"largest difference {max(ours['difference'] for ours in traced):.0e}, slowest trace "
+        f"{max(ours['seconds'] for ours in traced):.1f} s; Torch-Pruning {facts['torch-pruning']}: "
+        f"{sum(row['torch_pruning']['runs'] for row in rows.values())} of {len(rows)} run after pruning. One run, "
+        f"{facts['threads']} threads of a busy machine; torch {facts['torch']}, torchvision {facts['torchvision']}, "
+        f"timm {facts['timm']}; random weights."
+    )
+    return "\n".join([note, "", *lines])
+
+
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"coverage": coverage, "demo": demo}
 
 
 def render(text: str) -> str:

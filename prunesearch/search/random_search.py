@@ -36,7 +36,7 @@ class RandomSearcher:
         self._blocks = 0
 
     def ask(self, n: int) -> list[Structure]:
-        """Return `n` new random structures, fewer once the space is exhausted."""
+        """Return `n` new random structures, fewer once many draws in a row find nothing new."""
         while len(self._queue) < n:
             before = len(self._queue)
             rng = np.random.default_rng([self._seed, 0, self._blocks])

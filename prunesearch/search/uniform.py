@@ -15,7 +15,7 @@ _FRACTIONS = 4096
 
 
 class UniformSearcher:
-    """Proposes one structure: the largest fraction of every group's width that meets the budget.
+    """Proposes one structure: the largest fraction of every group's width, of 4,096, that meets the budget.
 
     Widths are rounded down to allowed ones, and never below a group's minimum.
 

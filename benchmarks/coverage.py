@@ -1,0 +1,165 @@
+"""Which networks can be traced and pruned, how much of them, and how fast? Torch-Pruning runs on the same list beside.
+
+    pip install timm torch-pruning
+    python benchmarks/coverage.py [--networks torchvision:resnet18 ...] [--out benchmarks/results/coverage.json]
+
+One row per network, written when it is done; run again to fill in what is missing. For ours: groups, the share of the
+MACs that pruning can remove, seconds of tracing, the largest difference between slimmed and masked network over two
+random structures (relative to the largest output), whether costs are exact, and whether a half-MACs network trains a
+step. For Torch-Pruning (`BasePruner`, pruning_ratio=0.5, the classifier ignored, as in its README): whether the pruned
+network runs forward, and the share of MACs left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import prunesearch as ps
+from prunesearch.models.ranking import NestedRanking
+
+TORCHVISION = (
+    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
+    "maxvit_t", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "regnet_x_400mf",
+    "regnet_y_400mf", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_1",
+    "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32", "wide_resnet50_2",
+)  # fmt: skip
+TIMM = (
+    "cspdarknet53", "cspresnet50", "darknet53", "densenet121", "dla34", "ecaresnet50t", "edgenext_xx_small",
+    "efficientnet_b0", "efficientnetv2_rw_t", "ese_vovnet19b_dw", "fbnetc_100", "gernet_s", "ghostnet_100",
+    "hardcorenas_a", "hgnet_tiny", "hrnet_w18_small", "inception_v4", "lcnet_050", "mixnet_s", "mnasnet_100",
+    "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv4_conv_small", "mobileone_s0", "nf_resnet26",
+    "poolformer_s12", "rdnet_tiny", "regnetx_002", "regnety_002", "regnetz_b16", "repvgg_a0", "res2net50_26w_4s",
+    "resnest14d", "resnet18", "resnet50d", "resnetv2_50", "resnext50_32x4d", "rexnet_100", "selecsls42", "seresnet50",
+    "skresnet18", "spnasnet_100", "starnet_s1", "tf_efficientnet_lite0", "tinynet_a", "tresnet_m", "vgg16_bn",
+    "convnext_atto", "convnextv2_atto", "dpn68", "efficientvit_b0", "xception41",
+)  # fmt: skip
+NETWORKS = (
+    *(
+        f"zoo:{name}"
+        for name in ("resnet20", "resnet20b", "resnet56", "vgg16", "mobilenet_v1", "mobilenet_v2", "densenet40")
+    ),
+    *(f"torchvision:{name}" for name in TORCHVISION),
+    *(f"timm:{name}" for name in TIMM),
+)
+SIZES = {"vit": 224, "maxvit": 224, "inception": 299, "edgenext": 160, "tresnet": 160, "xception": 160}
+
+
+def make(name: str) -> tuple[nn.Module, Tensor]:
+    """The network with random weights, BatchNorm statistics included, and two images."""
+    kind, _, short = name.partition(":")
+    size = 32 if kind == "zoo" else next((s for prefix, s in SIZES.items() if short.startswith(prefix)), 64)
+    torch.manual_seed(0)
+    model: nn.Module
+    if kind == "zoo":
+        model = ps.make_model(short)
+    elif kind == "timm":
+        import timm
+
+        model = timm.create_model(short)
+    else:
+        from torchvision import models
+
+        model = models.get_model(short, weights=None)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
+            nn.init.normal_(module.running_mean, 0, 0.1)
+            assert module.running_var is not None
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval(), torch.randn(2, 3, size, size)
+
+
+def ours(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    start = time.perf_counter()
+    try:
+        network = ps.trace(model, images)
+    except ps.TraceError as error:
+        return {"traced": False, "reason": str(error)[:300]}
+    row: dict[str, Any] = {"traced": True, "seconds": round(time.perf_counter() - start, 2)}
+    space = network.space
+    full, least = space.cost(space.full).macs, space.cost(space.minimum).macs
+    row |= {"groups": len(space.groups), "removable": 1 - least / full, "frozen": len(network.frozen)}
+    found = network.verify(2)
+    row |= {"difference": found.largest_difference / max(found.scale, 1e-30), "exact": found.costs_exact}
+    limit = max(least, full // 2)
+    rng = np.random.default_rng(0)
+    structure = space.check(ps.Budget(macs=limit).check(space).fit(space.sample(rng, 1))[0].tolist())
+    ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
+    slimmed = ps.slim(network, structure, ranking).train()
+    output = slimmed(images)
+    output = output if isinstance(output, Tensor) else output[0]
+    output.float().sum().backward()
+    return row | {"kept": ps.count(slimmed, images).macs / full, "trains": True}
+
+
+def torch_pruning(model: nn.Module, images: Tensor, classes: int) -> dict[str, Any]:
+    import torch_pruning as tp
+
+    start = time.perf_counter()
+    try:
+        before = ps.count(model, images).macs
+        ignored = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
+        pruner = tp.pruner.BasePruner(
+            model, images, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=ignored
+        )
+        pruner.step()
+        with torch.no_grad():
+            output = model(images)
+        assert output.shape[-1] == classes, f"{tuple(output.shape)} outputs"
+        return {
+            "runs": True,
+            "kept": ps.count(model, images).macs / before,
+            "seconds": round(time.perf_counter() - start, 2),
+        }
+    except Exception as error:  # whatever it raises is the result
+        return {"runs": False, "reason": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
+    arguments = parser.parse_args()
+    warnings.simplefilter("ignore")
+    rows: dict[str, Any] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
+    for name in arguments.networks:
+        if name in rows:
+            continue
+        model, images = make(name)
+        other = copy.deepcopy(model)
+        classes = 10 if name.startswith("zoo:") else 1000
+        rows[name] = {
+            "image": images.shape[-1],
+            "prunesearch": ours(model, images),
+            "torch_pruning": torch_pruning(other, images, classes),
+        }
+        print(name, json.dumps(rows[name]), flush=True)
+        save(arguments.out, rows)
+
+
+def save(out: Path, rows: dict[str, Any]) -> None:
+    from importlib.metadata import version
+
+    packages = ("prunesearch", "torch", "torchvision", "timm", "torch-pruning")
+    facts = {
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        **{name: version(name) for name in packages},
+    }
+    partial = out.with_suffix(".partial")
+    partial.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
+    partial.replace(out)
+
+
+if __name__ == "__main__":
+    main()
