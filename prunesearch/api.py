@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed
-from prunesearch.evaluators.accuracy import AccuracyEvaluator, Metric, recalibrate_bn
+from prunesearch.evaluators import make_evaluator
+from prunesearch.evaluators.accuracy import Metric, recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights, WeightSource
@@ -136,7 +137,7 @@ def search(
     proposer = make_searcher(searcher, network.space, budget, seed=seed, **(options or {}))
     images, labels = check_data(network, data)
     weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
-    evaluator = AccuracyEvaluator(weights, images, labels, metric=metric)
+    evaluator = make_evaluator("accuracy", weights, images, labels, metric=metric)
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,

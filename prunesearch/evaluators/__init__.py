@@ -1,1 +1,37 @@
 """Evaluators score structures on data; none of them trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from prunesearch.registry import resolve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from prunesearch.evaluators.evaluator import Evaluator
+    from prunesearch.models.weights import WeightSource
+
+EVALUATORS: Mapping[str, str] = {
+    "accuracy": "prunesearch.evaluators.accuracy:AccuracyEvaluator",
+}
+
+
+def make_evaluator(
+    name: str, weights: WeightSource, images: Tensor, labels: Tensor | None = None, **options: Any
+) -> Evaluator:
+    """Build an evaluator by name.
+
+    Args:
+        name: One of `EVALUATORS`.
+        weights: Where the weights of a structure come from.
+        images: (n, ...) images, normalised like the training set.
+        labels: (n,) class indices, where the evaluator needs them.
+        **options: Passed on to the evaluator's constructor.
+
+    Raises:
+        ValueError: No evaluator has this name; the message has the list.
+    """
+    evaluator: Evaluator = resolve(EVALUATORS, name, "evaluator")(weights, images, labels, **options)
+    return evaluator

@@ -112,7 +112,7 @@ class Study:
         Raises:
             StudyMismatch: The searcher does not propose what is recorded.
             EvaluationFailed: Ten structures in a row could not be scored; everything recorded is kept.
-        StudyUnwritable: A trial could not be recorded.
+            StudyUnwritable: A trial could not be recorded.
         """
         recorded = self.trials()
         wanted = max(n_trials, len(recorded))

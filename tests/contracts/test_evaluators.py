@@ -1,31 +1,32 @@
-"""What every evaluator of structures promises. A new one is added to `EVALUATORS`."""
+"""What every registered evaluator of structures promises."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from torch import Tensor
 
-from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators import EVALUATORS, make_evaluator
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from tests.models_state import generators, state_of
 
-EVALUATORS: dict[str, Callable[[InheritedWeights, Tensor, Tensor], Evaluator]] = {
-    "loss": lambda weights, images, labels: AccuracyEvaluator(weights, images, labels, metric="loss"),
-    "accuracy": lambda weights, images, labels: AccuracyEvaluator(weights, images, labels, metric="accuracy"),
-    "agreement": lambda weights, images, labels: AccuracyEvaluator(weights, images, metric="agreement"),
+OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
+    "accuracy": ({"metric": "loss"}, {"metric": "accuracy"}, {"metric": "agreement"}),
 }
+CASES = [(name, options) for name in EVALUATORS for options in OPTIONS.get(name, ({},))]
 
 
-@pytest.fixture(params=sorted(EVALUATORS))
+@pytest.fixture(params=CASES, ids=str)
 def make(request: pytest.FixtureRequest, network: Network, images: Tensor, labels: Tensor) -> Callable[[], Evaluator]:
+    name, options = request.param
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    return lambda: EVALUATORS[request.param](weights, images, labels)
+    return lambda: make_evaluator(name, weights, images, labels, **options)
 
 
 def some_structures(network: Network) -> list[tuple[int, ...]]:
