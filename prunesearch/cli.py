@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -144,7 +145,13 @@ def search(
     network = trace(
         module, images[:2], round_to=round_to, min_channels=_channels(min_channels), ignored_layers=ignore or ()
     )
-    with _interruptible(), _progress() as progress:
+    with _interruptible(), _first_interrupt_waits() as stop_if_asked, _progress() as progress:
+        show = _BestSoFar(progress, n_trials)
+
+        def on_trial(trial: Trial) -> None:
+            show(trial)
+            stop_if_asked()
+
         result = api.search(
             network,
             source,
@@ -156,7 +163,7 @@ def search(
             metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
             study=study,
             study_name=study_name,
-            on_trial=_BestSoFar(progress, n_trials),
+            on_trial=on_trial,
         )
     if save is not None:
         save_network(result.best.build(), save)
@@ -243,6 +250,31 @@ def _interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         _fail("Interrupted. Everything scored is kept; run the same command again to continue.", status=130)
+
+
+@contextmanager
+def _first_interrupt_waits() -> Iterator[Callable[[], None]]:
+    """Give a function that raises KeyboardInterrupt if one was asked for since; the second interrupt does not wait.
+
+    An exception that a signal throws into arbitrary code can get lost there (in a destructor, in a callback from C).
+    """
+    asked = False
+
+    def note(*_: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield stop_if_asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fail(sentence: str, *, status: int) -> NoReturn:
