@@ -1,17 +1,18 @@
 """Which channels can only be removed together: labels, ties and the record of every tensor they run through.
 
-Each channel of each tensor carries a *label*. Operators tie labels (union-find): channels with the same label stay or
-go together. A frozen label always stays. What the walk over the network records here is all that slimming, masking,
+Each channel of each tensor carries a *label*. Operators tie labels: channels whose labels are tied stay or go
+together. A frozen label always stays. What the walk over the network records here is all that slimming, masking,
 costing and ranking need later.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from prunesearch.structure import IntArray, Width
 
@@ -47,6 +48,21 @@ class Count:
 
 
 @dataclass(frozen=True)
+class Literal:
+    """A number in the code of a forward that must equal the number of kept channels; see `models.literals`.
+
+    Attributes:
+        module: Qualified name of the module whose forward holds it.
+        place: Where in that forward.
+        units: Unit of each counted channel.
+    """
+
+    module: str
+    place: tuple[int, tuple[int | str, ...]]
+    units: IntArray
+
+
+@dataclass(frozen=True)
 class Read:
     """A module that mixes channels, so that a removed one must not reach it.
 
@@ -62,48 +78,38 @@ class Read:
 
 
 class Labels:
-    """Union-find over channel labels, with reasons for those that must stay."""
+    """Channel labels: which of them are tied, and which must stay for what reason. Ties are solved all at once."""
 
     def __init__(self) -> None:
-        self._parent: list[int] = []
-        self._reason: dict[int, str] = {}
+        self._count = 0
+        self._ties: list[tuple[IntArray, IntArray]] = []
+        self._frozen: list[tuple[IntArray, str]] = []
 
     def fresh(self, n: int) -> IntArray:
         """(n,) new labels, tied to nothing."""
-        start = len(self._parent)
-        self._parent.extend(range(start, start + n))
-        return np.arange(start, start + n)
+        self._count += n
+        return np.arange(self._count - n, self._count)
 
     def tie(self, a: IntArray, b: IntArray) -> None:
         """Tie two (n,) arrays of labels, entry by entry."""
-        for x, y in zip(a.tolist(), b.tolist(), strict=True):
-            low, high = sorted((self.root(x), self.root(y)))
-            if low != high:
-                self._parent[high] = low
-                if high in self._reason:
-                    self._reason.setdefault(low, self._reason.pop(high))
+        if a.shape != b.shape:
+            raise ValueError(f"Expected two arrays of labels of one length, got {len(a)} and {len(b)}.")
+        if a is not b:
+            self._ties.append((a, b))
 
     def freeze(self, labels: IntArray, reason: str) -> None:
-        """Make labels, and all that is tied to them, stay for good; the first reason is kept."""
-        for label in labels.tolist():
-            self._reason.setdefault(self.root(label), reason)
+        """Make labels, and all that is or will be tied to them, stay for good; the first reason is kept."""
+        self._frozen.append((labels, reason))
 
-    def root(self, label: int) -> int:
-        """The representative of a label."""
-        root = label
-        while self._parent[root] != root:
-            root = self._parent[root]
-        while self._parent[label] != root:
-            self._parent[label], label = root, self._parent[label]
-        return root
+    def units(self) -> IntArray:
+        """(labels,) the unit of each label: tied labels have the same, from 0."""
+        ends = [np.concatenate(side) for side in zip(*self._ties, strict=True)] or [np.empty(0, dtype=np.int64)] * 2
+        edges = coo_array((np.ones(len(ends[0]), dtype=np.bool_), tuple(ends)), shape=(self._count, self._count))
+        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
 
-    def roots(self, labels: IntArray) -> IntArray:
-        """(n,) representatives of (n,) labels."""
-        return np.array([self.root(label) for label in labels.tolist()], dtype=np.int64)
-
-    def reason(self, label: int) -> str | None:
-        """Why a label must stay, or None if it may go."""
-        return self._reason.get(self.root(label))
+    def reasons(self) -> Sequence[tuple[IntArray, str]]:
+        """Labels that must stay, and why, in the order in which it was found."""
+        return tuple(self._frozen)
 
 
 @dataclass(frozen=True)
@@ -127,63 +133,71 @@ class UnitGroup:
 
 
 class Units:
-    """Labels after the walk: consecutive unit ids, and how they fall into groups."""
+    """Labels after the walk: units, numbered from 0, and how they fall into groups."""
 
     def __init__(self, labels: Labels, producers: Iterable[tuple[str, IntArray]], uses: Iterable[IntArray]) -> None:
-        self._labels = labels
-        self._ids: dict[int, int] = {}
+        self._unit_of = labels.units()
+        self.count = int(self._unit_of.max(initial=-1)) + 1
+        self._reasons, self._reason_of = self._first_reasons(labels)
         signatures = self._signatures(uses)
         self.groups: list[UnitGroup] = []
         self.frozen: dict[str, str] = {}
-        self._group_of: dict[int, int] = {}
+        self._group_of = np.full(self.count, -1)
         for name, produced in producers:
-            self._add(name, self.ids(produced), produced, signatures)
-
-    @property
-    def count(self) -> int:
-        """How many units there are, frozen ones included."""
-        return len(self._ids)
+            self._add(name, self.ids(produced), signatures)
 
     def ids(self, labels: IntArray) -> IntArray:
-        """(n,) unit ids of (n,) labels."""
-        roots = self._labels.roots(labels).tolist()
-        return np.array([self._ids.setdefault(root, len(self._ids)) for root in roots], dtype=np.int64)
+        """(n,) units of (n,) labels."""
+        return self._unit_of[labels]
+
+    def groups_of(self, labels: IntArray) -> list[int]:
+        """Indices of the groups that labels belong to."""
+        return self.groups_with(self.ids(labels))
+
+    def groups_with(self, units: IntArray) -> list[int]:
+        """Indices of the groups that units belong to."""
+        return [group for group in np.unique(self._group_of[units]).tolist() if group >= 0]
 
     def width(self, units: IntArray) -> Width:
         """The number of kept channels among `units`, as a function of a structure.
 
         Exact because every unit of a group has the same signature, hence the same number of channels here.
         """
-        channels = Counter(self._group_of.get(unit, -1) for unit in units.tolist())
-        constant = channels.pop(-1, 0)
-        return Width(constant, tuple((g, n // len(self.groups[g].units)) for g, n in sorted(channels.items())))
+        constant, *channels = np.bincount(self._group_of[units] + 1, minlength=1).tolist()
+        return Width(constant, tuple((g, n // len(self.groups[g].units)) for g, n in enumerate(channels) if n))
 
-    def _signatures(self, uses: Iterable[IntArray]) -> dict[int, tuple[tuple[int, int], ...]]:
-        collected: dict[int, list[tuple[int, int]]] = {}
-        for index, labels in enumerate(uses):
-            for unit, n in Counter(self.ids(labels).tolist()).items():
-                collected.setdefault(unit, []).append((index, n))
-        return {unit: tuple(entries) for unit, entries in collected.items()}
+    def _first_reasons(self, labels: Labels) -> tuple[list[str], IntArray]:
+        """Every reason to stay, and per unit the index of the first that holds, or -1."""
+        reasons: list[str] = []
+        reason_of = np.full(self.count, -1)
+        for frozen, reason in labels.reasons():
+            units = self.ids(frozen)
+            reason_of[units[reason_of[units] < 0]] = len(reasons)
+            reasons.append(reason)
+        return reasons, reason_of
 
-    def _add(
-        self,
-        name: str,
-        units: IntArray,
-        produced: IntArray,
-        signatures: dict[int, tuple[tuple[int, int], ...]],
-    ) -> None:
-        channels = Counter(units.tolist())
-        buckets: dict[tuple[tuple[int, int], ...], list[int]] = {}
-        for unit, label in zip(units.tolist(), produced.tolist(), strict=True):
-            reason = self._labels.reason(label)
-            if reason is not None:
-                self.frozen.setdefault(name, reason)
-            elif unit not in self._group_of:
-                bucket = buckets.setdefault(signatures.get(unit, ()), [])
-                if unit not in bucket[-1:]:
-                    bucket.append(unit)
-        for nth, bucket in enumerate(buckets.values(), 1):
-            members = list(dict.fromkeys(bucket))
-            self._group_of.update(dict.fromkeys(members, len(self.groups)))
+    def _signatures(self, uses: Iterable[IntArray]) -> IntArray:
+        """(units,) equal for two units if every use holds as many channels of the one as of the other."""
+        signature = np.zeros(self.count, dtype=np.int64)
+        distinct = 1
+        for labels in uses:
+            units, channels = np.unique(self.ids(labels), return_counts=True)
+            _, refined = np.unique(signature[units] * (channels.max(initial=0) + 1) + channels, return_inverse=True)
+            signature[units] = distinct + refined
+            distinct += len(units)
+        return signature
+
+    def _add(self, name: str, units: IntArray, signatures: IntArray) -> None:
+        frozen = self._reason_of[units]
+        if (frozen >= 0).any():
+            self.frozen.setdefault(name, self._reasons[frozen[frozen >= 0][0]])
+        members, first, channels = np.unique(units, return_index=True, return_counts=True)
+        order = np.argsort(first)
+        members, channels = members[order], channels[order]
+        free = (self._reason_of[members] < 0) & (self._group_of[members] < 0)
+        members, channels = members[free], channels[free]
+        for nth, signature in enumerate(dict.fromkeys(signatures[members].tolist()), 1):
+            alike = signatures[members] == signature
+            self._group_of[members[alike]] = len(self.groups)
             suffix = "" if nth == 1 else f"#{nth}"
-            self.groups.append(UnitGroup(name + suffix, channels[members[0]], np.array(members)))
+            self.groups.append(UnitGroup(name + suffix, int(channels[alike][0]), members[alike]))

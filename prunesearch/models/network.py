@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.coupling import Count, Cut, Read
+from prunesearch.models.coupling import Count, Cut, Literal, Read
 from prunesearch.models.explain import Explanation, explain
 from prunesearch.models.verify import Verification, verify
 from prunesearch.structure import IntArray, Space
@@ -25,6 +25,7 @@ class Network:
         space: Every structure it can take, and their costs.
         cuts: Tensors that get narrower, and by which units.
         counts: Module attributes that hold a number of channels.
+        literals: Numbers of channels in the code of forwards.
         reads: Modules that mix channels.
         units: Per group, the ids of its units.
         unit_count: How many units there are, those of no group included.
@@ -38,6 +39,7 @@ class Network:
     space: Space
     cuts: tuple[Cut, ...]
     counts: tuple[Count, ...]
+    literals: tuple[Literal, ...]
     reads: tuple[Read, ...]
     units: tuple[IntArray, ...]
     unit_count: int

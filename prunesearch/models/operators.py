@@ -86,6 +86,9 @@ class Walk(Protocol):
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         """Record that the module's attribute is the number of kept channels among `labels`."""
 
+    def literal(self, node: fx.Node, position: tuple[int | str, ...], labels: IntArray) -> bool:
+        """Record that a number in the arguments is the number of kept channels; False if it cannot be changed."""
+
     def read(self, node: fx.Node, dim: int, labels: IntArray) -> None:
         """Record that the module mixes these channels."""
 
@@ -200,13 +203,18 @@ def linear(walk: Walk, node: fx.Node) -> Value:
 def batch_norm(walk: Walk, node: fx.Node) -> Value:
     """BatchNorm of any dimension: one scale, shift, mean and variance per channel."""
     norm = walk.module_of(node)
-    assert isinstance(norm, nn.modules.batchnorm._BatchNorm)
+    assert isinstance(norm, nn.modules.batchnorm._NormBase)
     labels = _labels(walk, node, node.args[0], dim=1)
     for tensor in ("weight", "bias", "running_mean", "running_var"):
         if getattr(norm, tensor) is not None:
             walk.cut(node, tensor, 0, labels)
     walk.count(node, "num_features", labels)
     return Tracked(1, labels)
+
+
+def instance_norm(walk: Walk, node: fx.Node) -> Value:
+    """InstanceNorm of any dimension: each channel of each image has a mean and a variance of its own."""
+    return batch_norm(walk, node) if _has_channel_dim(walk, node) else _give_up(walk, node)
 
 
 def layer_norm(walk: Walk, node: fx.Node) -> Value:
@@ -332,8 +340,13 @@ def concatenate(walk: Walk, node: fx.Node) -> Value:
     """`torch.cat`: along the channels it joins labels, along another dimension it ties them."""
     tensors = node.args[0] if node.args else node.kwargs["tensors"]
     dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis", 0))
-    if not isinstance(dim, int) or not isinstance(tensors, (tuple, list)):  # `tensors` is what chunk or split gave
+    if not isinstance(dim, int):
         return _give_up(walk, node)
+    if not isinstance(tensors, (tuple, list)):  # what chunk or split gave
+        parts = walk.parts(tensors)
+        if parts is None or parts[0].dim != dim % len(walk.shape(node)):
+            return _give_up(walk, node)
+        return Tracked(parts[0].dim, np.concatenate([part.labels for part in parts]))
     known = [value for tensor in tensors if (value := walk.value(tensor)) is not None]
     dim %= len(walk.shape(node))
     if any(value.dim != dim for value in known):
@@ -342,25 +355,45 @@ def concatenate(walk: Walk, node: fx.Node) -> Value:
 
 
 def flatten(walk: Walk, node: fx.Node) -> Value:
-    """`flatten` and `view`/`reshape` to (n, -1): each channel becomes all its positions, in order."""
+    """`flatten`, `view`, `reshape`: dimensions merge or split beside the channels, or each becomes its positions."""
     value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
-    if value is None or value.dim != 1 or after != (before[0], math.prod(before[1:])) or not _adapts(walk, node, value):
+    if value is None:
         return _give_up(walk, node)
-    return Tracked(1, np.repeat(value.labels, math.prod(before[2:])))
+    channels, positions = before[value.dim], math.prod(before[value.dim + 1 :])
+    for dim, size in enumerate(after):
+        if math.prod(after[:dim]) != math.prod(before[: value.dim]) or size not in (channels, channels * positions):
+            continue
+        labels = np.repeat(value.labels, size // channels)
+        if math.prod(after[dim:]) == channels * positions and _adapts(walk, node, dim, value, labels):
+            return Tracked(dim, labels)
+    return _give_up(walk, node)
 
 
-def _adapts(walk: Walk, node: fx.Node, value: Tracked) -> bool:
-    """Whether the last size that a `view`/`reshape` asks for follows the tensor's own channels, however many stay."""
+def _adapts(walk: Walk, node: fx.Node, dim: int, value: Tracked, labels: IntArray) -> bool:
+    """Whether the size of `dim` in a `view`/`reshape` follows the channels, however many stay, and no other does."""
     if node.target not in ("view", "reshape", torch.reshape):
         return all(walk.number(argument) is None for argument in node.all_input_nodes)
-    sizes = node.args[1:] or tuple(node.kwargs.values())
-    *others, last = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
-    if any(walk.number(size) is not None for size in others):
+    sizes = _positions(node, "shape", "size")
+    if len(sizes) != len(walk.shape(node)):
         return False
-    width = walk.number(last)
-    if width is None:
-        return isinstance(last, int) and last == -1
-    return width.proportional and np.array_equal(width.labels, value.labels)
+    position, size = sizes.pop(dim)
+    if any(walk.number(other) is not None for _, other in sizes):
+        return False
+    width = walk.number(size)
+    if width is not None:
+        return width.proportional and np.array_equal(width.labels, value.labels)
+    return size == -1 or (isinstance(size, int) and walk.literal(node, position, labels))
+
+
+def _positions(node: fx.Node, *names: str) -> list[tuple[tuple[int | str, ...], Any]]:
+    """Where in a node's arguments, after the first, several numbers stand, and what stands there."""
+    for name in names:
+        entries = node.kwargs.get(name)
+        if isinstance(entries, (tuple, list)):
+            return [((name, i), entry) for i, entry in enumerate(entries)]
+    if len(node.args) > 1 and isinstance(node.args[1], (tuple, list)):
+        return [((1, i), entry) for i, entry in enumerate(node.args[1])]
+    return [((i,), entry) for i, entry in enumerate(node.args) if i]
 
 
 def reduce(walk: Walk, node: fx.Node) -> Value:
@@ -410,13 +443,93 @@ def chunk(walk: Walk, node: fx.Node) -> Value:
     return None
 
 
+def split(walk: Walk, node: fx.Node) -> Value:
+    """`split` along the channels: into equal parts like `chunk`, or into parts of given sizes, each on its own."""
+    value, before = walk.value(node.args[0]), walk.shape(node.args[0])
+    key: int | str = 1 if len(node.args) > 1 else next(iter(node.kwargs), 1)
+    sizes = _argument(node, key)
+    dim = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
+    if value is None or not isinstance(dim, int) or dim % len(before) != value.dim:
+        return _give_up(walk, node)
+    if isinstance(sizes, int) and len(value.labels) % sizes == 0:
+        parts = list(value.labels.reshape(-1, sizes))
+        walk.labels.tie(value.labels, np.tile(parts[0], len(parts)))
+        adapts = walk.literal(node, (key,), parts[0])
+    elif isinstance(sizes, (tuple, list)) and all(isinstance(size, int) for size in sizes):
+        parts = [*np.split(value.labels, np.cumsum(sizes)[:-1])]
+        adapts = all([walk.literal(node, (key, i), part) for i, part in enumerate(parts)])
+    else:
+        return _give_up(walk, node)
+    if not adapts:
+        walk.freeze(value, node, "has sizes that cannot be changed")
+    walk.split(node, tuple(Tracked(value.dim, part) for part in parts))
+    return None
+
+
+def pad(walk: Walk, node: fx.Node) -> Value:
+    """`F.pad`: constant channels before and after the others go with what they are added to."""
+    value, before = walk.value(node.args[0]), walk.shape(node.args[0])
+    key: int | str = 1 if len(node.args) > 1 else "pad"
+    amounts = _argument(node, key)
+    if value is None or not isinstance(amounts, (tuple, list)) or not all(isinstance(n, int) for n in amounts):
+        return _give_up(walk, node)
+    first = 2 * (len(before) - 1 - value.dim)
+    pair = [int(str(n)) for n in amounts[first : first + 2]]
+    mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+    if any(n < 0 for n in pair) or (any(pair) and mode != "constant"):
+        return _give_up(walk, node)
+    if not any(pair):
+        return value
+    sides = []
+    for i, n in enumerate(pair):
+        sides.append(walk.labels.fresh(n))
+        if n and not walk.literal(node, (key, first + i), sides[-1]):
+            walk.freeze(Tracked(value.dim, sides[-1]), node, "adds a number of channels that cannot be changed")
+    return Tracked(value.dim, np.concatenate([sides[0], value.labels, sides[1]]))
+
+
+def _argument(node: fx.Node, key: int | str) -> Any:
+    return node.kwargs.get(key) if isinstance(key, str) else dict(enumerate(node.args)).get(key)
+
+
+def unsqueeze(walk: Walk, node: fx.Node) -> Value:
+    """`unsqueeze`: one more dimension, of size 1."""
+    value, dims = walk.value(node.args[0]), len(walk.shape(node))
+    at = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if value is None or not isinstance(at, int):
+        return _give_up(walk, node)
+    return Tracked(value.dim + (at % dims <= value.dim), value.labels)
+
+
+def squeeze(walk: Walk, node: fx.Node) -> Value:
+    """`squeeze` of one given dimension that is not that of the channels."""
+    value, before = walk.value(node.args[0]), walk.shape(node.args[0])
+    at = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if value is None or not isinstance(at, int) or at % len(before) == value.dim:
+        return _give_up(walk, node)
+    return Tracked(value.dim - (before[at] == 1 and at % len(before) < value.dim), value.labels)
+
+
+def softmax(walk: Walk, node: fx.Node) -> Value:
+    """`softmax` over another dimension than that of the channels."""
+    value = walk.value(node.args[0])
+    if node.op == "call_module":
+        dim = getattr(walk.module_of(node), "dim", None)
+    else:
+        dim = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    if isinstance(dim, int) and (value is None or dim % len(walk.shape(node)) != value.dim):
+        return value
+    walk.freeze_inputs(node, "mixes channels")
+    return None
+
+
 def unrelated(walk: Walk, node: fx.Node) -> Value:
     """`new_empty` and its like take a type and a device, not channels."""
     return None
 
 
 def get_item(walk: Walk, node: fx.Node) -> Value:
-    """A slice of a tensor that leaves its channels alone, or one of several tensors."""
+    """A slice of a tensor, or one of several tensors."""
     value, index = walk.value(node.args[0]), node.args[1]
     parts = walk.parts(node.args[0])
     if parts is not None and isinstance(index, int):
@@ -424,8 +537,19 @@ def get_item(walk: Walk, node: fx.Node) -> Value:
     entries = index if isinstance(index, tuple) else (index,)
     if value is None or not all(isinstance(entry, slice) for entry in entries):
         return _give_up(walk, node)
-    whole = value.dim >= len(entries) or entries[value.dim] == slice(None)
-    return value if whole else _give_up(walk, node)
+    return value if value.dim >= len(entries) else _sliced(walk, node, value, entries[value.dim])
+
+
+def _sliced(walk: Walk, node: fx.Node, value: Tracked, entry: Any) -> Value:
+    """Consecutive channels. A slice that goes on to the end, or beyond, does so however many stay."""
+    width = len(value.labels)
+    start, stop = entry.start or 0, width if entry.stop is None else entry.stop
+    if entry.step not in (None, 1) or not (isinstance(start, int) and isinstance(stop, int) and 0 <= start < stop):
+        return _give_up(walk, node)
+    for name, end in (("start", start), ("stop", stop)):
+        if 0 < end < width and not walk.literal(node, (1, value.dim, name), value.labels[:end]):
+            return _give_up(walk, node)
+    return Tracked(value.dim, value.labels[start:stop])
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -477,7 +601,12 @@ MODULES: dict[type[nn.Module], Rule] = {
     nn.BatchNorm2d: batch_norm,
     nn.BatchNorm3d: batch_norm,
     nn.SyncBatchNorm: batch_norm,
+    nn.InstanceNorm1d: instance_norm,
+    nn.InstanceNorm2d: instance_norm,
+    nn.InstanceNorm3d: instance_norm,
     nn.Flatten: flatten,
+    nn.Softmax: softmax,
+    nn.LogSoftmax: softmax,
     PadShortcut: pad_shortcut,
     **dict.fromkeys(_ELEMENTWISE_MODULES, elementwise),
     **dict.fromkeys(_SPATIAL_MODULES, spatial),
@@ -509,6 +638,14 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.permute: permute,
     torch.transpose: transpose,
     torch.chunk: chunk,
+    torch.split: split,
+    torch.unsqueeze: unsqueeze,
+    torch.squeeze: squeeze,
+    torch.softmax: softmax,
+    torch.log_softmax: softmax,
+    F.softmax: softmax,
+    F.log_softmax: softmax,
+    F.pad: pad,
     operator.getitem: get_item,
     **dict.fromkeys(_ELEMENTWISE_FUNCTIONS, elementwise),
     **dict.fromkeys(_SPATIAL_FUNCTIONS, spatial),
@@ -517,6 +654,7 @@ FUNCTIONS: dict[Any, Rule] = {
 _ELEMENTWISE_METHODS = (
     "add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "neg", "abs", "exp", "sqrt", "clamp", "clamp_",
     "relu", "relu_", "sigmoid", "sigmoid_", "tanh", "tanh_", "contiguous", "clone", "detach", "float", "half", "to",
+    "expand_as", "type_as",
 )  # fmt: skip
 
 METHODS: dict[str, Rule] = {
@@ -529,6 +667,11 @@ METHODS: dict[str, Rule] = {
     "permute": permute,
     "transpose": transpose,
     "chunk": chunk,
+    "split": split,
+    "unsqueeze": unsqueeze,
+    "squeeze": squeeze,
+    "softmax": softmax,
+    "log_softmax": softmax,
     "new_empty": unrelated,
     "new_ones": unrelated,
     "new_zeros": unrelated,
@@ -553,6 +696,21 @@ def rule_of(target: Any) -> Rule | None:
     """The rule of a class of modules, a function, or the name of a method; None if there is none."""
     if isinstance(target, str):
         return METHODS.get(target)
-    table: dict[Any, Rule] = MODULES if isinstance(target, type) else FUNCTIONS
-    name = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
-    return table.get(target) or NAMED.get(name)
+    if not isinstance(target, type):
+        return FUNCTIONS.get(target) or NAMED.get(_qualified(target))
+    for kind in target.__mro__:
+        rule = MODULES.get(kind) or NAMED.get(_qualified(kind))
+        if rule is not None or not vars(kind).keys() <= _SAME_BEHAVIOUR:
+            return rule
+    return None
+
+
+_SAME_BEHAVIOUR = {
+    "__init__", "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__parameters__",
+    "__constants__", "__firstlineno__", "__static_attributes__", "extra_repr", "reset_parameters",
+}  # fmt: skip
+"""What a class may define and still do in its forward what the class that it derives from does."""
+
+
+def _qualified(target: Any) -> str:
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"

@@ -1,7 +1,8 @@
 """Writing a slimmed network to a file, and reading it into a fresh instance of its class. No pickle anywhere.
 
-The file is safetensors: every tensor of the network's state, and in the metadata the widths of its layers as JSON. Any
-safetensors reader can open it; only the widths need this module, or the few lines that `load` takes.
+The file is safetensors: every tensor of the network's state, and in the metadata, as JSON, the widths of its layers and
+the numbers of channels in the code of its forwards that slimming changed (`models.literals`). Any safetensors reader
+can open it; only the widths need this module, or the few lines that `load` takes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
+from prunesearch.models.literals import Place, literal_at, operators_with_literals, rewrite, rewritten
 from prunesearch.models.zoo.layers import PadShortcut
 
 FORMAT = "prunesearch-1"
@@ -39,6 +41,9 @@ WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.BatchNorm2d: ("num_features",),
     nn.BatchNorm3d: ("num_features",),
     nn.SyncBatchNorm: ("num_features",),
+    nn.InstanceNorm1d: ("num_features",),
+    nn.InstanceNorm2d: ("num_features",),
+    nn.InstanceNorm3d: ("num_features",),
     PadShortcut: ("before", "after"),
 }
 """The attributes of each kind of layer, and of those derived from it, that are numbers of channels."""
@@ -56,7 +61,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-    widths = json.dumps(_widths(model))
+    widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
     metadata = {"format": FORMAT, "widths": widths, "sha256": _checksum(widths, tensors)}
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -82,10 +87,11 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         CheckpointError: No such file, damaged, not written by `save`, or of another network. Nothing of a file can run.
     """
     path = Path(path)
-    widths, tensors = _read(path)
+    widths, literals, tensors = _read(path)
     mine = _widths(model)
     problems = [*_differences("layer", widths, mine), *_differences("tensor", tensors, model.state_dict())]
     problems += [*_impossible_widths(widths, mine), *_impossible_shapes(tensors, model.state_dict())]
+    problems += _impossible_literals(literals, model)
     if problems:
         more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise CheckpointError(f"{path} is not of {type(model).__name__}: {'; '.join(problems[:4])}{more}.")
@@ -95,6 +101,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     for layer, attributes in widths.items():
         for attribute, width in attributes.items():
             _set_width(slimmed.get_submodule(layer), attribute, width)
+    for name, numbers in literals.items():
+        rewrite(slimmed.get_submodule(name), numbers)
     return slimmed
 
 
@@ -107,6 +115,12 @@ def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
     return found
 
 
+def _literals(model: nn.Module) -> dict[str, list[tuple[Any, ...]]]:
+    """(operator, position, number) of each literal that slimming changed, by module."""
+    found = {name: rewritten(module) for name, module in model.named_modules()}
+    return {name: [(*place, number) for place, number in numbers.items()] for name, numbers in found.items() if numbers}
+
+
 def _as_number(width: int | tuple[int, ...]) -> int:
     """LayerNorm's shape as one number; of several dimensions the last, which slimming leaves alone."""
     return width[-1] if isinstance(width, tuple) else width
@@ -117,7 +131,7 @@ def _set_width(module: nn.Module, attribute: str, width: int) -> None:
     setattr(module, attribute, (*full[:-1], width) if isinstance(full, tuple) else width)
 
 
-def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, dict[Place, int]], dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
     try:
@@ -131,12 +145,17 @@ def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
             )
         if _checksum(metadata["widths"], tensors) != metadata["sha256"]:
             raise CheckpointError(f"{path} is damaged: its contents are not what was written.")
-        widths = json.loads(metadata["widths"])
+        stored = json.loads(metadata["widths"])
+        widths = {layer: dict(attributes) for layer, attributes in stored["layers"].items()}
+        literals = {
+            module: {(index, tuple(position)): number for index, position, number in places}
+            for module, places in stored["literals"].items()
+        }
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged, or no safetensors file: {error}") from error
-    if not isinstance(widths, dict) or not all(isinstance(attributes, dict) for attributes in widths.values()):
-        raise CheckpointError(f"{path} is damaged: its widths are no table.")
-    return widths, tensors
+    except (AttributeError, TypeError):
+        raise CheckpointError(f"{path} is damaged: its widths are no table.") from None
+    return widths, literals, tensors
 
 
 def _differences(kind: str, stored: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:
@@ -152,6 +171,17 @@ def _impossible_widths(stored: Mapping[str, Mapping[str, Any]], mine: Mapping[st
             width = stored[layer].get(attribute)
             if type(width) is not int or not 0 <= width <= full:
                 yield f"{layer}.{attribute} is {width!r}, the unpruned network has {full}"
+
+
+def _impossible_literals(stored: Mapping[str, Mapping[Place, Any]], model: nn.Module) -> Iterator[str]:
+    """Literals that are not in the model's forwards, or that slimming could not have made of those."""
+    modules = dict(copy.deepcopy(model).named_modules())
+    for name, numbers in stored.items():
+        nodes = (operators_with_literals(modules[name]) if name in modules else None) or []
+        for (index, position), number in numbers.items():
+            full = literal_at(nodes[index], position) if type(index) is int and 0 <= index < len(nodes) else None
+            if full is None or type(number) is not int or not 0 <= number <= full:
+                yield f"{name or 'forward'} cannot have the number {number!r} at {(index, position)}"
 
 
 def _impossible_shapes(stored: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> Iterator[str]:

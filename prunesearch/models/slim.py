@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.ranking import Ranking
 from prunesearch.structure import Structure
 
@@ -40,7 +41,8 @@ def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
     """Build the network that `structure` describes, with the weights of the channels that `ranking` keeps.
 
     The result shares no tensor with the original and is of the same class, so whatever works with the original
-    (training, `state_dict`, export) works with it. Exactly equal to the original with the removed channels masked at
+    (training, `state_dict`, export) works with it; where a forward has a number of channels as a literal, of a class
+    derived from it (`models.literals`). Exactly equal to the original with the removed channels masked at
     every layer that reads them.
 
     Args:
@@ -70,6 +72,11 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
         module, width = slimmed.get_submodule(count.module), int(kept[count.units].sum())
         is_shape = isinstance(getattr(module, count.attribute), tuple)  # LayerNorm's normalized_shape
         setattr(module, count.attribute, (width,) if is_shape else width)
+    numbers: dict[str, dict[Place, int]] = {}
+    for literal in network.literals:
+        numbers.setdefault(literal.module, {})[literal.place] = int(kept[literal.units].sum())
+    for name, changed in numbers.items():
+        rewrite(slimmed.get_submodule(name), changed)
     return slimmed
 
 

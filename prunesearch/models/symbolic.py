@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import os
+import traceback
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.errors import TraceError
+from prunesearch.models.deadline import Deadline
 from prunesearch.models.operators import rule_of
 from prunesearch.models.undisturbed import undisturbed
 
@@ -31,16 +35,16 @@ class Forward:
     attributes: frozenset[tuple[str, str]]
 
 
-def follow(model: nn.Module, inputs: Sequence[Tensor]) -> Forward:
+def follow(model: nn.Module, inputs: Sequence[Tensor], deadline: Deadline) -> Forward:
     """Trace the forward of `model`, a copy of our own, with its mode as it is.
 
     Optional arguments that the inputs do not cover take their defaults.
 
     Raises:
-        TraceError: The forward does not take that many inputs, or torch.fx cannot follow it.
+        TraceError: The forward does not take that many inputs, torch.fx cannot follow it, or time is up.
     """
     layers = {module: name for name, module in model.named_modules() if rule_of(type(module)) is not None}
-    tracer = _Tracer(layers)
+    tracer = _Tracer(layers, deadline)
     try:
         with undisturbed(inputs), _watched(layers) as attributes, _Uses() as uses:
             traced = tracer.trace(model, concrete_args=_defaults(model, inputs))
@@ -50,8 +54,8 @@ def follow(model: nn.Module, inputs: Sequence[Tensor]) -> Forward:
     except Exception as error:  # torch.fx raises whatever the user's forward raises on proxies
         place = tracer.where[-1] if tracer.where else type(model).__name__
         raise TraceError(
-            f"torch.fx cannot trace module {place}: {str(error).rstrip('. ')}. Move what depends on the data out of "
-            "forward, or mark the function that holds it with torch.fx.wrap."
+            f"torch.fx cannot trace module {place}{_line(error)}: {str(error).rstrip('. ')}. Move what depends on the "
+            "data out of forward, or mark the function that holds it with torch.fx.wrap."
         ) from error
     return Forward(graph, frozenset(uses.tensors), frozenset(attributes))
 
@@ -59,16 +63,18 @@ def follow(model: nn.Module, inputs: Sequence[Tensor]) -> Forward:
 class _Tracer(fx.Tracer):
     """Keeps every layer that has a rule whole, and remembers where in the model it is."""
 
-    def __init__(self, layers: Container[nn.Module]) -> None:
+    def __init__(self, layers: Container[nn.Module], deadline: Deadline) -> None:
         super().__init__()
         self.where: list[str] = []
         self._layers = layers
+        self._deadline = deadline
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return m in self._layers or super().is_leaf_module(m, module_qualified_name)
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
         self.where.append(f"{self.path_of_module(m)} ({type(m).__name__})")
+        self._deadline.check(f"module {self.where[-1]}")
         result = super().call_module(m, forward, args, kwargs)
         self.where.pop()  # left in place by an exception, so that the message can name the innermost module
         return result
@@ -106,6 +112,13 @@ def _watched(layers: dict[nn.Module, str]) -> Iterator[set[tuple[str, str]]]:
     finally:
         for module, kind in kinds.items():
             module.__class__ = kind
+
+
+def _line(error: BaseException) -> str:
+    """Where in the caller's code it was raised, if it was there."""
+    own = (os.path.dirname(torch.__file__), os.path.dirname(__file__))
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(own)]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
 
 
 def _defaults(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, Any] | None:

@@ -6,8 +6,6 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,8 +14,10 @@ from torch.nn.parameter import is_lazy
 
 from prunesearch.errors import TraceError
 from prunesearch.models.count import count_layers
-from prunesearch.models.coupling import Count, Cut, Read, Units
+from prunesearch.models.coupling import Count, Cut, Literal, Read, Units
+from prunesearch.models.deadline import Deadline
 from prunesearch.models.network import Network
+from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.walk import Found, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
 
@@ -28,9 +28,10 @@ def trace(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Tensor],
     *,
-    round_to: int = 1,
-    min_channels: int | float = 0.1,
+    round_to: int | Mapping[str, int] = 1,
+    min_channels: int | float | Mapping[str, int | float] = 0.1,
     ignored_layers: Sequence[str] = (),
+    time_limit: float = 60.0,
 ) -> Network:
     """Find out what can be pruned in a network. The model is only read; it keeps its mode, gradients and hooks.
 
@@ -44,32 +45,41 @@ def trace(
         example_inputs: A batch, or the tuple of positional inputs; every one (n, ...) with the same n. Optional
             arguments of the forward that they do not cover take their defaults.
         round_to: Kept widths are multiples of this many channels (hardware likes 8 or 16); the full width is always
-            allowed.
+            allowed. Or such numbers by name: `{"layer4.*": 16, "*": 8}`; of the globs that match a layer, or a module
+            it is in, the first counts; a layer that none matches has 1. What several layers of a group want, all
+            holds.
         min_channels: Narrowest width of any group: a number of channels (int), or a fraction of the group's width
-            (float), rounded up to a multiple of `round_to`.
+            (float), rounded up to a multiple of `round_to`. By name likewise.
         ignored_layers: Names of modules, or globs such as `"layer4.*"`, whose outputs keep all channels; so do those of
             every module inside them.
+        time_limit: Seconds after which it gives up.
 
     Returns:
         The network with its space.
 
     Raises:
-        TraceError: torch.fx cannot follow the forward, the forward fails on the inputs, or nothing can be pruned. The
-            message names the module.
+        TraceError: torch.fx cannot follow the forward, the forward fails on the inputs, nothing can be pruned, or time
+            is up. The message names the module, and the line where the forward has one.
         TypeError: The model is no module, or the inputs are no tensors.
-        ValueError: A rule is out of range, an ignored layer does not exist, or the inputs disagree on n.
+        ValueError: A rule is out of range, a glob matches no module, or the inputs disagree on n.
     """
-    inputs = _check(model, example_inputs, round_to, min_channels, ignored_layers)
+    inputs = _check(model, example_inputs, ignored_layers)
+    rules = width_rules(model, round_to, min_channels)
     try:
         still = copy.deepcopy(model).eval()
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
-    found = walk(still, inputs, ignored_layers)
-    units = _units(found, round_to, min_channels)
+    found = walk(still, inputs, ignored_layers, Deadline(time_limit))
+    units, widths = _units(found, rules)
     cuts = tuple(Cut(tensor, dim, units.ids(labels)) for (tensor, dim), labels in found.cuts.items())
     counts = tuple(Count(module, name, units.ids(labels)) for (module, name), labels in found.counts.items())
+    literals = tuple(
+        Literal(module, place, units.ids(labels))
+        for (module, place), labels in found.literals.items()
+        if units.groups_of(labels)  # else it never changes
+    )
     reads = tuple(Read(module, dim, units.ids(labels)) for (module, dim), labels in found.reads.items())
-    groups = _groups(units, cuts, round_to, min_channels)
+    groups = _groups(units, cuts, widths)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
         raise TraceError(f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.")
@@ -83,6 +93,7 @@ def trace(
         ),
         cuts=cuts,
         counts=counts,
+        literals=literals,
         reads=reads,
         units=tuple(group.units for group in units.groups),
         unit_count=units.count,
@@ -94,8 +105,6 @@ def trace(
 def _check(
     model: nn.Module,
     example_inputs: Tensor | Sequence[Tensor],
-    round_to: int,
-    min_channels: int | float,
     ignored_layers: Sequence[str],
 ) -> tuple[Tensor, ...]:
     if not isinstance(model, nn.Module):
@@ -106,17 +115,9 @@ def _check(
     if len({len(x) for x in inputs}) > 1 or len(inputs[0]) == 0:
         sizes = ", ".join(str(tuple(x.shape)) for x in inputs)
         raise ValueError(f"Expected example_inputs of shape (n, ...) with one n >= 1, got {sizes}.")
-    if not isinstance(round_to, int) or round_to < 1:
-        raise ValueError(f"Expected round_to as an integer >= 1, got {round_to!r}.")
-    upper = 1 if isinstance(min_channels, float) else math.inf
-    if not isinstance(min_channels, (int, float)) or not 0 < min_channels <= upper:
-        raise ValueError(f"Expected min_channels as a count >= 1 or a fraction in (0, 1], got {min_channels!r}.")
     if isinstance(ignored_layers, str):
         raise TypeError(f"Expected ignored_layers as a sequence of names, got the string {ignored_layers!r}.")
-    names = [name for name, _ in model.named_modules() if name]
-    for pattern in ignored_layers:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"ignored_layers: no module of {type(model).__name__} matches {pattern!r}.")
+    check_globs(model, "ignored_layers", ignored_layers)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise TraceError(f"{type(model).__name__}: {name} has no shape yet. Run the model once, then trace it.")
@@ -125,39 +126,38 @@ def _check(
     return inputs
 
 
-def _units(found: Found, round_to: int, min_channels: int | float) -> Units:
-    """Form groups; those with a single allowed width are frozen and the rest formed anew."""
+def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]]]:
+    """Form groups, with their allowed widths; those with a single one are frozen and the rest formed anew."""
     units = Units(found.labels, found.producers, found.uses())
-    rigid = [g for g in units.groups if len(_allowed(g.width, g.per_unit, round_to, min_channels)) == 1]
+    widths = _widths(units, found, rules)
+    rigid = [group for group, allowed in zip(units.groups, widths, strict=True) if len(allowed) == 1]
     if not rigid:
-        return units
+        return units, widths
     produced = np.concatenate([labels for _, labels in found.producers])
     for group in rigid:
         members = produced[np.isin(units.ids(produced), group.units)]
         found.labels.freeze(members, f"has a single allowed width, {group.width}")
-    return _units(found, round_to, min_channels)
+    return _units(found, rules)
 
 
-def _groups(units: Units, cuts: Sequence[Cut], round_to: int, min_channels: int | float) -> tuple[Group, ...]:
+def _widths(units: Units, found: Found, rules: WidthRules) -> list[tuple[int, ...]]:
+    """Allowed widths of each group."""
+    layers: list[dict[str, None]] = [{} for _ in units.groups]
+    for layer, produced in found.producers:
+        for index in units.groups_of(produced):
+            layers[index][layer] = None
+    return [rules.widths(g.width, g.per_unit, names) for g, names in zip(units.groups, layers, strict=True)]
+
+
+def _groups(units: Units, cuts: Sequence[Cut], widths: Sequence[tuple[int, ...]]) -> tuple[Group, ...]:
     members: list[dict[str, None]] = [{} for _ in units.groups]
-    group_of = np.full(units.count, -1)
-    for index, found in enumerate(units.groups):
-        group_of[found.units] = index
     for cut in cuts:
-        for index in np.unique(group_of[cut.units]).tolist():
-            if index >= 0:
-                members[index][cut.tensor.rpartition(".")[0] or cut.tensor] = None
+        for index in units.groups_with(cut.units):
+            members[index][cut.tensor.rpartition(".")[0] or cut.tensor] = None
     return tuple(
-        Group(g.name, g.width, g.per_unit, _allowed(g.width, g.per_unit, round_to, min_channels), tuple(names))
-        for g, names in zip(units.groups, members, strict=True)
+        Group(group.name, group.width, group.per_unit, allowed, tuple(names))
+        for group, allowed, names in zip(units.groups, widths, members, strict=True)
     )
-
-
-def _allowed(width: int, unit: int, round_to: int, min_channels: int | float) -> tuple[int, ...]:
-    step = math.lcm(unit, round_to)
-    fraction = Fraction(str(float(min_channels))) if isinstance(min_channels, float) else None
-    least = min_channels if fraction is None else math.ceil(fraction * width)  # 7% of 100 is 7; in floats it is more
-    return (*range(step * max(1, math.ceil(least / step)), width, step), width)
 
 
 def _macs_terms(found: Found, units: Units, counted: Mapping[str, int], n: int) -> tuple[Term, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -13,7 +12,10 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import TraceError
 from prunesearch.models import operators, sizes
 from prunesearch.models.coupling import Labels
+from prunesearch.models.deadline import Deadline
+from prunesearch.models.literals import Place, has_literals, literal_at, operators_with_literals
 from prunesearch.models.operators import Shape, Tracked, Value
+from prunesearch.models.rules import is_inside
 from prunesearch.models.sizes import Number
 from prunesearch.models.symbolic import follow
 from prunesearch.models.undisturbed import undisturbed
@@ -29,6 +31,7 @@ class Found:
         producers: Layers that make channels, in the order the network runs.
         cuts: Labels of each dimension of a tensor that gets narrower.
         counts: Labels of the channels that a module's attribute counts.
+        literals: Labels of the channels that a number in the code of a forward counts.
         reads: Labels of the input of each module that mixes channels.
         products: Layer, MACs of one image per pair of channels, and the labels, or the number, of either side.
         output: What the network returned.
@@ -38,6 +41,7 @@ class Found:
     producers: list[tuple[str, IntArray]] = field(default_factory=list)
     cuts: dict[tuple[str, int], IntArray] = field(default_factory=dict)
     counts: dict[tuple[str, str], IntArray] = field(default_factory=dict)
+    literals: dict[tuple[str, Place], IntArray] = field(default_factory=dict)
     reads: dict[tuple[str, int], IntArray] = field(default_factory=dict)
     products: list[tuple[str, int, IntArray | int, IntArray | int]] = field(default_factory=list)
     output: Any = None
@@ -48,21 +52,23 @@ class Found:
         return [*self.cuts.values(), *factors]
 
 
-def walk(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str]) -> Found:
+def walk(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], deadline: Deadline) -> Found:
     """Find out what is coupled in `model`, a copy of our own in eval mode.
 
     Args:
         model: The network.
         inputs: What to run it with.
         ignored: Names or globs of modules whose outputs keep all channels.
+        deadline: When to give up.
 
     Raises:
-        TraceError: torch.fx cannot follow the forward, or it fails on the inputs, perhaps in training mode only.
+        TraceError: torch.fx cannot follow the forward, it fails on the inputs, perhaps in training mode only, or time
+            is up.
     """
     found = Found()
-    evaluating = _Walk(model, inputs, ignored, found)
+    evaluating = _Walk(model, inputs, ignored, found, deadline)
     found.output = evaluating.walk()
-    training = _training(model, inputs, ignored, found)
+    training = _training(model, inputs, ignored, found, deadline)
     if training is not None and training.steps != evaluating.steps:  # auxiliary classifiers and the like
         products = list(found.products)
         training.walk()
@@ -70,10 +76,12 @@ def walk(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str]) -
     return found
 
 
-def _training(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], found: Found) -> _Walk | None:
+def _training(
+    model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], found: Found, deadline: Deadline
+) -> _Walk | None:
     """The forward in training mode; None if torch.fx cannot follow it, and so cannot tell whether it differs."""
     try:
-        return _Walk(model.train(), inputs, ignored, found)
+        return _Walk(model.train(), inputs, ignored, found, deadline)
     except TraceError:
         return None
     finally:
@@ -83,8 +91,16 @@ def _training(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[st
 class _Walk(fx.Interpreter):
     """Runs a traced forward once and applies each operator's rule to its labels."""
 
-    def __init__(self, model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], found: Found) -> None:
-        self._forward = follow(model, inputs)
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: tuple[Tensor, ...],
+        ignored: Sequence[str],
+        found: Found,
+        deadline: Deadline,
+    ) -> None:
+        self._forward = follow(model, inputs, deadline)
+        self._deadline = deadline
         super().__init__(self._forward.graph)
         self.extra_traceback = False  # torch.fx would append its own to our messages
         self.labels = found.labels
@@ -99,6 +115,7 @@ class _Walk(fx.Interpreter):
         self._tensors: dict[Any, Any] = {}  # what the forward takes from the model by name
         self._narrowed: set[fx.Node] = set()  # which of those the operator at hand narrows
         self._used_directly = set(self._forward.tensors)
+        self._own_operators: dict[str, list[fx.Node] | None] = {}
         tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
         self._first_name = {id(tensor): name for name, tensor in reversed(tensors)}
 
@@ -117,6 +134,7 @@ class _Walk(fx.Interpreter):
         return output
 
     def run_node(self, n: fx.Node) -> Any:
+        self._deadline.check(_describe(n))
         try:
             result = super().run_node(n)
         except Exception as error:
@@ -146,7 +164,7 @@ class _Walk(fx.Interpreter):
             if number is not None:
                 self._numbers[node] = number
             return None
-        if rule is None or not (isinstance(result, Tensor) or rule is operators.chunk):
+        if rule is None or not (isinstance(result, Tensor) or rule in (operators.chunk, operators.split)):
             self._do_without_rule(node)
             return None
         if rule is not operators.flatten:  # all others would compute something else with another number
@@ -155,7 +173,11 @@ class _Walk(fx.Interpreter):
         value = rule(self, node)
         self._use_directly(argument for argument in node.all_input_nodes if argument not in self._narrowed)
         self._narrowed.clear()
-        if value is not None and any(_is_inside(node, pattern) for pattern in self._ignored):
+        if (
+            value is not None
+            and node.op == "call_module"
+            and any(is_inside(str(node.target), pattern) for pattern in self._ignored)
+        ):
             self.labels.freeze(value.labels, "is one of ignored_layers")
         return value
 
@@ -251,6 +273,21 @@ class _Walk(fx.Interpreter):
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         self._record(self._found.counts, (str(node.target), attribute), labels)
 
+    def literal(self, node: fx.Node, position: tuple[int | str, ...], labels: IntArray) -> bool:
+        owner = _scope(node)
+        if owner not in self._own_operators:
+            self._own_operators[owner] = operators_with_literals(self._model.get_submodule(owner))
+        own = self._own_operators[owner]
+        here = [other for other in self._forward.graph.graph.nodes if has_literals(other) and _scope(other) == owner]
+        if not own or len(here) % len(own):  # more often if the module is called several times
+            return False
+        index = here.index(node) % len(own)
+        value = literal_at(node, position)
+        if value is None or own[index].target != node.target or literal_at(own[index], position) != value:
+            return False
+        self._record(self._found.literals, (owner, (index, position)), labels)
+        return True
+
     def read(self, node: fx.Node, dim: int, labels: IntArray) -> None:
         self._record(self._found.reads, (str(node.target), dim), labels)
 
@@ -275,17 +312,16 @@ def _describe(node: fx.Node) -> str:
     kind = {"call_module": "module", "call_method": "method", "call_function": "function"}.get(node.op, "node")
     if node.target is getattr:  # made where it is first used, so its scope says nothing
         return f"attribute {str(node.args[1])!r}"
-    scope = node.meta.get("nn_module_stack")
-    where = next(reversed(scope.values()))[0] if scope and node.op != "call_module" else ""
+    where = _scope(node) if node.op != "call_module" else ""
     return f"{kind} {name!r}" + (f" in {where!r}" if where else "")
+
+
+def _scope(node: fx.Node) -> str:
+    """Name of the module whose forward a node is in; empty for the model itself."""
+    scope = node.meta.get("nn_module_stack")
+    return str(next(reversed(scope.values()))[0]) if scope else ""
 
 
 def _is_altered(module: nn.Module) -> bool:
     """Whether a module may do something else than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
-
-
-def _is_inside(node: fx.Node, pattern: str) -> bool:
-    """Whether a node calls a module that the pattern names, or one within such a module."""
-    parts = str(node.target).split(".") if node.op == "call_module" else []
-    return any(fnmatchcase(".".join(parts[:n]), pattern) for n in range(1, len(parts) + 1))

@@ -346,6 +346,40 @@ class Halves(nn.Module):
         return torch.cat([second, first.abs()], 1)
 
 
+class Padded(nn.Module):
+    """A convolution to twice the channels, around which the shortcut pads with a literal number of zeros."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv, self.side = nn.Conv2d(channels, 2 * channels, 3, padding=1), channels // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x) + F.pad(x, (0, 0, 0, 0, self.side, x.new_ones(1).dim() * self.side))
+
+
+class Parts(nn.Module):
+    """A few of the channels go through a convolution, the others past it; which is which are literals."""
+
+    def __init__(self, channels: int, by: str) -> None:
+        super().__init__()
+        self.conv, self.sizes, self.by = nn.Conv2d(2, 6 if by == "split" else 2, 1), (2, channels - 2), by
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = x.split(self.sizes, dim=1) if self.by == "split" else (x[:, :2], x[:, 2:])
+        return torch.cat([self.conv(first), rest.abs()], 1)
+
+
+class Tokenised(nn.Module):
+    """(n, c, h, w) -> (n, c, h w) and back, with literal sizes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.view(-1, self.channels, x.size(2) * x.size(3)).relu().view(-1, self.channels, x.size(2), x.size(3))
+
+
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "wider": lambda c: nn.Conv2d(c, c + 4, 3, padding=1),
     "narrower": lambda c: nn.Sequential(nn.Conv2d(c, max(4, c // 8 * 4), 1, bias=False), nn.ReLU(True)),
@@ -374,6 +408,11 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "softmax": lambda c: nn.Softmax(1),
     "shuffle": lambda c: Shuffle(),
     "halves": lambda c: Halves(),
+    "padded": Padded,
+    "split": lambda c: Parts(c, "split"),
+    "sliced": lambda c: Parts(c, "slice"),
+    "tokenised": Tokenised,
+    "instance norm": lambda c: nn.InstanceNorm2d(c, affine=True, track_running_stats=True),
 }
 
 

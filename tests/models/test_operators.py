@@ -90,7 +90,7 @@ def test_functions_of_two_tensors_tie_them(function: Callable[..., Tensor]) -> N
 
 @pytest.mark.parametrize("method", listed(operators.METHODS, operators.elementwise), ids=id_of)
 def test_pointwise_methods_leave_channels_alone(method: str) -> None:
-    if method.rstrip("_") in ("add", "sub", "mul", "div"):
+    if method.rstrip("_") in ("add", "sub", "mul", "div", "expand_as", "type_as"):
         model = Middle(lambda net, h, x: getattr(h, method)(net.other(x).exp()))
     else:
         arguments = METHOD_ARGUMENTS.get(method, ())

@@ -76,13 +76,25 @@ def rewritten(path: Path, change: Callable[[dict[str, str], dict[str, torch.Tens
 def with_widths(change: Callable[[dict[str, dict[str, object]]], None]) -> Callable[[dict[str, str], object], None]:
     def apply(metadata: dict[str, str], _: object) -> None:
         widths = json.loads(metadata["widths"])
-        change(widths)
+        change(widths["layers"])
         metadata["widths"] = json.dumps(widths)
 
     return apply
 
 
+def with_literal(*literal: object) -> Callable[[dict[str, str], object], None]:
+    def apply(metadata: dict[str, str], _: object) -> None:
+        widths = json.loads(metadata["widths"])
+        metadata["widths"] = json.dumps({**widths, "literals": {literal[0]: [literal[1:]]}})
+
+    return apply
+
+
 HOSTILE = {
+    "a literal that is not there": with_literal("", 0, [1], 5),
+    "a literal that is no number": with_literal("", 0, [2], "__import__('os')"),
+    "a literal of a module that is not there": with_literal("evil", 0, [2], 1),
+    "literals that are no table": lambda metadata, _: metadata.update(widths='{"layers": {}, "literals": [1]}'),
     "a width that is too large": with_widths(lambda w: w["conv1"].update(out_channels=10**9)),
     "a width that is no number": with_widths(lambda w: w["conv1"].update(out_channels="__import__('os')")),
     "an attribute that is no width": with_widths(lambda w: w["conv1"].update(forward=1)),
