@@ -36,9 +36,9 @@ def load_model(
     """Return the model a source names, in eval mode.
 
     Args:
-        source: `zoo:NAME`, `torchvision:NAME`, or `path/to/file.py:function` (called without arguments).
+        source: `zoo:NAME`, `torchvision:NAME`, `timm:NAME`, or `path/to/file.py:function` (called without arguments).
         weights: A weights file to load into it; None keeps what the source gave.
-        num_classes: For zoo and torchvision networks; None takes their default.
+        num_classes: For zoo, torchvision and timm networks; None takes their default.
         input_shape: (n, c, h, w) of the images it will see.
 
     Raises:
@@ -63,9 +63,13 @@ def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -
         return make_model(name, in_channels=input_shape[1], image_size=input_shape[2], **classes)
     if kind == "torchvision":
         return _torchvision(name, classes)
+    if kind == "timm":
+        return _timm(name, classes)
     if kind.endswith(".py"):
         return _call(source)
-    raise ValueError(f"Expected a model as zoo:NAME, torchvision:NAME or path/to/file.py:function, got {source!r}.")
+    raise ValueError(
+        f"Expected a model as zoo:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function, got {source!r}."
+    )
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -93,6 +97,18 @@ def _torchvision(name: str, classes: dict[str, int]) -> Any:
         hint = f" There are {', '.join(near[:6])}." if near else ""
         raise ValueError(f"torchvision has no network {name!r}.{hint}")
     return models.get_model(name, weights=None, **classes)
+
+
+def _timm(name: str, classes: dict[str, int]) -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError("timm:NAME needs one more package: pip install 'prunesearch[timm]'.") from error
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name[:5]}*")
+        hint = f" There are {', '.join(near[:6])}." if near else ""
+        raise ValueError(f"timm has no network {name!r}.{hint}")
+    return timm.create_model(name, pretrained=False, num_classes=classes.get("num_classes"))
 
 
 def _call(source: str) -> Any:

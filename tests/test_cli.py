@@ -106,6 +106,36 @@ def test_explain_shows_groups_and_costs_as_a_table_and_as_json(call: Call) -> No
     assert found["full"] == {"macs": 40_551_040, "params": 269_722}
 
 
+def test_rules_for_some_layers_come_before_those_for_all(call: Call) -> None:
+    found = call("explain", "--model", "zoo:resnet8", "--input", "1x1x8x8", "--round-to", "4", "--round-to",
+                 "layer3.*=32", "--min-channels", "layer1.*=12", "--json")  # fmt: skip
+    assert found.returncode == 0, found.stderr
+    widths = {group["name"]: group["widths"] for group in json.loads(found.stdout)["groups"]}
+    assert widths["layer1.0.conv1"] == [12, 16]
+    assert widths["layer2.0.conv1"] == list(range(4, 33, 4))
+    assert widths["layer3.0.conv1"] == [32, 64]
+
+
+def test_verify_says_that_slimmed_networks_are_right(call: Call) -> None:
+    run = call("verify", "--model", "torchvision:resnet18", "--input", "2x3x32x32", "--num-classes", "7", "--n", "2")
+    assert run.returncode == 0, run.stderr
+    assert "2 random structures" in run.stdout
+    assert "costs are exact" in run.stdout
+    found = json.loads(call("verify", "--model", "zoo:resnet8", "--input", "2x1x8x8", "--n", "3", "--json").stdout)
+    assert (found["structures"], found["costs_exact"]) == (3, True)
+
+
+def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
+    searched = call(*SEARCH, "--n-trials", "2", "--study", "sqlite://", "--save", "e.safetensors")
+    assert searched.returncode == 0, searched.stderr
+    run = call("export", "--model", "zoo:resnet8", "--pruned", "e.safetensors", "--input", "2x1x8x8", "--out", "e.pt2")
+    assert run.returncode == 0, run.stderr
+    images = torch.randn(3, 1, 8, 8)
+    small = ps.load(folder / "e.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8)).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(folder / "e.pt2").module()(images), small(images))
+
+
 WRONG = {
     "infeasible budget": ((*SEARCH[:-1], "macs=0.1%"), "The space reaches from"),
     "unreadable budget": ((*SEARCH[:-1], "macs=lots"), "Expected macs as a count of at least 1 or a share such as"),
@@ -131,6 +161,10 @@ WRONG = {
     "url that is none": (("status", "--study", "s.db"), 'Expected a study URL such as "sqlite:///search.db"'),
     "report without a study": (("report", "--study", "sqlite:///no.db"), "There is no study file"),
     "minimum that is no number": (("explain", "--model", "zoo:resnet8", "--min-channels", "few"), "got 'few'"),
+    "multiple that is no number": (("explain", "--model", "zoo:resnet8", "--round-to", "stem=x"), "got 'stem=x'"),
+    "glob of no layer": (("explain", "--model", "zoo:resnet8", "--round-to", "stem.*=8"), "matches 'stem.*'"),
+    "unknown timm network": (("explain", "--model", "timm:nope"), "timm"),
+    "export to nowhere known": (("export", "--model", "zoo:resnet8", "--out", "e.pkl"), "NAME.onnx or NAME.pt2"),
     "unknown option": (("explain", "--nonsense"), "No such option"),
     "unknown command": (("nonsense",), "No such command"),
 }  # fmt: skip
@@ -156,7 +190,7 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
     assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "search", "status", "report"])
+@pytest.mark.parametrize("command", ["demo", "explain", "verify", "search", "status", "report", "export"])
 def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
     run = call(command, "--help")
     assert run.returncode == 0
@@ -182,10 +216,13 @@ def test_a_first_interrupt_ends_with_a_sentence_and_the_same_command_goes_on(fol
     command = [sys.executable, "-c", "from prunesearch.cli import main; main()", *SEARCH, "--study", url]
     process = subprocess.Popen([*command, "--n-trials", "100000"], stderr=subprocess.PIPE, text=True, cwd=folder)
     database = folder / "interrupted.db"
-    while process.poll() is None and not _trials(Store, database):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    try:
+        while process.poll() is None and not _trials(Store, database):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "run the same command again to continue" in " ".join(errors.split())
     kept = _trials(Store, database)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 
 def export_program(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> torch.export.ExportedProgram:
-    """Export a network in eval mode with `torch.export`; write it to a file with `torch.export.save`.
+    """Export a network in eval mode with `torch.export`; `torch.export.save` writes it to a file.
 
     Args:
         model: The network; it is not changed.
@@ -44,12 +45,23 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Tensor | Seq
         import onnxscript  # noqa: F401 - torch.onnx would fail later, and say less
     except ImportError as error:
         raise ImportError("Exporting to ONNX needs more packages: pip install 'prunesearch[onnx]'.") from error
-    path = Path(path)
     exported = torch.onnx.export(export_program(model, example_inputs), dynamo=True, verbose=False)
     assert exported is not None
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _whole_or_not_at_all(Path(path)) as draft:
         exported.save(draft)
+
+
+def write_program(model: nn.Module, path: str | Path, example_inputs: Tensor | Sequence[Tensor]) -> None:
+    """Write what `export_program` gives; whole or not at all. `torch.export.load` reads it."""
+    with _whole_or_not_at_all(Path(path)) as draft:
+        torch.export.save(export_program(model, example_inputs), draft)
+
+
+@contextmanager
+def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield draft
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)

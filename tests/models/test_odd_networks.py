@@ -200,7 +200,9 @@ def own(kind: type[nn.Module]) -> type[nn.Module]:
 
 FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "pad channels cyclically": (
-        lambda: Middle(lambda net, h, x: F.pad(h.transpose(1, 3), (2, 2, 0, 0), "circular").transpose(1, 3), channels=12),
+        lambda: Middle(
+            lambda net, h, x: F.pad(h.transpose(1, 3), (2, 2, 0, 0), "circular").transpose(1, 3), channels=12
+        ),
         "function 'pad'",
     ),
     "cut off channels": (lambda: Middle(lambda net, h, x: F.pad(h, (0, 0, 0, 0, -2, 0)), channels=6), "'pad'"),

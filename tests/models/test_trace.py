@@ -463,3 +463,41 @@ def test_a_zoo_network_survives_being_traced_again_after_slimming() -> None:
     again = trace(small, image(2, 3, 8, 8), min_channels=1)
     assert again.space.full == network.space.minimum
     prove(again)
+
+
+def test_width_rules_by_name_hold_for_the_layers_they_match_and_the_first_match_counts() -> None:
+    model = make_model("resnet8", in_channels=1, image_size=8)
+    space = trace(
+        model,
+        image(2, 1, 8, 8),
+        round_to={"layer1.*": 1, "layer[12]": 8, "*": 16},
+        min_channels={"layer1": 12, "*": 0.5},
+    ).space
+    widths = {group.name: group.widths for group in space.groups}
+    assert widths["layer1.0.conv1"] == (12, 13, 14, 15, 16)
+    assert widths["layer2.0.conv1"] == (16, 24, 32)
+    assert widths["layer3.0.conv1"] == (32, 48, 64)
+
+
+def test_what_several_layers_of_a_group_want_all_holds() -> None:
+    class Sum(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.fc = nn.Conv2d(3, 24, 1), nn.Conv2d(3, 24, 1), nn.Linear(24, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc((self.a(x) + self.b(x)).mean((2, 3)))
+
+    (group,) = trace(Sum(), SMALL, round_to={"a": 4, "b": 6}, min_channels={"b": 5}).space.groups
+    assert group.widths == (12, 24)
+
+
+@pytest.mark.parametrize("rules", [{"round_to": {"stem.*": 8}}, {"min_channels": {"nothing.*": 4}}])
+def test_a_rule_for_a_layer_that_is_not_there_is_refused(rules: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(rules))}: no module of Plain matches"):
+        trace(Plain(), SMALL, **rules)
+
+
+def test_tracing_gives_up_when_its_time_is_over_and_says_where_it_was() -> None:
+    with pytest.raises(TraceError, match=r"longer than time_limit=0 s; it was at module conv1"):
+        trace(make_model("resnet20"), image(1, 3, 32, 32), time_limit=0.0)

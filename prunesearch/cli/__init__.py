@@ -1,0 +1,36 @@
+"""The command line, the only room that prints. Heavy imports wait inside the commands, so that `--help` is fast."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import typer
+
+from prunesearch.cli.console import fail
+from prunesearch.cli.demonstration import demo
+from prunesearch.cli.networks import explain, export, verify
+from prunesearch.cli.studies import report, search, status
+from prunesearch.errors import EvaluationFailed, PruneSearchError
+
+app = typer.Typer(
+    help="Search the structure of pruned convolutional networks.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for command in (demo, explain, verify, search, status, report, export):
+    app.command()(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; what the caller did wrong becomes a sentence on stderr and exit status 2."""
+    try:
+        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+    except EvaluationFailed as error:
+        fail(str(error), status=1)
+    except (PruneSearchError, ValueError, TypeError, OSError) as error:
+        if os.environ.get("PRUNESEARCH_DEBUG"):
+            raise
+        fail(str(error), status=2)

@@ -1,0 +1,122 @@
+"""Commands about one network: `explain`, `verify`, `export`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from prunesearch.cli.console import (
+    ClassesOption,
+    IgnoreOption,
+    InputOption,
+    JsonOption,
+    MinChannelsOption,
+    ModelOption,
+    RoundToOption,
+    WeightsOption,
+    fail,
+    print_json,
+    stdout,
+    width_rules,
+)
+
+if TYPE_CHECKING:
+    from prunesearch.models.network import Network
+
+
+def explain(
+    model: ModelOption,
+    input_shape: InputOption = "1x3x224x224",
+    weights: WeightsOption = None,
+    num_classes: ClassesOption = None,
+    round_to: RoundToOption = None,
+    min_channels: MinChannelsOption = None,
+    ignore: IgnoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what can be pruned, what cannot and why, and what it would save.
+
+    Example: `prunesearch explain --model torchvision:resnet18 --input 1x3x224x224 --round-to 8`
+    """
+    rules = width_rules(round_to, min_channels, ignore)
+    explanation = _traced(model, input_shape, weights, num_classes, rules).explain()
+    if as_json:
+        print_json(explanation.as_dict())
+    else:
+        stdout.print(str(explanation), markup=False, highlight=False)
+
+
+def verify(
+    model: ModelOption,
+    input_shape: InputOption = "1x3x224x224",
+    weights: WeightsOption = None,
+    num_classes: ClassesOption = None,
+    round_to: RoundToOption = None,
+    min_channels: MinChannelsOption = None,
+    ignore: IgnoreOption = None,
+    n: Annotated[int, typer.Option(help="Random structures to build.")] = 10,
+    seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Build random structures; compare each with the masked network, and its cost with what is counted.
+
+    Ends with status 1 if any differs by more than 1e-5 of the largest output, or has another cost.
+
+    Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
+    """
+    rules = width_rules(round_to, min_channels, ignore)
+    found = _traced(model, input_shape, weights, num_classes, rules).verify(n, seed)
+    relative = found.largest_difference / found.scale if found.scale else found.largest_difference
+    if as_json:
+        print_json(asdict(found))
+    else:
+        stdout.print(
+            f"{found.structures} random structures: slimmed and masked networks differ by at most "
+            f"{found.largest_difference:.1e} ({relative:.1e} of the largest output); costs are "
+            f"{'exact' if found.costs_exact else 'WRONG'}."
+        )
+    if not (relative <= 1e-5 and found.costs_exact):
+        fail("The slimmed networks are not what they should be. Please report this network.", status=1)
+
+
+def export(
+    model: ModelOption,
+    to: Annotated[Path, typer.Option("--out", help="The file: NAME.onnx, or NAME.pt2 for torch.export.")],
+    pruned: Annotated[
+        Path | None, typer.Option(help="What `search --save` or prunesearch.save wrote for this model.")
+    ] = None,
+    input_shape: Annotated[str, typer.Option("--input", help="Shape of a batch of at least 2.")] = "2x3x224x224",
+    weights: WeightsOption = None,
+    num_classes: ClassesOption = None,
+) -> None:
+    """Write a network for other programs, with any batch size.
+
+    Example: `prunesearch export --model zoo:resnet20 --pruned small.safetensors --input 2x3x32x32 --out small.onnx`
+    """
+    from prunesearch.models.export import export_onnx, write_program
+    from prunesearch.models.saving import load
+    from prunesearch.sources import example_inputs, load_model, parse_shape
+
+    if to.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(to)!r}.")
+    shape = parse_shape(input_shape)
+    network = load_model(model, weights, num_classes=num_classes, input_shape=shape)
+    if pruned is not None:
+        network = load(pruned, network)
+    write = export_onnx if to.suffix == ".onnx" else write_program
+    write(network, to, example_inputs(shape))
+    stdout.print(f"Wrote {to}.")
+
+
+def _traced(
+    model: str, input_shape: str, weights: Path | None, num_classes: int | None, rules: dict[str, Any]
+) -> Network:
+    from prunesearch.models.trace import trace
+    from prunesearch.sources import example_inputs, load_model, parse_shape
+
+    shape = parse_shape(input_shape)
+    module = load_model(model, weights, num_classes=num_classes, input_shape=shape)
+    return trace(module, example_inputs(shape), **rules)
