@@ -1,39 +1,42 @@
 """Which networks can be traced and pruned, how much of them, and how fast? Torch-Pruning runs on the same list beside.
 
-    pip install timm torch-pruning
+    pip install timm torch-pruning onnx onnxscript onnxruntime
     python benchmarks/coverage.py [--networks torchvision:resnet18 ...] [--out benchmarks/results/coverage.json]
 
-One row per network, written when it is done; run again to fill in what is missing. For ours: groups, the share of the
-MACs that pruning can remove, seconds of tracing, the largest difference between slimmed and masked network over two
-random structures (relative to the largest output), whether costs are exact, and whether a half-MACs network trains a
-step. For Torch-Pruning (`BasePruner`, pruning_ratio=0.5, the classifier ignored, as in its README): whether the pruned
-network runs forward, and the share of MACs left.
+One row per network, each column written when it is done; run again to fill in what is missing.
+
+For ours: groups, the share of the MACs that pruning can remove, seconds of tracing on one thread, the largest
+difference between slimmed and masked network over two random structures (relative to the largest output), whether costs
+are exact, whether a half-MACs network trains a step, and how far ONNX Runtime's outputs are from its own. For
+Torch-Pruning (`BasePruner`, pruning_ratio=0.5, the classifier ignored, as in its README): whether the pruned network
+runs forward, and the share of MACs left. A column that takes longer than five minutes has failed.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import platform
+import signal
+import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision import models
 
 import prunesearch as ps
 from prunesearch.models.ranking import NestedRanking
 
-TORCHVISION = (
-    "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3",
-    "maxvit_t", "mnasnet1_0", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small", "regnet_x_400mf",
-    "regnet_y_400mf", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "shufflenet_v2_x1_0", "squeezenet1_1",
-    "swin_t", "swin_v2_t", "vgg11", "vgg11_bn", "vit_b_32", "wide_resnet50_2",
-)  # fmt: skip
+TOO_LARGE = {"convnext_large", "regnet_x_32gf", "regnet_y_32gf", "regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
+"""More than 100 million parameters of families that are here in smaller sizes; name them with --networks."""
+
+TORCHVISION = tuple(name for name in models.list_models(module=models) if name not in TOO_LARGE)
 TIMM = (
     "cspdarknet53", "cspresnet50", "darknet53", "densenet121", "dla34", "ecaresnet50t", "edgenext_xx_small",
     "efficientnet_b0", "efficientnetv2_rw_t", "ese_vovnet19b_dw", "fbnetc_100", "gernet_s", "ghostnet_100",
@@ -52,6 +55,7 @@ NETWORKS = (
     *(f"torchvision:{name}" for name in TORCHVISION),
     *(f"timm:{name}" for name in TIMM),
 )
+LIMIT = 300
 SIZES = {"vit": 224, "maxvit": 224, "inception": 299, "edgenext": 160, "tresnet": 160, "xception": 160}
 
 
@@ -68,8 +72,6 @@ def make(name: str) -> tuple[nn.Module, Tensor]:
 
         model = timm.create_model(short)
     else:
-        from torchvision import models
-
         model = models.get_model(short, weights=None)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
@@ -80,33 +82,65 @@ def make(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def ours(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     start = time.perf_counter()
     try:
         network = ps.trace(model, images)
     except ps.TraceError as error:
         return {"traced": False, "reason": str(error)[:300]}
-    row: dict[str, Any] = {"traced": True, "seconds": round(time.perf_counter() - start, 2)}
+    finally:
+        seconds = round(time.perf_counter() - start, 2)
+        torch.set_num_threads(threads)
+    row: dict[str, Any] = {"traced": True, "seconds": seconds}
     space = network.space
     full, least = space.cost(space.full).macs, space.cost(space.minimum).macs
     row |= {"groups": len(space.groups), "removable": 1 - least / full, "frozen": len(network.frozen)}
     found = network.verify(2)
     row |= {"difference": found.largest_difference / max(found.scale, 1e-30), "exact": found.costs_exact}
-    limit = max(least, full // 2)
-    rng = np.random.default_rng(0)
-    structure = space.check(ps.Budget(macs=limit).check(space).fit(space.sample(rng, 1))[0].tolist())
-    ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
-    slimmed = ps.slim(network, structure, ranking).train()
+    slimmed = half(network).train()
     output = slimmed(images)
     output = output if isinstance(output, Tensor) else output[0]
     output.float().sum().backward()
     return row | {"kept": ps.count(slimmed, images).macs / full, "trains": True}
 
 
-def torch_pruning(model: nn.Module, images: Tensor, classes: int) -> dict[str, Any]:
+def half(network: ps.Network) -> nn.Module:
+    """A random structure with half the MACs, or as near as it gets, and random channels."""
+    space, rng = network.space, np.random.default_rng(0)
+    limit = max(space.cost(space.minimum).macs, space.cost(space.full).macs // 2)
+    structure = space.check(ps.Budget(macs=limit).check(space).fit(space.sample(rng, 1))[0].tolist())
+    ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
+    return ps.slim(network, structure, ranking)
+
+
+def onnx(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Export a half-MACs network; the largest difference in ONNX Runtime, on another number of images."""
+    import onnxruntime
+
+    try:
+        slimmed = half(ps.trace(model, images)).eval()
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "model.onnx"
+            ps.export_onnx(slimmed, file, images)
+            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+            more = torch.cat([images, images.flip(0)[:1]])
+            (theirs, *_) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
+        with torch.no_grad():
+            mine = slimmed(more)
+        mine = mine if isinstance(mine, Tensor) else mine[0]
+        return {"ok": True, "difference": float((mine - torch.from_numpy(theirs)).abs().max() / mine.abs().max())}
+    except Exception as error:  # whatever torch.onnx or the runtime raises is the result
+        return {"ok": False, "reason": f"{type(error).__name__}: {str(error)[:200]}"}
+
+
+def torch_pruning(model: nn.Module, images: Tensor) -> dict[str, Any]:
     import torch_pruning as tp
 
     start = time.perf_counter()
     try:
+        with torch.no_grad():
+            classes = model(images).shape[-1]
         before = ps.count(model, images).macs
         ignored = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
         pruner = tp.pruner.BasePruner(
@@ -125,6 +159,21 @@ def torch_pruning(model: nn.Module, images: Tensor, classes: int) -> dict[str, A
         return {"runs": False, "reason": f"{type(error).__name__}: {str(error)[:200]}"}
 
 
+def limited(measure: Callable[[nn.Module, Tensor], dict[str, Any]], model: nn.Module, images: Tensor) -> dict[str, Any]:
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"longer than {LIMIT} s")
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.alarm(LIMIT)
+    try:
+        return measure(model, images)
+    finally:
+        signal.alarm(0)
+
+
+COLUMNS = {"prunesearch": ours, "onnx": onnx, "torch_pruning": torch_pruning}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
@@ -133,24 +182,19 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows: dict[str, Any] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
     for name in arguments.networks:
-        if name in rows:
-            continue
-        model, images = make(name)
-        other = copy.deepcopy(model)
-        classes = 10 if name.startswith("zoo:") else 1000
-        rows[name] = {
-            "image": images.shape[-1],
-            "prunesearch": ours(model, images),
-            "torch_pruning": torch_pruning(other, images, classes),
-        }
-        print(name, json.dumps(rows[name]), flush=True)
-        save(arguments.out, rows)
+        row = rows.setdefault(name, {})
+        for column, measure in COLUMNS.items():
+            if column not in row:
+                model, images = make(name)
+                row["image"], row[column] = images.shape[-1], limited(measure, model, images)
+                print(name, column, json.dumps(row[column]), flush=True)
+                save(arguments.out, rows)
 
 
 def save(out: Path, rows: dict[str, Any]) -> None:
     from importlib.metadata import version
 
-    packages = ("prunesearch", "torch", "torchvision", "timm", "torch-pruning")
+    packages = ("prunesearch", "torch", "torchvision", "timm", "torch-pruning", "onnxruntime")
     facts = {
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),

@@ -53,18 +53,19 @@ def coverage(result: Mapping[str, Any]) -> str:
     """What can be traced and pruned of each network, with Torch-Pruning on the same ones beside."""
     rows, facts = result["rows"], result["facts"]
     lines = [
-        "| network | groups | removable MACs | traced in | slimmed = masked | cost exact | Torch-Pruning at 0.5 |",
-        "|---|---:|---:|---:|---:|---|---|",
+        "| network | groups | removable MACs | traced in | slimmed = masked | cost exact | ONNX | Torch-Pruning, 0.5 |",
+        "|---|---:|---:|---:|---:|---|---|---|",
     ]
     for name, row in rows.items():
         ours, theirs = row["prunesearch"], row["torch_pruning"]
         if ours["traced"]:
             cells = (
                 f"{ours['groups']} | {ours['removable']:.1%} | {ours['seconds']:.1f} s | {ours['difference']:.0e} "
-                f"| {'yes' if ours['exact'] else '**no**'}"
+                f"| {'yes' if ours['exact'] else '**no**'} "
+                f"| {format(row['onnx']['difference'], '.0e') if row['onnx']['ok'] else 'fails'}"
             )
         else:
-            cells = f"refused | | | | {ours['reason'].split('. ')[0].replace('|', '/')[:90]}"
+            cells = f"refused | | | | | {ours['reason'].split('. ')[0].replace('|', '/')[:90]}"
         other = f"{theirs['kept']:.0%} of MACs left" if theirs["runs"] else f"fails: {theirs['reason'].split(':')[0]}"
         lines.append(f"| {name} | {cells} | {other} |")
     traced = [row["prunesearch"] for row in rows.values() if row["prunesearch"]["traced"]]
@@ -74,7 +75,7 @@ def coverage(result: Mapping[str, Any]) -> str:
         f"largest difference {max(ours['difference'] for ours in traced):.0e}, slowest trace "
         f"{max(ours['seconds'] for ours in traced):.1f} s; Torch-Pruning {facts['torch-pruning']}: "
         f"{sum(row['torch_pruning']['runs'] for row in rows.values())} of {len(rows)} run after pruning. One run, "
-        f"{facts['threads']} threads of a busy machine; torch {facts['torch']}, torchvision {facts['torchvision']}, "
+        f"tracing on one thread; torch {facts['torch']}, torchvision {facts['torchvision']}, "
         f"timm {facts['timm']}; random weights."
     )
     return "\n".join([note, "", *lines])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from prunesearch.structure import Cost, Space
+from prunesearch.structure import Cost, Space, Width
+
+_HEAVIEST = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Explanation:
     Attributes:
         groups: One line per group.
         frozen: Layers that keep their width, and why.
+        notes: What the caller should know.
+        heaviest: The layers with the most MACs in the unpruned network, and their fractions of all.
         structures: Number of structures in the space.
         full: Cost of the unpruned network.
         minimum: Cost of the narrowest structure.
@@ -45,6 +50,8 @@ class Explanation:
 
     groups: tuple[GroupLine, ...]
     frozen: Mapping[str, str]
+    notes: tuple[str, ...]
+    heaviest: tuple[tuple[str, float], ...]
     structures: int
     full: Cost
     minimum: Cost
@@ -62,6 +69,8 @@ class Explanation:
                 f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {step}; {_listed(line.members)}"
             )
         rows += [f"frozen: {layer}: {reason}" for layer, reason in self.frozen.items()]
+        rows += [f"note: {note}" for note in self.notes]
+        rows.append("most MACs: " + ", ".join(f"{layer} {share:.1%}" for layer, share in self.heaviest))
         rows.append(
             f"{len(self.groups)} groups, 10^{math.log10(self.structures):.1f} structures; "
             f"MACs {self.minimum.macs:,} to {self.full.macs:,} ({self.minimum.macs / self.full.macs:.1%} to 100%), "
@@ -76,7 +85,12 @@ def _listed(names: Sequence[str], at_most: int = 4) -> str:
     return ", ".join(names[:at_most]) + more
 
 
-def explain(space: Space, frozen: Mapping[str, str]) -> Explanation:
+def _unpruned(width: Width, space: Space) -> int:
+    groups = space.groups
+    return width.constant + sum(n * (groups[g].width // groups[g].unit) for g, n in width.terms)
+
+
+def explain(space: Space, frozen: Mapping[str, str], notes: tuple[str, ...]) -> Explanation:
     """Describe a space."""
     alone = np.tile(np.array(space.full), (len(space.groups), 1))
     np.fill_diagonal(alone, space.minimum)
@@ -86,4 +100,8 @@ def explain(space: Space, frozen: Mapping[str, str]) -> Explanation:
         GroupLine(group.name, group.width, group.widths, group.members, float(share))
         for group, share in zip(space.groups, shares, strict=True)
     )
-    return Explanation(lines, dict(frozen), space.size, full, space.cost(space.minimum))
+    macs: Counter[str] = Counter()
+    for term in space.macs_terms:
+        macs[term.layer] += term.coefficient * _unpruned(term.left, space) * _unpruned(term.right, space)
+    heaviest = tuple((layer, n / full.macs) for layer, n in macs.most_common(_HEAVIEST))
+    return Explanation(lines, dict(frozen), notes, heaviest, space.size, full, space.cost(space.minimum))

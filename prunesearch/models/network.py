@@ -30,6 +30,7 @@ class Network:
         units: Per group, the ids of its units.
         unit_count: How many units there are, those of no group included.
         frozen: Layers, or parts of them, that keep their width, and why.
+        notes: What the caller should know.
         outputs: Size of the last dimension of what the network returns (a classifier's classes); None if that is not
             one tensor of shape (n, outputs).
     """
@@ -44,11 +45,12 @@ class Network:
     units: tuple[IntArray, ...]
     unit_count: int
     frozen: Mapping[str, str]
+    notes: tuple[str, ...]
     outputs: int | None
 
     def explain(self) -> Explanation:
         """What can be pruned, what cannot and why, and what the costs range over; print it."""
-        return explain(self.space, self.frozen)
+        return explain(self.space, self.frozen, self.notes)
 
     def verify(self, n: int = 10, seed: int = 0) -> Verification:
         """Check `n` random structures: slimmed equals masked, and every cost is exact."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -98,6 +99,7 @@ def trace(
         units=tuple(group.units for group in units.groups),
         unit_count=units.count,
         frozen=dict(units.frozen),
+        notes=tuple(found.notes),
         outputs=_outputs(found.output),
     )
 
@@ -109,6 +111,7 @@ def _check(
 ) -> tuple[Tensor, ...]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected a torch.nn.Module, got {type(model).__name__}.")
+    _refuse_wrappers(model)
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     if not inputs or not all(isinstance(x, Tensor) and x.dim() > 0 for x in inputs):
         raise TypeError("Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...).")
@@ -124,6 +127,15 @@ def _check(
     if "forward" in vars(model):
         raise TraceError(f"{type(model).__name__}: forward was replaced on the instance. Define it in the class.")
     return inputs
+
+
+def _refuse_wrappers(model: nn.Module) -> None:
+    """Say what to trace instead of a wrapper, whose forward is none of the network's."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TraceError(f"{type(model).__name__} is a TorchScript program. Trace the module that it was made from.")
+    for kind, attribute in (("OptimizedModule", "_orig_mod"), ("DataParallel", "module")):
+        if type(model).__name__.endswith(kind) and hasattr(model, attribute):
+            raise TraceError(f"{type(model).__name__} is a wrapper around a network. Trace model.{attribute} instead.")
 
 
 def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]]]:

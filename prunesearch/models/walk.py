@@ -35,6 +35,7 @@ class Found:
         reads: Labels of the input of each module that mixes channels.
         products: Layer, MACs of one image per pair of channels, and the labels, or the number, of either side.
         output: What the network returned.
+        notes: What the caller should know.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -45,6 +46,7 @@ class Found:
     reads: dict[tuple[str, int], IntArray] = field(default_factory=dict)
     products: list[tuple[str, int, IntArray | int, IntArray | int]] = field(default_factory=list)
     output: Any = None
+    notes: list[str] = field(default_factory=list)
 
     def uses(self) -> list[IntArray]:
         """Every array of labels that costs depend on: units that run through the same ones are interchangeable."""
@@ -68,8 +70,12 @@ def walk(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], d
     found = Found()
     evaluating = _Walk(model, inputs, ignored, found, deadline)
     found.output = evaluating.walk()
-    training = _training(model, inputs, ignored, found, deadline)
-    if training is not None and training.steps != evaluating.steps:  # auxiliary classifiers and the like
+    try:
+        training = _training(model, inputs, ignored, found, deadline)
+    except TraceError as error:
+        found.notes.append(f"What the forward does in training mode only was not looked at: {error}")
+        return found
+    if training.steps != evaluating.steps:  # auxiliary classifiers and the like
         products = list(found.products)
         training.walk()
         found.products = products  # coupled, but not part of the cost
@@ -78,12 +84,9 @@ def walk(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], d
 
 def _training(
     model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], found: Found, deadline: Deadline
-) -> _Walk | None:
-    """The forward in training mode; None if torch.fx cannot follow it, and so cannot tell whether it differs."""
+) -> _Walk:
     try:
         return _Walk(model.train(), inputs, ignored, found, deadline)
-    except TraceError:
-        return None
     finally:
         model.eval()
 

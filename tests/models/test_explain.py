@@ -56,11 +56,20 @@ def test_the_table_names_every_group_every_frozen_layer_and_the_range_of_costs()
     explanation = trace(Middle(lambda net, h, x: net.op(h), op=nn.LocalResponseNorm(3)), SMALL).explain()
     text = str(explanation)
     header, *rows = text.splitlines()
-    assert [row.split()[0] for row in rows] == ["conv2", "frozen:", "frozen:", "1"]
+    assert [row.split()[0] for row in rows] == ["conv2", "frozen:", "frozen:", "most", "1"]
     assert "frozen: conv1: module 'op' has no rule" in text
     assert f"{explanation.minimum.macs:,} to {explanation.full.macs:,}" in text
     assert f"{explanation.minimum.params:,} to {explanation.full.params:,}" in text
     assert header.index("width") + len("width") == rows[0].index(" 6 ") + 2
+
+
+def test_the_heaviest_layers_are_named_with_their_share_of_the_macs() -> None:
+    explanation = trace(make_model("resnet8"), image(1, 3, 32, 32)).explain()
+    shares = dict(explanation.heaviest)
+    assert len(shares) == 5
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+    assert shares["layer1.0.conv1"] == 9 * 16 * 16 * 32 * 32 / explanation.full.macs
+    assert "layer1.0.conv1" in str(explanation).splitlines()[-2]
 
 
 def test_the_columns_line_up_also_when_every_name_is_short() -> None:

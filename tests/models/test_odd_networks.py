@@ -512,3 +512,13 @@ def wrapped(h: Tensor) -> Tensor:
 
 
 torch.fx.wrap("wrapped")
+
+
+def test_a_training_forward_that_cannot_be_followed_is_said() -> None:
+    def forward(net: Any, h: Tensor, x: Tensor) -> Tensor:
+        return h if not net.training or h.mean() > 0 else -h
+
+    network = proven(Middle(forward), SMALL)
+    (note,) = network.notes
+    assert note.startswith("What the forward does in training mode only was not looked at: torch.fx cannot trace")
+    assert f"note: {note}" in str(network.explain())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -348,6 +349,28 @@ def test_a_forward_replaced_on_the_instance_is_refused_because_copies_might_run_
     model.forward = lambda x: Plain.forward(model, x)
     with pytest.raises(TraceError, match="Plain: forward was replaced on the instance"):
         trace(model, SMALL)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "instead"),
+    [
+        (lambda model: torch.compile(model, backend="eager"), r"Trace model\._orig_mod"),
+        (nn.DataParallel, r"Trace model\.module"),
+    ],
+)
+def test_a_wrapped_network_is_refused_saying_what_to_trace(wrap: Any, instead: str) -> None:
+    with pytest.raises(TraceError, match=instead):
+        trace(wrap(Plain()), SMALL)
+
+
+def test_a_dynamically_quantised_layer_is_left_alone() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(144, 2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will move this elsewhere
+        quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    network = trace(quantised, SMALL)
+    assert [group.name for group in network.space.groups] == ["0"]
+    assert network.frozen["2"] == "module '4' has no rule"
 
 
 def test_a_hook_that_resizes_the_models_input_is_noticed() -> None:
