@@ -1,0 +1,99 @@
+"""What benchmarks measure on: small real data and networks trained on them, kept in benchmarks/cache.
+
+Fashion-MNIST is Debian's package `dataset-fashion-mnist`, CIFAR-10 the folder that torchvision makes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+import prunesearch as ps
+
+ROOTS = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist"), "cifar10": Path("data")}
+CACHE = Path(__file__).parent / "cache"
+
+
+@dataclass(frozen=True)
+class Task:
+    """Normalised images and labels.
+
+    Attributes:
+        name: Of the data set.
+        train: (n, c, h, w) images and (n,) labels.
+        test: Images that nothing is chosen by.
+    """
+
+    name: str
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+
+    def data(self, calibration: int = 256) -> ps.Data:
+        return ps.Data(train=self.train, test=self.test, calibration=calibration)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", choices=ROOTS, default="fashion-mnist")
+    parser.add_argument("--data-root", type=Path, help="where the data are; default: as the package installs them")
+    parser.add_argument("--train-images", type=int, default=20_000, help="how many of the training images to use")
+
+
+def load(name: str, root: Path | None, train_images: int) -> Task:
+    root = root or ROOTS[name]
+    train, test = _fashion_mnist(root) if name == "fashion-mnist" else _cifar10(root)
+    chosen = torch.from_numpy(np.random.default_rng([0, 11]).permutation(len(train[0]))[:train_images])
+    images = train[0][chosen]
+    mean = images.mean((0, 2, 3), keepdim=True)
+    deviation = images.std((0, 2, 3), keepdim=True)
+    return Task(
+        name,
+        ((images - mean) / deviation, train[1][chosen]),
+        ((test[0] - mean) / deviation, test[1]),
+    )
+
+
+def trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> nn.Module:
+    """The network, trained on the task; from the cache if it was trained before."""
+    images, labels = task.train
+    torch.manual_seed(seed)
+    network = ps.make_model(
+        model, num_classes=int(labels.max()) + 1, in_channels=images.shape[1], image_size=images.shape[2]
+    )
+    file = CACHE / f"{model}-{task.name}-{len(images)}-{epochs}-{seed}.safetensors"
+    if not file.exists():
+        network = ps.finetune(network, task.data(), recipe=ps.Recipe(epochs=epochs, lr=0.1), seed=seed)
+        CACHE.mkdir(exist_ok=True)
+        partial = file.with_suffix(".partial")
+        safetensors.torch.save_file(network.state_dict(), partial)
+        partial.replace(file)
+    ps.load_weights(network, file)
+    return network.eval()
+
+
+def _fashion_mnist(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def read(part: str) -> tuple[Tensor, Tensor]:
+        images = np.frombuffer(gzip.open(root / f"{part}-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
+        labels = np.frombuffer(gzip.open(root / f"{part}-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+        return (
+            torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.float32)),
+            torch.from_numpy(labels.astype(np.int64)),
+        )
+
+    return read("train"), read("t10k")
+
+
+def _cifar10(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    from torchvision.datasets import CIFAR10
+
+    def read(train: bool) -> tuple[Tensor, Tensor]:
+        found = CIFAR10(str(root), train=train)
+        return torch.from_numpy(found.data).permute(0, 3, 1, 2).float(), torch.tensor(found.targets)
+
+    return read(True), read(False)
