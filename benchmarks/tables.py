@@ -51,7 +51,9 @@ def demo(result: Mapping[str, Any]) -> str:
 
 def coverage(result: Mapping[str, Any]) -> str:
     """What can be traced and pruned of each network, with Torch-Pruning on the same ones beside."""
-    rows, facts = result["rows"], result["facts"]
+    columns = {"prunesearch", "onnx", "torch_pruning"}
+    rows = {name: row for name, row in result["rows"].items() if columns <= row.keys()}
+    facts = result["facts"]
     lines = [
         "| network | groups | removable MACs | traced in | slimmed = masked | cost exact | ONNX | Torch-Pruning, 0.5 |",
         "|---|---:|---:|---:|---:|---|---|---|",
