@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "coverage.md")
+PAGES = (ROOT / "README.md", ROOT / "docs" / "coverage.md", ROOT / "docs" / "evaluator.md")
 
 
 def demo(result: Mapping[str, Any]) -> str:
@@ -83,7 +84,64 @@ def coverage(result: Mapping[str, Any]) -> str:
     return "\n".join([note, "", *lines])
 
 
-TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"coverage": coverage, "demo": demo}
+def evaluator(result: Mapping[str, Any]) -> str:
+    """What scores cost, and how they rank structures compared with the classic protocol."""
+    facts, blocks = result["facts"], []
+    for name, row in result["rows"].items():
+        n = min(len(row.get("scored", ())), len(row.get("finetuned", ())))
+        if n == 0:
+            continue
+        truth = [entry["accuracy"] for entry in row["finetuned"][:n]]
+        scored = row["scored"][:n]
+        classic = statistics.median(entry["classic"]["seconds"] for entry in scored)
+        lines = [
+            "| score | seconds per structure | times cheaper | tau by loss | by accuracy | by agreement |",
+            "|---|---:|---:|---:|---:|---:|",
+            f"| classic | {classic:.2f} | 1 | | {_tau([e['classic']['accuracy'] for e in scored], truth):.2f} | |",
+        ]
+        for images in (key for key in scored[0] if key != "classic"):
+            seconds = statistics.median(entry[images]["seconds"] for entry in scored)
+            taus = [_tau([e[images][m] for e in scored], truth) for m in ("loss", "accuracy", "agreement")]
+            cells = " | ".join(f"{tau:.2f}" for tau in taus)
+            lines.append(f"| {images} images | {seconds:.3f} | {classic / seconds:.0f} | {cells} |")
+        blocks.append("\n".join([f"**{name}** (n = {n} structures)", "", *lines, "", _costs(row)]))
+    note = (
+        f"Kendall's tau with the test accuracy after the same short finetune ({facts['finetune_epochs']} epoch of "
+        f"{facts['finetune_images']:,} images). {facts['data']}, networks trained for {facts['epochs']} epochs of "
+        f"{facts['train_images']:,} images; classic: {facts['calibration']:,} images to re-estimate and "
+        f"{facts['validation']:,} to validate. One run, {facts['threads']} threads, torch {facts['torch']}, CPU only."
+    )
+    return "\n\n".join([*blocks, note])
+
+
+def _tau(scores: Sequence[float], truth: Sequence[float]) -> float:
+    from scipy.stats import kendalltau
+
+    return float(kendalltau(scores, truth).statistic)
+
+
+def _costs(row: Mapping[str, Any]) -> str:
+    """Sharing, convolution and workers in a sentence each."""
+    sentences = []
+    if "sharing" in row:
+        gains = ", ".join(f"{kind} {m['apart'] / m['together']:.2f}" for kind, m in row["sharing"].items())
+        sentences.append(f"Times faster by sharing in one call: {gains}.")
+    if "attained" in row:
+        sentences.append(
+            f"Share of the scoring time that its convolutions take alone: "
+            f"{row['attained']['dense'] / row['attained']['scoring']:.2f}."
+        )
+    if "workers" in row:
+        gain = row["workers"]["two"] / row["workers"]["one"]
+        sentences.append(f"Two processes score {gain:.2f} times what one does.")
+    return " ".join(sentences)
+
+
+TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "coverage": coverage,
+    "demo": demo,
+    "evaluator": evaluator,
+}
 
 
 def render(text: str) -> str:

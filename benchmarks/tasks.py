@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import gzip
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.models.zoo.mobilenet import mobilenet_v2
 
 ROOTS = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist"), "cifar10": Path("data")}
 CACHE = Path(__file__).parent / "cache"
@@ -36,6 +39,7 @@ class Task:
     test: tuple[Tensor, Tensor]
 
     def data(self, calibration: int = 256) -> ps.Data:
+        """The training images as prunesearch takes them."""
         return ps.Data(train=self.train, test=self.test, calibration=calibration)
 
 
@@ -59,12 +63,19 @@ def load(name: str, root: Path | None, train_images: int) -> Task:
     )
 
 
+NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet20": partial(ps.make_model, "resnet20"),
+    "mobilenet_v2_025": partial(mobilenet_v2, width=0.25),
+}
+"""Small enough to train in minutes."""
+
+
 def trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> nn.Module:
     """The network, trained on the task; from the cache if it was trained before."""
     images, labels = task.train
     torch.manual_seed(seed)
-    network = ps.make_model(
-        model, num_classes=int(labels.max()) + 1, in_channels=images.shape[1], image_size=images.shape[2]
+    network = NETWORKS[model](
+        num_classes=int(labels.max()) + 1, in_channels=images.shape[1], image_size=images.shape[2]
     )
     file = CACHE / f"{model}-{task.name}-{len(images)}-{epochs}-{seed}.safetensors"
     if not file.exists():
@@ -79,8 +90,9 @@ def trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> nn.Module:
 
 def _fashion_mnist(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def read(part: str) -> tuple[Tensor, Tensor]:
-        images = np.frombuffer(gzip.open(root / f"{part}-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
-        labels = np.frombuffer(gzip.open(root / f"{part}-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+        raw = (root / f"{part}-images-idx3-ubyte.gz").read_bytes(), (root / f"{part}-labels-idx1-ubyte.gz").read_bytes()
+        images = np.frombuffer(gzip.decompress(raw[0]), np.uint8, offset=16)
+        labels = np.frombuffer(gzip.decompress(raw[1]), np.uint8, offset=8)
         return (
             torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.float32)),
             torch.from_numpy(labels.astype(np.int64)),

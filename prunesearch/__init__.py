@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from prunesearch.errors import StudyUnwritable as StudyUnwritable
     from prunesearch.errors import TraceError as TraceError
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
-    from prunesearch.evaluators.accuracy import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.accuracy import top1 as top1
+    from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.latency import measure_latency as measure_latency
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
@@ -83,7 +83,7 @@ _PUBLIC = {
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "make_model": "prunesearch.models.zoo:make_model",
     "measure_latency": "prunesearch.evaluators.latency:measure_latency",
-    "recalibrate_bn": "prunesearch.evaluators.accuracy:recalibrate_bn",
+    "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "search": "prunesearch.api:search",
     "slim": "prunesearch.models.slim:slim",

@@ -14,13 +14,15 @@ from prunesearch._version import __version__
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed
 from prunesearch.evaluators import make_evaluator
-from prunesearch.evaluators.accuracy import Metric, recalibrate_bn
+from prunesearch.evaluators.accuracy import Metric
+from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.search import make_searcher
 from prunesearch.structure import Cost, Space, Structure
-from prunesearch.study.executors import InlineExecutor
+from prunesearch.study.executors import Executor, HalvingExecutor, InlineExecutor
 from prunesearch.study.store import IN_MEMORY
 from prunesearch.study.study import DEFAULT_NAME, Study
 from prunesearch.training.data import Data, fingerprint
@@ -68,6 +70,7 @@ class SearchResult:
         space: The space they belong to.
         study: URL of the database that holds them.
         name: Name of the study in it.
+        notes: What should be known before the result is believed.
     """
 
     best: Winner
@@ -75,6 +78,7 @@ class SearchResult:
     space: Space
     study: str
     name: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         full = self.space.cost(self.space.full)
@@ -95,10 +99,13 @@ def search(
     n_trials: int = 200,
     seed: int = 0,
     criterion: str = "l1",
+    evaluator: str = "accuracy",
     metric: Metric = "loss",
+    screen: float = 1.0,
     study: str = IN_MEMORY,
     study_name: str = DEFAULT_NAME,
     options: Mapping[str, Any] | None = None,
+    evaluator_options: Mapping[str, Any] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> SearchResult:
     """Search the structure of a network under a budget. Run again with the same arguments to continue.
@@ -115,16 +122,20 @@ def search(
             already, all of those count.
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
-        metric: What is scored: `"loss"` (its negative), `"accuracy"` or `"agreement"`.
+        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
+        metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
+        screen: Share of each batch of proposals that is scored at all: a score on a quarter of the images decides
+            which (successive halving). 1 scores everything.
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database.
         options: Further arguments of the searcher's constructor.
+        evaluator_options: Further arguments of the evaluator's, such as `calibration=` images of their own.
         on_trial: Called with each new trial.
 
     Raises:
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
-        ValueError: An unknown name, or data that do not fit the network.
-        TypeError: `n_trials` or `seed` is no integer, or the searcher has no such option.
+        ValueError: An unknown name, a share outside (0, 1], or data that do not fit the network.
+        TypeError: `n_trials` or `seed` is no integer, or the searcher or evaluator has no such option.
         StudyMismatch: The stored study answers another question.
         StudyLocked: Another process drives it.
         StudyUnreadable: The file cannot be read as a database of studies.
@@ -137,7 +148,13 @@ def search(
     proposer = make_searcher(searcher, network.space, budget, seed=seed, **(options or {}))
     images, labels = check_data(network, data)
     weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
-    evaluator = make_evaluator("accuracy", weights, images, labels, metric=metric)
+    settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
+    scorer = make_evaluator(evaluator, weights, images, labels, **settings)
+    executor: Executor = InlineExecutor(scorer)
+    if screen != 1.0:
+        few = _quarter(labels)
+        cheap = make_evaluator(evaluator, weights, images[few], labels[few], **settings)
+        executor = HalvingExecutor([InlineExecutor(cheap), executor], keep=screen)
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
@@ -146,23 +163,29 @@ def search(
         "searcher": f"{searcher}({', '.join(f'{k}={v}' for k, v in sorted((options or {}).items()))})",
         "seed": seed,
         "criterion": criterion,
-        "evaluator": evaluator.description,
+        "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
     }
     with Study(study, study_name, question, network.space) as opened:
         trials = opened.run(
             proposer,
-            InlineExecutor(evaluator),
+            executor,
             n_trials,
             searcher_name=searcher,
-            evaluator_name=evaluator.description,
+            evaluator_name=scorer.description,
             on_trial=on_trial,
         )
     winner = best(trials)
     if winner is None:
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-    return SearchResult(Winner(winner, weights, images), tuple(trials), network.space, study, study_name)
+    notes = diagnose(weights, images, labels, winner.structure)
+    return SearchResult(Winner(winner, weights, images), tuple(trials), network.space, study, study_name, notes)
+
+
+def _quarter(labels: Tensor) -> Tensor:
+    """Indices of every fourth image of each class, so that the classes stay balanced."""
+    return torch.argsort(labels, stable=True)[::4]
 
 
 def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from prunesearch.structure import Cost, Structure
 
+SCREENED_OUT = "Screened out:"
+"""How the failure sentence of a structure begins that a cheap score ruled out; nothing went wrong with it."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -33,6 +36,11 @@ class Trial:
     searcher: str
     evaluator: str
     worker: str
+
+    @property
+    def is_screened_out(self) -> bool:
+        """Whether a cheap score ruled it out, so that nothing is wrong although it has no score."""
+        return self.failure is not None and self.failure.startswith(SCREENED_OUT)
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:

@@ -161,3 +161,51 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
 def test_the_result_reads_as_a_sentence(network: Network, digits_data: Data) -> None:
     result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform")
     assert f"MACs {result.best.cost.macs:,} (" in str(result)
+
+
+def test_a_screened_search_scores_only_a_share_and_resumes_alike(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    def search(study: str, n_trials: int) -> list[tuple[object, ...]]:
+        result = ps.search(
+            network, digits_data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=n_trials, screen=0.25,
+            study=study,
+        )  # fmt: skip
+        return [(trial.structure, trial.score, trial.failure) for trial in result.trials]
+
+    whole = search("sqlite://", 40)
+    assert sum(score is not None for _, score, _ in whole) == 10
+    assert all(failure is None or failure.startswith("Screened out:") for _, _, failure in whole)
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    assert search(url, 40) == whole
+    with pytest.raises(ps.StudyMismatch, match="its evaluator is"):
+        ps.search(network, digits_data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=40, study=url)
+
+
+def test_a_search_on_labels_of_something_else_says_so(network: Network, digits_data: Data) -> None:
+    images, labels = digits_data.train
+    wrong = Data(train=(images, labels.flip(0)), calibration=256)
+    result = ps.search(network, wrong, budget=ps.Budget(macs="60%"), searcher="random", n_trials=2)
+    assert "chance" in result.notes[0]
+
+
+@pytest.mark.parametrize("evaluator", ["adaptive_bn", "precise_bn"])
+def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_data: Data, evaluator: str) -> None:
+    result = ps.search(
+        network, digits_data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=2, evaluator=evaluator
+    )
+    assert all(0 <= trial.score <= 1 for trial in result.trials if trial.score is not None)
+    assert evaluator in result.trials[0].evaluator
+
+
+def test_statistics_can_be_estimated_on_images_of_their_own(network: Network, digits_data: Data) -> None:
+    images, _ = digits_data.train
+    result = ps.search(
+        network,
+        digits_data,
+        budget=BUDGET,
+        searcher="random",
+        n_trials=2,
+        evaluator_options={"calibration": images[:64]},
+    )
+    assert "calibration=64" in result.trials[0].evaluator

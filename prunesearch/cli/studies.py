@@ -24,6 +24,7 @@ from prunesearch.cli.console import (
     print_json,
     print_table,
     progress,
+    stderr,
     stdout,
     width_rules,
 )
@@ -43,7 +44,9 @@ def search(
     study: StudyOption = "sqlite:///search.db",
     study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
     criterion: Annotated[str, typer.Option(help="Which channels stay: l1 or random.")] = "l1",
+    evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",
+    screen: Annotated[float, typer.Option(help="Share of proposals that survive a cheap score.")] = 1.0,
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
@@ -80,11 +83,15 @@ def search(
             n_trials=n_trials,
             seed=seed,
             criterion=criterion,
+            evaluator=evaluator,
+            screen=screen,
             metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
             study=study,
             study_name=study_name,
             on_trial=on_trial,
         )
+    for note in result.notes:
+        stderr.print(f"note: {note}", markup=False, highlight=False)
     if save is not None:
         save_network(result.best.build(), save)
     if as_json:
@@ -113,7 +120,7 @@ def status(study: StudyOption, as_json: JsonOption = False) -> None:
     lines = []
     for name, question, trials in contents:
         winner = best(trials)
-        failed = sum(trial.score is None for trial in trials)
+        failed = sum(trial.score is None and not trial.is_screened_out for trial in trials)
         lines.append(
             {
                 "study": name,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 EVALUATORS: Mapping[str, str] = {
     "accuracy": "prunesearch.evaluators.accuracy:AccuracyEvaluator",
+    "adaptive_bn": "prunesearch.evaluators.classic:adaptive_bn_evaluator",
+    "precise_bn": "prunesearch.evaluators.classic:precise_bn_evaluator",
 }
 
 

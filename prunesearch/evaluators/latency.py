@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.accuracy import in_eval_mode
+from prunesearch.evaluators.batchnorm import in_eval_mode
 
 
 @dataclass(frozen=True)

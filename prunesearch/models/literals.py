@@ -118,13 +118,14 @@ def _forward(module: nn.Module, numbers: Mapping[Place, int]) -> Callable[..., A
     for (index, position), number in numbers.items():
         node = nodes[index]
         if isinstance(position[0], str):
-            node.kwargs = _replaced(node.kwargs, position, number)
+            node.kwargs = replaced(node.kwargs, position, number)
         else:
-            node.args = _replaced(node.args, position, number)
+            node.args = replaced(node.args, position, number)
     return type(fx.GraphModule(module, graph)).forward
 
 
-def _replaced(value: Any, position: Sequence[int | str], number: int) -> Any:
+def replaced(value: Any, position: Sequence[int | str], number: int) -> Any:
+    """Arguments with another number at a position."""
     if not position:
         return number
     step, *rest = position
@@ -132,5 +133,5 @@ def _replaced(value: Any, position: Sequence[int | str], number: int) -> Any:
         parts = {name: getattr(value, name) for name in ("start", "stop", "step")} | {str(step): number}
         return slice(*parts.values())
     if isinstance(value, Mapping):
-        return {**value, str(step): _replaced(value[str(step)], rest, number)}
-    return type(value)(_replaced(item, rest, number) if i == step else item for i, item in enumerate(value))
+        return {**value, str(step): replaced(value[str(step)], rest, number)}
+    return type(value)(replaced(item, rest, number) if i == step else item for i, item in enumerate(value))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,14 @@ class Network:
     frozen: Mapping[str, str]
     notes: tuple[str, ...]
     outputs: int | None
+
+    @cached_property
+    def group_of(self) -> IntArray:
+        """(units,) index of the group of each unit, or -1 if it always stays."""
+        groups = np.full(self.unit_count, -1)
+        for index, units in enumerate(self.units):
+            groups[units] = index
+        return groups
 
     def explain(self) -> Explanation:
         """What can be pruned, what cannot and why, and what the costs range over; print it."""

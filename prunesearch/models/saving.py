@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.models.literals import Place, literal_at, operators_with_literals, rewrite, rewritten
+from prunesearch.models.slim import set_width
 from prunesearch.models.zoo.layers import PadShortcut
 
 FORMAT = "prunesearch-1"
@@ -100,7 +101,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     slimmed = copy.deepcopy(model, memo)
     for layer, attributes in widths.items():
         for attribute, width in attributes.items():
-            _set_width(slimmed.get_submodule(layer), attribute, width)
+            set_width(slimmed.get_submodule(layer), attribute, width)
     for name, numbers in literals.items():
         rewrite(slimmed.get_submodule(name), numbers)
     return slimmed
@@ -124,11 +125,6 @@ def _literals(model: nn.Module) -> dict[str, list[tuple[Any, ...]]]:
 def _as_number(width: int | tuple[int, ...]) -> int:
     """LayerNorm's shape as one number; of several dimensions the last, which slimming leaves alone."""
     return width[-1] if isinstance(width, tuple) else width
-
-
-def _set_width(module: nn.Module, attribute: str, width: int) -> None:
-    full = getattr(module, attribute)
-    setattr(module, attribute, (*full[:-1], width) if isinstance(full, tuple) else width)
 
 
 def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, dict[Place, int]], dict[str, Tensor]]:

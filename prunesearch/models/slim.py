@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.coupling import Cut
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.ranking import Ranking
 from prunesearch.structure import Structure
@@ -59,19 +60,16 @@ def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
 
 
 def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
-    tensors = _named_tensors(network.model)
-    narrow = {name: tensor.detach() for name, tensor in tensors.items()}
+    tensors = named_tensors(network.model)
+    slices = {name: tensor.detach() for name, tensor in tensors.items()}
     for cut in network.cuts:
-        index = torch.from_numpy(np.flatnonzero(kept[cut.units])).to(narrow[cut.tensor].device)
-        narrow[cut.tensor] = narrow[cut.tensor].index_select(cut.dim, index)
+        slices[cut.tensor] = narrow(slices[cut.tensor], cut, kept)
     replaced = {cut.tensor for cut in network.cuts}
     # deepcopy asks the memo first, so every reference to a cut tensor becomes one to its narrow copy: ties survive
-    memo = {id(tensors[name]): _like(tensors[name], narrow[name]) for name in replaced}
+    memo = {id(tensors[name]): _like(tensors[name], slices[name]) for name in replaced}
     slimmed = copy.deepcopy(network.model, memo)
     for count in network.counts:
-        module, width = slimmed.get_submodule(count.module), int(kept[count.units].sum())
-        is_shape = isinstance(getattr(module, count.attribute), tuple)  # LayerNorm's normalized_shape
-        setattr(module, count.attribute, (width,) if is_shape else width)
+        set_width(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
     numbers: dict[str, dict[Place, int]] = {}
     for literal in network.literals:
         numbers.setdefault(literal.module, {})[literal.place] = int(kept[literal.units].sum())
@@ -80,7 +78,20 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
     return slimmed
 
 
-def _named_tensors(model: nn.Module) -> dict[str, Tensor]:
+def narrow(tensor: Tensor, cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
+    """The slices of a tensor that stay, copied."""
+    index = torch.from_numpy(np.flatnonzero(kept[cut.units])).to(tensor.device)
+    return tensor.index_select(cut.dim, index)
+
+
+def set_width(module: nn.Module, attribute: str, width: int) -> None:
+    """Set a number of channels that a module holds; of LayerNorm's shape the last."""
+    full = getattr(module, attribute)
+    setattr(module, attribute, (*full[:-1], width) if isinstance(full, tuple) else width)
+
+
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 

@@ -280,8 +280,7 @@ class _Walk(fx.Interpreter):
         owner = _scope(node)
         if owner not in self._own_operators:
             self._own_operators[owner] = operators_with_literals(self._model.get_submodule(owner))
-        own = self._own_operators[owner]
-        here = [other for other in self._forward.graph.graph.nodes if has_literals(other) and _scope(other) == owner]
+        own, here = self._own_operators[owner], _with_literals(self._forward.graph.graph, owner)
         if not own or len(here) % len(own):  # more often if the module is called several times
             return False
         index = here.index(node) % len(own)
@@ -308,6 +307,16 @@ class _Walk(fx.Interpreter):
             self.labels.tie(table[key], labels)
         else:
             table[key] = labels
+
+
+def nodes_with_literal(model: nn.Module, graph: fx.Graph, owner: str, index: int) -> list[fx.Node]:
+    """The nodes that operator number `index` with literals of the module `owner` became, one per call of the module."""
+    own = operators_with_literals(model.get_submodule(owner)) or ()
+    return _with_literals(graph, owner)[index :: len(own)]
+
+
+def _with_literals(graph: fx.Graph, owner: str) -> list[fx.Node]:
+    return [node for node in graph.nodes if has_literals(node) and _scope(node) == owner]
 
 
 def _describe(node: fx.Node) -> str:

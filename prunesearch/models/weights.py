@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
-from torch import nn
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
 
+from prunesearch.models.coupling import Cut
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
-from prunesearch.models.slim import slim
+from prunesearch.models.slim import kept_units, named_tensors, narrow, slim
 from prunesearch.structure import Structure
 
 
 class WeightSource(Protocol):
-    """Builds the network of a structure, ready to be scored after its BatchNorm statistics are re-estimated."""
+    """Gives the network of a structure, whole or tensor by tensor, before its BatchNorm statistics are re-estimated."""
 
     @property
     def network(self) -> Network:
@@ -22,6 +26,19 @@ class WeightSource(Protocol):
 
     def build(self, structure: Structure) -> nn.Module:
         """Return a new module; nothing of it is shared with the traced model."""
+
+    def kept(self, structure: Structure) -> npt.NDArray[np.bool_]:
+        """(units,) which units of the network a structure keeps."""
+
+    def influences(self, tensor: str) -> frozenset[int]:
+        """Indices of the groups on whose widths the values of a parameter or buffer depend."""
+
+    def values(self, tensor: str, structure: Structure) -> Tensor:
+        """A parameter or buffer as `build` gives it; read only."""
+
+    @property
+    def sliced(self) -> bool:
+        """Whether all values are those of the traced model: a structure is then the full network with masks."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,43 @@ class InheritedWeights:
     network: Network
     ranking: Ranking
 
+    sliced = True
+
     def build(self, structure: Structure) -> nn.Module:
         """Slice the trained weights."""
         return slim(self.network, structure, self.ranking)
+
+    def kept(self, structure: Structure) -> npt.NDArray[np.bool_]:
+        """What the ranking keeps."""
+        if structure not in self._latest:  # tensor by tensor, the same structure is asked for again and again
+            self._latest.clear()
+            self._latest[structure] = kept_units(self.network, structure, self.ranking)
+        return self._latest[structure]
+
+    def influences(self, tensor: str) -> frozenset[int]:
+        """The groups that narrow the tensor."""
+        group_of = self.network.group_of
+        found = [np.unique(group_of[cut.units]) for cut in self._cuts.get(tensor, ())]
+        return frozenset(group for groups in found for group in groups.tolist() if group >= 0)
+
+    def values(self, tensor: str, structure: Structure) -> Tensor:
+        """The trained values of the channels that stay."""
+        values = self._tensors[tensor].detach()
+        for cut in self._cuts.get(tensor, ()):
+            values = narrow(values, cut, self.kept(structure))
+        return values
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        return named_tensors(self.network.model)
+
+    @cached_property
+    def _cuts(self) -> dict[str, list[Cut]]:
+        cuts: dict[str, list[Cut]] = {}
+        for cut in self.network.cuts:
+            cuts.setdefault(cut.tensor, []).append(cut)
+        return cuts
+
+    @cached_property
+    def _latest(self) -> dict[Structure, npt.NDArray[np.bool_]]:
+        return {}

@@ -8,10 +8,11 @@ import socket
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from prunesearch.structure import Structure
+from prunesearch.trial import SCREENED_OUT
 
 
 class Scorer(Protocol):
@@ -43,35 +44,105 @@ class Outcome:
 class Executor(Protocol):
     """Scores structures somewhere, and gives the outcomes back in the order asked."""
 
-    def run(self, structures: Sequence[Structure]) -> Iterator[Outcome]:
-        """Yield one outcome per structure, in order, each as soon as it is known."""
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Iterator[Outcome]:
+        """Yield one outcome per structure, in order, each as soon as it is known.
+
+        Args:
+            structures: A batch as the searcher asked for it.
+            recorded: How many of the first need no outcome: they were scored in an earlier run.
+        """
 
 
 class InlineExecutor:
-    """Scores in this process, one structure after the other.
+    """Scores in this process.
 
     Args:
         scorer: The evaluator.
+        at_once: Structures it is given in one call. More share more of their work; fewer are recorded sooner.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: Scorer, *, at_once: int = 16) -> None:
         self._scorer = scorer
+        self._at_once = at_once
 
-    def run(self, structures: Sequence[Structure]) -> Iterator[Outcome]:
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Iterator[Outcome]:
         """Score each structure; an exception of the evaluator is an outcome, an interrupt is not."""
-        return (score_one(self._scorer, structure) for structure in structures)
+        for start in range(recorded, len(structures), self._at_once):
+            yield from score_all(self._scorer, structures[start : start + self._at_once])
+
+
+class HalvingExecutor:
+    """Scores every batch cheaply first, and only the survivors dearly, rung by rung (successive halving).
+
+    What is screened out has no score: scores of different rungs cannot be compared.
+
+    Source: Jamieson and Talwalkar, AISTATS 2016, arXiv:1502.07943. Departs from it: a batch is what a searcher asked
+    for at once, and so many survive each rung as asked for, not always half.
+
+    Args:
+        rungs: Executors, the cheapest first; the last one's scores count.
+        keep: Share of a batch that survives each rung but the last, at least one structure.
+
+    Raises:
+        ValueError: No rung, or a share outside (0, 1].
+    """
+
+    def __init__(self, rungs: Sequence[Executor], *, keep: float) -> None:
+        if not rungs or not 0 < keep <= 1:
+            raise ValueError(f"Expected at least one rung and a share in (0, 1], got {len(rungs)} and {keep}.")
+        self._rungs = tuple(rungs)
+        self._keep = keep
+
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Iterator[Outcome]:
+        """Screen the whole batch, what is recorded of it included, so that a resumed run decides alike."""
+        outcomes: dict[int, Outcome] = {}
+        alive = list(range(len(structures)))
+        for number, rung in enumerate(self._rungs[:-1], 1):
+            found = list(rung.run([structures[i] for i in alive]))
+            outcomes.update(zip(alive, found, strict=True))
+            scored = [i for i in alive if outcomes[i].score is not None]
+            best = sorted(scored, key=lambda i: (-(outcomes[i].score or 0.0), i))
+            survivors = best[: max(1, math.ceil(self._keep * len(scored)))]
+            for place, i in enumerate(best[len(survivors) :], len(survivors) + 1):
+                sentence = f"{SCREENED_OUT} rung {number}, place {place} of {len(best)}, {outcomes[i].score:.6g}."
+                outcomes[i] = replace(outcomes[i], score=None, failure=sentence)
+            alive = sorted(survivors)
+        waiting = [i for i in alive if i >= recorded]
+        dear = self._rungs[-1].run([structures[i] for i in waiting])
+        for i in range(recorded, len(structures)):
+            yield next(dear) if i in waiting else outcomes[i]
+
+
+def score_all(scorer: Scorer, structures: Sequence[Structure]) -> Iterator[Outcome]:
+    """Score structures together; if that fails, one by one, so that a failure is that of its own structure only."""
+    start = time.monotonic()
+    try:
+        scores = scorer.score(structures)
+    except Exception:
+        scores = None
+    if scores is None:
+        yield from (score_one(scorer, structure) for structure in structures)
+        return
+    seconds = (time.monotonic() - start) / max(1, len(structures))
+    yield from (_outcome(float(score), seconds) for score in scores)
 
 
 def score_one(scorer: Scorer, structure: Structure) -> Outcome:
     """Score one structure and turn whatever happens into an outcome."""
-    worker = f"{socket.gethostname()}:{os.getpid()}"
     start = time.monotonic()
     try:
         score = float(scorer.score([structure])[0])
     except Exception as error:
         failure = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-        return Outcome(None, failure, traceback.format_exc(), time.monotonic() - start, worker)
-    seconds = time.monotonic() - start
+        return Outcome(None, failure, traceback.format_exc(), time.monotonic() - start, _worker())
+    return _outcome(score, time.monotonic() - start)
+
+
+def _outcome(score: float, seconds: float) -> Outcome:
     if not math.isfinite(score):
-        return Outcome(None, f"The score is {score}.", None, seconds, worker)
-    return Outcome(score, None, None, seconds, worker)
+        return Outcome(None, f"The score is {score}.", None, seconds, _worker())
+    return Outcome(score, None, None, seconds, _worker())
+
+
+def _worker() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"

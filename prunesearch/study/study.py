@@ -124,13 +124,13 @@ class Study:
             batch = recorded[len(trials) : len(trials) + len(asked)]
             self._check_replay(batch, asked)
             fresh = asked[len(batch) :]
-            for structure, outcome in zip(fresh, executor.run(fresh), strict=True):
+            for structure, outcome in zip(fresh, executor.run(asked, len(batch)), strict=True):
                 trial = self._trial(len(trials) + len(batch), structure, outcome, searcher_name, evaluator_name)
                 self._store.add(self.name, trial)
                 batch.append(trial)
                 if on_trial is not None:
                     on_trial(trial)
-                if trial.failure is not None:
+                if trial.failure is not None and not trial.is_screened_out:
                     _stop_if_hopeless([*trials, *batch], outcome)
             searcher.tell(batch)
             trials += batch
@@ -208,7 +208,8 @@ def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str,
 
 def _stop_if_hopeless(trials: Sequence[Trial], latest: Outcome) -> None:
     """Stop after too many failures in a row, those of earlier runs included: one more try each time it is run again."""
-    streak = list(takewhile(lambda trial: trial.failure is not None, reversed(trials)))
+    tried = [trial for trial in trials if not trial.is_screened_out]
+    streak = list(takewhile(lambda trial: trial.failure is not None, reversed(tried)))
     if len(streak) >= _MAX_FAILURES:
         raise EvaluationFailed(
             f"{len(streak)} structures in a row could not be scored. The first: {streak[-1].failure}\n"

@@ -17,7 +17,7 @@ from prunesearch.models.weights import InheritedWeights
 from tests.models_state import generators, state_of
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
-    "accuracy": ({"metric": "loss"}, {"metric": "accuracy"}, {"metric": "agreement"}),
+    "accuracy": ({"metric": "loss"}, {"metric": "accuracy"}, {"metric": "agreement"}, {"batch_size": 100}),
 }
 CASES = [(name, options) for name in EVALUATORS for options in OPTIONS.get(name, ({},))]
 

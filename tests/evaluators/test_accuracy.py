@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.evaluators.accuracy import AccuracyEvaluator, recalibrate_bn, split, top1
+from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
+from prunesearch.evaluators.batchnorm import recalibrate_bn, split
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.models.network import Network
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import Structure
 from tests.models_state import generators, state_of
 
 
@@ -55,6 +59,64 @@ def test_agreement_is_with_the_unpruned_network_in_eval_mode_whatever_its_mode_i
     assert still.training
 
 
+def test_stacked_scores_are_sliced_ones_to_four_digits(
+    weights: InheritedWeights, images: Tensor, labels: Tensor
+) -> None:
+    space = weights.network.space
+    structures = [space.full, space.minimum, *(space.check(row.tolist()) for row in space.sample(_rng(), 5))]
+    sliced = AccuracyEvaluator(weights, images, labels, batch_size=100)
+    stacked = AccuracyEvaluator(weights, images, labels, batch_size=100, path="stacked", at_once=3)
+    assert stacked.score(structures) == pytest.approx(sliced.score(structures), rel=1e-4)
+    assert "path=stacked" in stacked.description
+
+
+def test_when_memory_runs_out_fewer_structures_are_stacked(
+    weights: InheritedWeights, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prunesearch.models.stacked_forward import StackedForward
+
+    launches: list[int] = []
+    run = StackedForward.run
+
+    def little_memory(self: StackedForward, structures: list[Structure], *rest: Any) -> list[Any]:
+        launches.append(len(structures))
+        if len(structures) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, structures, *rest)
+
+    structures = [weights.network.space.check(row.tolist()) for row in weights.network.space.sample(_rng(), 6)]
+    expected = AccuracyEvaluator(weights, images, labels).score(structures)
+    monkeypatch.setattr(StackedForward, "run", little_memory)
+    evaluator = AccuracyEvaluator(weights, images, labels, path="stacked", at_once=8)
+    assert evaluator.score(structures) == pytest.approx(expected, rel=1e-4)
+    assert launches == [6, 4, 2, 2, 2]
+
+
+def test_an_error_that_is_not_about_memory_is_passed_on(
+    weights: InheritedWeights, images: Tensor, labels: Tensor
+) -> None:
+    evaluator = AccuracyEvaluator(weights, images.double(), labels, path="stacked")
+    with pytest.raises(RuntimeError, match="type"):
+        evaluator.score([weights.network.space.full])
+
+
+def test_statistics_come_from_the_calibration_images_when_there_are_some(
+    weights: InheritedWeights, images: Tensor, labels: Tensor
+) -> None:
+    half = tuple(group.widths[len(group.widths) // 2] for group in weights.network.space.groups)
+    model = weights.build(half).eval()
+    recalibrate_bn(model, images[:128])
+    with torch.no_grad():
+        expected = -float(F.cross_entropy(model(images[128:]), labels[128:]))
+    evaluator = AccuracyEvaluator(weights, images[128:], labels[128:], calibration=images[:128], batch_size=64)
+    assert evaluator.score([half]) == pytest.approx([expected], rel=0.02)  # that variance is unbiased, this one is not
+    assert "calibration=128" in evaluator.description
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
 def test_images_are_scored_in_batches_of_nearly_equal_size() -> None:
     assert [len(batch) for batch in split(torch.zeros(257), 256)] == [129, 128]
     assert [len(batch) for batch in split(torch.zeros(3), 256)] == [3]
@@ -72,6 +134,7 @@ def test_a_network_without_batch_norm_is_scored_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"path": "fast"}, "Unknown path 'fast'; there are auto, sliced, stacked"),
         ({"metric": "speed"}, "Unknown metric 'speed'; there are loss, accuracy, agreement"),
         ({"labels": None}, "needs labels, got none"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, r"one label per image \(256\), got 3"),

@@ -108,8 +108,10 @@ def test_an_exception_is_a_failure_with_its_sentence_and_the_search_goes_on() ->
 
 def test_ten_failures_in_a_row_stop_with_the_first_traceback_and_keep_what_is_recorded(url: str) -> None:
     def broken(structure: Structure) -> float:
-        raise RuntimeError("the first of many" if len(scorer.scored) == 1 else "a later one")
+        first.append(structure)
+        raise RuntimeError("the first of many" if structure == first[0] else "a later one")
 
+    first: list[Structure] = []
     scorer = Scorer(broken)
     with pytest.raises(EvaluationFailed, match=r"10 structures in a row.*the first of many") as caught:
         run(url, 60, scorer=scorer)
@@ -120,7 +122,7 @@ def test_ten_failures_in_a_row_stop_with_the_first_traceback_and_keep_what_is_re
 
 def test_an_interrupt_is_not_a_failure_and_loses_nothing_recorded(url: str) -> None:
     def interrupted(structure: Structure) -> float:
-        if len(scorer.scored) == 20:
+        if len(scorer.scored) > 20:
             raise KeyboardInterrupt
         return SCORE(structure)
 

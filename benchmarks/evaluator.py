@@ -1,0 +1,274 @@
+"""Does the fast score rank structures as well as the papers' protocol, and how much cheaper is it?
+
+    python benchmarks/evaluator.py [--networks resnet20] [--keep 0.5 0.3] [--data cifar10 --data-root D]
+
+For each network and share of MACs: random structures, each scored by the classic protocol (EagleEye's adaptive BN:
+100 batches of 128 training images, then the accuracy on 5,000 others) and by ours on few images, one after the other in
+one process; then each is finetuned shortly, all alike, and tested. Kendall's tau of every score with the finetuned
+accuracy says which ranks better. Beside it: what sharing the beginnings of forwards gains, the share of the time that
+is convolution, and what two worker processes give. Every measurement is written when it is there; run again to go on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tasks
+import torch
+from torch import Tensor, nn
+
+import prunesearch as ps
+from prunesearch.evaluators.accuracy import METRICS, AccuracyEvaluator
+from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.classic import adaptive_bn_evaluator
+from prunesearch.models.network import Network
+from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import Structure
+
+IMAGES = (64, 128, 256, 512, 1024)
+CALIBRATION, VALIDATION = 12_800, 5_000
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network at one share of its MACs.
+
+    Attributes:
+        weights: Of its structures.
+        structures: What is scored.
+        task: The data.
+        finetune: Images and epochs of the short finetune.
+    """
+
+    weights: InheritedWeights
+    structures: tuple[Structure, ...]
+    task: tasks.Task
+    finetune: tuple[int, int]
+
+    @property
+    def network(self) -> Network:
+        """The traced network."""
+        return self.weights.network
+
+    def scored_on(self, n: int) -> tuple[Tensor, Tensor]:
+        """The first `n` of the balanced images that score structures."""
+        return self.task.data(calibration=n).calibration_set()
+
+
+def make_cell(name: str, keep: float, task: tasks.Task, arguments: argparse.Namespace) -> Cell:
+    model = tasks.trained(name, task, epochs=arguments.epochs)
+    network = ps.trace(model, task.test[0][:2])
+    feasible = ps.Budget(macs=f"{keep:.0%}").check(network.space)
+    rows = feasible.fit(network.space.sample(np.random.default_rng([0, 7]), arguments.structures))
+    structures = tuple(network.space.check(row.tolist()) for row in rows)
+    weights = InheritedWeights(network, make_criterion("l1").rank(network))
+    return Cell(weights, structures, task, (arguments.finetune_images, arguments.finetune_epochs))
+
+
+def finetuned(cell: Cell, index: int) -> dict[str, float]:
+    """Test accuracy of one structure after the same short finetune as all others."""
+    images, labels = cell.task.train
+    n, epochs = cell.finetune
+    start = time.perf_counter()
+    model = cell.weights.build(cell.structures[index])
+    ps.recalibrate_bn(model, images[:512])
+    tuned = ps.finetune(model, ps.Data(train=(images[:n], labels[:n])), recipe=ps.Recipe(epochs=epochs, lr=0.02))
+    return {"accuracy": ps.top1(tuned, *cell.task.test), "seconds": time.perf_counter() - start}
+
+
+def scored(cell: Cell, index: int) -> dict[str, Any]:
+    """Scores and seconds of one structure, the classic protocol first, then ours on more and more images."""
+    structure = [cell.structures[index]]
+    images, labels = cell.task.train
+    held_out = slice(CALIBRATION, CALIBRATION + VALIDATION)
+    classic = adaptive_bn_evaluator(cell.weights, images[held_out], labels[held_out], calibration=images[:CALIBRATION])
+    found: dict[str, Any] = {}
+    start = time.perf_counter()
+    found["classic"] = {"accuracy": classic.score(structure)[0], "seconds": time.perf_counter() - start}
+    for n in IMAGES:
+        chosen = cell.scored_on(n)
+        evaluators = {metric: AccuracyEvaluator(cell.weights, *chosen, metric=metric) for metric in METRICS}
+        seconds, scores = [], {}
+        for metric, evaluator in evaluators.items():
+            start = time.perf_counter()
+            scores[metric] = evaluator.score(structure)[0]
+            seconds.append(time.perf_counter() - start)
+        found[str(n)] = {**scores, "seconds": statistics.median(seconds)}
+    return found
+
+
+def batches(cell: Cell, n: int = 16) -> dict[str, list[Structure]]:
+    """What searchers ask for: strangers, offspring of a few parents, and one group after the other narrowed."""
+    space = cell.network.space
+    feasible = ps.Budget(macs="50%").check(space)
+    rng = np.random.default_rng([0, 8])
+    strangers = feasible.fit(space.sample(rng, n))
+    parents = strangers[rng.integers(0, 4, n)]
+    change = rng.random(parents.shape) < 0.1
+    offspring = feasible.fit(np.where(change, space.sample(rng, n), parents))
+    sweep = [
+        (*space.full[:g], group.widths[len(group.widths) // 2], *space.full[g + 1 :])
+        for g, group in enumerate(space.groups)
+    ][:n]
+    return {
+        "random": [space.check(row.tolist()) for row in strangers],
+        "evolution": [space.check(row.tolist()) for row in offspring],
+        "sensitivity": [space.check(row) for row in sweep],
+    }
+
+
+def sharing(cell: Cell) -> dict[str, Any]:
+    """Seconds of a batch in one call and structure by structure, interleaved; medians of several rounds."""
+    evaluator = AccuracyEvaluator(cell.weights, *cell.scored_on(128))
+    found = {}
+    for kind, structures in batches(cell).items():
+        together, apart = [], []
+        for _ in range(REPEATS):
+            together.append(timed(lambda: evaluator.score(structures)))  # noqa: B023 - called at once
+            apart.append(timed(lambda: [evaluator.score([structure]) for structure in structures]))  # noqa: B023
+        found[kind] = {
+            "structures": len(structures),
+            "together": statistics.median(together),
+            "apart": statistics.median(apart),
+        }
+    return found
+
+
+def attained(cell: Cell) -> dict[str, float]:
+    """Seconds of scoring, and of the convolutions and linear layers of the same networks alone, interleaved."""
+    images, labels = cell.scored_on(128)
+    evaluator = AccuracyEvaluator(cell.weights, images, labels)
+    structures = cell.structures[:4]
+    calls = [call for structure in structures for call in dense_calls(cell.weights.build(structure).eval(), images)]
+
+    calls = [(layer.to(memory_format=torch.channels_last), channels_last(given)) for layer, given in calls]
+
+    def convolve() -> None:
+        with torch.inference_mode():
+            for layer, given in calls:
+                layer(given)
+
+    scoring, dense = [], []
+    for _ in range(REPEATS):
+        scoring.append(timed(lambda: evaluator.score(structures)))
+        dense.append(timed(convolve))
+    return {"scoring": statistics.median(scoring), "dense": statistics.median(dense)}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+
+
+def dense_calls(model: nn.Module, images: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """Each convolution and linear layer of a network, and what it is given."""
+    calls: list[tuple[nn.Module, Tensor]] = []
+    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_pre_hook(lambda m, given: calls.append((m, given[0].clone()))) for layer in layers]
+    with torch.inference_mode():
+        model(images)
+    for hook in hooks:
+        hook.remove()
+    return calls
+
+
+def workers(cell: Cell, name: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Structures per second of one process on one core, and of two processes on two, three rounds interleaved."""
+    one, two = [], []
+    for _ in range(3):
+        one.append(rate(name, arguments, 1))
+        two.append(rate(name, arguments, 2))
+    return {"one": statistics.median(one), "two": statistics.median(two)}
+
+
+def rate(name: str, arguments: argparse.Namespace, processes: int) -> float:
+    context = multiprocessing.get_context("spawn")
+    ready, rates = context.Barrier(processes), context.SimpleQueue()
+    started = [context.Process(target=_rate, args=(name, arguments, ready, rates)) for _ in range(processes)]
+    for process in started:
+        process.start()
+    total = sum(rates.get() for _ in started)
+    for process in started:
+        process.join()
+    return total
+
+
+def _rate(name: str, arguments: argparse.Namespace, ready: Any, rates: Any) -> None:
+    torch.set_num_threads(1)
+    cell = make_cell(name, 0.5, tasks.load(arguments.data, arguments.data_root, arguments.train_images), arguments)
+    evaluator = AccuracyEvaluator(cell.weights, *cell.scored_on(128))
+    structures = batches(cell)["random"]
+    evaluator.score(structures)
+    ready.wait()
+    rates.put(len(structures) * REPEATS / timed(lambda: [evaluator.score(structures) for _ in range(REPEATS)]))
+
+
+def timed(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks.add_arguments(parser)
+    parser.add_argument("--networks", nargs="*", default=list(tasks.NETWORKS), choices=tasks.NETWORKS)
+    parser.add_argument("--keep", nargs="*", type=float, default=[0.5, 0.3])
+    parser.add_argument("--structures", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=4, help="of training the unpruned networks")
+    parser.add_argument("--finetune-images", type=int, default=5_000)
+    parser.add_argument("--finetune-epochs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluator.json")
+    arguments = parser.parse_args()
+    task = tasks.load(arguments.data, arguments.data_root, arguments.train_images)
+    rows: dict[str, Any] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
+    for name in arguments.networks:
+        for keep in arguments.keep:
+            cell = make_cell(name, keep, task, arguments)
+            row = rows.setdefault(f"{name} at {keep:.0%} of the MACs", {})
+            for column, measure in (("sharing", sharing), ("attained", attained)):
+                if column not in row:
+                    row[column] = measure(cell)
+                    save(arguments, rows)
+            for column, measure_one in (("scored", scored), ("finetuned", finetuned)):
+                done = row.setdefault(column, [])
+                for index in range(len(done), len(cell.structures)):
+                    done.append(measure_one(cell, index))
+                    save(arguments, rows)
+                    print(name, keep, column, index, json.dumps(done[-1]), flush=True)
+            if "workers" not in row:
+                row["workers"] = workers(cell, name, arguments)
+                save(arguments, rows)
+
+
+def save(arguments: argparse.Namespace, rows: dict[str, Any]) -> None:
+    facts = {
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine(),
+        "prunesearch": ps.__version__,
+        "torch": torch.__version__,
+        "data": arguments.data,
+        "train_images": arguments.train_images,
+        "epochs": arguments.epochs,
+        "finetune_images": arguments.finetune_images,
+        "finetune_epochs": arguments.finetune_epochs,
+        "calibration": CALIBRATION,
+        "validation": VALIDATION,
+    }
+    partial = arguments.out.with_suffix(".partial")
+    partial.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
+    partial.replace(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

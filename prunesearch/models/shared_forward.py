@@ -1,0 +1,463 @@
+"""Running the forwards of many structures over one batch, computing what they have in common once.
+
+The value of a node of the forward depends on the widths of the groups upstream of it and on nothing else. Structures in
+lexicographic order of the groups, as the forward meets them, form a trie: each value is computed for the first
+structure that needs it and kept until the last that does.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from prunesearch.models.coupling import Count
+from prunesearch.models.deadline import Deadline
+from prunesearch.models.literals import replaced
+from prunesearch.models.network import Network
+from prunesearch.models.slim import set_width
+from prunesearch.models.symbolic import follow
+from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.walk import nodes_with_literal
+from prunesearch.models.weights import WeightSource
+from prunesearch.structure import Structure
+
+Key: TypeAlias = tuple[fx.Node, tuple[int, ...]]
+_DATA = 1 << 30
+_CHUNK = 1 << 20
+_LOSES_DIGITS = 1000.0
+_RELU = (F.relu, torch.relu, "relu")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A node, and what its value depends on.
+
+    Attributes:
+        node: The node.
+        module: The module that it calls, if it does.
+        sources: What has to be computed before: its arguments, and what changed them in place.
+        upstream: Indices of all groups on which its value depends.
+        tensors: Names of the module's own parameters and buffers, or of the parameter itself, in the model.
+        counts: Numbers of channels that the module holds.
+        literals: Numbers of channels in the node's arguments.
+    """
+
+    node: fx.Node
+    module: nn.Module | None
+    sources: tuple[fx.Node, ...]
+    upstream: tuple[int, ...]
+    tensors: Mapping[str, str]
+    counts: tuple[Count, ...]
+    literals: tuple[tuple[tuple[int | str, ...], Any], ...]
+
+
+class SharedForward:
+    """Forwards of structures of one network, each that of the network that `weights` builds for it, to about 1e-5.
+
+    A structure's result does not depend, to the last bit, on the structures that it is run with.
+
+    In eval mode, except that every BatchNorm normalises with the statistics of the batch, or of its first images.
+
+    Args:
+        weights: Where the weights come from.
+        max_bytes: Limit on what is kept for later structures; what does not fit is computed again.
+    """
+
+    def __init__(self, weights: WeightSource, *, max_bytes: int = _DATA) -> None:
+        self._weights = weights
+        self._network = weights.network
+        self._max_bytes = max_bytes
+        still = copy.deepcopy(self._network.model).eval()
+        graph = follow(still, self._network.example_inputs, Deadline(600.0)).graph.graph
+        self._format = torch.channels_last
+        try:
+            self._memory = self._watch(_steps(still, graph, self._network, weights, _Memory()))
+        except RuntimeError:  # the forward wants its memory in the usual order
+            self._memory = _Memory(unsteady=frozenset(graph.nodes))
+        if self._memory.writers or len(self._memory.unsteady) == len(graph.nodes):
+            self._format = torch.contiguous_format
+            self._memory = self._watch(_steps(still, graph, self._network, weights, _Memory()))
+        self._steps = _steps(still, graph, self._network, weights, self._memory)
+        self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
+
+    def run(self, structures: Sequence[Structure], inputs: Tensor, statistics: int | None = None) -> list[Any]:
+        """Return what the network returns for each structure, in order.
+
+        Args:
+            structures: (p, g) structures; equal ones are computed once.
+            inputs: (n, ...) one batch.
+            statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+        """
+        ordered = sorted(set(structures), key=lambda structure: [structure[group] for group in self._order])
+        outputs: dict[Structure, Any] = {}
+        with torch.inference_mode():
+            for structure, output in self._outputs(ordered, self._laid_out(inputs), statistics):
+                outputs[structure] = output
+        return [outputs[structure] for structure in structures]
+
+    def _outputs(
+        self, ordered: Sequence[Structure], inputs: Tensor, statistics: int | None
+    ) -> Iterator[tuple[Structure, Any]]:
+        until = self._kept_until([[self._key(step, s) for step in self._steps] for s in ordered])
+        kept: dict[Key, Any] = {}
+        for index, structure in enumerate(ordered):
+            run = _Run(self, structure, inputs, statistics, kept, until, index)
+            yield structure, run.output()
+            for key in [key for key in kept if until[key] <= index]:
+                del kept[key]
+            self._forget(kept, until)
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        """Images with their channels last in memory: convolutions of odd widths are much faster so on CPUs."""
+        return inputs.contiguous(memory_format=self._format) if inputs.dim() == 4 else inputs
+
+    def _kept_until(self, keys: Sequence[Sequence[Key]]) -> dict[Key, int]:
+        """Per value, the index of the last structure for which something is computed from it."""
+        first: dict[Key, int] = {}
+        until: dict[Key, int] = {}
+        for index, of_structure in enumerate(keys):
+            by_node = {key[0]: key for key in of_structure}
+            for step, key in zip(self._steps, of_structure, strict=True):
+                if key not in first:
+                    first[key] = index
+                    for source in step.sources:
+                        until[by_node[source]] = index
+        for key in first.keys() - until.keys():
+            until[key] = first[key]
+        return {key: first[key] if key[0] in self._memory.unsteady else last for key, last in until.items()}
+
+    def _forget(self, kept: dict[Key, Any], until: Mapping[Key, int]) -> None:
+        """Drop what is needed latest until the rest fits."""
+        size = sum(_bytes(value) for value in kept.values())
+        for key in sorted(kept, key=lambda key: -until[key]):
+            if size <= self._max_bytes:
+                break
+            size -= _bytes(kept.pop(key))
+
+    def _key(self, step: _Step, structure: Structure) -> Key:
+        return step.node, tuple([structure[group] for group in step.upstream])
+
+    def _watch(self, steps: Sequence[_Step]) -> _Memory:
+        """Run once and note which values live in the same memory, and which nodes write to it."""
+        values: dict[fx.Node, Any] = {}
+        writers: list[fx.Node] = []
+        twice = [torch.cat([x, x]) for x in self._network.example_inputs]  # BatchNorm needs more than one
+        with torch.inference_mode(False), undisturbed(twice) as inputs:
+            layers = _Layers(self._weights, self._network.space.full, None)
+            for step in steps:
+                given = list(_tensors([values[node] for node in step.node.all_input_nodes]))
+                versions = [tensor._version for tensor in given]
+                values[step.node] = layers.run(step, values, [self._laid_out(x) for x in inputs])
+                if [tensor._version for tensor in given] != versions:
+                    writers.append(step.node)
+        return _memory(values, writers)
+
+
+class _Run:
+    """The forward of one structure, from the values kept of others."""
+
+    def __init__(
+        self,
+        shared: SharedForward,
+        structure: Structure,
+        inputs: Tensor,
+        statistics: int | None,
+        kept: dict[Key, Any],
+        until: Mapping[Key, int],
+        index: int,
+    ) -> None:
+        self._shared = shared
+        self._inputs = (inputs,)
+        self._kept = kept
+        self._until = until
+        self._index = index
+        self._keys = {step.node: shared._key(step, structure) for step in shared._steps}
+        self._layers = _Layers(shared._weights, structure, statistics)
+
+    def output(self) -> Any:
+        needed = self._needed()
+        uses = Counter(source for step in needed for source in step.sources)
+        values: dict[fx.Node, Any] = {}
+        for step in needed:
+            for source in step.sources:
+                uses[source] -= 1
+                if source not in values:
+                    values[source] = self._kept[self._keys[source]]
+            values[step.node] = self._compute(step, values, uses)
+            if self._until[self._keys[step.node]] > self._index:
+                self._kept[self._keys[step.node]] = values[step.node]
+            for source in step.sources:
+                if not uses[source]:
+                    values.pop(source, None)
+        last = self._shared._steps[-1].node
+        return values[last] if last in values else self._kept[self._keys[last]]
+
+    def _needed(self) -> list[_Step]:
+        """What has to be computed, in order."""
+        needed = {self._shared._steps[-1].node}
+        for step in reversed(self._shared._steps):
+            if step.node in needed:
+                needed.update(source for source in step.sources if self._keys[source] not in self._kept)
+        return [step for step in self._shared._steps if step.node in needed]
+
+    def _compute(self, step: _Step, values: dict[fx.Node, Any], uses: Counter[fx.Node]) -> Any:
+        sources = [node for node in step.node.all_input_nodes if isinstance(values[node], Tensor)]
+        if step.node in self._shared._memory.copied:
+            return self._layers.run(step, values, self._inputs).clone()
+        if _is_relu(step) and self._is_ours(sources[0], values, uses):
+            return values[sources[0]].relu_()
+        if step.node.target is operator.add and len(sources) == 2 and _alike(*[values[node] for node in sources]):
+            for mine, other in (sources, sources[::-1]):
+                if self._is_ours(mine, values, uses):
+                    return values[mine].add_(values[other])
+        return self._layers.run(step, values, self._inputs)
+
+    def _is_ours(self, node: fx.Node, values: Mapping[fx.Node, Any], uses: Mapping[fx.Node, int]) -> bool:
+        """Whether nobody needs the value any more, nor anything else that lives in the same memory."""
+        if uses[node] or node.op in ("placeholder", "get_attr"):
+            return False
+        if not _is_plain(values[node]):
+            return False
+        place = values[node].untyped_storage().data_ptr()
+        others = [value for other, value in values.items() if other is not node]
+        return place != self._inputs[0].untyped_storage().data_ptr() and all(
+            value.untyped_storage().data_ptr() != place for value in _tensors([others, list(self._kept.values())])
+        )
+
+
+class _Layers:
+    """Computes single nodes of one structure's forward."""
+
+    def __init__(self, weights: WeightSource, structure: Structure, statistics: int | None) -> None:
+        self._weights = weights
+        self._structure = structure
+        self._statistics = statistics
+        self._kept_units: npt.NDArray[np.bool_] | None = None
+
+    def run(self, step: _Step, values: Mapping[fx.Node, Any], inputs: Sequence[Tensor]) -> Any:
+        node = step.node
+        if node.op == "placeholder":
+            nth = [other for other in node.graph.nodes if other.op == "placeholder"].index(node)
+            return inputs[nth] if nth < len(inputs) else node.args[0]
+        if node.op == "get_attr":
+            (name,) = step.tensors.values()
+            return self._weights.values(name, self._structure).clone()  # the forward may change it
+        arguments: Any = node.args
+        keywords: Any = node.kwargs
+        for position, units in step.literals:
+            number = self._count(units)
+            if isinstance(position[0], str):
+                keywords = replaced(keywords, position, number)
+            else:
+                arguments = replaced(arguments, position, number)
+        arguments = fx.node.map_arg(arguments, values.__getitem__)
+        keywords = fx.node.map_arg(keywords, values.__getitem__)
+        if node.op == "output":
+            return arguments[0]
+        if node.op == "call_function":
+            return node.target(*arguments, **keywords)  # type: ignore[operator]
+        if node.op == "call_method":
+            receiver, *rest = arguments
+            if node.target == "view" and not receiver.is_contiguous():
+                receiver = receiver.contiguous()  # its channels are last in memory
+            return getattr(receiver, str(node.target))(*rest, **keywords)
+        return self._call(step, arguments, keywords)
+
+    def _call(self, step: _Step, arguments: Any, keywords: Any) -> Any:
+        assert step.module is not None
+        # torch multiplies in another way, with other roundings, by what requires no gradient or was made in this mode
+        with torch.inference_mode(False), torch.no_grad():
+            tensors = {name: self._weights.values(source, self._structure) for name, source in step.tensors.items()}
+            layer = narrowed_layer(step.module, tensors) if tensors or step.counts else step.module
+        if type(step.module) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
+            return self._batch_norm(_input(arguments, keywords), tensors, float(step.module.eps))  # type: ignore[arg-type]
+        for count in step.counts:
+            set_width(layer, count.attribute, self._count(count.units))
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            _estimate(layer, _input(arguments, keywords)[: self._statistics])
+        return layer(*arguments, **keywords)
+
+    def _batch_norm(self, x: Tensor, tensors: Mapping[str, Tensor], eps: float) -> Tensor:
+        weight, bias = tensors.get("weight"), tensors.get("bias")
+        mean, variance = channel_statistics(x if self._statistics is None else x[: self._statistics])
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    def _count(self, units: Any) -> int:
+        if self._kept_units is None:
+            self._kept_units = self._weights.kept(self._structure)
+        return int(self._kept_units[units].sum())
+
+
+def _input(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Tensor:
+    return arguments[0] if arguments else keywords["input"]
+
+
+def _estimate(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> None:
+    """Let a layer derived from BatchNorm take its statistics from `x`."""
+    layer.momentum = 1.0
+    layer.train()
+    layer(x)
+    layer.eval()
+    if layer.running_var is not None:
+        n = x.numel() // x.shape[1]
+        layer.running_var.mul_((n - 1) / n)  # what training normalises with has no Bessel correction
+
+
+def narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of one layer with other tensors; it shares nothing with the original that running it would change."""
+    layer = copy.copy(module)
+    layer._parameters = {
+        name: None if parameter is None else nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
+        for name, parameter in module._parameters.items()
+    }
+    layer._buffers = {
+        name: None if buffer is None else tensors[name].clone() for name, buffer in module._buffers.items()
+    }
+    return layer
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """How a forward uses memory.
+
+    Attributes:
+        writers: For a node, the nodes that wrote to the memory of one of its arguments since that was computed.
+        unsteady: Nodes whose value is written to later, or read in an older version; they cannot be kept.
+        copied: Inputs of the forward that it writes to.
+    """
+
+    writers: Mapping[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
+    unsteady: frozenset[fx.Node] = frozenset()
+    copied: frozenset[fx.Node] = frozenset()
+
+
+def _memory(values: Mapping[fx.Node, Any], writing: Sequence[fx.Node]) -> _Memory:
+    order = {node: i for i, node in enumerate(values)}
+    places: dict[int, list[fx.Node]] = {}
+    for node, value in values.items():
+        for tensor in _tensors(value):
+            places.setdefault(tensor.untyped_storage().data_ptr(), []).append(node)
+    writers: dict[fx.Node, list[fx.Node]] = {}
+    unsteady: set[fx.Node] = set()
+    for inhabitants in places.values():
+        writes = [node for node in writing if not set(node.all_input_nodes).isdisjoint(inhabitants)]
+        if not writes:
+            continue
+        unsteady.update(node for node in inhabitants if order[node] < order[writes[-1]])
+        for reader in values:
+            since = [order[node] for node in reader.all_input_nodes if node in inhabitants]
+            between = [node for node in writes if since and min(since) < order[node] < order[reader]]
+            if [node for node in between if node not in reader.all_input_nodes]:
+                unsteady.update(inhabitants)
+                unsteady.update(writes)
+                writers.setdefault(reader, []).extend(between)
+    copied = frozenset(node for node in unsteady if node.op == "placeholder")
+    return _Memory({node: tuple(before) for node, before in writers.items()}, frozenset(unsteady), copied)
+
+
+def _steps(model: nn.Module, graph: fx.Graph, network: Network, weights: WeightSource, memory: _Memory) -> list[_Step]:
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    first_name = {id(tensor): name for name, tensor in reversed(tensors)}
+    counts: dict[str, list[Count]] = {}
+    for count in network.counts:
+        counts.setdefault(count.module, []).append(count)
+    literals: dict[fx.Node, list[tuple[tuple[int | str, ...], Any]]] = {}
+    for literal in network.literals:
+        for node in nodes_with_literal(model, graph, literal.module, literal.place[0]):
+            literals.setdefault(node, []).append((literal.place[1], literal.units))
+    steps: dict[fx.Node, _Step] = {}
+    for node in graph.nodes:
+        module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        names: dict[str, str] = {}
+        if module is not None:
+            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            names = {name: first_name[id(tensor)] for name, tensor in own}
+        elif node.op == "get_attr":
+            names = {"": first_name.get(id(_attribute(model, str(node.target))), str(node.target))}
+        held = tuple(counts.get(str(node.target), ())) if module is not None else ()
+        written = tuple(literals.get(node, ()))
+        groups = set().union(*(weights.influences(name) for name in names.values()))
+        for units in (*(count.units for count in held), *(units for _, units in written)):
+            groups.update(group for group in np.unique(network.group_of[units]).tolist() if group >= 0)
+        sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
+        groups.update(*(steps[source].upstream for source in sources))
+        steps[node] = _Step(node, module, sources, tuple(sorted(groups)), names, held, written)
+    return list(steps.values())
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    value: Any = model
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _is_relu(step: _Step) -> bool:
+    if step.module is not None:
+        return type(step.module) is nn.ReLU
+    return step.node.target in _RELU and len(step.node.args) == 1
+
+
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, c, ...) -> mean and biased variance of each channel, in a fraction of the time of torch's own BatchNorm.
+
+    Sums over images come first: they run along whole rows of memory, whatever its order. Where the mean is so much
+    larger than the spread that the difference of squares would lose digits, torch's slow way is taken.
+    """
+    n, elements = x.numel() // x.shape[1], x[0].numel()
+    sums = torch.zeros(2, x.shape[1], dtype=torch.float64 if x.device.type == "cpu" else torch.float32, device=x.device)
+    for part in torch.split(x, max(1, _CHUNK // elements)):
+        for i, values in enumerate((part, part.square())):
+            sums[i] += values.sum(0).flatten(1).sum(1, dtype=sums.dtype) if x.dim() > 2 else values.sum(0)
+    mean = sums[0] / n
+    variance = sums[1] / n - mean.square()
+    if x.dtype != torch.float32 or bool((mean.square() > _LOSES_DIGITS * variance).any()):
+        exact, center = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=0)
+        return center.to(x.dtype), exact.to(x.dtype)
+    return mean.to(x.dtype), variance.to(x.dtype)
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    return (one.shape, one.stride(), one.dtype) == (other.shape, other.stride(), other.dtype)
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether its memory is laid out as that of a new tensor, in whose place it can then be.
+
+    Another layout, even if only of dimensions of size 1, could give other roundings later.
+    """
+    order = [0, *range(2, tensor.dim()), 1] if 1 not in tensor.shape and tensor.dim() == 4 else range(tensor.dim())
+    return any(_is_dense(tensor, dims) for dims in (order, range(tensor.dim())))
+
+
+def _is_dense(tensor: Tensor, order: Sequence[int]) -> bool:
+    stride = 1
+    for dim in reversed(order):
+        if tensor.stride(dim) != stride:
+            return False
+        stride *= tensor.shape[dim]
+    return True
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, Mapping):
+        yield from _tensors(list(value.values()))
+
+
+def _bytes(value: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(value))

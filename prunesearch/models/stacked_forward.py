@@ -1,0 +1,149 @@
+"""Running the forwards of several structures in one launch: the full network with masks, (k n, c, h, w) at a time.
+
+Nothing gets cheaper, but a device that a single small network leaves idle has enough to do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from prunesearch.models.coupling import Read
+from prunesearch.models.deadline import Deadline
+from prunesearch.models.symbolic import follow
+from prunesearch.models.weights import WeightSource
+from prunesearch.structure import Structure
+
+
+class StackedForward:
+    """Forwards of structures of one network, each nearly equal to that of the network that `weights` builds for it.
+
+    In eval mode, except that every BatchNorm normalises each structure's images with their own statistics, or those of
+    the first of them. A network whose forward mixes images of a batch is not run rightly.
+
+    Args:
+        weights: Where the weights come from; slices of the traced network's.
+
+    Raises:
+        ValueError: The weights of a structure are not slices of those of the traced network.
+    """
+
+    def __init__(self, weights: WeightSource) -> None:
+        if not weights.sliced:
+            raise ValueError(
+                f"Expected weights that are slices of the traced network's, got {type(weights).__name__}: its "
+                'structures cannot be run stacked. Use path="sliced".'
+            )
+        self._weights = weights
+        model = copy.deepcopy(weights.network.model).eval()
+        self._forward = follow(model, weights.network.example_inputs, Deadline(600.0)).graph
+        self._reads = {read.module: read for read in weights.network.reads}
+
+    def run(self, structures: Sequence[Structure], inputs: Tensor, statistics: int | None = None) -> list[Any]:
+        """Return what the network returns for each structure, in order.
+
+        Args:
+            structures: (k, g) structures.
+            inputs: (n, ...) one batch.
+            statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+        """
+        k = len(structures)
+        kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
+        masks = {name: kept[:, read.units].to(inputs.device) for name, read in self._reads.items()}
+        with torch.inference_mode():
+            output = _Stack(self._forward, self._reads, masks, k, statistics).run(
+                inputs.repeat(k, *[1] * (inputs.dim() - 1))
+            )
+        return [_part(output, i, k) for i in range(k)]
+
+
+class _Stack(fx.Interpreter):
+    """Masks what layers read, and keeps the statistics of each structure's images apart."""
+
+    def __init__(
+        self,
+        forward: fx.GraphModule,
+        reads: Mapping[str, Read],
+        masks: Mapping[str, Tensor],
+        k: int,
+        statistics: int | None,
+    ) -> None:
+        super().__init__(forward)
+        self.extra_traceback = False
+        self._reads = reads
+        self._masks = masks
+        self._k = k
+        self._statistics = statistics
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            return self._batch_norm(module, args[0] if args else kwargs["input"])
+        if target not in self._reads:
+            return module(*args, **kwargs)
+        dim, mask = self._reads[target].dim, self._masks[target]
+        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+            return self._masked_norm(module, args[0], dim, mask)
+        return module(self._masked(args[0], dim, mask), *args[1:], **kwargs)
+
+    def _masked(self, x: Tensor, dim: int, mask: Tensor) -> Tensor:
+        """Zeros where a structure has no channel."""
+        return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1, x.dtype)).flatten(0, 1)
+
+    def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
+        """Each structure's images with their own statistics; whatever else the layer does, it does to all."""
+        layer = copy.copy(module)
+        layer._buffers = dict(module._buffers)
+        layer.training = False
+        parts = self._apart(x)
+        used = parts[:, : self._statistics]
+        dims = [1, *range(3, parts.dim())]
+        variance, mean = torch.var_mean(used, dims, correction=0, keepdim=True)
+        normal = ((parts - mean) * (variance + layer.eps).rsqrt()).flatten(0, 1)
+        layer.running_mean = torch.zeros_like(mean.flatten(0, 1)[0].flatten())
+        layer.running_var = torch.full_like(layer.running_mean, 1.0 - layer.eps)  # so that it only scales and shifts
+        return layer(normal)
+
+    def _masked_norm(self, norm: nn.LayerNorm | nn.GroupNorm, x: Tensor, dim: int, mask: Tensor) -> Tensor:
+        """The definition, over the channels that a structure has; GroupNorm's also over positions."""
+        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
+        parts = self._apart(x.movedim(dim, 1))  # (k, n, c, ...)
+        parts = _split(parts, 2, groups)
+        here = _along(_split(mask, 1, groups), 2, parts.dim(), x.dtype)
+        over = list(range(3, parts.dim())) if isinstance(norm, nn.GroupNorm) else [3]
+        size = here.sum(3, keepdim=True) * (parts[0, 0, 0, 0].numel() if isinstance(norm, nn.GroupNorm) else 1)
+        size = size.clamp(min=1)
+        mean = (parts * here).sum(over, keepdim=True) / size
+        variance = ((parts - mean).square() * here).sum(over, keepdim=True) / size
+        normal = ((parts - mean) * (variance + norm.eps).rsqrt()).flatten(2, 3).flatten(0, 1)
+        shape = (1, -1, *[1] * (normal.dim() - 2))
+        normal = normal if norm.weight is None else normal * norm.weight.view(shape)
+        normal = normal if norm.bias is None else normal + norm.bias.view(shape)
+        return normal.movedim(1, dim)
+
+    def _apart(self, x: Tensor) -> Tensor:
+        """(k n, ...) -> (k, n, ...)."""
+        return _split(x, 0, self._k)
+
+
+def _split(x: Tensor, dim: int, parts: int) -> Tensor:
+    return x.reshape(*x.shape[:dim], parts, x.shape[dim] // parts, *x.shape[dim + 1 :])
+
+
+def _along(mask: Tensor, dim: int, dims: int, dtype: torch.dtype) -> Tensor:
+    """(k, ...) masks, shaped so that their dimensions after the first meet those from `dim` on of `dims`."""
+    shape = [len(mask), *[1] * (dim - 1), *mask.shape[1:], *[1] * (dims - dim - mask.dim() + 1)]
+    return mask.view(shape).to(dtype)
+
+
+def _part(output: Any, i: int, k: int) -> Any:
+    """Structure number i's part of what the network returned for k."""
+    if isinstance(output, Tensor):
+        return _split(output, 0, k)[i]
+    if isinstance(output, Mapping):
+        return {name: _part(value, i, k) for name, value in output.items()}
+    return type(output)(_part(value, i, k) for value in output) if isinstance(output, (tuple, list)) else output

@@ -1,0 +1,190 @@
+"""Shared and stacked forwards against the slow obvious way: build every structure's network and run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import prunesearch as ps
+from prunesearch.models.network import Network
+from prunesearch.models.shared_forward import SharedForward, channel_statistics
+from prunesearch.models.stacked_forward import StackedForward
+from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import Structure
+from tests.models.networks import BLOCKS, SMALL, Middle, chain, image, random_ranking
+from tests.models.test_literals import Mnist, OptionA
+from tests.models_state import generators, state_of
+
+
+def one_by_one(weights: InheritedWeights, structures: list[Structure], images: Tensor) -> list[Any]:
+    outputs = []
+    for structure in structures:
+        model = weights.build(structure).eval()
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.train()
+        with torch.inference_mode():
+            outputs.append(model(images.clone()))
+    return outputs
+
+
+def some_structures(network: Network, n: int = 4) -> list[Structure]:
+    """Random ones, the extremes, one twice, and some that share all but the first or the last group."""
+    space = network.space
+    found = [space.check(row.tolist()) for row in space.sample(np.random.default_rng(0), n)]
+    found += [space.full, space.minimum, found[0]]
+    return [*found, (*found[1][:-1], space.minimum[-1]), (space.minimum[0], *found[1][1:])]
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "resnet8": (lambda: ps.make_model("resnet8"), image(8, 3, 16, 16)),
+    "resnet8b": (lambda: ps.make_model("resnet8b"), image(8, 3, 16, 16)),
+    "mobilenet_v2": (lambda: ps.make_model("mobilenet_v2", image_size=16), image(8, 3, 16, 16)),
+    "densenet40": (lambda: ps.make_model("densenet40", image_size=16), image(8, 3, 16, 16)),
+    "literals": (OptionA, image(8, 3, 16, 16)),
+    "literals and dropout": (Mnist, image(8, 1, 28, 28)),
+    "every kind of block": (lambda: chain(list(BLOCKS)), image(8, 3, 16, 16)),
+}
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def task(request: pytest.FixtureRequest) -> tuple[InheritedWeights, Tensor]:
+    torch.manual_seed(0)
+    make, images = NETWORKS[request.param]
+    network = ps.trace(make(), images[:2])
+    return InheritedWeights(network, random_ranking(network)), images
+
+
+def test_shared_forwards_are_those_of_the_built_networks(task: tuple[InheritedWeights, Tensor]) -> None:
+    weights, images = task
+    structures = some_structures(weights.network)
+    before, random = state_of(weights.network.model), generators()
+    untouched = images.clone()
+    shared = SharedForward(weights).run(structures, images)
+    for ours, theirs in zip(shared, one_by_one(weights, structures, images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5 * float(theirs.abs().max()))
+    assert state_of(weights.network.model) == before
+    assert generators() == random
+    assert torch.equal(images, untouched)
+
+
+def test_they_do_not_depend_on_what_else_is_in_the_batch_nor_on_memory(task: tuple[InheritedWeights, Tensor]) -> None:
+    weights, images = task
+    structures = some_structures(weights.network)
+    expected = SharedForward(weights).run(structures, images)
+    forgetful = SharedForward(weights, max_bytes=0)
+    for one, structure in zip(expected, structures, strict=True):
+        assert torch.equal(forgetful.run([structure], images)[0], one)
+    assert all(map(torch.equal, forgetful.run(structures[::-1], images)[::-1], expected))
+
+
+def test_stacked_forwards_are_nearly_those_of_the_built_networks(task: tuple[InheritedWeights, Tensor]) -> None:
+    weights, images = task
+    structures = some_structures(weights.network)
+    before = state_of(weights.network.model)
+    stacked = StackedForward(weights).run(structures, images)
+    for ours, theirs in zip(stacked, one_by_one(weights, structures, images), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+    assert state_of(weights.network.model) == before
+
+
+def test_both_take_their_statistics_from_the_first_images_when_asked(task: tuple[InheritedWeights, Tensor]) -> None:
+    weights, images = task
+    structures = some_structures(weights.network)
+    shared = SharedForward(weights).run(structures, images, 5)
+    stacked = StackedForward(weights).run(structures, images, 5)
+    alone = one_by_one(weights, structures, images[:5])
+    for one, other, expected in zip(shared, stacked, alone, strict=True):
+        scale = float(one.abs().max())
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4 * scale)
+        torch.testing.assert_close(one[:5], expected, rtol=1e-4, atol=1e-4 * scale)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.sampled_from(sorted(BLOCKS)), max_size=4))
+def test_any_chain_of_blocks_is_run_rightly(blocks: list[str]) -> None:
+    torch.manual_seed(0)
+    network = ps.trace(chain(blocks), image(2, 3, 8, 8), min_channels=1)
+    weights, images = InheritedWeights(network, random_ranking(network)), image(6, 3, 8, 8)
+    structures = some_structures(network)
+    expected = one_by_one(weights, structures, images)
+    for ours, theirs in zip(SharedForward(weights).run(structures, images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5 * float(theirs.abs().max()))
+    for ours, theirs in zip(StackedForward(weights).run(structures, images), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+IN_PLACE: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
+    "added to and used before": lambda net, h, x: h.sigmoid() + h.add_(1),
+    "a view that is written to": lambda net, h, x: h.view(h.size(0), -1).relu_().view(h.shape) * h,
+    "an identity that is written to": lambda net, h, x: net.op(h).mul_(2) + h,
+    "iadd with itself": lambda net, h, x: h.__iadd__(h) * 2,
+    "relu in place by keyword": lambda net, h, x: torch.nn.functional.relu(h, inplace=True) - h,
+    "a result that is thrown away": lambda net, h, x: [h.sigmoid(), h.relu_(), h][::2][1] + h.abs(),
+    "a copy that is written to": lambda net, h, x: (h + 0).mul_(net.scale) + h,
+    "a part that is written to": lambda net, h, x: [h.chunk(2, 1)[0].zero_(), h * 2][1],
+    "the input is not written to": lambda net, h, x: h + x.relu_().mean(),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_operators_that_write_to_their_input_disturb_nobody(name: str) -> None:
+    torch.manual_seed(0)
+    model = Middle(IN_PLACE[name], op=nn.Identity(), scale=nn.Parameter(torch.rand(1)))
+    network = ps.trace(model, SMALL)
+    weights = InheritedWeights(network, random_ranking(network))
+    structures, before = some_structures(network), state_of(model)
+    ours = SharedForward(weights).run(structures, SMALL.clone())
+    for one, theirs in zip(ours, one_by_one(weights, structures, SMALL), strict=True):
+        torch.testing.assert_close(one, theirs, rtol=1e-5, atol=2e-5 * float(theirs.abs().max()))
+    assert state_of(model) == before
+
+
+def test_what_structures_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from prunesearch.models import shared_forward
+
+    torch.manual_seed(0)
+    network = ps.trace(nn.Sequential(*[nn.Conv2d(3, 3, 1) for _ in range(4)]), SMALL, min_channels=1)
+    weights = InheritedWeights(network, random_ranking(network))
+    computed: list[str] = []
+    run = shared_forward._Layers.run
+
+    def counted(self: Any, step: Any, *rest: Any) -> Any:
+        computed.append(step.node.name)
+        return run(self, step, *rest)
+
+    shared = SharedForward(weights)
+    monkeypatch.setattr(shared_forward._Layers, "run", counted)
+    shared.run([(3, 3, 3), (3, 3, 2), (3, 2, 2), (3, 3, 1)], SMALL)
+    layers = [step.node.name for step in shared._steps if step.module is not None]
+    assert [computed.count(name) for name in layers] == [1, 2, 4, 4]
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0, 1e4])
+@pytest.mark.parametrize("shape", [(64, 5), (16, 5, 7), (16, 5, 7, 7), (300, 3, 40, 40), (4, 3, 2, 5, 5)])
+def test_statistics_of_channels_are_mean_and_variance_whatever_the_mean(shape: tuple[int, ...], offset: float) -> None:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + offset
+    exact = x.double().transpose(0, 1).flatten(1)
+    layouts = [x, x.contiguous(memory_format=torch.channels_last)] if x.dim() == 4 else [x]
+    for laid_out in layouts:
+        mean, variance = channel_statistics(laid_out)
+        torch.testing.assert_close(mean.double(), exact.mean(1), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(variance.double(), exact.var(1, correction=0), rtol=1e-3, atol=0)
+
+
+def test_weights_that_are_no_slices_are_not_stacked() -> None:
+    network = ps.trace(Middle(lambda net, h, x: h), SMALL)
+
+    class Other(InheritedWeights):
+        sliced = False
+
+    with pytest.raises(ValueError, match='Use path="sliced"'):
+        StackedForward(Other(network, random_ranking(network)))
