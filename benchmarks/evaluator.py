@@ -222,7 +222,7 @@ def timed(function: Callable[[], Any]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks.add_arguments(parser)
-    parser.add_argument("--networks", nargs="*", default=list(tasks.NETWORKS), choices=tasks.NETWORKS)
+    parser.add_argument("--networks", nargs="*", default=["resnet20", "mobilenet_v2_025"], choices=tasks.NETWORKS)
     parser.add_argument("--keep", nargs="*", type=float, default=[0.5, 0.3])
     parser.add_argument("--structures", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=4, help="of training the unpruned networks")

@@ -64,6 +64,8 @@ def load(name: str, root: Path | None, train_images: int) -> Task:
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
+    "resnet8": partial(ps.make_model, "resnet8"),
+    "resnet14": partial(ps.make_model, "resnet14"),
     "resnet20": partial(ps.make_model, "resnet20"),
     "mobilenet_v2_025": partial(mobilenet_v2, width=0.25),
 }

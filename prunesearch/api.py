@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed
-from prunesearch.evaluators import make_evaluator
+from prunesearch.evaluators import gather, make_evaluator
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights, WeightSource
-from prunesearch.search import make_searcher
+from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.executors import Executor, HalvingExecutor, InlineExecutor
 from prunesearch.study.store import IN_MEMORY
 from prunesearch.study.study import DEFAULT_NAME, Study
 from prunesearch.training.data import Data, fingerprint
-from prunesearch.trial import Trial, best
+from prunesearch.trial import Trial, best, pareto_front
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,27 @@ class SearchResult:
     study: str
     name: str
     notes: tuple[str, ...] = ()
+
+    def front(self) -> list[Winner]:
+        """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""
+        return [replace(self.best, trial=trial) for trial in pareto_front(self.trials)]
+
+    def within(self, budget: Budget) -> Winner:
+        """The best trial that meets another budget, so that one study answers several.
+
+        Raises:
+            InfeasibleBudget: No structure of the space meets it.
+            ValueError: None of the trials does.
+        """
+        feasible = budget.check(self.space)
+        found = best(trial for trial in self.trials if feasible.admits(trial.cost))
+        if found is None:
+            cheapest_one = min(trial.cost.macs for trial in self.trials)
+            raise ValueError(
+                f"None of {len(self.trials)} trials meets the budget {budget}; the cheapest has {cheapest_one:,} MACs. "
+                "Search with that budget, or with a searcher that spreads over costs, such as nsga2."
+            )
+        return replace(self.best, trial=found)
 
     def __str__(self) -> str:
         full = self.space.cost(self.space.full)
@@ -145,11 +166,15 @@ def search(
     n_trials, seed = operator.index(n_trials), operator.index(seed)
     if n_trials < 1 or seed < 0:
         raise ValueError(f"Expected n_trials >= 1 and seed >= 0, got {n_trials} and {seed}.")
-    proposer = make_searcher(searcher, network.space, budget, seed=seed, **(options or {}))
+    budget.check(network.space)
     images, labels = check_data(network, data)
     weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
     scorer = make_evaluator(evaluator, weights, images, labels, **settings)
+    evidence = {
+        need: gather(need, weights, scorer, images) for need in evidence_needed(searcher) if need not in (options or {})
+    }
+    proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
     executor: Executor = InlineExecutor(scorer)
     if screen != 1.0:
         few = _quarter(labels)

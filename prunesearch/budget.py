@@ -121,6 +121,19 @@ class FeasibleSet:
             within &= getattr(self.space, resource)(array) <= limit
         return within
 
+    def usage(self, structures: npt.ArrayLike) -> FloatArray:
+        """(p,) largest share of a limit that each of (p, g) structures uses; at most 1 within the set."""
+        array = np.asarray(structures)
+        return np.max([getattr(self.space, resource)(array) / limit for resource, limit in self.limits], axis=0)
+
+    def tightened(self, share: float) -> FeasibleSet:
+        """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
+        lowest = self.space.cost(self.space.minimum)
+        return FeasibleSet(
+            self.space,
+            tuple((resource, max(int(limit * share), getattr(lowest, resource))) for resource, limit in self.limits),
+        )
+
     def repair(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) structures moved into the set; those already in it are returned as they are.
 
@@ -156,6 +169,15 @@ class FeasibleSet:
             return first + np.maximum(t - 1.0, 0.0) * (full - first)
 
         return self._furthest(path, rows=len(array), end=2.0, ceiling=np.broadcast_to(full, array.shape))
+
+    def widen(self, structures: npt.ArrayLike) -> IntArray:
+        """(p, g) members of the set, widened step by step, relatively narrowest group first, until none fits another.
+
+        Each group is offered one step in turn. Widths never shrink; a structure outside the set is returned as it is.
+        """
+        array = np.asarray(structures, dtype=np.int64)
+        full = np.broadcast_to(self.space.full, array.shape)
+        return self._top_up(self.space.indices(array), full.astype(np.float64), self.space.indices(full))
 
     def _furthest(
         self, path: Callable[[FloatArray], FloatArray], *, rows: int, end: float, ceiling: IntArray

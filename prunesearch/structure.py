@@ -175,6 +175,16 @@ class Space:
         """(p,) exact parameter counts of (p, g) structures; widths are not checked."""
         return self._params_form.evaluate(self._units(structures))
 
+    def quadratic(self, resource: str) -> FloatArray:
+        """(1 + g, 1 + g) matrix A of non-negative coefficients with cost = [1, x] A [1, x], x the kept fractions.
+
+        Args:
+            resource: `"macs"` or `"params"`.
+        """
+        form = {"macs": self._macs_form, "params": self._params_form}[resource]
+        full = np.array([1, *(group.units for group in self.groups)], dtype=np.float64)
+        return form.coefficients() * np.outer(full, full)
+
     def layer_macs(self, structure: Sequence[int]) -> dict[str, int]:
         """MACs of each layer at one structure, in the order the network runs."""
         return _by_layer(self.macs_terms, self.check(structure), self.groups)
@@ -232,6 +242,9 @@ class _QuadraticForm:
         if largest < _EXACT_FLOAT:
             return cls(exact.astype(np.float64))
         return cls(exact.astype(np.int64) if largest < 2**63 else exact)
+
+    def coefficients(self) -> FloatArray:
+        return self._matrix.astype(np.float64)
 
     def evaluate(self, units: IntArray) -> IntArray:
         values = np.empty(len(units), dtype=np.int64)

@@ -52,3 +52,18 @@ def ranked(trials: Iterable[Trial]) -> list[Trial]:
 def best(trials: Iterable[Trial]) -> Trial | None:
     """The trial with the highest score, the earliest of equals; None if none succeeded."""
     return next(iter(ranked(trials)), None)
+
+
+def cheapest(trials: Iterable[Trial], *, at_least: float) -> Trial | None:
+    """The trial with the fewest MACs (then parameters) whose score is `at_least` so high; None if there is none."""
+    enough = [trial for trial in ranked(trials) if trial.score is not None and trial.score >= at_least]
+    return min(enough, key=lambda trial: (trial.cost.macs, trial.cost.params), default=None)
+
+
+def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
+    """Trials to which no other is preferable in both score and MACs, cheapest first; the earlier of equals."""
+    front: list[Trial] = []
+    for trial in sorted(ranked(trials), key=lambda trial: trial.cost.macs):  # of equal MACs the best comes first
+        if not front or trial.score > front[-1].score:  # type: ignore[operator]  # ranked leaves out the failed ones
+            front.append(trial)
+    return front

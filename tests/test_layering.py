@@ -23,17 +23,19 @@ MAY_IMPORT = {
 }
 COMPOSERS = {"__init__", "_version", "api", "cli", "demo", "sources"}  # may import everything
 HOMES = {
-    "deap": {"search/evolution.py"},
+    "deap": {"search/variation.py"},
+    "cvxpy": {"search/convex.py"},
+    "optuna": {"search/bayes.py"},
     "sqlalchemy": {"study/store.py"},
     "filelock": {"study/study.py"},
     "sklearn": {"training/digits.py"},
     "torchvision": {"sources.py"},
-    "scipy": {"models/coupling.py"},
+    "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
     "plotly": {"report/"},
     "jinja2": {"report/"},
-    "torch": {"models/", "evaluators/", "training/", "api.py", "demo.py", "sources.py"},
+    "torch": {"models/", "evaluators/", "training/", "search/conditional.py", "api.py", "demo.py", "sources.py"},
 }
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy as np
+
+from prunesearch.search import evidence_needed
 from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
 from prunesearch.trial import Trial
 
@@ -46,6 +51,16 @@ def bowl(space: Space, centre: Sequence[float]) -> Callable[[Structure], float]:
     return score
 
 
+def evidence(space: Space, name: str) -> dict[str, Any]:
+    """What the searcher `name` wants to know of a network, made up: every group matters alike."""
+    made = {
+        "similarity": np.ones(len(space.groups)),
+        "errors": [1 - np.array(group.widths) / group.width for group in space.groups],
+        "curves": [np.array(group.widths) / group.width for group in space.groups],
+    }
+    return {need: made[need] for need in evidence_needed(name)}
+
+
 def trial(number: int, structure: Structure, score: float | None) -> Trial:
     return Trial(
         number=number,
@@ -62,3 +77,8 @@ def trial(number: int, structure: Structure, score: float | None) -> Trial:
 
 def trials_of(structures: Iterable[Structure], score: Callable[[Structure], float], start: int = 0) -> list[Trial]:
     return [trial(start + i, structure, score(structure)) for i, structure in enumerate(structures)]
+
+
+def with_costs(trials: Iterable[Trial], space: Space) -> list[Trial]:
+    """The same trials with what their structures really cost."""
+    return [dataclasses.replace(trial, cost=space.cost(trial.structure)) for trial in trials]

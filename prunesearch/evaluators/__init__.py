@@ -19,6 +19,28 @@ EVALUATORS: Mapping[str, str] = {
     "precise_bn": "prunesearch.evaluators.classic:precise_bn_evaluator",
 }
 
+EVIDENCE: Mapping[str, str] = {
+    "similarity": "prunesearch.evaluators.hsic:similarity",
+    "curves": "prunesearch.evaluators.curves:curves",
+    "errors": "prunesearch.evaluators.reconstruction:width_errors",
+}
+"""What searchers may want to know of a network before the first proposal, as arrays."""
+
+
+def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Tensor) -> Any:
+    """Gather one kind of evidence for a searcher; deterministic.
+
+    Args:
+        name: One of `EVIDENCE`.
+        weights: Where the weights of a structure come from.
+        evaluator: What scores structures.
+        images: (n, ...) images, normalised like the training set.
+
+    Raises:
+        ValueError: No kind of evidence has this name.
+    """
+    return resolve(EVIDENCE, name, "kind of evidence")(weights, evaluator, images)
+
 
 def make_evaluator(
     name: str, weights: WeightSource, images: Tensor, labels: Tensor | None = None, **options: Any

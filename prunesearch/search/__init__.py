@@ -19,7 +19,24 @@ SEARCHERS: Mapping[str, str] = {
     "uniform": "prunesearch.search.uniform:UniformSearcher",
     "random": "prunesearch.search.random_search:RandomSearcher",
     "evolution": "prunesearch.search.evolution:EvolutionSearcher",
+    "genetic": "prunesearch.search.genetic:GeneticSearcher",
+    "surrogate": "prunesearch.search.surrogate:SurrogateSearcher",
+    "bayes": "prunesearch.search.bayes:BayesSearcher",
+    "conditional": "prunesearch.search.conditional:ConditionalSearcher",
+    "nsga2": "prunesearch.search.nsga2:NSGA2Searcher",
+    "convex": "prunesearch.search.convex:ConvexSearcher",
+    "sensitivity": "prunesearch.search.sensitivity:SensitivitySearcher",
+    "binary": "prunesearch.search.binary:BinarySearcher",
 }
+
+
+def evidence_needed(name: str) -> tuple[str, ...]:
+    """What a searcher's constructor wants to know of the network, names of `prunesearch.evaluators.EVIDENCE`.
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+    """
+    return tuple(getattr(resolve(SEARCHERS, name, "searcher"), "needs", ()))
 
 
 def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **options: Any) -> Searcher:

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.search import SEARCHERS, make_searcher
-from prunesearch.structure import Structure
+from prunesearch.search.searcher import Searcher
+from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
-from tests.toys import bowl, chain_space, trial, trials_of
+from tests.toys import bowl, chain_space, evidence, trial, trials_of
 
 SPACE = chain_space((16, 24, 32, 32, 16), 8)
 BUDGETS = {
@@ -30,9 +32,13 @@ SCORE = bowl(SPACE, (0.5, 0.4, 0.6, 0.3, 0.7))
 pytestmark = pytest.mark.parametrize("name", sorted(SEARCHERS))
 
 
+def make(name: str, space: Space, budget: Budget, *, seed: int = 0, **options: Any) -> Searcher:
+    return make_searcher(name, space, budget, seed=seed, **evidence(space, name), **options)
+
+
 def play(name: str, *, budget: Budget, seed: int = 0, batches: tuple[int, ...] = (20,) * 8):
     """Ask and tell a fresh searcher; return what it proposed."""
-    searcher = make_searcher(name, SPACE, budget, seed=seed)
+    searcher = make(name, SPACE, budget, seed=seed)
     proposed: list[Structure] = []
     for n in batches:
         asked = searcher.ask(n)
@@ -54,7 +60,7 @@ def test_every_proposal_is_in_the_space_within_the_budget_and_new(name: str, bud
 def test_full_width_a_hundred_times_over_the_budget_is_no_obstacle(name: str) -> None:
     space = chain_space((400, 400), 400)
     budget = Budget(macs="1%")
-    proposed = make_searcher(name, space, budget, seed=0).ask(16)
+    proposed = make(name, space, budget, seed=0).ask(16)
     assert proposed
     assert budget.check(space).contains(proposed).all()
 
@@ -74,8 +80,8 @@ def test_the_same_proposals_come_in_another_process_with_another_hash_seed(name:
 
 
 def test_asking_for_fewer_gives_the_first_of_what_asking_for_more_would(name: str) -> None:
-    few = make_searcher(name, SPACE, BUDGETS["macs"], seed=1).ask(7)
-    many = make_searcher(name, SPACE, BUDGETS["macs"], seed=1).ask(30)
+    few = make(name, SPACE, BUDGETS["macs"], seed=1).ask(7)
+    many = make(name, SPACE, BUDGETS["macs"], seed=1).ask(30)
     assert many[: len(few)] == few
 
 
@@ -86,7 +92,7 @@ def test_global_random_generators_are_left_as_they_were(name: str) -> None:
 
 
 def test_tell_takes_failed_tied_foreign_and_out_of_order_trials(name: str) -> None:
-    searcher = make_searcher(name, SPACE, BUDGETS["macs"], seed=0)
+    searcher = make(name, SPACE, BUDGETS["macs"], seed=0)
     asked = searcher.ask(20)
     told: list[Trial] = [trial(i, structure, None if i % 3 == 0 else 0.5) for i, structure in enumerate(asked)]
     foreign = [trial(90, (1, 2), 9.0), trial(91, SPACE.full, 9.0), trial(92, (-1,) * 5, None), trial(93, (), 1.0)]
@@ -99,14 +105,14 @@ def test_tell_takes_failed_tied_foreign_and_out_of_order_trials(name: str) -> No
 
 def test_structures_that_were_told_are_not_proposed_again(name: str) -> None:
     proposed = play(name, budget=BUDGETS["macs"])
-    searcher = make_searcher(name, SPACE, BUDGETS["macs"], seed=0)
+    searcher = make(name, SPACE, BUDGETS["macs"], seed=0)
     searcher.tell(trials_of(proposed[:10], SCORE))
     assert not set(searcher.ask(30)) & set(proposed[:10])
 
 
 def test_a_small_space_is_exhausted_with_an_empty_ask_and_not_with_a_loop(name: str) -> None:
     space = chain_space((4, 4), 2)
-    searcher = make_searcher(name, space, Budget(macs="100%"), seed=0)
+    searcher = make(name, space, Budget(macs="100%"), seed=0)
     seen: list[Structure] = []
     for _ in range(20):
         asked = searcher.ask(10)
@@ -119,16 +125,28 @@ def test_a_small_space_is_exhausted_with_an_empty_ask_and_not_with_a_loop(name: 
     assert len(set(seen)) == len(seen) <= space.size
 
 
+@pytest.mark.parametrize("widths", [(), (8,), (1, 1)], ids=str)
+def test_spaces_with_hardly_anything_to_choose_are_no_obstacle(name: str, widths: tuple[int, ...]) -> None:
+    space = chain_space(widths, 1)
+    searcher = make(name, space, Budget(macs="100%"), seed=0)
+    seen: list[Structure] = []
+    for _ in range(5):
+        asked = searcher.ask(10)
+        searcher.tell(trials_of(asked, lambda _: 1.0, start=len(seen)))
+        seen += asked
+    assert seen == [space.full]
+
+
 def test_an_infeasible_budget_is_refused_by_the_constructor_in_under_a_second(name: str) -> None:
     start = time.monotonic()
     with pytest.raises(InfeasibleBudget, match="cannot be met"):
-        make_searcher(name, SPACE, Budget(macs=1), seed=0)
+        make(name, SPACE, Budget(macs=1), seed=0)
     assert time.monotonic() - start < 1.0  # a loop that never ends is what this guards against
 
 
 def test_an_option_it_does_not_know_is_refused(name: str) -> None:
     with pytest.raises(TypeError, match="nonsense"):
-        make_searcher(name, SPACE, BUDGETS["macs"], seed=0, nonsense=1)
+        make(name, SPACE, BUDGETS["macs"], seed=0, nonsense=1)
 
 
 def _repository() -> str:

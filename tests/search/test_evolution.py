@@ -9,6 +9,7 @@ from prunesearch.budget import Budget
 from prunesearch.search import make_searcher
 from prunesearch.search.evolution import EvolutionSearcher, EvolutionSettings
 from prunesearch.search.uniform import uniform_structure
+from prunesearch.search.variation import mutants
 from prunesearch.structure import Structure
 from tests.toys import bowl, chain_space, every_structure, trials_of
 
@@ -90,13 +91,8 @@ def test_a_group_with_a_single_width_is_no_obstacle() -> None:
 
 def test_mutants_take_any_other_value_and_leave_most_genes_alone() -> None:
     """Each gene changes with probability 0.1: of 6 * 2000 genes 1200 +- 5 standard deviations (33 each)."""
-    searcher = EvolutionSearcher(SPACE, BUDGET)
-    from prunesearch.search.evolution import _seeded_deap
-
-    rng = np.random.default_rng(0)
     parents = SPACE.indices([SPACE.full])
-    with _seeded_deap(rng):
-        mutants = np.array([searcher._mutant(parents, rng) for _ in range(2000)])
-    changed = mutants != parents
+    made = np.array(mutants(parents, SPACE.choices, 0.1, np.random.default_rng(0), 2000))
+    changed = made != parents
     assert abs(int(changed.sum()) - 1200) < 5 * 33
-    assert set(np.unique(mutants)) == set(range(16))
+    assert set(np.unique(made)) == set(range(16))

@@ -1,0 +1,119 @@
+"""Layer after layer, the narrowest width that an accuracy budget still allows, found by bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+
+import numpy as np
+
+from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.search.proposals import Told
+from prunesearch.structure import Space, Structure
+from prunesearch.trial import Trial
+
+_FRACTIONS = 1024
+
+
+class BinarySearcher:
+    """Bisects one group after the other against a threshold that falls by one step per group; one structure at a time.
+
+    A pass starts from the widest uniform structure within the budget and its score. For each group in the order of the
+    network, the threshold falls by `tolerance / groups`, and bisection finds the narrowest width at which the whole
+    network, earlier groups at the widths found, still scores as much.
+
+    Source: binary structural search with step constraint, of the authors' code of CaP (pruning by compensation).
+    Departs from it where a budget binds: there the groups not yet visited are as wide as the budget allows, not
+    unpruned, so every structure scored meets the budget. With `Budget(macs="100%")` they are unpruned, and the first
+    pass is the published search for the cheapest network within an accuracy budget: read it off with
+    `prunesearch.trial.cheapest`. CaP has no target of cost; its outer loop is ours: each further pass starts from the
+    proportions of the best structure so far, in another order of the groups, with half the tolerance.
+
+    Args:
+        space: Where structures live.
+        budget: What every proposal must meet.
+        seed: Decides the orders of the later passes; the second one is from back to front.
+        tolerance: What the first pass may lose, in units of the score.
+        passes: How many.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget.
+    """
+
+    def __init__(
+        self, space: Space, budget: Budget, *, seed: int = 0, tolerance: float = 0.05, passes: int = 12
+    ) -> None:
+        if not tolerance >= 0 or passes < 1:
+            raise ValueError(f"Expected tolerance >= 0 and passes >= 1, got {tolerance} and {passes}.")
+        self._feasible = budget.check(space)
+        self._seed = seed
+        self._told = Told(space)
+        self._scores: dict[Structure, float] = {}
+        self._search = self._passes(tolerance, passes)
+        self._pending: Structure | None = next(self._search)
+        self._asked = False
+
+    def ask(self, n: int) -> list[Structure]:
+        """Return the next structure to compare with the threshold; if it was asked for and not told, it failed."""
+        if self._asked and self._pending is not None:
+            self._scores.setdefault(self._pending, -np.inf)
+        while self._pending is not None and self._pending in self._scores:
+            try:
+                self._pending = self._search.send(self._scores[self._pending])
+            except StopIteration:
+                self._pending = None
+        self._asked = n > 0
+        return [] if self._pending is None else [self._pending][:n]
+
+    def tell(self, trials: Sequence[Trial]) -> None:
+        """Remember the scores; a failed trial is below every threshold."""
+        for trial in self._told.add(trials):
+            self._scores[trial.structure] = -np.inf if trial.score is None else trial.score
+
+    def _passes(self, tolerance: float, passes: int) -> Generator[Structure, float, None]:
+        best = widest(self._feasible, self._feasible.space.full, {})
+        best_score = yield best
+        shape = self._feasible.space.full
+        for number in range(passes):
+            threshold = best_score
+            found: dict[int, int] = {}
+            for group in self._order(number):
+                threshold -= tolerance / 2**number / len(best)
+                width, structure, score = yield from self._bisect(shape, found, group, threshold)
+                found[group] = width
+                if score > best_score:
+                    best, best_score = structure, score
+            shape = best
+
+    def _order(self, number: int) -> list[int]:
+        groups = list(range(len(self._feasible.space.groups)))
+        if number < 2:
+            return groups[:: 1 - 2 * number]
+        return np.random.default_rng([self._seed, 1, number]).permutation(groups).tolist()
+
+    def _bisect(
+        self, shape: Structure, found: Mapping[int, int], group: int, threshold: float
+    ) -> Generator[Structure, float, tuple[int, Structure, float]]:
+        """Find the narrowest width of a group that scores at least `threshold`; also return the best structure seen."""
+        widths = self._feasible.space.groups[group].widths
+        best = widest(self._feasible, shape, found)
+        best_score = yield best
+        low, high = 0, widths.index(best[group])
+        while low < high:
+            middle = (low + high) // 2
+            structure = widest(self._feasible, shape, {**found, group: widths[middle]})
+            score = yield structure
+            if score > best_score:
+                best, best_score = structure, score
+            low, high = (low, middle) if score >= threshold else (middle + 1, high)
+        return widths[high], best, best_score
+
+
+def widest(feasible: FeasibleSet, shape: Structure, fixed: Mapping[int, int]) -> Structure:
+    """The structure with some widths fixed, which must be possible, and the others in the proportions of `shape`."""
+    space = feasible.space
+    most = max((full / width for full, width in zip(space.full, shape, strict=True)), default=1.0)
+    stretch = np.linspace(0.0, most, _FRACTIONS + 1)
+    wanted = np.minimum(stretch[:, None] * np.array(shape), np.array(space.full))
+    structures = space.from_indices(space.indices(wanted))
+    structures[:, list(fixed)] = list(fixed.values())
+    return as_structures(structures[[int(np.flatnonzero(feasible.contains(structures))[-1])]])[0]

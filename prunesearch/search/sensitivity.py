@@ -1,0 +1,95 @@
+"""Widths from what narrowing each group alone costs: one threshold for all, or the cheapest step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.search.proposals import BatchSearcher
+from prunesearch.structure import FloatArray, Space, Structure
+
+_POWERS = (1.0, 0.5, 2.0)
+
+
+class SensitivitySearcher(BatchSearcher):
+    """Proposes a handful of structures from per-group curves, then is finished.
+
+    First the greedy one: from the unpruned network, narrow again and again the group whose next width loses least per
+    saved cost, until the budget is met. Then the one of a single threshold: each group as narrow as it can be without
+    losing more than the threshold, which is the smallest that meets the budget. Then greedy ones that count losses by
+    their square root and their square.
+
+    Source: the threshold is FastNAS of NVIDIA's ModelOpt, whose curves are made monotone likewise; the greedy one
+    follows Yang et al., NetAdapt, ECCV 2018, arXiv:1804.03230. Departs from it: losses are read off the curves of the
+    unpruned network and add up, where NetAdapt measures and finetunes after every step.
+
+    Args:
+        space: Where structures live.
+        budget: What every proposal must meet.
+        seed: Not used; every searcher takes one.
+        curves: Per group, (its allowed widths,) score of the network with that group alone at each width.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget.
+        ValueError: Curves that do not belong to the space.
+    """
+
+    needs = ("curves",)
+
+    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, curves: Sequence[FloatArray]) -> None:
+        super().__init__(space, budget, seed=seed)
+        self._losses = losses(space, curves)
+
+    def plan(self, rng: np.random.Generator, batch: int) -> None:
+        """Put all of them into the queue, once."""
+        if batch > 0:
+            return
+        first, *others = (greedy(self.feasible, [loss**power for loss in self._losses]) for power in _POWERS)
+        self.queue.put([first, threshold(self.feasible, self._losses), *others])
+
+
+def losses(space: Space, curves: Sequence[FloatArray]) -> list[FloatArray]:
+    """Per group, what each of its widths loses against full width: at least 0, and never less for a narrower one.
+
+    Raises:
+        ValueError: Another number of curves or points than the space has groups and widths, or a curve with NaN.
+    """
+    if [len(curve) for curve in curves] != space.choices.tolist():
+        raise ValueError(
+            f"Expected one curve per group, with a score for each of its {space.choices.tolist()} widths; got "
+            f"{[len(curve) for curve in curves]}."
+        )
+    if not all(np.isfinite(curve).all() for curve in curves):
+        raise ValueError("Expected finite scores in the curves, got NaN or infinity.")
+    return [np.maximum.accumulate(np.maximum(curve[-1] - curve, 0.0)[::-1])[::-1] for curve in map(np.asarray, curves)]
+
+
+def threshold(feasible: FeasibleSet, losses: Sequence[FloatArray]) -> Structure:
+    """The structure in which no group loses more than the smallest threshold that meets the budget; then widened."""
+    levels = np.unique(np.concatenate([*losses, [0.0]]))
+    indices = np.array([[int(np.argmax(loss <= level)) for loss in losses] for level in levels])
+    structures = feasible.space.from_indices(indices)
+    return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]
+
+
+def greedy(feasible: FeasibleSet, losses: Sequence[FloatArray]) -> Structure:
+    """Narrow the group that loses least per saved share of the budget, step by step, until the budget is met.
+
+    A step may be of several widths at once, so that a flat piece behind a steep one is found. At the end, what was
+    narrowed too much is widened.
+    """
+    space = feasible.space
+    indices = space.choices - 1
+    while not feasible.contains(space.from_indices([indices]))[0]:  # ends: every round narrows a group
+        steps = [(group, to) for group, at in enumerate(indices) for to in range(at)]
+        candidates = np.repeat(indices[None], len(steps), axis=0)
+        for row, (group, to) in enumerate(steps):
+            candidates[row, group] = to
+        saved = feasible.usage(space.from_indices([indices])) - feasible.usage(space.from_indices(candidates))
+        lost = np.array([losses[group][to] - losses[group][indices[group]] for group, to in steps])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            price = np.where(saved > 0, lost / saved, np.inf)
+        indices = candidates[np.lexsort((-saved, price))[0]]
+    return as_structures(feasible.widen(space.from_indices([indices])))[0]

@@ -1,0 +1,147 @@
+"""What searchers learn of a network before they start, against the definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.evaluators import EVIDENCE, gather
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.channels.l1 import L1Criterion
+from prunesearch.evaluators.curves import curve_structures
+from prunesearch.evaluators.hsic import nhsic
+from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.models.network import Network
+from prunesearch.models.trace import trace
+from prunesearch.models.weights import InheritedWeights
+from tests.models.networks import image, randomised
+from tests.models_state import generators, state_of
+
+
+class Readers(nn.Module):
+    """A group that a strided, a grouped and a linear layer read; few enough positions that all are sampled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.strided = nn.Conv2d(8, 12, 3, stride=2, padding=1)
+        self.grouped = nn.Conv2d(12, 6, (1, 3), groups=2, padding=(0, 2), dilation=2)
+        self.head = nn.Linear(6 * 2 * 2, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.strided(F.relu(self.first(x))))
+        return self.head(F.relu(self.grouped(x)).flatten(1))
+
+
+@pytest.fixture
+def readers() -> Network:
+    return trace(randomised(Readers()), image(2, 3, 4, 4))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_the_quadratic_form_is_what_dropping_channels_does_to_the_outputs(readers: Network, centred: bool) -> None:
+    """Against the definition: run every reader with and without the dropped channels."""
+    images = image(40, 3, 4, 4)
+    grams = gram_matrices(readers, images, centred=centred)
+    rng = np.random.default_rng(0)
+    given: dict[str, Tensor] = {}
+    hooks = [
+        readers.model.get_submodule(read.module).register_forward_pre_hook(
+            lambda _, inputs, name=read.module: given.update({name: inputs[0]})
+        )
+        for read in readers.reads
+    ]
+    with torch.no_grad():
+        readers.model(images)
+        for hook in hooks:
+            hook.remove()
+        for g, gram in enumerate(grams):
+            dropped = rng.random(len(readers.units[g])) < 0.4
+            expected = 0.0
+            for read in readers.reads:
+                layer = readers.model.get_submodule(read.module)
+                inside = np.isin(read.units, readers.units[g][dropped])
+                mask = torch.from_numpy(inside).view(-1, *[1] * (given[read.module].dim() - 2))
+                bias = layer(torch.zeros_like(given[read.module]))
+                whole, part = (layer(x) - bias for x in (given[read.module], given[read.module] * mask))
+                if centred:
+                    axes = (0, 2, 3) if whole.dim() == 4 else (0,)
+                    whole, part = (y - y.mean(axes, keepdim=True) for y in (whole, part))
+                expected += float(part.double().square().sum() / whole.double().square().sum())
+            assert dropped @ gram @ dropped == pytest.approx(expected, rel=1e-4)
+
+
+def test_similarity_is_centred_kernel_alignment(network: Network, images: Tensor) -> None:
+    """The published definition with centring matrices, for two groups with a single reader each."""
+    between = nhsic(network, images[:50])
+    assert between == pytest.approx(between.T)
+    assert (between > 0).all()
+    assert (between <= 1 + 1e-9).all()
+    inner = [g for g, group in enumerate(network.space.groups) if group.name.endswith("conv1") and "." in group.name]
+    one, other = inner[0], inner[1]
+    features: dict[int, Tensor] = {}
+    for read in network.reads:
+        of = network.group_of[read.units]
+        if of.min() == of.max() and of[0] in (one, other):
+            layer = network.model.get_submodule(read.module)
+            handle = layer.register_forward_pre_hook(
+                lambda _, inputs, g=int(of[0]): features.update({g: inputs[0].flatten(1).double()})
+            )
+            with torch.no_grad():
+                network.model.eval()(images[:50])
+            handle.remove()
+    centre = torch.eye(50, dtype=torch.float64) - 1 / 50
+    kernels = {g: centre @ (x @ x.T) @ centre for g, x in features.items()}
+    aligned = (kernels[one] * kernels[other]).sum() / (kernels[one].norm() * kernels[other].norm())
+    assert between[one, other] == pytest.approx(float(aligned))
+    assert between[one, one] == pytest.approx(1.0)
+
+
+def test_curves_are_the_scores_of_single_groups_and_interpolated_between(
+    network: Network, images: Tensor, labels: Tensor
+) -> None:
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    evaluator = AccuracyEvaluator(weights, images[:64], labels[:64])
+    found = gather("curves", weights, evaluator, images)
+    space = network.space
+    structures = curve_structures(space)
+    assert len(structures) <= 1 + 7 * len(space.groups)
+    for structure, score in zip(structures, evaluator.score(structures), strict=True):
+        narrowed = [g for g, (kept, full) in enumerate(zip(structure, space.full, strict=True)) if kept < full]
+        for g in narrowed or range(len(space.groups)):
+            assert found[g][space.groups[g].widths.index(structure[g])] == score
+    assert [len(curve) for curve in found] == space.choices.tolist()
+    assert all(np.isfinite(curve).all() for curve in found)
+
+
+@pytest.mark.parametrize("name", sorted(EVIDENCE))
+def test_gathering_is_deterministic_and_leaves_everything_as_found(
+    network: Network, images: Tensor, labels: Tensor, name: str
+) -> None:
+    before = state_of(network.model), generators()
+    hooks = sum(len(module._forward_pre_hooks) for module in network.model.modules())
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    one, other = (gather(name, weights, AccuracyEvaluator(weights, images, labels), images) for _ in range(2))
+    assert len(one) == len(network.space.groups)
+    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert (state_of(network.model), generators()) == before
+    assert sum(len(module._forward_pre_hooks) for module in network.model.modules()) == hooks
+
+
+def test_errors_fall_with_the_width_to_nothing(network: Network, images: Tensor, labels: Tensor) -> None:
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    for error in gather("errors", weights, AccuracyEvaluator(weights, images, labels), images):
+        assert error[-1] == 0
+        assert error[0] > error[len(error) // 2] > 0
+
+
+def test_a_group_that_only_unknown_layers_read_has_its_dropped_share() -> None:
+    model = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 3), nn.Flatten())
+    network = trace(randomised(model), image(2, 3, 6))
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    images = image(20, 3, 6)
+    errors = gather("errors", weights, AccuracyEvaluator(weights, images, torch.zeros(20, dtype=torch.long)), images)
+    assert errors[0] == pytest.approx(1 - np.array(network.space.groups[0].widths) / 8)

@@ -1,0 +1,131 @@
+"""The programmes against brute force and another solver."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from prunesearch.budget import Budget, FeasibleSet
+from prunesearch.search.convex import ConvexSearcher, maximise_linear, maximise_log, project_along_gradient
+from prunesearch.structure import FloatArray
+from tests.toys import chain_space
+
+SPACE = chain_space((16, 24, 32), 16)
+FEASIBLE = Budget(macs="40%").check(SPACE)
+WEIGHTS = np.array([0.5, 0.3, 0.2])
+
+
+def usage(feasible: FeasibleSet, keep: FloatArray) -> float:
+    u = np.array([1.0, *keep])
+    return max(float(u @ feasible.space.quadratic(resource) @ u) / limit for resource, limit in feasible.limits)
+
+
+def grid(feasible: FeasibleSet, steps: int = 60) -> FloatArray:
+    """Every point of a grid over the fractions that is within the budget."""
+    lowest = np.array(feasible.space.minimum) / np.array(feasible.space.full)
+    points = np.array(list(itertools.product(*(np.linspace(low, 1, steps) for low in lowest))))
+    u = np.concatenate([np.ones((len(points), 1)), points], axis=1)
+    costs = [((u @ feasible.space.quadratic(resource)) * u).sum(1) / limit for resource, limit in feasible.limits]
+    return points[np.max(costs, axis=0) <= 1]
+
+
+def test_the_quadratic_form_is_the_cost() -> None:
+    for structure in ((16, 24, 32), (4, 9, 20), (1, 1, 2)):
+        u = np.array([1.0, *(np.array(structure) / np.array(SPACE.full))])
+        for resource in ("macs", "params"):
+            exact = getattr(SPACE, resource)([structure])[0]
+            assert u @ SPACE.quadratic(resource) @ u == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(macs="40%"), Budget(params="30%"), Budget(macs="50%", params="30%")], ids=str
+)
+def test_the_geometric_programme_is_solved_to_its_optimum(budget: Budget) -> None:
+    feasible = budget.check(SPACE)
+    found = maximise_log(feasible, WEIGHTS)
+    assert usage(feasible, found.keep) <= 1
+    best = float((np.log(grid(feasible)) @ WEIGHTS).max())
+    assert best - 1e-6 <= found.objective <= best + 0.05  # half a step of the grid in each of three logarithms
+
+
+def test_at_its_optimum_each_group_has_the_share_of_the_cost_that_its_weight_says() -> None:
+    """The optimality condition of the programme: x dF/dx is proportional to the weights where no limit is reached."""
+    keep = maximise_log(Budget(macs="15%").check(SPACE), np.array([0.3, 0.33, 0.37])).keep
+    assert (keep < 0.999).all()
+    assert (keep > np.array(SPACE.minimum) / np.array(SPACE.full) + 1e-3).all()
+    cost = SPACE.quadratic("macs")
+    marginal = keep * ((cost + cost.T) @ np.array([1.0, *keep]))[1:]
+    assert marginal / marginal.sum() == pytest.approx([0.3, 0.33, 0.37], abs=1e-3)
+
+
+def test_the_published_objective_is_solved_as_well_as_a_grid_can_and_its_bound_holds() -> None:
+    for weights in (WEIGHTS, np.array([0.1, 0.1, 0.8]), np.ones(3) / 3):
+        found = maximise_linear(FEASIBLE, weights)
+        assert usage(FEASIBLE, found.keep) <= 1
+        assert found.objective == pytest.approx(float(weights @ found.keep))
+        assert found.bound is not None
+        assert found.objective <= found.bound + 1e-6
+        assert found.objective >= float((grid(FEASIBLE) @ weights).max()) - 1e-6
+
+
+def test_the_published_objective_has_its_solution_at_limits() -> None:
+    """What makes it useless without a lower bound: all widths but one are as narrow or as wide as they may be."""
+    keep = maximise_linear(FEASIBLE, np.array([0.1, 0.1, 0.8])).keep
+    lowest = np.array(SPACE.minimum) / np.array(SPACE.full)
+    assert (np.isclose(keep, lowest, atol=1e-3) | np.isclose(keep, 1, atol=1e-3)).sum() >= 2
+
+
+def test_the_projection_is_where_slsqp_ends_without_any_objective() -> None:
+    """The solver that the authors use, from all ones, with the importance taken away."""
+    cost = SPACE.quadratic("macs")
+    limit = FEASIBLE.limits[0][1]
+
+    def slack(keep: FloatArray) -> float:
+        u = np.array([1.0, *keep])
+        return 1 - float(u @ cost @ u) / limit
+
+    solved = minimize(
+        lambda keep: 0.0 * keep.sum(),
+        np.ones(3),
+        jac=np.zeros_like,
+        bounds=[(low / full, 1) for low, full in zip(SPACE.minimum, SPACE.full, strict=True)],
+        constraints={"type": "ineq", "fun": slack},
+        method="SLSQP",
+    )
+    assert project_along_gradient(FEASIBLE).keep == pytest.approx(solved.x, abs=2e-3)
+
+
+def test_similar_layers_are_kept_narrower() -> None:
+    alike = maximise_log(FEASIBLE, np.ones(3)).keep
+    searcher = ConvexSearcher(SPACE, Budget(macs="40%"), similarity=np.array([1.0, 2.0, 1.0]), strengths=(1.0,))
+    assert searcher.allocations()[0].keep[1] < alike[1]
+
+
+def test_each_form_proposes_once_and_is_finished() -> None:
+    for form, n in (("log", 3), ("linear", 3), ("gradient", 1)):
+        searcher = ConvexSearcher(
+            SPACE,
+            Budget(macs="40%"),
+            similarity=np.array([1.0, 2.0, 3.0]),
+            form=form,
+            strengths=(2.0, 0.0, 8.0),  # type: ignore[arg-type]
+        )
+        assert 1 <= len(searcher.ask(10)) <= n
+        assert searcher.ask(10) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"similarity": np.ones(3), "form": "quadratic"}, "Unknown form 'quadratic'; there are log, linear, gradient"),
+        ({"similarity": np.ones(2)}, r"one positive similarity per group \(3\)"),
+        ({"similarity": np.array([1.0, -1.0, 1.0])}, "one positive similarity"),
+        ({"similarity": np.array([1.0, np.nan, 1.0])}, "one positive similarity"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ConvexSearcher(SPACE, Budget(macs="40%"), **options)  # type: ignore[arg-type]

@@ -1,0 +1,200 @@
+"""Searchers that learn from scores: what each promises beyond the contract."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from prunesearch.budget import Budget
+from prunesearch.search import make_searcher
+from prunesearch.search.bayes import BayesSearcher
+from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings
+from prunesearch.search.genetic import GeneticSearcher, GeneticSettings
+from prunesearch.search.nsga2 import NSGA2Searcher, NSGA2Settings
+from prunesearch.search.searcher import Searcher
+from prunesearch.search.surrogate import SurrogateSettings, fit_process, normal_scores
+from prunesearch.search.variation import survivors
+from prunesearch.structure import Structure
+from prunesearch.trial import Trial, pareto_front
+from tests.toys import bowl, chain_space, evidence, trials_of, with_costs
+
+SPACE = chain_space((32, 48, 64, 64, 48, 32), 16)
+BUDGET = Budget(macs="40%")
+SCORE = bowl(SPACE, (0.9, 0.3, 0.7, 0.4, 0.8, 0.5))
+
+
+def played(searcher: Searcher, n: int, score: Callable[[Structure], float] = SCORE) -> list[Trial]:
+    trials: list[Trial] = []
+    while len(trials) < n and (asked := searcher.ask(n - len(trials))):
+        trials += trials_of(asked, score, start=len(trials))
+        searcher.tell(trials[-len(asked) :])
+    return trials
+
+
+def best_score(name: str, seed: int, n: int, score: Callable[[Structure], float] = SCORE) -> float:
+    searcher = make_searcher(name, SPACE, BUDGET, seed=seed, **evidence(SPACE, name))
+    return max(trial.score for trial in played(searcher, n, score) if trial.score is not None)
+
+
+def saturating(structure: Structure) -> float:
+    """What networks look like: each group loses the more the narrower it is, some more than others."""
+    rates = (2.0, 8.0, 4.0, 6.0, 3.0, 5.0)
+    kept = np.array(structure) / np.array(SPACE.full)
+    return -float(np.exp(-np.array(rates) * kept).sum())
+
+
+@pytest.mark.parametrize(("name", "n"), [("surrogate", 60), ("genetic", 100), ("bayes", 60)])
+def test_it_beats_random_search_at_equal_evaluations(name: str, n: int) -> None:
+    """12 seeds: if the two were equal, 11 or more of 12 pairs ahead would come with probability 0.003."""
+    ahead = [best_score(name, seed, n, saturating) > best_score("random", seed, n, saturating) for seed in range(12)]
+    assert sum(ahead) >= 11
+
+
+def test_the_surrogate_needs_fewer_evaluations_than_evolution() -> None:
+    """12 seeds, probability of 11 or more by luck 0.003; it has 60 evaluations, evolution 120."""
+    assert sum(best_score("surrogate", seed, 60) > best_score("evolution", seed, 120) for seed in range(12)) >= 11
+
+
+def test_a_process_without_noise_goes_through_what_it_was_told() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.random((40, 3))
+    values = np.sin(3 * inputs[:, 0]) + inputs[:, 1] ** 2
+    process = fit_process(inputs, values)
+    mean, covariance = process.predict(inputs)
+    assert np.abs(mean - values).max() < 0.05
+    assert np.diag(covariance).max() < 0.01
+    elsewhere = rng.random((200, 3))
+    truth = np.sin(3 * elsewhere[:, 0]) + elsewhere[:, 1] ** 2
+    assert np.corrcoef(process.predict(elsewhere)[0], truth)[0, 1] > 0.95
+
+
+def test_a_process_far_from_everything_knows_nothing() -> None:
+    process = fit_process(np.random.default_rng(0).random((20, 2)), np.arange(20.0))
+    mean, covariance = process.predict(np.full((1, 2), 1e3))
+    assert mean[0] == pytest.approx(0.0)
+    assert covariance[0, 0] == pytest.approx(1.0)
+
+
+def test_normal_scores_keep_the_order_and_do_not_mind_how_bad_the_worst_is() -> None:
+    one, other = (normal_scores(np.array([0.1, worst, 0.3, 0.2, 0.3])) for worst in (0.0, -1e9))
+    assert one.tolist() == other.tolist()
+    assert one.argmin() == 1
+    assert one[2] == one[4] == one.max()
+
+
+def test_the_closed_form_is_a_weighted_sum_that_learns_which_group_matters() -> None:
+    errors = [1 - np.array(group.widths) / group.width for group in SPACE.groups]
+    searcher = GeneticSearcher(SPACE, BUDGET, errors=errors)
+    half = [width // 2 for width in SPACE.full]
+    assert searcher.screen(np.array([half, SPACE.full])) == pytest.approx([6 * 0.5, 0.0])
+    played(searcher, 60, lambda structure: structure[2] / SPACE.full[2])
+    assert searcher.sensitivity_order[-1] == 2
+
+
+def test_sensible_groups_are_the_last_to_be_narrowed_before_anything_is_scored() -> None:
+    errors = [np.linspace(1, 0, 16) * (10 if g == 3 else 0.1) for g in range(6)]
+    asked = GeneticSearcher(SPACE, BUDGET, errors=errors, settings=GeneticSettings(newcomers=0)).ask(5)
+    assert all(structure[3] / SPACE.full[3] >= 0.9 for structure in asked)
+
+
+def test_survivors_are_the_non_dominated() -> None:
+    objectives = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.4], [0.4, 0.5], [0.3, 0.3], [0.0, 0.0]])
+    assert set(survivors(objectives, 4)) == {0, 1, 2, 3}
+
+
+def test_one_study_gives_a_front_that_random_search_at_the_budget_does_not() -> None:
+    """The area under the front of score against used budget, for 8 seeds: all 8 ahead has probability 0.004 by luck."""
+    feasible = BUDGET.check(SPACE)
+
+    def area(trials: list[Trial]) -> float:
+        points = [(float(feasible.usage([t.structure])[0]), t.score) for t in pareto_front(with_costs(trials, SPACE))]
+        marks = np.linspace(0.3, 1.0, 50)
+        return float(
+            np.mean([max([s for used, s in points if s is not None and used <= m], default=-2.0) for m in marks])
+        )
+
+    for seed in range(8):
+        found = area(played(NSGA2Searcher(SPACE, BUDGET, seed=seed), 150))
+        assert found > area(played(make_searcher("random", SPACE, BUDGET, seed=seed), 150))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc", "gp"])
+def test_any_sampler_of_optuna_will_do_and_is_as_reproducible(sampler: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        one, other = (
+            [
+                trial.structure
+                for trial in played(BayesSearcher(SPACE, BUDGET, seed=3, sampler=sampler, n_startup=8), 24)
+            ]
+            for _ in range(2)
+        )
+    assert one == other
+    assert len(set(one)) == 24
+
+
+def test_optuna_is_as_talkative_as_before() -> None:
+    before = optuna.logging.get_verbosity()
+    played(BayesSearcher(SPACE, BUDGET), 30)
+    assert optuna.logging.get_verbosity() == before
+
+
+def test_an_unknown_sampler_or_option_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Unknown sampler 'tbe'.*Did you mean 'tpe'"):
+        BayesSearcher(SPACE, BUDGET, sampler="tbe")
+    with pytest.raises(TypeError, match="nonsense"):
+        BayesSearcher(SPACE, BUDGET, sampler_options={"nonsense": 1})
+
+
+def test_one_policy_answers_every_share_of_the_budget_also_ones_in_between() -> None:
+    shares = (1.0, 0.7, 0.4)
+    searcher = ConditionalSearcher(SPACE, BUDGET, shares=shares)
+    trials = played(searcher, 90)
+    feasible = BUDGET.check(SPACE)
+    used = feasible.usage([trial.structure for trial in trials])
+    for share in shares:
+        assert ((used <= share) & (used > share - 0.1)).sum() >= 20
+    for share in (1.0, 0.85, 0.55, 0.4):
+        structure = searcher.policy(share)
+        assert share - 0.1 < feasible.usage([structure])[0] <= share
+
+
+def test_the_policy_learns_what_to_keep() -> None:
+    """Only the third group counts. A policy that had learnt nothing would keep no more of it than random structures do:
+    their mean, and less than one in 20 of them as much as is asked for here."""
+
+    def score(structure: Structure) -> float:
+        return structure[2] / SPACE.full[2]
+
+    searcher = ConditionalSearcher(SPACE, BUDGET, seed=0)
+    played(searcher, 150, score)
+    random = sorted(trial.score or 0.0 for trial in played(make_searcher("random", SPACE, BUDGET), 200, score))
+    assert score(searcher.policy(1.0)) >= random[190]
+
+
+BAD: list[tuple[Callable[[], object], str]] = [
+    (lambda: GeneticSettings(population=1), "population"),
+    (lambda: GeneticSettings(mutation_probability=0), "mutation_probability"),
+    (lambda: NSGA2Settings(population=2), "population"),
+    (lambda: NSGA2Settings(lowest_share=0), "lowest_share"),
+    (lambda: SurrogateSettings(batch_size=0), "sizes"),
+    (lambda: ConditionalSettings(warmup=0), "sizes"),
+    (lambda: ConditionalSettings(noise_decay=2), "noise_decay"),
+    (lambda: ConditionalSearcher(SPACE, BUDGET, shares=()), "shares"),
+    (lambda: ConditionalSearcher(SPACE, BUDGET, shares=(0.0,)), "shares"),
+    (lambda: ConditionalSearcher(SPACE, BUDGET).policy(2.0), "share"),
+    (lambda: BayesSearcher(SPACE, BUDGET, batch_size=0), "batch_size"),
+    (lambda: GeneticSearcher(SPACE, BUDGET, errors=[np.zeros(3)] * 6), "errors for each"),
+    (lambda: GeneticSearcher(SPACE, BUDGET, errors=[-np.ones(16)] * 6), "at least 0"),
+]
+
+
+@pytest.mark.parametrize(("make", "message"), BAD, ids=[message for _, message in BAD])
+def test_what_makes_no_sense_is_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

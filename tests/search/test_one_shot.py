@@ -1,0 +1,138 @@
+"""Sensitivity and binary search: known answers on landscapes that add up."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from prunesearch.budget import Budget
+from prunesearch.search.binary import BinarySearcher, widest
+from prunesearch.search.sensitivity import SensitivitySearcher, greedy, losses, threshold
+from prunesearch.structure import FloatArray, Structure
+from prunesearch.trial import cheapest
+from tests.toys import chain_space, every_structure, trial, trials_of, with_costs
+
+SPACE = chain_space((8, 12, 16), 4)
+CURVES = [np.array([0.5, 0.7, 0.8, 0.9]), np.array([0.1, 0.6, 0.85, 0.9]), np.array([0.8, 0.85, 0.9, 0.9])]
+
+
+def additive(structure: Structure) -> float:
+    """A landscape in which the losses of the curves add up."""
+    at = SPACE.indices([structure])[0]
+    return 0.9 - sum(0.9 - curve[i] for curve, i in zip(CURVES, at, strict=True))
+
+
+def test_losses_never_fall_as_a_group_narrows() -> None:
+    bumpy = [np.array([0.5, 0.95, 0.7, 0.9]), *CURVES[1:]]
+    assert losses(SPACE, bumpy)[0].tolist() == pytest.approx([0.4, 0.2, 0.2, 0.0])
+
+
+def test_the_threshold_is_the_smallest_that_meets_the_budget() -> None:
+    for budget in ("70%", "50%", "30%", "14%"):
+        feasible = Budget(macs=budget).check(SPACE)
+        lost = losses(SPACE, CURVES)
+        found = SPACE.indices([threshold(feasible, lost)])[0]
+        level = max(loss[at] for loss, at in zip(lost, found, strict=True))
+        for lower in np.unique(np.concatenate(lost)):
+            if lower < level:
+                narrowest = [int(np.argmax(loss <= lower)) for loss in lost]
+                assert not feasible.contains(SPACE.from_indices([narrowest]))[0]
+
+
+def test_greedy_steps_are_near_the_best_sum_of_losses() -> None:
+    """All 64 structures are enumerated; greedy choices lose a step against the optimum at most, and often nothing."""
+    lost = losses(SPACE, CURVES)
+
+    def total(structure: Structure) -> float:
+        return float(sum(loss[at] for loss, at in zip(lost, SPACE.indices([structure])[0], strict=True)))
+
+    for budget in ("70%", "50%", "30%"):
+        feasible = Budget(macs=budget).check(SPACE)
+        best = min(total(s) for s in every_structure(SPACE) if feasible.contains([s])[0])
+        assert total(greedy(feasible, lost)) <= best + 0.1
+
+
+def test_a_handful_is_proposed_and_then_nothing() -> None:
+    searcher = SensitivitySearcher(SPACE, Budget(macs="50%"), curves=CURVES)
+    asked = searcher.ask(50)
+    assert asked[0] == greedy(Budget(macs="50%").check(SPACE), losses(SPACE, CURVES))
+    assert 1 <= len(asked) <= 4
+    assert searcher.ask(50) == []
+
+
+@pytest.mark.parametrize(
+    ("curves", "message"),
+    [
+        (CURVES[:2], "one curve per group"),
+        ([CURVES[0][:3], *CURVES[1:]], "one curve per group"),
+        ([CURVES[0] * np.nan, *CURVES[1:]], "finite"),
+    ],
+)
+def test_curves_of_something_else_are_refused(curves: list[FloatArray], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SensitivitySearcher(SPACE, Budget(macs="50%"), curves=curves)
+
+
+def test_without_a_binding_budget_each_group_is_the_narrowest_that_its_step_allows() -> None:
+    """The published search, by hand: thresholds 0.8, 0.7 and 0.6 in turn, everything later unpruned."""
+    searcher = BinarySearcher(SPACE, Budget(macs="100%"), tolerance=0.3, passes=1)
+    trials = []
+    while asked := searcher.ask(64):
+        assert len(asked) == 1
+        trials += trials_of(asked, additive, start=len(trials))
+        searcher.tell(trials[-1:])
+    at = [SPACE.groups[0].widths[2], SPACE.groups[1].widths[2], SPACE.groups[2].widths[0]]
+    assert trials[0].structure == SPACE.full
+    assert tuple(at) in {trial.structure for trial in trials}
+    assert additive(tuple(at)) >= 0.6
+    found = cheapest(with_costs(trials, SPACE), at_least=0.6)
+    assert found is not None
+    assert found.structure == tuple(at)
+    assert len(trials) <= 1 + 3 * 2  # two halvings of four widths per group
+
+
+def test_within_a_budget_the_groups_not_yet_visited_use_what_is_left() -> None:
+    feasible = Budget(macs="50%").check(SPACE)
+    for width in SPACE.groups[0].widths:
+        structure = widest(feasible, SPACE.full, {0: width})
+        assert structure[0] == width
+        assert feasible.contains([structure])[0]
+        rest = [group.widths.index(kept) for group, kept in zip(SPACE.groups[1:], structure[1:], strict=True)]
+        wider = [(width, *(g.widths[min(i + 1, 3)] for g, i in zip(SPACE.groups[1:], rest, strict=True)))]
+        assert rest == [3, 3] or not feasible.contains(wider)[0]
+
+
+def test_later_passes_improve_on_the_first() -> None:
+    space = chain_space((16, 16, 16, 16), 8)
+    wanted = np.array([0.9, 0.4, 0.8, 0.3])
+
+    def score(structure: Structure) -> float:
+        return -float(((np.array(structure) / 16 - wanted) ** 2).sum())
+
+    def best_after(passes: int) -> float:
+        searcher, scores = BinarySearcher(space, Budget(macs="45%"), tolerance=0.05, passes=passes), [-np.inf]
+        while asked := searcher.ask(1):
+            searcher.tell([trial(len(scores), asked[0], score(asked[0]))])
+            scores.append(score(asked[0]))
+        return max(scores)
+
+    assert best_after(6) > best_after(1)
+
+
+def test_a_failed_structure_counts_as_below_the_threshold_and_the_search_goes_on() -> None:
+    searcher, asked_in_all = BinarySearcher(SPACE, Budget(macs="60%")), set()
+    for number in itertools.count():
+        asked = searcher.ask(1)
+        if not asked:
+            break
+        asked_in_all.add(asked[0])
+        searcher.tell([trial(number, asked[0], None if number % 2 else additive(asked[0]))])
+    assert len(asked_in_all) > 3
+
+
+@pytest.mark.parametrize("options", [{"tolerance": -1.0}, {"tolerance": float("nan")}, {"passes": 0}])
+def test_senseless_settings_of_the_bisection_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="tolerance >= 0 and passes >= 1"):
+        BinarySearcher(SPACE, Budget(macs="60%"), **options)  # type: ignore[arg-type]
