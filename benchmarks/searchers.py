@@ -8,6 +8,9 @@ interactions between groups, enumerated. Each searcher is asked and told as a st
 network before the first proposal (curves of single groups) counts as evaluations. Regret is the gap to the best
 structure within the budget, relative to the gap between that one and the median structure within it. A row is written
 per landscape, searcher and seed; run again to go on.
+
+Beside them, whole *searches* of a trained network with all its widths, at 50% of the MACs: the loss of the winner on
+images that the search did not see, by searcher and by number of images that score.
 """
 
 from __future__ import annotations
@@ -47,7 +50,6 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "convex": {},
     "convex-linear": {"form": "linear", "strengths": (20.0,)},
     "convex-gradient": {"form": "gradient"},
-    "bayes-gp": {"sampler": "gp"},
 }
 """Searchers under other settings than their own; the name before the dash is the searcher's."""
 
@@ -144,16 +146,13 @@ def table(name: str, task: tasks.Task, arguments: argparse.Namespace) -> tuple[S
             print(f"{name}: {len(scores)} of {len(structures)}, {time.perf_counter() - start:.0f} s", flush=True)
     if "evidence" not in stored:
         gathered = {need: gather(need, weights, evaluator, images) for need in EVIDENCE if need != "curves"}
-        stored["evidence"] = {
-            need: [np.round(part, 6).tolist() for part in value] if isinstance(value, tuple) else value.tolist()
-            for need, value in gathered.items()
-        }
+        stored["evidence"] = {need: [np.round(part, 6).tolist() for part in value] for need, value in gathered.items()}
         write(file, stored)
-    return space, np.array(scores), {need: _arrays(value) for need, value in stored["evidence"].items()}
-
-
-def _arrays(value: list[Any]) -> Any:
-    return [np.array(part) for part in value] if isinstance(value[0], list) else np.array(value)
+    return (
+        space,
+        np.array(scores),
+        {need: [np.array(part) for part in value] for need, value in stored["evidence"].items()},
+    )
 
 
 def synthetic_space(groups: int = 7, choices: int = 6) -> Space:
@@ -249,6 +248,27 @@ def landscapes(arguments: argparse.Namespace) -> dict[str, Landscape]:
     return found
 
 
+def searched(name: str, seed: int, images: int, arguments: argparse.Namespace) -> dict[str, float]:
+    """Search a whole network; score the winner on images that had no part in it."""
+    task = tasks.load(arguments.data, arguments.data_root, arguments.train_images)
+    half = len(task.train[0]) // 2
+    network = ps.trace(tasks.trained(arguments.search, task, epochs=arguments.epochs), task.test[0][:2])
+    data = ps.Data(train=(task.train[0][:half], task.train[1][:half]), calibration=images)
+    start = time.perf_counter()
+    result = ps.search(
+        network, data, budget=ps.Budget(macs="50%"), searcher=name, n_trials=arguments.search_trials, seed=seed
+    )
+    seconds = time.perf_counter() - start
+    unseen = slice(half, half + 2048)
+    judge = AccuracyEvaluator(result.best.weights, task.train[0][unseen], task.train[1][unseen])
+    return {
+        "loss": -judge.score([result.best.structure])[0],
+        "seconds": seconds,
+        "evaluations": len(result.trials),
+        "seen loss": -(result.best.trial.score or 0.0),
+    }
+
+
 def write(file: Path, value: Any) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(value) + "\n")
@@ -267,6 +287,10 @@ def main() -> None:
     parser.add_argument(
         "--choices", type=int, default=0, help="widths per group of the tables; 0: 5 for up to 6 groups, else 3"
     )
+    parser.add_argument("--search", choices=tasks.NETWORKS, default="resnet20", help="network of the whole searches")
+    parser.add_argument("--search-seeds", type=int, default=4)
+    parser.add_argument("--search-trials", type=int, default=200)
+    parser.add_argument("--search-images", nargs="*", type=int, default=[64, 128, 256, 1024])
     parser.add_argument("--images", type=int, default=256, help="that score structures")
     parser.add_argument("--epochs", type=int, default=4, help="of training the networks")
     parser.add_argument("--out", type=Path, default=RESULTS / "searchers.json")
@@ -301,6 +325,16 @@ def main() -> None:
                 f"{1e3 * seconds:.1f} ms",
                 flush=True,
             )
+    whole = stored.setdefault("searches", {}).setdefault(arguments.search, {})
+    cells = [(name, 256) for name in arguments.searchers if name in SEARCHERS]
+    cells += [("surrogate", images) for images in arguments.search_images if images != 256]
+    for seed in range(arguments.search_seeds):
+        for name, images in cells:
+            done = whole.setdefault(f"{name}, {images} images", [])
+            if len(done) == seed:
+                done.append(searched(name, seed, images, arguments))
+                write(arguments.out, stored)
+                print(name, images, seed, done[-1], flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "coverage.md", ROOT / "docs" / "evaluator.md")
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs" / "coverage.md",
+    ROOT / "docs" / "evaluator.md",
+    ROOT / "docs" / "searchers.md",
+)
 
 
 def demo(result: Mapping[str, Any]) -> str:
@@ -114,6 +119,64 @@ def evaluator(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*blocks, note])
 
 
+def searchers(result: Mapping[str, Any]) -> str:
+    """Regret after 50, 100 and 200 evaluations, on landscapes whose best structure is known; then whole searches."""
+    facts, blocks = result["facts"], []
+    for place, row in result["rows"].items():
+        about = row["landscape"]
+        lines = [
+            "| searcher | regret after 50 | 100 | 200 | a top 0.5% structure in 100 | evaluations | ms per proposal |",
+            "|---|---:|---:|---:|---:|---:|---:|",
+        ]
+        for name, cells in row["searchers"].items():
+            regrets = [_spread([cell["regret"][i] for cell in cells]) for i in range(3)]
+            hits = sum(cell["top after"] is not None and cell["top after"] <= 100 for cell in cells)
+            taken = statistics.median(cell["evaluations"] for cell in cells)
+            own = 1e3 * statistics.median(cell["seconds per proposal"] for cell in cells)
+            lines.append(f"| {name} | {' | '.join(regrets)} | {hits} of {len(cells)} | {taken:.0f} | {own:.1f} |")
+        head = f"**{place}**: {about['within the budget']:,} of {about['structures']:,} structures within the budget"
+        blocks.append("\n".join([head, "", *lines]))
+    note = (
+        "Median (quartiles) over the seeds; deterministic searchers give the same for all. Tables: every structure "
+        f"scored once, {facts['images']} images of {facts['data']}, networks trained for {facts['epochs']} epochs of "
+        f"{facts['train_images']:,} images; budgets are shares of the MACs, of the synthetic ones 40%."
+    )
+    blocks.append(note)
+    for network, cells in result.get("searches", {}).items():
+        blocks.append(_searches(network, cells))
+    return "\n\n".join(blocks)
+
+
+def _searches(network: str, cells: Mapping[str, Any]) -> str:
+    lines = [
+        f"**Whole searches of {network}**, all widths, 50% of the MACs: loss of the winner on 2,048 images that had no "
+        "part in the search, with statistics re-estimated on them.",
+        "",
+        "| searcher | loss, mean ± standard deviation | seeds | evaluations | seconds |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, runs in cells.items():
+        if runs:
+            losses = [run["loss"] for run in runs]
+            deviation = f" ± {statistics.stdev(losses):.3f}" if len(losses) > 1 else ""
+            seconds = statistics.median(run["seconds"] for run in runs)
+            taken = statistics.median(run["evaluations"] for run in runs)
+            mean = f"{statistics.mean(losses):.3f}{deviation}"
+            lines.append(f"| {name} | {mean} | {len(runs)} | {taken:.0f} | {seconds:.0f} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Sequence[float | None]) -> str:
+    """Median and quartiles."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    if len(set(known)) == 1:
+        return f"{known[0]:.3f}"
+    low, middle, high = statistics.quantiles(known, n=4, method="inclusive")
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
 def _tau(scores: Sequence[float], truth: Sequence[float]) -> float:
     from scipy.stats import kendalltau
 
@@ -141,6 +204,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "coverage": coverage,
     "demo": demo,
     "evaluator": evaluator,
+    "searchers": searchers,
 }
 
 

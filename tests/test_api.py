@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.models.network import Network
+from prunesearch.search import SEARCHERS
+from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
 from tests.models_state import generators, state_of
@@ -17,7 +19,7 @@ from tests.models_state import generators, state_of
 BUDGET = ps.Budget(macs="45%")
 
 
-@pytest.mark.parametrize("searcher", ["uniform", "random", "evolution"])
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
 def test_the_winner_is_an_ordinary_smaller_module_that_meets_the_budget(
     network: Network, digits_data: Data, searcher: str
 ) -> None:
@@ -127,8 +129,6 @@ def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, dig
 def test_options_reach_the_searcher_and_are_part_of_the_question(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
-    from prunesearch.search.evolution import EvolutionSettings
-
     settings = EvolutionSettings(population=4, parents=2, mutants=2, crossovers=1)
     result = ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"settings": settings})
     plain = ps.search(network, digits_data, budget=BUDGET, n_trials=8)
@@ -139,6 +139,34 @@ def test_options_reach_the_searcher_and_are_part_of_the_question(
     ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url)
     with pytest.raises(ps.StudyMismatch, match="its searcher is"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url, options={"settings": settings})
+
+
+def test_settings_can_be_given_one_by_one(network: Network, digits_data: Data) -> None:
+    whole = EvolutionSettings(population=4, parents=2, mutants=2, crossovers=1)
+    one_by_one = {"population": 4, "parents": 2, "mutants": 2, "crossovers": 1}
+    results = [
+        ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
+        for options in ({"settings": whole}, one_by_one)
+    ]
+    assert [t.structure for t in results[0].trials] == [t.structure for t in results[1].trials]
+    options = {"settings": whole, "population": 3, "parents": 2}
+    with pytest.raises(TypeError, match="either settings or parents, population"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
+
+
+def test_one_study_answers_several_budgets(network: Network, digits_data: Data) -> None:
+    result = ps.search(network, digits_data, budget=ps.Budget(macs="60%"), searcher="nsga2", n_trials=60)
+    front = result.front()
+    assert len(front) >= 3
+    assert [w.cost.macs for w in front] == sorted(w.cost.macs for w in front)
+    assert [w.trial.score or 0.0 for w in front] == sorted(w.trial.score or 0.0 for w in front)
+    assert front[-1].trial == result.best.trial
+    tighter = ps.Budget(macs="45%")
+    found = result.within(tighter)
+    assert tighter.check(network.space).admits(found.cost)
+    assert ps.count(found.build(), network.example_inputs) == found.cost
+    with pytest.raises(ValueError, match="None of 60 trials meets the budget macs="):
+        result.within(ps.Budget(macs=network.space.cost(network.space.minimum).macs))
 
 
 def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(

@@ -89,6 +89,16 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
     assert "<html" in (folder / "r.html").read_text()[:200].lower()
 
 
+def test_settings_of_a_searcher_are_options(call: Call) -> None:
+    run = call(*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--option", "population=4",
+               "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "best of 8 structures" in run.stdout
+    other = call(*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--option", "population=50")
+    assert other.returncode == 2
+    assert "its searcher is" in other.stderr
+
+
 def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> None:
     run = call(
         "search", "--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher",
@@ -140,6 +150,8 @@ WRONG = {
     "infeasible budget": ((*SEARCH[:-1], "macs=0.1%"), "The space reaches from"),
     "unreadable budget": ((*SEARCH[:-1], "macs=lots"), "Expected macs as a count of at least 1 or a share such as"),
     "unknown searcher": ((*SEARCH, "--searcher", "magic"), "there are uniform, random, evolution"),
+    "option that is none": ((*SEARCH, "--option", "population"), "Expected --option as NAME=VALUE"),
+    "option of another searcher": ((*SEARCH, "--option", "sampler=tpe"), "sampler"),
     "unknown criterion": ((*SEARCH, "--criterion", "magic"), "there are l1, random"),
     "unknown metric": ((*SEARCH, "--metric", "magic"), "there are loss, accuracy, agreement"),
     "unknown data": ((*SEARCH[:5], "--data", "magic", *SEARCH[-2:]), "Unknown data set 'magic'"),

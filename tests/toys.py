@@ -54,7 +54,7 @@ def bowl(space: Space, centre: Sequence[float]) -> Callable[[Structure], float]:
 def evidence(space: Space, name: str) -> dict[str, Any]:
     """What the searcher `name` wants to know of a network, made up: every group matters alike."""
     made = {
-        "similarity": np.ones(len(space.groups)),
+        "similarity": [np.ones(1) for _ in space.groups],
         "errors": [1 - np.array(group.widths) / group.width for group in space.groups],
         "curves": [np.array(group.widths) / group.width for group in space.groups],
     }

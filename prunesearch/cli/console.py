@@ -77,6 +77,24 @@ def width_rules(round_to: list[str] | None, min_channels: list[str] | None, igno
     }
 
 
+def searcher_options(entries: list[str] | None) -> dict[str, Any]:
+    """`NAME=VALUE` entries as a table; values are JSON (`200`, `[1, 0.8]`), or else text.
+
+    Raises:
+        ValueError: An entry has no name.
+    """
+    table: dict[str, Any] = {}
+    for entry in entries or ():
+        name, equals, text = entry.partition("=")
+        if not equals or not name.isidentifier():
+            raise ValueError(f"Expected --option as NAME=VALUE, such as population=20, got {entry!r}.")
+        try:
+            table[name] = json.loads(text)
+        except ValueError:
+            table[name] = text
+    return table
+
+
 def _by_name(option: str, entries: Sequence[str], *, whole: bool) -> dict[str, Any]:
     """`GLOB=NUMBER` entries as a table in which the entry without a glob, which is for all layers, comes last."""
     table: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""How similar the features of each group are to those of the others: normalised HSIC, also called linear CKA."""
+"""How similar the features of layers are to one another: normalised HSIC, also called linear CKA."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from prunesearch.evaluators.batchnorm import in_eval_mode
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
-from prunesearch.structure import FloatArray
+from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
 
 
-def similarity(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> FloatArray:
-    """(g,) summed similarity of each group with all others, as `search.convex` wants it. Deterministic; no labels.
+def similarity(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+    """Per group, (layers that read it,) summed similarity of what each is given with what all other layers are given.
+
+    As `search.convex` wants it: a residual stream counts as often as layers read it. Deterministic; no labels.
 
     Args:
         weights: Of the traced network.
@@ -24,27 +26,27 @@ def similarity(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> F
         images: (n, ...) images, normalised like the training set; the first 256 count.
     """
     del evaluator
-    between = nhsic(weights.network, images[:_IMAGES])
-    return between.sum(axis=1) - np.diag(between)
+    between, owners = nhsic(weights.network, images[:_IMAGES])
+    summed = between.sum(axis=1) - np.diag(between)
+    return tuple(summed[owners == group] for group in range(len(weights.network.units)))
 
 
-def nhsic(network: Network, images: Tensor) -> FloatArray:
-    """(g, g) normalised HSIC between groups, each entry in [0, 1], the diagonal about 1.
+def nhsic(network: Network, images: Tensor) -> tuple[FloatArray, IntArray]:
+    """(l, l) normalised HSIC between features, in [0, 1] with ones on the diagonal; and the (l,) group of each.
 
-    The features of a group are what the layers that read it are given of it, flattened; between two groups, the mean
-    over all pairs of such layers.
+    A feature is what one layer is given of one group, flattened.
 
     Source: Kornblith et al., Similarity of neural network representations revisited, ICML 2019, arXiv:1905.00414,
     equation 3 with linear kernels (biased estimator), as ITPruner uses it. Departs from ITPruner's code: eval mode,
-    where it leaves BatchNorm and random erasing in training mode; features are of groups, not of hand-picked blocks.
+    where it leaves BatchNorm and random erasing in training mode; features are inputs of layers, not outputs of
+    hand-picked blocks.
     """
     kernels, owners = _kernels(network, images)
+    if not kernels:
+        return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
     flat = torch.stack(kernels).flatten(1)
     flat = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)
-    pairs = (flat @ flat.T).numpy()
-    member = np.equal.outer(np.arange(len(network.units)), owners).astype(np.float64)
-    counts = np.maximum(member.sum(axis=1), 1)
-    return member @ pairs @ member.T / np.outer(counts, counts)
+    return (flat @ flat.T).numpy(), np.array(owners)
 
 
 def _kernels(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from types import ModuleType
@@ -47,13 +48,23 @@ def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **o
         space: Where structures live.
         budget: What every proposal must meet.
         seed: Decides every random draw.
-        **options: Passed on to the searcher's constructor.
+        **options: Passed on to the searcher's constructor; those that are fields of its settings, such as `population`
+            of `EvolutionSettings`, become its `settings`.
 
     Raises:
         ValueError: No searcher has this name; the message has the list.
+        TypeError: The searcher has no such option, or one of its settings is given twice.
         InfeasibleBudget: No structure meets the budget.
     """
-    searcher: Searcher = resolve(SEARCHERS, name, "searcher")(space, budget, seed=seed, **options)
+    kind = resolve(SEARCHERS, name, "searcher")
+    settings_type = getattr(kind, "settings_type", None)
+    if settings_type is not None:
+        own = {field.name for field in dataclasses.fields(settings_type)} & options.keys()
+        if own and "settings" in options:
+            raise TypeError(f"Expected either settings or {', '.join(sorted(own))}, got both.")
+        if own:
+            options["settings"] = settings_type(**{field: options.pop(field) for field in sorted(own)})
+    searcher: Searcher = kind(space, budget, seed=seed, **options)
     return searcher
 
 

@@ -30,7 +30,7 @@ SAMPLERS: Mapping[str, str] = {
     "random": "optuna.samplers:RandomSampler",
 }
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {"tpe": {"multivariate": True, "constant_liar": True}}
-_TRIES = 4  # draws per proposal before a random structure takes the place of repeats
+_TRIES = 2  # draws per proposal before a random structure takes the place of repeats
 
 
 class BayesSearcher(BatchSearcher):

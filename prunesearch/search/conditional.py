@@ -90,6 +90,8 @@ class ConditionalSearcher(BatchSearcher):
         InfeasibleBudget: No structure meets the budget.
     """
 
+    settings_type = ConditionalSettings
+
     def __init__(
         self,
         space: Space,

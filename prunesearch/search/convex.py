@@ -1,8 +1,8 @@
 """Widths in one shot from the importance of layers: ITPruner's programme, a geometric one, and a projection.
 
-Let x be the kept fraction of each group and F(x) = [1, x] A [1, x] its cost, A non-negative (`Space.quadratic`).
-Importance weights are `alpha = exp(-strength * (s / mean(s) - 1))`, s the summed similarity (normalised HSIC) of a
-layer with the others: what is similar to the others is redundant.
+Let x be the kept fraction of each group and F(x) = [1, x] A [1, x] its cost, A non-negative (`Space.quadratic`). The
+weight of a layer is `exp(-strength * (s / mean(s) - 1))`, s its summed similarity (normalised HSIC) with the others:
+what is similar to the others is redundant. The weight alpha of a group is the sum over the layers that read it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ConvexSearcher(BatchSearcher):
         space: Where structures live.
         budget: What every proposal must meet.
         seed: Not used; every searcher takes one.
-        similarity: (g,) summed similarity of each group with the others.
+        similarity: Per group, (layers that read it,) summed similarity of each with the other layers.
         form: Which programme.
         strengths: One proposal each; the first is the answer, the others are variants for the evaluator to choose from.
 
@@ -79,17 +79,18 @@ class ConvexSearcher(BatchSearcher):
         budget: Budget,
         *,
         seed: int = 0,
-        similarity: FloatArray,
+        similarity: Sequence[FloatArray],
         form: Form = "log",
         strengths: Sequence[float] = (1.0, 0.0, 2.0, 4.0, 0.5),
     ) -> None:
         super().__init__(space, budget, seed=seed)
-        self._similarity = np.asarray(similarity, dtype=np.float64)
+        self._similarity = [np.asarray(values, dtype=np.float64) for values in similarity]
         if form not in FORMS:
             raise ValueError(f"Unknown form {form!r}; there are {', '.join(FORMS)}.")
-        if self._similarity.shape != (len(space.groups),) or not (self._similarity > 0).all():
+        if len(self._similarity) != len(space.groups) or not all((values > 0).all() for values in self._similarity):
             raise ValueError(
-                f"Expected one positive similarity per group ({len(space.groups)}), got {self._similarity.tolist()}."
+                f"Expected positive similarities for each of {len(space.groups)} groups, got "
+                f"{[values.tolist() for values in self._similarity]}."
             )
         self._form = form
         self._strengths = tuple(strengths)
@@ -109,9 +110,13 @@ class ConvexSearcher(BatchSearcher):
         """
         if self._form == "gradient":
             return [project_along_gradient(self.feasible)]
-        relative = self._similarity / self._similarity.mean() - 1
         solve = maximise_log if self._form == "log" else maximise_linear
-        return [solve(self.feasible, np.exp(-strength * relative)) for strength in self._strengths]
+        return [solve(self.feasible, self._weights(strength)) for strength in self._strengths]
+
+    def _weights(self, strength: float) -> FloatArray:
+        """(g,) a group that nothing reads counts as one layer of mean similarity."""
+        mean = np.concatenate([np.ones(0), *self._similarity]).mean()
+        return np.array([np.exp(-strength * (values / mean - 1)).sum() or 1.0 for values in self._similarity])
 
 
 def rounded(feasible: FeasibleSet, keep: FloatArray) -> Structure:

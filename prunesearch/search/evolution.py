@@ -61,6 +61,8 @@ class EvolutionSearcher(BatchSearcher):
         InfeasibleBudget: No structure meets the budget.
     """
 
+    settings_type = EvolutionSettings
+
     def __init__(
         self, space: Space, budget: Budget, *, seed: int = 0, settings: EvolutionSettings | None = None
     ) -> None:

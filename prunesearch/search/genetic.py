@@ -70,6 +70,7 @@ class GeneticSearcher(BatchSearcher):
     """
 
     needs = ("errors",)
+    settings_type = GeneticSettings
 
     def __init__(
         self,

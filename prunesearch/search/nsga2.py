@@ -54,6 +54,8 @@ class NSGA2Searcher(BatchSearcher):
         InfeasibleBudget: No structure meets the budget.
     """
 
+    settings_type = NSGA2Settings
+
     def __init__(self, space: Space, budget: Budget, *, seed: int = 0, settings: NSGA2Settings | None = None) -> None:
         super().__init__(space, budget, seed=seed)
         self._settings = settings or NSGA2Settings()

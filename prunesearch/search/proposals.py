@@ -110,6 +110,8 @@ class BatchSearcher(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that describe the network, of `prunesearch.evaluators.EVIDENCE`."""
+    settings_type: ClassVar[type | None] = None
+    """Dataclass of the constructor's `settings`, so that they can be given one by one by name."""
 
     def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
         self.space = space

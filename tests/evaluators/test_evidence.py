@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import IntArray
 from tests.models.networks import image, randomised
 from tests.models_state import generators, state_of
 
@@ -75,29 +78,35 @@ def test_the_quadratic_form_is_what_dropping_channels_does_to_the_outputs(reader
 
 
 def test_similarity_is_centred_kernel_alignment(network: Network, images: Tensor) -> None:
-    """The published definition with centring matrices, for two groups with a single reader each."""
-    between = nhsic(network, images[:50])
+    """The published definition with centring matrices, between all features."""
+    between, owners = nhsic(network, images[:50])
     assert between == pytest.approx(between.T)
-    assert (between > 0).all()
-    assert (between <= 1 + 1e-9).all()
-    inner = [g for g, group in enumerate(network.space.groups) if group.name.endswith("conv1") and "." in group.name]
-    one, other = inner[0], inner[1]
-    features: dict[int, Tensor] = {}
-    for read in network.reads:
-        of = network.group_of[read.units]
-        if of.min() == of.max() and of[0] in (one, other):
-            layer = network.model.get_submodule(read.module)
-            handle = layer.register_forward_pre_hook(
-                lambda _, inputs, g=int(of[0]): features.update({g: inputs[0].flatten(1).double()})
-            )
-            with torch.no_grad():
-                network.model.eval()(images[:50])
-            handle.remove()
+    assert np.diag(between) == pytest.approx(1.0)
+    assert ((between > 0) & (between <= 1 + 1e-9)).all()
+    given: list[Tensor] = []
+
+    def note(of: IntArray) -> Callable[..., None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            for group in np.unique(of[of >= 0]):
+                given.append(inputs[0][:, torch.from_numpy(of == group)].flatten(1).double())
+
+        return hook
+
+    hooks = [
+        network.model.get_submodule(read.module).register_forward_pre_hook(note(network.group_of[read.units]))
+        for read in network.reads
+    ]
+    with torch.no_grad():
+        network.model.eval()(images[:50])
+    for hook in hooks:
+        hook.remove()
+    assert len(given) == len(owners)
     centre = torch.eye(50, dtype=torch.float64) - 1 / 50
-    kernels = {g: centre @ (x @ x.T) @ centre for g, x in features.items()}
-    aligned = (kernels[one] * kernels[other]).sum() / (kernels[one].norm() * kernels[other].norm())
-    assert between[one, other] == pytest.approx(float(aligned))
-    assert between[one, one] == pytest.approx(1.0)
+    kernels = [centre @ (x @ x.T) @ centre for x in given]
+    for i, one in enumerate(kernels):
+        for j, other in enumerate(kernels):
+            aligned = float((one * other).sum() / (one.norm() * other.norm()))
+            assert between[i, j] == pytest.approx(aligned)
 
 
 def test_curves_are_the_scores_of_single_groups_and_interpolated_between(

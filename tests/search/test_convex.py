@@ -18,6 +18,11 @@ FEASIBLE = Budget(macs="40%").check(SPACE)
 WEIGHTS = np.array([0.5, 0.3, 0.2])
 
 
+def alone(*similarities: float) -> list[FloatArray]:
+    """Similarities of groups that one layer each reads."""
+    return [np.array([value]) for value in similarities]
+
+
 def usage(feasible: FeasibleSet, keep: FloatArray) -> float:
     u = np.array([1.0, *keep])
     return max(float(u @ feasible.space.quadratic(resource) @ u) / limit for resource, limit in feasible.limits)
@@ -100,8 +105,14 @@ def test_the_projection_is_where_slsqp_ends_without_any_objective() -> None:
 
 def test_similar_layers_are_kept_narrower() -> None:
     alike = maximise_log(FEASIBLE, np.ones(3)).keep
-    searcher = ConvexSearcher(SPACE, Budget(macs="40%"), similarity=np.array([1.0, 2.0, 1.0]), strengths=(1.0,))
+    searcher = ConvexSearcher(SPACE, Budget(macs="40%"), similarity=alone(1.0, 2.0, 1.0), strengths=(1.0,))
     assert searcher.allocations()[0].keep[1] < alike[1]
+
+
+def test_a_group_counts_as_often_as_layers_read_it() -> None:
+    once = ConvexSearcher(SPACE, Budget(macs="40%"), similarity=alone(1.0, 1.0, 1.0)).allocations()[0].keep
+    often = [np.ones(1), np.ones(5), np.ones(1)]
+    assert ConvexSearcher(SPACE, Budget(macs="40%"), similarity=often).allocations()[0].keep[1] > once[1]
 
 
 def test_each_form_proposes_once_and_is_finished() -> None:
@@ -109,7 +120,7 @@ def test_each_form_proposes_once_and_is_finished() -> None:
         searcher = ConvexSearcher(
             SPACE,
             Budget(macs="40%"),
-            similarity=np.array([1.0, 2.0, 3.0]),
+            similarity=alone(1.0, 2.0, 3.0),
             form=form,
             strengths=(2.0, 0.0, 8.0),  # type: ignore[arg-type]
         )
@@ -120,10 +131,13 @@ def test_each_form_proposes_once_and_is_finished() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"similarity": np.ones(3), "form": "quadratic"}, "Unknown form 'quadratic'; there are log, linear, gradient"),
-        ({"similarity": np.ones(2)}, r"one positive similarity per group \(3\)"),
-        ({"similarity": np.array([1.0, -1.0, 1.0])}, "one positive similarity"),
-        ({"similarity": np.array([1.0, np.nan, 1.0])}, "one positive similarity"),
+        (
+            {"similarity": alone(1.0, 1.0, 1.0), "form": "quadratic"},
+            "Unknown form 'quadratic'; there are log, linear, gradient",
+        ),
+        ({"similarity": alone(1.0, 1.0)}, "each of 3 groups"),
+        ({"similarity": alone(1.0, -1.0, 1.0)}, "positive similarities"),
+        ({"similarity": alone(1.0, np.nan, 1.0)}, "positive similarities"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:

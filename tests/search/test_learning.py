@@ -17,7 +17,7 @@ from prunesearch.search.conditional import ConditionalSearcher, ConditionalSetti
 from prunesearch.search.genetic import GeneticSearcher, GeneticSettings
 from prunesearch.search.nsga2 import NSGA2Searcher, NSGA2Settings
 from prunesearch.search.searcher import Searcher
-from prunesearch.search.surrogate import SurrogateSettings, fit_process, normal_scores
+from prunesearch.search.surrogate import SurrogateSettings, fit_process, fit_trend, normal_scores
 from prunesearch.search.variation import survivors
 from prunesearch.structure import Structure
 from prunesearch.trial import Trial, pareto_front
@@ -65,19 +65,26 @@ def test_a_process_without_noise_goes_through_what_it_was_told() -> None:
     inputs = rng.random((40, 3))
     values = np.sin(3 * inputs[:, 0]) + inputs[:, 1] ** 2
     process = fit_process(inputs, values)
-    mean, covariance = process.predict(inputs)
-    assert np.abs(mean - values).max() < 0.05
-    assert np.diag(covariance).max() < 0.01
+    assert np.abs(process.predict(inputs) - values).max() < 0.05
+    assert np.diag(process.covariance(inputs)).max() < 0.01
     elsewhere = rng.random((200, 3))
     truth = np.sin(3 * elsewhere[:, 0]) + elsewhere[:, 1] ** 2
-    assert np.corrcoef(process.predict(elsewhere)[0], truth)[0, 1] > 0.95
+    assert np.corrcoef(process.predict(elsewhere), truth)[0, 1] > 0.95
 
 
 def test_a_process_far_from_everything_knows_nothing() -> None:
     process = fit_process(np.random.default_rng(0).random((20, 2)), np.arange(20.0))
-    mean, covariance = process.predict(np.full((1, 2), 1e3))
-    assert mean[0] == pytest.approx(0.0)
-    assert covariance[0, 0] == pytest.approx(1.0)
+    far = np.full((1, 2), 1e3)
+    assert process.predict(far)[0] == pytest.approx(0.0)
+    assert process.covariance(far)[0, 0] == pytest.approx(1.0)
+
+
+def test_a_trend_rises_with_every_width_whatever_it_was_told() -> None:
+    rng = np.random.default_rng(0)
+    basis = rng.random((30, 4))
+    trend = fit_trend(basis, basis @ [3.0, 1.0, 0.0, -2.0])
+    assert (trend.slopes >= 0).all()
+    assert trend.slopes[0] > trend.slopes[1] > trend.slopes[3] == 0
 
 
 def test_normal_scores_keep_the_order_and_do_not_mind_how_bad_the_worst_is() -> None:
