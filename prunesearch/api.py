@@ -116,7 +116,7 @@ def search(
     data: Data,
     *,
     budget: Budget,
-    searcher: str = "evolution",
+    searcher: str = "surrogate",
     n_trials: int = 200,
     seed: int = 0,
     criterion: str = "l1",

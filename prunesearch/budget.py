@@ -24,7 +24,7 @@ Limit: TypeAlias = int | float | str
 Resource: TypeAlias = Literal["macs", "params"]
 
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
-_BISECTIONS = 48
+_BISECTIONS = 32  # a step of any width up to 2**14 channels is found
 
 
 @dataclass(frozen=True)

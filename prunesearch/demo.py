@@ -36,6 +36,7 @@ SEARCHERS: Mapping[str, Mapping[str, Any]] = {
     "random": {},
     # MetaPruning's population of 50 suits a thousand evaluations; a hundred go further as more, smaller generations
     "evolution": {"settings": EvolutionSettings(population=20, parents=5, mutants=10, crossovers=8)},
+    "surrogate": {},
 }
 BUDGET = Budget(macs="40%")
 MODEL = "resnet20"

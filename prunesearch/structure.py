@@ -192,18 +192,35 @@ class Space:
     def indices(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) position of each width among its group's allowed widths; a width between two counts as the lower."""
         array = self._matrix(structures)
-        columns = [np.searchsorted(group.widths, array[:, i], side="right") - 1 for i, group in enumerate(self.groups)]
-        return np.maximum(_columns(columns, len(array)), 0)
+        widths = np.clip(array, 0, np.array(self.full)).astype(np.int64)  # rounds down
+        return self._positions[np.arange(len(self.groups)), widths]
 
     def from_indices(self, indices: npt.ArrayLike) -> IntArray:
         """(p, g) widths for (p, g) positions among the allowed widths; the inverse of `indices`."""
-        array = self._matrix(indices).astype(np.int64)
-        columns = [np.asarray(group.widths)[array[:, i]] for i, group in enumerate(self.groups)]
-        return _columns(columns, len(array))
+        return self._widths[np.arange(len(self.groups)), self._matrix(indices).astype(np.int64)]
 
     def sample(self, rng: np.random.Generator, p: int) -> IntArray:
         """(p, g) structures, each width drawn uniformly from its group's allowed widths."""
         return self.from_indices(rng.integers(0, self.choices, size=(p, len(self.groups))))
+
+    @cached_property
+    def _unit(self) -> IntArray:
+        return np.array([group.unit for group in self.groups], dtype=np.int64)
+
+    @cached_property
+    def _widths(self) -> IntArray:
+        """(g, most choices) allowed widths; a group with fewer repeats its widest."""
+        table = np.repeat(np.array(self.full, dtype=np.int64)[:, None], self.choices.max(initial=0), axis=1)
+        for row, group in zip(table, self.groups, strict=True):
+            row[: len(group.widths)] = group.widths
+        return table
+
+    @cached_property
+    def _positions(self) -> IntArray:
+        """(g, widest + 1) what `indices` says of every width, looked up as it is asked for thousands of times."""
+        widths = np.arange(max(self.full, default=0) + 1)
+        rows = [np.searchsorted(group.widths, widths, side="right") - 1 for group in self.groups]
+        return np.maximum(np.array(rows, dtype=np.int64).reshape(len(self.groups), len(widths)), 0)
 
     def _matrix(self, values: npt.ArrayLike) -> npt.NDArray[Any]:
         array = np.asarray(values)
@@ -212,7 +229,7 @@ class Space:
         return array
 
     def _units(self, structures: npt.ArrayLike) -> IntArray:
-        return self._matrix(structures).astype(np.int64) // np.array([group.unit for group in self.groups])
+        return self._matrix(structures).astype(np.int64) // self._unit
 
     @cached_property
     def _macs_form(self) -> _QuadraticForm:
@@ -271,10 +288,6 @@ def _by_layer(terms: Iterable[Term], structure: Structure, groups: Sequence[Grou
         value = term.coefficient * _value(term.left, structure, groups) * _value(term.right, structure, groups)
         total[term.layer] = total.get(term.layer, 0) + value
     return total
-
-
-def _columns(columns: list[npt.NDArray[Any]], p: int) -> IntArray:
-    return np.stack(columns, axis=1).astype(np.int64) if columns else np.zeros((p, 0), dtype=np.int64)
 
 
 def _shorten(widths: Sequence[int]) -> str:

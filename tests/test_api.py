@@ -11,7 +11,7 @@ from torch import Tensor, nn
 import prunesearch as ps
 from prunesearch.models.network import Network
 from prunesearch.search import SEARCHERS
-from prunesearch.search.evolution import EvolutionSettings
+from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
 from tests.models_state import generators, state_of
@@ -129,7 +129,7 @@ def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, dig
 def test_options_reach_the_searcher_and_are_part_of_the_question(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
-    settings = EvolutionSettings(population=4, parents=2, mutants=2, crossovers=1)
+    settings = SurrogateSettings(startup=4)
     result = ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"settings": settings})
     plain = ps.search(network, digits_data, budget=BUDGET, n_trials=8)
     assert [t.structure for t in result.trials] != [t.structure for t in plain.trials]
@@ -142,15 +142,15 @@ def test_options_reach_the_searcher_and_are_part_of_the_question(
 
 
 def test_settings_can_be_given_one_by_one(network: Network, digits_data: Data) -> None:
-    whole = EvolutionSettings(population=4, parents=2, mutants=2, crossovers=1)
-    one_by_one = {"population": 4, "parents": 2, "mutants": 2, "crossovers": 1}
+    whole = SurrogateSettings(startup=4, batch_size=2)
+    one_by_one = {"startup": 4, "batch_size": 2}
     results = [
         ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
         for options in ({"settings": whole}, one_by_one)
     ]
     assert [t.structure for t in results[0].trials] == [t.structure for t in results[1].trials]
-    options = {"settings": whole, "population": 3, "parents": 2}
-    with pytest.raises(TypeError, match="either settings or parents, population"):
+    options = {"settings": whole, "startup": 3, "batch_size": 2}
+    with pytest.raises(TypeError, match="either settings or batch_size, startup"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
 
 

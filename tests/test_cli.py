@@ -80,7 +80,7 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
     assert found["trials"] == 9
     status = call("status", "--study", "sqlite:///s.db")
     assert status.returncode == 0
-    assert "evolution" in status.stdout
+    assert "surrogate" in status.stdout
     (line,) = json.loads(call("status", "--study", "sqlite:///s.db", "--json").stdout)
     assert (line["trials"], line["failed"]) == (9, 0)
     assert line["best"] == found["best"]
@@ -90,11 +90,13 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
 
 
 def test_settings_of_a_searcher_are_options(call: Call) -> None:
-    run = call(*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--option", "population=4",
-               "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")  # fmt: skip
+    run = call(*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution",
+               "--option", "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "best of 8 structures" in run.stdout
-    other = call(*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--option", "population=50")
+    other = call(
+        *SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--option", "population=60"
+    )
     assert other.returncode == 2
     assert "its searcher is" in other.stderr
 

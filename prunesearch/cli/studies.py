@@ -39,7 +39,7 @@ def search(
     data: Annotated[str, typer.Option(help="digits, or path/to/file.py:function returning Data.", show_default=False)],
     budget: Annotated[str, typer.Option(help="Such as macs=50% or macs=20M,params=1M.", show_default=False)],
     weights: WeightsOption = None,
-    searcher: Annotated[str, typer.Option(help="Which one; see docs/searchers.md.")] = "evolution",
+    searcher: Annotated[str, typer.Option(help="Which one; see docs/searchers.md.")] = "surrogate",
     option: Annotated[list[str] | None, typer.Option(help="Of the searcher, such as population=20.")] = None,
     n_trials: Annotated[int, typer.Option(help="Structures to score in all, earlier runs included.")] = 200,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,

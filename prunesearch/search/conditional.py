@@ -43,9 +43,9 @@ class ConditionalSettings:
     critic_lr: float = 1e-2
     tau: float = 0.01
     minibatch: int = 64
-    updates: int = 12
+    updates: int = 8
     noise: float = 0.5
-    noise_decay: float = 0.95
+    noise_decay: float = 0.98
 
     def __post_init__(self) -> None:
         if min(self.warmup, self.batch_size, self.hidden, self.minibatch, self.updates) < 1:
@@ -242,8 +242,8 @@ class _Agent:
             self._actor = _Actor(settings.hidden).double()
             self._critic = _Critic(settings.hidden).double()
         self._slow_actor, self._slow_critic = copy.deepcopy(self._actor), copy.deepcopy(self._critic)
-        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), lr=settings.actor_lr)
-        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=settings.critic_lr)
+        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), lr=settings.actor_lr, fused=True)
+        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=settings.critic_lr, fused=True)
 
     def act(self, state: FloatArray) -> float:
         """The kept fraction that the policy prefers."""
@@ -270,8 +270,7 @@ class _Agent:
         _step(self._actor_optimizer, -self._critic(states, self._actor(states)).mean())
         with torch.no_grad():
             for slow, online in ((self._slow_actor, self._actor), (self._slow_critic, self._critic)):
-                for target, source in zip(slow.parameters(), online.parameters(), strict=True):
-                    target.lerp_(source, self._settings.tau)
+                torch._foreach_lerp_(list(slow.parameters()), list(online.parameters()), self._settings.tau)
 
 
 class _Actor(nn.Module):

@@ -14,13 +14,13 @@ import pytest
 
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
-from prunesearch.search import make_searcher
+from prunesearch.search import SEARCHERS, make_searcher
 from prunesearch.structure import Structure
 from prunesearch.study.executors import InlineExecutor
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study
 from prunesearch.trial import Trial, best
-from tests.toys import bowl, chain_space
+from tests.toys import bowl, chain_space, evidence
 
 SPACE = chain_space((16, 24, 32), 8)
 BUDGET = Budget(macs="50%")
@@ -45,7 +45,7 @@ def run(
 ) -> list[Trial]:
     with Study(url, "toy", QUESTION, SPACE) as study:
         return study.run(
-            make_searcher(searcher, SPACE, BUDGET, seed=seed),
+            make_searcher(searcher, SPACE, BUDGET, seed=seed, **evidence(SPACE, searcher)),
             InlineExecutor(scorer or Scorer()),
             n_trials,
             searcher_name=searcher,
@@ -62,13 +62,16 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'study.db'}"
 
 
-@pytest.mark.parametrize("searcher", ["random", "evolution"])
-@pytest.mark.parametrize("stops", [(1, 120), (49, 50, 51, 120), (64, 120), (7, 13, 77, 119, 120)])
+PIECES = [(1, 120), (49, 50, 51, 120), (64, 120), (7, 13, 77, 119, 120)]
+PIECEWISE = [(name, stops) for name in ("random", "evolution", "surrogate") for stops in PIECES]
+
+
+@pytest.mark.parametrize(("searcher", "stops"), [*PIECEWISE, *((name, (1, 30, 31, 50)) for name in SEARCHERS)])
 def test_a_study_in_pieces_has_the_history_of_one_in_one_go(url: str, searcher: str, stops: tuple[int, ...]) -> None:
     scorer = Scorer()
     for n_trials in stops:
         trials = run(url, n_trials, scorer=scorer, searcher=searcher)
-    assert history(trials) == history(run("sqlite://", 120, searcher=searcher))
+    assert history(trials) == history(run("sqlite://", stops[-1], searcher=searcher))
     assert len(scorer.scored) == len(set(scorer.scored)) == len(trials)  # nothing was scored twice
 
 
