@@ -253,10 +253,16 @@ def searched(name: str, seed: int, images: int, arguments: argparse.Namespace) -
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images)
     half = len(task.train[0]) // 2
     network = ps.trace(tasks.trained(arguments.search, task, epochs=arguments.epochs), task.test[0][:2])
-    data = ps.Data(train=(task.train[0][:half], task.train[1][:half]), calibration=images)
+    data = ps.Data(train=(task.train[0][:half], task.train[1][:half]))
     start = time.perf_counter()
     result = ps.search(
-        network, data, budget=ps.Budget(macs="50%"), searcher=name, n_trials=arguments.search_trials, seed=seed
+        network,
+        data,
+        budget=ps.Budget(macs="50%"),
+        searcher=name,
+        n_trials=arguments.search_trials,
+        images=images,
+        seed=seed,
     )
     seconds = time.perf_counter() - start
     unseen = slice(half, half + 2048)

@@ -122,6 +122,7 @@ def search(
     criterion: str = "l1",
     evaluator: str = "accuracy",
     metric: Metric = "loss",
+    images: int | None = None,
     screen: float = 1.0,
     study: str = IN_MEMORY,
     study_name: str = DEFAULT_NAME,
@@ -136,7 +137,8 @@ def search(
 
     Args:
         network: A traced network with trained weights.
-        data: Images and labels; `data.calibration` of the training images score structures.
+        data: Images and labels; `data.calibration` of the training images score structures and re-estimate the
+            BatchNorm statistics of the winner.
         budget: What every structure must meet.
         searcher: One of `prunesearch.search.SEARCHERS`.
         n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
@@ -145,8 +147,11 @@ def search(
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
-        screen: Share of each batch of proposals that is scored at all: a score on a quarter of the images decides
-            which (successive halving). 1 scores everything.
+        images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
+            `"accuracy"`, or one of each class up to 256, and all for the papers' protocols. More rank with more
+            certainty (docs/evaluator.md says how much), and cost as much more.
+        screen: Share of each batch of proposals that is scored at all: a score on a quarter of the images (but 32)
+            decides which (successive halving). 1 scores everything.
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database.
         options: Further arguments of the searcher's constructor.
@@ -164,26 +169,32 @@ def search(
         EvaluationFailed: Nothing could be scored.
     """
     n_trials, seed = operator.index(n_trials), operator.index(seed)
-    if n_trials < 1 or seed < 0:
-        raise ValueError(f"Expected n_trials >= 1 and seed >= 0, got {n_trials} and {seed}.")
+    if n_trials < 1 or seed < 0 or (images is not None and images < 1):
+        raise ValueError(f"Expected n_trials >= 1, seed >= 0 and images >= 1, got {n_trials}, {seed} and {images}.")
     budget.check(network.space)
-    images, labels = check_data(network, data)
+    calibration, classes = check_data(network, data)
+    if images is None:
+        images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
+    chosen = _balanced(classes, images)
+    scored, labels = calibration[chosen], classes[chosen]
     weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
-    scorer = make_evaluator(evaluator, weights, images, labels, **settings)
+    scorer = make_evaluator(evaluator, weights, scored, labels, **settings)
     evidence = {
-        need: gather(need, weights, scorer, images) for need in evidence_needed(searcher) if need not in (options or {})
+        need: gather(need, weights, scorer, calibration)
+        for need in evidence_needed(searcher)
+        if need not in (options or {})
     }
     proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
     executor: Executor = InlineExecutor(scorer)
     if screen != 1.0:
-        few = _quarter(labels)
-        cheap = make_evaluator(evaluator, weights, images[few], labels[few], **settings)
+        few = _balanced(labels, max(len(labels) // 4, 32))
+        cheap = make_evaluator(evaluator, weights, scored[few], labels[few], **settings)
         executor = HalvingExecutor([InlineExecutor(cheap), executor], keep=screen)
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
-        "data": fingerprint(images, labels),
+        "data": fingerprint(scored, labels),
         "budget": str(budget),
         "searcher": f"{searcher}({', '.join(f'{k}={v}' for k, v in sorted((options or {}).items()))})",
         "seed": seed,
@@ -204,13 +215,16 @@ def search(
     if winner is None:
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-    notes = diagnose(weights, images, labels, winner.structure)
-    return SearchResult(Winner(winner, weights, images), tuple(trials), network.space, study, study_name, notes)
+    notes = diagnose(weights, calibration, classes, winner.structure)
+    return SearchResult(Winner(winner, weights, calibration), tuple(trials), network.space, study, study_name, notes)
 
 
-def _quarter(labels: Tensor) -> Tensor:
-    """Indices of every fourth image of each class, so that the classes stay balanced."""
-    return torch.argsort(labels, stable=True)[::4]
+def _balanced(labels: Tensor, n: int) -> Tensor:
+    """Indices of `n` images, or all if there are fewer, with equal shares of every class as far as they go."""
+    order = torch.argsort(labels, stable=True)
+    _, counts = torch.unique_consecutive(labels[order], return_counts=True)
+    ranks = torch.cat([torch.arange(count) for count in counts.tolist()]).to(labels.device)  # within its class
+    return order[torch.argsort(ranks, stable=True)[:n]]
 
 
 def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:

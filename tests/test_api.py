@@ -154,6 +154,16 @@ def test_settings_can_be_given_one_by_one(network: Network, digits_data: Data) -
         ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
 
 
+def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Network, digits_data: Data) -> None:
+    result = ps.search(network, digits_data, budget=BUDGET, n_trials=3)
+    assert "images=64" in result.best.trial.evaluator
+    assert len(result.best.calibration) == digits_data.calibration
+    all_of_them = ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=10_000)
+    assert f"images={digits_data.calibration}" in all_of_them.best.trial.evaluator
+    with pytest.raises(ValueError, match="images >= 1"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=0)
+
+
 def test_one_study_answers_several_budgets(network: Network, digits_data: Data) -> None:
     result = ps.search(network, digits_data, budget=ps.Budget(macs="60%"), searcher="nsga2", n_trials=60)
     front = result.front()

@@ -90,13 +90,11 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
 
 
 def test_settings_of_a_searcher_are_options(call: Call) -> None:
-    run = call(*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution",
-               "--option", "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")  # fmt: skip
+    evolution = (*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--option")
+    run = call(*evolution, "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")
     assert run.returncode == 0, run.stderr
     assert "best of 8 structures" in run.stdout
-    other = call(
-        *SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--option", "population=60"
-    )
+    other = call(*evolution, "population=60")
     assert other.returncode == 2
     assert "its searcher is" in other.stderr
 

@@ -48,6 +48,7 @@ def search(
     criterion: Annotated[str, typer.Option(help="Which channels stay: l1 or random.")] = "l1",
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",
+    images: Annotated[int | None, typer.Option(help="How many of the calibration images score structures.")] = None,
     screen: Annotated[float, typer.Option(help="Share of proposals that survive a cheap score.")] = 1.0,
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
@@ -67,9 +68,9 @@ def search(
 
     limits = Budget.parse(budget)
     source = load_data(data)
-    images, labels = source.calibration_set()
-    module = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(images.shape))
-    network = trace(module, images[:2], **width_rules(round_to, min_channels, ignore))
+    examples, labels = source.calibration_set()
+    module = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(examples.shape))
+    network = trace(module, examples[:2], **width_rules(round_to, min_channels, ignore))
     with interruptible(), first_interrupt_waits() as stop_if_asked, progress() as bar:
         show = BestSoFar(bar, n_trials)
 
@@ -87,6 +88,7 @@ def search(
             options=searcher_options(option),
             criterion=criterion,
             evaluator=evaluator,
+            images=images,
             screen=screen,
             metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
             study=study,

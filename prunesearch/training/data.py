@@ -27,7 +27,8 @@ class Data:
     Attributes:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
         test: Images kept out of all that, for reporting; optional.
-        calibration: How many training images score structures: a fixed subset, balanced by class.
+        calibration: How many training images score structures and re-estimate BatchNorm statistics: a fixed subset,
+            balanced by class.
         calibrate_on: Where to take those from instead of `train`, which may then be augmented at random.
         seed: Decides the subset.
 
