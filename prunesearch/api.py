@@ -177,7 +177,7 @@ def search(
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
     scored, labels = calibration[chosen], classes[chosen]
-    weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network))
+    weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network, calibration, classes))
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
     scorer = make_evaluator(evaluator, weights, scored, labels, **settings)
     evidence = {

@@ -28,7 +28,7 @@ HOMES = {
     "optuna": {"search/bayes.py"},
     "sqlalchemy": {"study/store.py"},
     "filelock": {"study/study.py"},
-    "sklearn": {"training/digits.py"},
+    "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "torchvision": {"sources.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},

@@ -45,7 +45,7 @@ def search(
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     study: StudyOption = "sqlite:///search.db",
     study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
-    criterion: Annotated[str, typer.Option(help="Which channels stay: l1 or random.")] = "l1",
+    criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",
     images: Annotated[int | None, typer.Option(help="How many of the calibration images score structures.")] = None,

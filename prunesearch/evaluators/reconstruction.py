@@ -17,7 +17,7 @@ from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.coupling import Read
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
-from prunesearch.structure import FloatArray
+from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
 _POSITIONS = 16  # per image and layer
@@ -64,30 +64,52 @@ def gram_matrices(network: Network, images: Tensor, *, centred: bool = True, see
         seed: Decides the positions.
     """
     grams = [np.zeros((len(units), len(units))) for units in network.units]
-    readers = [_Reader(network, read, seed) for read in network.reads if _Reader.knows(network, read)]
+    for reader in consumers(network, images, seed=seed):
+        between = reader.gram(centred)
+        energy = float(between.sum()) or 1.0
+        for gram, units in zip(grams, network.units, strict=True):
+            inside, places = reader.channels_of(units)
+            np.add.at(gram, np.ix_(places, places), between[np.ix_(inside, inside)] / energy)
+    return grams
+
+
+def consumers(network: Network, images: Tensor, *, seed: int = 0) -> list[Consumer]:
+    """Every `Linear` and `Conv2d` that mixes narrowed channels, and second moments of what it is given.
+
+    Args:
+        network: A traced network.
+        images: (n, ...) images; the first 256 count.
+        seed: Decides the positions, 16 of each image.
+    """
+    found = [Consumer(network, read, seed) for read in network.reads if _is_known(network, read)]
     with in_eval_mode(network.model), torch.inference_mode():
-        handles = [reader.watch() for reader in readers]
+        handles = [consumer.watch() for consumer in found]
         try:
             for batch in split(images[:_IMAGES], _BATCH):
                 network.model(batch)
         finally:
             for handle in handles:
                 handle.remove()
-    for reader in readers:
-        between = reader.gram(centred)
-        energy = float(between.sum()) or 1.0
-        position = np.full(network.unit_count, -1)
-        for gram, units in zip(grams, network.units, strict=True):
-            position[:] = -1
-            position[units] = np.arange(len(units))
-            inside = np.flatnonzero(position[reader.units] >= 0)
-            places = position[reader.units[inside]]
-            np.add.at(gram, np.ix_(places, places), between[np.ix_(inside, inside)] / energy)
-    return grams
+    return found
 
 
-class _Reader:
-    """A layer that reads channels, and the sums over images that its Gram matrix follows from."""
+def _is_known(network: Network, read: Read) -> bool:
+    layer = network.model.get_submodule(read.module)
+    if isinstance(layer, nn.Conv2d):
+        return read.dim == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return isinstance(layer, nn.Linear)
+
+
+class Consumer:
+    """A layer that reads channels, and sums over images and positions of what it is given.
+
+    Its inputs are columns, channel by channel: one per element of a convolution's kernel. In float64.
+
+    Args:
+        network: A traced network.
+        read: The layer, a `Linear` or `Conv2d`.
+        seed: Decides the positions.
+    """
 
     def __init__(self, network: Network, read: Read, seed: int) -> None:
         layer = network.model.get_submodule(read.module)
@@ -99,31 +121,41 @@ class _Reader:
         self._sum: Tensor | None = None
         self._rows = 0
 
-    @staticmethod
-    def knows(network: Network, read: Read) -> bool:
-        layer = network.model.get_submodule(read.module)
-        if isinstance(layer, nn.Conv2d):
-            return read.dim == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-        return isinstance(layer, nn.Linear)
-
     def watch(self) -> torch.utils.hooks.RemovableHandle:
+        """Take part in forwards until the handle is removed."""
         return self._layer.register_forward_pre_hook(lambda _, inputs: self._add(inputs[0]))
 
-    def gram(self, centred: bool) -> FloatArray:
-        """(c, c) Gram matrix of the contributions of input channels."""
+    @property
+    def taps(self) -> int:
+        """Columns per channel."""
+        assert self._sum is not None
+        return len(self._sum) // len(self.units)
+
+    def moments(self, centred: bool = True) -> Tensor:
+        """(columns, columns) covariance of the inputs, or their second moments if not `centred`."""
         assert self._square is not None
         assert self._sum is not None
         square = self._square / self._rows
-        if centred:
-            mean = self._sum / self._rows
-            square = square - torch.outer(mean, mean)
-        channels, columns = len(self.units), len(square)
-        weight, groups = self._layer.weight.detach().double().cpu(), getattr(self._layer, "groups", 1)
-        # a convolution's group reads its own channels only, so the others' contributions do not meet
-        blocks = [part.flatten(1).T @ part.flatten(1) for part in weight.chunk(groups)]
-        products = torch.block_diag(*blocks) * square  # type: ignore[no-untyped-call]
-        taps = columns // channels
+        mean = self._sum / self._rows
+        return square - torch.outer(mean, mean) if centred else square
+
+    def weights(self) -> Tensor:
+        """(outputs, columns) weights; zero where an output of a grouped convolution does not read a column."""
+        groups = getattr(self._layer, "groups", 1)
+        weight = self._layer.weight.detach().double().cpu()
+        return torch.block_diag(*(part.flatten(1) for part in weight.chunk(groups)))  # type: ignore[no-untyped-call]
+
+    def gram(self, centred: bool = True) -> FloatArray:
+        """(c, c) Gram matrix of the contributions of input channels to the outputs."""
+        channels, taps, weights = len(self.units), self.taps, self.weights()
+        products = (weights.T @ weights) * self.moments(centred)
         return products.reshape(channels, taps, channels, taps).sum((1, 3)).numpy()
+
+    def channels_of(self, units: IntArray) -> tuple[IntArray, IntArray]:
+        """Channels of this layer that belong to some units, and each one's position among the units."""
+        position = {int(unit): place for place, unit in enumerate(units)}
+        inside = np.flatnonzero(np.isin(self.units, units))
+        return inside, np.array([position[int(unit)] for unit in self.units[inside]], dtype=np.int64)
 
     def _add(self, inputs: Tensor) -> None:
         rows = self._patches(inputs) if isinstance(self._layer, nn.Conv2d) else self._vectors(inputs)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.models.network import Network
+from prunesearch.models.ranking import Ranking
 from tests.models_state import generators, state_of
 
 pytestmark = pytest.mark.parametrize("name", sorted(CRITERIA))
 
 
-def test_it_keeps_as_many_units_as_asked_distinct_and_ascending(name: str, network: Network) -> None:
-    ranking = make_criterion(name).rank(network)
+@pytest.fixture
+def ranking(name: str, network: Network, images: Tensor, labels: Tensor) -> Ranking:
+    return make_criterion(name).rank(network, images, labels)
+
+
+def test_it_keeps_as_many_units_as_asked_distinct_and_ascending(ranking: Ranking, network: Network) -> None:
     for index, group in enumerate(network.space.groups):
         for units in range(1, group.units + 1):
             kept = ranking.keep(index, units)
@@ -23,15 +29,31 @@ def test_it_keeps_as_many_units_as_asked_distinct_and_ascending(name: str, netwo
             assert kept[-1] < group.units
 
 
-def test_the_same_seed_gives_the_same_ranking(name: str, network: Network) -> None:
-    one, two = (make_criterion(name, seed=4).rank(network) for _ in range(2))
+def test_the_same_seed_gives_the_same_ranking(name: str, network: Network, images: Tensor, labels: Tensor) -> None:
+    one, two = (make_criterion(name, seed=4).rank(network, images, labels) for _ in range(2))
     assert all(
         np.array_equal(one.keep(i, group.units // 2), two.keep(i, group.units // 2))
         for i, group in enumerate(network.space.groups)
     )
 
 
-def test_ranking_leaves_the_network_and_every_random_generator_as_they_were(name: str, network: Network) -> None:
+def test_ranking_leaves_the_network_and_every_random_generator_as_they_were(
+    name: str, network: Network, images: Tensor, labels: Tensor
+) -> None:
     before = state_of(network.model), generators()
-    make_criterion(name).rank(network)
+    hooks = sum(len(module._forward_pre_hooks) for module in network.model.modules())
+    make_criterion(name).rank(network, images, labels)
     assert (state_of(network.model), generators()) == before
+    assert sum(len(module._forward_pre_hooks) for module in network.model.modules()) == hooks
+
+
+def test_it_says_what_it_needs_and_refuses_without(name: str, network: Network, images: Tensor) -> None:
+    criterion = make_criterion(name)
+    if criterion.needs == "nothing":
+        criterion.rank(network)
+        return
+    with pytest.raises(ValueError, match=f"The criterion '{name}' looks at images, got none"):
+        criterion.rank(network)
+    if criterion.needs == "labels":
+        with pytest.raises(ValueError, match=f"The criterion '{name}' looks at labels, got none"):
+            criterion.rank(network, images)

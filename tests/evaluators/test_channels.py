@@ -51,5 +51,5 @@ def test_another_seed_gives_another_random_order() -> None:
 
 
 def test_an_unknown_criterion_is_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match=r"Unknown channel criterion 'l2'; there are l1, random"):
-        make_criterion("l2")
+    with pytest.raises(ValueError, match=r"Unknown channel criterion 'l3'; there are l1, l2, bn_scale"):
+        make_criterion("l3")

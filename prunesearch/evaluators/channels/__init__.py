@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.registry import resolve
 
 CRITERIA: Mapping[str, str] = {
     "l1": "prunesearch.evaluators.channels.l1:L1Criterion",
+    "l2": "prunesearch.evaluators.channels.l2:L2Criterion",
+    "bn_scale": "prunesearch.evaluators.channels.bn_scale:BNScaleCriterion",
+    "fpgm": "prunesearch.evaluators.channels.fpgm:FPGMCriterion",
+    "cpmc": "prunesearch.evaluators.channels.cpmc:CPMCCriterion",
+    "taylor": "prunesearch.evaluators.channels.taylor:TaylorCriterion",
+    "lfe": "prunesearch.evaluators.channels.lfe:LFECriterion",
+    "lasso": "prunesearch.evaluators.channels.lasso:LassoCriterion",
+    "cap": "prunesearch.evaluators.channels.cap:CaPCriterion",
+    "genetic": "prunesearch.evaluators.channels.genetic:GeneticCriterion",
     "random": "prunesearch.evaluators.channels.random_order:RandomCriterion",
 }
 
 
-def make_criterion(name: str, *, seed: int = 0) -> Criterion:
+def make_criterion(name: str, *, seed: int = 0, **options: Any) -> Criterion:
     """Build a channel criterion by name.
+
+    Args:
+        name: One of `CRITERIA`.
+        seed: Decides every random draw.
+        **options: Passed on to the criterion's constructor.
 
     Raises:
         ValueError: No criterion has this name; the message has the list.
     """
-    criterion: Criterion = resolve(CRITERIA, name, "channel criterion")(seed=seed)
+    criterion: Criterion = resolve(CRITERIA, name, "channel criterion")(seed=seed, **options)
     return criterion

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
+from torch import Tensor
 
+from prunesearch.evaluators.channels.slices import per_group, unit_scores
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 
@@ -19,17 +20,12 @@ class L1Criterion:
         seed: Not used; every criterion takes one.
     """
 
+    needs = "nothing"
+
     def __init__(self, *, seed: int = 0) -> None:
         del seed
 
-    def rank(self, network: Network) -> NestedRanking:
+    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
         """Order the units of every group by norm."""
-        importance = np.zeros(network.unit_count)
-        parameters = dict(network.model.named_parameters())
-        for cut in network.cuts:
-            parameter = parameters.get(cut.tensor)
-            if cut.dim == 0 and parameter is not None and parameter.dim() > 1:
-                norms = parameter.detach().abs().flatten(1).sum(1).double().cpu().numpy()
-                scale = float(norms.mean()) or 1.0
-                np.add.at(importance, cut.units, norms / scale)
-        return NestedRanking.by_importance([importance[units] for units in network.units])
+        norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))
+        return NestedRanking.by_importance(per_group(network, norms))

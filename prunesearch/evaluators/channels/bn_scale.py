@@ -1,0 +1,34 @@
+"""Channels that BatchNorm scales by little go first."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from prunesearch.evaluators.channels.slices import per_group, unit_scores
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
+
+
+class BNScaleCriterion:
+    """Importance of a channel: the magnitude of the weight of the BatchNorm it runs through.
+
+    Source: Liu et al., Network slimming, ICCV 2017, arXiv:1708.06519, section 3; the sparsity training that the paper
+    does beforehand is the user's. Several BatchNorms count each by its mean. A group that runs through none is ranked
+    by the L1 norm of its filters.
+
+    Args:
+        seed: Not used; every criterion takes one.
+    """
+
+    needs = "nothing"
+
+    def __init__(self, *, seed: int = 0) -> None:
+        del seed
+
+    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
+        """Order the units of every group by scale."""
+        scales = unit_scores(network, "scales", lambda weights: weights.abs().sum(dim=1))
+        norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))
+        scaled = unit_scores(network, "scales", lambda weights: weights[:, 0] * 0 + 1, relative=False) > 0
+        return NestedRanking.by_importance(per_group(network, np.where(scaled, scales, norms)))

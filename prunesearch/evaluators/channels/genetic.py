@@ -1,0 +1,106 @@
+"""Which channels go is chosen by a genetic algorithm over masks, by the error at the consumers in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from prunesearch.evaluators.channels.criterion import given
+from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.models.network import Network
+from prunesearch.structure import FloatArray, IntArray
+
+_POPULATION = 50
+_GENERATIONS = 40
+_ELITE = 2
+
+Masks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class MaskRanking:
+    """The mask with the least error for each width, found when asked for; not nested.
+
+    Attributes:
+        grams: Per group, (u, u) Gram matrix of the units' contributions to the consumers' outputs.
+        seed: Decides every draw.
+    """
+
+    grams: tuple[FloatArray, ...]
+    seed: int
+    _found: dict[tuple[int, int], IntArray] = field(default_factory=dict, compare=False, repr=False)
+
+    def keep(self, group: int, units: int) -> IntArray:
+        """The units of the best mask."""
+        if (group, units) not in self._found:
+            rng = np.random.default_rng([self.seed, 4, group, units])
+            self._found[group, units] = np.flatnonzero(best_mask(self.grams[group], units, rng))
+        return self._found[group, units]
+
+
+class GeneticCriterion:
+    """Keeps the set of channels without which the consumers' outputs change least.
+
+    The change is `E(m) = (1 - m)' G (1 - m)`, m the mask of kept channels and G the Gram matrix of contributions: exact
+    for each layer, without a forward. One individual of the first population is the greedy answer (drop what adds least
+    error, again and again), so the result is never worse than it.
+
+    Source: Hu et al., arXiv:1805.11394, of which only the abstract could be had: a GA over 0/1 masks with a layer-wise
+    error as fitness is theirs; E(m), the operators (tournament, uniform crossover and swaps that keep the number of
+    ones, two elites) and their sizes are ours.
+
+    Args:
+        seed: Decides every draw.
+    """
+
+    needs = "images"
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> MaskRanking:
+        """Gather the Gram matrices; masks are sought when asked for."""
+        return MaskRanking(
+            tuple(gram_matrices(network, given(images, "images", "genetic"), seed=self._seed)), self._seed
+        )
+
+
+def errors(gram: FloatArray, masks: Masks) -> FloatArray:
+    """(p,) change of the consumers' outputs for (p, u) masks of kept units."""
+    dropped = (~masks).astype(np.float64)
+    return ((dropped @ gram) * dropped).sum(axis=1)
+
+
+def greedy_mask(gram: FloatArray, units: int) -> Masks:
+    """(u,) drop the unit that adds least error, again and again, until `units` stay."""
+    kept = np.ones(len(gram), dtype=np.bool_)
+    added = np.diag(gram).copy()
+    for _ in range(len(gram) - units):
+        unit = int(np.argmin(np.where(kept, added, np.inf)))
+        kept[unit] = False
+        added += 2 * gram[unit]
+    return kept
+
+
+def best_mask(gram: FloatArray, units: int, rng: np.random.Generator) -> Masks:
+    """(u,) mask of `units` ones with the least error that the genetic algorithm finds."""
+    total = len(gram)
+    if units >= total:
+        return np.ones(total, dtype=np.bool_)
+    population = np.argsort(rng.random((_POPULATION, total)), axis=1) < units
+    population[0] = greedy_mask(gram, units)
+    for _ in range(_GENERATIONS):
+        error = errors(gram, population)
+        elite = population[np.argsort(error, kind="stable")[:_ELITE]]
+        pairs = rng.integers(0, _POPULATION, (2, _POPULATION - _ELITE, 2))
+        parents = [np.where(error[pair[:, 0]] <= error[pair[:, 1]], pair[:, 0], pair[:, 1]) for pair in pairs]
+        # both parents' units first, then those of one of them, with a little disorder that swaps a few
+        votes = population[parents[0]].astype(np.float64) + population[parents[1]]
+        order = np.argsort(-(votes + rng.random(votes.shape) * rng.choice([0.9, 1.6], (len(votes), 1))), axis=1)
+        children = np.zeros_like(population[_ELITE:])
+        np.put_along_axis(children, order[:, :units], True, axis=1)
+        population = np.concatenate([elite, children])
+    return population[int(np.argmin(errors(gram, population)))]

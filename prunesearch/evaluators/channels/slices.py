@@ -1,0 +1,94 @@
+"""Where the weights of each unit are: the filters that produce it, and what its consumers read it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from prunesearch.models.network import Network
+from prunesearch.structure import FloatArray, IntArray
+
+Role = Literal["produces", "reads", "scales", "other"]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A parameter seen from the channels of one of its dimensions.
+
+    Attributes:
+        name: Qualified name of the parameter.
+        dim: The dimension.
+        units: (c,) unit of each channel.
+        role: What the parameter does with these channels: a weight that `produces` or `reads` them, the weight of a
+            BatchNorm that `scales` them, or `other`, such as a bias.
+    """
+
+    name: str
+    dim: int
+    units: IntArray
+    role: Role
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """(c, rest) values of each channel, of the parameter or something of its shape; on the CPU in float64."""
+        return parameter.detach().movedim(self.dim, 0).reshape(parameter.shape[self.dim], -1).double().cpu()
+
+
+def slices(network: Network) -> list[Slice]:
+    """Every narrowed dimension of every parameter."""
+    parameters = dict(network.model.named_parameters())
+    return [
+        Slice(cut.tensor, cut.dim, cut.units, _role(network.model, cut.tensor, cut.dim))
+        for cut in network.cuts
+        if cut.tensor in parameters
+    ]
+
+
+def unit_scores(
+    network: Network, role: Role, score: Callable[[Tensor], Tensor], *, relative: bool = True
+) -> FloatArray:
+    """(units,) sums over the weights of one role of what `score` says of their (c, rest) channels.
+
+    Args:
+        network: A traced network.
+        role: Which weights count.
+        score: From (c, rest) weights to (c,) scores.
+        relative: Divide the scores of each weight by their mean, so that none dominates by scale.
+    """
+    total = np.zeros(network.unit_count)
+    parameters = dict(network.model.named_parameters())
+    for part in slices(network):
+        if part.role == role:
+            scores = score(part.of(parameters[part.name])).numpy()
+            np.add.at(total, part.units, scores / ((float(scores.mean()) or 1.0) if relative else 1.0))
+    return total
+
+
+def per_group(network: Network, scores: FloatArray) -> list[FloatArray]:
+    """The (units,) scores, group by group."""
+    return [scores[units] for units in network.units]
+
+
+def _role(model: nn.Module, tensor: str, dim: int) -> Role:
+    owner, _, attribute = tensor.rpartition(".")
+    module = model.get_submodule(owner)
+    if attribute != "weight":
+        return "other"
+    if isinstance(module, _BatchNorm):
+        return "scales"
+    if isinstance(module, _ConvTransposeNd):
+        return "produces" if dim == 1 else "reads"
+    if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
+        return "produces" if dim == 0 else "reads"
+    return "other"
+
+
+def distances(filters: Tensor) -> Tensor:
+    """(c,) sum of the Euclidean distances of each of (c, rest) filters to all of them."""
+    return torch.cdist(filters, filters).sum(dim=1)

@@ -1,0 +1,293 @@
+"""Channel criteria against closed forms, brute force and planted answers."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.budget import Budget
+from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.channels.cap import CaPCriterion
+from prunesearch.evaluators.channels.cpmc import CPMCCriterion
+from prunesearch.evaluators.channels.genetic import best_mask, errors, greedy_mask
+from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fit_ensemble, responses
+from prunesearch.evaluators.channels.slices import slices
+from prunesearch.evaluators.reconstruction import consumers, gram_matrices
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.trace import trace
+from prunesearch.models.verify import masked
+from prunesearch.structure import FloatArray
+from tests.models.networks import image, randomised
+
+
+class Coupled(nn.Module):
+    """A stem that two convolutions and, through a skip, a linear layer read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(2, 5, 3, padding=1, bias=False), nn.BatchNorm2d(5)
+        self.inner, self.back = nn.Conv2d(5, 4, 3, padding=1), nn.Conv2d(4, 5, 1)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = x + self.back(F.relu(self.inner(x)))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture
+def coupled() -> Network:
+    return trace(randomised(Coupled()).eval(), image(2, 2, 4, 4))
+
+
+IMAGES = image(100, 2, 4, 4, seed=5)
+LABELS = torch.arange(100) % 3
+
+
+def order(criterion: str, network: Network) -> tuple[tuple[int, ...], ...]:
+    ranking = make_criterion(criterion).rank(network, IMAGES, LABELS)
+    assert isinstance(ranking, NestedRanking)
+    return ranking.orders
+
+
+def test_weights_are_told_apart_by_what_they_do_with_the_channels(coupled: Network) -> None:
+    roles = {(part.name, part.dim): part.role for part in slices(coupled)}
+    assert roles[("stem.weight", 0)] == "produces"
+    assert roles[("inner.weight", 1)] == "reads"
+    assert roles[("norm.weight", 0)] == "scales"
+    assert roles[("inner.bias", 0)] == "other"
+
+
+def test_a_transposed_convolution_produces_its_second_dimension() -> None:
+    network = trace(
+        nn.Sequential(nn.Conv2d(2, 4, 1), nn.ConvTranspose2d(4, 6, 2), nn.Conv2d(6, 2, 1)), image(2, 2, 4, 4)
+    )
+    roles = {(part.name, part.dim): part.role for part in slices(network) if part.name == "1.weight"}
+    assert roles == {("1.weight", 0): "reads", ("1.weight", 1): "produces"}
+
+
+def test_norms_and_distances_are_those_of_the_filters() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 4, 1, bias=False), nn.Conv2d(4, 2, 1))
+    with torch.no_grad():
+        model[0].weight[:] = torch.tensor([[3.0, 0.0], [2.0, 2.0], [0.1, 0.0], [-3.0, 0.1]]).view(4, 2, 1, 1)
+    network = trace(model, image(2, 2, 4, 4))
+    assert order("l1", network) == ((1, 3, 0, 2),)
+    assert order("l2", network) == ((3, 0, 1, 2),)
+    weights = model[0].weight.detach().flatten(1).numpy()
+    far = [sum(float(np.linalg.norm(w - other)) for other in weights) for w in weights]
+    assert order("fpgm", network) == (tuple(np.argsort([-d for d in far])),)
+
+
+def test_batchnorms_scale_decides_where_there_is_one_and_the_norm_where_not(coupled: Network) -> None:
+    model = coupled.model
+    stem, inner = order("bn_scale", coupled)
+    assert stem == tuple(np.argsort(-np.abs(model.norm.weight.detach().numpy())))  # type: ignore[union-attr,operator]
+    assert inner == order("l1", coupled)[1]
+
+
+def test_taylor_is_the_squared_derivative_with_respect_to_a_factor_on_the_filters(coupled: Network) -> None:
+    """Against finite differences: scale the filters that produce a channel by 1 + e and see what the loss does."""
+    importance = np.zeros(4)
+    weight = coupled.model.inner.weight  # type: ignore[union-attr]
+    for channel, batch in itertools.product(range(4), (slice(0, 50), slice(50, 100))):
+        losses = []
+        for factor in (1.001, 0.999):
+            with torch.no_grad():
+                whole = weight.clone()  # type: ignore[operator,union-attr]
+                weight[channel] *= factor  # type: ignore[index]
+                losses.append(float(F.cross_entropy(coupled.model(IMAGES[batch]).double(), LABELS[batch])))
+                weight.copy_(whole)  # type: ignore[operator,union-attr]
+        importance[channel] += ((losses[0] - losses[1]) / 0.002) ** 2
+    assert order("taylor", coupled)[1] == tuple(np.argsort(-importance))
+
+
+def test_cpmc_counts_all_weights_that_disappear_with_a_channel(coupled: Network) -> None:
+    parts = {name: parameter.detach() for name, parameter in coupled.model.named_parameters()}
+    found = [
+        [
+            parts["inner.weight"][c].abs().flatten(),
+            parts["inner.weight"][:0].flatten(),
+            parts["back.weight"][:, c].abs().flatten(),
+        ]
+        for c in range(4)
+    ]
+    means = [float(torch.cat(tensors).mean()) for tensors in found]
+    assert order("cpmc", coupled)[1] == tuple(np.argsort([-mean for mean in means]))
+
+
+def test_networks_of_equal_weights_are_ordered_by_cost_alone(coupled: Network) -> None:
+    for parameter in coupled.model.parameters():
+        nn.init.ones_(parameter)
+    scores = CPMCCriterion().global_scores(coupled)
+    assert all(np.ptp(values) < 1e-12 for values in scores)
+    space = coupled.space
+    costs = [
+        space.cost(space.full).macs - space.cost((4, 4)).macs,
+        space.cost(space.full).macs - space.cost((5, 3)).macs,
+    ]
+    assert (scores[0][0] < scores[1][0]) == (costs[0] > costs[1])
+
+
+def explained(network: Network, group: int, kept: list[int]) -> float:
+    """Share of the consumers' output variance that least squares on some units explains, summed over consumers."""
+    total = 0.0
+    units = network.units[group]
+    for consumer in consumers(network, IMAGES):
+        inside, places = consumer.channels_of(units)
+        if len(inside):
+            columns = [
+                c * consumer.taps + k
+                for c, p in zip(inside, places, strict=True)
+                if p in kept
+                for k in range(consumer.taps)
+            ]
+            covariance, weights = consumer.moments().numpy(), consumer.weights().numpy()
+            own = [c * consumer.taps + k for c in inside for k in range(consumer.taps)]
+            cross = weights[:, own] @ covariance[np.ix_(own, columns)]
+            gain = cross @ np.linalg.pinv(covariance[np.ix_(columns, columns)], rcond=1e-12) @ cross.T
+            total += float(np.trace(gain) / np.trace(weights @ covariance @ weights.T))
+    return total
+
+
+def test_cap_adds_greedily_what_explains_most_as_brute_force_does(coupled: Network) -> None:
+    for group, found in enumerate(CaPCriterion().rank(coupled, IMAGES).orders):
+        kept: list[int] = []
+        for unit in found:
+            left = [u for u in range(len(found)) if u not in kept]
+            gains = {u: explained(coupled, group, [*kept, u]) for u in left}
+            assert gains[unit] >= max(gains.values()) - 1e-6
+            kept.append(unit)
+
+
+def test_cap_gives_a_duplicate_away() -> None:
+    """Of two equal channels one explains the other: after the first is in, the second is worth nothing."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))
+    randomised(model)
+    with torch.no_grad():
+        model[0].weight[3], model[0].bias[3] = model[0].weight[0], model[0].bias[0]  # type: ignore[index]
+    network = trace(model.eval(), image(2, 2, 4, 4))
+    assert set(order("cap", network)[0][-1:]) <= {0, 3}
+
+
+def test_the_best_mask_is_that_of_brute_force_and_never_worse_than_greedy(coupled: Network) -> None:
+    rng = np.random.default_rng(0)
+    for total, units in ((8, 3), (9, 5), (10, 4)):
+        z = rng.normal(size=(30, total)) @ rng.normal(size=(total, total))
+        gram = z.T @ z
+        every = np.array(
+            [[i in chosen for i in range(total)] for chosen in itertools.combinations(range(total), units)]
+        )
+        found = best_mask(gram, units, np.random.default_rng(1))
+        assert found.sum() == units
+        assert errors(gram, found[None])[0] == pytest.approx(errors(gram, every).min())
+        assert errors(gram, found[None])[0] <= errors(gram, greedy_mask(gram, units)[None])[0]
+
+
+def test_greedy_drops_what_adds_least() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(30, 6))
+    gram = z.T @ z
+    for units in range(1, 6):
+        wider, mask = greedy_mask(gram, units + 1), greedy_mask(gram, units)
+        options = [np.where(np.arange(6) == i, False, wider) for i in np.flatnonzero(wider)]
+        assert errors(gram, mask[None])[0] == pytest.approx(min(errors(gram, option[None])[0] for option in options))
+
+
+def test_lasso_keeps_the_channels_that_the_output_is_made_of() -> None:
+    """Channels whose consumer weights are nearly zero are the first to go, whatever their own size."""
+    model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+    randomised(model)
+    with torch.no_grad():
+        model[2].weight[:, [1, 4]] *= 1e-3  # type: ignore[index]
+    network = trace(model.eval(), image(2, 2, 4, 4))
+    assert make_criterion("lasso").rank(network, IMAGES).keep(0, 4).tolist() == [0, 2, 3, 5]
+
+
+def test_lassos_support_is_scikit_learns(coupled: Network) -> None:
+    """On the square root of the Gram matrix, whose regression is the same."""
+    from sklearn.linear_model import Lasso
+
+    ranking = make_criterion("lasso").rank(coupled, IMAGES)
+    gram = gram_matrices(coupled, IMAGES)[0]
+    values, vectors = np.linalg.eigh(gram)
+    root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+    for alpha in np.geomspace(1e-3, 1, 20) * np.abs(gram.sum(1)).max():
+        support = np.flatnonzero(
+            Lasso(alpha=alpha / len(root), fit_intercept=False, max_iter=100_000, tol=1e-10)
+            .fit(root, root.sum(1))
+            .coef_
+        )
+        if 0 < len(support) < len(gram):
+            assert ranking.keep(0, len(support)).tolist() == support.tolist()
+
+
+def test_balanced_masks_drop_each_unit_once_in_ten() -> None:
+    masks = balanced_masks(7, 40, np.random.default_rng(0))
+    assert masks.shape == (40, 7)
+    assert (masks.reshape(4, 10, 7).sum(axis=1) == 9).all()
+    assert len(np.unique(masks.sum(axis=1))) > 1  # the number dropped varies, so nothing is collinear
+
+
+def test_a_planted_additive_response_is_recovered_and_better_than_by_differences_of_means() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.normal(size=40)
+    joint, means = [], []
+    for seed in range(5):
+        masks = balanced_masks(40, 400, np.random.default_rng(seed))
+        scores = masks @ truth + 0.3 * rng.normal(size=len(masks))
+        found = fit_ensemble(masks, scores, np.random.default_rng(seed))
+        assert found.r2 > 0.9  # noise is 0.09 of a variance of 0.09 * 40 + 0.09
+        joint.append(np.abs(found.importance - truth).mean())
+        plain: FloatArray = np.array([scores[m == 1].mean() - scores[m == 0].mean() for m in masks.T])
+        means.append(np.abs(plain - truth).mean())
+    assert max(joint) < min(means) / 3
+
+
+def test_a_response_that_nothing_explains_is_said_to_be_unexplained() -> None:
+    rng = np.random.default_rng(0)
+    found = fit_ensemble(balanced_masks(10, 300, rng), rng.normal(size=300), rng)
+    assert found.r2 < 0.2
+
+
+def test_responses_are_those_of_the_masked_network(coupled: Network) -> None:
+    masks = balanced_masks(5, 10, np.random.default_rng(0))[:6]
+    found = responses(coupled, coupled.units[0], masks, IMAGES, LABELS)
+    for mask, response in zip(masks, found, strict=True):
+        kept = np.ones(coupled.unit_count, dtype=np.bool_)
+        kept[coupled.units[0]] = mask == 1
+        with torch.no_grad():
+            loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
+        assert response == pytest.approx(-float(loss), rel=1e-5)
+
+
+def test_ensembles_work_on_a_fully_connected_network() -> None:
+    model = randomised(nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)))
+    network = trace(model, torch.randn(2, 6, generator=torch.Generator().manual_seed(0)))
+    images = torch.randn(60, 6, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    (found,) = LFECriterion().ensembles(network, images, labels)
+    assert found.r2 > 0.5
+    assert found.importance.shape == (12,)
+
+
+def test_criteria_find_better_channels_than_chance(network: Network, images: Tensor, labels: Tensor) -> None:
+    """Half the MACs of a trained network, widths uniform: the mean score over random orders of 5 seeds is no feat."""
+    from prunesearch.evaluators.accuracy import AccuracyEvaluator
+    from prunesearch.models.weights import InheritedWeights
+    from prunesearch.search.uniform import uniform_structure
+
+    structure = uniform_structure(Budget(macs="50%").check(network.space))
+
+    def score(criterion: str, seed: int = 0) -> float:
+        ranking = make_criterion(criterion, seed=seed).rank(network, images, labels)
+        return AccuracyEvaluator(InheritedWeights(network, ranking), images, labels).score([structure])[0]
+
+    chance = np.mean([score("random", seed) for seed in range(5)])
+    assert all(score(name) > chance for name in ("cap", "genetic", "lasso", "lfe", "taylor"))
