@@ -30,22 +30,36 @@ def count(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Cost:
     """
     inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     params = sum(parameter.numel() for parameter in model.parameters())
-    return Cost(macs=sum(count_layers(model, inputs).values()) // len(inputs[0]), params=params)
+    return Cost(macs=sum(count_layers(model, inputs).values()), params=params)
+
+
+def positions_of_one_image(positions: int, n: int) -> int:
+    """Of the positions that a layer works on for a batch of `n`, those of one image.
+
+    What does not divide is no batch: such as a table of relative positions, the same for every image, counts whole.
+    """
+    return positions // n if positions % n == 0 else positions
 
 
 def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
-    """MACs of the whole batch of each layer that runs, as `count` counts them."""
+    """MACs of one image of each layer that runs, as `count` counts them."""
+    n = len(inputs[0])
     macs: dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
     def add(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if isinstance(module, nn.Linear):
-            found = output.numel() * module.in_features
+            positions = output.numel() // module.out_features
+            found = positions_of_one_image(positions, n) * module.out_features * module.in_features
         elif isinstance(module, _CONVOLUTIONS):
-            found = output.numel() * module.in_channels // module.groups * math.prod(module.kernel_size)
+            positions = output.numel() // module.out_channels
+            pairs = module.out_channels * module.in_channels // module.groups
+            found = positions_of_one_image(positions, n) * pairs * math.prod(module.kernel_size)
         elif isinstance(module, _TRANSPOSED):
             (source,) = (*args, *kwargs.values())[:1]
-            found = source.numel() * module.out_channels // module.groups * math.prod(module.kernel_size)
+            positions = source.numel() // module.in_channels
+            pairs = module.in_channels * module.out_channels // module.groups
+            found = positions_of_one_image(positions, n) * pairs * math.prod(module.kernel_size)
         else:
             return
         macs[names[module]] = macs.get(names[module], 0) + found

@@ -98,8 +98,8 @@ class Walk(Protocol):
     def macs(self, node: fx.Node, per_image: int, left: IntArray | int, right: IntArray | int) -> None:
         """Record `per_image * left * right` multiply-accumulates."""
 
-    def per_image(self, shape: Shape) -> int:
-        """Number of elements of `shape` that belong to one image."""
+    def positions(self, shape: Shape, channels: int) -> int:
+        """How many vectors of channels one image has in a tensor of this shape."""
 
 
 Rule: TypeAlias = Callable[[Walk, fx.Node], Value]
@@ -130,7 +130,7 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
     walk.count(node, "in_channels", read)
     walk.count(node, "out_channels", written)
     walk.produce(node, written)
-    positions = walk.per_image(shape) // conv.out_channels
+    positions = walk.positions(shape, conv.out_channels)
     walk.macs(node, math.prod(conv.kernel_size) * positions, per_output, written)
     return Tracked(channels, written)
 
@@ -172,7 +172,7 @@ def transposed_convolution(walk: Walk, node: fx.Node) -> Value:
     walk.count(node, "in_channels", read)
     walk.count(node, "out_channels", written)
     walk.produce(node, written)
-    positions = walk.per_image(source) // conv.in_channels
+    positions = walk.positions(source, conv.in_channels)
     walk.macs(node, math.prod(conv.kernel_size) * positions, read, written)
     return Tracked(channels, written)
 
@@ -193,7 +193,7 @@ def linear(walk: Walk, node: fx.Node) -> Value:
     walk.count(node, "in_features", read)
     walk.count(node, "out_features", written)
     walk.produce(node, written)
-    walk.macs(node, walk.per_image(shape) // layer.out_features, read, written)
+    walk.macs(node, walk.positions(shape, layer.out_features), read, written)
     return Tracked(last, written)
 
 

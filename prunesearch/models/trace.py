@@ -89,7 +89,7 @@ def trace(
         example_inputs=inputs,
         space=Space(
             groups,
-            _macs_terms(found, units, count_layers(still, inputs), len(inputs[0])),
+            _macs_terms(found, units, count_layers(still, inputs)),
             _params_terms(model, cuts, units),
         ),
         cuts=cuts,
@@ -172,23 +172,23 @@ def _groups(units: Units, cuts: Sequence[Cut], widths: Sequence[tuple[int, ...]]
     )
 
 
-def _macs_terms(found: Found, units: Units, counted: Mapping[str, int], n: int) -> tuple[Term, ...]:
-    """Products of widths where there is a rule; a layer without one keeps what was counted on the batch of `n`."""
+def _macs_terms(found: Found, units: Units, counted: Mapping[str, int]) -> tuple[Term, ...]:
+    """Products of widths where there is a rule; a layer without one keeps what was counted of one image."""
 
     def width(factor: IntArray | int) -> Width:
         return Width(factor) if isinstance(factor, int) else units.width(units.ids(factor))
 
     traced: Counter[str] = Counter()
     for layer, per_image, *factors in found.products:
-        traced[layer] += n * per_image * math.prod(f if isinstance(f, int) else len(f) for f in factors)
+        traced[layer] += per_image * math.prod(f if isinstance(f, int) else len(f) for f in factors)
     for layer, macs in traced.items():
         if macs != counted.get(layer, 0):
             raise TraceError(
-                f"{layer} takes {counted.get(layer, 0)} MACs for the batch when the model runs, {macs} as torch.fx "
+                f"{layer} takes {counted.get(layer, 0)} MACs per image when the model runs, {macs} as torch.fx "
                 "traced it. Remove hooks of the model that change its inputs, or use example_inputs with n = 1."
             )
     terms = [Term(layer, per_image, width(left), width(right)) for layer, per_image, left, right in found.products]
-    rest = [Term(layer, macs // n, _ONE, _ONE) for layer, macs in counted.items() if layer not in traced]
+    rest = [Term(layer, macs, _ONE, _ONE) for layer, macs in counted.items() if layer not in traced]
     return (*terms, *rest)
 
 

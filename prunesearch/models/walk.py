@@ -11,6 +11,7 @@ from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
 from prunesearch.models import operators, sizes
+from prunesearch.models.count import positions_of_one_image
 from prunesearch.models.coupling import Labels
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.literals import Place, has_literals, literal_at, operators_with_literals
@@ -299,8 +300,9 @@ class _Walk(fx.Interpreter):
     def macs(self, node: fx.Node, per_image: int, left: IntArray | int, right: IntArray | int) -> None:
         self._found.products.append((str(node.target), per_image, left, right))
 
-    def per_image(self, shape: Shape) -> int:
-        return math.prod(shape) // len(self._inputs[0])
+    def positions(self, shape: Shape, channels: int) -> int:
+        """How many vectors of channels one image has in a tensor of this shape."""
+        return positions_of_one_image(math.prod(shape) // channels, len(self._inputs[0]))
 
     def _record(self, table: dict[Any, IntArray], key: Any, labels: IntArray) -> None:
         if key in table:  # a module called twice, or a tensor shared by two modules, sees the same channels each time

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.models.count import count
+from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.structure import Cost
 from tests.models.networks import (
@@ -130,3 +131,25 @@ def test_counting_leaves_the_model_its_input_and_the_generators_as_they_were(fai
     assert snapshot(model) == before
     assert generators() == state
     assert torch.equal(inputs, SMALL)
+
+
+class Table(nn.Module):
+    """A layer that works on a table of 9 positions, the same for every image of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", torch.linspace(0, 1, 9).view(9, 1))
+        self.bias = nn.Sequential(nn.Linear(1, 6), nn.ReLU(), nn.Linear(6, 4))
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x).flatten(2).mean(2) + self.bias(self.table).mean(0)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_layer_that_does_not_work_on_the_batch_counts_whole(n: int) -> None:
+    images = torch.randn(n, 3, 2, 2)
+    assert count(Table(), images).macs == 9 * (6 + 6 * 4) + 4 * 3 * 4
+    network = trace(Table(), images)
+    assert network.space.cost(network.space.full) == count(Table(), images)
+    assert network.verify().costs_exact

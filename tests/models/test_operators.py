@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-from prunesearch.errors import TraceError
 from prunesearch.models import operators
 from tests.models.networks import SMALL, ChannelsLast, Middle, Scale, image, names, proven
 
@@ -322,11 +321,11 @@ def test_slices_that_leave_channels_alone_are_followed(sliced: Callable[[Tensor]
     assert_follows(Middle(lambda net, h, x: sliced(h)))
 
 
-def test_a_layer_that_does_not_run_once_per_image_needs_a_batch_of_one() -> None:
+def test_a_layer_that_runs_for_one_image_of_the_batch_only_counts_whole() -> None:
     model = Middle(lambda net, h, x: h[:1])
-    with pytest.raises(TraceError, match=r"fc takes 30 MACs .* 0 as torch.fx traced it.* n = 1"):
-        proven(model, SMALL)
-    assert names(proven(model, SMALL[:1])) == ["conv1", "conv2"]
+    whole, single = proven(model, SMALL), proven(model, SMALL[:1])
+    assert names(whole) == names(single) == ["conv1", "conv2"]
+    assert whole.space.cost(whole.space.full) == single.space.cost(single.space.full)
 
 
 @pytest.mark.parametrize(

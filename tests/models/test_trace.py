@@ -376,9 +376,7 @@ def test_a_dynamically_quantised_layer_is_left_alone() -> None:
 def test_a_hook_that_resizes_the_models_input_is_noticed() -> None:
     model = Plain()
     model.register_forward_pre_hook(lambda module, inputs: (inputs[0][:, :, ::2, ::2],))
-    with pytest.raises(
-        TraceError, match=r"stem takes \d+ MACs for the batch when the model runs, \d+ as torch\.fx traced"
-    ):
+    with pytest.raises(TraceError, match=r"stem takes \d+ MACs per image when the model runs, \d+ as torch\.fx traced"):
         trace(model, SMALL)
 
 
