@@ -36,7 +36,8 @@ def count(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> Cost:
 def positions_of_one_image(positions: int, n: int) -> int:
     """Of the positions that a layer works on for a batch of `n`, those of one image.
 
-    What does not divide is no batch: such as a table of relative positions, the same for every image, counts whole.
+    What does not divide is no batch: such as a table of relative positions, the same for every image, counts whole. One
+    that happens to divide counts as its share of a batch of `n`; with n = 1 nothing can be mistaken.
     """
     return positions // n if positions % n == 0 else positions
 
