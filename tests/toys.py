@@ -56,6 +56,7 @@ def evidence(space: Space, name: str) -> dict[str, Any]:
     made = {
         "similarity": [np.ones(1) for _ in space.groups],
         "errors": [1 - np.array(group.widths) / group.width for group in space.groups],
+        "unit_scores": [np.arange(group.units) / group.units for group in space.groups],
         "curves": [np.array(group.widths) / group.width for group in space.groups],
     }
     return {need: made[need] for need in evidence_needed(name)}

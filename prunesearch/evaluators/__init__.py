@@ -22,6 +22,7 @@ EVALUATORS: Mapping[str, str] = {
 EVIDENCE: Mapping[str, str] = {
     "similarity": "prunesearch.evaluators.hsic:similarity",
     "curves": "prunesearch.evaluators.curves:curves",
+    "unit_scores": "prunesearch.evaluators.channels.cpmc:unit_scores",
     "errors": "prunesearch.evaluators.reconstruction:width_errors",
 }
 """What searchers may want to know of a network before the first proposal, as arrays."""

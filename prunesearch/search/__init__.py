@@ -28,6 +28,7 @@ SEARCHERS: Mapping[str, str] = {
     "convex": "prunesearch.search.convex:ConvexSearcher",
     "sensitivity": "prunesearch.search.sensitivity:SensitivitySearcher",
     "binary": "prunesearch.search.binary:BinarySearcher",
+    "global": "prunesearch.search.global_order:GlobalSearcher",
 }
 
 

@@ -6,9 +6,23 @@ import numpy as np
 from torch import Tensor
 
 from prunesearch.evaluators.channels.slices import per_group, slices
+from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray
+
+
+def unit_scores(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+    """Per group, (units,) `CPMCCriterion.global_scores` of the traced network, as `search.global_order` wants them.
+
+    Args:
+        weights: Of the traced network.
+        evaluator: Not used; every kind of evidence takes one.
+        images: Not used, either.
+    """
+    del evaluator, images
+    return tuple(CPMCCriterion().global_scores(weights.network))
 
 
 class CPMCCriterion:

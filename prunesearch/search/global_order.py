@@ -1,0 +1,63 @@
+"""All units of all groups in one order, the least important go until the budget is met: the classic baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.search.proposals import BatchSearcher
+from prunesearch.structure import FloatArray, Space, Structure
+
+
+class GlobalSearcher(BatchSearcher):
+    """Proposes one structure: every unit stays whose score is at least the lowest threshold that meets the budget.
+
+    No group gets narrower than its minimum; what rounding to allowed widths leaves of the budget is used.
+
+    Source: the global ranking of Yan et al., arXiv:2011.03240 (CPMC), from whose criterion the scores come
+    (`evaluators.channels.cpmc`), and of many others; which units stay is the channel criterion's matter, here only how
+    many.
+
+    Args:
+        space: Where structures live.
+        budget: What every proposal must meet.
+        seed: Not used; every searcher takes one.
+        unit_scores: Per group, (units,) scores that can be compared between groups, high for what should stay.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget.
+        ValueError: Scores that do not belong to the space.
+    """
+
+    needs = ("unit_scores",)
+
+    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, unit_scores: Sequence[FloatArray]) -> None:
+        super().__init__(space, budget, seed=seed)
+        units = [group.units for group in space.groups]
+        if [len(scores) for scores in unit_scores] != units:
+            raise ValueError(
+                f"Expected scores of {units} units, one per unit of each group; got {list(map(len, unit_scores))}."
+            )
+        if not all(np.isfinite(scores).all() for scores in unit_scores):
+            raise ValueError("Expected finite scores of units, got NaN or infinity.")
+        self._scores = [np.sort(np.asarray(scores, dtype=np.float64)) for scores in unit_scores]
+
+    def plan(self, rng: np.random.Generator, batch: int) -> None:
+        """Put the structure into the queue, once."""
+        if batch == 0:
+            self.queue.put([above_threshold(self.feasible, self._scores)])
+
+
+def above_threshold(feasible: FeasibleSet, scores: Sequence[FloatArray]) -> Structure:
+    """The structure of the lowest threshold that meets the budget, of each group's ascending scores; then widened."""
+    space = feasible.space
+    thresholds = np.append(np.unique(np.concatenate([np.zeros(0), *scores])), np.inf)
+    kept = [
+        (len(values) - np.searchsorted(values, thresholds)) * group.unit
+        for group, values in zip(space.groups, scores, strict=True)
+    ]
+    wanted = np.stack(kept, axis=1) if kept else np.zeros((len(thresholds), 0))
+    structures = space.from_indices(space.indices(wanted))
+    return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]
