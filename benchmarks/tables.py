@@ -20,6 +20,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (
+    ROOT / "docs" / "criteria.md",
     ROOT / "README.md",
     ROOT / "docs" / "coverage.md",
     ROOT / "docs" / "evaluator.md",
@@ -166,6 +167,42 @@ def _searches(network: str, cells: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def criteria(result: Mapping[str, Any]) -> str:
+    """Accuracy of the same structures, by which channels stay and with what weights."""
+    facts, blocks = result["facts"], []
+    for network, row in result["rows"].items():
+        shares = list(next(iter(row["cells"].values()))[0]["keep"])
+        lines = [
+            f"| criterion, weights | {' | '.join(f'accuracy at {share} of the MACs' for share in shares)} | seconds |",
+            f"|---|{'---:|' * len(shares)}---:|",
+        ]
+        for name, runs in row["cells"].items():
+            if runs:
+                cells = [_before_and_after([run["keep"][share] for run in runs]) for share in shares]
+                seconds = statistics.median(run["seconds"] for run in runs)
+                lines.append(f"| {name} | {' | '.join(cells)} | {seconds:.1f} |")
+        first = next(iter(row["cells"].values()))[0]["keep"][shares[0]]["before"]
+        head = f"**{network}**, unpruned {row['unpruned']:.1%}; means over {len(first)} structures"
+        blocks.append("\n".join([f"{head} (the uniform one and random ones).", "", *lines]))
+    after = (
+        f"; after the arrow, {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images later"
+        if facts["finetune_images"]
+        else ""
+    )
+    note = (
+        f"Test accuracy on {facts['data']} with BatchNorm statistics re-estimated on 1,024 images, before any "
+        f"finetuning{after}. One seed; networks trained for {facts['epochs']} epochs of "
+        f"{facts['train_images']:,} images."
+    )
+    return "\n\n".join([*blocks, note])
+
+
+def _before_and_after(cells: Sequence[Mapping[str, Sequence[float]]]) -> str:
+    before = statistics.mean(value for cell in cells for value in cell["before"])
+    after = [value for cell in cells for value in cell["after"]]
+    return f"{before:.1%}" + (f" → {statistics.mean(after):.1%}" if after else "")
+
+
 def _spread(values: Sequence[float | None]) -> str:
     """Median and quartiles."""
     known = [value for value in values if value is not None]
@@ -202,6 +239,7 @@ def _costs(row: Mapping[str, Any]) -> str:
 
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "coverage": coverage,
+    "criteria": criteria,
     "demo": demo,
     "evaluator": evaluator,
     "searchers": searchers,

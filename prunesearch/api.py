@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed
-from prunesearch.evaluators import gather, make_evaluator
+from prunesearch.evaluators import gather, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.models.network import Network
-from prunesearch.models.weights import InheritedWeights, WeightSource
+from prunesearch.models.weights import WeightSource
 from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.executors import Executor, HalvingExecutor, InlineExecutor
@@ -120,6 +120,7 @@ def search(
     n_trials: int = 200,
     seed: int = 0,
     criterion: str = "l1",
+    weight_source: str = "inherited",
     evaluator: str = "accuracy",
     metric: Metric = "loss",
     images: int | None = None,
@@ -145,6 +146,8 @@ def search(
             already, all of those count.
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
+        weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
+            `"inherited"` ones are slices of the trained, `"compensated"` ones make up for the channels that go.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
@@ -177,7 +180,8 @@ def search(
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
     scored, labels = calibration[chosen], classes[chosen]
-    weights = InheritedWeights(network, make_criterion(criterion, seed=seed).rank(network, calibration, classes))
+    ranking = make_criterion(criterion, seed=seed).rank(network, calibration, classes)
+    weights = make_weights(weight_source, network, ranking, calibration)
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
     scorer = make_evaluator(evaluator, weights, scored, labels, **settings)
     evidence = {
@@ -199,6 +203,7 @@ def search(
         "searcher": f"{searcher}({', '.join(f'{k}={v}' for k, v in sorted((options or {}).items()))})",
         "seed": seed,
         "criterion": criterion,
+        "weight_source": weight_source,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
     }

@@ -54,6 +54,7 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
         "seed": {"seed": 1},
         "searcher": {"searcher": "random"},
         "criterion": {"criterion": "random"},
+        "weight_source": {"weight_source": "compensated"},
         "evaluator": {"metric": "accuracy"},
     }
     for field, change in changes.items():
@@ -162,6 +163,16 @@ def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Ne
     assert f"images={digits_data.calibration}" in all_of_them.best.trial.evaluator
     with pytest.raises(ValueError, match="images >= 1"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=0)
+
+
+def test_compensated_weights_are_found_scored_and_built(network: Network, digits_data: Data) -> None:
+    images, labels = digits_data.test_set()
+    inherited, compensated = (
+        ps.search(network, digits_data, budget=BUDGET, searcher="uniform", weight_source=source).best
+        for source in ("inherited", "compensated")
+    )
+    assert inherited.structure == compensated.structure
+    assert ps.top1(compensated.build(), images, labels) > ps.top1(inherited.build(), images, labels)
 
 
 def test_one_study_answers_several_budgets(network: Network, digits_data: Data) -> None:

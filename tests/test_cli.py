@@ -153,6 +153,7 @@ WRONG = {
     "option that is none": ((*SEARCH, "--option", "population"), "Expected --option as NAME=VALUE"),
     "option of another searcher": ((*SEARCH, "--option", "sampler=tpe"), "sampler"),
     "unknown criterion": ((*SEARCH, "--criterion", "magic"), "there are l1, l2, bn_scale"),
+    "unknown weight source": ((*SEARCH, "--weight-source", "magic"), "there are inherited, compensated"),
     "unknown metric": ((*SEARCH, "--metric", "magic"), "there are loss, accuracy, agreement"),
     "unknown data": ((*SEARCH[:5], "--data", "magic", *SEARCH[-2:]), "Unknown data set 'magic'"),
     "unknown zoo network": (("explain", "--model", "zoo:resnet21"), "Did you mean 'resnet"),

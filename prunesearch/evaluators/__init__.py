@@ -11,12 +11,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from prunesearch.evaluators.evaluator import Evaluator
+    from prunesearch.models.network import Network
+    from prunesearch.models.ranking import Ranking
     from prunesearch.models.weights import WeightSource
 
 EVALUATORS: Mapping[str, str] = {
     "accuracy": "prunesearch.evaluators.accuracy:AccuracyEvaluator",
     "adaptive_bn": "prunesearch.evaluators.classic:adaptive_bn_evaluator",
     "precise_bn": "prunesearch.evaluators.classic:precise_bn_evaluator",
+}
+
+WEIGHT_SOURCES: Mapping[str, str] = {
+    "inherited": "prunesearch.models.weights:inherited_weights",
+    "compensated": "prunesearch.evaluators.compensation:CompensatedWeights",
 }
 
 EVIDENCE: Mapping[str, str] = {
@@ -26,6 +33,22 @@ EVIDENCE: Mapping[str, str] = {
     "errors": "prunesearch.evaluators.reconstruction:width_errors",
 }
 """What searchers may want to know of a network before the first proposal, as arrays."""
+
+
+def make_weights(name: str, network: Network, ranking: Ranking, images: Tensor) -> WeightSource:
+    """Build a weight source by name.
+
+    Args:
+        name: One of `WEIGHT_SOURCES`.
+        network: The traced network.
+        ranking: Which channels stay.
+        images: (n, ...) images, for those that look at some.
+
+    Raises:
+        ValueError: No weight source has this name; the message has the list.
+    """
+    weights: WeightSource = resolve(WEIGHT_SOURCES, name, "weight source")(network, ranking, images)
+    return weights
 
 
 def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Tensor) -> Any:

@@ -115,6 +115,7 @@ class Consumer:
         layer = network.model.get_submodule(read.module)
         assert isinstance(layer, (nn.Linear, nn.Conv2d))
         self._layer = layer
+        self.name = read.module
         self.units = read.units
         self._rng = np.random.default_rng([seed, 3])
         self._square: Tensor | None = None
@@ -131,13 +132,16 @@ class Consumer:
         assert self._sum is not None
         return len(self._sum) // len(self.units)
 
+    def mean(self) -> Tensor:
+        """(columns,) mean of the inputs."""
+        assert self._sum is not None
+        return self._sum / self._rows
+
     def moments(self, centred: bool = True) -> Tensor:
         """(columns, columns) covariance of the inputs, or their second moments if not `centred`."""
         assert self._square is not None
-        assert self._sum is not None
         square = self._square / self._rows
-        mean = self._sum / self._rows
-        return square - torch.outer(mean, mean) if centred else square
+        return square - torch.outer(self.mean(), self.mean()) if centred else square
 
     def weights(self) -> Tensor:
         """(outputs, columns) weights; zero where an output of a grouped convolution does not read a column."""
