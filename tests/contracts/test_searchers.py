@@ -74,7 +74,7 @@ def test_the_same_proposals_come_in_another_process_with_another_hash_seed(name:
         "from tests.contracts.test_searchers import BUDGETS, play;"
         f"print(play({name!r}, budget=BUDGETS['macs'], seed=5))"
     )
-    environment = {"PYTHONHASHSEED": "123", "PYTHONPATH": str(_repository())}
+    environment = {"PYTHONHASHSEED": "123", "PYTHONPATH": str(_repository()), "OMP_NUM_THREADS": "1"}
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert there.stdout.strip() == str(play(name, budget=BUDGETS["macs"], seed=5))
 
