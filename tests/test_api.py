@@ -13,7 +13,7 @@ from prunesearch.models.network import Network
 from prunesearch.search import SEARCHERS
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, balanced
 from tests.models_state import generators, state_of
 
 BUDGET = ps.Budget(macs="45%")
@@ -79,6 +79,21 @@ def test_changed_weights_data_or_space_are_another_question(
     ):
         with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
             ps.search(traced, data, budget=BUDGET, n_trials=4, study=url)
+
+
+def test_another_calibration_image_is_another_question_although_it_scores_nothing(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    pixels, labels = digits_data.calibration_set()
+    data = Data(train=digits_data.train, calibration=256, calibrate_on=(pixels, labels))
+    ps.search(network, data, budget=BUDGET, n_trials=4, images=64, study=url)
+    used, classes = data.calibration_set()
+    last = used[balanced(classes.numpy(), 256)[-1]]
+    changed = torch.where((pixels == last).flatten(1).all(dim=1).reshape(-1, 1, 1, 1), pixels + 0.1, pixels)
+    other = Data(train=digits_data.train, calibration=256, calibrate_on=(changed, labels))
+    with pytest.raises(ps.StudyMismatch, match="its data is"):
+        ps.search(network, other, budget=BUDGET, n_trials=4, images=64, study=url)
 
 
 @pytest.mark.parametrize(
