@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import top1 as top1
     from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
-    from prunesearch.evaluators.latency import measure_latency as measure_latency
+    from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
     from prunesearch.models.export import export_onnx as export_onnx
@@ -60,6 +61,7 @@ _PUBLIC = {
     "Data": "prunesearch.training.data:Data",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
+    "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Network": "prunesearch.models.network:Network",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
     "Recipe": "prunesearch.training.finetune:Recipe",
@@ -82,7 +84,7 @@ _PUBLIC = {
     "load": "prunesearch.models.saving:load",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "make_model": "prunesearch.models.zoo:make_model",
-    "measure_latency": "prunesearch.evaluators.latency:measure_latency",
+    "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "search": "prunesearch.api:search",

@@ -11,7 +11,7 @@ import pytest
 import prunesearch
 
 ROOT = Path(prunesearch.__file__).parent
-NOUNS = {"errors", "structure", "budget", "trial", "registry"}
+NOUNS = {"errors", "structure", "budget", "trial", "registry", "latency_table", "latency_model", "latency_file"}
 MAY_IMPORT = {
     "nouns": set(),
     "models": {"nouns"},
@@ -29,6 +29,7 @@ HOMES = {
     "sqlalchemy": {"study/store.py"},
     "filelock": {"study/study.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
+    "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
     "torchvision": {"sources.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},

@@ -5,7 +5,7 @@ import gc
 import torch
 from torch import nn
 
-from prunesearch.evaluators.latency import measure_latency
+from prunesearch.evaluators.latency.timing import measure_latency
 
 
 def test_a_measurement_is_per_image_with_its_spread_and_leaves_model_and_collector_alone() -> None:
