@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ from prunesearch.structure import FloatArray, Structure
 
 RESULTS = Path(__file__).parent / "results"
 AT_ONCE = 8
-NETWORKS = {
+NETWORKS: Mapping[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "resnet18": (lambda: models.resnet18(weights=None), (1, 3, 96, 96)),
     "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), (1, 3, 96, 96)),
     "vgg16": (lambda: ps.make_model("vgg16"), (1, 3, 32, 32)),

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prunesearch.latency_table import FORMAT, VERSION, Built, Conditions, LatencyTable, Layer, Timing, Use, combinations
+from prunesearch.latency_table import (
+    FORMAT,
+    VERSION,
+    Built,
+    Conditions,
+    LatencyTable,
+    Layer,
+    Timing,
+    Use,
+    combinations_of,
+)
 from prunesearch.structure import Width
 
 
@@ -60,7 +70,10 @@ def as_plain(table: LatencyTable) -> dict[str, Any]:
             {
                 "computes": layer.computes,
                 "axes": layer.axes,
-                "times": {_key(widths): _timing(t) for widths, t in zip(_grid(layer.axes), layer.timings, strict=True)},
+                "times": {
+                    _key(widths): _timing(t)
+                    for widths, t in zip(combinations_of(layer.axes), layer.timings, strict=True)
+                },
             }
             for layer in table.layers
         ],
@@ -113,7 +126,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
 def _layer(plain: Mapping[str, Any], index: int) -> Layer:
     axes = tuple(tuple(int(width) for width in axis) for axis in plain["axes"])
     times = plain["times"]
-    wanted = [_key(widths) for widths in _grid(axes)]
+    wanted = [_key(widths) for widths in combinations_of(axes)]
     if set(times) != set(wanted):
         raise ValueError(f"layer {index} has times for {len(times)} combinations of widths, expected {len(wanted)}")
     return Layer(
@@ -131,17 +144,10 @@ def _check(table: LatencyTable) -> None:
         if not 0 <= use.layer < len(table.layers) or len(use.widths) != len(table.layers[use.layer].axes):
             raise ValueError(f"{use.place} names layer {use.layer}, which does not fit it.")
     for number, layer in enumerate(table.layers):
-        if len(layer.timings) != combinations(layer.axes) or len(layer.axes) > 2:
+        if len(layer.axes) > 2:
             raise ValueError(f"layer {number} has {len(layer.axes)} axes; at most 2 are known.")
     if any(len(built.structure) != len(table.groups) for built in table.networks):
         raise ValueError(f"a network does not have {len(table.groups)} widths.")
-
-
-def _grid(axes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    grid: list[tuple[int, ...]] = [()]
-    for axis in axes:
-        grid = [(*before, width) for before in grid for width in axis]
-    return grid
 
 
 def _key(widths: Sequence[int]) -> str:

@@ -7,18 +7,15 @@ measuring is done in `prunesearch.evaluators.latency`, or by you on a device of 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prunesearch.registry import resolve
 from prunesearch.structure import Space, Structure, Width
-
-if TYPE_CHECKING:
-    from prunesearch.models.network import Network
 
 FORMAT, VERSION = "prunesearch latency table", 1
 ELSEWHERE = "elsewhere"
@@ -122,7 +119,7 @@ class LatencyTable:
 
     @staticmethod
     def measure(
-        network: Network,
+        network: Any,
         *,
         backend: str = "eager",
         device: str | None = None,
@@ -167,6 +164,11 @@ class LatencyTable:
             on_progress=on_progress,
         )
         return measured
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its times are of a device that is not at hand."""
+        return self.conditions.backend == ELSEWHERE
 
     @property
     def missing(self) -> int:
@@ -245,9 +247,9 @@ def network_fingerprint(space: Space) -> str:
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
 
 
-def combinations(axes: tuple[tuple[int, ...], ...]) -> int:
-    """How many timings a layer has."""
-    return math.prod(len(axis) for axis in axes)
+def combinations_of(axes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The widths of each of a layer's timings, in their order."""
+    return list(itertools.product(*axes))
 
 
 def _first_difference(stored: tuple[tuple[str, int, int], ...], own: tuple[Any, ...]) -> str:

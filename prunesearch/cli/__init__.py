@@ -11,6 +11,7 @@ from prunesearch.cli.console import fail
 from prunesearch.cli.demonstration import demo
 from prunesearch.cli.networks import explain, export, verify
 from prunesearch.cli.studies import report, search, status
+from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError
 
 app = typer.Typer(
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (demo, explain, verify, search, status, report, export):
+for command in (demo, explain, latency, verify, search, status, report, export):
     app.command()(command)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from prunesearch.evaluators.latency.backends import Backend, make_backend
 from prunesearch.evaluators.latency.grids import grid_of, levels, networks_to_time, packed
@@ -25,7 +26,7 @@ _NETWORKS_AT_ONCE = 6
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """What is to be measured, and where it goes.
 
     Attributes:
@@ -63,7 +64,7 @@ def measure(
             batch_size=batch_size,
             versions=tuple(sorted(runner.versions().items())),
         )
-        table, plan = _planned(blocked, conditions, points or runner.points)
+        table, plan = planned(blocked, conditions, points or runner.points)
         if file is not None and Path(file).exists():
             table = _resumed(table, LatencyTable.load(file), str(file))
         for table in _measured(table, plan, blocked, network, runner):  # noqa: B020 - each is the last one and more
@@ -75,7 +76,7 @@ def measure(
     return table
 
 
-def _planned(blocked: BlockedNetwork, conditions: Conditions, points: int) -> tuple[LatencyTable, _Plan]:
+def planned(blocked: BlockedNetwork, conditions: Conditions, points: int) -> tuple[LatencyTable, Plan]:
     """The table without times, and the structures at which each time can be had."""
     space = blocked.space
     grids = [grid_of(group.widths, points) for group in space.groups]
@@ -112,7 +113,7 @@ def _planned(blocked: BlockedNetwork, conditions: Conditions, points: int) -> tu
         uses=tuple(uses),
         networks=tuple(Built(structure, None) for structure in networks_to_time(space)),
     )
-    return table, _Plan(tuple(blocks), demands)
+    return table, Plan(tuple(blocks), demands)
 
 
 def _resumed(planned: LatencyTable, stored: LatencyTable, where: str) -> LatencyTable:
@@ -144,7 +145,7 @@ def _short(value: object) -> str:
 
 
 def _measured(
-    table: LatencyTable, plan: _Plan, blocked: BlockedNetwork, network: Network, runner: Backend
+    table: LatencyTable, plan: Plan, blocked: BlockedNetwork, network: Network, runner: Backend
 ) -> Iterator[LatencyTable]:
     """The table with ever more times in it."""
     reference = Reference.at_present() if table.reference_ms is None else Reference(table.reference_ms)
@@ -170,11 +171,15 @@ def time_networks(
     network: Network, structures: Sequence[Structure], conditions: Conditions, runner: Backend, reference: Reference
 ) -> list[Timing]:
     """Build networks and time them against each other."""
-    ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
-    n = conditions.batch_size
-    inputs = tuple(x[:1].expand(n, *x.shape[1:]).contiguous() for x in network.example_inputs)
-    calls = [runner.prepare(slim(network, structure, ranking).eval(), inputs) for structure in structures]
+    calls = [runner.prepare(*build_network(network, structure, conditions.batch_size)) for structure in structures]
     return time_calls(calls, reference, visits=_NETWORK_VISITS)
+
+
+def build_network(network: Network, structure: Structure, batch_size: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A whole network in eval mode, with whichever channels, and a batch for it."""
+    ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
+    inputs = tuple(x[:1].expand(batch_size, *x.shape[1:]).contiguous() for x in network.example_inputs)
+    return slim(network, structure, ranking).eval(), inputs
 
 
 def _with_times(table: LatencyTable, times: Mapping[tuple[int, int], Timing]) -> LatencyTable:
