@@ -5,9 +5,9 @@
 
 *predict*: a table is measured for each network and backend (kept in cache/, gone on with when run again); then 40
 structures that had no part in it are built and timed. Each has a size, uniform between 30 and 100%, and every group a
-share of its channels uniform within 20 points of it, clipped to 30 to 100%. All are timed twice, at different times:
-how far the two differ is what no prediction can do better than. Beside the table: latency proportional to MACs, with
-the factor that fits the same calibration networks best.
+share of its channels uniform within 20 points of it, clipped to 30 to 100%. All are timed in rounds until two in a row
+agree to 5% in the median, six rounds at most: how far the two differ is what no prediction can do better than. Beside
+the table: latency proportional to MACs, with the factor that fits the same calibration networks best.
 
 *search*: a trained network is searched under limits on latency and, with the same searcher and number of evaluations,
 under limits on MACs. Winners are built, timed against each other, and judged on images that the search did not see.
@@ -40,6 +40,7 @@ from prunesearch.structure import FloatArray, Structure
 
 RESULTS = Path(__file__).parent / "results"
 AT_ONCE = 8
+MOST_ROUNDS, AGREEMENT = 6, 0.05
 NETWORKS: Mapping[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "resnet18": (lambda: models.resnet18(weights=None), (1, 3, 96, 96)),
     "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), (1, 3, 96, 96)),
@@ -82,17 +83,19 @@ def progress() -> Any:
 
 
 def timed(network: Network, structures: list[Structure], table: ps.LatencyTable) -> list[list[float]]:
-    """Milliseconds of every structure, measured twice with the other structures in between."""
+    """Milliseconds of every structure, in two rounds: the first two in a row that agree, or the last two of six."""
     assert table.reference_ms is not None
     reference = Reference(table.reference_ms)
     with pinned(1):
         runner = make_backend(table.conditions.backend, "cpu", 1)
-        rounds = []
-        for _ in range(2):
+        rounds: list[list[float]] = []
+        for _ in range(MOST_ROUNDS):
             parts = [structures[i : i + AT_ONCE] for i in range(0, len(structures), AT_ONCE)]
             times = [time_networks(network, part, table.conditions, runner, reference) for part in parts]
             rounds.append([timing.ms for part in times for timing in part])
-    return rounds
+            if len(rounds) > 1 and np.median(np.abs(np.array(rounds[-1]) / rounds[-2] - 1)) < AGREEMENT:
+                break
+    return rounds[-2:]
 
 
 def predicted(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
