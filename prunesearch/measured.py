@@ -104,7 +104,7 @@ class _Rounds:
         self._search, self._network, self._budget, self._others = search, network, budget, others
         self._table = budget.table
         self._name = str(others.get("study_name", DEFAULT_NAME))
-        self._as_given = self._corrected(1.0).check(network.space)
+        self._as_given = budget.check(network.space)
         self._limit_ms = dict(self._as_given.limits)["latency_ms"]
         self._trials: list[Trial] = []
 
@@ -135,8 +135,8 @@ class _Rounds:
         return self._told(timed, fastest, self._timed(narrowest)[1].timing.ms)
 
     def _corrected(self, correction: float) -> Budget:
-        """The budget under raised predictions; as if measured elsewhere, so that a search takes them as they are."""
-        return replace(self._budget, table=self._table.corrected(correction).elsewhere())
+        """The budget in milliseconds under raised predictions; as of elsewhere, so that a search takes them as given."""
+        return replace(self._budget, latency_ms=self._limit_ms, table=self._table.corrected(correction).elsewhere())
 
     def _searched(self, number: int, correction: float) -> SearchResult | None:
         """The best of all trials so far that meet the corrected budget; None if no structure can."""
