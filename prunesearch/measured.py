@@ -135,7 +135,7 @@ class _Rounds:
         return self._told(timed, fastest, self._timed(narrowest)[1].timing.ms)
 
     def _corrected(self, correction: float) -> Budget:
-        """The budget in milliseconds under raised predictions; as of elsewhere, so that a search takes them as given."""
+        """The budget under raised predictions; as if measured elsewhere, so that a search takes them as they are."""
         return replace(self._budget, latency_ms=self._limit_ms, table=self._table.corrected(correction).elsewhere())
 
     def _searched(self, number: int, correction: float) -> SearchResult | None:

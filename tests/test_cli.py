@@ -15,6 +15,7 @@ import torch
 
 import prunesearch as ps
 from prunesearch.cli import main
+from prunesearch.evaluators.latency import timing
 from prunesearch.models.network import Network
 
 
@@ -66,6 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
 SEARCH = (
     "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget", "macs=50%",
 )  # fmt: skip
+LATENCY = ("latency", "--model", "zoo:resnet8", "--input", "1x1x8x8", "--out", "cpu.json")
 
 
 def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) -> None:
@@ -135,6 +137,37 @@ def test_verify_says_that_slimmed_networks_are_right(call: Call) -> None:
     assert (found["structures"], found["costs_exact"]) == (3, True)
 
 
+def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
+    for _ in range(2):  # the second time there is nothing left to do
+        run = call(*LATENCY, "--points", "2")
+        assert run.returncode == 0, run.stderr
+        assert "distinct layers; eager on" in run.stdout
+    limit = ("latency_ms=80%", "--latency-table", "cpu.json", "--images", "16", "--searcher", "random")
+    run = call(*SEARCH[:-1], *limit, "--n-trials", "4", "--study", "sqlite:///latency.db", "--save", "fast.safetensors")
+    assert run.returncode == 0, run.stderr
+    assert "measured" in run.stdout
+    run = call("verify", *LATENCY[1:5], "--pruned", "fast.safetensors", "--latency-table", "cpu.json", "--json")
+    assert run.returncode == 0, run.stderr
+    found = {row["cost"]: row for row in json.loads(run.stdout)["comparisons"]}
+    assert set(found) == {"MACs", "parameters", "peak memory, bytes", "latency, ms"}
+
+
+def test_what_to_time_on_another_device_is_written_once(call: Call, folder: Path) -> None:
+    elsewhere = (*LATENCY[:-1], "phone.json", "--elsewhere", "phone", "--points", "2")
+    run = call(*elsewhere)
+    assert run.returncode == 0, run.stderr
+    assert f"{ps.LatencyTable.load(folder / 'phone.json').missing} times to fill in" in run.stdout
+    run = call(*elsewhere)
+    assert run.returncode == 2
+    assert "phone.json exists" in run.stderr
+    run = call(*SEARCH[:-1], "latency_ms=80%", "--latency-table", "phone.json")
+    assert run.returncode == 2
+    assert "still lacks" in " ".join(run.stderr.split())
+
+
 def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
     searched = call(*SEARCH, "--n-trials", "2", "--study", "sqlite://", "--save", "e.safetensors")
     assert searched.returncode == 0, searched.stderr
@@ -178,6 +211,13 @@ WRONG = {
     "glob of no layer": (("explain", "--model", "zoo:resnet8", "--round-to", "stem.*=8"), "matches 'stem.*'"),
     "unknown timm network": (("explain", "--model", "timm:nope"), "timm"),
     "export to nowhere known": (("export", "--model", "zoo:resnet8", "--out", "e.pkl"), "NAME.onnx or NAME.pt2"),
+    "latency without a table": ((*SEARCH[:-1], "latency_ms=4"), "Expected latency_ms and table together"),
+    "latency table that is none": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "mine.py"), "is not JSON"),
+    "missing latency table": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "no.json"), "no.json"),
+    "unknown backend": ((*LATENCY, "--backend", "magic"), "there are eager, inductor, onnxruntime"),
+    "too many threads": ((*LATENCY, "--threads", "4096"), "threads, as many as this process may use"),
+    "files for nobody": ((*LATENCY, "--onnx", "o"), "name that with --elsewhere"),
+    "nothing to compare with": (("verify", "--model", "zoo:resnet8", "--latency-table", "t.json"), "with --pruned"),
     "unknown option": (("explain", "--nonsense"), "No such option"),
     "unknown command": (("nonsense",), "No such command"),
 }  # fmt: skip
@@ -203,7 +243,7 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
     assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "verify", "search", "status", "report", "export"])
+@pytest.mark.parametrize("command", ["demo", "explain", "latency", "verify", "search", "status", "report", "export"])
 def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
     run = call(command, "--help")
     assert run.returncode == 0
