@@ -222,9 +222,10 @@ def latency(result: Mapping[str, Any]) -> str:
     facts, rows = result["facts"], list(result["predict"].values())
     low, high = min(row["drift"][0] for row in rows), max(row["drift"][2] for row in rows)
     note = (
-        f"One table and one set of structures per row; batch size 1, one thread of {rows[0]['conditions']['processor']}, "
-        f"torch {facts['torch']}. Between the 5th and the 95th percentile the reference kernel took {low:.2f} to "
-        f"{high:.2f} times its median while the tables were measured: the machine was not at rest."
+        "One table and one set of structures per row; batch size 1, one thread of "
+        f"{rows[0]['conditions']['processor']}, torch {facts['torch']}. Between the 5th and the 95th percentile the "
+        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine was "
+        "not at rest."
     )
     return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
 

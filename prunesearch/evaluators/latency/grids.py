@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -68,8 +67,3 @@ def networks_to_time(space: Space, seed: int = 0) -> list[Structure]:
         kept.append(np.clip(size + rng.uniform(-0.3, 0.3, len(full)), 0.0, 1.0))
     rows = space.from_indices(space.indices(np.array(kept) * full))
     return list(dict.fromkeys(tuple(row) for row in rows.tolist()))
-
-
-def product(axes: Sequence[Sequence[tuple[int, ...]]]) -> list[tuple[tuple[int, ...], ...]]:
-    """Every combination of levels, the last axis running fastest."""
-    return list(itertools.product(*axes))

@@ -14,12 +14,21 @@ from torch import Tensor, nn
 from prunesearch.evaluators.latency.backends import Backend, make_backend
 from prunesearch.evaluators.latency.grids import grid_of, levels, networks_to_time, packed
 from prunesearch.evaluators.latency.timing import Reference, pinned, processor_name, time_calls
-from prunesearch.latency_table import Built, Conditions, LatencyTable, Layer, Timing, Use, network_fingerprint
+from prunesearch.latency_table import (
+    Built,
+    Conditions,
+    LatencyTable,
+    Layer,
+    Timing,
+    Use,
+    combinations_of,
+    network_fingerprint,
+)
 from prunesearch.models.blocks import Block, BlockedNetwork
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
-from prunesearch.structure import Structure
+from prunesearch.structure import Space, Structure, Width
 
 _NETWORK_VISITS = 15
 _NETWORKS_AT_ONCE = 6
@@ -86,24 +95,15 @@ def planned(blocked: BlockedNetwork, conditions: Conditions, points: int) -> tup
     layers: list[Layer] = []
     demands: dict[tuple[int, int], Mapping[int, int]] = {}
     for block in blocked.blocks:
-        members = [[g for g, _ in axis.terms] for axis in block.axes]
-        steps = [levels([grids[g] for g in groups]) for groups in members]
-        at_full = [n * space.groups[g].units for axis in block.axes for g, n in axis.terms]
-        combined = list(itertools.product(*steps))
-        chosen = [
-            {g: w for groups, widths in zip(members, level, strict=True) for g, w in zip(groups, widths, strict=True)}
-            for level in combined
-        ]
-        axes = tuple(
-            tuple(sum(w // space.groups[g].unit * n for (g, n), w in zip(axis.terms, ws, strict=True)) for ws in step)
-            for axis, step in zip(block.axes, steps, strict=True)
-        )
-        key = (f"{block.computes} {at_full}", axes)
+        steps = [_steps(axis, grids, space) for axis in block.axes]
+        axes = tuple(tuple(width for width, _ in step) for step in steps)
+        key = (f"{block.computes} {[_at_full(axis, space) for axis in block.axes]}", axes)
         if key not in known:
-            known[key] = len(layers)
-            layers.append(Layer(block.computes, axes, (None,) * len(combined)))
+            known[key] = number = len(layers)
             blocks.append(block)
-            demands.update({(known[key], i): demand for i, demand in enumerate(chosen)})
+            for position, chosen in enumerate(itertools.product(*steps)):
+                demands[number, position] = {g: width for _, widths in chosen for g, width in widths.items()}
+            layers.append(Layer(block.computes, axes, (None,) * len(combinations_of(axes))))
         uses.append(Use(block.place, known[key], block.axes))
     table = LatencyTable(
         conditions=conditions,
@@ -114,6 +114,19 @@ def planned(blocked: BlockedNetwork, conditions: Conditions, points: int) -> tup
         networks=tuple(Built(structure, None) for structure in networks_to_time(space)),
     )
     return table, Plan(tuple(blocks), demands)
+
+
+def _steps(axis: Width, grids: Sequence[tuple[int, ...]], space: Space) -> list[tuple[int, dict[int, int]]]:
+    """The widths that an axis is measured at, ascending, and the widths of groups that make each."""
+    steps = []
+    for widths in levels([grids[g] for g, _ in axis.terms]):
+        chosen = {g: width for (g, _), width in zip(axis.terms, widths, strict=True)}
+        steps.append((sum(chosen[g] // space.groups[g].unit * n for g, n in axis.terms), chosen))
+    return steps
+
+
+def _at_full(axis: Width, space: Space) -> int:
+    return sum(space.groups[g].units * n for g, n in axis.terms)
 
 
 def _resumed(planned: LatencyTable, stored: LatencyTable, where: str) -> LatencyTable:
