@@ -212,7 +212,7 @@ def latency(result: Mapping[str, Any]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in result["predict"].items():
-        one, other = row["measured"]
+        one, other = row["rounds"][-2:]
         truth = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
         cells = [
             f"{_errors(values, known)} | {_tau(values, known):.2f}"
@@ -224,8 +224,8 @@ def latency(result: Mapping[str, Any]) -> str:
     note = (
         "One table and one set of structures per row; batch size 1, one thread of "
         f"{rows[0]['conditions']['processor']}, torch {facts['torch']}. Between the 5th and the 95th percentile the "
-        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine was "
-        "not at rest."
+        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine "
+        "was not at rest."
     )
     return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
 
@@ -235,7 +235,7 @@ def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
     lines = [
         f"**{name}**, unpruned {row['unpruned ms']:.2f} ms",
         "",
-        "| limit | measured ms | MACs | loss before finetuning | test accuracy after | seeds |",
+        "| limit on | measured ms | MACs | loss | test accuracy | seeds |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     kinds: dict[str, list[Mapping[str, Any]]] = {}

@@ -15,7 +15,7 @@ import torch
 
 import prunesearch as ps
 from prunesearch.cli import main
-from prunesearch.evaluators.latency import timing
+from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.models.network import Network
 
 
@@ -115,7 +115,7 @@ def test_explain_shows_groups_and_costs_as_a_table_and_as_json(call: Call) -> No
     assert table.returncode == 0, table.stderr
     assert "40,551,040" in table.stdout
     found = json.loads(call("explain", "--model", "zoo:resnet20", "--input", "1x3x32x32", "--json").stdout)
-    assert found["full"] == {"macs": 40_551_040, "params": 269_722}
+    assert found["full"] == {"macs": 40_551_040, "params": 269_722, "latency_ms": None}
 
 
 def test_rules_for_some_layers_come_before_those_for_all(call: Call) -> None:
@@ -141,6 +141,8 @@ def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
+    monkeypatch.setattr(measuring, "_NETWORK_VISITS", 2)
+    monkeypatch.setattr(finished, "_VISITS", 2)
     for _ in range(2):  # the second time there is nothing left to do
         run = call(*LATENCY, "--points", "2")
         assert run.returncode == 0, run.stderr

@@ -15,7 +15,7 @@ from torch import nn
 
 import prunesearch as ps
 from prunesearch.evaluators.finished import measure_costs, structure_of
-from prunesearch.evaluators.latency import timing
+from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.evaluators.latency.backends import make_backend
 from prunesearch.evaluators.latency.elsewhere import plan
 from prunesearch.evaluators.latency.finished import measure_finished
@@ -44,7 +44,8 @@ def quick() -> object:
     """Short visits: nothing here depends on what they find."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
-        patch.setattr(timing, "VISITS", 2)
+        patch.setattr(measuring, "_NETWORK_VISITS", 2)
+        patch.setattr(finished, "_VISITS", 2)
         yield
 
 
@@ -90,7 +91,7 @@ def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
         "import os, signal, prunesearch as ps\n"
         "from prunesearch.evaluators.latency import timing\n"
         "from tests.evaluators.latency.test_measuring import tiny\n"
-        "timing._SECONDS_PER_VISIT, timing.VISITS = 1e-3, 2\n"
+        "timing._SECONDS_PER_VISIT = 1e-3\n"
         "kill = lambda done, wanted: done > 4 and os.kill(os.getpid(), signal.SIGKILL)\n"
         f"ps.LatencyTable.measure(tiny(), threads=1, file={str(path)!r}, on_progress=kill)\n"
     )
