@@ -258,4 +258,4 @@ def _first_difference(stored: tuple[tuple[str, int, int], ...], own: tuple[Any, 
             return f"its group {theirs[0]!r} of {theirs[1]} channels is {ours[0]!r} of {ours[1]} here"
     if len(stored) != len(own):
         return f"it has {len(stored)} groups, this network {len(own)}"
-    return "its layers have other shapes; the images may have another size"
+    return "its layers have other shapes; the images may have another size, or the classes another number"

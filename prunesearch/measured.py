@@ -8,6 +8,7 @@ and the best of all structures scored that still meet the limit is timed next.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -42,6 +43,7 @@ class LatencyOutcome:
         predicted_ms: Of the winner, by the table as it was given.
         measured: Of the winner, built; at the speed that the machine had when the table was measured.
         attempts: (predicted, measured) milliseconds of every winner that was timed in this run, the last one included.
+        expected_error: Standard deviation of measured / predicted - 1 that the table itself expects; NaN if it cannot say.
         narrowest_ms: What the narrowest structure of all takes, measured; None while there was no need to know.
     """
 
@@ -49,6 +51,7 @@ class LatencyOutcome:
     predicted_ms: float
     measured: MeasuredLatency
     attempts: tuple[tuple[float, float], ...]
+    expected_error: float = float("nan")
     narrowest_ms: float | None = None
 
     @property
@@ -59,8 +62,9 @@ class LatencyOutcome:
     def __str__(self) -> str:
         timing = self.measured.timing
         tried = "" if len(self.attempts) == 1 else f", after {len(self.attempts)} winners timed"
+        error = "" if math.isnan(self.expected_error) else f" (give or take {self.expected_error:.1%})"
         found = (
-            f"predicted {self.predicted_ms:.3g} ms, measured {timing.ms:.3g} ms (quartiles {timing.low:.3g} to "
+            f"predicted {self.predicted_ms:.3g} ms{error}, measured {timing.ms:.3g} ms (quartiles {timing.low:.3g} to "
             f"{timing.high:.3g}) for a limit of {self.limit_ms:.3g} ms{tried}"
         )
         if abs(self.measured.slowdown - 1) > 0.05:
@@ -169,7 +173,9 @@ class _Rounds:
     ) -> SearchResult:
         result, predicted, measured = chosen
         attempts = tuple((expected, found.timing.ms) for _, expected, found in timed)
-        outcome = LatencyOutcome(self._limit_ms, predicted, measured, attempts, narrowest_ms)
+        model = self._as_given.latency
+        error = float("nan") if model is None else model.relative_error
+        outcome = LatencyOutcome(self._limit_ms, predicted, measured, attempts, error, narrowest_ms)
         notes = result.notes if outcome.holds else (*result.notes, f"The latency budget was not met: {outcome}.")
         return replace(result, latency=outcome, notes=notes, trials=tuple(self._trials))
 
