@@ -209,7 +209,6 @@ def criteria(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*blocks, note])
 
 
-<<<<<<< HEAD
 def latency(result: Mapping[str, Any]) -> str:
     """How far predicted latencies are from measured ones, then winners under limits on latency and on MACs."""
     lines = [
@@ -262,11 +261,6 @@ def _errors(values: Sequence[float], truth: Sequence[float]) -> str:
     return f"{statistics.median(off):.1%}, {statistics.quantiles(off, n=20, method='inclusive')[-1]:.1%}"
 
 
-def _before_and_after(cells: Sequence[Mapping[str, Sequence[float]]]) -> str:
-    before = statistics.mean(value for cell in cells for value in cell["before"])
-    after = [value for cell in cells for value in cell["after"]]
-    return f"{before:.1%}" + (f" → {statistics.mean(after):.1%}" if after else "")
-=======
 def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return (cell["criterion"], cell["weights"], cell["seed"], cell["keep"], tuple(cell["structure"]))
 
@@ -305,7 +299,6 @@ def _recovered(row: Mapping[str, Any], cells: Mapping[tuple[Any, ...], Mapping[s
         if source != "inherited":
             sentences.append(f"{source} {statistics.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})")
     return f"Of the accuracy that slicing by `l1` to {share} loses, got back before finetuning: {', '.join(sentences)}."
->>>>>>> main
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -43,7 +43,7 @@ class LatencyOutcome:
         predicted_ms: Of the winner, by the table as it was given.
         measured: Of the winner, built; at the speed that the machine had when the table was measured.
         attempts: (predicted, measured) milliseconds of every winner that was timed in this run, the last one included.
-        expected_error: Standard deviation of measured / predicted - 1 that the table itself expects; NaN if it cannot say.
+        expected_error: Standard deviation of measured / predicted - 1, as the table expects; NaN if it cannot say.
         narrowest_ms: What the narrowest structure of all takes, measured; None while there was no need to know.
     """
 
