@@ -93,11 +93,6 @@ class BlockedNetwork:
                 _fill(tensor, generator)
         return module, tuple(_made_up(value, generator) for value in taken)
 
-    def values(self, block: Block, structure: Structure) -> tuple[int, ...]:
-        """The widths that `block` has in the network of `structure`, one per axis."""
-        kept = [width // group.unit for width, group in zip(structure, self.space.groups, strict=True)]
-        return tuple(sum(kept[g] * per_unit for g, per_unit in axis.terms) for axis in block.axes)
-
     def _run(self, structure: Structure) -> _Run:
         """Trace the slimmed network and let shapes run through it; kept, as many blocks ask for the same."""
         if structure not in self._runs:
