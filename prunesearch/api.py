@@ -22,8 +22,8 @@ from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.structure import Cost, Space, Structure
+from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.executors import Executor, HalvingExecutor, InlineExecutor
-from prunesearch.study.store import IN_MEMORY
 from prunesearch.study.study import DEFAULT_NAME, Study
 from prunesearch.training.data import Data, fingerprint
 from prunesearch.trial import Trial, best, pareto_front
@@ -214,7 +214,7 @@ def search(
             n_trials,
             searcher_name=searcher,
             evaluator_name=scorer.description,
-            on_trial=on_trial,
+            callbacks=[] if on_trial is None else [lambda event: on_trial(event.trial)],
         )
     winner = best(trials)
     if winner is None:

@@ -76,7 +76,7 @@ def test_a_store_in_memory_keeps_nothing() -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:///", "postgresql://me:secret@server/db", "sqlite:/x.db"])
+@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:///", "mysql://me:secret@server/db", "sqlite:/x.db"])
 def test_a_url_we_do_not_know_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="Expected a study URL such as") as caught:
         Store(url)
@@ -124,7 +124,7 @@ def test_a_study_of_a_newer_release_is_refused_with_both_versions(tmp_path: Path
     connection.execute("update prunesearch_schema set version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1"):
+    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1 to 2"):
         Store(url)
 
 
@@ -135,9 +135,9 @@ import os, signal, sys
 import sqlalchemy as sa
 from prunesearch.study import store
 left = int(sys.argv[2])
-make = store._engine
-def counting(path, *, writing):
-    engine = make(path, writing=writing)
+make = store.Database.engine
+def counting(database, *, writing):
+    engine = make(database, writing=writing)
     @sa.event.listens_for(engine, "before_cursor_execute")
     def count(*_):
         global left
@@ -145,7 +145,7 @@ def counting(path, *, writing):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
     return engine
-store._engine = counting
+store.Database.engine = counting
 store.Store(sys.argv[1]).create("a", {}, {})
 """
     for n in range(1, 40):
