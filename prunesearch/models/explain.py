@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from prunesearch.structure import Cost, Space, Width
+from prunesearch.structure import Cost, Space
 
 _HEAVIEST = 5
 
@@ -85,11 +84,6 @@ def _listed(names: Sequence[str], at_most: int = 4) -> str:
     return ", ".join(names[:at_most]) + more
 
 
-def _unpruned(width: Width, space: Space) -> int:
-    groups = space.groups
-    return width.constant + sum(n * (groups[g].width // groups[g].unit) for g, n in width.terms)
-
-
 def explain(space: Space, frozen: Mapping[str, str], notes: tuple[str, ...]) -> Explanation:
     """Describe a space."""
     alone = np.tile(np.array(space.full), (len(space.groups), 1))
@@ -100,8 +94,6 @@ def explain(space: Space, frozen: Mapping[str, str], notes: tuple[str, ...]) -> 
         GroupLine(group.name, group.width, group.widths, group.members, float(share))
         for group, share in zip(space.groups, shares, strict=True)
     )
-    macs: Counter[str] = Counter()
-    for term in space.macs_terms:
-        macs[term.layer] += term.coefficient * _unpruned(term.left, space) * _unpruned(term.right, space)
-    heaviest = tuple((layer, n / full.macs) for layer, n in macs.most_common(_HEAVIEST))
+    by_layer = sorted(space.layer_macs(space.full).items(), key=lambda item: -item[1])
+    heaviest = tuple((layer, macs / full.macs) for layer, macs in by_layer[:_HEAVIEST])
     return Explanation(lines, dict(frozen), notes, heaviest, space.size, full, space.cost(space.minimum))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -58,7 +57,7 @@ class Data:
         """
         source = self.train if self.calibrate_on is None else self.calibrate_on
         classes = _classes(source)
-        chosen = _balanced(classes, min(self.calibration, len(classes)), self.seed)
+        chosen = _shuffled_subset(classes, min(self.calibration, len(classes)), self.seed)
         images, labels = _batch(source, chosen)
         if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
             raise ValueError(
@@ -88,13 +87,21 @@ class Data:
         return _batch(self.test, np.arange(_size(self.test)))
 
 
-def fingerprint(images: Tensor, labels: Tensor) -> str:
-    """Hash of images and labels."""
-    digest = hashlib.sha256()
-    for tensor in (images, labels):
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArray:
+    """Indices of `n` images, or all if there are fewer, with equal shares of every class as far as they go.
+
+    Args:
+        classes: (images,) class of each.
+        n: How many.
+        order: Permutation of all indices that says which of a class come first; as they are by default, class by class.
+    """
+    if order is None:
+        order = np.argsort(classes, kind="stable")
+    rank_in_class = np.zeros(len(classes), dtype=np.int64)
+    for label in np.unique(classes):
+        of_class = order[classes[order] == label]
+        rank_in_class[of_class] = np.arange(len(of_class))
+    return order[np.argsort(rank_in_class[order], kind="stable")][:n]
 
 
 def _check(name: str, source: Source) -> None:
@@ -169,13 +176,8 @@ def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
     return images, torch.tensor([_label(label) for _, label in pairs])
 
 
-def _balanced(labels: IntArray, n: int, seed: int) -> IntArray:
+def _shuffled_subset(classes: IntArray, n: int, seed: int) -> IntArray:
     """`n` indices, as evenly over the classes as their sizes allow, in random order."""
     rng = np.random.default_rng([seed, n])
-    order = rng.permutation(len(labels))
-    position = np.zeros(len(labels), dtype=np.int64)  # rank of each image within its class, in random order
-    for label in np.unique(labels):
-        of_class = order[labels[order] == label]
-        position[of_class] = np.arange(len(of_class))
-    chosen = order[np.argsort(position[order], kind="stable")][:n]
+    chosen = balanced(classes, n, rng.permutation(len(classes)))
     return chosen[rng.permutation(n)]

@@ -130,7 +130,7 @@ def test_one_study_gives_a_front_that_random_search_at_the_budget_does_not() -> 
         assert found > area(played(make_searcher("random", SPACE, BUDGET, seed=seed), 150))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc", "gp"])
 def test_any_sampler_of_optuna_will_do_and_is_as_reproducible(sampler: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
