@@ -203,7 +203,9 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
     assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "verify", "search", "status", "report", "export"])
+@pytest.mark.parametrize(
+    "command", ["demo", "explain", "verify", "search", "status", "list", "show", "delete", "report", "export"]
+)
 def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
     run = call(command, "--help")
     assert run.returncode == 0

@@ -25,10 +25,11 @@ COMPOSERS = {"__init__", "_version", "api", "cli", "demo", "sources"}  # may imp
 HOMES = {
     "deap": {"search/variation.py"},
     "cvxpy": {"search/convex.py"},
-    "optuna": {"search/bayes.py"},
-    "sqlalchemy": {"study/database.py", "study/locks.py", "study/schema.py", "study/store.py"},
+    "optuna": {"search/bayes.py", "study/optuna_export.py"},
+    "sqlalchemy": {f"study/{file}.py" for file in ("database", "locks", "optuna_export", "schema", "store")},
     "filelock": {"study/locks.py"},
     "cloudpickle": {"study/handover.py"},
+    "pyarrow": {"study/tables.py"},
     "ray": {"study/ray_crew.py"},
     "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
