@@ -25,6 +25,9 @@ _EXPECTED = (
     'Expected a study URL such as "sqlite:///search.db" or "postgresql://user@server/database" '
     '(or "sqlite://" to keep nothing)'
 )
+ERRORS = (DBAPIError, UnicodeDecodeError)
+"""What connections raise; the second one if a damaged file makes SQLite's own message unreadable."""
+_OF_THE_DISK = ("disk I/O error", "disk is full", "unable to open")
 _CONNECT_SECONDS = 10
 _DEAD_HOST = (
     "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"  # so its locks die, too
@@ -58,9 +61,9 @@ class Database:
             return _server_engine(self.server, writing=writing)
         return _sqlite_engine(self.path, writing=writing)
 
-    def describe(self, error: DBAPIError) -> str:
+    def describe(self, error: Exception) -> str:
         """What a driver said, without the password, should it have been so careless."""
-        said = " ".join(str(error.orig).split()).rstrip(".")
+        said = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")
         for secret in _secrets(self.server):
             said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
         return said
@@ -75,13 +78,14 @@ class Database:
         try:
             with engine.connect() as connection:
                 yield connection
-        except DBAPIError as error:
-            remedy = (
-                "If the file should be one, restore it from a copy; otherwise give another file."
-                if self.server is None
-                else "See to the server, the address and the rights of this user."
-            )
-            raise StudyUnreadable(f"{self.shown} cannot be read as a study: {self.describe(error)}. {remedy}") from None
+        except ERRORS as error:
+            said = self.describe(error)
+            remedy = "If the file should be one, restore it from a copy; otherwise give another file."
+            if self.server is not None:
+                remedy = "See to the server, the address and the rights of this user."
+            elif any(words in said for words in _OF_THE_DISK):
+                remedy = "See to the disk: SQLite keeps two small files beside a study, also for its readers."
+            raise StudyUnreadable(f"{self.shown} cannot be read as a study: {said}. {remedy}") from None
 
 
 def parse(url: str) -> Database:
@@ -125,11 +129,10 @@ def _server(url: str) -> Database:
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
     except (ValueError, sa.exc.ArgumentError):
         raise ValueError(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
-    if not address.database or "@" in (address.host or ""):
+    if not address.database or "@" in f"{address.host}{address.database}":
         raise ValueError(f"{hint}; this URL names no database, or no server.")
     public = address.set(drivername="postgresql")
-    if "password" in public.query:
-        public = public.update_query_dict({"password": "***"})
+    public = public.difference_update_query([key for key in public.query if "password" in key])
     return Database(shown=public.render_as_string(hide_password=True), server=address)
 
 

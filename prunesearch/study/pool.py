@@ -156,8 +156,8 @@ class Pool:
         """Each structure alone first: until then nobody knows over which of them the worker died."""
         alone = len(piece.structures) == 1
         if alone and piece.deaths >= self._max_retries:
-            tries = f"{piece.deaths + 1} tries" if piece.deaths else "1 try"
-            return [(piece.places[0], failed(f"Its worker died ({reason}), in {tries} of {tries}.", 0.0))]
+            tries = piece.deaths + 1
+            return [(piece.places[0], failed(f"Its worker died ({reason}), {tries} times of {tries}.", 0.0))]
         self._waiting.extendleft(reversed(piece.apart(piece.deaths + 1 if alone else 0)))
         return []
 

@@ -53,6 +53,7 @@ trial = sa.Table(
 CONTENT = tuple(column.name for column in trial.columns if column.name not in ("study_id", "checksum"))
 """Columns of a trial that its checksum covers."""
 
+_ACTIVE = sa.text("SELECT count(*) FROM sqlite_master WHERE type IN ('view', 'trigger')")
 _log = logging.getLogger("prunesearch")
 
 
@@ -65,9 +66,14 @@ def version_of(connection: sa.Connection, database: Database) -> int | None:
     """The schema version of a database; None if it is empty.
 
     Raises:
-        StudyUnreadable: It is another program's, or of a newer release.
+        StudyUnreadable: It is another program's, of a newer release, or has more in it than rows.
     """
     tables = set(sa.inspect(connection).get_table_names())
+    if connection.dialect.name == "sqlite" and connection.scalar(_ACTIVE):
+        raise StudyUnreadable(
+            f"{database.shown} has views or triggers, which no study has: it was made to do something else. "
+            "Nothing was written. Give another file."
+        )
     if schema.name not in tables:
         ours = tables & {study.name, trial.name} if database.server is not None else tables
         if ours:

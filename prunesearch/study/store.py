@@ -18,12 +18,11 @@ from datetime import datetime, timezone
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 
 from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost, Structure
 from prunesearch.study import schema
-from prunesearch.study.database import Database, parse
+from prunesearch.study.database import ERRORS, Database, parse
 from prunesearch.trial import SCREENED_OUT, Trial
 
 _REMEDY = "Restore it from a copy, or drop it and what follows with `prunesearch delete --from-trial`."
@@ -241,7 +240,7 @@ class Store:
     def _errors_of_writing(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as error:
+        except ERRORS as error:
             raise StudyUnwritable(
                 f"{self.url} cannot be written: {self._database.describe(error)}. What was recorded before is kept; "
                 "see to the disk, the permissions or the server, and run the same command again."
