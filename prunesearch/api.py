@@ -197,6 +197,8 @@ def search(
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
     workers = workers if isinstance(workers, Workers) else Workers(operator.index(workers))
+    if workers.executor == "ray" and not workers.gpus and network.example_inputs[0].is_cuda:
+        workers = replace(workers, gpus=1.0)
     budget.check(network.space)
     calibration, classes = check_data(network, data)
     if images is None:

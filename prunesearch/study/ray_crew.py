@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +62,9 @@ class RayCrew:
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next release
+                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RayError, ValueError) as error:
                 raise EvaluationFailed(f"Cannot connect to a Ray cluster at {address!r}: {error}") from error
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1)(_Worker)
@@ -90,7 +93,7 @@ class RayCrew:
         if self._idle or self._working:
             self._silent_since = time.monotonic()
         elif time.monotonic() - self._silent_since > _PLACED_WITHIN:
-            free = ray.available_resources()  # type: ignore[no-untyped-call]
+            free = ray.available_resources()
             raise EvaluationFailed(
                 f"Ray placed none of {self.size} workers within {_PLACED_WITHIN:.0f} s. Each needs a CPU (and the GPUs "
                 f"asked for); of the cluster {free} is free."

@@ -138,7 +138,7 @@ class Study:
             StudyUnwritable: A trial could not be recorded.
         """
         recorded = self.trials()
-        log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks)
+        log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
         while len(log.trials) < log.n_trials and not log.stopped:
             asked = searcher.ask(min(_BATCH, log.n_trials - len(log.trials)))
             if not asked:
@@ -150,10 +150,7 @@ class Study:
             log.replay(replayed)
             with closing(executor.run(asked, len(replayed))) as outcomes:
                 for place in range(len(replayed), len(asked)):
-                    trial = _trial(
-                        start + place, asked[place], costs[place], next(outcomes), searcher_name, evaluator_name
-                    )
-                    log.add(*trial)
+                    log.add(asked[place], costs[place], next(outcomes))
                     if log.stopped:
                         return log.trials
             searcher.tell(log.trials[start:])
@@ -192,7 +189,7 @@ class Study:
         """
         recorded = self.trials()
         self._check_costs(recorded, self._costs([trial.structure for trial in recorded]))
-        log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks)
+        log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
         log.replay(recorded)
         searcher.tell(recorded)
         open_: dict[int, Structure] = {}
@@ -210,8 +207,7 @@ class Study:
                     break
                 for place, outcome in pool.finished():
                     structure = open_.pop(place)
-                    cost = self._space.cost(structure)
-                    log.add(*_trial(len(log.trials), structure, cost, outcome, searcher_name, evaluator_name))
+                    log.add(structure, self._space.cost(structure), outcome)
                     searcher.tell(log.trials[-1:])
         finally:
             pool.abandon()
@@ -262,15 +258,19 @@ class _Log:
         name: Of the study.
         n_trials: How many the run wants in all.
         callbacks: Whom to tell.
+        authors: Names of the searcher and the evaluator.
     """
 
-    def __init__(self, store: Store, name: str, n_trials: int, callbacks: Sequence[Callback]) -> None:
+    def __init__(
+        self, store: Store, name: str, n_trials: int, callbacks: Sequence[Callback], authors: tuple[str, str]
+    ) -> None:
         self.trials: list[Trial] = []
         self.n_trials = n_trials
         self.stopped = False
         self._store = store
         self._name = name
         self._callbacks = callbacks
+        self._authors = authors
         self._best: Trial | None = None
         self._streak: list[Trial] = []  # failures since the last success, those of earlier runs included
         self._traceback = ""
@@ -282,8 +282,19 @@ class _Log:
         for trial in trials:
             self._note(trial, None)
 
-    def add(self, trial: Trial, outcome: Outcome) -> None:
+    def add(self, structure: Structure, cost: Cost, outcome: Outcome) -> None:
         """Record a new one; too many failures in a row stop: one more try each time the study is run again."""
+        trial = Trial(
+            number=len(self.trials),
+            structure=structure,
+            cost=cost,
+            score=outcome.score,
+            failure=outcome.failure,
+            seconds=outcome.seconds,
+            searcher=self._authors[0],
+            evaluator=self._authors[1],
+            worker=outcome.worker,
+        )
         self._store.add(self._name, trial)
         self._note(trial, outcome.traceback)
         event = Event(self._name, trial, self._best, self.n_trials, time.monotonic() - self._start)
@@ -305,23 +316,6 @@ class _Log:
         else:
             self._streak.append(trial)
             self._traceback = self._traceback or traceback or ""
-
-
-def _trial(
-    number: int, structure: Structure, cost: Cost, outcome: Outcome, searcher: str, evaluator: str
-) -> tuple[Trial, Outcome]:
-    trial = Trial(
-        number=number,
-        structure=structure,
-        cost=cost,
-        score=outcome.score,
-        failure=outcome.failure,
-        seconds=outcome.seconds,
-        searcher=searcher,
-        evaluator=evaluator,
-        worker=outcome.worker,
-    )
-    return trial, outcome
 
 
 def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:

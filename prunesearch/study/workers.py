@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +95,6 @@ def open_pool(workers: Workers, recipe: Recipe) -> Iterator[Pool]:
 def _crew(workers: Workers, payload: bytes) -> Crew:
     if workers.executor != "ray":
         return ProcessCrew(payload, workers.count)
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray otherwise warns of its own future default
     try:
         from prunesearch.study.ray_crew import RayCrew
     except ImportError as error:

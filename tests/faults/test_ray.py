@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'prunesearch[ray]')")
 
@@ -17,7 +20,7 @@ from prunesearch.structure import Structure  # noqa: E402
 from prunesearch.study.handover import pack  # noqa: E402
 from prunesearch.study.pool import Pool, PoolExecutor  # noqa: E402
 from prunesearch.training.data import Data  # noqa: E402
-from tests.faults.processes import recorded, stored, uninterrupted  # noqa: E402
+from tests.faults.processes import CLI, recorded, stored, uninterrupted, wait_for  # noqa: E402
 from tests.faults.tally import Tally, repeats  # noqa: E402
 from tests.faults.toy import history, run  # noqa: E402
 
@@ -50,7 +53,7 @@ def test_a_cluster_gives_the_history_of_one_process(cluster: Any, tally: Tally) 
     tally.add("F22", f"{TRIALS} candidates by 4 actors on a Ray cluster of 3 nodes: identical", 1)
 
 
-def test_a_node_killed_in_mid_batch_costs_only_what_it_had(cluster: Any, tmp_path: Any, tally: Tally) -> None:
+def test_a_node_killed_in_mid_batch_costs_only_what_it_had(cluster: Any, tmp_path: Path, tally: Tally) -> None:
     url, log = f"sqlite:///{tmp_path / 'study.db'}", tmp_path / "log"
     victim = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -75,7 +78,7 @@ def test_a_node_killed_in_mid_batch_costs_only_what_it_had(cluster: Any, tmp_pat
     tally.add("F2", "Ray, a node killed in mid-batch: identical", 1, repeated=again)
 
 
-def test_actors_that_kill_themselves_are_restarted(cluster: Any, tmp_path: Any, tally: Tally) -> None:
+def test_actors_that_kill_themselves_are_restarted(cluster: Any, tmp_path: Path, tally: Tally) -> None:
     log, whole = tmp_path / "log", uninterrupted(40, searcher="random")
     once, always = str(whole[5][1]), str(whole[20][1])
     trials = run(
@@ -129,3 +132,35 @@ def test_a_real_network_is_scored_on_the_cluster_as_in_this_process(
     )
     assert [(t.structure, t.score) for t in inline] == [(t.structure, t.score) for t in remote]
     tally.add("F22", "a ResNet-8 by 2 actors on a Ray cluster: identical", 1)
+
+
+def test_a_search_on_the_command_line_survives_a_killed_node_and_a_killed_driver(
+    cluster: Any, network: Network, tmp_path: Path, tally: Tally
+) -> None:
+    safetensors.torch.save_file(network.model.state_dict(), tmp_path / "w.safetensors")
+    command = [*CLI, "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget",
+               "macs=50%", "--searcher", "evolution", "--n-trials", "120", "--images", "256"]  # fmt: skip
+    on_ray = ["--executor", "ray", "--address", cluster.address, "--workers", "5", "--study", "sqlite:///ray.db"]
+    url = f"sqlite:///{tmp_path / 'ray.db'}"
+    victim = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    for fault in ("node", "driver", None):
+        with (tmp_path / "said").open("w") as said:
+            process = subprocess.Popen([*command, *on_ray], cwd=tmp_path, stderr=said, stdout=said)
+            if fault is not None:
+                seen = wait_for(url, recorded(url, "search"), process, "search", seconds=120)
+                assert seen < 120, (tmp_path / "said").read_text()
+            if fault == "node":
+                cluster.remove_node(victim, allow_graceful=False)
+                wait_for(url, recorded(url, "search"), process, "search", seconds=120)
+            if fault is None:
+                assert process.wait(180) == 0, (tmp_path / "said").read_text()
+            else:
+                process.kill()
+                process.wait()
+    whole = ["--study", "sqlite:///whole.db"]
+    subprocess.run([*command, *whole], cwd=tmp_path, check=True, capture_output=True)
+    assert stored(url, "search") == stored(f"sqlite:///{tmp_path / 'whole.db'}", "search")
+    how = "`prunesearch search --executor ray`: a node killed, then the driver twice"
+    tally.add("F1", how, 3)
+    tally.add("F2", f"{how}: identical to inline", 3)
