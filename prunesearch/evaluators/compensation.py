@@ -41,6 +41,7 @@ class CompensatedWeights:
     """
 
     sliced = False
+    description = "compensated"
 
     def __init__(self, network: Network, ranking: Ranking, images: Tensor, *, seed: int = 0) -> None:
         self._inherited = InheritedWeights(network, ranking)
