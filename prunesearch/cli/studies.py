@@ -46,7 +46,10 @@ def search(
     study: StudyOption = "sqlite:///search.db",
     study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
     criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
-    weight_source: Annotated[str, typer.Option(help="Weights of structures: inherited or compensated.")] = "inherited",
+    weight_source: Annotated[
+        str, typer.Option(help="Weights of structures: inherited, compensated, or generated:FILE of a PruningNet.")
+    ] = "inherited",
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is gathered of layers.")] = None,
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",
     images: Annotated[int | None, typer.Option(help="How many of the calibration images score structures.")] = None,
@@ -89,6 +92,7 @@ def search(
             options=searcher_options(option),
             criterion=criterion,
             weight_source=weight_source,
+            cache=cache,
             evaluator=evaluator,
             images=images,
             screen=screen,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.registry import resolve
+from prunesearch.registry import cached, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,30 +26,39 @@ EVALUATORS: Mapping[str, str] = {
 WEIGHT_SOURCES: Mapping[str, str] = {
     "inherited": "prunesearch.models.weights:inherited_weights",
     "compensated": "prunesearch.evaluators.compensation:CompensatedWeights",
+    "generated": "prunesearch.models.generated:generated_weights",
 }
 
 EVIDENCE: Mapping[str, str] = {
     "similarity": "prunesearch.evaluators.hsic:similarity",
     "curves": "prunesearch.evaluators.curves:curves",
-    "unit_scores": "prunesearch.evaluators.channels.cpmc:unit_scores",
+    "unit_scores": "prunesearch.evaluators.channels.criterion:comparable_scores",
     "errors": "prunesearch.evaluators.reconstruction:width_errors",
 }
 """What searchers may want to know of a network before the first proposal, as arrays."""
 
 
-def make_weights(name: str, network: Network, ranking: Ranking, images: Tensor) -> WeightSource:
+def make_weights(
+    name: str, network: Network, ranking: Ranking, images: Tensor, *, cache: str | Path | None = None
+) -> WeightSource:
     """Build a weight source by name.
 
     Args:
-        name: One of `WEIGHT_SOURCES`.
+        name: One of `WEIGHT_SOURCES`; those of a PruningNet are `"generated:FILE"`, with the file it is in.
         network: The traced network.
         ranking: Which channels stay.
         images: (n, ...) images, for those that look at some.
+        cache: Folder where those that gather statistics of layers keep them.
 
     Raises:
         ValueError: No weight source has this name; the message has the list.
+        CheckpointError: The file cannot be read, or is of another network.
     """
-    weights: WeightSource = resolve(WEIGHT_SOURCES, name, "weight source")(network, ranking, images)
+    name, colon, file = name.partition(":")
+    kind = resolve(WEIGHT_SOURCES, name, "weight source")
+    if colon and "file" not in inspect.signature(kind).parameters:
+        raise ValueError(f"The weight source {name!r} has no file, got {file!r}.")
+    weights: WeightSource = kind(network, ranking, images, *([file] if colon else []), **cached(kind, cache))
     return weights
 
 

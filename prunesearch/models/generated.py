@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import load_pruningnet
 from prunesearch.models.network import Network
@@ -37,18 +37,19 @@ class GeneratedWeights:
         """The traced network; its own weights take no part, but its buffers do."""
         return self._net.network
 
+    @property
+    def ranking(self) -> Ranking:
+        """Which channels stay."""
+        return self._net.ranking
+
     @cached_property
     def description(self) -> str:
         """The form and a hash of the PruningNet's values."""
-        digest = hashlib.sha256()
-        for name, tensor in self._net.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return f"generated({self._net.settings['form']}, {digest.hexdigest()[:16]})"
+        return f"generated({self._net.settings['form']}, {fingerprint(*self._net.state_dict().values())})"
 
     def build(self, structure: Structure) -> nn.Module:
         """The network of a structure with generated weights."""
-        model = slim(self.network, structure, self._net.ranking)
+        model = slim(self.network, structure, self.ranking)
         mine = named_tensors(model)
         with torch.no_grad():
             for name, values in self._net.tensors(structure).items():
@@ -75,7 +76,7 @@ class GeneratedWeights:
         return frozenset(name for name, _ in self.network.model.named_parameters())
 
 
-def generated_weights(network: Network, ranking: Ranking, images: Tensor, file: str | None = None) -> GeneratedWeights:
+def generated_weights(network: Network, ranking: Ranking, images: Tensor, file: str = "") -> GeneratedWeights:
     """The weights of a PruningNet's file, as weight sources are made by name; it brings a ranking of its own.
 
     Raises:
@@ -83,6 +84,6 @@ def generated_weights(network: Network, ranking: Ranking, images: Tensor, file: 
         CheckpointError: It is not a PruningNet of this network.
     """
     del ranking, images
-    if file is None:
+    if not file:
         raise ValueError('Expected the file of a trained PruningNet, as "generated:FILE"; got no file.')
     return GeneratedWeights(load_pruningnet(file, network))

@@ -15,7 +15,7 @@ from prunesearch.errors import CheckpointError
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.saving import checksum, write
+from prunesearch.models.saving import checksum, write_tensors
 
 FORMAT = "prunesearch-pruningnet-1"
 _VALUES, _MORE = "net.", "more."
@@ -71,7 +71,7 @@ def save_pruningnet(
             "training": dict(training or {}),
         }
     )
-    write(Path(path), tensors, {"format": FORMAT, "about": about, "sha256": checksum(about, tensors)})
+    write_tensors(tensors, Path(path), {"format": FORMAT, "about": about, "sha256": checksum(about, tensors)})
 
 
 def load_pruningnet(path: str | Path, network: Network) -> PruningNet:

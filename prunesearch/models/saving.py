@@ -63,7 +63,24 @@ def save(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
-    write(path, tensors, {"format": FORMAT, "widths": widths, "sha256": checksum(widths, tensors)})
+    metadata = {"format": FORMAT, "widths": widths, "sha256": checksum(widths, tensors)}
+    write_tensors(tensors, path, metadata)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors of the CPU to a safetensors file, whole or not at all.
+
+    Raises:
+        CheckpointError: The folder does not exist, or the file cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
+        os.replace(draft, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
@@ -97,22 +114,6 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     for name, numbers in literals.items():
         rewrite(slimmed.get_submodule(name), numbers)
     return slimmed
-
-
-def write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a safetensors file whole or not at all.
-
-    Raises:
-        CheckpointError: The folder does not exist, or the file cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        safetensors.torch.save_file(tensors, draft, metadata)
-        os.replace(draft, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
