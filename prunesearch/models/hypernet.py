@@ -19,7 +19,7 @@ from torch.func import functional_call
 from prunesearch.errors import TraceError
 from prunesearch.models.memory import require
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.slim import kept_units, narrow, slim
 from prunesearch.structure import Structure
 
@@ -129,11 +129,11 @@ class PruningNet(nn.Module):
         rank: Of the compact form.
         start: Begin with the network's `"trained"` weights, for every structure, or from `"scratch"`.
         ranking: Which channels a structure takes; by default the first ones, as published. With trained weights, a
-            criterion's (`evaluators.channels`).
+            criterion's (`evaluators.channels`), if it is nested: what a wider structure drops, a narrower one drops too.
         seed: Decides the initial values.
 
     Raises:
-        ValueError: Unknown form or start, or sizes below 1.
+        ValueError: Unknown form or start, sizes below 1, or a ranking that is not nested.
         TraceError: The network has no layer whose weights could be generated.
         NotEnoughMemory: It would not fit; nothing has been allocated.
     """
@@ -146,14 +146,14 @@ class PruningNet(nn.Module):
         hidden: int = 32,
         rank: int = 8,
         start: Start = "trained",
-        ranking: NestedRanking | None = None,
+        ranking: Ranking | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check(form, start, hidden, rank)
         self.network = network
         self.settings: dict[str, Any] = {"form": form, "hidden": hidden, "rank": rank, "start": start, "seed": seed}
-        self.ranking = ranking or NestedRanking(tuple(tuple(range(len(units))) for units in network.units))
+        self.ranking = _nested(network, ranking)
         self._encoded = {} if form == "supernet" else encodings(network)
         tensors = dict(network.model.named_parameters())
         device = next(iter(tensors.values())).device
@@ -284,6 +284,17 @@ def _block(model: nn.Module, layer: str) -> str:
         if not isinstance(model.get_submodule(name), _CONTAINERS):
             return name
     return layer
+
+
+def _nested(network: Network, ranking: Ranking | None) -> NestedRanking:
+    if ranking is None:
+        return NestedRanking(tuple(tuple(range(len(units))) for units in network.units))
+    if not isinstance(ranking, NestedRanking):
+        raise ValueError(
+            f"Expected a ranking with one order per group, got {type(ranking).__name__}, which chooses anew for each "
+            "width. Take another criterion, such as l1."
+        )
+    return ranking
 
 
 def _key(name: str) -> str:

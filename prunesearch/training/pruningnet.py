@@ -16,11 +16,12 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError, TrainingDiverged
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.memory import require
 from prunesearch.structure import Structure
-from prunesearch.training.data import Data, fingerprint
+from prunesearch.training.data import Data
 
 Sampling = Literal["random", "sandwich"]
 _BYTES = 4 * (1 + 1 + 2)  # gradient, momentum, and what a file is written from, per parameter
