@@ -129,7 +129,7 @@ class PruningNet(nn.Module):
         rank: Of the compact form.
         start: Begin with the network's `"trained"` weights, for every structure, or from `"scratch"`.
         ranking: Which channels a structure takes; by default the first ones, as published. With trained weights, a
-            criterion's (`evaluators.channels`), if it is nested: what a wider structure drops, a narrower one drops too.
+            criterion's (`evaluators.channels`) of one order per group.
         seed: Decides the initial values.
 
     Raises:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -138,6 +140,7 @@ def train_pruningnet(
             note = {"question": question, "step": run.step, "steps": run.steps}
             save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
 
+    save()  # a file that cannot be written is better known before the work than after it
     saved = time.monotonic()
     with torch.random.fork_rng():
         try:
@@ -259,13 +262,15 @@ def _optimizer(net: PruningNet, recipe: PruningNetRecipe) -> torch.optim.SGD:
 
 def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) -> dict[str, Any]:
     """What must be the same when a training goes on."""
+    orders = json.dumps(net.ranking.orders).encode()
     return {
         "network": net.network.fingerprint(),
         "space": net.network.space.fingerprint,
-        "pruningnet": net.settings,
+        "ranking": hashlib.sha256(orders).hexdigest()[:16],
         "data": f"{fingerprint(*data.calibration_set())}, {data.steps_per_epoch(1)} images",
-        "recipe": asdict(recipe),
         "seed": seed,
+        **{f"PruningNet's {name}": value for name, value in net.settings.items()},
+        **{f"recipe's {name}": value for name, value in asdict(recipe).items()},
     }
 
 
@@ -282,7 +287,7 @@ def _resume(
     for field, mine in question.items():
         if theirs.get(field) != mine:
             raise CheckpointError(
-                f"{path} is of another training: its {field} was {theirs.get(field)}, now it is {mine}. Train into "
+                f"{path} is of another training: the {field} was {theirs.get(field)}, now it is {mine}. Train into "
                 "another file, or remove this one."
             )
     fill(net, stored.values, path)
