@@ -5,8 +5,8 @@
 Structures of one budget (the uniform one and random ones that use it up) are finetuned from inherited weights, and
 trained from scratch, all alike. Kendall's tau of a score with either accuracy says how well the score ranks. Sources of
 weights: slices of the trained network's; a supernet (sandwich rule, in-place distillation); a PruningNet in its compact
-form; one in the published form, from the trained weights and from scratch. Training costs, in MACs, are alike: epochs
-of the supernet are fewer, because it runs four structures per step.
+form; one in the published form, from the trained weights and (for one seed) from scratch. Training costs, in MACs, are
+alike: epochs of the supernet are fewer, because it runs four structures per step.
 
 Then whole searches with evolution over each source, and the winners' test accuracy after finetuning from the weights
 that the source gives them. Equal total compute: what training the PruningNet took, in MACs, inherited weights may use
@@ -211,8 +211,9 @@ def cells(bench: Bench) -> list[tuple[str, Callable[[], Cell]]]:
     """Every cell in order, by name; those that others need come first."""
     arguments = bench.arguments
     found: list[tuple[str, Callable[[], Cell]]] = []
-    trained = [source for source in SOURCES if source != "inherited"]
     for seed in range(arguments.seeds):
+        sources = [source for source in SOURCES if seed == 0 or source != "published, scratch"]
+        trained = [source for source in sources if source != "inherited"]
         found += [(f"train {source} {seed}", partial(bench.train, source, seed)) for source in trained]
         if seed == 0:
             for keep in arguments.keep:
@@ -223,7 +224,7 @@ def cells(bench: Bench) -> list[tuple[str, Callable[[], Cell]]]:
         found += [
             (f"winner {source} {keep:.0%} {seed}", partial(bench.winner, source, keep, seed))
             for keep in arguments.keep
-            for source in SOURCES
+            for source in sources
         ]
     return found
 
@@ -239,7 +240,7 @@ def main() -> None:
     parser.set_defaults(train_images=10_000)
     parser.add_argument("--networks", nargs="*", default=["resnet8"], choices=tasks.NETWORKS)
     parser.add_argument("--keep", nargs="*", type=float, default=[0.5, 0.25])
-    parser.add_argument("--structures", type=int, default=20, help="per budget, to rank")
+    parser.add_argument("--structures", type=int, default=16, help="per budget, to rank")
     parser.add_argument("--seeds", type=int, default=3, help="of trainings and searches")
     parser.add_argument("--pool", type=int, default=2, help="average images over so many pixels")
     parser.add_argument("--calibration", type=int, default=1024, help="images that score and are not trained on")

@@ -248,7 +248,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step_and_the_state_before_it_is
 def test_gradients_that_overflow_stop_it_before_they_reach_the_parameters() -> None:
     net = PruningNet(small_network())
     next(net.parameters()).register_hook(lambda gradient: gradient * math.inf)
-    with pytest.raises(TrainingDiverged, match="norm of the gradients became .* at step 0"):
+    with pytest.raises(TrainingDiverged, match=r"norm of the gradients became .* at step 0"):
         train_pruningnet(net, small_data(), recipe=RECIPE)
     assert equal(net.state_dict(), PruningNet(small_network()).state_dict())
 
