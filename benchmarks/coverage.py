@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tasks
 import torch
 from torch import Tensor, nn
 from torchvision import models
@@ -206,9 +207,7 @@ def save(out: Path, rows: dict[str, Any]) -> None:
         "machine": platform.machine(),
         **{name: version(name) for name in packages},
     }
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
-    partial.replace(out)
+    tasks.save({"facts": facts, "rows": rows}, out)
 
 
 if __name__ == "__main__":

@@ -153,8 +153,8 @@ def search(
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
-            `"inherited"` ones are slices of the trained, `"compensated"` ones make up for the channels that go,
-            `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), which has a ranking of its own.
+            `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
+            channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for

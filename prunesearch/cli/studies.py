@@ -47,7 +47,7 @@ def search(
     study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
     criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
     weight_source: Annotated[
-        str, typer.Option(help="Weights of structures: inherited, compensated, or generated:FILE of a PruningNet.")
+        str, typer.Option(help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.")
     ] = "inherited",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is gathered of layers.")] = None,
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
