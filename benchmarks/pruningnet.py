@@ -141,7 +141,7 @@ class Bench:
 
     def weight_source(self, source: str, seed: int) -> str:
         """The source as `search` names it."""
-        return source if source == "inherited" else f"generated:{self.file(source, seed)}"
+        return "inherited" if source in ("inherited", "uniform") else f"generated:{self.file(source, seed)}"
 
     # --- how well scores rank
 
@@ -180,18 +180,22 @@ class Bench:
     # --- what a search ends with
 
     def winner(self, source: str, keep: float, seed: int) -> Cell:
-        """Search, then finetune from the source's weights; inherited ones also for as long as the others train."""
+        """Search, then finetune from the source's weights; inherited ones also for as long as the others train.
+
+        `"uniform"` does not search: one share of every width, inherited weights.
+        """
         start = time.perf_counter()
+        searcher = "uniform" if source == "uniform" else "evolution"
         best = ps.search(
             self.network,
             self.data,
             budget=ps.Budget(macs=f"{keep:.0%}"),
-            searcher="evolution",
+            searcher=searcher,
             weight_source=self.weight_source(source, seed),
             n_trials=self.arguments.trials,
             images=self.arguments.scoring_images,
             seed=seed,
-            options={"population": 40, "mutants": 20, "crossovers": 20},
+            options={"population": 40, "mutants": 20, "crossovers": 20} if searcher == "evolution" else {},
         ).best
         cell: Cell = {"seed": seed, "structure": best.structure, "search seconds": time.perf_counter() - start}
         epochs = self.arguments.winner_epochs
@@ -224,7 +228,7 @@ def cells(bench: Bench) -> list[tuple[str, Callable[[], Cell]]]:
         found += [
             (f"winner {source} {keep:.0%} {seed}", partial(bench.winner, source, keep, seed))
             for keep in arguments.keep
-            for source in sources
+            for source in (*sources, "uniform")
         ]
     return found
 

@@ -180,7 +180,7 @@ class PruningNet(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def forward(self, structures: Sequence[Structure], *inputs: Tensor) -> list[Any]:
-        """Run the networks of some structures on the same inputs, BatchNorm on the statistics of the batch.
+        """Run the networks of some structures on the same inputs; in training mode, as BatchNorm has no statistics.
 
         Args:
             structures: Any of the network's space.
