@@ -238,8 +238,8 @@ def pruningnet(result: Mapping[str, Any]) -> str:
         truth = {share: [cells[f"truth {share} {i}"] for i in range(n)] for share in shares}
         head = " | ".join(f"{share}: finetuned | from scratch" for share in shares)
         lines = [
-            f"**{network}**, unpruned {row['unpruned']:.1%}. Kendall's tau of the score with the accuracy, at shares of "
-            f"the MACs; n = {n} structures each.",
+            f"**{network}**, unpruned {row['unpruned']:.1%}. Kendall's tau of the score with the accuracy, at shares "
+            f"of the MACs; n = {n} structures each.",
             "",
             f"| weights | parameters | training, s | {head} | score, ms |",
             f"|---|---:|---:|{'---:|' * 2 * len(shares)}---:|",

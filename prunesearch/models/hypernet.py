@@ -8,7 +8,6 @@ Source: Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258, and the authors' c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from prunesearch.errors import TraceError
+from prunesearch.models.generators import CompactGenerator, PublishedGenerator, start_weights
 from prunesearch.models.memory import require
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
@@ -32,77 +32,6 @@ _LAYERS = (
 )
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _BYTES = 4
-
-
-class PublishedGenerator(nn.Module):
-    """All weights of one layer from two linear layers: `v -> hidden -> ReLU -> weights`, as in MetaPruning.
-
-    Args:
-        widths: Length of the encoding v.
-        shape: Of the weights.
-        hidden: Units in between; the authors have 32, and 64 in MobileNet V2. So many times, plus one, are the
-            parameters those of the layer.
-    """
-
-    def __init__(self, widths: int, shape: Sequence[int], hidden: int) -> None:
-        super().__init__()
-        self.shape = tuple(shape)
-        self.first = nn.Linear(widths, hidden)
-        self.second = nn.Linear(hidden, math.prod(shape))
-
-    def start(self, values: Tensor | None, generator: torch.Generator) -> None:
-        """Begin with `values` for every structure, or, without, as torch initialises linear layers."""
-        _start_linear(self.first, generator)
-        _start_linear(self.second, generator)
-        if values is not None:
-            self.second.weight.data.zero_()
-            self.second.bias.data.copy_(values.flatten())
-
-    def forward(self, encoding: Tensor) -> Tensor:
-        """(widths,) -> weights of the unpruned layer."""
-        return self.second(self.first(encoding).relu()).view(self.shape)
-
-
-class CompactGenerator(nn.Module):
-    """Shared weights of one layer, which the widths scale per input channel and change by a matrix of low rank.
-
-    `W(v) = base * (1 + s(v)) + left diag(m(v)) right`, where (s, m) = `v -> hidden -> ReLU -> inputs + rank`. This form
-    is ours: FiLM's modulation (Perez et al., AAAI 2018, arXiv:1709.07871) of weights instead of features, plus what
-    the published form does, a sum of fixed tensors with coefficients that depend on v, with tensors of rank one.
-
-    Args:
-        widths: Length of the encoding v.
-        shape: Of the weights.
-        hidden: Units of the MLP.
-        rank: Of the change.
-    """
-
-    def __init__(self, widths: int, shape: Sequence[int], hidden: int, rank: int) -> None:
-        super().__init__()
-        self.base = nn.Parameter(torch.empty(*shape))
-        self.left = nn.Parameter(torch.empty(shape[0], rank))
-        self.right = nn.Parameter(torch.empty(rank, math.prod(shape[1:])))
-        self.first = nn.Linear(widths, hidden)
-        self.second = nn.Linear(hidden, shape[1] + rank)
-
-    def start(self, values: Tensor | None, generator: torch.Generator) -> None:
-        """Begin with `values` for every structure, or, without, with He's normal initialisation."""
-        if values is None:
-            _start_weights(self.base, generator)
-        else:
-            self.base.data.copy_(values)
-        self.left.data.normal_(0.0, 1.0, generator=generator)
-        self.right.data.normal_(0.0, float(self.base.detach().std()), generator=generator)
-        _start_linear(self.first, generator)
-        self.second.weight.data.zero_()
-        self.second.bias.data.zero_()
-
-    def forward(self, encoding: Tensor) -> Tensor:
-        """(widths,) -> weights of the unpruned layer."""
-        inputs = self.base.shape[1]
-        code = self.second(self.first(encoding).relu())
-        scale = 1 + code[:inputs].view(1, inputs, *[1] * (self.base.dim() - 2))
-        return self.base * scale + ((self.left * code[inputs:]) @ self.right).view_as(self.base)
 
 
 class PruningNet(nn.Module):
@@ -248,7 +177,7 @@ class PruningNet(nn.Module):
             if is_norm or attribute == "bias":
                 parameter.data.fill_(1.0 if attribute == "weight" else 0.0)
             elif isinstance(layers[owner], _LAYERS):
-                _start_weights(parameter, generator)
+                start_weights(parameter, generator)
 
 
 def encodings(network: Network) -> dict[str, tuple[int, ...]]:
@@ -300,17 +229,6 @@ def _nested(network: Network, ranking: Ranking | None) -> NestedRanking:
 def _key(name: str) -> str:
     """A tensor's name as torch allows it for a child."""
     return name.replace(".", "/")
-
-
-def _start_linear(layer: nn.Linear, generator: torch.Generator) -> None:
-    """As `nn.Linear` does it."""
-    bound = layer.in_features**-0.5
-    for parameter in (layer.weight, layer.bias):
-        parameter.data.uniform_(-bound, bound, generator=generator)
-
-
-def _start_weights(weights: Tensor, generator: torch.Generator) -> None:
-    weights.data.normal_(0.0, math.sqrt(2 / weights[0].numel()), generator=generator)
 
 
 def _check(form: str, start: str, hidden: int, rank: int) -> None:

@@ -99,9 +99,9 @@ def train_pruningnet(
     `FILE.training`, rewritten every `save_every` seconds and when training stops early; the values at the end are those
     of an uninterrupted run, to the last bit on the same machine, if the images are functions of torch's generator.
 
-    Source: Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258, section 3.1, and the authors' scripts ("random");
-    Yu and Huang, Universally slimmable networks, ICCV 2019, arXiv:1903.05134, sections 3.2 and 3.3 ("sandwich"; departs
-    from it: the mean of the losses is taken, not their sum, and statistics of BatchNorm are not trained afterwards).
+    Source: Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258, and the authors' scripts ("random"; departs from
+    them: one recipe for all networks). Yu and Huang, Universally slimmable networks, ICCV 2019, arXiv:1903.05134
+    ("sandwich"; departs from it: the mean of the losses is taken, not their sum; BatchNorm has no statistics to train).
 
     Args:
         net: As `PruningNet` makes it; the file of an earlier run goes over its values.
@@ -141,24 +141,30 @@ def train_pruningnet(
             save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
 
     save()  # a file that cannot be written is better known before the work than after it
-    saved = time.monotonic()
     with torch.random.fork_rng():
-        try:
-            for report in run.reports():
-                if time.monotonic() - saved >= save_every:
-                    save()
-                    saved = time.monotonic()
-                if on_step is not None:
-                    on_step(report)
-        except (Exception, KeyboardInterrupt):
-            if not run.updating:  # an interrupt in the middle of an update leaves what was saved before it
-                save()
-            raise
+        _train(run, save, save_every, on_step)
     net.eval()
     if file is not None and accelerator.is_main_process:
         save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
         Path(f"{file}.training").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
+
+
+def _train(
+    run: _Run, save: Callable[[], None], save_every: float, on_step: Callable[[StepReport], None] | None
+) -> None:
+    saved = time.monotonic()
+    try:
+        for report in run.reports():
+            if time.monotonic() - saved >= save_every:
+                save()
+                saved = time.monotonic()
+            if on_step is not None:
+                on_step(report)
+    except (Exception, KeyboardInterrupt):
+        if not run.updating:  # an interrupt in the middle of an update leaves what was saved before it
+            save()
+        raise
 
 
 class _Run:
@@ -167,7 +173,7 @@ class _Run:
     Attributes:
         step: Steps done.
         steps: Steps in all.
-        updating: Whether parameters are being changed right now.
+        updating: Whether parameters and `step` are being changed right now, and do not belong together.
     """
 
     def __init__(
@@ -195,7 +201,6 @@ class _Run:
             images, labels = next(batches)
             torch.manual_seed(_torch_seed(self._seed, 2 * self.step + 1))  # of dropout
             loss = self._update(model, images, labels)
-            self.step += 1
             each = (time.monotonic() - start) / (self.step - first)
             yield StepReport(self.step, self.steps, loss, each * (self.steps - self.step))
 
@@ -223,6 +228,7 @@ class _Run:
             group["lr"] = self._recipe.lr * (1 - self.step / self.steps)
         self.updating = True
         self.optimizer.step()
+        self.step += 1
         self.updating = False
         return value
 
