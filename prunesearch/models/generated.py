@@ -69,7 +69,7 @@ class GeneratedWeights:
         if tensor not in self._parameters:
             return self._inherited.values(tensor, structure)
         with torch.no_grad():
-            return self._net.values(tensor, structure)
+            return self._net.values(tensor, structure, self.kept(structure))
 
     @cached_property
     def _parameters(self) -> frozenset[str]:

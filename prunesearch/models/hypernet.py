@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -30,6 +32,7 @@ _LAYERS = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
     *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
 )
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _BYTES = 4
 
@@ -45,7 +48,7 @@ class PruningNet(nn.Module):
     structure on the data at hand, so none are kept; MetaPruning keeps some per width, but re-estimates them all the
     same before it scores.
 
-    Forms: `"published"` is MetaPruning's (`PublishedGenerator`; BatchNorm has no trained scale and shift); it is
+    Forms: `"published"` is MetaPruning's (`PublishedGenerator`; scale and shift of normalisations do not train); it is
     `hidden + 1` times as large as the network. `"compact"` (`CompactGenerator`) is little larger than the network.
     `"supernet"` generates nothing: one set of weights, shared by all structures, as the baseline.
 
@@ -56,7 +59,8 @@ class PruningNet(nn.Module):
         form: One of the three.
         hidden: Units of the generators' MLPs.
         rank: Of the compact form.
-        start: Begin with the network's `"trained"` weights, for every structure, or from `"scratch"`.
+        start: Begin with the network's `"trained"` weights, for every structure, or from `"scratch"`; what is no weight
+            of a layer, nor a bias or of a normalisation, is taken over even then.
         ranking: Which channels a structure takes; by default the first ones, as published. With trained weights, a
             criterion's (`evaluators.channels`) of one order per group.
         seed: Decides the initial values.
@@ -127,28 +131,25 @@ class PruningNet(nn.Module):
     def tensors(self, structure: Structure) -> dict[str, Tensor]:
         """All parameters of a structure's network, by name."""
         kept = kept_units(self.network, self.network.space.check(structure), self.ranking)
-        return {name: self._cropped(name, structure, kept) for name, _ in self.network.model.named_parameters()}
+        return {name: self.values(name, structure, kept) for name, _ in self.network.model.named_parameters()}
 
-    def values(self, tensor: str, structure: Structure) -> Tensor:
-        """One of `tensors`."""
-        return self._cropped(tensor, structure, kept_units(self.network, structure, self.ranking))
+    def values(self, tensor: str, structure: Structure, kept: npt.NDArray[np.bool_]) -> Tensor:
+        """One of `tensors`; `kept`, (units,), says which units the structure keeps."""
+        groups = self._encoded.get(tensor)
+        if groups is None:
+            values: Tensor = self._shared[_key(tensor)]
+        else:
+            generator = self._generators[_key(tensor)]
+            ratios = [structure[group] / self.network.space.full[group] for group in groups]
+            values = generator(next(generator.parameters()).new_tensor(ratios))
+        for cut in self.network.cuts_of.get(tensor, ()):
+            values = narrow(values, cut, kept)
+        return values
 
     def influences(self, tensor: str) -> frozenset[int]:
         """Indices of the groups on whose widths a parameter depends."""
         cuts = (self.network.group_of[cut.units].tolist() for cut in self.network.cuts_of.get(tensor, ()))
         return frozenset(self._encoded.get(tensor, ())) | {group for groups in cuts for group in groups if group >= 0}
-
-    def _cropped(self, name: str, structure: Structure, kept: Any) -> Tensor:
-        groups = self._encoded.get(name)
-        if groups is None:
-            values: Tensor = self._shared[_key(name)]
-        else:
-            generator = self._generators[_key(name)]
-            ratios = [structure[group] / self.network.space.full[group] for group in groups]
-            values = generator(next(generator.parameters()).new_tensor(ratios))
-        for cut in self.network.cuts_of.get(name, ()):
-            values = narrow(values, cut, kept)
-        return values
 
     def _require(self, others: Any, device: torch.device) -> None:
         size = sum(p.numel() for p in self._generators.parameters()) + sum(tensor.numel() for tensor in others)
@@ -167,9 +168,10 @@ class PruningNet(nn.Module):
             part: Any = self._generators[_key(name)]
             part.start(tensors[name].detach() if trained else None, generator)
         layers = dict(self.network.model.named_modules())
-        for key, parameter in self._shared.items():
-            owner, _, attribute = key.replace("/", ".").rpartition(".")
-            is_norm = isinstance(layers[owner], nn.modules.batchnorm._BatchNorm)
+        for name in [name for name in tensors if name not in self._encoded]:
+            owner, _, attribute = name.rpartition(".")
+            parameter = self._shared[_key(name)]
+            is_norm = isinstance(layers[owner], _NORMS)
             if is_norm and self.settings["form"] == "published":
                 parameter.requires_grad_(False)
             if trained:
@@ -227,8 +229,8 @@ def _nested(network: Network, ranking: Ranking | None) -> NestedRanking:
 
 
 def _key(name: str) -> str:
-    """A tensor's name as torch allows it for a child."""
-    return name.replace(".", "/")
+    """A tensor's name as torch allows it for a child: without dots, and no method's name."""
+    return "/" + name.replace(".", "/")
 
 
 def _check(form: str, start: str, hidden: int, rank: int) -> None:

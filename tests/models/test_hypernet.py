@@ -55,21 +55,21 @@ def disturbed(net: PruningNet, seed: int = 1) -> PruningNet:
 def test_the_published_form_is_two_linear_layers_over_width_ratios_cropped_to_the_first_channels() -> None:
     network = ps.trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1)), IMAGES[:2])
     net = disturbed(PruningNet(network, form="published", hidden=5))
-    generator: Any = net._generators["1/weight"]
+    generator: Any = net._generators["/1/weight"]
     first, second = generator.first, generator.second
     hidden = F.relu(first.weight @ torch.tensor([3 / 8, 2 / 4]) + first.bias)
     expected = (second.weight @ hidden + second.bias).view(4, 8, 1, 1)[:2, :3]
-    torch.testing.assert_close(net.values("1.weight", (3, 2)), expected)
+    torch.testing.assert_close(net.tensors((3, 2))["1.weight"], expected)
 
 
 def test_the_compact_form_scales_input_channels_and_adds_a_matrix_of_low_rank() -> None:
     network = ps.trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(4, 2, 1)), IMAGES[:2])
     net = disturbed(PruningNet(network, form="compact", hidden=5, rank=2))
-    generator: Any = net._generators["1/weight"]
+    generator: Any = net._generators["/1/weight"]
     hidden = F.relu(generator.first.weight @ torch.tensor([3 / 8, 2 / 4]) + generator.first.bias)
     code = generator.second.weight @ hidden + generator.second.bias
     expected = generator.base[..., 0, 0] * (1 + code[:8]) + generator.left @ torch.diag(code[8:]) @ generator.right
-    torch.testing.assert_close(net.values("1.weight", (3, 2))[..., 0, 0], expected[:2, :3])
+    torch.testing.assert_close(net.tensors((3, 2))["1.weight"][..., 0, 0], expected[:2, :3])
 
 
 @pytest.mark.parametrize("form", FORMS)

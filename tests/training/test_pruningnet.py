@@ -74,7 +74,7 @@ def test_narrow_structures_get_much_better_weights_than_slices(network: Network,
     ranking = L1Criterion().rank(network)
     net = PruningNet(network, form=form, ranking=ranking)
     before = state_of(network.model), generators()
-    train_pruningnet(net, digits_data, recipe=PruningNetRecipe(epochs=8))
+    train_pruningnet(net, digits_data, recipe=PruningNetRecipe(epochs=5))
     assert (state_of(network.model), generators()) == before
     images, labels = digits_data.calibration_set()
     half = tuple(group.width // 2 for group in network.space.groups)
