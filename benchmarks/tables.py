@@ -182,8 +182,8 @@ def criteria(result: Mapping[str, Any]) -> str:
         shares, seeds = (list(dict.fromkeys(cell[key] for cell in row["cells"])) for key in ("keep", "seed"))
         lines = [
             "| criterion | weights | "
-            + " | ".join(f"{share}: before | after | against l1 |" for share in shares)
-            + " rank | build |",
+            + " | ".join(f"{share}: before | after | against l1" for share in shares)
+            + " | rank | build |",
             f"|---|---|{'---:|---:|---:|' * len(shares)}---:|---:|",
         ]
         for criterion, weights in dict.fromkeys((cell["criterion"], cell["weights"]) for cell in row["cells"]):
@@ -194,17 +194,17 @@ def criteria(result: Mapping[str, Any]) -> str:
         unpruned = [row["unpruned"][str(seed)] for seed in seeds]
         blocks.append(
             "\n".join(
-                [f"**{network}**, unpruned {_mean(unpruned)}; n = {len(own) // len(shares)} per cell.", "", *lines, ""]
+                [f"**{network}**, unpruned {_mean(unpruned)}; n = {len(unpruned)} trained networks.", "", *lines, ""]
                 + [_recovered(row, cells, share) for share in shares]
             )
         )
     note = (
-        f"Test accuracy on {facts['data']} in per cent, mean and standard deviation over seeds and structures (each "
-        f"seed a network of its own, {facts['epochs']} epochs of {facts['train_images']:,} images; per seed the "
-        f"uniform structure and a random one), BatchNorm statistics re-estimated on 1,024 images: before any "
-        f"finetuning, and after {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images. *Against "
-        "l1*: the accuracy afterwards minus that of `l1` with inherited weights on the same structure, mean and "
-        "standard error. Seconds are medians, taken while the machine was not quiet."
+        f"Accuracy on {facts['test_images']:,} test images of {facts['data']} in per cent, mean and standard deviation."
+        f" Each seed trains a network of its own, {facts['epochs']} epochs of {facts['train_images']:,} images, and "
+        "gives the uniform structure and a random one; BatchNorm statistics are re-estimated on 1,024 images. *Before* "
+        f"any finetuning: both; *after* {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images (rate "
+        f"{facts['finetune_lr']}): the uniform one. *Against l1*: the accuracy afterwards minus that of `l1` with "
+        "inherited weights, in points, mean and standard error. Seconds are medians, taken beside other work."
     )
     return "\n\n".join([*blocks, note])
 
@@ -222,10 +222,11 @@ def _by_l1(
 
 def _at_share(own: Sequence[Mapping[str, Any]], cells: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> str:
     """Before, after, and the paired difference to l1."""
-    gaps = [cell["after"] - _by_l1(cells, "inherited", cell)["after"] for cell in own]
-    error = statistics.stdev(gaps) / len(gaps) ** 0.5
-    paired = "" if not any(gaps) else f"{100 * statistics.mean(gaps):+.1f} ± {100 * error:.1f}"
-    return " | ".join([_mean([cell["before"] for cell in own]), _mean([cell["after"] for cell in own]), paired])
+    tuned = [cell for cell in own if cell["after"] is not None]
+    gaps = [cell["after"] - _by_l1(cells, "inherited", cell)["after"] for cell in tuned]
+    error = f" ± {100 * statistics.stdev(gaps) / len(gaps) ** 0.5:.1f}" if len(gaps) > 1 else ""
+    paired = f"{100 * statistics.mean(gaps):+.1f}{error}" if any(gaps) else ""
+    return " | ".join([_mean([cell["before"] for cell in own]), _mean([cell["after"] for cell in tuned]), paired])
 
 
 def pruningnet(result: Mapping[str, Any]) -> str:
