@@ -126,12 +126,12 @@ def replace(path: Path, text: str) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """An interrupt ends with a sentence: what a study has recorded is already on disk."""
+def interruptible(kept: str = "Everything scored is kept") -> Iterator[None]:
+    """An interrupt ends with a sentence: what was done is already on disk."""
     try:
         yield
     except KeyboardInterrupt:
-        fail("Interrupted. Everything scored is kept; run the same command again to continue.", status=130)
+        fail(f"Interrupted. {kept}; run the same command again to continue.", status=130)
 
 
 @contextmanager

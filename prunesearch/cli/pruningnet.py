@@ -76,7 +76,7 @@ def pruningnet(
     )
     full = network.space.cost(network.space.full).params
     stdout.print(f"{form} form: {net.size:,} parameters, {net.size / full:.1f} times the network's.", highlight=False)
-    with interruptible(), first_interrupt_waits() as stop_if_asked, progress() as bar:
+    with interruptible("Every step is kept"), first_interrupt_waits() as stop_if_asked, progress() as bar:
         task = bar.add_task("training", total=None)
 
         def on_step(report: StepReport) -> None:
