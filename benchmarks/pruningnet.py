@@ -5,8 +5,8 @@
 Structures of one budget (the uniform one and random ones that use it up) are finetuned from inherited weights, and
 trained from scratch, all alike. Kendall's tau of a score with either accuracy says how well the score ranks. Sources of
 weights: slices of the trained network's; a supernet (sandwich rule, in-place distillation); a PruningNet in its compact
-form; one in the published form, from the trained weights and (for one seed) from scratch. Training costs, in MACs, are
-alike: epochs of the supernet are fewer, because it runs four structures per step.
+form, trained likewise or on one structure per step; one in the published form, from the trained weights and (for one
+seed) from scratch. Training costs, in MACs, are alike: where a step runs four structures, epochs are fewer.
 
 Then whole searches with evolution over each source, and the winners' test accuracy after finetuning from the weights
 that the source gives them. Equal total compute: what training the PruningNet took, in MACs, inherited weights may use
@@ -44,11 +44,15 @@ from prunesearch.training.pruningnet import PruningNetRecipe, Sampling, train_pr
 SOURCES: Mapping[str, Mapping[str, Any]] = {
     "inherited": {},
     "supernet": {"form": "supernet"},
+    "compact, sandwich": {"form": "compact"},
     "compact": {"form": "compact"},
     "published": {"form": "published"},
     "published, scratch": {"form": "published", "start": "scratch"},
 }
 """Arguments of the PruningNet; from scratch it takes the first channels, as published, otherwise those of L1."""
+
+SANDWICH = ("supernet", "compact, sandwich")
+"""Sources that are trained on four structures per step."""
 
 Cell = dict[str, Any]
 
@@ -100,7 +104,7 @@ class Bench:
     def epochs_of(self, source: str) -> int:
         """Epochs of training: those of the argument for one structure per step, as costly ones for four."""
         wanted = self.arguments.pruningnet_epochs
-        if source != "supernet":
+        if source not in SANDWICH:
             return int(wanted)
         return max(1, round(wanted * self.share_per_step(False) / self.share_per_step(True)))
 
@@ -113,7 +117,7 @@ class Bench:
             seed=seed,
             **options,
         )
-        sampling: Sampling = "sandwich" if source == "supernet" else "random"
+        sampling: Sampling = "sandwich" if source in SANDWICH else "random"
         recipe = PruningNetRecipe(epochs=self.epochs_of(source), lr=self.arguments.lr, sampling=sampling)
         start = time.perf_counter()
         losses: list[float] = []
@@ -212,24 +216,28 @@ def tag(arguments: argparse.Namespace) -> str:
 
 
 def cells(bench: Bench) -> list[tuple[str, Callable[[], Cell]]]:
-    """Every cell in order, by name; those that others need come first."""
+    """Every cell by name, the most telling first; those that others need come before them."""
     arguments = bench.arguments
     found: list[tuple[str, Callable[[], Cell]]] = []
-    for seed in range(arguments.seeds):
-        sources = [source for source in SOURCES if seed == 0 or source != "published, scratch"]
-        trained = [source for source in sources if source != "inherited"]
-        found += [(f"train {source} {seed}", partial(bench.train, source, seed)) for source in trained]
-        if seed == 0:
-            for keep in arguments.keep:
-                structures = enumerate(bench.structures(keep))
-                found += [(f"truth {keep:.0%} {i}", partial(bench.truth, structure)) for i, structure in structures]
-            found.append(("scores inherited 0", partial(bench.scores, "inherited", 0)))
-        found += [(f"scores {source} {seed}", partial(bench.scores, source, seed)) for source in trained]
-        found += [
-            (f"winner {source} {keep:.0%} {seed}", partial(bench.winner, source, keep, seed))
-            for keep in arguments.keep
-            for source in (*sources, "uniform")
-        ]
+    for keep in arguments.keep:
+        structures = enumerate(bench.structures(keep))
+        found += [(f"truth {keep:.0%} {i}", partial(bench.truth, structure)) for i, structure in structures]
+    for sources in (("inherited", "supernet", "compact, sandwich", "compact", "uniform"), ("published",)):
+        for seed in range(arguments.seeds):
+            for source in sources:
+                found += source_cells(bench, source, seed)
+    return found + source_cells(bench, "published, scratch", 0)
+
+
+def source_cells(bench: Bench, source: str, seed: int) -> list[tuple[str, Callable[[], Cell]]]:
+    """Training, scores and searches of one source."""
+    found: list[tuple[str, Callable[[], Cell]]] = []
+    if source not in ("inherited", "uniform"):
+        found.append((f"train {source} {seed}", partial(bench.train, source, seed)))
+    if source != "uniform" and (seed == 0 or source != "inherited"):
+        found.append((f"scores {source} {seed}", partial(bench.scores, source, seed)))
+    for keep in bench.arguments.keep:
+        found.append((f"winner {source} {keep:.0%} {seed}", partial(bench.winner, source, keep, seed)))
     return found
 
 

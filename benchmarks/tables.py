@@ -245,7 +245,8 @@ def pruningnet(result: Mapping[str, Any]) -> str:
             f"| weights | parameters | training, s | {head} | score, ms |",
             f"|---|---:|---:|{'---:|' * 2 * len(shares)}---:|",
         ]
-        for source in ("inherited", "supernet", "compact", "published", "published, scratch"):
+        sources = ["inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch"]
+        for source in (source for source in sources if f"scores {source} 0" in cells):
             lines.append(f"| {source} | {_ranking(cells, source, truth, seeds)} |")
         lines += [
             "",
@@ -253,7 +254,7 @@ def pruningnet(result: Mapping[str, Any]) -> str:
             "",
         ]
         lines += [f"| structure and weights | {' | '.join(shares)} | seeds |", f"|---|{'---:|' * len(shares)}---:|"]
-        for source in ("uniform", "inherited", "supernet", "compact", "published", "published, scratch"):
+        for source in ("uniform", *sources):
             lines.append(_winners(cells, source, shares, seeds, "accuracy", source))
         longer = " and ".join(
             f"{cells[f'winner inherited {share} 0']['epochs at equal compute']} (at {share})" for share in shares
@@ -297,7 +298,8 @@ def _winners(cells: Mapping[str, Any], source: str, shares: Sequence[str], seeds
         [cells[name][kind] for seed in range(seeds) if (name := f"winner {source} {share} {seed}") in cells]
         for share in shares
     ]
-    return f"| {named} | {' | '.join(_mean(column) for column in columns)} | {len(columns[0])} |"
+    runs = " and ".join(dict.fromkeys(str(len(column)) for column in columns))
+    return f"| {named} | {' | '.join(_mean(column) if column else '' for column in columns)} | {runs} |"
 
 
 def _mean(values: Sequence[float]) -> str:
