@@ -129,13 +129,19 @@ class Bench:
             file=self.file(source, seed),
             on_step=lambda report: losses.append(report.loss),
         )
+        per_step = (time.perf_counter() - start) / len(losses) if losses else None  # it may go on where it was killed
+        seconds = None if per_step is None else per_step * self.steps(recipe)
         return {
-            "seconds": time.perf_counter() - start,
+            "seconds": seconds,
             "epochs": recipe.epochs,
             "full epochs": recipe.epochs * self.share_per_step(sampling == "sandwich"),
             "params": net.size,
             "loss": float(np.mean(losses[-20:])) if losses else None,
         }
+
+    def steps(self, recipe: PruningNetRecipe) -> int:
+        """Of a training, from its beginning."""
+        return recipe.epochs * self.training.steps_per_epoch(recipe.batch_size)
 
     def file(self, source: str, seed: int) -> Path:
         """Where a trained PruningNet is."""

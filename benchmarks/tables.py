@@ -287,7 +287,8 @@ def _ranking(cells: Mapping[str, Any], source: str, truth: Mapping[str, Any], se
             found = [_tau(cell["scores"][share][: len(accuracies)], accuracies) for cell in scored]
             taus.append(f"{statistics.mean(found):.2f}" + (f" ± {statistics.stdev(found):.2f}" if found[1:] else ""))
     size = f"{trained[0]['params']:,}" if trained else ""
-    seconds = f"{statistics.median(cell['seconds'] for cell in trained):.0f}" if trained else "0"
+    timed = [cell["seconds"] for cell in trained if cell["seconds"] is not None]
+    seconds = f"{statistics.median(timed):.0f}" if timed else ""
     each = f"{1e3 * statistics.median(cell['seconds per structure'] for cell in scored):.0f}"
     return " | ".join([size, seconds, *taus, each])
 

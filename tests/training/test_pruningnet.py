@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 import prunesearch as ps
 from prunesearch.errors import CheckpointError, NotEnoughMemory, TrainingDiverged
@@ -125,6 +127,41 @@ def test_images_that_score_structures_are_not_trained_on() -> None:
     assert len(rest) == 64
     assert torch.equal(both.unique(dim=0), data.train[0].flatten(1).unique(dim=0))  # type: ignore[index]
     assert torch.equal(data.sub_training().calibration_set()[0], scored)
+
+
+def test_a_dataset_is_split_without_reading_its_images_and_other_scoring_images_split_nothing() -> None:
+    images, labels = small_data().train  # type: ignore[misc]
+    read: list[int] = []
+
+    class Images(Dataset[Any]):
+        targets = labels.tolist()
+
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, i: int) -> tuple[Tensor, int]:
+            read.append(i)
+            return images[i], int(labels[i])
+
+    data = Data(train=Images(), calibration=16)
+    read.clear()
+    rest = data.sub_training()
+    assert len(read) <= 2  # the first items, to see what they are
+    assert rest.steps_per_epoch(1) == 64
+    assert torch.equal(rest.calibration_set()[0], data.calibration_set()[0])
+    own = Data(train=(images, labels), calibrate_on=(images[:20], labels[:20]), calibration=16)
+    assert own.sub_training() is own
+
+
+def test_batches_can_begin_later_and_be_shared() -> None:
+    data = small_data()
+    batches = list(data.train_batches(16, np.random.default_rng(3)))
+    later = list(data.train_batches(16, np.random.default_rng(3), first=2))
+    assert all(torch.equal(one, other) for (one, _), (other, _) in zip(batches[2:], later, strict=True))
+    parts = [list(data.train_batches(16, np.random.default_rng(3), share=(i, 3))) for i in range(3)]
+    for whole, *shares in zip(batches, *parts, strict=True):
+        together = torch.cat([images for images, _ in shares]).flatten(1)
+        assert torch.equal(together.unique(dim=0), whole[0].flatten(1).unique(dim=0))
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
