@@ -161,7 +161,7 @@ def search(
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
-            channels that go.
+            channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
@@ -227,7 +227,7 @@ def search(
         "searcher": f"{searcher}{_listed(options or {})}",
         "seed": seed,
         "criterion": criterion + (_listed(criterion_options) if criterion_options else ""),
-        "weight_source": weight_source,
+        "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if in_order else {"order": "as finished"}),

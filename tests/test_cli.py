@@ -126,6 +126,30 @@ def test_a_search_stops_by_time_and_patience_and_writes_curves(call: Call, folde
     assert by_patience["trials"] == by_patience["best"]["number"] + 4
 
 
+def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> None:
+    train = ("pruningnet", *SEARCH[1:7], "--epochs", "1", "--out")
+    first = call(*train, "net.safetensors")
+    assert first.returncode == 0, first.stderr
+    assert "98,187 parameters, 1.3 times" in first.stdout
+    again = call(*train, "net.safetensors", "--lr", "0.01")
+    assert again.returncode == 2
+    assert "the recipe's lr was 0.05, now it is 0.01" in again.stderr
+    assert call(*train, "other.safetensors", "--lr", "0.01").returncode == 0
+    search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db", "--weight-source")
+    run = call(*search, "generated:net.safetensors")
+    assert run.returncode == 0, run.stderr
+    assert "best of 8 structures" in run.stdout
+    for source, message in {
+        "generated:other.safetensors": "its weight_source is",
+        "generated:none.safetensors": "There is no file none.safetensors",
+        "generated": 'as "generated:FILE"; got no file',
+        "inherited:net.safetensors": "'inherited' has no file, got 'net.safetensors'",
+    }.items():
+        run = call(*search, source)
+        assert run.returncode == 2
+        assert message in run.stderr
+
+
 def test_settings_of_a_searcher_are_options(call: Call) -> None:
     evolution = (*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--option")
     run = call(*evolution, "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")

@@ -49,7 +49,7 @@ def search(
     ] = None,
     criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
     weight_source: Annotated[
-        str, typer.Option(help="Weights of structures: inherited, compensated, reconstructed.")
+        str, typer.Option(help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.")
     ] = "inherited",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is gathered of layers.")] = None,
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
