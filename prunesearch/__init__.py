@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunesearch.errors import CheckpointError as CheckpointError
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
+    from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
     from prunesearch.errors import PruneSearchError as PruneSearchError
     from prunesearch.errors import StudyLocked as StudyLocked
     from prunesearch.errors import StudyMismatch as StudyMismatch
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from prunesearch.models.count import count as count
     from prunesearch.models.export import export_onnx as export_onnx
     from prunesearch.models.export import export_program as export_program
+    from prunesearch.models.hypernet import PruningNet as PruningNet
+    from prunesearch.models.hypernet_file import load_pruningnet as load_pruningnet
+    from prunesearch.models.hypernet_file import save_pruningnet as save_pruningnet
     from prunesearch.models.network import Network as Network
     from prunesearch.models.saving import load as load
     from prunesearch.models.saving import save as save
@@ -49,9 +53,16 @@ if TYPE_CHECKING:
     from prunesearch.structure import Cost as Cost
     from prunesearch.structure import Space as Space
     from prunesearch.structure import Structure as Structure
+    from prunesearch.study.events import Event as Event
+    from prunesearch.study.events import early_stopping as early_stopping
+    from prunesearch.study.events import stop_after as stop_after
+    from prunesearch.study.tensorboard import TensorBoardLogger as TensorBoardLogger
+    from prunesearch.study.workers import Workers as Workers
     from prunesearch.training.data import Data as Data
     from prunesearch.training.finetune import Recipe as Recipe
     from prunesearch.training.finetune import finetune as finetune
+    from prunesearch.training.pruningnet import PruningNetRecipe as PruningNetRecipe
+    from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
     from prunesearch.trial import Trial as Trial
 
 _PUBLIC = {
@@ -60,10 +71,14 @@ _PUBLIC = {
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
+    "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Network": "prunesearch.models.network:Network",
+    "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
+    "PruningNet": "prunesearch.models.hypernet:PruningNet",
+    "PruningNetRecipe": "prunesearch.training.pruningnet:PruningNetRecipe",
     "Recipe": "prunesearch.training.finetune:Recipe",
     "SearchResult": "prunesearch.api:SearchResult",
     "Space": "prunesearch.structure:Space",
@@ -72,25 +87,32 @@ _PUBLIC = {
     "StudyMismatch": "prunesearch.errors:StudyMismatch",
     "StudyUnreadable": "prunesearch.errors:StudyUnreadable",
     "StudyUnwritable": "prunesearch.errors:StudyUnwritable",
+    "TensorBoardLogger": "prunesearch.study.tensorboard:TensorBoardLogger",
     "TraceError": "prunesearch.errors:TraceError",
     "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
     "Trial": "prunesearch.trial:Trial",
     "Winner": "prunesearch.api:Winner",
+    "Workers": "prunesearch.study.workers:Workers",
     "__version__": "prunesearch._version:__version__",
     "count": "prunesearch.models.count:count",
+    "early_stopping": "prunesearch.study.events:early_stopping",
     "export_onnx": "prunesearch.models.export:export_onnx",
     "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
     "load": "prunesearch.models.saving:load",
+    "load_pruningnet": "prunesearch.models.hypernet_file:load_pruningnet",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "make_model": "prunesearch.models.zoo:make_model",
     "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
+    "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",
     "slim": "prunesearch.models.slim:slim",
+    "stop_after": "prunesearch.study.events:stop_after",
     "top1": "prunesearch.evaluators.accuracy:top1",
     "trace": "prunesearch.models.trace:trace",
+    "train_pruningnet": "prunesearch.training.pruningnet:train_pruningnet",
     "write_report": "prunesearch.report:write_report",
 }
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
-from prunesearch.study.store import IN_MEMORY, Store, database_path
-from prunesearch.study.study import DEFAULT_NAME
+from prunesearch.study.database import IN_MEMORY, parse
+from prunesearch.study.store import Store, look
 from prunesearch.trial import Trial, best
 
 if TYPE_CHECKING:
@@ -107,20 +107,22 @@ class _Rounds:
         assert budget.table is not None  # or there is nothing to time
         self._search, self._network, self._budget, self._others = search, network, budget, others
         self._table = budget.table
-        self._name = str(others.get("study_name", DEFAULT_NAME))
+        self._name = ""  # of the first round's study
         self._as_given = budget.check(network.space)
         self._limit_ms = dict(self._as_given.limits)["latency_ms"]
         self._trials: list[Trial] = []
 
     def run(self) -> SearchResult:
         """Search, time, correct, a few times."""
-        learnt = self._learnt_earlier()
+        learnt: list[float] = []
         correction = 1.0
         timed: list[tuple[SearchResult, float, MeasuredLatency]] = []
         latest: SearchResult | None = None
         for number in range(_ROUNDS):
             result = self._searched(number, correction)
             latest = result or latest
+            if number == 0 and result is not None:
+                learnt = self._learnt_earlier()
             if result is not None and learnt:
                 correction = learnt.pop(0)
                 continue
@@ -155,6 +157,7 @@ class _Rounds:
             if number == 0:
                 raise
             return None
+        self._name = self._name or result.name
         self._trials += result.trials
         feasible = budget.check(self._network.space)
         winner = best(trial for trial in self._trials if feasible.contains([trial.structure])[0])
@@ -181,9 +184,9 @@ class _Rounds:
 
     def _learnt_earlier(self) -> list[float]:
         """Corrections that an earlier run of this study went on with, in its order."""
-        path = database_path(str(self._others.get("study", IN_MEMORY)))
-        if path is None or not path.exists():
+        url = str(self._others.get("study", IN_MEMORY))
+        if look(parse(url)) is None:
             return []
-        with closing(Store(str(self._others["study"]), create=False)) as store:
+        with closing(Store(url, create=False)) as store:
             names = [name for name in store.studies() if name.startswith(f"{self._name}{_CORRECTED}")]
         return sorted(float(name.rpartition(_CORRECTED)[2]) for name in names)

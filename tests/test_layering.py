@@ -23,11 +23,16 @@ MAY_IMPORT = {
 }
 COMPOSERS = {"__init__", "_version", "api", "cli", "demo", "measured", "sources"}  # may import everything
 HOMES = {
+    "accelerate": {"training/pruningnet.py"},
     "deap": {"search/variation.py"},
     "cvxpy": {"search/convex.py"},
-    "optuna": {"search/bayes.py"},
-    "sqlalchemy": {"study/store.py"},
-    "filelock": {"study/study.py"},
+    "optuna": {"search/bayes.py", "study/optuna_export.py"},
+    "sqlalchemy": {f"study/{file}.py" for file in ("database", "locks", "optuna_export", "schema", "store")},
+    "filelock": {"study/locks.py"},
+    "cloudpickle": {"study/handover.py"},
+    "pyarrow": {"study/tables.py"},
+    "ray": {"study/ray_crew.py"},
+    "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
     "torchvision": {"sources.py"},

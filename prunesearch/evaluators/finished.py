@@ -12,8 +12,8 @@ from prunesearch.evaluators.latency.finished import measure_finished
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.count import count
-from prunesearch.models.memory import measured_peak_bytes, predicted_peak_bytes
 from prunesearch.models.network import Network
+from prunesearch.models.peak_memory import measured_peak_bytes, predicted_peak_bytes
 from prunesearch.models.slim import named_tensors
 from prunesearch.structure import Structure
 

@@ -1,102 +1,57 @@
-"""Memory of a network's forward: what its tensors take at the most at once, predicted and measured."""
+"""How much memory is free, so that what cannot fit is said before it is asked for."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
-from torch import Tensor, fx, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+import torch
 
-from prunesearch.models.deadline import Deadline
-from prunesearch.models.symbolic import follow
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.errors import NotEnoughMemory
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
-def predicted_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """Bytes of weights, inputs and results alive at once, by the order of operators and their shapes alone.
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a device; None where nothing says so (as on the CPU of macOS or Windows).
 
-    Each result is given up after the operator that uses it last. A forward in Python may hold on to them longer, so
-    this is a lower bound. What kernels take for themselves is not in it.
+    On the CPU what Linux calls available, or what the container has left, whichever is less.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return min(_limits(), default=None) if device.type == "cpu" else None
+
+
+def require(needed: int, device: torch.device, what: str, advice: str) -> None:
+    """Refuse what would not fit.
 
     Args:
-        model: A copy of one's own, in eval mode, on any device.
-        inputs: What it takes.
+        needed: Bytes.
+        device: Where.
+        what: Subject of the sentence, such as "The published form for ResNet, 774 M parameters,".
+        advice: What to do instead.
+
+    Raises:
+        NotEnoughMemory: Fewer bytes are free.
     """
-    meta = tuple(x.to("meta") for x in inputs)
-    light = model.to("meta")
-    peak = _Live(follow(light, meta, Deadline(60.0)).graph)
-    with undisturbed(()):
-        peak.run(*meta)
-    return _weights(model) + peak.most
+    free = free_bytes(device)
+    if free is not None and needed > free:
+        raise NotEnoughMemory(
+            f"{what} needs {needed / 2**30:.1f} GiB; {free / 2**30:.1f} GiB are free on {device}. {advice}",
+            needed=needed,
+            free=free,
+        )
 
 
-def measured_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """The same, watched while the model runs: every storage that an operator returns, until it is freed.
-
-    Args:
-        model: In eval mode.
-        inputs: What it takes.
-    """
-    with undisturbed(inputs) as copies, _Watch() as watch:
-        watch.add(copies)
-        model(*copies)
-    return _weights(model) + watch.most
+def _limits() -> Iterator[int]:
+    if _MEMINFO.exists():
+        yield 1024 * _entry(_MEMINFO, "MemAvailable:")
+    limit = _CGROUP / "memory.max"  # of the container, if there is one
+    if limit.exists() and limit.read_text().strip().isdigit():  # else "max"
+        used = int((_CGROUP / "memory.current").read_text())
+        yield int(limit.read_text()) - used + _entry(_CGROUP / "memory.stat", "inactive_file")  # which can be given up
 
 
-def _weights(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
-
-
-class _Live(fx.Interpreter):
-    """Runs a graph and adds up what is alive."""
-
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
-        self.most = 0
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        storages: dict[int, int] = {}
-
-        def add(item: Any) -> Any:
-            if isinstance(item, Tensor) and not isinstance(item, nn.Parameter):
-                storages[item.untyped_storage()._cdata] = item.untyped_storage().nbytes()
-            return item
-
-        fx.node.map_aggregate((result, *self.env.values()), add)
-        self.most = max(self.most, sum(storages.values()))
-        return result
-
-
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Adds up the storages that operators return, until they are freed."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.most = self._now = 0
-        self._known: set[int] = set()
-
-    def add(self, results: Any) -> None:
-        def each(item: Any) -> Any:
-            if isinstance(item, Tensor):
-                storage = item.untyped_storage()
-                key, size = storage._cdata, storage.nbytes()
-                if key not in self._known:
-                    self._known.add(key)
-                    self._now += size
-                    weakref.finalize(storage, self._freed, key, size)
-            return item
-
-        fx.node.map_aggregate(results if isinstance(results, (tuple, list)) else (results,), each)
-        self.most = max(self.most, self._now)
-
-    def _freed(self, key: int, size: int) -> None:
-        self._known.discard(key)
-        self._now -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.add(result)
-        return result
+def _entry(file: Path, name: str) -> int:
+    return next(int(line.split()[1]) for line in file.read_text().splitlines() if line.startswith(name))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.models.blocks import BlockedNetwork
-from prunesearch.models.memory import measured_peak_bytes, predicted_peak_bytes
+from prunesearch.models.peak_memory import measured_peak_bytes, predicted_peak_bytes
 from tests.models_state import generators, state_of
 
 NETWORKS = {"resnet8": (1, 3, 16, 16), "vgg11": (1, 3, 32, 32)}
