@@ -114,6 +114,7 @@ def predicted(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
             while not agree(row["rounds"]):
                 row["rounds"].append(timed(network, structures, table))
                 write(arguments.out, stored)
+            write(arguments.out, stored)  # predictions follow from the table, and may be others than before
             truth = np.mean(row["rounds"][-2:], axis=0)
             for what in ("predicted", "summed", "by macs"):
                 off = np.abs(np.array(row[what]) / truth - 1)
