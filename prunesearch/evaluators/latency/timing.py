@@ -87,8 +87,8 @@ class Reference:
     """A small kernel whose time tells how fast the machine is at the moment: three convolutions with BatchNorm.
 
     A full one, a depthwise one and a pointwise one, as what computes and what moves data are slowed down differently by
-    a busy neighbour. Measured where the machine's speed varied by a factor of 2: repeated medians of one network
-    differed by 23%, their ratios to this kernel by 3%.
+    a busy neighbour. Where the machine's speed varies, medians of one network vary with it, their ratios to this kernel
+    several times less.
 
     Attributes:
         baseline_ms: What it takes at the speed that all times are given at.
