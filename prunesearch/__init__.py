@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from prunesearch.structure import Space as Space
     from prunesearch.structure import Structure as Structure
     from prunesearch.training.data import Data as Data
-    from prunesearch.training.finetune import Recipe as Recipe
     from prunesearch.training.finetune import finetune as finetune
+    from prunesearch.training.recipe import Recipe as Recipe
     from prunesearch.trial import Trial as Trial
 
 _PUBLIC = {
@@ -62,7 +62,7 @@ _PUBLIC = {
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "Network": "prunesearch.models.network:Network",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
-    "Recipe": "prunesearch.training.finetune:Recipe",
+    "Recipe": "prunesearch.training.recipe:Recipe",
     "SearchResult": "prunesearch.api:SearchResult",
     "Space": "prunesearch.structure:Space",
     "Structure": "prunesearch.structure:Structure",

@@ -23,6 +23,7 @@ MAY_IMPORT = {
 }
 COMPOSERS = {"__init__", "_version", "api", "cli", "demo", "sources"}  # may import everything
 HOMES = {
+    "accelerate": {"training/accelerating.py"},
     "deap": {"search/variation.py"},
     "cvxpy": {"search/convex.py"},
     "optuna": {"search/bayes.py"},

@@ -68,8 +68,13 @@ class Network:
 
     def fingerprint(self) -> str:
         """Hash of the model's class, its printed form and every tensor of it."""
-        digest = hashlib.sha256(f"{type(self.model).__qualname__}\n{self.model}".encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return fingerprint(self.model)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of a model's class, its printed form and every tensor of it."""
+    digest = hashlib.sha256(f"{type(model).__qualname__}\n{model}".encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
