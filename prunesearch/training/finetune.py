@@ -89,14 +89,20 @@ def train(
     recipe = recipe or Recipe()
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no parameter to train: none has requires_grad.")
-    start = drawn_anew(model, seed) if recipe.from_scratch else copy.deepcopy(model)
-    learner = Student(start, None if teacher is None else _guide(model, teacher, data), recipe)
+    learner = Student(
+        start_from(model, recipe, seed), None if teacher is None else _guide(model, teacher, data), recipe
+    )
     question = {
         "network": fingerprint(model),
         "teacher": None if teacher is None else fingerprint(teacher),
     }
     outcome = run(learner, data, recipe, seed=seed, session=session or Session(), question=question)
     return Training(as_module(model, outcome.best), as_module(model, outcome.last), outcome.reports)
+
+
+def start_from(model: nn.Module, recipe: Recipe, seed: int) -> nn.Module:
+    """A copy of the network to begin with, its weights drawn anew if the recipe says so."""
+    return drawn_anew(model, seed) if recipe.from_scratch else copy.deepcopy(model)
 
 
 def as_module(model: nn.Module, state: State) -> nn.Module:

@@ -19,6 +19,9 @@ class Learner(nn.Module):
         helpers: Networks that are only asked: moved along to the device, but no part of the state.
     """
 
+    runs_in_parallel = True
+    """Whether many processes may share its batches."""
+
     def __init__(self, network: nn.Module, helpers: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.network = network

@@ -113,6 +113,8 @@ class _Loop:
     ) -> None:
         self._accelerator, self._data, self._recipe, self._seed = accelerator, data, recipe, seed
         self._share = accelerator.process_index, accelerator.num_processes
+        if self._share[1] > 1 and not learner.runs_in_parallel:
+            raise ValueError(f"{type(learner).__name__} trains in one process, got {self._share[1]}.")
         if recipe.batch_size % self._share[1]:
             raise ValueError(
                 f"Expected a batch_size that {self._share[1]} processes can share, got {recipe.batch_size}."
