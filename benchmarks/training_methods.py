@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 
-MODEL = "resnet14"
+MODEL = "resnet8"
 PRETRAINING, FINETUNING = 10, 8
 RECIPE = ps.Recipe(epochs=PRETRAINING + FINETUNING, lr=0.1, augmentation=ps.Augmentation(flip=True, crop=1))
 TUNING = replace(RECIPE, epochs=FINETUNING, lr=0.05)
@@ -165,7 +165,7 @@ METHODS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks.add_arguments(parser)
-    parser.set_defaults(train_images=8_000)
+    parser.set_defaults(train_images=6_000)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
     parser.add_argument("--budget", default="40%")
     parser.add_argument("--seeds", type=int, default=3)
