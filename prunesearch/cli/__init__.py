@@ -9,9 +9,10 @@ import typer
 
 from prunesearch.cli.console import fail
 from prunesearch.cli.demonstration import demo
+from prunesearch.cli.finetuning import finetune
 from prunesearch.cli.networks import explain, export, verify
 from prunesearch.cli.studies import report, search, status
-from prunesearch.errors import EvaluationFailed, PruneSearchError
+from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 
 app = typer.Typer(
     help="Search the structure of pruned convolutional networks.",
@@ -20,7 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (demo, explain, verify, search, status, report, export):
+for command in (demo, explain, verify, search, finetune, status, report, export):
     app.command()(command)
 
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; what the caller did wrong becomes a sentence on stderr and exit status 2."""
     try:
         app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
-    except EvaluationFailed as error:
+    except (EvaluationFailed, TrainingDiverged) as error:
         fail(str(error), status=1)
     except (PruneSearchError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PRUNESEARCH_DEBUG"):
