@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,14 +20,16 @@ from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.weights import WeightSource
 from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.executors import Executor, HalvingExecutor, InlineExecutor
 from prunesearch.study.store import IN_MEMORY
 from prunesearch.study.study import DEFAULT_NAME, Study
-from prunesearch.training.data import Data, balanced, fingerprint
+from prunesearch.training.data import Data, balanced
 from prunesearch.trial import Trial, best, pareto_front
 
 
@@ -128,7 +131,9 @@ def search(
     screen: float = 1.0,
     study: str = IN_MEMORY,
     study_name: str = DEFAULT_NAME,
+    cache: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    criterion_options: Mapping[str, Any] | None = None,
     evaluator_options: Mapping[str, Any] | None = None,
     on_trial: Callable[[Trial], None] | None = None,
 ) -> SearchResult:
@@ -158,7 +163,9 @@ def search(
             decides which (successive halving). 1 scores everything.
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database.
+        cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
         options: Further arguments of the searcher's constructor.
+        criterion_options: Further arguments of the criterion's.
         evaluator_options: Further arguments of the evaluator's, such as `calibration=` images of their own.
         on_trial: Called with each new trial.
 
@@ -180,8 +187,9 @@ def search(
     if images is None:
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
-    ranking = make_criterion(criterion, seed=seed).rank(network, calibration, classes)
-    weights = make_weights(weight_source, network, ranking, calibration)
+    chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
+    ranking = chooser.rank(network, calibration, classes)
+    weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
 
     def scorer_on(subset: Tensor) -> Evaluator:
@@ -204,9 +212,9 @@ def search(
         "space": network.space.fingerprint,
         "data": fingerprint(calibration, classes, *tensors),
         "budget": str(budget),
-        "searcher": f"{searcher}({', '.join(f'{k}={v}' for k, v in sorted((options or {}).items()))})",
+        "searcher": f"{searcher}{_listed(options or {})}",
         "seed": seed,
-        "criterion": criterion,
+        "criterion": criterion + (_listed(criterion_options) if criterion_options else ""),
         "weight_source": weight_source,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
@@ -224,8 +232,13 @@ def search(
     if winner is None:
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-    notes = diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
+    notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
+    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
     return SearchResult(Winner(winner, weights, calibration), tuple(trials), network.space, study, study_name, notes)
+
+
+def _listed(options: Mapping[str, Any]) -> str:
+    return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
 
 
 def _balanced(classes: Tensor, n: int) -> Tensor:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -23,3 +25,9 @@ def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
         raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(table)}.{hint}")
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def cached(kind: Callable[..., Any], cache: str | Path | None) -> dict[str, Any]:
+    """`cache` as an argument for what takes one; nothing for what does not, or without a cache."""
+    takes_one = cache is not None and "cache" in inspect.signature(kind).parameters
+    return {"cache": cache} if takes_one else {}

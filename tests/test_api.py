@@ -9,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
 from prunesearch.search import SEARCHERS
+from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data, balanced
@@ -94,6 +97,38 @@ def test_another_calibration_image_is_another_question_although_it_scores_nothin
     other = Data(train=digits_data.train, calibration=256, calibrate_on=(changed, labels))
     with pytest.raises(ps.StudyMismatch, match="its data is"):
         ps.search(network, other, budget=BUDGET, n_trials=4, images=64, study=url)
+
+
+def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Network, digits_data: Data) -> None:
+    found = {
+        criterion: ps.search(network, digits_data, budget=BUDGET, searcher="global", criterion=criterion).best
+        for criterion in ("l1", "taylor")
+    }
+    images, labels = digits_data.calibration_set()
+    for criterion, winner in found.items():
+        ranking = make_criterion(criterion).rank(network, images, labels)
+        assert isinstance(ranking, NestedRanking)
+        assert ranking.scores is not None
+        asked = GlobalSearcher(network.space, BUDGET, unit_scores=ranking.scores).ask(1)
+        assert [winner.structure] == asked
+    assert found["l1"].structure != found["taylor"].structure
+    with pytest.raises(ValueError, match="scores can be compared between groups"):
+        ps.search(network, digits_data, budget=BUDGET, searcher="global", criterion="cap")
+
+
+def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    def find(**options: object) -> ps.SearchResult:
+        url = f"sqlite:///{tmp_path / 'study.db'}"
+        arguments = {"budget": BUDGET, "n_trials": 2, "criterion": "lfe", "study": url}
+        return ps.search(network, digits_data, criterion_options=options, **arguments)  # type: ignore[arg-type]
+
+    assert "linear models of the criterion lfe" in find(masks=20, images=32).notes[0]
+    with pytest.raises(ps.StudyMismatch, match="its criterion is"):
+        find(masks=30, images=32)
+    with pytest.raises(TypeError, match="magic"):
+        find(magic=1)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.registry import resolve
+from prunesearch.registry import cached, resolve
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,13 +30,15 @@ WEIGHT_SOURCES: Mapping[str, str] = {
 EVIDENCE: Mapping[str, str] = {
     "similarity": "prunesearch.evaluators.hsic:similarity",
     "curves": "prunesearch.evaluators.curves:curves",
-    "unit_scores": "prunesearch.evaluators.channels.cpmc:unit_scores",
+    "unit_scores": "prunesearch.evaluators.channels.criterion:comparable_scores",
     "errors": "prunesearch.evaluators.reconstruction:width_errors",
 }
 """What searchers may want to know of a network before the first proposal, as arrays."""
 
 
-def make_weights(name: str, network: Network, ranking: Ranking, images: Tensor) -> WeightSource:
+def make_weights(
+    name: str, network: Network, ranking: Ranking, images: Tensor, *, cache: str | Path | None = None
+) -> WeightSource:
     """Build a weight source by name.
 
     Args:
@@ -43,11 +46,13 @@ def make_weights(name: str, network: Network, ranking: Ranking, images: Tensor) 
         network: The traced network.
         ranking: Which channels stay.
         images: (n, ...) images, for those that look at some.
+        cache: Folder where those that gather statistics of layers keep them.
 
     Raises:
         ValueError: No weight source has this name; the message has the list.
     """
-    weights: WeightSource = resolve(WEIGHT_SOURCES, name, "weight source")(network, ranking, images)
+    kind = resolve(WEIGHT_SOURCES, name, "weight source")
+    weights: WeightSource = kind(network, ranking, images, **cached(kind, cache))
     return weights
 
 

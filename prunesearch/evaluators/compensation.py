@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.reconstruction import Consumer, consumers
+from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.slim import named_tensors
@@ -38,24 +39,38 @@ class CompensatedWeights:
         ranking: Which channels stay.
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions that are sampled.
+        cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
     sliced = False
 
-    def __init__(self, network: Network, ranking: Ranking, images: Tensor, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        network: Network,
+        ranking: Ranking,
+        images: Tensor,
+        *,
+        seed: int = 0,
+        cache: str | Path | None = None,
+    ) -> None:
         self._inherited = InheritedWeights(network, ranking)
-        modules = dict(network.model.named_modules())
         self._consumers: Mapping[str, Consumer] = {
             consumer.name: consumer
-            for consumer in consumers(network, images, seed=seed)
-            if getattr(modules[consumer.name], "groups", 1) == 1
+            for consumer in consumers(network, images, seed=seed, cache=cache)
+            if getattr(network.model.get_submodule(consumer.name), "groups", 1) == 1
         }
+        self._outputs = {cut.tensor: cut.units for cut in network.cuts if cut.dim == 0}
         self._solved: dict[Structure, dict[str, Tensor]] = {}
 
     @property
     def network(self) -> Network:
         """The traced network."""
         return self._inherited.network
+
+    @property
+    def ranking(self) -> Ranking:
+        """Which channels stay."""
+        return self._inherited.ranking
 
     def build(self, structure: Structure) -> nn.Module:
         """Slice the trained weights, then put the refitted ones in."""
@@ -110,13 +125,12 @@ class CompensatedWeights:
         stay = self._columns(consumer, structure)
         if stay.all():
             return trained
-        covariance, weights = consumer.moments(), consumer.weights()
-        own = covariance[stay][:, stay]
+        rows = self._rows(layer, structure)
+        own = consumer.covariance[stay][:, stay]
         ridge = _RIDGE * float(own.diagonal().mean()) + 1e-30
-        cross = weights @ covariance[:, stay] + ridge * weights[:, stay]  # the ridge draws to the trained weights
-        refitted = torch.linalg.solve(own + ridge * torch.eye(len(own)).double(), cross.T).T
-        rows = self._outputs(layer, structure)
-        return refitted[rows].reshape(trained.shape).to(trained)
+        drawn = consumer.cross[rows][:, stay] + ridge * consumer.weights[rows][:, stay]  # to the trained weights
+        refitted = torch.linalg.solve(own.add_(torch.eye(len(own)).double(), alpha=ridge), drawn.T).T
+        return refitted.reshape(trained.shape).to(trained)
 
     def _bias(self, layer: str, structure: Structure) -> Tensor:
         """The trained bias, plus what the mean of the outputs lost."""
@@ -125,19 +139,17 @@ class CompensatedWeights:
         stay = self._columns(consumer, structure)
         if stay.all():
             return trained
-        rows = self._outputs(layer, structure)
-        before = consumer.weights()[rows] @ consumer.mean()
-        after = self.values(f"{layer}.weight", structure).detach().double().cpu().flatten(1) @ consumer.mean()[stay]
+        before = consumer.weights[self._rows(layer, structure)] @ consumer.mean
+        after = self.values(f"{layer}.weight", structure).detach().double().cpu().flatten(1) @ consumer.mean[stay]
         return trained + (before - after).to(trained)
 
     def _columns(self, consumer: Consumer, structure: Structure) -> Tensor:
         """(columns,) which inputs stay."""
         return torch.from_numpy(np.repeat(self.kept(structure)[consumer.units], consumer.taps))
 
-    def _outputs(self, layer: str, structure: Structure) -> Tensor:
+    def _rows(self, layer: str, structure: Structure) -> Tensor:
         """Indices of the layer's outputs that stay."""
-        kept = self.kept(structure)
-        for cut in self.network.cuts:
-            if cut.tensor == f"{layer}.weight" and cut.dim == 0:
-                return torch.from_numpy(np.flatnonzero(kept[cut.units]))
-        return torch.arange(len(self._consumers[layer].weights()))
+        units = self._outputs.get(f"{layer}.weight")
+        if units is None:
+            return torch.arange(len(self._consumers[layer].weights))
+        return torch.from_numpy(np.flatnonzero(self.kept(structure)[units]))

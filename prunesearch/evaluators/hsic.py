@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from prunesearch.evaluators.batchnorm import in_eval_mode
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.watching import watched
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray, IntArray
@@ -54,27 +56,18 @@ def _kernels(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]
     kernels: list[Tensor] = []
     owners: list[int] = []
 
-    def note(dim: int, members: dict[int, Tensor]) -> object:
-        def hook(_: object, inputs: tuple[Tensor, ...]) -> None:
-            for group, channels in members.items():
-                features = inputs[0].movedim(dim, 1)[:, channels].flatten(1).double()
-                features = features - features.mean(dim=0)
-                kernels.append((features @ features.T).cpu())
-                owners.append(group)
+    def note(dim: int, members: dict[int, Tensor], given: Tensor) -> None:
+        for group, channels in members.items():
+            features = given.movedim(dim, 1)[:, channels].flatten(1).double()
+            features = features - features.mean(dim=0)
+            kernels.append((features @ features.T).cpu())
+            owners.append(group)
 
-        return hook
-
-    handles = []
+    looks = []
     for read in network.reads:
         of = network.group_of[read.units]
         members = {int(g): torch.from_numpy(np.flatnonzero(of == g)) for g in np.unique(of[of >= 0])}
-        if members:
-            module = network.model.get_submodule(read.module)
-            handles.append(module.register_forward_pre_hook(note(read.dim, members)))  # type: ignore[arg-type]
-    try:
-        with in_eval_mode(network.model), torch.inference_mode():
-            network.model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+        looks.append((read.module, partial(note, read.dim, members)))
+    with watched(network.model, looks), torch.inference_mode():
+        network.model(images)
     return kernels, owners

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from prunesearch.models.coupling import Count, Cut, Literal, Read
 from prunesearch.models.explain import Explanation, explain
+from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.verify import Verification, verify
 from prunesearch.structure import IntArray, Space
 
@@ -68,13 +67,4 @@ class Network:
 
     def fingerprint(self) -> str:
         """Hash of the model's class, its printed form and every tensor of it."""
-        return fingerprint(self.model)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Hash of a model's class, its printed form and every tensor of it."""
-    digest = hashlib.sha256(f"{type(model).__qualname__}\n{model}".encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
+        return model_fingerprint(self.model)

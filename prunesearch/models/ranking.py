@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -24,14 +24,19 @@ class NestedRanking:
 
     Attributes:
         orders: Per group, the indices of its units, most important first.
+        scores: Per group, (units,) what the orders come from, where that can be compared between groups.
+        notes: What should be known before the orders are believed.
     """
 
     orders: tuple[tuple[int, ...], ...]
+    scores: tuple[FloatArray, ...] | None = field(default=None, compare=False, repr=False)
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def by_importance(cls, importances: Sequence[FloatArray]) -> NestedRanking:
+    def by_importance(cls, importances: Sequence[FloatArray], notes: tuple[str, ...] = ()) -> NestedRanking:
         """Order each group's units by importance, highest first; of equals the one with the lower index first."""
-        return cls(tuple(tuple(np.argsort(-values, kind="stable").tolist()) for values in importances))
+        orders = tuple(tuple(np.argsort(-values, kind="stable").tolist()) for values in importances)
+        return cls(orders, tuple(importances), notes)
 
     def keep(self, group: int, units: int) -> IntArray:
         """The `units` most important units, in ascending order of index."""

@@ -64,9 +64,18 @@ def save(model: nn.Module, path: str | Path) -> None:
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
     metadata = {"format": FORMAT, "widths": widths, "sha256": checksum(widths, tensors)}
+    write_tensors(tensors, path, metadata)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """Write tensors of the CPU to a safetensors file, whole or not at all.
+
+    Raises:
+        CheckpointError: The folder does not exist, or the file cannot be written.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        safetensors.torch.save_file(tensors, draft, metadata)
+        safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
         os.replace(draft, path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error

@@ -10,8 +10,8 @@ from __future__ import annotations
 import copy
 import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,9 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
 from prunesearch.models.coupling import Count
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.literals import replaced
+from prunesearch.models.nested import bytes_of, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.slim import set_width
 from prunesearch.models.symbolic import follow
@@ -32,6 +34,7 @@ from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
 Key: TypeAlias = tuple[fx.Node, tuple[int, ...]]
+Values: TypeAlias = Mapping[fx.Node, Any]
 _DATA = 1 << 30
 _CHUNK = 1 << 20
 _LOSES_DIGITS = 1000.0
@@ -81,12 +84,12 @@ class SharedForward:
         graph = follow(still, self._network.example_inputs, Deadline(600.0)).graph.graph
         self._format = torch.channels_last
         try:
-            self._memory = self._watch(_steps(still, graph, self._network, weights, _Memory()))
+            self._memory = self._watch(_steps(still, graph, self._network, weights, Aliasing()))
         except RuntimeError:  # the forward wants its memory in the usual order
-            self._memory = _Memory(unsteady=frozenset(graph.nodes))
+            self._memory = Aliasing(unsteady=frozenset(graph.nodes))
         if self._memory.writers or len(self._memory.unsteady) == len(graph.nodes):
             self._format = torch.contiguous_format
-            self._memory = self._watch(_steps(still, graph, self._network, weights, _Memory()))
+            self._memory = self._watch(_steps(still, graph, self._network, weights, Aliasing()))
         self._steps = _steps(still, graph, self._network, weights, self._memory)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
@@ -104,6 +107,34 @@ class SharedForward:
             for structure, output in self._outputs(ordered, self._laid_out(inputs), statistics):
                 outputs[structure] = output
         return [outputs[structure] for structure in structures]
+
+    def observe(self, structure: Structure, inputs: Tensor, look: Callable[[fx.Node, Values], None]) -> Any:
+        """Return what the network returns for one structure, with a look at each node before it is computed.
+
+        Args:
+            structure: The structure.
+            inputs: (n, ...) one batch, from all of which BatchNorm takes its statistics.
+            look: Called with a node of `graph` and the values of nodes that are still needed. The weights of a layer
+                are asked for after the look at it.
+        """
+        layers = _Layers(self._weights, structure, None)
+        uses = Counter(source for step in self._steps for source in step.sources)
+        values: dict[fx.Node, Any] = {}
+        with torch.inference_mode():
+            images = self._laid_out(inputs).clone()  # the forward may write to it
+            for step in self._steps:
+                look(step.node, values)
+                values[step.node] = layers.run(step, values, (images,))
+                for source in step.sources:
+                    uses[source] -= 1
+                    if not uses[source]:
+                        del values[source]
+            return values[self._steps[-1].node]
+
+    @property
+    def graph(self) -> fx.Graph:
+        """What the forward computes; its modules are named as in the network."""
+        return self._steps[0].node.graph
 
     def _outputs(
         self, ordered: Sequence[Structure], inputs: Tensor, statistics: int | None
@@ -138,16 +169,16 @@ class SharedForward:
 
     def _forget(self, kept: dict[Key, Any], until: Mapping[Key, int]) -> None:
         """Drop what is needed latest until the rest fits."""
-        size = sum(_bytes(value) for value in kept.values())
+        size = sum(bytes_of(value) for value in kept.values())
         for key in sorted(kept, key=lambda key: -until[key]):
             if size <= self._max_bytes:
                 break
-            size -= _bytes(kept.pop(key))
+            size -= bytes_of(kept.pop(key))
 
     def _key(self, step: _Step, structure: Structure) -> Key:
         return step.node, tuple([structure[group] for group in step.upstream])
 
-    def _watch(self, steps: Sequence[_Step]) -> _Memory:
+    def _watch(self, steps: Sequence[_Step]) -> Aliasing:
         """Run once and note which values live in the same memory, and which nodes write to it."""
         values: dict[fx.Node, Any] = {}
         writers: list[fx.Node] = []
@@ -155,12 +186,12 @@ class SharedForward:
         with torch.inference_mode(False), undisturbed(twice) as inputs:
             layers = _Layers(self._weights, self._network.space.full, None)
             for step in steps:
-                given = list(_tensors([values[node] for node in step.node.all_input_nodes]))
+                given = list(tensors_in([values[node] for node in step.node.all_input_nodes]))
                 versions = [tensor._version for tensor in given]
                 values[step.node] = layers.run(step, values, [self._laid_out(x) for x in inputs])
                 if [tensor._version for tensor in given] != versions:
                     writers.append(step.node)
-        return _memory(values, writers)
+        return aliasing(values, writers)
 
 
 class _Run:
@@ -216,7 +247,7 @@ class _Run:
             return self._layers.run(step, values, self._inputs).clone()
         if _is_relu(step) and self._is_ours(sources[0], values, uses):
             return values[sources[0]].relu_()
-        if step.node.target is operator.add and len(sources) == 2 and _alike(*[values[node] for node in sources]):
+        if step.node.target is operator.add and len(sources) == 2 and alike(*[values[node] for node in sources]):
             for mine, other in (sources, sources[::-1]):
                 if self._is_ours(mine, values, uses):
                     return values[mine].add_(values[other])
@@ -226,12 +257,12 @@ class _Run:
         """Whether nobody needs the value any more, nor anything else that lives in the same memory."""
         if uses[node] or node.op in ("placeholder", "get_attr"):
             return False
-        if not _is_plain(values[node]):
+        if not is_plain(values[node]):
             return False
         place = values[node].untyped_storage().data_ptr()
         others = [value for other, value in values.items() if other is not node]
         return place != self._inputs[0].untyped_storage().data_ptr() and all(
-            value.untyped_storage().data_ptr() != place for value in _tensors([others, list(self._kept.values())])
+            value.untyped_storage().data_ptr() != place for value in tensors_in([others, list(self._kept.values())])
         )
 
 
@@ -326,46 +357,7 @@ def narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Modul
     return layer
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """How a forward uses memory.
-
-    Attributes:
-        writers: For a node, the nodes that wrote to the memory of one of its arguments since that was computed.
-        unsteady: Nodes whose value is written to later, or read in an older version; they cannot be kept.
-        copied: Inputs of the forward that it writes to.
-    """
-
-    writers: Mapping[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
-    unsteady: frozenset[fx.Node] = frozenset()
-    copied: frozenset[fx.Node] = frozenset()
-
-
-def _memory(values: Mapping[fx.Node, Any], writing: Sequence[fx.Node]) -> _Memory:
-    order = {node: i for i, node in enumerate(values)}
-    places: dict[int, list[fx.Node]] = {}
-    for node, value in values.items():
-        for tensor in _tensors(value):
-            places.setdefault(tensor.untyped_storage().data_ptr(), []).append(node)
-    writers: dict[fx.Node, list[fx.Node]] = {}
-    unsteady: set[fx.Node] = set()
-    for inhabitants in places.values():
-        writes = [node for node in writing if not set(node.all_input_nodes).isdisjoint(inhabitants)]
-        if not writes:
-            continue
-        unsteady.update(node for node in inhabitants if order[node] < order[writes[-1]])
-        for reader in values:
-            since = [order[node] for node in reader.all_input_nodes if node in inhabitants]
-            between = [node for node in writes if since and min(since) < order[node] < order[reader]]
-            if [node for node in between if node not in reader.all_input_nodes]:
-                unsteady.update(inhabitants)
-                unsteady.update(writes)
-                writers.setdefault(reader, []).extend(between)
-    copied = frozenset(node for node in unsteady if node.op == "placeholder")
-    return _Memory({node: tuple(before) for node, before in writers.items()}, frozenset(unsteady), copied)
-
-
-def _steps(model: nn.Module, graph: fx.Graph, network: Network, weights: WeightSource, memory: _Memory) -> list[_Step]:
+def _steps(model: nn.Module, graph: fx.Graph, network: Network, weights: WeightSource, memory: Aliasing) -> list[_Step]:
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     first_name = {id(tensor): name for name, tensor in reversed(tensors)}
     counts: dict[str, list[Count]] = {}
@@ -425,39 +417,3 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
         exact, center = torch.var_mean(x.float(), [0, *range(2, x.dim())], correction=0)
         return center.to(x.dtype), exact.to(x.dtype)
     return mean.to(x.dtype), variance.to(x.dtype)
-
-
-def _alike(one: Tensor, other: Tensor) -> bool:
-    return (one.shape, one.stride(), one.dtype) == (other.shape, other.stride(), other.dtype)
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether its memory is laid out as that of a new tensor, in whose place it can then be.
-
-    Another layout, even if only of dimensions of size 1, could give other roundings later.
-    """
-    order = [0, *range(2, tensor.dim()), 1] if 1 not in tensor.shape and tensor.dim() == 4 else range(tensor.dim())
-    return any(_is_dense(tensor, dims) for dims in (order, range(tensor.dim())))
-
-
-def _is_dense(tensor: Tensor, order: Sequence[int]) -> bool:
-    stride = 1
-    for dim in reversed(order):
-        if tensor.stride(dim) != stride:
-            return False
-        stride *= tensor.shape[dim]
-    return True
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _tensors(item)
-    elif isinstance(value, Mapping):
-        yield from _tensors(list(value.values()))
-
-
-def _bytes(value: Any) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(value))

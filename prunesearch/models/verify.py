@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.count import count
+from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.undisturbed import undisturbed
@@ -110,16 +111,7 @@ def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     """Every number the model returns, in one row."""
     with undisturbed(inputs) as copies:
         output = model.eval()(*copies)
-    tensors = _tensors(output)
+    tensors = list(tensors_in(output))
     if not tensors:
         raise TypeError(f"Expected a network that returns tensors, got {type(output).__name__}.")
     return torch.cat([tensor.flatten().cpu().double() for tensor in tensors])
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    if isinstance(output, Tensor):
-        return [output]
-    if is_dataclass(output):
-        output = [getattr(output, item.name) for item in fields(output)]
-    items = list(output.values()) if isinstance(output, Mapping) else output
-    return [tensor for item in items for tensor in _tensors(item)] if isinstance(items, (tuple, list)) else []

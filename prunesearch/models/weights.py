@@ -24,6 +24,10 @@ class WeightSource(Protocol):
     def network(self) -> Network:
         """The traced network that structures refer to."""
 
+    @property
+    def ranking(self) -> Ranking:
+        """Which channels stay."""
+
     def build(self, structure: Structure) -> nn.Module:
         """Return a new module; nothing of it is shared with the traced model."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,6 @@ class BayesSearcher(BatchSearcher):
             raise ValueError(f"Expected batch_size and n_startup of at least 1, got {batch_size} and {n_startup}.")
         self._kind = resolve(SAMPLERS, sampler, "sampler")
         self._options = {**_DEFAULTS.get(sampler, {}), **(sampler_options or {})}
-        self._study_seed = seed
         self._batch_size = batch_size
         self._n_startup = n_startup
         self._drawn = 0
@@ -118,7 +118,7 @@ class BayesSearcher(BatchSearcher):
         return trial
 
     def _sampler(self) -> BaseSampler:
-        seed = int(np.random.default_rng([self._study_seed, 2, self._drawn]).integers(2**31))
+        seed = int(np.random.default_rng([self._seed, 2, self._drawn]).integers(2**31))
         self._drawn += 1
         sampler: BaseSampler = self._kind(seed=seed, **self._options)
         return sampler
@@ -127,8 +127,6 @@ class BayesSearcher(BatchSearcher):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Optuna logs every trial, and warns of features that may change; neither is the user's concern here."""
-    import warnings
-
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

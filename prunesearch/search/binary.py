@@ -6,12 +6,11 @@ from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import Budget
 from prunesearch.search.proposals import Told
+from prunesearch.search.uniform import uniform_structure, widest
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
-
-_FRACTIONS = 1024
 
 
 class BinarySearcher:
@@ -70,7 +69,7 @@ class BinarySearcher:
             self._scores[trial.structure] = -np.inf if trial.score is None else trial.score
 
     def _passes(self, tolerance: float, passes: int) -> Generator[Structure, float, None]:
-        best = widest(self._feasible, self._feasible.space.full, {})
+        best = uniform_structure(self._feasible)
         best_score = yield best
         shape = self._feasible.space.full
         for number in range(passes):
@@ -106,14 +105,3 @@ class BinarySearcher:
                 best, best_score = structure, score
             low, high = (low, middle) if score >= threshold else (middle + 1, high)
         return widths[high], best, best_score
-
-
-def widest(feasible: FeasibleSet, shape: Structure, fixed: Mapping[int, int]) -> Structure:
-    """The structure with some widths fixed, which must be possible, and the others in the proportions of `shape`."""
-    space = feasible.space
-    most = max((full / width for full, width in zip(space.full, shape, strict=True)), default=1.0)
-    stretch = np.linspace(0.0, most, _FRACTIONS + 1)
-    wanted = np.minimum(stretch[:, None] * np.array(shape), np.array(space.full))
-    structures = space.from_indices(space.indices(wanted))
-    structures[:, list(fixed)] = list(fixed.values())
-    return as_structures(structures[[int(np.flatnonzero(feasible.contains(structures))[-1])]])[0]

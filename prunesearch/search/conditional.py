@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -308,4 +307,4 @@ def _truncated_normal(mean: float, deviation: float, rng: np.random.Generator) -
         drawn = rng.normal(mean, deviation)
         if 0 <= drawn <= 1:
             return float(drawn)
-    return float(rng.random()) if math.isnan(mean) else min(max(mean, 0.0), 1.0)
+    return min(max(mean, 0.0), 1.0)

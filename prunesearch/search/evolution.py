@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunesearch.budget import Budget, as_structures
-from prunesearch.search.proposals import BatchSearcher, put_random
+from prunesearch.budget import Budget
+from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.search.variation import crossovers, mutants
-from prunesearch.structure import Space
+from prunesearch.structure import IntArray, Space
 
 _ROUNDS = 10  # tries to find enough new children of one kind; the authors allow 10 batches of mutants
 
@@ -77,14 +77,13 @@ class EvolutionSearcher(BatchSearcher):
             self.queue.put([uniform_structure(self.feasible)])
         if len(parents) > 0:
             probability, choices = sizes.mutation_probability, self.space.choices
-            self._put(sizes.mutants, lambda: mutants(parents, choices, probability, rng, sizes.mutants))
+            self._put(sizes.mutants, lambda n: mutants(parents, choices, probability, rng, n))
         if len(parents) > 1:
-            self._put(sizes.crossovers, lambda: crossovers(parents, rng, sizes.crossovers))
+            self._put(sizes.crossovers, lambda n: crossovers(parents, rng, n))
         put_random(self.queue, self.feasible, rng, sizes.population - len(self.queue))
 
-    def _put(self, wanted: int, make: Callable[[], list[list[int]]]) -> None:
-        for _ in range(_ROUNDS):
-            if wanted <= 0:
-                return
-            children = self.space.from_indices(make())
-            wanted -= self.queue.put(as_structures(self.feasible.fit(children)), at_most=wanted)
+    def _put(self, wanted: int, breed: Callable[[int], list[list[int]]]) -> None:
+        def make(_: int) -> IntArray:  # as the authors, whole litters: few children of many parents are new
+            return self.feasible.fit(self.space.from_indices(breed(wanted)))
+
+        put_new(self.queue, make, wanted, _ROUNDS)

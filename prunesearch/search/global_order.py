@@ -16,9 +16,9 @@ class GlobalSearcher(BatchSearcher):
 
     No group gets narrower than its minimum; what rounding to allowed widths leaves of the budget is used.
 
-    Source: the global ranking of Yan et al., arXiv:2011.03240 (CPMC), from whose criterion the scores come
-    (`evaluators.channels.cpmc`), and of many others; which units stay is the channel criterion's matter, here only how
-    many.
+    Source: the common baseline, as in Liu et al., ICCV 2017, arXiv:1708.06519 (one threshold over all BatchNorm
+    scales); with the criterion `cpmc` it is the structure of Yan et al., arXiv:2011.03240. Scores are those of the
+    channel criterion; which units stay is its matter, here only how many.
 
     Args:
         space: Where structures live.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunesearch.budget import Budget, as_structures
-from prunesearch.search.proposals import BatchSearcher, put_random
+from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.search.variation import crossovers, mutants, survivors
 from prunesearch.structure import IntArray, Space
@@ -79,11 +79,11 @@ class NSGA2Searcher(BatchSearcher):
     def _put_children(self, front: IntArray, rng: np.random.Generator, wanted: int) -> None:
         parents = self.space.indices(front)
         probability = self._settings.mutation_probability or 1 / max(parents.shape[1], 1)
-        for _ in range(_ROUNDS):
-            if wanted <= 0:
-                return
-            children = np.array(crossovers(parents, rng, wanted))
-            mutated = mutants(children, self.space.choices, probability, rng, wanted)
-            made = self.space.from_indices(mutated)
-            moved = np.where(np.arange(len(made))[:, None] % 2, self.feasible.fit(made), self.feasible.repair(made))
-            wanted -= self.queue.put(as_structures(moved), wanted)
+
+        def breed(n: int) -> IntArray:
+            crossed = np.array(crossovers(parents, rng, n))
+            children = self.space.from_indices(mutants(crossed, self.space.choices, probability, rng, n))
+            children[::2], children[1::2] = self.feasible.repair(children[::2]), self.feasible.fit(children[1::2])
+            return children
+
+        put_new(self.queue, breed, wanted, _ROUNDS)

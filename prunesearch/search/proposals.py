@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -142,15 +142,28 @@ class BatchSearcher(ABC):
         self.queue.mark_seen(trial.structure for trial in self.told.add(trials))
 
 
+def put_new(queue: Queue, make: Callable[[int], IntArray], wanted: int, rounds: int) -> int:
+    """Put up to `wanted` new structures into the queue; return how many are missing after so many rounds.
+
+    Args:
+        queue: Where they go.
+        make: Called with the number still wanted, gives (p, g) structures, new or not.
+        wanted: How many.
+        rounds: How often more are made for those that were not new.
+    """
+    for _ in range(rounds):
+        if wanted <= 0:
+            break
+        wanted -= queue.put(as_structures(make(wanted)), at_most=wanted)
+    return wanted
+
+
 def put_random(queue: Queue, feasible: FeasibleSet, rng: np.random.Generator, wanted: int) -> None:
     """Put up to `wanted` new random structures into the queue.
 
     Each width is drawn uniformly from its allowed ones, then the structure is scaled until it uses the budget up. Only
     when those run out, as in a small space, come structures that leave some of it unused.
     """
-    for move in (feasible.fit, feasible.repair):
-        for _ in range(_ROUNDS):
-            if wanted <= 0:
-                return
-            drawn = feasible.space.sample(rng, wanted)
-            wanted -= queue.put(as_structures(move(drawn)), at_most=wanted)
+    space = feasible.space
+    wanted = put_new(queue, lambda n: feasible.fit(space.sample(rng, n)), wanted, _ROUNDS)
+    put_new(queue, lambda n: feasible.repair(space.sample(rng, n)), wanted, _ROUNDS)

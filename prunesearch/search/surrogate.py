@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from prunesearch.structure import FloatArray, IntArray, Space
 _LENGTHS = (0.5, 1.0, 2.0, 4.0)
 _NOISES = (1e-3, 1e-2, 1e-1)
 _RELEVANCES = (0.0, 1.0)
-_RIDGE = 0.03  # per told trial; measured on 160 structures of ResNet-20: 0.01 to 0.1 predict alike
+_RIDGE = 0.03  # per told trial, of the variance of a shape
 _MOST = 300  # trials that the process is fitted to: the best ones
 
 
@@ -133,8 +134,9 @@ class Prediction:
         self._full = np.array(space.full)
         self._lowest = np.minimum(np.array(space.minimum) / self._full, 0.5)
         values = normal_scores(scores)
-        self._trend = fit_trend(self._basis(structures), values)
-        left = values - self._trend.predict(self._basis(structures))
+        basis = self._basis(structures)
+        self._trend = fit_trend(basis, values)
+        left = values - self._trend.predict(basis)
         self._spread = float(left.std()) or 1.0
         self._process = fit_process(self._features(structures), left / self._spread)
 
@@ -225,21 +227,17 @@ class Process:
 def fit_process(features: FloatArray, values: FloatArray) -> Process:
     """Choose length scale, noise and how much relevant features count, by marginal likelihood on a small grid."""
     relevance = _relevance(features, values)
-    return max(
-        (
-            _condition(features, values, relevance**power / length, noise)
-            for power in _RELEVANCES
-            for length in _LENGTHS
-            for noise in _NOISES
-        ),
-        key=lambda process: process.evidence,
-    )
+    processes = []
+    for power, length in itertools.product(_RELEVANCES, _LENGTHS):
+        scales = relevance**power / length
+        kernel = _matern(features * scales, features * scales)
+        processes += [_condition(features, values, scales, kernel, noise) for noise in _NOISES]
+    return max(processes, key=lambda process: process.evidence)
 
 
 def normal_scores(scores: FloatArray) -> FloatArray:
     """(p,) the normal quantiles of ranks, equals sharing theirs: a few very bad scores do not flatten the rest."""
-    distinct, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    del distinct
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     return norm.ppf(middle / len(scores))[inverse]
 
@@ -255,13 +253,13 @@ def _relevance(features: FloatArray, values: FloatArray) -> FloatArray:
     return 0.1 + 0.9 * size / mean
 
 
-def _condition(features: FloatArray, values: FloatArray, scales: FloatArray, noise: float) -> Process:
-    scaled = features * scales
-    covariance = _matern(scaled, scaled) + noise * np.eye(len(scaled))
-    factor = cho_factor(covariance, lower=True)[0]
+def _condition(
+    features: FloatArray, values: FloatArray, scales: FloatArray, kernel: FloatArray, noise: float
+) -> Process:
+    factor = cho_factor(kernel + noise * np.eye(len(kernel)), lower=True)[0]
     weights = cho_solve((factor, True), values)
     evidence = -0.5 * values @ weights - np.log(np.diag(factor)).sum()
-    return Process(scaled, scales, factor, weights, noise, float(evidence))
+    return Process(features * scales, scales, factor, weights, noise, float(evidence))
 
 
 def _matern(one: FloatArray, other: FloatArray) -> FloatArray:

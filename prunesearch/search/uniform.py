@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
-from prunesearch.search.proposals import Queue
-from prunesearch.structure import Space, Structure
-from prunesearch.trial import Trial
+from prunesearch.budget import FeasibleSet, as_structures
+from prunesearch.search.proposals import BatchSearcher
+from prunesearch.structure import Structure
 
 _FRACTIONS = 4096
 
 
-class UniformSearcher:
+class UniformSearcher(BatchSearcher):
     """Proposes one structure: the largest fraction of every group's width, of 4,096, that meets the budget.
 
     Widths are rounded down to allowed ones, and never below a group's minimum.
@@ -28,24 +27,24 @@ class UniformSearcher:
         InfeasibleBudget: No structure meets the budget.
     """
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
-        del seed
-        self._queue = Queue()
-        self._queue.put([uniform_structure(budget.check(space))])
-
-    def ask(self, n: int) -> list[Structure]:
-        """Return the structure, once."""
-        return self._queue.take(n)
-
-    def tell(self, trials: Sequence[Trial]) -> None:
-        """Forget the structure if it was scored already."""
-        self._queue.mark_seen(trial.structure for trial in trials)
+    def plan(self, rng: np.random.Generator, batch: int) -> None:
+        """Put the structure into the queue, once."""
+        if batch == 0:
+            self.queue.put([uniform_structure(self.feasible)])
 
 
 def uniform_structure(feasible: FeasibleSet) -> Structure:
     """The widest structure of one common fraction that meets the limits."""
+    return widest(feasible, feasible.space.full, {})
+
+
+def widest(feasible: FeasibleSet, shape: Structure, fixed: Mapping[int, int]) -> Structure:
+    """The structure with some widths fixed, which must be possible, and the others in the proportions of `shape`."""
     space = feasible.space
-    fractions = np.linspace(0.0, 1.0, _FRACTIONS + 1)[:, None]
-    structures = space.from_indices(space.indices(fractions * np.array(space.full)))
-    widest = int(np.flatnonzero(feasible.contains(structures))[-1])  # cost grows with the fraction
-    return as_structures(structures[widest : widest + 1])[0]
+    most = max((full / width for full, width in zip(space.full, shape, strict=True)), default=1.0)
+    stretch = np.linspace(0.0, most, _FRACTIONS + 1)
+    wanted = np.minimum(stretch[:, None] * np.array(shape), np.array(space.full))
+    structures = space.from_indices(space.indices(wanted))
+    structures[:, list(fixed)] = list(fixed.values())
+    inside = np.flatnonzero(feasible.contains(structures))  # cost grows with the stretch
+    return as_structures(structures[inside[-1:]])[0]

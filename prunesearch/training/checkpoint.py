@@ -6,19 +6,17 @@ The file is written whole or not at all, so a kill leaves the one before.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError
-from prunesearch.models.saving import checksum
+from prunesearch.models.saving import checksum, write_tensors
 
 FORMAT = "prunesearch-training-1"
 
@@ -44,17 +42,9 @@ def write(path: Path, snapshot: Snapshot, question: Mapping[str, Any]) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
     facts = json.dumps({"question": question, "facts": snapshot.facts})
-    draft = path.with_name(f".{path.name}.partial")
-    try:
-        safetensors.torch.save_file(
-            tensors, draft, {"format": FORMAT, "facts": facts, "sha256": checksum(facts, tensors)}
-        )
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        draft.unlink(missing_ok=True)
-        raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
+    for left in path.parent.glob(f".{path.name}.*"):  # by a kill in the middle of a write
+        left.unlink(missing_ok=True)
+    write_tensors(tensors, path, {"format": FORMAT, "facts": facts, "sha256": checksum(facts, tensors)})
 
 
 def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.structure import IntArray
 
 Source: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
@@ -186,15 +186,6 @@ def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArr
         of_class = order[classes[order] == label]
         rank_in_class[of_class] = np.arange(len(of_class))
     return order[np.argsort(rank_in_class[order], kind="stable")][:n]
-
-
-def fingerprint(*tensors: Tensor) -> str:
-    """Hash of images, labels and whatever else belongs to them."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _check(name: str, source: Source) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.models.network import fingerprint
+from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data
 from prunesearch.training.distillation import Watched, answers, attention_loss, soft_label_loss
@@ -93,8 +93,8 @@ def train(
         start_from(model, recipe, seed), None if teacher is None else _guide(model, teacher, data), recipe
     )
     question = {
-        "network": fingerprint(model),
-        "teacher": None if teacher is None else fingerprint(teacher),
+        "network": model_fingerprint(model),
+        "teacher": None if teacher is None else model_fingerprint(teacher),
     }
     outcome = run(learner, data, recipe, seed=seed, session=session or Session(), question=question)
     return Training(as_module(model, outcome.best), as_module(model, outcome.last), outcome.reports)

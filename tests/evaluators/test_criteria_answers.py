@@ -17,7 +17,8 @@ from prunesearch.evaluators.channels.cpmc import CPMCCriterion
 from prunesearch.evaluators.channels.genetic import best_mask, errors, greedy_mask
 from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fit_ensemble, responses
 from prunesearch.evaluators.channels.slices import slices
-from prunesearch.evaluators.reconstruction import consumers, gram_matrices
+from prunesearch.evaluators.consumers import consumers
+from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.trace import trace
@@ -124,7 +125,8 @@ def test_cpmc_counts_all_weights_that_disappear_with_a_channel(coupled: Network)
 def test_networks_of_equal_weights_are_ordered_by_cost_alone(coupled: Network) -> None:
     for parameter in coupled.model.parameters():
         nn.init.ones_(parameter)
-    scores = CPMCCriterion().global_scores(coupled)
+    scores = CPMCCriterion().rank(coupled).scores
+    assert scores is not None
     assert all(np.ptp(values) < 1e-12 for values in scores)
     space = coupled.space
     costs = [
@@ -147,7 +149,7 @@ def explained(network: Network, group: int, kept: list[int]) -> float:
                 if p in kept
                 for k in range(consumer.taps)
             ]
-            covariance, weights = consumer.moments().numpy(), consumer.weights().numpy()
+            covariance, weights = consumer.covariance.numpy(), consumer.weights.numpy()
             own = [c * consumer.taps + k for c in inside for k in range(consumer.taps)]
             cross = weights[:, own] @ covariance[np.ix_(own, columns)]
             gain = cross @ np.linalg.pinv(covariance[np.ix_(columns, columns)], rcond=1e-12) @ cross.T
@@ -214,7 +216,7 @@ def test_lassos_support_is_scikit_learns(coupled: Network) -> None:
     from sklearn.linear_model import Lasso
 
     ranking = make_criterion("lasso").rank(coupled, IMAGES)
-    gram = gram_matrices(coupled, IMAGES)[0]
+    gram = gram_matrices(coupled, consumers(coupled, IMAGES))[0]
     values, vectors = np.linalg.eigh(gram)
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     for alpha in np.geomspace(1e-3, 1, 20) * np.abs(gram.sum(1)).max():
@@ -257,13 +259,57 @@ def test_a_response_that_nothing_explains_is_said_to_be_unexplained() -> None:
 
 def test_responses_are_those_of_the_masked_network(coupled: Network) -> None:
     masks = balanced_masks(5, 10, np.random.default_rng(0))[:6]
-    found = responses(coupled, coupled.units[0], masks, IMAGES, LABELS)
+    everything = np.ones(coupled.unit_count, dtype=np.bool_)
+    found = responses(coupled, coupled.units[0], masks, IMAGES, LABELS, everything)
     for mask, response in zip(masks, found, strict=True):
         kept = np.ones(coupled.unit_count, dtype=np.bool_)
         kept[coupled.units[0]] = mask == 1
         with torch.no_grad():
             loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
         assert response == pytest.approx(-float(loss), rel=1e-5)
+
+
+def test_units_that_are_gone_are_dropped_in_every_mask(coupled: Network) -> None:
+    whole = np.ones(coupled.unit_count, dtype=np.bool_)
+    left = whole.copy()
+    left[[coupled.units[0][2], coupled.units[1][1]]] = False
+    varied = coupled.units[0][[0, 1, 3, 4]]
+    masks = balanced_masks(4, 10, np.random.default_rng(0))[:3]
+    found = responses(coupled, varied, masks, IMAGES, LABELS, left)
+    for mask, response in zip(masks, found, strict=True):
+        kept = left.copy()
+        kept[varied] = mask == 1
+        with torch.no_grad():
+            loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
+        assert response == pytest.approx(-float(loss), rel=1e-5)
+
+
+def test_rounds_find_that_one_of_two_duplicates_is_needed() -> None:
+    """Either copy saves the class alone, so both add little on average; in rounds one of them must outlive noise."""
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for unit, source in enumerate((0, 0, 1, 1, 2, 3)):  # units 0 and 1 are copies, so are 2 and 3; 5 is noise
+            model[0].weight[unit, source] = 1.0  # type: ignore[index,operator]
+        for unit, answer in enumerate((0, 0, 1, 1, 2)):
+            model[2].weight[answer, unit] = 4.0  # type: ignore[index,operator]
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    images = F.pad(F.one_hot(labels, 3).float() * 2, (0, 3)) + 0.05 * torch.rand(120, 6, generator=generator)
+    network = trace(model, images[:2])
+    ranking = LFECriterion(masks=200, rounds=5).rank(network, images, labels)
+    assert ranking.scores is not None
+    assert sorted(ranking.scores[0].tolist()) == [0, 1, 2, 3, 4, 5]
+    kept = set(ranking.keep(0, 3).tolist())
+    assert 4 in kept
+    assert len(kept & {0, 1}) == len(kept & {2, 3}) == 1
+
+
+def test_lfe_says_how_far_its_linear_model_goes(coupled: Network) -> None:
+    (note,) = make_criterion("lfe").rank(coupled, IMAGES, LABELS).notes  # type: ignore[attr-defined]
+    found = LFECriterion().ensembles(coupled, IMAGES, LABELS)
+    assert f"explain {np.median([ensemble.r2 for ensemble in found]):.0%} of the variance" in note
 
 
 def test_ensembles_work_on_a_fully_connected_network() -> None:

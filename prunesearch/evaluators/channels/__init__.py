@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prunesearch.evaluators.channels.criterion import Criterion
-from prunesearch.registry import resolve
+from prunesearch.registry import cached, resolve
 
 CRITERIA: Mapping[str, str] = {
     "l1": "prunesearch.evaluators.channels.l1:L1Criterion",
@@ -23,16 +24,18 @@ CRITERIA: Mapping[str, str] = {
 }
 
 
-def make_criterion(name: str, *, seed: int = 0, **options: Any) -> Criterion:
+def make_criterion(name: str, *, seed: int = 0, cache: str | Path | None = None, **options: Any) -> Criterion:
     """Build a channel criterion by name.
 
     Args:
         name: One of `CRITERIA`.
         seed: Decides every random draw.
+        cache: Folder where those that gather statistics of layers keep them.
         **options: Passed on to the criterion's constructor.
 
     Raises:
         ValueError: No criterion has this name; the message has the list.
     """
-    criterion: Criterion = resolve(CRITERIA, name, "channel criterion")(seed=seed, **options)
+    kind = resolve(CRITERIA, name, "channel criterion")
+    criterion: Criterion = kind(seed=seed, **options, **cached(kind, cache))
     return criterion

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from prunesearch.evaluators.channels.slices import per_group, unit_scores
+from prunesearch.evaluators.channels.criterion import ScoringCriterion
+from prunesearch.evaluators.channels.slices import unit_scores
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.structure import FloatArray
 
 
-class BNScaleCriterion:
+class BNScaleCriterion(ScoringCriterion):
     """Importance of a channel: the magnitude of the weight of the BatchNorm it runs through.
 
     Source: Liu et al., Network slimming, ICCV 2017, arXiv:1708.06519, section 3; the sparsity training that the paper
@@ -21,14 +22,9 @@ class BNScaleCriterion:
         seed: Not used; every criterion takes one.
     """
 
-    needs = "nothing"
-
-    def __init__(self, *, seed: int = 0) -> None:
-        del seed
-
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
-        """Order the units of every group by scale."""
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """Scales, each relative to the mean of its layer."""
         scales = unit_scores(network, "scales", lambda weights: weights.abs().sum(dim=1))
         norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))
         scaled = unit_scores(network, "scales", lambda weights: weights[:, 0] * 0 + 1, relative=False) > 0
-        return NestedRanking.by_importance(per_group(network, np.where(scaled, scales, norms)))
+        return np.where(scaled, scales, norms)

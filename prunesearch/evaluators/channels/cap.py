@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import given
-from prunesearch.evaluators.reconstruction import Consumer, consumers
+from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -28,16 +30,18 @@ class CaPCriterion:
 
     Args:
         seed: Decides the positions that are sampled.
+        cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
     needs = "images"
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, cache: str | Path | None = None) -> None:
         self._seed = seed
+        self._cache = cache
 
     def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
         """Order the units of every group."""
-        readers = consumers(network, given(images, "images", "cap"), seed=self._seed)
+        readers = list(consumers(network, given(images, "images", "cap"), seed=self._seed, cache=self._cache))
         orders = []
         for units in network.units:
             parts = [_Unexplained(reader, units) for reader in readers if np.isin(units, reader.units).any()]
@@ -65,10 +69,9 @@ class _Unexplained:
         inside = inside[np.argsort(places, kind="stable")]  # unit by unit
         columns = (inside[:, None] * consumer.taps + np.arange(consumer.taps)).reshape(-1)
         self._units = len(units)
-        self._residual = consumer.moments()[columns][:, columns]
-        weights = consumer.weights()
-        self._cross = weights[:, columns] @ self._residual
-        self._variance = float(torch.trace(weights @ consumer.moments() @ weights.T)) or 1.0
+        self._residual = consumer.covariance[columns][:, columns]
+        self._cross = consumer.weights[:, columns] @ self._residual
+        self._variance = float((consumer.cross * consumer.weights).sum()) or 1.0
         self._jitter = _JITTER * float(self._residual.diagonal().mean()) + 1e-30
 
     def gains(self) -> FloatArray:

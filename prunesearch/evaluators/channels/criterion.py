@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal, Protocol
 
 from torch import Tensor
 
+from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import Ranking
+from prunesearch.models.ranking import NestedRanking, Ranking
+from prunesearch.models.weights import WeightSource
+from prunesearch.structure import FloatArray
 
 Need = Literal["nothing", "images", "labels"]
 
@@ -30,6 +34,51 @@ class Criterion(Protocol):
         Raises:
             ValueError: It needs images or labels and was given none.
         """
+
+
+class ScoringCriterion(ABC):
+    """A criterion that gives every unit one score, whatever the width; what it keeps is nested.
+
+    A subclass says how in `scores`.
+
+    Args:
+        seed: Decides every random draw; most make none.
+    """
+
+    needs: ClassVar[Need] = "nothing"
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self._seed = seed
+
+    @abstractmethod
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """(units,) importance of every unit of the network, comparable between groups; that of no group is not used."""
+
+    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
+        """Order the units of every group by importance; see `Criterion`."""
+        scores = self.scores(network, images, labels)
+        return NestedRanking.by_importance([scores[units] for units in network.units])
+
+
+def comparable_scores(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+    """Per group, (units,) scores of the criterion that chose the channels, as `search.global_order` wants them.
+
+    Args:
+        weights: Of the traced network, and the ranking of its channels.
+        evaluator: Not used; every kind of evidence takes one.
+        images: Not used, either.
+
+    Raises:
+        ValueError: The criterion has no scores that can be compared between groups.
+    """
+    del evaluator, images
+    scores = weights.ranking.scores if isinstance(weights.ranking, NestedRanking) else None
+    if scores is None:
+        raise ValueError(
+            "The searcher 'global' wants a criterion whose scores can be compared between groups; this one's are "
+            'choices within each. Take another, such as "l1", "taylor", "cpmc" or "lfe".'
+        )
+    return scores
 
 
 def given(needed: Tensor | None, what: str, criterion: str) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import given
+from prunesearch.evaluators.consumers import consumers
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
@@ -54,18 +56,19 @@ class GeneticCriterion:
 
     Args:
         seed: Decides every draw.
+        cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
     needs = "images"
 
-    def __init__(self, *, seed: int = 0) -> None:
+    def __init__(self, *, seed: int = 0, cache: str | Path | None = None) -> None:
         self._seed = seed
+        self._cache = cache
 
     def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> MaskRanking:
         """Gather the Gram matrices; masks are sought when asked for."""
-        return MaskRanking(
-            tuple(gram_matrices(network, given(images, "images", "genetic"), seed=self._seed)), self._seed
-        )
+        readers = consumers(network, given(images, "images", "genetic"), seed=self._seed, cache=self._cache)
+        return MaskRanking(tuple(gram_matrices(network, readers)), self._seed)
 
 
 def errors(gram: FloatArray, masks: Masks) -> FloatArray:

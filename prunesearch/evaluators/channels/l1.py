@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunesearch.evaluators.channels.slices import per_group, unit_scores
+from prunesearch.evaluators.channels.criterion import ScoringCriterion
+from prunesearch.evaluators.channels.slices import unit_scores
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.structure import FloatArray
 
 
-class L1Criterion:
+class L1Criterion(ScoringCriterion):
     """Importance of a channel: the L1 norm of the filter that produces it.
 
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1. Where several layers produce the same channels (a
@@ -20,12 +21,6 @@ class L1Criterion:
         seed: Not used; every criterion takes one.
     """
 
-    needs = "nothing"
-
-    def __init__(self, *, seed: int = 0) -> None:
-        del seed
-
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
-        """Order the units of every group by norm."""
-        norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))
-        return NestedRanking.by_importance(per_group(network, norms))
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """Norms, each relative to the mean of its layer."""
+        return unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))

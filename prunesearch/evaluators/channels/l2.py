@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from prunesearch.evaluators.channels.slices import per_group, unit_scores
+from prunesearch.evaluators.channels.criterion import ScoringCriterion
+from prunesearch.evaluators.channels.slices import unit_scores
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.structure import FloatArray
 
 
-class L2Criterion:
+class L2Criterion(ScoringCriterion):
     """Importance of a channel: the L2 norm of the filter that produces it.
 
     Source: He et al., Soft filter pruning, IJCAI 2018, arXiv:1808.06866, equation 2 with p = 2. Several producers count
@@ -19,12 +20,6 @@ class L2Criterion:
         seed: Not used; every criterion takes one.
     """
 
-    needs = "nothing"
-
-    def __init__(self, *, seed: int = 0) -> None:
-        del seed
-
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
-        """Order the units of every group by norm."""
-        norms = unit_scores(network, "produces", lambda filters: filters.norm(dim=1))
-        return NestedRanking.by_importance(per_group(network, norms))
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """Norms, each relative to the mean of its layer."""
+        return unit_scores(network, "produces", lambda filters: filters.norm(dim=1))

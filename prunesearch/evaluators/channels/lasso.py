@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import lars_path_gram
 from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import given
-from prunesearch.evaluators.reconstruction import consumers, gram_matrices
+from prunesearch.evaluators.consumers import Consumer, consumers
+from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
 
@@ -51,20 +54,24 @@ class LassoCriterion:
     Args:
         seed: Decides the positions that are sampled.
         normalised: Whether contributions are those of weights scaled to norm 1.
+        cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
     needs = "images"
 
-    def __init__(self, *, seed: int = 0, normalised: bool = False) -> None:
+    def __init__(self, *, seed: int = 0, normalised: bool = False, cache: str | Path | None = None) -> None:
         self._seed = seed
         self._normalised = normalised
+        self._cache = cache
 
     def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> PathRanking:
         """Solve the path of every group."""
-        images = given(images, "images", "lasso")
-        norms = self._norms(network, images) if self._normalised else np.ones(network.unit_count)
+        readers = consumers(network, given(images, "images", "lasso"), seed=self._seed, cache=self._cache)
+        squares = np.zeros(network.unit_count)
+        grams = gram_matrices(network, _noting_squares(readers, squares))
+        norms = np.sqrt(np.where((squares > 0) & self._normalised, squares, 1.0))
         paths, correlations = [], []
-        for units, gram in zip(network.units, gram_matrices(network, images, seed=self._seed), strict=True):
+        for units, gram in zip(network.units, grams, strict=True):
             scale = norms[units]
             target = gram.sum(axis=1) / scale
             jitter = 1e-10 * np.trace(gram) * np.eye(len(gram))
@@ -75,10 +82,10 @@ class LassoCriterion:
             correlations.append(target)
         return PathRanking(tuple(paths), tuple(correlations))
 
-    def _norms(self, network: Network, images: Tensor) -> FloatArray:
-        """(units,) norm of the weights that read each unit; 1 where nothing known does."""
-        squares = np.zeros(network.unit_count)
-        for consumer in consumers(network, images[:1]):
-            weights = consumer.weights().square().sum(0).reshape(len(consumer.units), -1).sum(1)
-            np.add.at(squares, consumer.units, weights.numpy())
-        return np.where(squares > 0, np.sqrt(squares), 1.0)
+
+def _noting_squares(readers: Iterable[Consumer], squares: FloatArray) -> Iterator[Consumer]:
+    """Pass consumers on, adding up in (units,) `squares` the squares of the weights that read each unit."""
+    for reader in readers:
+        of_channels = reader.weights.square().sum(0).reshape(len(reader.units), -1).sum(1)
+        np.add.at(squares, reader.units, of_channels.numpy())
+        yield reader

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from prunesearch.evaluators.batchnorm import in_eval_mode
-from prunesearch.evaluators.channels.criterion import given
+from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
+from prunesearch.evaluators.channels.slices import saved
+from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -19,6 +23,10 @@ from prunesearch.structure import FloatArray, IntArray
 
 _BLOCK = 10  # masks in which each unit is dropped exactly once
 _AT_ONCE = 4  # masks per forward
+_OF_ALL, _MOST_OF_GROUP = 0.1, 0.3  # units that a round removes
+_RELIABLE = 0.5  # share of held-out variance below which a linear model says little
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -34,44 +42,121 @@ class Ensemble:
     r2: float
 
 
-class LFECriterion:
+class LFECriterion(ScoringCriterion):
     """Regresses minus the loss on random masks of a group's units; the coefficients are their importance.
 
     In every block of ten masks each unit is dropped once, in a mask of its own choice (Bernoulli masks with 90% kept,
     balanced). All coefficients of a group are fitted together by ridge regression, its strength by leave-one-out.
+    Scores are coefficients per MAC that a unit saves, so that they can be compared between groups.
+
+    With more than one round, the lowest scores of all groups are removed, 10% of the units present but at most 30% of a
+    group and not all of one, and what is left is measured anew: duplicates look dispensable until one of them is gone.
+    Scores are then the order of removal.
 
     Source: Sándor, Pável and Csató, Pruning CNN's with linear filter ensembles, ECAI 2020, arXiv:2001.08142, of which
     only the abstract could be had: the ensemble of masks and scores and the linear additive model are theirs;
-    probabilities, balance, ridge and everything of number are ours. Masks apply where layers read the channels, after
-    BatchNorm and activation, in eval mode.
+    probabilities, balance, ridge, rounds and everything of number are ours. Masks apply where layers read the channels,
+    after BatchNorm and activation, in eval mode; nothing is trained between rounds.
 
     Args:
         seed: Decides the masks.
         masks: Per group; None is 6 per unit and at least 200.
         images: At most so many of the images score.
+        rounds: How often all groups are measured.
+
+    Raises:
+        ValueError: `rounds` is below 1.
     """
 
     needs = "labels"
 
-    def __init__(self, *, seed: int = 0, masks: int | None = None, images: int = 128) -> None:
-        self._seed = seed
+    def __init__(self, *, seed: int = 0, masks: int | None = None, images: int = 128, rounds: int = 1) -> None:
+        super().__init__(seed=seed)
+        if rounds < 1:
+            raise ValueError(f"Expected rounds of at least 1, got {rounds}.")
         self._masks = masks
         self._images = images
+        self._rounds = rounds
+
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """Coefficients per MAC, or the order of removal."""
+        return self._scores(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))[0]
 
     def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
-        """Order the units of every group by coefficient."""
-        found = self.ensembles(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))
-        return NestedRanking.by_importance([ensemble.importance for ensemble in found])
+        """Order the units of every group by score; note how much of held-out responses the linear model explains."""
+        scores, found = self._scores(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))
+        return NestedRanking.by_importance([scores[units] for units in network.units], notes=_reliability(found))
 
-    def ensembles(self, network: Network, images: Tensor, labels: Tensor) -> list[Ensemble]:
-        """Per group, what its masks say."""
+    def ensembles(
+        self, network: Network, images: Tensor, labels: Tensor, present: Mask | None = None, attempt: int = 0
+    ) -> list[Ensemble]:
+        """Per group, what its masks say.
+
+        Args:
+            network: A traced network.
+            images: (n, ...) images.
+            labels: (n,) class indices.
+            present: (units,) which units there are; the others are dropped in every mask. None means all.
+            attempt: Of the draws of masks; another one draws others.
+        """
+        present = np.ones(network.unit_count, dtype=np.bool_) if present is None else present
         images, labels = images[: self._images], labels[: self._images]
         found = []
         for index, units in enumerate(network.units):
-            rng = np.random.default_rng([self._seed, 5, index])
-            masks = balanced_masks(len(units), self._masks or max(200, 6 * len(units)), rng)
-            found.append(fit_ensemble(masks, responses(network, units, masks, images, labels), rng))
+            rng = np.random.default_rng([self._seed, 5, index, attempt] if attempt else [self._seed, 5, index])
+            varied = units[present[units]]
+            masks = balanced_masks(len(varied), self._masks or max(200, 6 * len(varied)), rng)
+            found.append(fit_ensemble(masks, responses(network, varied, masks, images, labels, present), rng))
         return found
+
+    def _scores(self, network: Network, images: Tensor, labels: Tensor) -> tuple[FloatArray, list[Ensemble]]:
+        """(units,) scores, and the ensembles of the first round."""
+        present = np.ones(network.unit_count, dtype=np.bool_)
+        first = found = self.ensembles(network, images, labels)
+        values = _per_mac(network, found, present)
+        if self._rounds == 1:
+            return values, first
+        order: list[int] = []
+        for number in range(1, self._rounds):
+            order += _least(network, values, present)
+            present[order] = False
+            found = self.ensembles(network, images, labels, present, number)
+            values = _per_mac(network, found, present)
+        left = np.concatenate([units[present[units]] for units in network.units])
+        order += left[np.argsort(values[left], kind="stable")].tolist()
+        scores = np.zeros(network.unit_count)
+        scores[order] = np.arange(len(order))
+        return scores, first
+
+
+def _per_mac(network: Network, found: Sequence[Ensemble], present: Mask) -> FloatArray:
+    """(units,) coefficients over the MACs that one unit of the group saves at full width."""
+    values = np.zeros(network.unit_count)
+    for units, ensemble, macs in zip(network.units, found, saved(network, "macs"), strict=True):
+        values[units[present[units]]] = ensemble.importance / macs
+    return values
+
+
+def _least(network: Network, values: FloatArray, present: Mask) -> list[int]:
+    """The units to remove in one round, least first: a tenth of all, but not too many of one group."""
+    candidates = []
+    for units in network.units:
+        here = units[present[units]]
+        most = min(int(_MOST_OF_GROUP * len(here)), len(here) - 1)
+        candidates.append(here[np.argsort(values[here], kind="stable")[:most]])
+    pool = np.concatenate(candidates)
+    grouped = np.concatenate(network.units)
+    wanted = max(1, int(_OF_ALL * present[grouped].sum()))
+    return pool[np.argsort(values[pool], kind="stable")[:wanted]].tolist()
+
+
+def _reliability(found: Sequence[Ensemble]) -> tuple[str, ...]:
+    explained = [ensemble.r2 for ensemble in found]
+    note = (
+        f"The linear models of the criterion lfe explain {np.median(explained):.0%} of the variance of held-out "
+        f"responses (median of {len(explained)} groups; {min(explained):.0%} to {max(explained):.0%})."
+    )
+    return (note if np.median(explained) >= _RELIABLE else f"{note} Below {_RELIABLE:.0%}, believe its order little.",)
 
 
 def balanced_masks(units: int, n: int, rng: np.random.Generator) -> FloatArray:
@@ -83,51 +168,49 @@ def balanced_masks(units: int, n: int, rng: np.random.Generator) -> FloatArray:
     return np.concatenate(blocks).astype(np.float64)
 
 
-def responses(network: Network, units: IntArray, masks: FloatArray, images: Tensor, labels: Tensor) -> FloatArray:
-    """(m,) minus the loss of the network under each of (m, u) masks of some units, at the layers that read them."""
+def responses(
+    network: Network, units: IntArray, masks: FloatArray, images: Tensor, labels: Tensor, present: Mask
+) -> FloatArray:
+    """(m,) minus the loss of the network under each of (m, u) masks of some units, at the layers that read them.
+
+    Units that are not `present`, a (units,) mask, are dropped always.
+    """
     found: list[float] = []
-    state = _Masks(network, units, len(images))
-    handles = [
-        network.model.get_submodule(read.module).register_forward_pre_hook(state.hook(read))
+    state = _Masks(units, present, len(images))
+    looks = [
+        (read.module, partial(state.apply, read))
         for read in network.reads
-        if np.isin(read.units, units).any()
+        if np.isin(read.units, units).any() or not present[read.units].all()
     ]
-    try:
-        with in_eval_mode(network.model), torch.inference_mode():
-            for start in range(0, len(masks), _AT_ONCE):
-                some = masks[start : start + _AT_ONCE]
-                state.masks = torch.from_numpy(some).to(images.dtype).to(images.device)
-                logits = network.model(images.repeat(len(some), *[1] * (images.dim() - 1)))
-                losses = F.cross_entropy(logits, labels.repeat(len(some)), reduction="none")
-                found += (-losses.reshape(len(some), -1).mean(1)).tolist()
-    finally:
-        for handle in handles:
-            handle.remove()
+    with watched(network.model, looks), torch.inference_mode():
+        for start in range(0, len(masks), _AT_ONCE):
+            some = masks[start : start + _AT_ONCE]
+            state.masks = torch.from_numpy(some).to(images.dtype).to(images.device)
+            logits = network.model(images.repeat(len(some), *[1] * (images.dim() - 1)))
+            losses = F.cross_entropy(logits, labels.repeat(len(some)), reduction="none")
+            found += (-losses.reshape(len(some), -1).mean(1)).tolist()
     return np.array(found)
 
 
 class _Masks:
     """The masks of the present forward: each of them for a batch of images of its own."""
 
-    def __init__(self, network: Network, units: IntArray, images: int) -> None:
+    def __init__(self, units: IntArray, present: Mask, images: int) -> None:
         self.masks = torch.ones(0)
         self._images = images
-        self._place = np.full(network.unit_count, -1)
-        self._place[units] = np.arange(len(units))
+        self._present = torch.from_numpy(present)
+        self._place = torch.full(present.shape, -1)
+        self._place[units] = torch.arange(len(units))
 
-    def hook(self, read: Read) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...]]:
-        place = torch.from_numpy(self._place[read.units])
+    def apply(self, read: Read, x: Tensor) -> Tensor:
+        """What a layer is given, under each of the masks."""
+        place = self._place[read.units]
         own = torch.nonzero(place >= 0)[:, 0]
-
-        def mask(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            x = inputs[0]
-            factors = torch.ones(len(self.masks), len(place), dtype=x.dtype, device=x.device)
-            factors[:, own] = self.masks[:, place[own]]
-            shape = [1] * x.dim()
-            shape[0], shape[read.dim] = len(x), len(place)
-            return (x * factors.repeat_interleave(self._images, 0).reshape(shape), *inputs[1:])
-
-        return mask
+        factors = self._present[read.units].to(x).repeat(len(self.masks), 1)
+        factors[:, own] = self.masks[:, place[own]]
+        shape = [1] * x.dim()
+        shape[0], shape[read.dim] = len(x), len(place)
+        return x * factors.repeat_interleave(self._images, 0).reshape(shape)
 
 
 def fit_ensemble(masks: FloatArray, scores: FloatArray, rng: np.random.Generator) -> Ensemble:

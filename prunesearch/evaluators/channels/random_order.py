@@ -5,23 +5,22 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
+from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.structure import FloatArray
 
 
-class RandomCriterion:
+class RandomCriterion(ScoringCriterion):
     """A random order of the channels of every group.
 
     Args:
         seed: Decides the order.
     """
 
-    needs = "nothing"
-
-    def __init__(self, *, seed: int = 0) -> None:
-        self._seed = seed
-
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
-        """Order the units of every group at random."""
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """Numbers between 0 and 1."""
         rng = np.random.default_rng([self._seed, len(network.units)])
-        return NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
+        scores = np.zeros(network.unit_count)
+        for units in network.units:
+            scores[units] = rng.random(len(units))
+        return scores

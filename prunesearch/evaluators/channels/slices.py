@@ -70,9 +70,11 @@ def unit_scores(
     return total
 
 
-def per_group(network: Network, scores: FloatArray) -> list[FloatArray]:
-    """The (units,) scores, group by group."""
-    return [scores[units] for units in network.units]
+def saved(network: Network, resource: Literal["macs", "params"]) -> FloatArray:
+    """(g,) what one unit less of each group saves of a resource, at full width."""
+    cost, full = getattr(network.space, resource), np.array(network.space.full)
+    one_less = full - np.diag([group.unit for group in network.space.groups])
+    return (cost([full]) - cost(one_less)).astype(np.float64)
 
 
 def _role(model: nn.Module, tensor: str, dim: int) -> Role:

@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunesearch.evaluators.batchnorm import in_eval_mode, split
-from prunesearch.evaluators.channels.criterion import given
-from prunesearch.evaluators.channels.slices import per_group, slices
+from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
+from prunesearch.evaluators.channels.slices import slices
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.structure import FloatArray
 
 _BATCH = 64
 
 
-class TaylorCriterion:
+class TaylorCriterion(ScoringCriterion):
     """Importance of a channel: the square of the sum of weight times gradient over the filters that produce it.
 
     Source: Molchanov et al., Importance estimation for neural network pruning, CVPR 2019, arXiv:1906.10771, equation 9;
@@ -29,21 +29,16 @@ class TaylorCriterion:
 
     needs = "labels"
 
-    def __init__(self, *, seed: int = 0) -> None:
-        del seed
-
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
-        """Order the units of every group by what the loss would change."""
+    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+        """What the loss would change, squared."""
         images, labels = given(images, "images", "taylor"), given(labels, "labels", "taylor")
         importance = np.zeros(network.unit_count)
         with in_eval_mode(network.model), torch.enable_grad():
             for some, truth in zip(split(images, _BATCH), split(labels, _BATCH), strict=True):
                 importance += self._of_batch(network, some, truth) ** 2
-        return NestedRanking.by_importance(per_group(network, importance))
+        return importance
 
-    def _of_batch(
-        self, network: Network, images: Tensor, labels: Tensor
-    ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _of_batch(self, network: Network, images: Tensor, labels: Tensor) -> FloatArray:
         """(units,) sums of weight times gradient; on copies, so that no gradient of the model's is touched."""
         produced = [part for part in slices(network) if part.role == "produces"]
         values = {name: parameter.detach().clone() for name, parameter in network.model.named_parameters()}

@@ -1,0 +1,234 @@
+"""The layers that read channels, and what they are given: means and covariances, from passes over some images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.evaluators.batchnorm import split
+from prunesearch.evaluators.watching import watched
+from prunesearch.models.coupling import Read
+from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.network import Network
+from prunesearch.models.saving import write_tensors
+from prunesearch.structure import FloatArray, IntArray
+
+_IMAGES = 256
+_POSITIONS = 16  # per image and layer
+_BATCH = 64
+_CHANNELS = 64  # of a Gram matrix that are computed at once
+_BYTES = 1 << 30  # of the covariances that one pass gathers
+_VERSION = 1  # of how moments are gathered: those of another one are not read
+
+
+@dataclass(frozen=True, eq=False)
+class Consumer:
+    """A `Linear` or `Conv2d` that reads narrowed channels, and moments of what it is given.
+
+    Its inputs are columns, channel by channel: one per element of a convolution's kernel. On the CPU in float64.
+
+    Attributes:
+        name: Qualified name of the layer.
+        units: (c,) unit of each of its input channels.
+        weights: (outputs, columns), zero where an output of a grouped convolution does not read a column.
+        mean: (columns,) of the inputs.
+        covariance: (columns, columns) of the inputs.
+    """
+
+    name: str
+    units: IntArray
+    weights: Tensor
+    mean: Tensor
+    covariance: Tensor
+
+    @property
+    def taps(self) -> int:
+        """Columns per channel."""
+        return len(self.mean) // len(self.units)
+
+    @cached_property
+    def cross(self) -> Tensor:
+        """(outputs, columns) covariance of the outputs and the inputs."""
+        return self.weights @ self.covariance
+
+    def gram(self, centred: bool = True) -> FloatArray:
+        """(c, c) Gram matrix of the contributions of input channels to the outputs."""
+        channels, taps = len(self.units), self.taps
+        rows = []
+        for block in torch.split(
+            torch.arange(channels * taps), _CHANNELS * taps
+        ):  # all products at once could be gigabytes
+            products = self.covariance[block]
+            if not centred:
+                products = products.addr(self.mean[block], self.mean)
+            products = products * (self.weights[:, block].T @ self.weights)
+            rows.append(products.reshape(-1, taps, channels, taps).sum((1, 3)))
+        return torch.cat(rows).numpy()
+
+    def channels_of(self, units: IntArray) -> tuple[IntArray, IntArray]:
+        """Channels of this layer that belong to some units, and each one's position among the units."""
+        position = {int(unit): place for place, unit in enumerate(units)}
+        inside = np.flatnonzero(np.isin(self.units, units))
+        return inside, np.array([position[int(unit)] for unit in self.units[inside]], dtype=np.int64)
+
+
+def consumers(
+    network: Network, images: Tensor, *, seed: int = 0, cache: str | Path | None = None
+) -> Iterator[Consumer]:
+    """Every `Linear` and `Conv2d` that mixes narrowed channels, and moments of what it is given.
+
+    Layers are gathered together as long as their covariances take less than 1 GiB; then comes another pass.
+
+    Args:
+        network: A traced network.
+        images: (n, ...) images; the first 256 count.
+        seed: Decides the positions, 16 of each image.
+        cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
+    """
+    images = images[:_IMAGES]
+    folder = None
+    if cache is not None:
+        folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
+    known = [read for read in network.reads if _is_known(network, read)]
+    for reads in _within(network, known, _BYTES):
+        yield from _gathered(network, reads, images, seed, folder)
+
+
+def matrix_of(layer: nn.Module) -> Tensor:
+    """(outputs, columns) weights of a `Linear` or `Conv2d`; on the CPU in float64."""
+    assert isinstance(layer, (nn.Linear, nn.Conv2d))
+    parts = layer.weight.detach().double().cpu().chunk(getattr(layer, "groups", 1))
+    return torch.block_diag(*(part.flatten(1) for part in parts))  # type: ignore[no-untyped-call]
+
+
+class Patches:
+    """What a layer's kernel sees at random positions, the same for all images of a batch.
+
+    Args:
+        layer: The `Linear` or `Conv2d`.
+        seed: Decides the positions, 16 of each image, or all if there are fewer.
+    """
+
+    def __init__(self, layer: nn.Module, seed: int) -> None:
+        self._layer = layer
+        self._rng = np.random.default_rng([seed, 3])
+
+    def of(self, inputs: Tensor) -> Tensor:
+        """(rows, columns) of a batch of inputs, each call at other positions."""
+        layer = self._layer
+        if not isinstance(layer, nn.Conv2d):
+            rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
+            return rows[:, self._some(rows.shape[1])].flatten(0, 1)
+        assert not isinstance(layer.padding, str)
+        (kh, kw), (sh, sw), (dh, dw), (ph, pw) = layer.kernel_size, layer.stride, layer.dilation, layer.padding
+        padded = F.pad(inputs, (pw, pw, ph, ph))
+        height = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
+        width = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
+        at = self._some(height * width)
+        top, left = at // width * sh, at % width * sw
+        taps = [padded[:, :, top + dh * i, left + dw * j] for i in range(kh) for j in range(kw)]  # (n, c, positions)
+        return torch.stack(taps, dim=2).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
+
+    def _some(self, positions: int) -> Tensor:
+        if positions <= _POSITIONS:
+            return torch.arange(positions)
+        return torch.from_numpy(np.sort(self._rng.choice(positions, _POSITIONS, replace=False)))
+
+
+class _Sums:
+    """Running sums over rows and their products."""
+
+    def __init__(self, columns: int, patches: Patches) -> None:
+        self._patches = patches
+        self._square = torch.zeros(columns, columns, dtype=torch.float64)
+        self._sum = torch.zeros(columns, dtype=torch.float64)
+        self._rows = 0
+
+    def add(self, inputs: Tensor) -> None:
+        rows = self._patches.of(inputs).double()
+        self._square += (rows.T @ rows).cpu()
+        self._sum += rows.sum(0).cpu()
+        self._rows += len(rows)
+
+    def moments(self) -> dict[str, Tensor]:
+        """Mean and covariance; the sums are used up."""
+        mean = self._sum / self._rows
+        return {"mean": mean, "covariance": self._square.div_(self._rows).addr_(mean, mean, alpha=-1)}
+
+
+def _gathered(
+    network: Network, reads: Sequence[Read], images: Tensor, seed: int, folder: Path | None
+) -> Iterator[Consumer]:
+    files = [None if folder is None else folder / f"{read.module}.safetensors" for read in reads]
+    stored = [_stored(file) for file in files]
+    layers = [network.model.get_submodule(read.module) for read in reads]
+    sums = {
+        read.module: _Sums(_columns(layer), Patches(layer, seed))
+        for read, layer, moments in zip(reads, layers, stored, strict=True)
+        if moments is None
+    }
+    if sums:
+        with watched(network.model, [(name, sums_.add) for name, sums_ in sums.items()]), torch.inference_mode():
+            for batch in split(images, _BATCH):
+                network.model(batch)
+    for read, layer, file, moments in zip(reads, layers, files, stored, strict=True):
+        if moments is None:
+            moments = sums.pop(read.module).moments()
+            _store(moments, file)
+        yield Consumer(read.module, read.units, matrix_of(layer), moments["mean"], moments["covariance"])
+
+
+def _stored(file: Path | None) -> dict[str, Tensor] | None:
+    """Moments from the cache, if they are there and as they were written."""
+    if file is None or not file.is_file():
+        return None
+    try:
+        with safetensors.safe_open(file, framework="pt") as opened:
+            moments = {name: opened.get_tensor(name) for name in ("mean", "covariance")}
+            whole = (opened.metadata() or {}).get("sha256") == fingerprint(*moments.values())
+    except (OSError, safetensors.SafetensorError):
+        return None
+    return moments if whole else None
+
+
+def _store(moments: dict[str, Tensor], file: Path | None) -> None:
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_tensors(moments, file, {"sha256": fingerprint(*moments.values())})
+
+
+def _is_known(network: Network, read: Read) -> bool:
+    if (network.group_of[read.units] < 0).all():
+        return False
+    layer = network.model.get_submodule(read.module)
+    if isinstance(layer, nn.Conv2d):
+        return read.dim == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+    return isinstance(layer, nn.Linear)
+
+
+def _columns(layer: nn.Module) -> int:
+    return layer.in_channels * math.prod(layer.kernel_size) if isinstance(layer, nn.Conv2d) else layer.in_features  # type: ignore[return-value]
+
+
+def _within(network: Network, reads: Sequence[Read], limit: int) -> Iterator[list[Read]]:
+    """Consecutive reads whose covariances take up to `limit` bytes together; one may take more alone."""
+    together: list[Read] = []
+    total = 0
+    for read in reads:
+        size = 8 * _columns(network.model.get_submodule(read.module)) ** 2
+        if together and total + size > limit:
+            yield together
+            together, total = [], 0
+        together.append(read)
+        total += size
+    if together:
+        yield together

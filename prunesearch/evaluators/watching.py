@@ -1,0 +1,38 @@
+"""Looking at what layers are given while a network runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TypeAlias
+
+from torch import Tensor, nn
+
+from prunesearch.evaluators.batchnorm import in_eval_mode
+
+Look: TypeAlias = Callable[[Tensor], "Tensor | None"]
+"""Called with the first input of a layer; what it returns, if it does, takes its place."""
+
+
+@contextmanager
+def watched(model: nn.Module, looks: Iterable[tuple[str, Look]]) -> Iterator[None]:
+    """Let functions look at the inputs of layers while the model, in eval mode, runs; afterwards it is as before.
+
+    Args:
+        model: The network.
+        looks: Pairs of a layer's qualified name and what looks at it.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(in_eval_mode(model))
+        for name, look in looks:
+            handle = model.get_submodule(name).register_forward_pre_hook(_hook(look))
+            stack.callback(handle.remove)
+        yield
+
+
+def _hook(look: Look) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        seen = look(inputs[0])
+        return None if seen is None else (seen, *inputs[1:])
+
+    return hook

@@ -1,0 +1,74 @@
+"""Which values of a forward live in the same memory, and which of its nodes write there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx
+
+from prunesearch.models.nested import tensors_in
+
+
+@dataclass(frozen=True)
+class Aliasing:
+    """How a forward uses memory.
+
+    Attributes:
+        writers: For a node, the nodes that wrote to the memory of one of its arguments since that was computed.
+        unsteady: Nodes whose value is written to later, or read in an older version; they cannot be kept.
+        copied: Inputs of the forward that it writes to.
+    """
+
+    writers: Mapping[fx.Node, tuple[fx.Node, ...]] = field(default_factory=dict)
+    unsteady: frozenset[fx.Node] = frozenset()
+    copied: frozenset[fx.Node] = frozenset()
+
+
+def aliasing(values: Mapping[fx.Node, Any], writing: Sequence[fx.Node]) -> Aliasing:
+    """Find out from the values of one forward and the nodes that were seen writing to an argument, in order."""
+    order = {node: i for i, node in enumerate(values)}
+    places: dict[int, list[fx.Node]] = {}
+    for node, value in values.items():
+        for tensor in tensors_in(value):
+            places.setdefault(tensor.untyped_storage().data_ptr(), []).append(node)
+    writers: dict[fx.Node, list[fx.Node]] = {}
+    unsteady: set[fx.Node] = set()
+    for inhabitants in places.values():
+        writes = [node for node in writing if not set(node.all_input_nodes).isdisjoint(inhabitants)]
+        if not writes:
+            continue
+        unsteady.update(node for node in inhabitants if order[node] < order[writes[-1]])
+        for reader in values:
+            since = [order[node] for node in reader.all_input_nodes if node in inhabitants]
+            between = [node for node in writes if since and min(since) < order[node] < order[reader]]
+            if [node for node in between if node not in reader.all_input_nodes]:
+                unsteady.update(inhabitants)
+                unsteady.update(writes)
+                writers.setdefault(reader, []).extend(between)
+    copied = frozenset(node for node in unsteady if node.op == "placeholder")
+    return Aliasing({node: tuple(before) for node, before in writers.items()}, frozenset(unsteady), copied)
+
+
+def alike(one: Tensor, other: Tensor) -> bool:
+    """Whether one can be written over the other with nothing but values changed."""
+    return (one.shape, one.stride(), one.dtype) == (other.shape, other.stride(), other.dtype)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether its memory is laid out as that of a new tensor, in whose place it can then be.
+
+    Another layout, even if only of dimensions of size 1, could give other roundings later.
+    """
+    order = [0, *range(2, tensor.dim()), 1] if 1 not in tensor.shape and tensor.dim() == 4 else range(tensor.dim())
+    return any(_is_dense(tensor, dims) for dims in (order, range(tensor.dim())))
+
+
+def _is_dense(tensor: Tensor, order: Sequence[int]) -> bool:
+    stride = 1
+    for dim in reversed(order):
+        if tensor.stride(dim) != stride:
+            return False
+        stride *= tensor.shape[dim]
+    return True
