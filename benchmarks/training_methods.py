@@ -48,12 +48,14 @@ class Bench:
         """Kept in benchmarks/cache, as every method but those from scratch starts from it."""
         path = tasks.CACHE / f"{MODEL}-{self.task.name}-{len(self.task.train[0])}-methods-{self.seed}.safetensors"
         model = self.fresh()
-        if path.exists():
-            return ps.trace(ps.load(path, model).eval(), self.examples)
-        model = ps.finetune(model, self.data, recipe=replace(RECIPE, epochs=PRETRAINING), seed=self.seed)
-        tasks.CACHE.mkdir(exist_ok=True)
-        ps.save(model, path)
-        return ps.trace(model, self.examples)
+        if not path.exists():
+            start = time.process_time()
+            trained = ps.finetune(model, self.data, recipe=replace(RECIPE, epochs=PRETRAINING), seed=self.seed)
+            tasks.CACHE.mkdir(exist_ok=True)
+            path.with_suffix(".seconds").write_text(str(time.process_time() - start))
+            ps.save(trained, path)
+        self.pretraining_seconds = float(path.with_suffix(".seconds").read_text())
+        return ps.trace(ps.load(path, model).eval(), self.examples)
 
     def found(self) -> tuple[ps.Network, ps.Winner]:
         """The pretrained network, and the best structure of a search."""
@@ -74,7 +76,8 @@ def unpruned(bench: Bench) -> dict[str, Any]:
 
 def pretrained(bench: Bench) -> dict[str, Any]:
     network = bench.pretrained()
-    return bench.judged(network.model, ps.count(network.model, bench.examples).macs)
+    judged = bench.judged(network.model, ps.count(network.model, bench.examples).macs)
+    return {**judged, "seconds": bench.pretraining_seconds}
 
 
 def search(bench: Bench) -> dict[str, Any]:
@@ -129,24 +132,7 @@ def search_manidp(bench: Bench) -> dict[str, Any]:
 def dynamic(bench: Bench, model: nn.Module) -> dict[str, Any]:
     macs = ps.macs_per_image(model, bench.task.test[0]).double()
     spread = {"macs_lowest": float(macs.min()), "macs_highest": float(macs.max())}
-    return {**bench.judged(model, macs), **spread, "latency": latencies(bench, model)}
-
-
-def latencies(bench: Bench, model: nn.Module, rounds: int = 15) -> dict[str, dict[str, float]]:
-    """Median milliseconds per image, measured in turns: the ungated network, the gates multiplying, and skipping."""
-    runs = {"unpruned": bench.pretrained().model.eval(), "gated": model, "skipping": ps.skipping(model)}
-    found: dict[str, dict[str, float]] = {}
-    for n in (1, 64):
-        seconds: dict[str, list[float]] = {name: [] for name in runs}
-        images = bench.task.test[0][:n]
-        with torch.inference_mode():
-            for _ in range(rounds):
-                for name, run in runs.items():
-                    start = time.perf_counter()
-                    run(images)
-                    seconds[name].append(time.perf_counter() - start)
-        found[str(n)] = {name: 1e3 * sorted(each)[rounds // 2] / n for name, each in seconds.items()}
-    return found
+    return {**bench.judged(model, macs), **spread}
 
 
 METHODS: dict[str, Callable[[Bench], dict[str, Any]]] = {
