@@ -273,11 +273,11 @@ def training_methods(result: Mapping[str, Any]) -> str:
     note = (
         f"{facts['model']} on {facts['train_images']:,} images of {facts['data']} of "
         f"{'x'.join(map(str, facts['image'][1:]))} pixels, {facts['test_images']:,} test images; budget "
-        f"{facts['budget']} of the MACs. ManiDP meets it for the average training image; its MACs here are the average of "
-        "the test images. Mean ± standard deviation over the seeds. What starts from trained weights had "
+        f"{facts['budget']} of the MACs. ManiDP meets it for the average training image; its MACs here are the average "
+        "of the test images. Mean ± standard deviation over the seeds. What starts from trained weights had "
         f"{facts['pretraining']} epochs before and {facts['finetuning']} of its own, what starts from scratch {total}. "
-        "Seconds of one CPU core, whose speed varied, for the row's own work: without the pretraining of what starts from "
-        f"trained weights, and without the search that found the structure trained from scratch. torch {facts['torch']}."
+        "Seconds of one CPU core, whose speed varied, for the row's own work: without the pretraining of what starts "
+        f"from trained weights, nor the search for the structure that is trained from scratch. torch {facts['torch']}."
     )
     return "\n".join([*lines, "", note])
 
