@@ -70,45 +70,58 @@ class SkippingConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, c, h, w), or only the channels that the source sent -> (n, channels, h', w'), or only those needed."""
         sent = self._sources[0]._sent if self._sources else None
-        squeeze = self.gate.squeeze.weight if sent is None else self.gate.squeeze.weight[:, sent]
-        saliency = self.gate.saliency(F.linear(x.mean((2, 3)), squeeze))
+        squeeze = self.gate.squeeze.weight
+        squeezed = F.linear(x.mean((2, 3)), squeeze if sent is None else squeeze.index_select(1, sent))
+        saliency = self.gate.saliency(squeezed)
         self._active = self._layer[0].is_active(saliency)
-        needs = [self._active, *(source._active for source in self._sources)]
-        groups = _alike(torch.cat(needs, 1))
-        self._sent = self._active[0].nonzero().flatten() if len(groups) == 1 and self._has_reader else None
-        if self._sent is not None:
-            return self._compute(x, saliency, groups[0], sent)
-        full: Tensor | None = None
+        groups = _alike([self._active, *(source._active for source in self._sources)])
+        if len(groups) == 1:
+            wanted = _where(self._active[0])
+            self._sent = wanted if self._has_reader else None
+            out = self._compute(x, saliency, wanted, sent, 0)
+            return out if self._has_reader else self._spread(out, wanted)
+        self._sent = None
+        parts = []
         for images in groups:
-            out = self._compute(x, saliency, images, sent)
-            if full is None:
-                full = out.new_zeros(len(x), len(self.weight), *out.shape[2:])
-            full[images[:, None], self._active[images[0]].nonzero().flatten()] = out
-        assert full is not None  # a batch has an image
-        return full
+            wanted = _where(self._active[images[0]])
+            out = self._compute(x[images], saliency[images], wanted, sent, int(images[0]))
+            parts.append(self._spread(out, wanted))
+        back = torch.argsort(torch.cat(groups))
+        return torch.cat(parts)[back]
 
-    def _compute(self, x: Tensor, saliency: Tensor, images: Tensor, sent: Tensor | None) -> Tensor:
-        """The channels that some images get, who all get the same; x has all channels, or those sent."""
-        wanted = self._active[images[0]].nonzero().flatten()
-        some = x if len(images) == len(x) else x[images]
-        weight, read = self.weight[wanted], sent
+    def _compute(self, x: Tensor, saliency: Tensor, wanted: Tensor, sent: Tensor | None, image: int) -> Tensor:
+        """Channels `wanted`, for images that all need what `image` does; x has all channels, or those sent."""
+        weight, bias, read = self.weight.index_select(0, wanted), self.bias.index_select(0, wanted), sent
         if self._sources and sent is None:
-            read = self._sources[0]._active[images[0]].nonzero().flatten()
-            some = some[:, read]
-        weight = weight if read is None else weight[:, read]
-        conv, bias = self._layer[0].conv, self.bias[wanted]
+            read = _where(self._sources[0]._active[image])
+            x = x.index_select(1, read)
+        weight = weight if read is None else weight.index_select(1, read)
+        conv = self._layer[0].conv
         if 0 in weight.shape:  # torch has no convolution without channels
-            out = bias.view(1, -1, 1, 1).expand(len(some), -1, *_extent(conv, some))
+            out = bias.view(1, -1, 1, 1).expand(len(x), -1, *_extent(conv, x))
         else:
-            out = F.conv2d(some, weight, bias, conv.stride, conv.padding, conv.dilation)
-        return out * saliency[images][:, wanted, None, None]
+            out = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation)
+        return out * saliency.index_select(1, wanted)[:, :, None, None]
+
+    def _spread(self, some: Tensor, wanted: Tensor) -> Tensor:
+        """All channels, those not computed zero."""
+        full = some.new_zeros(len(some), len(self.weight), *some.shape[2:])
+        return full.index_copy_(1, wanted, some)
 
 
-def _alike(needs: Tensor) -> list[Tensor]:
-    """Indices of images, grouped by equal rows."""
-    if bool((needs[1:] == needs[:1]).all()):
-        return [torch.arange(len(needs), device=needs.device)]
-    _, group = torch.unique(needs, dim=0, return_inverse=True)
+def _where(active: Tensor) -> Tensor:
+    return active.nonzero().flatten()
+
+
+def _alike(needs: list[Tensor]) -> list[Tensor]:
+    """Indices of images, grouped by equal rows of everything."""
+    n = len(needs[0])
+    if n == 1:
+        return [torch.zeros(1, dtype=torch.int64)]
+    rows = torch.cat(needs, 1)
+    if bool((rows[1:] == rows[:1]).all()):
+        return [torch.arange(n, device=rows.device)]
+    _, group = torch.unique(rows, dim=0, return_inverse=True)
     return list(torch.split(torch.argsort(group, stable=True), torch.bincount(group).tolist()))
 
 
