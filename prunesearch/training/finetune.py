@@ -16,7 +16,8 @@ from prunesearch.training.data import Data
 from prunesearch.training.distillation import Watched, answers, attention_loss, soft_label_loss
 from prunesearch.training.fitting import output_count
 from prunesearch.training.learner import Learner
-from prunesearch.training.loop import State, run
+from prunesearch.training.loop import run
+from prunesearch.training.progress import State
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.scratch import drawn_anew

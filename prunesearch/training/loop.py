@@ -10,13 +10,12 @@ import copy
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
@@ -24,53 +23,16 @@ from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
 from prunesearch.training.averaging import Average
 from prunesearch.training.data import Data
+from prunesearch.training.evaluation import evaluate
 from prunesearch.training.fitting import laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
+from prunesearch.training.progress import Outcome, Progress, State
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 
-_EVALUATED_AT_ONCE = 512
 _SAVE_EVERY = 60.0
 """Seconds between checkpoints within an epoch; more if writing one takes more than a twentieth of it."""
-
-State = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """States of the network after training.
-
-    Attributes:
-        best: Of the epoch with the best validation accuracy; the last without validation.
-        last: Of the last epoch.
-        reports: One per epoch.
-    """
-
-    best: State
-    last: State
-    reports: tuple[EpochReport, ...]
-
-
-@dataclass
-class _Progress:
-    """How far training is.
-
-    Attributes:
-        epoch: Epochs done.
-        step: Steps done of the epoch under way.
-        loss: Sum over those.
-        seconds: Spent by earlier runs.
-        best: Validation accuracy and negative loss of the best epoch.
-        reports: One per epoch done.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
-    best: tuple[float, float] | None = None
-    reports: list[EpochReport] = field(default_factory=list)
 
 
 def run(
@@ -132,7 +94,7 @@ class _Loop:
         self._question = question
         if self._path is not None:
             self._question |= {"data": data.fingerprint(), "processes": self._share[1]}
-        self._progress = _Progress()
+        self._progress = Progress()
         self._steps = data.steps_per_epoch(recipe.batch_size)
         self._best: State = {}
         self._restore()
@@ -235,7 +197,7 @@ class _Loop:
     def _judge(self) -> None:
         """Evaluate what there is after an epoch, and report it."""
         progress = self._progress
-        judged = None if self._held_out is None else self._evaluate(*self._held_out)
+        judged = None if self._held_out is None else evaluate(self._accelerator, self._network, *self._held_out)
         best_epoch = progress.reports[-1].best_epoch if progress.reports else progress.epoch
         if judged is None:
             best_epoch = progress.epoch
@@ -255,20 +217,6 @@ class _Loop:
             )
         )
         self._good = self._copied()
-
-    def _evaluate(self, images: Tensor, labels: Tensor) -> tuple[float, float]:
-        """Accuracy and mean cross-entropy, in eval mode; each process takes its share."""
-        network, (first, processes) = self._network.eval(), self._share
-        images, labels = images[first::processes], labels[first::processes]
-        sums = torch.zeros(3, dtype=torch.float64)
-        with torch.no_grad():
-            for start in range(0, len(labels), _EVALUATED_AT_ONCE):
-                some, wanted = (part[start : start + _EVALUATED_AT_ONCE] for part in (images, labels))
-                logits = network(some.to(self._accelerator.device)).float().cpu()
-                hits, loss = (logits.argmax(1) == wanted).sum(), F.cross_entropy(logits, wanted, reduction="sum")
-                sums += torch.tensor([float(hits), float(loss), len(wanted)], dtype=torch.float64)
-        hits, loss, n = process_mean(self._accelerator, sums.float().to(self._accelerator.device)).tolist()
-        return hits / n, loss / n
 
     def _tell(self, loss: float) -> None:
         if self._session.on_step is not None:
@@ -325,4 +273,4 @@ class _Loop:
         if (scaler := facts.pop("scaler")) is not None:
             self._accelerator.scaler.load_state_dict(scaler)
         reports = [EpochReport(**report) for report in facts.pop("reports")]
-        self._progress = _Progress(**facts, reports=reports)
+        self._progress = Progress(**facts, reports=reports)

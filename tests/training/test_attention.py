@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.count import count
+from prunesearch.models.export import export_program
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
@@ -122,6 +124,26 @@ def test_kept_units_have_the_highest_scores_of_their_group(network: Network, pru
         kept = pruned.ranking.keep(index, pruned.structure[index] // network.space.groups[index].unit)
         dropped = np.setdiff1d(np.arange(len(scores)), kept)
         assert len(dropped) == 0 or scores[kept].min() >= scores[dropped].max()
+
+
+def test_a_search_goes_on_from_what_was_learnt(digits_data: Data, pruned: AttentionPruned) -> None:
+    result = search(
+        pruned.network,
+        few(digits_data),
+        budget=Budget(macs="40%", params="50%"),
+        searcher="global",
+        criterion=pruned.ranking,
+    )
+    assert result.best.structure == pruned.structure  # from the same scores by the same threshold
+
+
+def test_the_pruned_network_is_plain_and_can_be_exported(network: Network, pruned: AttentionPruned) -> None:
+    assert type(pruned.model) is type(network.model)
+    assert not any(module._forward_pre_hooks for module in pruned.model.modules())
+    images = torch.randn(3, 1, 8, 8)
+    exported = export_program(pruned.model, images).module()
+    with torch.no_grad():
+        assert torch.allclose(exported(images), pruned.model(images), atol=1e-5)
 
 
 def test_model_and_generators_stay_and_every_epoch_is_reported(network: Network, digits_data: Data) -> None:
