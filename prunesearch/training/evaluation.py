@@ -22,6 +22,6 @@ def evaluate(accelerator: Accelerator, network: nn.Module, images: Tensor, label
             some, wanted = (part[start : start + _AT_ONCE] for part in (images, labels))
             logits = network(some.to(accelerator.device)).float().cpu()
             hits, loss = (logits.argmax(1) == wanted).sum(), F.cross_entropy(logits, wanted, reduction="sum")
-            sums += torch.stack([hits, loss, torch.tensor(len(wanted))])
+            sums += torch.stack([hits.float(), loss, torch.tensor(float(len(wanted)))])
     hits, loss, n = process_mean(accelerator, sums.to(accelerator.device)).cpu()
     return float(hits / n), float(loss / n)
