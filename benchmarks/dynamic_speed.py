@@ -70,7 +70,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks.add_arguments(parser)
-    parser.set_defaults(train_images=6_000)
+    parser.set_defaults(train_images=4_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "dynamic_speed.json")
     arguments = parser.parse_args()

@@ -119,7 +119,7 @@ def cells(bench: Bench, keep: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks.add_arguments(parser)
-    parser.set_defaults(train_images=6_000)
+    parser.set_defaults(train_images=4_000)
     parser.add_argument("--keep", default="30%", help="share of the MACs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "finetune.json")
