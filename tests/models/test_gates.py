@@ -24,7 +24,7 @@ from tests.models_state import generators, state_of
 
 
 def images(n: int = 12, size: int = 8) -> Tensor:
-    return torch.randn(n, 1, size, size, generator=torch.Generator().manual_seed(3))
+    return torch.randn(n, 1, size, size, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
 def base(name: str = "resnet8") -> nn.Module:
@@ -35,11 +35,11 @@ def base(name: str = "resnet8") -> nn.Module:
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 2.0)
             nn.init.normal_(module.bias, std=0.3)
-    return model.eval()
+    return model.double().eval()  # so that no channel is at one side of a threshold here and at the other there
 
 
 def selective(name: str = "resnet8", share: float = 0.5, noise: float = 1.0) -> nn.Module:
-    """Gated, its images get different channels, and no saliency is so near its threshold that rounding counts."""
+    """Gated, its images get different channels, and no saliency is at its threshold."""
     model = gated(base(name), images(2)).eval()
     torch.manual_seed(1)
     for layer in gated_layers(model).values():
@@ -82,9 +82,12 @@ def test_blocks_have_gates_but_not_what_reads_images_nor_shortcuts(name: str, ex
 
 
 def test_a_depthwise_convolution_has_no_gate_and_hides_the_zeros_before_it() -> None:
+    """It gives something where it is given nothing: its BatchNorm's bias."""
     layers = gated_layers(gated(base("mobilenet_v2"), images(2)))
-    assert layers
-    assert all(layer.conv.groups == 1 and not layer.sources for layer in layers.values())
+    assert all(layer.conv.groups == 1 for layer in layers.values())
+    projections = [layer for layer in layers.values() if layer.conv.out_channels < layer.conv.in_channels]
+    assert projections
+    assert not any(layer.sources for layer in projections)
 
 
 def test_a_network_without_batchnorm_has_no_place_for_a_gate() -> None:
@@ -125,7 +128,7 @@ def test_skipping_gives_what_multiplying_gives(name: str, n: int) -> None:
     skipped = skipping(model)
     with torch.no_grad():
         expected = model(images()[:n])
-        assert torch.allclose(skipped(images()[:n]), expected, atol=1e-4 * float(expected.abs().max()))
+        assert torch.allclose(skipped(images()[:n]), expected)
 
 
 def test_images_that_need_the_same_run_together() -> None:
@@ -133,7 +136,7 @@ def test_images_that_need_the_same_run_together() -> None:
     alike = images(1).expand(6, -1, -1, -1)
     with torch.no_grad(), FlopCounterMode(display=False) as together:
         out = skipping(model)(alike)
-    assert torch.allclose(out, model(alike), atol=1e-4)
+    assert torch.allclose(out, model(alike))
     operations = together.get_flop_counts()["Global"]
     with FlopCounterMode(display=False) as alone, torch.no_grad():
         skipping(model)(images(1))
@@ -162,7 +165,7 @@ def test_layers_of_which_nothing_is_needed_are_skipped_whole(which: str) -> None
             layer.threshold.fill_(math.inf)
     with torch.no_grad():
         expected = model(images())
-        assert torch.allclose(skipping(model)(images()), expected, atol=1e-4 * float(expected.abs().max()))
+        assert torch.allclose(skipping(model)(images()), expected)
 
 
 def gate_macs(model: nn.Module) -> int:
@@ -203,4 +206,4 @@ def test_a_gated_network_can_be_exported() -> None:
     model = selective()
     exported = export_program(model, images(2)).module()
     with torch.no_grad():
-        assert torch.allclose(exported(images(5)), model(images(5)), atol=1e-4)
+        assert torch.allclose(exported(images(5)), model(images(5)))
