@@ -21,8 +21,6 @@ from prunesearch.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from prunesearch.training.data import Data
     from prunesearch.training.reports import EpochReport, StepReport
 
@@ -94,7 +92,7 @@ def finetune(
 
 def _sources(
     model: str, weights: Path | None, pruned: Path | None, data: str, validation: float | None
-) -> tuple[Data, nn.Module, nn.Module]:
+) -> tuple[Data, Any, Any]:
     """The data, the unpruned model, and what is to be trained."""
     from prunesearch.models.saving import load
     from prunesearch.sources import load_data, load_model
@@ -107,9 +105,7 @@ def _sources(
     return source, unpruned, unpruned if pruned is None else load(pruned, unpruned)
 
 
-def _finish(
-    trained: nn.Module, before: nn.Module, data: Data, out: Path, reports: tuple[EpochReport, ...], as_json: bool
-) -> None:
+def _finish(trained: Any, before: Any, data: Data, out: Path, reports: tuple[EpochReport, ...], as_json: bool) -> None:
     """Write the network, and say what became of it."""
     from prunesearch.evaluators.accuracy import top1
     from prunesearch.models.saving import save

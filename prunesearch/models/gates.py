@@ -115,7 +115,7 @@ def gated(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> nn.Mod
             assert isinstance(conv, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             source = None if place.source is None else gates.get(place.source)
-            gates[place.node] = GatedConv(conv, norm, place.is_rectified, source).to(conv.weight.device)
+            gates[place.node] = GatedConv(conv, norm, place.is_rectified, source).to(conv.weight)
             copied.set_submodule(place.conv, gates[place.node])
             copied.set_submodule(place.norm, nn.Identity())
     if not gates:

@@ -22,7 +22,9 @@ def leaky_exponential(u: Tensor) -> Tensor:
     """
     below = torch.where(u <= 0, u, 0)  # not clamp, whose gradient at the border, where all scores start, may be 0
     free = torch.where(u <= 0, torch.exp(below), 1 + _LEAK * u)
-    return free + (free.clamp(_LOWEST, 1.0) - free).detach()
+    return free.clamp(_LOWEST, 1.0).detach() + (
+        free - free.detach()
+    )  # the clamped value, exactly, with free's gradient
 
 
 class FilterAttention(nn.Module):

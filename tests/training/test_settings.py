@@ -57,8 +57,9 @@ def test_the_averaged_network_is_what_comes_back() -> None:
 
 
 def test_weights_are_drawn_anew_from_the_seed_alone() -> None:
+    network = convolutional()
     before = generators()
-    one, two, other = (drawn_anew(convolutional(), seed) for seed in (0, 0, 1))
+    one, two, other = (drawn_anew(network, seed) for seed in (0, 0, 1))
     assert state_of(one) == state_of(two) != state_of(other)
     assert generators() == before
     trained = convolutional()
@@ -146,22 +147,22 @@ def test_the_last_good_network_comes_with_the_error(tmp_path: Path) -> None:
     class Trap(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer, self.calls = nn.Linear(4, 2), calls
+            self.layer = nn.Linear(4, 2)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if self.training and torch.is_grad_enabled():
-                self.calls.append(1)
-            return self.layer(x) * (math.nan if len(self.calls) > 20 else 1.0)
+            good["steps"] -= self.training and torch.is_grad_enabled()
+            return self.layer(x) * (math.nan if good["steps"] < 0 else 1.0)
 
-    calls: list[int] = []
+    good = {"steps": 20}
     torch.manual_seed(0)
     model = Trap()
     path, recipe = tmp_path / "run", Recipe(epochs=5, batch_size=32)
     with pytest.raises(TrainingDiverged, match=r"nan at step 20 of 40.*last good state is kept in") as caught:
         train(model, blobs(), recipe=recipe, session=Session(path))
-    good = caught.value.last_good
-    assert all(torch.isfinite(parameter).all() for parameter in good.parameters())
-    calls.clear()  # the trap is gone; what was kept are the two epochs before it
+    kept = caught.value.last_good
+    assert all(torch.isfinite(parameter).all() for parameter in kept.parameters())
+    assert not torch.equal(kept.layer.weight, model.layer.weight)
+    good["steps"] = 1000  # the trap is gone; what was kept are the two epochs before it
     seen: list[int] = []
     train(model, blobs(), recipe=recipe, session=Session(path, on_epoch=lambda report: seen.append(report.epoch)))
     assert seen == [3, 4, 5]
