@@ -122,13 +122,12 @@ def noting(layer: GatedConv, got: dict[GatedConv, int]) -> Callable[..., None]:
 
 
 @pytest.mark.parametrize("name", ["resnet8", "resnet8b", "mobilenet_v2"])
-@pytest.mark.parametrize("n", [1, 12])
-def test_skipping_gives_what_multiplying_gives(name: str, n: int) -> None:
+def test_skipping_gives_what_multiplying_gives(name: str) -> None:
     model = selective(name)
     skipped = skipping(model)
-    with torch.no_grad():
-        expected = model(images()[:n])
-        assert torch.allclose(skipped(images()[:n]), expected)
+    for n in (1, 12):
+        with torch.no_grad():
+            assert torch.allclose(skipped(images()[:n]), model(images()[:n]))
 
 
 def test_images_that_need_the_same_run_together() -> None:

@@ -97,23 +97,22 @@ import torch
 from tests.training.test_resume import killed_at
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
-ends = [killed_at(folder / "killed", step) for step in (3, 9, 18, None)]
+ends = [killed_at(folder / "killed", step) for step in (9, 18, None)]
 ends.append(killed_at(folder / "whole", None))
 print(ends)
 """
 
 
-def test_a_training_killed_again_and_again_ends_with_the_very_weights_of_one_that_was_not(tmp_path: Path) -> None:
+def test_a_training_killed_twice_ends_with_the_very_weights_of_one_that_was_not(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == [-signal.SIGKILL] * 3 + [0, 0]
+    assert json.loads(run.stdout) == [-signal.SIGKILL] * 2 + [0, 0]
     for kind in ("best", "last"):
         killed, whole = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("killed", "whole"))
         assert killed == whole
 
 
-@pytest.mark.parametrize("step", [1, 8, 12, 23])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("step", "optimizer"), [(1, "sgd"), (12, "sgd"), (8, "adamw")])
 def test_a_training_interrupted_between_steps_goes_on_with_the_next(tmp_path: Path, step: int, optimizer: Any) -> None:
     recipe = replace(RECIPE, optimizer=optimizer, lr=0.01)
     seen: list[int] = []
@@ -131,15 +130,13 @@ def test_a_training_interrupted_between_steps_goes_on_with_the_next(tmp_path: Pa
     assert equal(resumed, states(None, recipe))
 
 
-def test_a_finished_training_is_not_done_again(tmp_path: Path) -> None:
-    first = states(tmp_path / "run")
-    assert equal(first, states(tmp_path / "run", on_step=lambda report: pytest.fail("a step was taken")))
-
-
-def test_reports_of_earlier_runs_are_remembered(tmp_path: Path) -> None:
-    session = Session(tmp_path / "run")
-    first = train(convolutional(), pictures(), recipe=RECIPE, session=session)
-    assert train(convolutional(), pictures(), recipe=RECIPE, session=session).reports == first.reports
+def test_a_finished_training_is_not_done_again_and_remembers_how_it_went(tmp_path: Path) -> None:
+    first, again = (
+        train(convolutional(), pictures(), recipe=RECIPE, session=Session(tmp_path / "run", on_step=taken))
+        for taken in (None, lambda report: pytest.fail("a step was taken"))
+    )
+    assert again.reports == first.reports
+    assert equal(*((one.best.state_dict(), one.last.state_dict()) for one in (first, again)))
 
 
 def other_network() -> nn.Module:
@@ -158,14 +155,14 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("field", CHANGES)
-def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path: Path, field: str) -> None:
+def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path: Path) -> None:
     session = Session(tmp_path / "run")
     settings: dict[str, Any] = {"model": convolutional(), "data": pictures(), "recipe": RECIPE, "session": session}
     train(**settings)
     before = (tmp_path / "run").read_bytes()
-    with pytest.raises(CheckpointError, match=f"its {field} was"):
-        train(**{**settings, **CHANGES[field]})
+    for field, change in CHANGES.items():
+        with pytest.raises(CheckpointError, match=f"its {field} was"):
+            train(**{**settings, **change})
     assert (tmp_path / "run").read_bytes() == before
 
 
@@ -177,20 +174,17 @@ def test_a_label_changed_on_disk_is_noticed(tmp_path: Path) -> None:
         train(convolutional(), data, recipe=RECIPE, teacher=convolutional(), session=Session(tmp_path / "run"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "foreign"])
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     states(path)
     content = bytearray(path.read_bytes())
-    if damage == "cut":
-        path.write_bytes(content[:-10])
-    elif damage == "flipped":
-        content[-3] ^= 1
-        path.write_bytes(content)
-    else:
-        safetensors.torch.save_file({"x": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match=r"damaged|no checkpoint"):
-        states(path)
+    flipped = content.copy()
+    flipped[-3] ^= 1
+    foreign = safetensors.torch.save({"x": torch.zeros(1)})
+    for damaged in (content[:-10], flipped, foreign, b""):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match=r"damaged|no checkpoint"):
+            states(path)
 
 
 def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
