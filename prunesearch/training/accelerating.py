@@ -53,7 +53,8 @@ def accelerated(precision: Precision, log: Log | None) -> Iterator[Accelerator]:
         try:
             yield accelerator
         finally:
-            accelerator.end_training()
+            for tracker in accelerator.trackers:
+                tracker.finish()  # end_training would end the caller's process group, too
             accelerator.free_memory()
 
 

@@ -91,17 +91,21 @@ def test_under_a_mask_the_network_is_the_slimmed_one(network: Network, digits_da
         assert torch.allclose(learner.network.eval()(images), slimmed(images), atol=1e-4)
 
 
-def test_channels_that_nothing_reads_are_given_up_first(network: Network, digits_data: Data) -> None:
+def test_a_channel_that_nothing_reads_is_only_a_cost(network: Network, digits_data: Data) -> None:
     model = make_model("resnet8", in_channels=1, image_size=8)
     model.load_state_dict(network.model.state_dict())
     with torch.no_grad():
         model.get_submodule("layer1.0.conv2").weight[:, ::2] = 0.0  # type: ignore[index, operator]
     dead = trace(model.eval(), network.example_inputs)
     group = [group.name for group in dead.space.groups].index("layer1.0.conv1")
-    recipe = replace(RECIPE, epochs=10, lr=1e-6)
-    result = paam(dead, few(digits_data), budget=Budget(macs="90%"), recipe=recipe)
-    scores = result.scores[group]
-    assert scores[::2].max() < scores[1::2].min()
+    learner = attentive(dead, Budget(macs="50%"))
+    images, labels = (part[:64] for part in digits_data.train)  # type: ignore[union-attr]
+    learner._attention_loss(images, labels).backward()  # type: ignore[no-untyped-call]
+    gradient = learner.attention[group].bias.grad  # type: ignore[union-attr]
+    costs = torch.split(learner.costs, [len(units) for units in dead.units])
+    price = float(learner.strength * costs[group][0] / learner.costs.sum())
+    assert torch.allclose(gradient[::2], torch.full((8,), price), rtol=1e-4)
+    assert bool(((gradient[1::2] - price).abs() > 1e-3 * price).all())
 
 
 @pytest.fixture(scope="module")

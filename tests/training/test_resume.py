@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,26 +91,73 @@ def killed_at(checkpoint: Path, step: int | None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def linear() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def in_processes(folder: Path, processes: int) -> list[int]:
+    """Train twice in child processes, each rank writing its weights; how they ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(processes):
+        children.append(os.fork())
+        if children[-1] == 0:
+            launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+            os.environ.update({name: str(value) for name, value in (launched | place).items()} if processes > 1 else {})
+            status = 1
+            try:
+                network: nn.Module = linear()
+                for _ in range(2):
+                    network = train(network, pictures(), recipe=Recipe(epochs=2, batch_size=16, lr=0.05)).last
+                safetensors.torch.save_file(network.state_dict(), folder / f"{processes}-{rank}")
+                status = 0
+            finally:
+                os._exit(status)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
 import torch
-from tests.training.test_resume import killed_at
+from tests.training.test_resume import in_processes, killed_at
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
 ends = [killed_at(folder / "killed", step) for step in (9, 18, None)]
 ends.append(killed_at(folder / "whole", None))
+ends += in_processes(folder, 1) + in_processes(folder, 2)
 print(ends)
 """
 
 
-def test_a_training_killed_twice_ends_with_the_very_weights_of_one_that_was_not(tmp_path: Path) -> None:
-    run = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path)], capture_output=True, text=True, check=False)
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """What many processes left, and how each ended; they are forked from one, which imports everything once."""
+    folder = tmp_path_factory.mktemp("ended")
+    run = subprocess.run([sys.executable, "-c", PROGRAM, str(folder)], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == [-signal.SIGKILL] * 2 + [0, 0]
+    return folder, json.loads(run.stdout)
+
+
+def test_a_training_killed_twice_ends_with_the_very_weights_of_one_that_was_not(ended: tuple[Path, list[int]]) -> None:
+    folder, statuses = ended
+    assert statuses[:4] == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]
     for kind in ("best", "last"):
-        killed, whole = ((tmp_path / f"{name}.{kind}").read_bytes() for name in ("killed", "whole"))
+        killed, whole = ((folder / f"{name}.{kind}").read_bytes() for name in ("killed", "whole"))
         assert killed == whole
+
+
+def test_two_processes_train_what_one_does(ended: tuple[Path, list[int]]) -> None:
+    folder, statuses = ended
+    assert statuses[4:] == [0, 0, 0]
+    one, *two = (safetensors.torch.load_file(folder / name) for name in ("1-0", "2-0", "2-1"))
+    assert all(torch.equal(two[0][name], two[1][name]) for name in one)
+    assert all(torch.allclose(one[name], two[0][name], atol=1e-5) for name in one)  # sums in another order
+    assert not all(torch.allclose(one[name], start, atol=1e-2) for name, start in linear().state_dict().items())
 
 
 @pytest.mark.parametrize(("step", "optimizer"), [(1, "sgd"), (12, "sgd"), (8, "adamw")])
