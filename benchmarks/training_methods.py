@@ -28,7 +28,7 @@ import prunesearch as ps
 
 MODEL = "resnet8"
 PRETRAINING, FINETUNING = 10, 8
-RECIPE = ps.Recipe(epochs=PRETRAINING + FINETUNING, lr=0.1, augmentation=ps.Augmentation(flip=True, crop=1))
+RECIPE = ps.Recipe(epochs=PRETRAINING + FINETUNING, lr=0.1)
 TUNING = replace(RECIPE, epochs=FINETUNING, lr=0.05)
 
 
