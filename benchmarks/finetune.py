@@ -3,9 +3,9 @@
     python benchmarks/finetune.py [--seeds 3] [--keep 30%]
 
 The plain loop: SGD with a constant rate of 0.01, 0.9 momentum, a `DataLoader`. Ours: the recipe of docs/finetune.md
-for 1, 2, 4 and 8 epochs; then for 4 epochs with one change each, and the plain loop with torchvision's augmentation, image
-by image. The network is pruned to its uniform structure by L1 norms. Seconds are of one CPU core, evaluation left out. Every
-seed is written when it is there; run again to go on.
+for 1, 2, 4 and 8 epochs; then for 4 epochs with one change each, and the plain loop with torchvision's augmentation,
+image by image. The network is pruned to its uniform structure by L1 norms. Seconds are of one CPU core, evaluation left
+out. Every seed is written when it is there; run again to go on.
 """
 
 from __future__ import annotations
