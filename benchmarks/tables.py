@@ -180,28 +180,33 @@ def criteria(result: Mapping[str, Any]) -> str:
     """Accuracy of the same structures, by which channels stay and with what weights."""
     facts, blocks = result["facts"], []
     for network, row in result["rows"].items():
-        shares = list(next(iter(row["cells"].values()))[0]["keep"])
+        cells = {_place(cell): cell for cell in row["cells"]}
+        shares, seeds = (list(dict.fromkeys(cell[key] for cell in row["cells"])) for key in ("keep", "seed"))
         lines = [
-            f"| criterion, weights | {' | '.join(f'accuracy at {share} of the MACs' for share in shares)} | seconds |",
-            f"|---|{'---:|' * len(shares)}---:|",
+            "| criterion | weights | "
+            + " | ".join(f"{share}: before | after | against l1" for share in shares)
+            + " | rank | build |",
+            f"|---|---|{'---:|---:|---:|' * len(shares)}---:|---:|",
         ]
-        for name, runs in row["cells"].items():
-            if runs:
-                cells = [_before_and_after([run["keep"][share] for run in runs]) for share in shares]
-                seconds = statistics.median(run["seconds"] for run in runs)
-                lines.append(f"| {name} | {' | '.join(cells)} | {seconds:.1f} |")
-        first = next(iter(row["cells"].values()))[0]["keep"][shares[0]]["before"]
-        head = f"**{network}**, unpruned {row['unpruned']:.1%}; means over {len(first)} structures"
-        blocks.append("\n".join([f"{head} (the uniform one and random ones).", "", *lines]))
-    after = (
-        f"; after the arrow, {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images later"
-        if facts["finetune_images"]
-        else ""
-    )
+        for criterion, weights in dict.fromkeys((cell["criterion"], cell["weights"]) for cell in row["cells"]):
+            own = [cell for cell in row["cells"] if (cell["criterion"], cell["weights"]) == (criterion, weights)]
+            columns = [_at_share([cell for cell in own if cell["keep"] == share], cells) for share in shares]
+            rank, build = (statistics.median(cell["seconds"][part] for cell in own) for part in ("rank", "build"))
+            lines.append(f"| {criterion} | {weights} | {' | '.join(columns)} | {rank:.1f} s | {build:.2f} s |")
+        unpruned = [row["unpruned"][str(seed)] for seed in seeds]
+        blocks.append(
+            "\n".join(
+                [f"**{network}**, unpruned {_mean(unpruned)}; n = {len(unpruned)} trained networks.", "", *lines, ""]
+                + [_recovered(row, cells, share) for share in shares]
+            )
+        )
     note = (
-        f"Test accuracy on {facts['data']} with BatchNorm statistics re-estimated on 1,024 images, before any "
-        f"finetuning{after}. One seed; networks trained for {facts['epochs']} epochs of "
-        f"{facts['train_images']:,} images."
+        f"Accuracy on {facts['test_images']:,} test images of {facts['data']} in per cent, mean and standard deviation."
+        f" Each seed trains a network of its own, {facts['epochs']} epochs of {facts['train_images']:,} images, and "
+        "gives the uniform structure and a random one; BatchNorm statistics are re-estimated on 1,024 images. *Before* "
+        f"any finetuning: both; *after* {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images (rate "
+        f"{facts['finetune_lr']}): the uniform one. *Against l1*: the accuracy afterwards minus that of `l1` with "
+        "inherited weights, in points, mean and standard error. Seconds are medians, taken beside other work."
     )
     return "\n\n".join([*blocks, note])
 
@@ -302,10 +307,44 @@ def dynamic_speed(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def _before_and_after(cells: Sequence[Mapping[str, Sequence[float]]]) -> str:
-    before = statistics.mean(value for cell in cells for value in cell["before"])
-    after = [value for cell in cells for value in cell["after"]]
-    return f"{before:.1%}" + (f" → {statistics.mean(after):.1%}" if after else "")
+def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (cell["criterion"], cell["weights"], cell["seed"], cell["keep"], tuple(cell["structure"]))
+
+
+def _by_l1(
+    cells: Mapping[tuple[Any, ...], Mapping[str, Any]], weights: str, cell: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The same structure with the channels of `l1`."""
+    return cells[_place({**cell, "criterion": "l1", "weights": weights})]
+
+
+def _at_share(own: Sequence[Mapping[str, Any]], cells: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> str:
+    """Before, after, and the paired difference to l1."""
+    tuned = [cell for cell in own if cell["after"] is not None]
+    gaps = [cell["after"] - _by_l1(cells, "inherited", cell)["after"] for cell in tuned]
+    error = f" ± {100 * statistics.stdev(gaps) / len(gaps) ** 0.5:.1f}" if len(gaps) > 1 else ""
+    paired = f"{100 * statistics.mean(gaps):+.1f}{error}" if any(gaps) else ""
+    return " | ".join([_mean([cell["before"] for cell in own]), _mean([cell["after"] for cell in tuned]), paired])
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+def _recovered(row: Mapping[str, Any], cells: Mapping[tuple[Any, ...], Mapping[str, Any]], share: str) -> str:
+    """How much of what slicing loses with l1 each weight source gets back before finetuning."""
+    sliced = [cell for cell in row["cells"] if _place(cell)[:2] == ("l1", "inherited") and cell["keep"] == share]
+    sentences = []
+    for source in dict.fromkeys(cell["weights"] for cell in row["cells"]):
+        shares = [
+            (_by_l1(cells, source, cell)["before"] - cell["before"])
+            / (row["unpruned"][str(cell["seed"])] - cell["before"])
+            for cell in sliced
+        ]
+        if source != "inherited":
+            sentences.append(f"{source} {statistics.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})")
+    return f"Of the accuracy that slicing by `l1` to {share} loses, got back before finetuning: {', '.join(sentences)}."
 
 
 def _spread(values: Sequence[float | None]) -> str:

@@ -154,7 +154,8 @@ def search(
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or a ranking that
             is known already, such as what PAAM learnt.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
-            `"inherited"` ones are slices of the trained, `"compensated"` ones make up for the channels that go.
+            `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
+            channels that go.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for

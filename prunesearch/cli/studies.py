@@ -46,7 +46,9 @@ def search(
     study: StudyOption = "sqlite:///search.db",
     study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
     criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
-    weight_source: Annotated[str, typer.Option(help="Weights of structures: inherited or compensated.")] = "inherited",
+    weight_source: Annotated[
+        str, typer.Option(help="Weights of structures: inherited, compensated, reconstructed.")
+    ] = "inherited",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is gathered of layers.")] = None,
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",

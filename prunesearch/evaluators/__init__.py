@@ -25,6 +25,7 @@ EVALUATORS: Mapping[str, str] = {
 WEIGHT_SOURCES: Mapping[str, str] = {
     "inherited": "prunesearch.models.weights:inherited_weights",
     "compensated": "prunesearch.evaluators.compensation:CompensatedWeights",
+    "reconstructed": "prunesearch.evaluators.reconstructed:ReconstructedWeights",
 }
 
 EVIDENCE: Mapping[str, str] = {
