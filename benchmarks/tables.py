@@ -27,7 +27,9 @@ PAGES = (
     ROOT / "docs" / "finetune.md",
     ROOT / "docs" / "manidp.md",
     ROOT / "docs" / "paam.md",
+    ROOT / "docs" / "pruningnet.md",
     ROOT / "docs" / "searchers.md",
+    ROOT / "docs" / "studies.md",
 )
 
 
@@ -327,6 +329,80 @@ def _at_share(own: Sequence[Mapping[str, Any]], cells: Mapping[tuple[Any, ...], 
     return " | ".join([_mean([cell["before"] for cell in own]), _mean([cell["after"] for cell in tuned]), paired])
 
 
+def pruningnet(result: Mapping[str, Any]) -> str:
+    """How scores with generated weights rank structures, and what searches with them end with."""
+    facts, blocks = result["facts"], []
+    shares = [f"{keep:.0%}" for keep in facts["keep"]]
+    n, seeds = facts["structures"], facts["seeds"]
+    for network, row in result["rows"].items():
+        cells = row["cells"]
+        truth = {share: [cells[f"truth {share} {i}"] for i in range(n)] for share in shares}
+        head = " | ".join(f"{share}: finetuned | from scratch" for share in shares)
+        lines = [
+            f"**{network}**, unpruned {row['unpruned']:.1%}. Kendall's tau of the score with the accuracy, at shares "
+            f"of the MACs; n = {n} structures each.",
+            "",
+            f"| weights | parameters | training, s | {head} | score, ms |",
+            f"|---|---:|---:|{'---:|' * 2 * len(shares)}---:|",
+        ]
+        sources = ["inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch"]
+        for source in (source for source in sources if f"scores {source} 0" in cells):
+            lines.append(f"| {source} | {_ranking(cells, source, truth, seeds)} |")
+        lines += [
+            "",
+            f"Test accuracy of the winner after {facts['winner_epochs']} epochs of finetuning, in percent.",
+            "",
+        ]
+        lines += [f"| structure and weights | {' | '.join(shares)} | seeds |", f"|---|{'---:|' * len(shares)}---:|"]
+        for source in ("uniform", *sources):
+            lines.append(_winners(cells, source, shares, seeds, "accuracy", source))
+        longer = " and ".join(
+            f"{cells[f'winner inherited {share} 0']['epochs at equal compute']} (at {share})" for share in shares
+        )
+        named = f"inherited, finetuned at equal total compute: {longer} epochs"
+        lines.append(_winners(cells, "inherited", shares, seeds, "accuracy at equal compute", named))
+        blocks.append("\n".join(lines))
+    error = (2 * (2 * n + 5) / (9 * n * (n - 1))) ** 0.5
+    note = (
+        f"Mean ± standard deviation over seeds, of training and search. {facts['data']}, images averaged over "
+        f"{facts['pool']}x{facts['pool']} pixels, {facts['train_images']:,} for training, of which "
+        f"{facts['calibration']:,} only score; 10,000 test images. Scores: minus the loss on those. A structure's "
+        f"accuracy: {facts['finetune_epochs']} epochs from inherited weights, or {facts['scratch_epochs']} from "
+        f"scratch, one seed. With {n} structures the standard error of a tau of 0 is {error:.2f}. PruningNets: "
+        f"{facts['pruningnet_epochs']} epochs; the supernet as many as cost about as many MACs. Searches: evolution, "
+        f"{facts['trials']} structures, {facts['scoring_images']} images. {facts['threads']} thread, torch "
+        f"{facts['torch']}, CPU only."
+    )
+    return "\n\n".join([*blocks, note])
+
+
+def _ranking(cells: Mapping[str, Any], source: str, truth: Mapping[str, Any], seeds: int) -> str:
+    """Size, training time, the taus and the time of a score."""
+    scored = [cells[f"scores {source} {seed}"] for seed in range(seeds) if f"scores {source} {seed}" in cells]
+    trained = [cells[f"train {source} {seed}"] for seed in range(seeds) if f"train {source} {seed}" in cells]
+    taus = []
+    for share, entries in truth.items():
+        for kind in ("finetuned", "scratch"):
+            accuracies = [entry[kind] for entry in entries]
+            found = [_tau(cell["scores"][share][: len(accuracies)], accuracies) for cell in scored]
+            taus.append(f"{statistics.mean(found):.2f}" + (f" ± {statistics.stdev(found):.2f}" if found[1:] else ""))
+    size = f"{trained[0]['params']:,}" if trained else ""
+    timed = [cell["seconds"] for cell in trained if cell["seconds"] is not None]
+    seconds = f"{statistics.median(timed):.0f}" if timed else ""
+    each = f"{1e3 * statistics.median(cell['seconds per structure'] for cell in scored):.0f}"
+    return " | ".join([size, seconds, *taus, each])
+
+
+def _winners(cells: Mapping[str, Any], source: str, shares: Sequence[str], seeds: int, kind: str, named: str) -> str:
+    """A line of accuracies."""
+    columns = [
+        [cells[name][kind] for seed in range(seeds) if (name := f"winner {source} {share} {seed}") in cells]
+        for share in shares
+    ]
+    runs = " and ".join(dict.fromkeys(str(len(column)) for column in columns))
+    return f"| {named} | {' | '.join(_mean(column) if column else '' for column in columns)} | {runs} |"
+
+
 def _mean(values: Sequence[float]) -> str:
     spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.1f}{spread}"
@@ -345,6 +421,68 @@ def _recovered(row: Mapping[str, Any], cells: Mapping[tuple[Any, ...], Mapping[s
         if source != "inherited":
             sentences.append(f"{source} {statistics.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})")
     return f"Of the accuracy that slicing by `l1` to {share} loses, got back before finetuning: {', '.join(sentences)}."
+
+
+def studies(result: Mapping[str, Any]) -> str:
+    """Bookkeeping, opening, readers and workers, a line each."""
+    facts, cells = result["facts"], result["cells"]
+    lines = ["| what | measured |", "|---|---:|"]
+    book = cells["bookkeeping"]
+    own = book["ms"]["searcher alone"]
+    for kind, ms in book["ms"].items():
+        if kind != "searcher alone":
+            what = f"{kind}: a round of ask, write, tell ({book['rounds']:,} rounds, {book['groups']} groups)"
+            lines.append(f"| {what} | {ms:.2f} ms, of which {own:.2f} ms are the searcher's |")
+            lines.append(f"| {kind}: share of the time at 10 structures per second | {ms / 100:.1%} |")
+    if "optuna" in cells:
+        other = cells["optuna"]
+        what = f"Optuna {other['version']}, SQLite, {book['groups']} integers: the same ({other['trials']} rounds)"
+        lines.append(f"| {what} | {other['ms']:.0f} ms |")
+    if "opening" in cells:
+        cell = cells["opening"]
+        lines.append(f"| open {cell['trials']:,} trials, every one read and checked | {_seconds(cell['seconds'])} |")
+        lines.append(f"| `status` of them | {_seconds(cell['status'])} |")
+    if "reader" in cells:
+        alone, watched = (statistics.median(cells["reader"][kind]) for kind in ("alone", "watched"))
+        pairs = zip(cells["reader"]["alone"], cells["reader"]["watched"], strict=True)
+        extra = [after / before - 1 for before, after in pairs]
+        what = f"a reader at 10 Hz: time of a run of {alone:.1f} s becomes"
+        lines.append(f"| {what} | {watched:.1f} s ({min(extra):+.1%} to {max(extra):+.1%}) |")
+    if "workers" in cells:
+        cell = cells["workers"]
+        one = statistics.median(cell["rates"]["1 worker"])
+        for kind, rates in cell["rates"].items():
+            rate = statistics.median(rates)
+            what = f"{kind}: structures of a ResNet-20 per second ({cell['structures']} each, n = {len(rates)})"
+            lines.append(
+                f"| {what} | {rate:.1f} ({min(rates):.1f} to {max(rates):.1f}), {rate / one:.2f} of 1 worker |"
+            )
+        lines.append(f"| scores of all of them equal, bit by bit | {'yes' if cell['equal'] else '**no**'} |")
+    note = (
+        f"Median (range) of {facts['repeats']} unless said otherwise; {facts['processor']}, two cores, Python "
+        f"{facts['python']}, SQLAlchemy {facts['sqlalchemy']}; one run of benchmarks/studies.py."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _seconds(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} s ({min(values):.2f} to {max(values):.2f})"
+
+
+def faults(result: Mapping[str, Any]) -> str:
+    """What the fault suite did, and what it cost."""
+    facts = result["facts"]
+    lines = ["| | fault | how | tries | recorded trials lost | scored again |", "|---|---|---|---:|---:|---:|"]
+    for name, fault in result["faults"].items():
+        rows: dict[str, list[int]] = {}
+        for line in fault["lines"]:
+            sums = rows.setdefault(line["how"], [0, 0, 0])
+            rows[line["how"]] = [sums[0] + line["tries"], sums[1] + line["lost"], sums[2] + line["repeated"]]
+        for place, (how, (tries, lost, repeated)) in enumerate(rows.items()):
+            head = f"{name} | {fault['what']}" if place == 0 else " | "
+            lines.append(f"| {head} | {how} | {tries:,} | {lost} | {repeated} |")
+    note = f"Counted by `make test-faults` on {facts['cores']} core(s), {facts['system']}, Python {facts['python']}."
+    return "\n".join([*lines, "", note])
 
 
 def _spread(values: Sequence[float | None]) -> str:
@@ -387,8 +525,11 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": demo,
     "dynamic_speed": dynamic_speed,
     "evaluator": evaluator,
+    "faults": faults,
     "finetune": finetune,
+    "pruningnet": pruningnet,
     "searchers": searchers,
+    "studies": studies,
     "training_methods": training_methods,
 }
 
@@ -397,9 +538,9 @@ def render(text: str) -> str:
     """Return a page with every table between its marks written anew."""
 
     def replace(match: re.Match[str]) -> str:
-        name = match[1]
-        result = json.loads((RESULTS / f"{name}.json").read_text())
-        return f"<!-- table: {name} -->\n\n{TABLES[name](result)}\n\n<!-- end -->"
+        name, file = match[1], RESULTS / f"{match[1]}.json"
+        table = TABLES[name](json.loads(file.read_text())) if file.exists() else "Not measured yet."
+        return f"<!-- table: {name} -->\n\n{table}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", replace, text, flags=re.DOTALL)
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunesearch.errors import CheckpointError as CheckpointError
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
+    from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
     from prunesearch.errors import PruneSearchError as PruneSearchError
     from prunesearch.errors import StudyLocked as StudyLocked
     from prunesearch.errors import StudyMismatch as StudyMismatch
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
     from prunesearch.models.export import export_program as export_program
     from prunesearch.models.gates import gated as gated
     from prunesearch.models.gates import macs_per_image as macs_per_image
+    from prunesearch.models.hypernet import PruningNet as PruningNet
+    from prunesearch.models.hypernet_file import load_pruningnet as load_pruningnet
+    from prunesearch.models.hypernet_file import save_pruningnet as save_pruningnet
     from prunesearch.models.network import Network as Network
     from prunesearch.models.saving import load as load
     from prunesearch.models.saving import save as save
@@ -51,6 +55,11 @@ if TYPE_CHECKING:
     from prunesearch.structure import Cost as Cost
     from prunesearch.structure import Space as Space
     from prunesearch.structure import Structure as Structure
+    from prunesearch.study.events import Event as Event
+    from prunesearch.study.events import early_stopping as early_stopping
+    from prunesearch.study.events import stop_after as stop_after
+    from prunesearch.study.tensorboard import TensorBoardLogger as TensorBoardLogger
+    from prunesearch.study.workers import Workers as Workers
     from prunesearch.training.accelerating import Log as Log
     from prunesearch.training.attention import AttentionPruned as AttentionPruned
     from prunesearch.training.attention import AttentionSettings as AttentionSettings
@@ -63,6 +72,8 @@ if TYPE_CHECKING:
     from prunesearch.training.manifold import DynamicallyPruned as DynamicallyPruned
     from prunesearch.training.manifold import ManifoldSettings as ManifoldSettings
     from prunesearch.training.manifold import manidp as manidp
+    from prunesearch.training.pruningnet import PruningNetRecipe as PruningNetRecipe
+    from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
     from prunesearch.training.recipe import Recipe as Recipe
     from prunesearch.training.reports import EpochReport as EpochReport
     from prunesearch.training.reports import Session as Session
@@ -80,11 +91,15 @@ _PUBLIC = {
     "DynamicallyPruned": "prunesearch.training.manifold:DynamicallyPruned",
     "EpochReport": "prunesearch.training.reports:EpochReport",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
+    "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "Log": "prunesearch.training.accelerating:Log",
     "ManifoldSettings": "prunesearch.training.manifold:ManifoldSettings",
     "Network": "prunesearch.models.network:Network",
+    "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
+    "PruningNet": "prunesearch.models.hypernet:PruningNet",
+    "PruningNetRecipe": "prunesearch.training.pruningnet:PruningNetRecipe",
     "Recipe": "prunesearch.training.recipe:Recipe",
     "SearchResult": "prunesearch.api:SearchResult",
     "Session": "prunesearch.training.reports:Session",
@@ -95,18 +110,22 @@ _PUBLIC = {
     "StudyMismatch": "prunesearch.errors:StudyMismatch",
     "StudyUnreadable": "prunesearch.errors:StudyUnreadable",
     "StudyUnwritable": "prunesearch.errors:StudyUnwritable",
+    "TensorBoardLogger": "prunesearch.study.tensorboard:TensorBoardLogger",
     "TraceError": "prunesearch.errors:TraceError",
     "Training": "prunesearch.training.finetune:Training",
     "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
     "Trial": "prunesearch.trial:Trial",
     "Winner": "prunesearch.api:Winner",
+    "Workers": "prunesearch.study.workers:Workers",
     "__version__": "prunesearch._version:__version__",
     "count": "prunesearch.models.count:count",
+    "early_stopping": "prunesearch.study.events:early_stopping",
     "export_onnx": "prunesearch.models.export:export_onnx",
     "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
     "gated": "prunesearch.models.gates:gated",
     "load": "prunesearch.models.saving:load",
+    "load_pruningnet": "prunesearch.models.hypernet_file:load_pruningnet",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "macs_per_image": "prunesearch.models.gates:macs_per_image",
     "make_model": "prunesearch.models.zoo:make_model",
@@ -115,12 +134,15 @@ _PUBLIC = {
     "paam": "prunesearch.training.attention:paam",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
+    "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",
     "skipping": "prunesearch.models.skipping:skipping",
     "slim": "prunesearch.models.slim:slim",
+    "stop_after": "prunesearch.study.events:stop_after",
     "top1": "prunesearch.evaluators.accuracy:top1",
     "trace": "prunesearch.models.trace:trace",
     "train": "prunesearch.training.finetune:train",
+    "train_pruningnet": "prunesearch.training.pruningnet:train_pruningnet",
     "write_report": "prunesearch.report:write_report",
 }
 

@@ -15,6 +15,10 @@ from prunesearch.training.finetune import finetune
 from prunesearch.training.recipe import Recipe
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-out", help="where the fault suite writes what it counted, as JSON")
+
+
 @pytest.fixture(autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -38,6 +38,8 @@ class CompensatedWeights(RefittedWeights):
         cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
+    description = "compensated"
+
     def __init__(
         self,
         network: Network,

@@ -104,6 +104,8 @@ class ReconstructedWeights(RefittedWeights):
         seed: Decides the positions that are sampled.
     """
 
+    description = "reconstructed"
+
     def __init__(self, network: Network, ranking: Ranking, images: Tensor, *, seed: int = 0) -> None:
         layers = {
             read.module: network.model.get_submodule(read.module)

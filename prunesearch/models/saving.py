@@ -116,6 +116,16 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     return slimmed
 
 
+def checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash of everything in a file; safetensors itself would not notice a flipped bit."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
     found = {}
     for name, module in model.named_modules():
@@ -200,13 +210,3 @@ def _impossible_shapes(stored: Mapping[str, Tensor], mine: Mapping[str, Tensor])
 def _like(mine: Tensor, stored: Tensor) -> Tensor:
     values = stored.to(device=mine.device)
     return nn.Parameter(values, requires_grad=mine.requires_grad) if isinstance(mine, nn.Parameter) else values
-
-
-def checksum(widths: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hash of everything; safetensors itself would not notice a flipped bit."""
-    digest = hashlib.sha256(widths.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

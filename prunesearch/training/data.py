@@ -5,14 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.structure import IntArray
@@ -65,6 +65,28 @@ class Data:
         elif self.validation is not None:
             _check("validation", self.validation)
 
+    def sub_training(self) -> Data:
+        """The same data without the images of the calibration set in `train`, so that it stays unseen in training.
+
+        Raises:
+            ValueError: No image would be left.
+        """
+        if self.calibrate_on is not None:
+            return self
+        size = _size(self.train)
+        rest = np.setdiff1d(np.arange(size), _shuffled_subset(_classes(self.train), self.calibration, self.seed))
+        if len(rest) == 0:
+            raise ValueError(
+                f"All {size} training images are calibration images, so none is left to train on. Give a smaller "
+                "Data(calibration=...), or other images as Data(calibrate_on=...)."
+            )
+        chosen: Source = (
+            _batch(self.train, rest)
+            if isinstance(self.train, (tuple, list))
+            else Subset(_items(self.train), rest.tolist())
+        )
+        return replace(self, train=chosen, calibrate_on=self.train)
+
     def calibration_set(self) -> tuple[Tensor, Tensor]:
         """(n, ...) images and (n,) labels to score with: a subset with equal shares of every class.
 
@@ -75,7 +97,7 @@ class Data:
         if self.calibrate_on is not None:
             source, among = self.calibrate_on, np.arange(_size(self.calibrate_on))
         classes = _classes(source)[among]
-        chosen = among[_shuffled_subset(classes, min(self.calibration, len(classes)), self.seed)]
+        chosen = among[_shuffled_subset(classes, self.calibration, self.seed)]
         return self._steady(source, chosen, "calibrate_on")
 
     def examples(self, n: int = 2) -> Tensor:
@@ -88,7 +110,7 @@ class Data:
         return max(1, len(self._trained_on) // batch_size)
 
     def train_batches(
-        self, batch_size: int, rng: np.random.Generator, *, start: int = 0, share: tuple[int, int] = (0, 1)
+        self, batch_size: int, rng: np.random.Generator, *, first: int = 0, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one.
 
@@ -98,7 +120,7 @@ class Data:
         Args:
             batch_size: Images per batch.
             rng: Decides the order.
-            start: The first batch wanted.
+            first: Index of the batch to begin with.
             share: (i, k) gives every k-th image of each batch, from the i-th: one of k processes' share.
         """
         order = self._trained_on[rng.permutation(len(self._trained_on))]
@@ -108,10 +130,10 @@ class Data:
         workers = self.train.num_workers if isinstance(self.train, DataLoader) else 0
         if workers:
             yield from DataLoader(
-                batches, batch_size=None, sampler=range(start, steps), num_workers=workers, collate_fn=_as_it_is
+                batches, batch_size=None, sampler=range(first, steps), num_workers=workers, collate_fn=_as_it_is
             )
         else:
-            yield from (batches[step] for step in range(start, steps))
+            yield from (batches[step] for step in range(first, steps))
 
     def validation_set(self) -> tuple[Tensor, Tensor] | None:
         """All images and labels held out for validation, in memory; None if there are none.
@@ -296,7 +318,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _shuffled_subset(classes: IntArray, n: int, seed: int) -> IntArray:
-    """`n` indices, as evenly over the classes as their sizes allow, in random order."""
+    """`n` indices, or all, as evenly over the classes as their sizes allow, in random order."""
+    n = min(n, len(classes))
     rng = np.random.default_rng([seed, n])
     chosen = balanced(classes, n, rng.permutation(len(classes)))
     return chosen[rng.permutation(n)]

@@ -134,7 +134,7 @@ class _Loop:
             self._learner.begin_epoch(progress.epoch)
         self._learner.train()
         rng = np.random.default_rng([self._seed, 2, progress.epoch])
-        batches = self._data.train_batches(self._recipe.batch_size, rng, start=progress.step, share=self._share)
+        batches = self._data.train_batches(self._recipe.batch_size, rng, first=progress.step, share=self._share)
         for images, labels in batches:
             loss = self._take_step(images, labels)
             progress.step += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from prunesearch.evaluators import WEIGHT_SOURCES, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.models.count import count
+from prunesearch.models.hypernet import PruningNet
+from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.weights import InheritedWeights, WeightSource
@@ -23,8 +27,17 @@ pytestmark = pytest.mark.parametrize("name", sorted(WEIGHT_SOURCES))
 
 
 @pytest.fixture
-def weights(name: str, network: Network, images: Tensor) -> WeightSource:
-    return make_weights(name, network, L1Criterion().rank(network), images)
+def source(name: str, network: Network, tmp_path: Path) -> str:
+    """What `search` calls it: with the file of a PruningNet, if it is one."""
+    if name != "generated":
+        return name
+    save_pruningnet(PruningNet(network, ranking=L1Criterion().rank(network)), tmp_path / "net.safetensors")
+    return f"generated:{tmp_path / 'net.safetensors'}"
+
+
+@pytest.fixture
+def weights(source: str, network: Network, images: Tensor) -> WeightSource:
+    return make_weights(source, network, L1Criterion().rank(network), images)
 
 
 @pytest.fixture
@@ -75,10 +88,10 @@ def test_what_is_built_costs_what_the_space_says_and_can_be_trained(
 
 
 def test_building_leaves_the_network_and_every_random_generator_as_they_were(
-    name: str, network: Network, images: Tensor, half: Structure
+    source: str, network: Network, images: Tensor, half: Structure
 ) -> None:
     before = state_of(network.model), generators()
-    one, two = (make_weights(name, network, L1Criterion().rank(network), images).build(half) for _ in range(2))
+    one, two = (make_weights(source, network, L1Criterion().rank(network), images).build(half) for _ in range(2))
     assert (state_of(network.model), generators()) == before
     assert state_of(one) == state_of(two)
 

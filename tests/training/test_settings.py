@@ -222,7 +222,7 @@ class Jittered(Dataset[Any]):
 
 def test_what_a_dataset_draws_at_random_is_the_same_wherever_an_epoch_is_entered_and_in_any_worker() -> None:
     epochs = [
-        [x for x, _ in Data(train=source).train_batches(16, np.random.default_rng(0), start=start)]
+        [x for x, _ in Data(train=source).train_batches(16, np.random.default_rng(0), first=start)]
         for source in (Jittered(), DataLoader(Jittered(), num_workers=1))
         for start in (0, 2)
     ]
