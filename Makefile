@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format readme build clean
+.PHONY: help venv demo test test-faults check format readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -20,8 +20,13 @@ $(INSTALLED): pyproject.toml
 demo: venv  ## the main job on real data: train, trace, search, prune, finetune, report (about a minute)
 	$(BIN)/prunesearch demo --out demo
 
-test: venv  ## run the tests
-	$(BIN)/python -m pytest
+test: venv  ## run the tests, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+FAULTS_OUT ?= benchmarks/results/faults.json
+test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluster (minutes); what is counted goes to the docs
+	$(BIN)/python -m pip install --quiet --editable '.[dev,ray]' || echo "Ray cannot be installed here; its tests are left out"
+	$(BIN)/python -m pytest tests/faults -m faults --faults-out $(FAULTS_OUT)
 
 check: venv  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -52,6 +52,11 @@ if TYPE_CHECKING:
     from prunesearch.structure import Cost as Cost
     from prunesearch.structure import Space as Space
     from prunesearch.structure import Structure as Structure
+    from prunesearch.study.events import Event as Event
+    from prunesearch.study.events import early_stopping as early_stopping
+    from prunesearch.study.events import stop_after as stop_after
+    from prunesearch.study.tensorboard import TensorBoardLogger as TensorBoardLogger
+    from prunesearch.study.workers import Workers as Workers
     from prunesearch.training.data import Data as Data
     from prunesearch.training.finetune import Recipe as Recipe
     from prunesearch.training.finetune import finetune as finetune
@@ -65,6 +70,7 @@ _PUBLIC = {
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
+    "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "Network": "prunesearch.models.network:Network",
     "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
@@ -79,12 +85,15 @@ _PUBLIC = {
     "StudyMismatch": "prunesearch.errors:StudyMismatch",
     "StudyUnreadable": "prunesearch.errors:StudyUnreadable",
     "StudyUnwritable": "prunesearch.errors:StudyUnwritable",
+    "TensorBoardLogger": "prunesearch.study.tensorboard:TensorBoardLogger",
     "TraceError": "prunesearch.errors:TraceError",
     "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
     "Trial": "prunesearch.trial:Trial",
     "Winner": "prunesearch.api:Winner",
+    "Workers": "prunesearch.study.workers:Workers",
     "__version__": "prunesearch._version:__version__",
     "count": "prunesearch.models.count:count",
+    "early_stopping": "prunesearch.study.events:early_stopping",
     "export_onnx": "prunesearch.models.export:export_onnx",
     "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
@@ -98,6 +107,7 @@ _PUBLIC = {
     "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",
     "slim": "prunesearch.models.slim:slim",
+    "stop_after": "prunesearch.study.events:stop_after",
     "top1": "prunesearch.evaluators.accuracy:top1",
     "trace": "prunesearch.models.trace:trace",
     "train_pruningnet": "prunesearch.training.pruningnet:train_pruningnet",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,15 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.weights import WeightSource
 from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.structure import Cost, Space, Structure
-from prunesearch.study.executors import Executor, HalvingExecutor, InlineExecutor
-from prunesearch.study.store import IN_MEMORY
-from prunesearch.study.study import DEFAULT_NAME, Study
+from prunesearch.study.database import IN_MEMORY
+from prunesearch.study.events import Callback
+from prunesearch.study.executors import Executor, HalvingExecutor, RememberingExecutor
+from prunesearch.study.study import Study, find
+from prunesearch.study.workers import Workers, executors, open_pool
 from prunesearch.training.data import Data, balanced
 from prunesearch.trial import Trial, best, pareto_front
+
+_DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class SearchResult:
         best: The trial with the highest score.
         trials: Every trial of the study, in order.
         space: The space they belong to.
-        study: URL of the database that holds them.
+        study: URL of the database that holds them; not printed, as it may hold a password.
         name: Name of the study in it.
         notes: What should be known before the result is believed.
     """
@@ -80,7 +85,7 @@ class SearchResult:
     best: Winner
     trials: tuple[Trial, ...]
     space: Space
-    study: str
+    study: str = field(repr=False)
     name: str
     notes: tuple[str, ...] = ()
 
@@ -130,12 +135,14 @@ def search(
     images: int | None = None,
     screen: float = 1.0,
     study: str = IN_MEMORY,
-    study_name: str = DEFAULT_NAME,
+    study_name: str | None = None,
     cache: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     criterion_options: Mapping[str, Any] | None = None,
     evaluator_options: Mapping[str, Any] | None = None,
-    on_trial: Callable[[Trial], None] | None = None,
+    workers: int | Workers = 1,
+    in_order: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> SearchResult:
     """Search the structure of a network under a budget. Run again with the same arguments to continue.
 
@@ -163,12 +170,17 @@ def search(
         screen: Share of each batch of proposals that is scored at all: a score on a quarter of the images (but 32)
             decides which (successive halving). 1 scores everything.
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
-        study_name: Which study of the database.
+        study_name: Which study of the database. By default the one that answers this very question; with another
+            budget that is a new one beside the others. Scores of the database that apply here are not found anew.
         cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
         options: Further arguments of the searcher's constructor.
         criterion_options: Further arguments of the criterion's.
         evaluator_options: Further arguments of the evaluator's, such as `calibration=` images of their own.
-        on_trial: Called with each new trial.
+        workers: How many processes score; or a `Workers`, for a cluster, a time limit per structure and the like. The
+            history is the same for any.
+        in_order: False tells the searcher each score as soon as it is known, so that no worker waits for another. The
+            order then depends on how fast they are: **equal seeds no longer give equal results.**
+        callbacks: Called with an `Event` for each new trial; one that returns True ends the search.
 
     Raises:
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
@@ -178,11 +190,16 @@ def search(
         StudyLocked: Another process drives it.
         StudyUnreadable: The file cannot be read as a database of studies.
         StudyUnwritable: A trial could not be recorded, as on a full disk.
-        EvaluationFailed: Nothing could be scored.
+        EvaluationFailed: Nothing could be scored, or no worker could be started.
     """
     n_trials, seed = operator.index(n_trials), operator.index(seed)
     if n_trials < 1 or seed < 0 or (images is not None and images < 1):
         raise ValueError(f"Expected n_trials >= 1, seed >= 0 and images >= 1, got {n_trials}, {seed} and {images}.")
+    if not (in_order or screen == 1.0):
+        raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
+    workers = workers if isinstance(workers, Workers) else Workers(operator.index(workers))
+    if workers.executor == "ray" and not workers.gpus and network.example_inputs[0].is_cuda:
+        workers = replace(workers, gpus=1.0)
     budget.check(network.space)
     calibration, classes = check_data(network, data)
     if images is None:
@@ -196,17 +213,11 @@ def search(
     def scorer_on(subset: Tensor) -> Evaluator:
         return make_evaluator(evaluator, weights, calibration[subset], classes[subset], **settings)
 
-    scorer = scorer_on(chosen)
-    executor: Executor = InlineExecutor(scorer)
+    subsets = [chosen]
     if screen != 1.0:
-        few = chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))]
-        executor = HalvingExecutor([InlineExecutor(scorer_on(few)), executor], keep=screen)
-    evidence = {
-        need: gather(need, weights, scorer, calibration)
-        for need in evidence_needed(searcher)
-        if need not in (options or {})
-    }
-    proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
+        subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
+    scorers = tuple(map(scorer_on, subsets))
+    scorer = scorers[-1]
     tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
     question = {
         "model": network.fingerprint(),
@@ -219,23 +230,30 @@ def search(
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
+        **({} if in_order else {"order": "as finished"}),
     }
-    with Study(study, study_name, question, network.space) as opened:
-        trials = opened.run(
-            proposer,
-            executor,
-            n_trials,
-            searcher_name=searcher,
-            evaluator_name=scorer.description,
-            on_trial=on_trial,
-        )
+    needed = evidence_needed(searcher)
+    find(study, study_name, question)  # refuses before anything is computed
+    evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in (options or {})}
+    proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
+    names = {"searcher_name": searcher, "evaluator_name": scorer.description}
+    with ExitStack() as stack:
+        opened = stack.enter_context(Study(study, study_name, question, network.space))
+        if in_order:
+            rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
+            known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
+            executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
+            trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+        else:
+            pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
+            trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
     winner = best(trials)
     if winner is None:
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
     notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
     notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
-    return SearchResult(Winner(winner, weights, calibration), tuple(trials), network.space, study, study_name, notes)
+    return SearchResult(Winner(winner, weights, calibration), tuple(trials), network.space, study, opened.name, notes)
 
 
 def _listed(options: Mapping[str, Any]) -> str:

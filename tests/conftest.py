@@ -14,6 +14,10 @@ from prunesearch.training.digits import digits
 from prunesearch.training.finetune import Recipe, finetune
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults-out", help="where the fault suite writes what it counted, as JSON")
+
+
 @pytest.fixture(autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from prunesearch.search import SEARCHERS
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
+from prunesearch.study.workers import Workers
 from prunesearch.training.data import Data, balanced
 from tests.models_state import generators, state_of
 
@@ -53,7 +56,6 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     whole = ps.search(network, digits_data, budget=BUDGET, n_trials=16)
     assert [(t.structure, t.score) for t in more.trials] == [(t.structure, t.score) for t in whole.trials]
     changes: dict[str, dict[str, object]] = {
-        "budget": {"budget": ps.Budget(macs="40%")},
         "seed": {"seed": 1},
         "searcher": {"searcher": "random"},
         "criterion": {"criterion": "random"},
@@ -63,6 +65,58 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     for field, change in changes.items():
         with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
             ps.search(network, digits_data, **{"budget": BUDGET, "n_trials": 16, "study": url, **change})  # type: ignore[arg-type]
+    with pytest.raises(ps.StudyMismatch, match="its budget is"):
+        ps.search(network, digits_data, budget=ps.Budget(macs="40%"), n_trials=16, study=url, study_name="search")
+    with closing(Store(url, create=False)) as store:
+        assert store.studies() == ["search"]
+
+
+def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_that_apply(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    tighter = ps.Budget(macs="30%")
+
+    def search(budget: ps.Budget, study: str = url, **more: object) -> ps.SearchResult:
+        return ps.search(network, digits_data, budget=budget, n_trials=30, searcher="random", study=study, **more)  # type: ignore[arg-type]
+
+    first = search(BUDGET)
+    second = search(tighter)
+    assert (first.name, second.name) == ("search", f"search {tighter}")
+    assert all(tighter.check(network.space).admits(trial.cost) for trial in second.trials)
+    fresh = search(tighter, study="sqlite://")
+    assert [(t.structure, t.score) for t in second.trials] == [(t.structure, t.score) for t in fresh.trials]
+    assert search(BUDGET).trials == first.trials  # the first question again: its study
+    again = search(tighter, study_name="the same, elsewhere")
+    assert [(t.structure, t.score) for t in again.trials] == [(t.structure, t.score) for t in fresh.trials]
+    assert all(t.worker.startswith("trial ") and t.seconds == 0.0 for t in again.trials)  # none was scored anew
+
+
+@pytest.mark.parametrize("workers", [2, Workers(1, "processes", time_limit=60.0)])
+def test_workers_give_the_history_of_one_process(network: Network, digits_data: Data, workers: int | Workers) -> None:
+    def history(**more: object) -> list[tuple[object, ...]]:
+        found = ps.search(network, digits_data, budget=BUDGET, n_trials=20, searcher="evolution", **more)  # type: ignore[arg-type]
+        return [(trial.number, trial.structure, trial.score) for trial in found.trials]
+
+    assert history(workers=workers) == history()
+
+
+def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_data: Data, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    for n_trials in (6, 12):
+        found = ps.search(
+            network, digits_data, budget=BUDGET, n_trials=n_trials, searcher="random", study=url, in_order=False
+        )
+        assert len({trial.structure for trial in found.trials}) == n_trials
+    with pytest.raises(ps.StudyMismatch, match="its order is 'as finished'"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=12, searcher="random", study=url)
+    with pytest.raises(ValueError, match="needs in_order=True"):
+        ps.search(network, digits_data, budget=BUDGET, screen=0.5, in_order=False)
+
+
+def test_a_password_in_the_url_is_not_printed_with_the_result(network: Network, digits_data: Data) -> None:
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform")
+    assert "secret" not in repr(replace(result, study="postgresql://me:secret@server/studies"))
 
 
 def test_changed_weights_data_or_space_are_another_question(
@@ -168,10 +222,12 @@ def test_a_network_that_returns_no_logits_is_refused() -> None:
 
 def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    seen: list[ps.Trial] = []
-    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url, on_trial=seen.append)
-    result = ps.search(network, digits_data, budget=BUDGET, n_trials=6, study=url, on_trial=seen.append)
-    assert tuple(seen) == result.trials
+    seen: list[ps.Event] = []
+    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url, callbacks=[seen.append])
+    result = ps.search(network, digits_data, budget=BUDGET, n_trials=6, study=url, callbacks=[seen.append])
+    assert tuple(event.trial for event in seen) == result.trials
+    assert [event.n_trials for event in seen] == [4] * 4 + [6] * 2
+    assert seen[-1].best == result.best.trial
     store = Store(url)
     assert tuple(store.trials("search")) == result.trials
     store.close()
@@ -247,13 +303,13 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
 
     url = f"sqlite:///{tmp_path / 'study.db'}"
 
-    def look(trial: ps.Trial) -> None:
+    def look(event: ps.Event) -> None:
         store = Store(url, create=False)
-        assert store.trials("search")[-1] == trial
+        assert store.trials("search")[-1] == event.trial
         store.close()
 
     budget = BUDGET
-    ps.search(network, digits_data, budget=budget, n_trials=np.int64(3), seed=np.int64(0), study=url, on_trial=look)  # type: ignore[arg-type]
+    ps.search(network, digits_data, budget=budget, n_trials=np.int64(3), seed=np.int64(0), study=url, callbacks=[look])  # type: ignore[arg-type]
     assert len(ps.search(network, digits_data, budget=budget, n_trials=3, study=url).trials) == 3
 
 

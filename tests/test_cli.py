@@ -16,6 +16,7 @@ import torch
 import prunesearch as ps
 from prunesearch.cli import main
 from prunesearch.models.network import Network
+from prunesearch.study.store import Store
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
         "    def forward(self, x):\n        return x if x.sum() > 0 else -x\n"
         "def branching():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), Branching())\n"
     )
+    Store(f"sqlite:///{path / 'known.db'}").close()
     (path / "foreign.db").write_text("not a database, but a text that is long enough to be looked at" * 20)
     return path
 
@@ -98,7 +100,8 @@ def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> N
     assert again.returncode == 2
     assert "the recipe's lr was 0.05, now it is 0.01" in again.stderr
     assert call(*train, "other.safetensors", "--lr", "0.01").returncode == 0
-    search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db", "--weight-source")
+    search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db")
+    search += ("--study-name", "generated", "--weight-source")
     run = call(*search, "generated:net.safetensors")
     assert run.returncode == 0, run.stderr
     assert "best of 8 structures" in run.stdout
@@ -111,6 +114,41 @@ def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> N
         run = call(*search, source)
         assert run.returncode == 2
         assert message in run.stderr
+
+
+def test_what_is_recorded_is_listed_shown_exported_and_deleted(call: Call, folder: Path) -> None:
+    url = ("--study", "sqlite:///records.db")
+    assert call(*SEARCH, "--searcher", "random", "--n-trials", "5", *url).returncode == 0
+    tighter = call(*SEARCH[:-1], "macs=40%", "--searcher", "random", "--n-trials", "3", *url, "--json")
+    name = json.loads(tighter.stdout)["name"]
+    listed = json.loads(call("list", *url, "--json").stdout)
+    assert [(line["study"], line["trials"]) for line in listed] == [("search", 5), (name, 3)]
+    assert name in call("list", *url).stdout
+    lines = json.loads(call("status", *url, "--json").stdout)
+    assert [(line["trials"], line["wanted"], line["driver"]) for line in lines] == [(5, 5, None), (3, 3, None)]
+    shown = json.loads(call("show", *url, "--study-name", name, "--json").stdout)
+    assert (shown["trials"], len(shown["best"]), shown["question"]["seed"]) == (3, 3, 0)
+    assert "searcher: random()" in call("show", *url).stdout
+    exported = call("export", *url, "--optuna", "sqlite:///optuna.db", "--csv", "t.csv", "--parquet", "t.parquet")
+    assert exported.returncode == 0, exported.stderr
+    assert len((folder / "t.csv").read_text().splitlines()) == 6
+    assert call("delete", *url, "--study-name", "search", "--from-trial", "2", "--yes").returncode == 0
+    assert json.loads(call("status", *url, "--json").stdout)[0]["trials"] == 2
+    again = call(*SEARCH, "--searcher", "random", "--n-trials", "5", *url, "--json")
+    assert json.loads(again.stdout)["best"] == lines[0]["best"] | {
+        "seconds": json.loads(again.stdout)["best"]["seconds"]
+    }
+    assert call("delete", *url, "--study-name", name, "--yes").returncode == 0
+    assert [line["study"] for line in json.loads(call("list", *url, "--json").stdout)] == ["search"]
+
+
+def test_a_search_stops_by_time_and_patience_and_writes_curves(call: Call, folder: Path) -> None:
+    options = ("--searcher", "random", "--n-trials", "500", "--json")
+    by_time = call(*SEARCH, *options, "--study", "sqlite://", "--timeout", "0.001", "--tensorboard", "curves")
+    assert json.loads(by_time.stdout)["trials"] == 1
+    assert list((folder / "curves").glob("events*"))
+    by_patience = json.loads(call(*SEARCH, *options, "--study", "sqlite://", "--patience", "3").stdout)
+    assert by_patience["trials"] == by_patience["best"]["number"] + 4
 
 
 def test_settings_of_a_searcher_are_options(call: Call) -> None:
@@ -196,6 +234,15 @@ WRONG = {
     "foreign study": ((*SEARCH, "--study", "sqlite:///foreign.db"), "cannot be read as a study"),
     "missing study": (("status", "--study", "sqlite:///no.db"), "There is no study file no.db"),
     "url that is none": (("status", "--study", "s.db"), 'Expected a study URL such as "sqlite:///search.db"'),
+    "study that is not there": (("show", "--study", "sqlite:///no.db"), "There is no study file no.db"),
+    "study of another name": (("delete", "--study", "sqlite:///known.db", "--study-name", "x", "--yes"), "'x'"),
+    "export of nothing": (("export",), "Expected --model and --out to export a network"),
+    "export to nowhere": (("export", "--study", "sqlite:///known.db"), "--optuna URL, --csv FILE or --parquet FILE"),
+    "no workers": ((*SEARCH, "--workers", "0"), "at least one worker"),
+    "unknown executor": ((*SEARCH, "--executor", "magic"), "there are auto, inline, processes, ray"),
+    "time limit without workers": ((*SEARCH, "--executor", "inline", "--time-limit", "3"), "Use the executor"),
+    "address without a cluster": ((*SEARCH, "--address", "auto"), "settings of the executor 'ray'"),
+    "server without a name": ((*SEARCH, "--study", "postgresql://me:secret@host"), "names no database"),
     "report without a study": (("report", "--study", "sqlite:///no.db"), "There is no study file"),
     "minimum that is no number": (("explain", "--model", "zoo:resnet8", "--min-channels", "few"), "got 'few'"),
     "multiple that is no number": (("explain", "--model", "zoo:resnet8", "--round-to", "stem=x"), "got 'stem=x'"),
@@ -207,16 +254,22 @@ WRONG = {
 }  # fmt: skip
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but those that SQLite keeps beside a database while somebody reads it."""
+    files = [path for path in folder.iterdir() if path.is_file() and not path.name.endswith(("-wal", "-shm"))]
+    return {path.name: path.read_bytes() for path in files}
+
+
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG.values(), ids=WRONG)
 def test_a_wrong_call_is_a_sentence_and_status_2_and_writes_nothing(
     call: Call, folder: Path, arguments: tuple[str, ...], sentence: str
 ) -> None:
-    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    before = contents(folder)
     run = call(*arguments)
     assert run.returncode == 2, run.stderr
     assert sentence in " ".join(run.stderr.split())
     assert "Traceback" not in run.stderr
-    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    assert contents(folder) == before
 
 
 def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
@@ -227,7 +280,9 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
     assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
 
 
-@pytest.mark.parametrize("command", ["demo", "explain", "verify", "search", "status", "report", "export"])
+@pytest.mark.parametrize(
+    "command", ["demo", "explain", "verify", "search", "status", "list", "show", "delete", "report", "export"]
+)
 def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
     run = call(command, "--help")
     assert run.returncode == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from prunesearch.trial import Trial
+    from prunesearch.study.events import Callback, Event
 
 stdout = Console(soft_wrap=True)
 stderr = Console(stderr=True, soft_wrap=True)
@@ -56,6 +55,21 @@ ClassesOption = Annotated[
     int | None, typer.Option(help="Classes of a zoo, torchvision or timm network.", show_default="its own")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def listeners(timeout: float | None, patience: int | None, tensorboard: Path | None) -> list[Callback]:
+    """The callbacks that options ask for."""
+    from prunesearch.study.events import early_stopping, stop_after
+    from prunesearch.study.tensorboard import TensorBoardLogger
+
+    found: list[Callback] = []
+    if timeout is not None:
+        found.append(stop_after(timeout))
+    if patience is not None:
+        found.append(early_stopping(patience))
+    if tensorboard is not None:
+        found.append(TensorBoardLogger(tensorboard))
+    return found
 
 
 def fail(sentence: str, *, status: int) -> NoReturn:
@@ -130,33 +144,36 @@ def interruptible(kept: str = "Everything scored is kept") -> Iterator[None]:
     """An interrupt ends with a sentence: what was done is already on disk."""
     try:
         yield
-    except KeyboardInterrupt:
-        fail(f"Interrupted. {kept}; run the same command again to continue.", status=130)
+    except KeyboardInterrupt as interrupt:
+        number = interrupt.args[0] if interrupt.args else signal.SIGINT
+        word = "Terminated" if number == signal.SIGTERM else "Interrupted"
+        fail(f"{word}. {kept}; run the same command again to continue.", status=128 + number)
 
 
 @contextmanager
 def first_interrupt_waits() -> Iterator[Callable[[], None]]:
     """Give a function that raises KeyboardInterrupt if one was asked for since; the second interrupt does not wait.
 
-    An exception that a signal throws into arbitrary code can get lost there (in a destructor, in a callback from C).
+    SIGTERM, by which machines announce that they go away, counts as one. The exception holds the number of the signal.
+    One that a signal throws into arbitrary code can get lost there (in a destructor, in a callback from C).
     """
-    asked = False
+    asked: list[int] = []
 
-    def note(*_: object) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
+    def note(number: int, _: object) -> None:
+        asked.append(number)
+        if len(asked) > 1:
+            raise KeyboardInterrupt(number)
 
     def stop_if_asked() -> None:
         if asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(asked[0])
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop_if_asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def progress() -> Progress:
@@ -169,18 +186,15 @@ def progress() -> Progress:
 class BestSoFar:
     """Moves a progress bar on with every new trial, and shows the best score and the rate."""
 
-    def __init__(self, progress: Progress, n_trials: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self._progress = progress
-        self._task = progress.add_task("scoring", total=n_trials)
-        self._start = time.monotonic()
+        self._task = progress.add_task("scoring", total=None)
         self._fresh = 0
-        self._best: float | None = None
 
-    def __call__(self, trial: Trial) -> None:
+    def __call__(self, event: Event) -> None:
         """Count one more."""
         self._fresh += 1
-        if trial.score is not None and (self._best is None or trial.score > self._best):
-            self._best = trial.score
-        rate = self._fresh / (time.monotonic() - self._start)
-        best = "none yet" if self._best is None else f"{self._best:.4f}"
-        self._progress.update(self._task, completed=trial.number + 1, description=f"best {best}, {rate:.1f}/s")
+        rate = self._fresh / max(event.seconds, 1e-3)
+        best = "none yet" if event.best is None else f"{event.best.score:.4f}"
+        shown = f"best {best}, {rate:.1f}/s"
+        self._progress.update(self._task, total=event.n_trials, completed=event.trial.number + 1, description=shown)

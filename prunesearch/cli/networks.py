@@ -22,6 +22,7 @@ from prunesearch.cli.console import (
     stdout,
     width_rules,
 )
+from prunesearch.cli.records import export_study
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
@@ -83,19 +84,36 @@ def verify(
 
 
 def export(
-    model: ModelOption,
-    to: Annotated[Path, typer.Option("--out", help="The file: NAME.onnx, or NAME.pt2 for torch.export.")],
+    model: Annotated[
+        str | None, typer.Option("--model", help="A network, named as for `search`.", show_default=False)
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", help="The network's file: NAME.onnx, or NAME.pt2 for torch.export.")
+    ] = None,
     pruned: Annotated[
         Path | None, typer.Option(help="What `search --save` or prunesearch.save wrote for this model.")
     ] = None,
     input_shape: Annotated[str, typer.Option("--input", help="Shape of a batch of at least 2.")] = "2x3x224x224",
     weights: WeightsOption = None,
     num_classes: ClassesOption = None,
+    study: Annotated[str | None, typer.Option("--study", help="A database, instead of a network.")] = None,
+    study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
+    optuna: Annotated[str | None, typer.Option(help="Optuna's database for the study: sqlite:///optuna.db.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="A table of the study's trials: NAME.csv.")] = None,
+    parquet: Annotated[Path | None, typer.Option(help="The same as NAME.parquet.")] = None,
 ) -> None:
-    """Write a network for other programs, with any batch size.
+    """Write a network, or a study, for other programs. Networks take any batch size.
 
     Example: `prunesearch export --model zoo:resnet20 --pruned small.safetensors --input 2x3x32x32 --out small.onnx`
+
+    Example: `prunesearch export --study sqlite:///search.db --optuna sqlite:///optuna.db --csv trials.csv`
     """
+    if study is not None:
+        tables = [path for path in (csv, parquet) if path is not None]
+        export_study(study, study_name, optuna=optuna, tables=tables)
+        return
+    if model is None or to is None:
+        raise ValueError("Expected --model and --out to export a network, or --study to export a study.")
     from prunesearch.models.export import export_onnx, write_program
     from prunesearch.models.saving import load
     from prunesearch.sources import example_inputs, load_model, parse_shape

@@ -1,8 +1,7 @@
-"""Commands about studies: `search`, `status`, `report`."""
+"""The command `search`."""
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +20,7 @@ from prunesearch.cli.console import (
     WeightsOption,
     first_interrupt_waits,
     interruptible,
+    listeners,
     print_json,
     print_table,
     progress,
@@ -31,7 +31,7 @@ from prunesearch.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from prunesearch.trial import Trial
+    from prunesearch.study.events import Event
 
 
 def search(
@@ -44,7 +44,9 @@ def search(
     n_trials: Annotated[int, typer.Option(help="Structures to score in all, earlier runs included.")] = 200,
     seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     study: StudyOption = "sqlite:///search.db",
-    study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
+    study_name: Annotated[
+        str | None, typer.Option(help="Which study of the database.", show_default="the one of this question")
+    ] = None,
     criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
     weight_source: Annotated[
         str, typer.Option(help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.")
@@ -54,6 +56,17 @@ def search(
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",
     images: Annotated[int | None, typer.Option(help="How many of the calibration images score structures.")] = None,
     screen: Annotated[float, typer.Option(help="Share of proposals that survive a cheap score.")] = 1.0,
+    workers: Annotated[int, typer.Option(help="How many processes score; the result is the same.")] = 1,
+    executor: Annotated[str, typer.Option(help="Where: inline, processes, ray, or auto.")] = "auto",
+    address: Annotated[str | None, typer.Option(help="Of a Ray cluster: auto, or ray://HEAD:10001.")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds that one structure may take.")] = None,
+    max_retries: Annotated[int, typer.Option(help="Tries more for a structure whose worker died.")] = 2,
+    as_finished: Annotated[
+        bool, typer.Option("--as-finished", help="No worker waits; equal seeds no longer give equal results.")
+    ] = False,
+    timeout: Annotated[float | None, typer.Option(help="Stop in order after so many seconds.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many trials without a better one.")] = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Folder for curves that TensorBoard shows.")] = None,
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
@@ -69,18 +82,22 @@ def search(
     from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model
+    from prunesearch.study.database import show as public
+    from prunesearch.study.workers import Workers
 
+    crew = Workers(workers, executor, time_limit, max_retries, address)
     limits = Budget.parse(budget)
     source = load_data(data)
     examples, labels = source.calibration_set()
     module = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(examples.shape))
     network = trace(module, examples[:2], **width_rules(round_to, min_channels, ignore))
     with interruptible(), first_interrupt_waits() as stop_if_asked, progress() as bar:
-        show = BestSoFar(bar, n_trials)
+        show = BestSoFar(bar)
 
-        def on_trial(trial: Trial) -> None:
-            show(trial)
+        def on_event(event: Event) -> bool:
+            show(event)
             stop_if_asked()
+            return False
 
         result = api.search(
             network,
@@ -99,7 +116,9 @@ def search(
             metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
             study=study,
             study_name=study_name,
-            on_trial=on_trial,
+            workers=crew,
+            in_order=not as_finished,
+            callbacks=[*listeners(timeout, patience, tensorboard), on_event],
         )
     for note in result.notes:
         stderr.print(f"note: {note}", markup=False, highlight=False)
@@ -107,7 +126,12 @@ def search(
         save_network(result.best.build(), save)
     if as_json:
         print_json(
-            {"study": study, "name": study_name, "trials": len(result.trials), "best": asdict(result.best.trial)}
+            {
+                "study": public(study),
+                "name": result.name,
+                "trials": len(result.trials),
+                "best": asdict(result.best.trial),
+            }
         )
         return
     stdout.print(str(result), highlight=False)
@@ -115,53 +139,3 @@ def search(
     for group, width in zip(network.space.groups, result.best.structure, strict=True):
         table.add_row(group.name, str(group.width), str(width))
     print_table(table)
-
-
-def status(study: StudyOption, as_json: JsonOption = False) -> None:
-    """Show the studies of a database: how far each is, and its best structure. Reads only.
-
-    Example: `prunesearch status --study sqlite:///search.db`
-    """
-    from prunesearch.study.store import Store
-    from prunesearch.trial import best
-
-    with closing(Store(study, create=False)) as store:
-        contents = [(name, store.question(name) or {}, store.trials(name)) for name in store.studies()]
-    table = Table("study", "searcher", "budget", "trials", "failed", "best score", "MACs", "parameters")
-    lines = []
-    for name, question, trials in contents:
-        winner = best(trials)
-        failed = sum(trial.score is None and not trial.is_screened_out for trial in trials)
-        lines.append(
-            {
-                "study": name,
-                "searcher": question.get("searcher"),
-                "budget": question.get("budget"),
-                "trials": len(trials),
-                "failed": failed,
-                "best": None if winner is None else asdict(winner),
-            }
-        )
-        shown = ("-", "-", "-")
-        if winner is not None:
-            shown = (f"{winner.score:.4f}", f"{winner.cost.macs:,}", f"{winner.cost.params:,}")
-        table.add_row(
-            name, str(question.get("searcher")), str(question.get("budget")), str(len(trials)), str(failed), *shown
-        )
-    if as_json:
-        print_json(lines)
-    else:
-        print_table(table)
-
-
-def report(
-    study: StudyOption,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
-) -> None:
-    """Write one self-contained HTML page about every study of a database.
-
-    Example: `prunesearch report --study sqlite:///search.db --out report.html`
-    """
-    from prunesearch.report import write_report
-
-    stdout.print(f"Wrote {write_report(study, out)}.")

@@ -15,7 +15,8 @@ from plotly.offline import get_plotlyjs
 
 from prunesearch.report import figures, tables
 from prunesearch.report.contents import StudyContents, by_network, read
-from prunesearch.study.store import Store, database_path
+from prunesearch.study.database import parse
+from prunesearch.study.store import Store
 
 
 def write_report(url: str, out: str | Path, names: Sequence[str] | None = None) -> Path:
@@ -42,8 +43,7 @@ def write_report(url: str, out: str | Path, names: Sequence[str] | None = None) 
         raise ValueError(f"Expected a file in a folder that exists, got {path}. Make the folder {path.parent} first.")
     with closing(Store(url, create=False)) as store:
         studies = read(store, names)
-    database = database_path(url)
-    _write(path, render(studies, database.name if database else "memory", datetime.now(timezone.utc)))
+    _write(path, render(studies, parse(url).name, datetime.now(timezone.utc)))
     return path
 
 

@@ -1,50 +1,21 @@
-"""Where scoring runs. The searcher and the study never notice."""
+"""In what order and how thoroughly structures are scored. The searcher and the study never notice."""
 
 from __future__ import annotations
 
 import math
-import os
-import socket
-import time
-import traceback
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from prunesearch.structure import Structure
+from prunesearch.study.scoring import Outcome, Scorer, score_all
 from prunesearch.trial import SCREENED_OUT
-
-
-class Scorer(Protocol):
-    """The one verb of an evaluator that executors need."""
-
-    def score(self, structures: Sequence[Structure]) -> list[float]:
-        """Score a batch, one score per structure in order."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What scoring one structure gave.
-
-    Attributes:
-        score: A finite number, or None if it failed.
-        failure: One sentence if it failed.
-        traceback: The traceback, if an exception was the reason.
-        seconds: How long it took.
-        worker: Host and process.
-    """
-
-    score: float | None
-    failure: str | None
-    traceback: str | None
-    seconds: float
-    worker: str
 
 
 class Executor(Protocol):
     """Scores structures somewhere, and gives the outcomes back in the order asked."""
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Iterator[Outcome]:
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
         """Yield one outcome per structure, in order, each as soon as it is known.
 
         Args:
@@ -65,10 +36,34 @@ class InlineExecutor:
         self._scorer = scorer
         self._at_once = at_once
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Iterator[Outcome]:
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
         """Score each structure; an exception of the evaluator is an outcome, an interrupt is not."""
         for start in range(recorded, len(structures), self._at_once):
             yield from score_all(self._scorer, structures[start : start + self._at_once])
+
+
+class RememberingExecutor:
+    """Takes scores that are known already, and has the others scored.
+
+    Args:
+        executor: Scores the others.
+        known: Scores of structures, found by the same evaluator on the same network and data, and where they stand.
+    """
+
+    def __init__(self, executor: Executor, known: Mapping[Structure, tuple[float, str]]) -> None:
+        self._executor = executor
+        self._known = known
+
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
+        """Yield what is known in its place among what is scored."""
+        fresh = structures[recorded:]
+        scored = self._executor.run([structure for structure in fresh if structure not in self._known])
+        for structure in fresh:
+            if structure in self._known:
+                score, place = self._known[structure]
+                yield Outcome(score, None, None, 0.0, place)
+            else:
+                yield next(scored)
 
 
 class HalvingExecutor:
@@ -93,7 +88,7 @@ class HalvingExecutor:
         self._rungs = tuple(rungs)
         self._keep = keep
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Iterator[Outcome]:
+    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
         """Screen the whole batch, what is recorded of it included, so that a resumed run decides alike."""
         outcomes: dict[int, Outcome] = {}
         alive = list(range(len(structures)))
@@ -111,38 +106,3 @@ class HalvingExecutor:
         dear = self._rungs[-1].run([structures[i] for i in waiting])
         for i in range(recorded, len(structures)):
             yield next(dear) if i in waiting else outcomes[i]
-
-
-def score_all(scorer: Scorer, structures: Sequence[Structure]) -> Iterator[Outcome]:
-    """Score structures together; if that fails, one by one, so that a failure is that of its own structure only."""
-    start = time.monotonic()
-    try:
-        scores = scorer.score(structures)
-    except Exception:
-        scores = None
-    if scores is None:
-        yield from (score_one(scorer, structure) for structure in structures)
-        return
-    seconds = (time.monotonic() - start) / max(1, len(structures))
-    yield from (_outcome(float(score), seconds) for score in scores)
-
-
-def score_one(scorer: Scorer, structure: Structure) -> Outcome:
-    """Score one structure and turn whatever happens into an outcome."""
-    start = time.monotonic()
-    try:
-        score = float(scorer.score([structure])[0])
-    except Exception as error:
-        failure = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
-        return Outcome(None, failure, traceback.format_exc(), time.monotonic() - start, _worker())
-    return _outcome(score, time.monotonic() - start)
-
-
-def _outcome(score: float, seconds: float) -> Outcome:
-    if not math.isfinite(score):
-        return Outcome(None, f"The score is {score}.", None, seconds, _worker())
-    return Outcome(score, None, None, seconds, _worker())
-
-
-def _worker() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"

@@ -1,6 +1,7 @@
 """Trials in a database: one row each, written when it is known, through SQLAlchemy Core.
 
-SQLite in WAL mode: readers never block the driver, and a committed row survives the death of the process.
+SQLite in WAL mode: readers never block the driver, and a committed row survives the death of the process. PostgreSQL
+for several machines. Nothing stored is ever executed or unpickled: rows are numbers, text and JSON, and checked.
 """
 
 from __future__ import annotations
@@ -9,79 +10,90 @@ import json
 import math
 import os
 import re
-import sqlite3
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import StaticPool
 
 from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost, Structure
-from prunesearch.trial import Trial
+from prunesearch.study import schema
+from prunesearch.study.database import ERRORS, Database, parse
+from prunesearch.trial import SCREENED_OUT, Trial
 
-SCHEMA_VERSION = 1
-IN_MEMORY = "sqlite://"
+_REMEDY = "Restore it from a copy, or drop it and what follows with `prunesearch delete --from-trial`."
 
-_metadata = sa.MetaData()
-_schema = sa.Table(
-    "prunesearch_schema",
-    _metadata,
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("driver", sa.Text),  # who holds, or last held, the lock
-)
-_study = sa.Table(
-    "study",
-    _metadata,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("name", sa.Text, nullable=False, unique=True),
-    sa.Column("created", sa.Text, nullable=False),
-    sa.Column("question", sa.Text, nullable=False),
-    sa.Column("space", sa.Text, nullable=False),
-    sa.Column("summary", sa.Text),
-)
-_trial = sa.Table(
-    "trial",
-    _metadata,
-    sa.Column("study_id", sa.ForeignKey("study.id"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("structure", sa.Text, nullable=False),
-    sa.Column("macs", sa.BigInteger, nullable=False),
-    sa.Column("params", sa.BigInteger, nullable=False),
-    sa.Column("score", sa.Float),
-    sa.Column("failure", sa.Text),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("searcher", sa.Text, nullable=False),
-    sa.Column("evaluator", sa.Text, nullable=False),
-    sa.Column("worker", sa.Text, nullable=False),
-)
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a study is, found without reading every trial.
+
+    Attributes:
+        name: Of the study.
+        question: What it answers.
+        created: When, in UTC.
+        trials: How many are recorded.
+        failed: How many of them could not be scored.
+        wanted: How many the latest run wants in all; None if no run said.
+        best: The trial with the highest score, the earliest of equals.
+    """
+
+    name: str
+    question: Mapping[str, Any]
+    created: str
+    trials: int
+    failed: int
+    wanted: int | None
+    best: Trial | None
+
+
+@dataclass(frozen=True)
+class Driver:
+    """Who drives, or last drove and did not end in order.
+
+    Attributes:
+        name: Host and process.
+        running: Whether that process lives; None if it cannot be known from here.
+    """
+
+    name: str
+    running: bool | None
 
 
 class Store:
     """A database of studies.
 
     Args:
-        url: `sqlite:///file.db`, or `sqlite://` for one that lives in memory.
-        create: Make the file if it does not exist; otherwise a missing one is an error.
+        url: `sqlite:///file.db`, `postgresql://user@server/database`, or `sqlite://` for one that lives in memory.
+        create: Make what does not exist yet, and write; otherwise nothing is changed, and a missing one is an error.
+
+    Attributes:
+        url: The URL as it may be shown, without password.
 
     Raises:
         ValueError: Not a URL of a database we know.
-        StudyUnreadable: The file is missing, damaged, foreign, or of a newer release. Nothing has been written.
+        StudyUnreadable: It is missing, damaged, foreign, of a newer release, or cannot be reached. Nothing was written.
     """
 
     def __init__(self, url: str, *, create: bool = True) -> None:
-        self.url = url
-        check_database(url)
-        path = database_path(url)
-        if path is not None and not path.exists() and not create:
-            raise StudyUnreadable(f"There is no study file {path}.")
-        self._engine = _engine(path, writing=create)
+        self._database = parse(url)
+        self.url = self._database.shown
+        found = look(self._database)
+        if found is None and not create:
+            missing = self._database.path is not None and not self._database.path.exists()
+            raise StudyUnreadable(
+                f"There is no study file {self._database.path}." if missing else f"{self.url} holds no studies."
+            )
+        self._engine = self._database.engine(writing=create)
+        self._version = found if found is not None and not create else schema.SCHEMA_VERSION
         try:
-            self._open_schema(create)
+            if create:
+                with self._errors_of_writing():
+                    schema.bring_up_to_date(self._engine, self._database, found)
         except BaseException:
             self._engine.dispose()
             raise
@@ -93,7 +105,7 @@ class Store:
     def studies(self) -> list[str]:
         """Names of the stored studies, oldest first."""
         with self._reading() as connection:
-            return list(connection.scalars(sa.select(_study.c.name).order_by(_study.c.id)))
+            return list(connection.scalars(sa.select(schema.study.c.name).order_by(schema.study.c.id)))
 
     def question(self, name: str) -> dict[str, Any] | None:
         """The question a study answers; None if there is no such study."""
@@ -114,23 +126,67 @@ class Store:
             "space": json.dumps(space),
         }
         with self._writing() as connection:
-            connection.execute(_study.insert().values(row))
+            connection.execute(schema.study.insert().values(row))
+
+    def delete(self, name: str, *, from_trial: int = 0) -> int:
+        """Remove a study, or its trials from a number on; return how many trials went."""
+        row = self._study_row(name)
+        if row is None:
+            return 0
+        mine = schema.trial.c.study_id == row.id
+        with self._writing() as connection:
+            gone = connection.execute(schema.trial.delete().where(mine, schema.trial.c.number >= from_trial)).rowcount
+            if from_trial == 0:
+                connection.execute(schema.study.delete().where(schema.study.c.id == row.id))
+        return int(gone)
 
     def trials(self, name: str) -> list[Trial]:
-        """The trials of a study, in order."""
-        query = sa.select(_trial).join(_study).where(_study.c.name == name).order_by(_trial.c.number)
+        """The trials of a study, in order.
+
+        Raises:
+            StudyUnreadable: A trial is missing, or not as it was written.
+        """
+        row = self._study_row(name)
+        if row is None:
+            return []
+        columns = schema.columns_since(self._version, schema.trial)
+        query = sa.select(*columns).where(schema.trial.c.study_id == row.id).order_by(schema.trial.c.number)
         with self._reading() as connection:
             rows = connection.execute(query).all()
-        try:
-            return [_to_trial(row, number) for number, row in enumerate(rows)]
-        except (TypeError, ValueError) as error:
-            raise StudyUnreadable(f"{self.url}: a trial of study {name!r} cannot be read: {error}") from error
+        return [self._trial(row, name, number) for number, row in enumerate(rows)]
 
     def add(self, name: str, trial: Trial) -> None:
         """Append a trial; it is on disk when this returns."""
-        study_id = sa.select(_study.c.id).where(_study.c.name == name).scalar_subquery()
+        row = _to_row(trial)
+        study_id = sa.select(schema.study.c.id).where(schema.study.c.name == name).scalar_subquery()
         with self._writing() as connection:
-            connection.execute(_trial.insert().values(study_id=study_id, **_to_row(trial)))
+            connection.execute(_INSERT.values(study_id=study_id), {**row, "checksum": schema.checksum(row)})
+
+    def progress(self, name: str) -> Progress | None:
+        """How far a study is, at a cost that hardly grows with it; None if there is no such study."""
+        row = self._study_row(name)
+        if row is None:
+            return None
+        trials = schema.trial.c
+        lost = sa.and_(trials.score.is_(None), trials.failure.not_like(SCREENED_OUT + "%"))
+        counts = sa.select(sa.func.count(), sa.func.sum(sa.case((lost, 1), else_=0))).where(trials.study_id == row.id)
+        top = (
+            sa.select(*schema.columns_since(self._version, schema.trial))
+            .where(trials.study_id == row.id, trials.score.is_not(None))
+            .order_by(trials.score.desc(), trials.number)
+            .limit(1)
+        )
+        with self._reading() as connection:
+            total, failed = connection.execute(counts).one()
+            best = connection.execute(top).one_or_none()
+        winner = None if best is None else self._trial(best, name, best.number)
+        question = self._parsed(row.question, name)
+        return Progress(name, question, row.created, int(total), int(failed or 0), row.n_trials, winner)
+
+    def want(self, name: str, n_trials: int) -> None:
+        """Record how many trials a run wants in all, for whoever watches."""
+        with self._writing() as connection:
+            connection.execute(schema.study.update().where(schema.study.c.name == name).values(n_trials=n_trials))
 
     def summary(self, name: str) -> dict[str, Any] | None:
         """What was recorded of the study's outcome, if anything."""
@@ -140,148 +196,92 @@ class Store:
     def set_summary(self, name: str, summary: Mapping[str, Any]) -> None:
         """Record what became of the study's winner."""
         with self._writing() as connection:
-            connection.execute(_study.update().where(_study.c.name == name).values(summary=json.dumps(summary)))
+            values = {"summary": json.dumps(summary)}
+            connection.execute(schema.study.update().where(schema.study.c.name == name).values(values))
+
+    def driver(self) -> Driver | None:
+        """Who drives the studies of this file, or last drove and did not end in order; None on a server."""
+        with self._reading() as connection:
+            name = connection.scalar(sa.select(schema.schema.c.driver))
+        return None if name is None else Driver(str(name), _is_running(str(name)))
+
+    def set_driver(self, driver: str | None) -> None:
+        """Record who drives."""
+        with self._writing() as connection:
+            connection.execute(schema.schema.update().values(driver=driver))
+
+    def _trial(self, row: sa.Row[Any], name: str, number: int) -> Trial:
+        try:
+            return _to_trial(row, number, has_checksum=self._version >= 2)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StudyUnreadable(f"{self.url}: a trial of study {name!r} cannot be read: {error}. {_REMEDY}") from None
 
     def _parsed(self, text: str, name: str) -> dict[str, Any]:
         try:
             return dict(json.loads(text))
-        except (TypeError, ValueError) as error:
-            raise StudyUnreadable(f"{self.url}: study {name!r} cannot be read: {error}") from error
+        except (TypeError, ValueError, RecursionError) as error:
+            raise StudyUnreadable(f"{self.url}: study {name!r} cannot be read: {error}") from None
 
     def _study_row(self, name: str) -> sa.Row[Any] | None:
+        columns = schema.columns_since(self._version, schema.study)
         with self._reading() as connection:
-            return connection.execute(sa.select(_study).where(_study.c.name == name)).one_or_none()
+            return connection.execute(sa.select(*columns).where(schema.study.c.name == name)).one_or_none()
 
     def _reading(self) -> AbstractContextManager[sa.Connection]:
-        return _reading(self._engine, self.url)
+        return self._database.reading(self._engine)
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
         """One transaction."""
+        with self._errors_of_writing(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _errors_of_writing(self) -> Iterator[None]:
         try:
-            with self._engine.begin() as connection:
-                yield connection
-        except DatabaseError as error:
+            yield
+        except ERRORS as error:
             raise StudyUnwritable(
-                f"{self.url} cannot be written: {error.orig}. What was recorded before is kept; see to the disk or the "
-                "permissions, and run the same command again."
-            ) from error
-
-    def driver(self) -> str | None:
-        """Who drives, or last drove, the studies of this database."""
-        with self._reading() as connection:
-            driver: str | None = connection.scalar(sa.select(_schema.c.driver))
-        return driver
-
-    def set_driver(self, driver: str) -> None:
-        """Record who drives."""
-        with self._writing() as connection:
-            connection.execute(_schema.update().values(driver=driver))
-
-    def _open_schema(self, create: bool) -> None:
-        with self._reading() as connection:
-            if sa.inspect(connection).has_table(_schema.name):
-                return
-        if not create:
-            raise StudyUnreadable(f"{self.url} holds no studies.")
-        with closing(self._engine.raw_connection()) as raw:  # a mode cannot be changed within a transaction
-            raw.cursor().execute("PRAGMA journal_mode=WAL")
-        with self._writing() as connection:
-            _metadata.create_all(connection)
-            connection.execute(_schema.insert().values(version=SCHEMA_VERSION))
+                f"{self.url} cannot be written: {self._database.describe(error)}. What was recorded before is kept; "
+                "see to the disk, the permissions or the server, and run the same command again."
+            ) from None
 
 
-def check_database(url: str) -> None:
-    """Make sure that a database is ours, or empty, or yet to be made; writes nothing.
+_INSERT = schema.trial.insert()
+
+
+def look(database: Database) -> int | None:
+    """The schema version of a database, None if it is empty or yet to be made; writes nothing.
 
     Raises:
-        ValueError: Not a URL of a database we know.
         StudyUnreadable: It is damaged, of another program, of a newer release, or cannot be there.
     """
-    path = database_path(url)
-    if path is None:
-        return
-    if path.is_dir():
+    path = database.path
+    if path is not None and path.is_dir():
         raise StudyUnreadable(f"{path} is a folder; a study is a file in it, such as {path / 'search.db'}.")
-    if not path.parent.is_dir():
+    if path is not None and not path.parent.is_dir():
         raise StudyUnreadable(f"The folder {path.parent} of the study does not exist. Make it first.")
-    if not path.exists():
-        return
-    engine = _engine(path, writing=False)
+    if database.server is None and (path is None or not path.exists()):
+        return None
+    engine = database.engine(writing=False)
     try:
-        with _reading(engine, url) as connection:
-            tables = set(sa.inspect(connection).get_table_names())
-            version = connection.scalar(sa.select(_schema.c.version)) if _schema.name in tables else SCHEMA_VERSION
+        with database.reading(engine) as connection:
+            return schema.version_of(connection, database)
     finally:
         engine.dispose()
-    if tables and _schema.name not in tables:
-        raise StudyUnreadable(
-            f"{url} is a database of another program (it has the tables {', '.join(sorted(tables))}). "
-            "Nothing was written. Give another file."
-        )
-    if version != SCHEMA_VERSION:
-        raise StudyUnreadable(
-            f"{url} has schema version {version}, this release reads {SCHEMA_VERSION}. "
-            "Use the release that wrote it, or a newer one."
-        )
 
 
-@contextmanager
-def _reading(engine: sa.Engine, url: str) -> Iterator[sa.Connection]:
-    """A connection whose errors say which file, in a sentence."""
-    try:
-        with engine.connect() as connection:
-            yield connection
-    except DatabaseError as error:
-        raise StudyUnreadable(
-            f"{url} cannot be read as a study: {error.orig}. If the file should be one, restore it from a copy; "
-            "otherwise give another file."
-        ) from error
-
-
-def database_path(url: str) -> Path | None:
-    """The file a SQLite URL names; None for one in memory.
-
-    Raises:
-        ValueError: Not a SQLite URL.
-    """
-    if url == IN_MEMORY:
+def _is_running(driver: str) -> bool | None:
+    found = re.fullmatch(r"host (.+), pid (\d+)", driver)
+    if found is None or found[1] != socket.gethostname():
         return None
-    prefix = "sqlite:///"
-    name = url[len(prefix) :] if isinstance(url, str) and url.startswith(prefix) else ""
-    if not name or name == ":memory:":
-        shown = re.sub(r"//[^/]*@", "//***@", str(url))  # a password must not reach a log
-        raise ValueError(
-            f'Expected a study URL such as "sqlite:///search.db" (or "sqlite://" to keep nothing), got {shown!r}.'
-        )
-    return Path(name)
-
-
-def _engine(path: Path | None, *, writing: bool) -> sa.Engine:
-    """Connections to a file, or to a database in memory; readers cannot change the file.
-
-    Python's sqlite3 would commit each CREATE TABLE by itself; with transactions of our own a file is made whole, or
-    stays empty.
-    """
-    if path is None:
-        engine = sa.create_engine(IN_MEMORY, poolclass=StaticPool, connect_args={"check_same_thread": False})
-    else:
-        path = path.resolve()
-        mode = "rwc" if writing else "ro"
-        if not writing and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
-            mode = "ro&immutable=1"  # WAL needs a file beside the database, which cannot be made here, nor changed
-        uri = f"{path.as_uri()}?mode={mode}"
-        engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=30))
-
-    @sa.event.listens_for(engine, "connect")
-    def _take_over_transactions(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN")
-
-    return engine
+    try:
+        os.kill(int(found[2]), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _to_row(trial: Trial) -> dict[str, Any]:
@@ -292,30 +292,40 @@ def _to_row(trial: Trial) -> dict[str, Any]:
         "params": trial.cost.params,
         "score": trial.score,
         "failure": trial.failure,
-        "seconds": trial.seconds,
+        "seconds": float(trial.seconds),
         "searcher": trial.searcher,
         "evaluator": trial.evaluator,
         "worker": trial.worker,
     }
 
 
-def _to_trial(row: sa.Row[Any], number: int) -> Trial:
+def _to_trial(row: sa.Row[Any], number: int, *, has_checksum: bool) -> Trial:
     """Check a row, which somebody may have edited, and turn it into a trial."""
-    structure: Structure = tuple(int(width) for width in json.loads(row.structure))
-    if row.number != number:
+    values = row._mapping
+    if values["number"] != number:
         raise ValueError(f"trial {number} is missing")
-    if (row.score is None) == (row.failure is None):
+    if has_checksum and schema.checksum(dict(values)) != values["checksum"]:
+        raise ValueError(f"trial {number} is not as it was written, somebody or something changed it")
+    score = values["score"]
+    if (score is None) == (values["failure"] is None):
         raise ValueError(f"trial {number} needs either a score or a failure")
-    if row.score is not None and not (isinstance(row.score, float) and math.isfinite(row.score)):
-        raise ValueError(f"the score of trial {number} is {row.score!r}")
+    if score is not None and not (isinstance(score, float) and math.isfinite(score)):
+        raise ValueError(f"the score of trial {number} is {score!r}")
     return Trial(
-        number=row.number,
-        structure=structure,
-        cost=Cost(int(row.macs), int(row.params)),
-        score=row.score,
-        failure=row.failure,
-        seconds=row.seconds,
-        searcher=row.searcher,
-        evaluator=row.evaluator,
-        worker=row.worker,
+        number=number,
+        structure=_to_structure(values["structure"], number),
+        cost=Cost(int(values["macs"]), int(values["params"])),
+        score=score,
+        failure=values["failure"],
+        seconds=float(values["seconds"]),
+        searcher=values["searcher"],
+        evaluator=values["evaluator"],
+        worker=values["worker"],
     )
+
+
+def _to_structure(text: str, number: int) -> Structure:
+    widths = json.loads(text)
+    if not isinstance(widths, list) or not all(type(width) is int for width in widths):
+        raise ValueError(f"the structure of trial {number} is no list of widths")
+    return tuple(widths)

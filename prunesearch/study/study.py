@@ -7,58 +7,68 @@ that was killed at any instant ends with the same history as one that was not.
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict
-from itertools import takewhile
 from types import TracebackType
 from typing import Any
 
-from filelock import FileLock, Timeout
+import numpy as np
 
-from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
+from prunesearch.errors import EvaluationFailed, StudyMismatch, StudyUnreadable, StudyUnwritable
 from prunesearch.search.searcher import Searcher
-from prunesearch.structure import Space, Structure
-from prunesearch.study.executors import Executor, Outcome
-from prunesearch.study.store import Store, check_database, database_path
-from prunesearch.trial import Trial
+from prunesearch.structure import Cost, Space, Structure
+from prunesearch.study.database import parse, this_process
+from prunesearch.study.events import Callback, Event
+from prunesearch.study.executors import Executor
+from prunesearch.study.locks import drive
+from prunesearch.study.pool import Pool
+from prunesearch.study.scoring import Outcome
+from prunesearch.study.store import Store, look
+from prunesearch.trial import Trial, best
 
 DEFAULT_NAME = "search"
+MAY_OPEN_ANOTHER = "budget"
+"""The field of a question that, changed alone, makes another study of the same file instead of a refusal."""
 _BATCH = 64
 _MAX_FAILURES = 10
 
 
 class Study:
-    """A study opened for driving; a context manager. One process at a time drives a database file.
+    """A study opened for driving; a context manager.
+
+    One process at a time drives the studies of a file, or one study of a server.
 
     Args:
-        url: `sqlite:///file.db`, or `sqlite://` to keep nothing.
-        name: Which study of the file; one is made if there is none of this name.
+        url: `sqlite:///file.db`, `postgresql://user@server/database`, or `sqlite://` to keep nothing.
+        name: Which study of the database; one is made if there is none of this name. None: the one that answers the
+            question; if those that there are differ in the budget only, a new one.
         question: What the study answers, as plain values; a stored study of the same name must have the same.
         space: The space that structures belong to.
 
+    Attributes:
+        name: Its name.
+
     Raises:
         StudyMismatch: The stored study answers another question; the message names the field that differs.
-        StudyLocked: Another process drives a study of this file.
-        StudyUnreadable: The file cannot be read as a database of studies.
+        StudyLocked: Another process drives it.
+        StudyUnreadable: The database cannot be read, or is none of studies.
+        StudyUnwritable: It cannot be written.
     """
 
-    def __init__(self, url: str, name: str, question: Mapping[str, Any], space: Space) -> None:
-        self.name = name
+    def __init__(self, url: str, name: str | None, question: Mapping[str, Any], space: Space) -> None:
         self._space = space
-        asked = json.dumps(question)  # before anything is written, in case it is no plain value
-        check_database(url)
-        self._lock = _lock(url)
+        self._question = json.loads(json.dumps(question))  # before anything is written, in case it is no plain value
+        self.name = find(url, name, self._question)
+        self._unlock = drive(parse(url), url, self.name)
         try:
             self._store = Store(url)
-            stored = self._store.question(name)
-            if stored is not None:
-                _compare(url, name, stored, json.loads(asked))
-            self._store.set_driver(f"host {socket.gethostname()}, pid {os.getpid()}")
-            if stored is None:
-                self._store.create(name, question, asdict(space))
+            try:
+                self._open()
+            except BaseException:
+                self._store.close()
+                raise
         except BaseException:
             self._unlock()
             raise
@@ -73,6 +83,8 @@ class Study:
 
     def close(self) -> None:
         """Let the next driver in."""
+        with suppress(StudyUnwritable):  # on a full disk, say; what was the matter has been said
+            self._store.set_driver(None)
         self._store.close()
         self._unlock()
 
@@ -80,9 +92,20 @@ class Study:
         """Everything scored so far, in order."""
         return self._store.trials(self.name)
 
-    def set_summary(self, summary: Mapping[str, Any]) -> None:
-        """Record what became of the winner, for reports."""
-        self._store.set_summary(self.name, summary)
+    def known_scores(self, fields: Sequence[str]) -> dict[Structure, tuple[float, str]]:
+        """Scores in other studies of the database that apply here, too, each with where it stands.
+
+        Args:
+            fields: Those of the question on which a score depends; they must all be the same.
+        """
+        known: dict[Structure, tuple[float, str]] = {}
+        for name in self._store.studies():
+            other = self._store.question(name) or {}
+            if name != self.name and all(other.get(field) == self._question.get(field) for field in fields):
+                for trial in self._store.trials(name):
+                    if trial.score is not None:
+                        known.setdefault(trial.structure, (trial.score, f"trial {trial.number} of study {name!r}"))
+        return known
 
     def run(
         self,
@@ -92,9 +115,9 @@ class Study:
         *,
         searcher_name: str,
         evaluator_name: str,
-        on_trial: Callable[[Trial], None] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> list[Trial]:
-        """Go on until `n_trials` are recorded or the searcher is finished.
+        """Go on until `n_trials` are recorded or the searcher is finished. Trials are told in the order asked.
 
         The searcher must be fresh: it is first asked for, and told, what is already recorded.
 
@@ -104,7 +127,7 @@ class Study:
             n_trials: Trials in all, those of earlier runs included; fewer than are recorded returns those.
             searcher_name: Goes into every trial.
             evaluator_name: Goes into every trial.
-            on_trial: Called with each new trial after it is on disk.
+            callbacks: Called with each new trial after it is on disk; one that returns True ends the run.
 
         Returns:
             All trials of the study, in order.
@@ -115,47 +138,99 @@ class Study:
             StudyUnwritable: A trial could not be recorded.
         """
         recorded = self.trials()
-        wanted = max(n_trials, len(recorded))
-        trials: list[Trial] = []
-        while len(trials) < wanted:
-            asked = searcher.ask(min(_BATCH, wanted - len(trials)))
+        log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
+        while len(log.trials) < log.n_trials and not log.stopped:
+            asked = searcher.ask(min(_BATCH, log.n_trials - len(log.trials)))
             if not asked:
                 break
-            batch = recorded[len(trials) : len(trials) + len(asked)]
-            self._check_replay(batch, asked)
-            fresh = asked[len(batch) :]
-            for structure, outcome in zip(fresh, executor.run(asked, len(batch)), strict=True):
-                trial = self._trial(len(trials) + len(batch), structure, outcome, searcher_name, evaluator_name)
-                self._store.add(self.name, trial)
-                batch.append(trial)
-                if on_trial is not None:
-                    on_trial(trial)
-                if trial.failure is not None and not trial.is_screened_out:
-                    _stop_if_hopeless([*trials, *batch], outcome)
-            searcher.tell(batch)
-            trials += batch
-        return trials
+            start = len(log.trials)
+            replayed = recorded[start : start + len(asked)]
+            costs = self._costs(asked)
+            self._check_replay(replayed, asked, costs)
+            log.replay(replayed)
+            with closing(executor.run(asked, len(replayed))) as outcomes:
+                for place in range(len(replayed), len(asked)):
+                    log.add(asked[place], costs[place], next(outcomes))
+                    if log.stopped:
+                        return log.trials
+            searcher.tell(log.trials[start:])
+        return log.trials
 
-    def _trial(self, number: int, structure: Structure, outcome: Outcome, searcher: str, evaluator: str) -> Trial:
-        return Trial(
-            number=number,
-            structure=structure,
-            cost=self._space.cost(structure),
-            score=outcome.score,
-            failure=outcome.failure,
-            seconds=outcome.seconds,
-            searcher=searcher,
-            evaluator=evaluator,
-            worker=outcome.worker,
-        )
+    def run_as_finished(
+        self,
+        searcher: Searcher,
+        pool: Pool,
+        n_trials: int,
+        *,
+        searcher_name: str,
+        evaluator_name: str,
+        callbacks: Sequence[Callback] = (),
+    ) -> list[Trial]:
+        """As `run`, but each trial is told when it is scored, and no worker ever waits for another.
 
-    def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure]) -> None:
+        The order, and with it everything that the searcher learns from it, depends on how fast the workers are: **the
+        same seed gives another history each time**. A run that continues tells a fresh searcher all that is recorded.
+
+        Args:
+            searcher: Proposes.
+            pool: Scores.
+            n_trials: Trials in all, those of earlier runs included; fewer than are recorded returns those.
+            searcher_name: Goes into every trial.
+            evaluator_name: Goes into every trial.
+            callbacks: Called with each new trial after it is on disk; one that returns True ends the run.
+
+        Returns:
+            All trials of the study, in the order in which they were finished.
+
+        Raises:
+            EvaluationFailed: Ten structures in a row could not be scored; everything recorded is kept.
+            StudyUnreadable: A recorded cost is not that of its structure.
+            StudyUnwritable: A trial could not be recorded.
+        """
+        recorded = self.trials()
+        self._check_costs(recorded, self._costs([trial.structure for trial in recorded]))
+        log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
+        log.replay(recorded)
+        searcher.tell(recorded)
+        open_: dict[int, Structure] = {}
+        given = 0
+        try:
+            while len(log.trials) < log.n_trials and not log.stopped:
+                while len(open_) < min(pool.size, log.n_trials - len(log.trials)):
+                    asked = searcher.ask(1)  # an empty answer may mean that it waits for what is open
+                    if not asked:
+                        break
+                    open_[given] = asked[0]
+                    pool.submit([given], asked)
+                    given += 1
+                if not open_:
+                    break
+                for place, outcome in pool.finished():
+                    structure = open_.pop(place)
+                    log.add(structure, self._space.cost(structure), outcome)
+                    searcher.tell(log.trials[-1:])
+        finally:
+            pool.abandon()
+        return log.trials
+
+    def _open(self) -> None:
+        stored = self._store.question(self.name)
+        if stored is not None:
+            _compare(self._store.url, self.name, stored, self._question)
+        self._store.set_driver(this_process())
+        if stored is None:
+            self._store.create(self.name, self._question, asdict(self._space))
+
+    def _costs(self, structures: Sequence[Structure]) -> list[Cost]:
+        if not structures:
+            return []
+        array = np.array([self._space.check(structure) for structure in structures], dtype=np.int64)
+        array = array.reshape(len(structures), -1)
+        pairs = zip(self._space.macs(array).tolist(), self._space.params(array).tolist(), strict=True)
+        return [Cost(macs, params) for macs, params in pairs]
+
+    def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure], costs: Sequence[Cost]) -> None:
         for trial, structure in zip(recorded, asked, strict=False):
-            if trial.structure == structure and trial.cost != self._space.cost(structure):
-                raise StudyUnreadable(
-                    f"Study {self.name!r}: trial {trial.number} is recorded with {trial.cost}, but its structure costs "
-                    f"{self._space.cost(structure)}. Somebody edited the database; restore it from a copy."
-                )
             if trial.structure != structure:
                 raise StudyMismatch(
                     f"Study {self.name!r} cannot go on: trial {trial.number} is recorded as {trial.structure}, but the "
@@ -164,34 +239,125 @@ class Study:
                     stored=trial.structure,
                     asked=structure,
                 )
+        self._check_costs(recorded, costs)
 
-    def _unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.release()
-
-
-def _lock(url: str) -> FileLock | None:
-    """Lock the database for this process; the operating system releases it however the process ends."""
-    path = database_path(url)
-    if path is None:
-        return None
-    file = path.resolve()  # a link to a database is the same database
-    lock = FileLock(file.with_name(file.name + ".lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise StudyLocked(
-            f"{path} is being driven already ({_driver(url)}). Wait for that run, or use another file."
-        ) from None
-    return lock
+    def _check_costs(self, recorded: Sequence[Trial], costs: Sequence[Cost]) -> None:
+        for trial, cost in zip(recorded, costs, strict=False):
+            if trial.cost != cost:
+                raise StudyUnreadable(
+                    f"Study {self.name!r}: trial {trial.number} is recorded with {trial.cost}, but its structure costs "
+                    f"{cost}. Somebody edited the database; restore it from a copy."
+                )
 
 
-def _driver(url: str) -> str:
-    try:
-        with closing(Store(url, create=False)) as store:
-            return store.driver() or "unknown"
-    except StudyUnreadable:  # the other one is just making it
-        return "unknown"
+class _Log:
+    """The trials of a run as they come: recorded, told to callbacks, and watched for failures.
+
+    Args:
+        store: Where they are recorded.
+        name: Of the study.
+        n_trials: How many the run wants in all.
+        callbacks: Whom to tell.
+        authors: Names of the searcher and the evaluator.
+    """
+
+    def __init__(
+        self, store: Store, name: str, n_trials: int, callbacks: Sequence[Callback], authors: tuple[str, str]
+    ) -> None:
+        self.trials: list[Trial] = []
+        self.n_trials = n_trials
+        self.stopped = False
+        self._store = store
+        self._name = name
+        self._callbacks = callbacks
+        self._authors = authors
+        self._best: Trial | None = None
+        self._streak: list[Trial] = []  # failures since the last success, those of earlier runs included
+        self._traceback = ""
+        self._start = time.monotonic()
+        store.want(name, n_trials)
+
+    def replay(self, trials: Sequence[Trial]) -> None:
+        """Take note of trials of earlier runs."""
+        for trial in trials:
+            self._note(trial, None)
+
+    def add(self, structure: Structure, cost: Cost, outcome: Outcome) -> None:
+        """Record a new one; too many failures in a row stop: one more try each time the study is run again."""
+        trial = Trial(
+            number=len(self.trials),
+            structure=structure,
+            cost=cost,
+            score=outcome.score,
+            failure=outcome.failure,
+            seconds=outcome.seconds,
+            searcher=self._authors[0],
+            evaluator=self._authors[1],
+            worker=outcome.worker,
+        )
+        self._store.add(self._name, trial)
+        self._note(trial, outcome.traceback)
+        event = Event(self._name, trial, self._best, self.n_trials, time.monotonic() - self._start)
+        for callback in self._callbacks:
+            self.stopped = bool(callback(event)) or self.stopped
+        if len(self._streak) >= _MAX_FAILURES and self._streak[-1] is trial:
+            raise EvaluationFailed(
+                f"{len(self._streak)} structures in a row could not be scored. The first: {self._streak[0].failure}\n"
+                f"{self._traceback}".strip()
+            )
+
+    def _note(self, trial: Trial, traceback: str | None) -> None:
+        self.trials.append(trial)
+        if trial.is_screened_out:
+            return
+        if trial.failure is None:
+            self._streak, self._traceback = [], ""
+            self._best = best([trial] if self._best is None else [self._best, trial])
+        else:
+            self._streak.append(trial)
+            self._traceback = self._traceback or traceback or ""
+
+
+def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:
+    """The name of the study to open; writes nothing.
+
+    Args:
+        url: The database.
+        name: A study's name, or None for the one that answers the question.
+        question: What is asked.
+
+    Raises:
+        StudyMismatch: The stored study answers another question.
+        StudyUnreadable: The database cannot be read, or is none of studies.
+    """
+    if look(parse(url)) is None:
+        return name or DEFAULT_NAME
+    asked = json.loads(json.dumps(question))
+    with closing(Store(url, create=False)) as store:
+        stored = {each: store.question(each) or {} for each in store.studies()}
+        found = name or _name_for(stored, asked)
+        if found in stored:
+            _compare(store.url, found, stored[found], asked)
+    return found
+
+
+def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, Any]) -> str:
+    """The study that answers a question, or a name for a new one.
+
+    A budget is no property of the network or the scores, so another budget is a new study beside the old ones. Any
+    other difference is more likely a mistake: then the study with the default name is meant, and will refuse.
+    """
+    for name, answered in stored.items():
+        if answered == question:
+            return name
+    others = [_but_budget(answered) for answered in stored.values()]
+    if DEFAULT_NAME in stored and _but_budget(question) in others:
+        return f"{DEFAULT_NAME} {question[MAY_OPEN_ANOTHER]}"
+    return DEFAULT_NAME
+
+
+def _but_budget(question: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in question.items() if field != MAY_OPEN_ANOTHER}
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -204,14 +370,3 @@ def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str,
                 stored=stored.get(field),
                 asked=asked.get(field),
             )
-
-
-def _stop_if_hopeless(trials: Sequence[Trial], latest: Outcome) -> None:
-    """Stop after too many failures in a row, those of earlier runs included: one more try each time it is run again."""
-    tried = [trial for trial in trials if not trial.is_screened_out]
-    streak = list(takewhile(lambda trial: trial.failure is not None, reversed(tried)))
-    if len(streak) >= _MAX_FAILURES:
-        raise EvaluationFailed(
-            f"{len(streak)} structures in a row could not be scored. The first: {streak[-1].failure}\n"
-            f"{latest.traceback or ''}".strip()
-        )

@@ -1,4 +1,7 @@
-"""`kill -9` at random instants, then the same command again: the history is that of a run that was never killed."""
+"""`kill -9` at random instants, then the same command again: the history is that of a run that was never killed.
+
+A few of them, at once; `tests/faults` has more, and more kinds.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-import pytest
 
 from prunesearch.study.store import Store
 from tests.study.test_study import history, run
@@ -23,7 +24,7 @@ def slowly(structure):
 run(sys.argv[1], int(sys.argv[2]), scorer=Scorer(slowly))
 """
 TRIALS = 120
-KILLS = 6
+KILLS = 3
 
 
 def start(url: str) -> subprocess.Popen[bytes]:
@@ -40,11 +41,10 @@ def recorded(url: str, path: Path) -> int:
         store.close()
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_search_killed_again_and_again_ends_with_the_uninterrupted_history(tmp_path: Path, seed: int) -> None:
+def test_a_search_killed_again_and_again_ends_with_the_uninterrupted_history(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     url = f"sqlite:///{path}"
-    instants = random.Random(seed)
+    instants = random.Random(0)
     killed = seen = 0
     while killed < KILLS:
         process = start(url)
@@ -60,7 +60,7 @@ def test_a_search_killed_again_and_again_ends_with_the_uninterrupted_history(tmp
         now = recorded(url, path)
         assert now >= seen  # nothing recorded is ever lost
         seen = now
-    assert killed >= 3
+    assert killed >= 2
     last = start(url)
     _, errors = last.communicate()
     assert last.returncode == 0, errors.decode()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost
+from prunesearch.study.schema import SCHEMA_VERSION
 from prunesearch.study.store import Store
-from prunesearch.trial import Trial
+from prunesearch.trial import SCREENED_OUT, Trial
+from tests.study.test_study import reseal
 from tests.toys import chain_space, trial
 
 SPACE = asdict(chain_space())
@@ -76,7 +79,7 @@ def test_a_store_in_memory_keeps_nothing() -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:///", "postgresql://me:secret@server/db", "sqlite:/x.db"])
+@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:///", "mysql://me:secret@server/db", "sqlite:/x.db"])
 def test_a_url_we_do_not_know_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="Expected a study URL such as") as caught:
         Store(url)
@@ -124,7 +127,7 @@ def test_a_study_of_a_newer_release_is_refused_with_both_versions(tmp_path: Path
     connection.execute("update prunesearch_schema set version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1"):
+    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1 to 2"):
         Store(url)
 
 
@@ -135,9 +138,9 @@ import os, signal, sys
 import sqlalchemy as sa
 from prunesearch.study import store
 left = int(sys.argv[2])
-make = store._engine
-def counting(path, *, writing):
-    engine = make(path, writing=writing)
+make = store.Database.engine
+def counting(database, *, writing):
+    engine = make(database, writing=writing)
     @sa.event.listens_for(engine, "before_cursor_execute")
     def count(*_):
         global left
@@ -145,7 +148,7 @@ def counting(path, *, writing):
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
     return engine
-store._engine = counting
+store.Database.engine = counting
 store.Store(sys.argv[1]).create("a", {}, {})
 """
     for n in range(1, 40):
@@ -198,19 +201,104 @@ EDITS = {
     "both score and failure": "update trial set failure = 'it broke'",
     "a missing trial": "update trial set number = 5",
     "a structure that is none": "update trial set structure = '{'",
+    "a structure of floats": "update trial set structure = '[1.5]'",
+    "a structure that is an object": "update trial set structure = '{}'",
+    "a structure nested too deep": "update trial set structure = replace(hex(zeroblob(100000)), 0, '[')",
+    "costs that are no integers": "update trial set macs = 'many'",
+    "seconds that are a text": "update trial set seconds = 'soon'",
 }
 
 
+@pytest.mark.parametrize("resealed", [False, True])
 @pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
-def test_a_row_that_somebody_edited_is_an_error_and_not_a_wrong_trial(tmp_path: Path, url: str, edit: str) -> None:
+def test_a_row_that_somebody_edited_is_an_error_and_not_a_wrong_trial(
+    tmp_path: Path, url: str, edit: str, resealed: bool
+) -> None:
+    """Also if the checksum was made to fit."""
     with closing(Store(url)) as store:
         store.create("a", {}, SPACE)
         store.add("a", trial(0, (1,), 1.0))
     with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
         connection.execute(edit)
         connection.commit()
+        if resealed:
+            reseal(connection)
     with closing(Store(url)) as store, pytest.raises(StudyUnreadable, match="a trial of study 'a' cannot be read"):
         store.trials("a")
+
+
+@pytest.mark.parametrize("column", ["structure", "macs", "params", "score", "seconds", "searcher", "worker"])
+def test_any_edited_value_is_noticed(tmp_path: Path, url: str, column: str) -> None:
+    with closing(Store(url)) as store:
+        store.create("a", {}, SPACE)
+        for number in range(3):
+            store.add("a", trial(number, (8,), 1.0))
+    value = {"structure": "'[9]'", "searcher": "'other'", "worker": "'other:1'"}.get(column, f"{column} + 1")
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
+        connection.execute(f"update trial set {column} = {value} where number = 1")
+        connection.commit()
+    with closing(Store(url)) as store, pytest.raises(StudyUnreadable, match="trial 1 is not as it was written"):
+        store.trials("a")
+
+
+def test_progress_says_how_far_a_study_is_and_which_trial_is_best(url: str) -> None:
+    with closing(Store(url)) as store:
+        store.create("a", {"seed": 1}, SPACE)
+        assert store.progress("b") is None
+        for number, score in enumerate([0.5, None, 0.75, 0.75]):
+            store.add("a", trial(number, (number + 1,), score))
+        screened = replace(trial(4, (9,), None), failure=f"{SCREENED_OUT} rung 1.")
+        store.add("a", screened)
+        store.want("a", 20)
+        progress = store.progress("a")
+    assert progress is not None
+    assert (progress.trials, progress.failed, progress.wanted, progress.question) == (5, 1, 20, {"seed": 1})
+    assert progress.best == trial(2, (3,), 0.75)  # the earlier of equals
+
+
+def test_a_study_or_its_end_can_be_deleted(url: str) -> None:
+    with closing(Store(url)) as store:
+        for name in ("a", "b"):
+            store.create(name, {}, SPACE)
+            for number in range(4):
+                store.add(name, trial(number, (number + 1,), 1.0))
+        assert store.delete("a", from_trial=3) == 1
+        assert [len(store.trials(name)) for name in ("a", "b")] == [3, 4]
+        assert store.delete("a") == 3
+        assert store.studies() == ["b"]
+        assert store.delete("a") == 0
+
+
+FIXTURES = sorted((Path(__file__).parent / "fixtures").glob("schema-*.db"))
+
+
+@pytest.mark.parametrize("fixture", FIXTURES, ids=[path.stem for path in FIXTURES])
+def test_a_study_of_every_schema_version_is_read_unchanged_and_upgraded_by_a_driver(
+    tmp_path: Path, url: str, fixture: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "studies.db"
+    shutil.copy(fixture, path)
+    before = path.read_bytes()
+    with closing(Store(url, create=False)) as store:
+        trials, summary, progress = store.trials("toy"), store.summary("toy"), store.progress("toy")
+    assert path.read_bytes() == before
+    assert (len(trials), summary, progress is not None and progress.failed) == (12, {"accuracy_after": 0.5}, 1)
+    with closing(Store(url)) as store:
+        assert store.trials("toy") == trials
+        store.add("toy", trial(12, (1,), 1.0))
+    assert ("upgraded from schema version" in caplog.text) is (fixture.stem != f"schema-{SCHEMA_VERSION}")
+
+
+def test_there_is_a_fixture_of_the_current_schema_version() -> None:
+    assert f"schema-{SCHEMA_VERSION}" in [path.stem for path in FIXTURES]
+
+
+def test_a_file_with_triggers_or_views_is_no_study(tmp_path: Path, url: str) -> None:
+    Store(url).close()
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as connection:
+        connection.execute("create trigger t after insert on trial begin delete from trial; end")
+    with pytest.raises(StudyUnreadable, match="has views or triggers"):
+        Store(url)
 
 
 def test_a_question_that_somebody_edited_is_an_error_naming_the_file(tmp_path: Path, url: str) -> None:

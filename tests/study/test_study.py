@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +18,8 @@ from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
 from prunesearch.search import SEARCHERS, make_searcher
 from prunesearch.structure import Structure
-from prunesearch.study.executors import InlineExecutor
+from prunesearch.study.executors import InlineExecutor, RememberingExecutor
+from prunesearch.study.schema import checksum
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study
 from prunesearch.trial import Trial, best
@@ -51,6 +54,14 @@ def run(
             searcher_name=searcher,
             evaluator_name="toy",
         )
+
+
+def reseal(connection: sqlite3.Connection) -> None:
+    """Make the checksums fit what somebody wrote, as somebody who knows of them might."""
+    connection.row_factory = sqlite3.Row
+    for row in connection.execute("select * from trial").fetchall():
+        connection.execute("update trial set checksum = ? where number = ?", (checksum(dict(row)), row["number"]))
+    connection.commit()
 
 
 def history(trials: Sequence[Trial]) -> list[tuple[int, Structure, float | None]]:
@@ -200,13 +211,16 @@ def test_a_refused_question_changes_nothing_in_the_file(tmp_path: Path, url: str
     with pytest.raises(StudyMismatch):
         Study(url, "toy", {"seed": 8}, SPACE)
     with closing(Store(url, create=False)) as store:
-        assert store.driver() == "somebody else"
+        driver = store.driver()
+    assert driver is not None
+    assert driver.name == "somebody else"
 
 
 def test_a_cost_that_somebody_edited_is_noticed(tmp_path: Path, url: str) -> None:
     run(url, 2)
     with closing(sqlite3.connect(tmp_path / "study.db")) as connection:
         connection.execute("update trial set macs = 5")
+        reseal(connection)
         connection.commit()
     with pytest.raises(StudyUnreadable, match="Somebody edited the database"):
         run(url, 4)
@@ -233,3 +247,66 @@ def test_a_refused_study_lets_the_next_driver_in(url: str) -> None:
     with pytest.raises(StudyMismatch):
         Study(url, "toy", {"seed": 8}, SPACE)
     assert len(run(url, 6)) == 6
+
+
+def test_scores_of_another_study_apply_if_the_fields_they_depend_on_are_the_same(url: str) -> None:
+    first = run(url, 20)
+    for question, expected in (({**QUESTION, "seed": 1}, 20), ({**QUESTION, "budget": "40%"}, 0)):
+        with Study(url, f"seed {question['seed']}, {question['budget']}", question, SPACE) as study:
+            known = study.known_scores(["budget"])
+        assert len(known) == expected
+    with Study(url, "third", {**QUESTION, "seed": 2}, SPACE) as study:
+        known = study.known_scores(["budget"])
+    assert known[first[3].structure] == (first[3].score, "trial 3 of study 'toy'")
+
+
+def test_known_scores_are_taken_and_the_others_scored() -> None:
+    batch = [(i,) for i in range(1, 9)]
+    scorer = Scorer(lambda structure: float(structure[0]))
+    known = {(2,): (20.0, "there"), (7,): (70.0, "there")}
+    outcomes = list(RememberingExecutor(InlineExecutor(scorer), known).run(batch, 1))
+    assert [outcome.score for outcome in outcomes] == [20.0, 3.0, 4.0, 5.0, 6.0, 70.0, 8.0]
+    assert scorer.scored == [(3,), (4,), (5,), (6,), (8,)]
+    assert outcomes[0].worker == "there"
+
+
+def test_without_a_name_the_question_finds_its_study_and_another_budget_opens_one(url: str) -> None:
+    def opened(question: dict[str, object], name: str | None = None) -> str:
+        with Study(url, name, question, SPACE) as study:
+            return study.name
+
+    assert opened(QUESTION) == "search"
+    assert opened({**QUESTION, "budget": "40%"}) == "search 40%"
+    assert opened({**QUESTION, "budget": "30%"}) == "search 30%"
+    assert opened(QUESTION) == "search"
+    assert opened({**QUESTION, "budget": "40%"}) == "search 40%"
+    assert opened({**QUESTION, "seed": 5}, "mine") == "mine"
+    assert opened({**QUESTION, "seed": 5}) == "mine"
+    with pytest.raises(StudyMismatch, match="its seed is 0, this one's is 6"):
+        opened({**QUESTION, "seed": 6})
+    with pytest.raises(StudyMismatch, match="its budget is '50%', this one's is '40%'"):
+        opened({**QUESTION, "budget": "40%"}, "search")
+
+
+def test_a_driver_is_recorded_while_it_drives(url: str) -> None:
+    with Study(url, "toy", QUESTION, SPACE), closing(Store(url, create=False)) as store:
+        driver = store.driver()
+        assert driver is not None
+        assert driver.running
+        assert driver.name.endswith(f"pid {os.getpid()}")
+    with closing(Store(url, create=False)) as store:
+        assert store.driver() is None
+
+
+@pytest.mark.parametrize(
+    ("who", "running"), [("host {here}, pid 999999999", False), ("host elsewhere, pid 1", None), ("?", None)]
+)
+def test_a_driver_that_ended_without_a_word_is_told_from_one_that_runs(
+    url: str, who: str, running: bool | None
+) -> None:
+    run(url, 1)
+    with closing(Store(url)) as store:
+        store.set_driver(who.format(here=socket.gethostname()))
+        driver = store.driver()
+    assert driver is not None
+    assert driver.running is running

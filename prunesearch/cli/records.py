@@ -1,0 +1,211 @@
+"""Commands about what is recorded: `status`, `list`, `show`, `delete`, `report`, and `export` of a study."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.live import Live
+from rich.table import Table
+
+from prunesearch.cli.console import JsonOption, StudyOption, interruptible, print_json, print_table, stdout
+
+if TYPE_CHECKING:
+    from prunesearch.study.store import Progress, Store
+
+NameOption = Annotated[str, typer.Option("--study-name", help="Which study of the database.")]
+
+
+def status(
+    study: StudyOption,
+    watch: Annotated[float | None, typer.Option(help="Look again every so many seconds, until interrupted.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the studies of a database: how far each is, who drives it, and its best structure. Reads only.
+
+    Example: `prunesearch status --study sqlite:///search.db --watch 1`
+    """
+    from prunesearch.study.store import Store
+
+    with closing(Store(study, create=False)) as store:
+        if as_json:
+            print_json([_as_json(store, study, name) for name in store.studies()])
+        elif watch is None:
+            print_table(_status_table(store, study))
+        else:
+            with interruptible(), Live(_status_table(store, study), console=stdout) as live:
+                while True:
+                    time.sleep(max(0.05, watch))
+                    live.update(_status_table(store, study))
+
+
+def list_studies(study: StudyOption, as_json: JsonOption = False) -> None:
+    """List the studies of a database with what they answer. Reads only.
+
+    Example: `prunesearch list --study sqlite:///search.db`
+    """
+    from prunesearch.study.store import Store
+
+    with closing(Store(study, create=False)) as store:
+        found = [_progress(store, name) for name in store.studies()]
+    lines = [{"study": p.name, "created": p.created, "trials": p.trials, **_asked(p)} for p in found]
+    if as_json:
+        print_json(lines)
+        return
+    table = Table("study", "created (UTC)", "trials", "searcher", "budget", "seed")
+    for line in lines:
+        table.add_row(*(str(line[key]) for key in ("study", "created", "trials", "searcher", "budget", "seed")))
+    print_table(table)
+
+
+def show(
+    study: StudyOption,
+    study_name: NameOption = "search",
+    trials: Annotated[int, typer.Option(help="How many of the best trials to show.", min=0)] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one study: its question, its best trials, and why others failed. Reads only.
+
+    Example: `prunesearch show --study sqlite:///search.db --study-name search`
+    """
+    from collections import Counter
+
+    from prunesearch.study.store import Store
+    from prunesearch.study.tables import check_name
+    from prunesearch.trial import ranked
+
+    with closing(Store(study, create=False)) as store:
+        check_name(store, study_name)
+        question, recorded = store.question(study_name) or {}, store.trials(study_name)
+    top = ranked(recorded)[:trials]
+    failures = Counter(t.failure for t in recorded if t.failure is not None and not t.is_screened_out)
+    if as_json:
+        best = [asdict(trial) for trial in top]
+        print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,
+                    "failures": dict(failures)})  # fmt: skip
+        return
+    for field, value in question.items():
+        stdout.print(f"{field}: {value}", markup=False, highlight=False)
+    table = Table("trial", "score", "MACs", "parameters", "seconds", "kept")
+    for trial in top:
+        kept = " ".join(map(str, trial.structure))
+        costs = (f"{trial.cost.macs:,}", f"{trial.cost.params:,}")
+        table.add_row(str(trial.number), f"{trial.score:.4f}", *costs, f"{trial.seconds:.3f}", kept)
+    print_table(table)
+    for sentence, count in failures.most_common():
+        stdout.print(f"{count} failed: {sentence}", markup=False, highlight=False)
+
+
+def delete(
+    study: StudyOption,
+    study_name: Annotated[str, typer.Option(help="Which study of the database.", show_default=False)],
+    from_trial: Annotated[int, typer.Option(help="Drop this trial and all after it only.", min=0)] = 0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a study, or its trials from a number on, which the next run scores again. There is no way back.
+
+    Example: `prunesearch delete --study sqlite:///search.db --study-name search --from-trial 120`
+    """
+    from prunesearch.study.database import parse
+    from prunesearch.study.locks import drive
+    from prunesearch.study.store import Store
+    from prunesearch.study.tables import check_name
+
+    with closing(Store(study, create=False)) as store:
+        check_name(store, study_name)
+    what = f"trial {from_trial} and all after it of study" if from_trial else "study"
+    if not yes and not typer.confirm(f"Delete {what} {study_name!r}?"):
+        raise typer.Exit(1)
+    release = drive(parse(study), study, study_name)  # not under the hands of a running search
+    try:
+        with closing(Store(study)) as store:
+            gone = store.delete(study_name, from_trial=from_trial)
+    finally:
+        release()
+    stdout.print(f"Deleted {what} {study_name!r}: {gone} trials.", markup=False, highlight=False)
+
+
+def report(
+    study: StudyOption,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about every study of a database.
+
+    Example: `prunesearch report --study sqlite:///search.db --out report.html`
+    """
+    from prunesearch.report import write_report
+
+    stdout.print(f"Wrote {write_report(study, out)}.")
+
+
+def export_study(study: str, name: str, *, optuna: str | None, tables: list[Path]) -> None:
+    """Write a study for other programs.
+
+    Raises:
+        ValueError: There is nothing to write.
+    """
+    from prunesearch.study.store import Store
+    from prunesearch.study.tables import write_table
+
+    if optuna is None and not tables:
+        raise ValueError("Expected where to export the study to: --optuna URL, --csv FILE or --parquet FILE.")
+    with closing(Store(study, create=False)) as store:
+        for path in tables:
+            stdout.print(f"Wrote {write_table(store, name, path)} trials to {path}.", highlight=False)
+        if optuna is not None:
+            from prunesearch.study.optuna_export import export_to_optuna
+
+            count = export_to_optuna(store, name, optuna)
+            stdout.print(f"Wrote {count} trials as an Optuna study {name!r}.", markup=False, highlight=False)
+
+
+def _progress(store: Store, name: str) -> Progress:
+    found = store.progress(name)
+    assert found is not None  # it was listed a moment ago
+    return found
+
+
+def _asked(progress: Progress) -> dict[str, Any]:
+    return {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
+
+
+def _driver(store: Store, url: str, name: str) -> tuple[str, bool | None] | None:
+    """Who drives a study, if anybody said so, and whether that process lives."""
+    from prunesearch.study.database import parse
+    from prunesearch.study.locks import driver_of
+
+    found = driver_of(store, parse(url), name)
+    return None if found is None else (found.name, found.running)
+
+
+def _as_json(store: Store, url: str, name: str) -> dict[str, Any]:
+    progress, driver = _progress(store, name), _driver(store, url, name)
+    return {
+        "study": name,
+        **_asked(progress),
+        "trials": progress.trials,
+        "wanted": progress.wanted,
+        "failed": progress.failed,
+        "driver": None if driver is None else driver[0],
+        "running": None if driver is None else driver[1],
+        "best": None if progress.best is None else asdict(progress.best),
+    }
+
+
+def _status_table(store: Store, url: str) -> Table:
+    table = Table("study", "searcher", "budget", "trials", "failed", "best score", "MACs", "parameters", "driver")
+    for name in store.studies():
+        line = _as_json(store, url, name)
+        shown = ("-", "-", "-")
+        if line["best"] is not None:
+            cost = line["best"]["cost"]
+            shown = (f"{line['best']['score']:.4f}", f"{cost['macs']:,}", f"{cost['params']:,}")
+        trials = f"{line['trials']} of {line['wanted']}" if line["wanted"] else str(line["trials"])
+        state = {True: "", False: " (ended without a word)", None: " (on another host)"}[line["running"]]
+        driver = "-" if line["driver"] is None else line["driver"] + state
+        table.add_row(name, str(line["searcher"]), str(line["budget"]), trials, str(line["failed"]), *shown, driver)
+    return table

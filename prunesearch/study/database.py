@@ -1,0 +1,186 @@
+"""Which database a study URL names, and connections to it. No password leaves this file."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import StaticPool
+
+from prunesearch.errors import StudyUnreadable
+
+IN_MEMORY = "sqlite://"
+_FILE = "sqlite:///"
+_SERVERS = ("postgresql", "postgres", "postgresql+psycopg")
+_EXPECTED = (
+    'Expected a study URL such as "sqlite:///search.db" or "postgresql://user@server/database" '
+    '(or "sqlite://" to keep nothing)'
+)
+ERRORS = (DBAPIError, UnicodeDecodeError)
+"""What connections raise; the second one if a damaged file makes SQLite's own message unreadable."""
+_OF_THE_DISK = ("disk I/O error", "disk is full", "unable to open")
+_CONNECT_SECONDS = 10
+_DEAD_HOST = (
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"  # so its locks die, too
+)
+
+
+@dataclass(frozen=True)
+class Database:
+    """What a study URL names.
+
+    Attributes:
+        shown: The URL as it may be shown, without password.
+        path: The file of a SQLite database; None for one in memory or on a server.
+        server: Address of a PostgreSQL database; None otherwise.
+    """
+
+    shown: str
+    path: Path | None = None
+    server: sa.URL | None = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The file's name, or the server's for the database; folder and address are nobody's business."""
+        if self.server is not None:
+            return str(self.server.database)
+        return "memory" if self.path is None else self.path.name
+
+    def engine(self, *, writing: bool) -> sa.Engine:
+        """Connections; readers cannot change anything."""
+        if self.server is not None:
+            return _server_engine(self.server, writing=writing)
+        return _sqlite_engine(self.path, writing=writing)
+
+    def describe(self, error: Exception) -> str:
+        """What a driver said, without the password, should it have been so careless."""
+        said = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")
+        for secret in _secrets(self.server):
+            said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
+        return said
+
+    @contextmanager
+    def reading(self, engine: sa.Engine) -> Iterator[sa.Connection]:
+        """A connection whose errors say which database, in a sentence.
+
+        Raises:
+            StudyUnreadable: It cannot be reached or read.
+        """
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except ERRORS as error:
+            said = self.describe(error)
+            remedy = "If the file should be one, restore it from a copy; otherwise give another file."
+            if self.server is not None:
+                remedy = "See to the server, the address and the rights of this user."
+            elif any(words in said for words in _OF_THE_DISK):
+                remedy = "See to the disk: SQLite keeps two small files beside a study, also for its readers."
+            raise StudyUnreadable(f"{self.shown} cannot be read as a study: {said}. {remedy}") from None
+
+
+def parse(url: str) -> Database:
+    """Find out which database a URL names; opens nothing.
+
+    Raises:
+        ValueError: Not a URL of a database we know.
+    """
+    if not isinstance(url, str):
+        raise ValueError(f"{_EXPECTED}, got a {type(url).__name__}.")
+    if url == IN_MEMORY:
+        return Database(shown=url)
+    kind, _, rest = url.partition("://")
+    if kind in _SERVERS:
+        return _server(url)
+    name = url[len(_FILE) :] if url.startswith(_FILE) else ""
+    if not name or name == ":memory:":
+        shown = f"{kind}://***@{rest.rpartition('@')[2]}" if "@" in rest else url  # a password must not reach a log
+        raise ValueError(f"{_EXPECTED}, got {shown!r}.")
+    return Database(shown=url, path=Path(name))
+
+
+def show(url: str) -> str:
+    """The URL as it may be shown, without password.
+
+    Example:
+        >>> show("postgresql://me:secret@server/studies")
+        'postgresql://me:***@server/studies'
+    """
+    return parse(url).shown
+
+
+def this_process() -> str:
+    """Host and process, as others will read who drives."""
+    return f"host {socket.gethostname()}, pid {os.getpid()}"
+
+
+def _server(url: str) -> Database:
+    hint = "Expected postgresql://USER:PASSWORD@SERVER/DATABASE with special characters of the password as %40 (@) etc."
+    try:
+        address = sa.make_url(url).set(drivername="postgresql+psycopg")
+    except (ValueError, sa.exc.ArgumentError):
+        raise ValueError(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
+    if not address.database or "@" in f"{address.host}{address.database}":
+        raise ValueError(f"{hint}; this URL names no database, or no server.")
+    public = address.set(drivername="postgresql")
+    public = public.difference_update_query([key for key in public.query if "password" in key])
+    return Database(shown=public.render_as_string(hide_password=True), server=address)
+
+
+def _secrets(address: sa.URL | None) -> list[str]:
+    if address is None:
+        return []
+    known = [str(address.password or ""), *(str(value) for key, value in address.query.items() if "password" in key)]
+    return [secret for secret in known if secret]
+
+
+def _server_engine(address: sa.URL, *, writing: bool) -> sa.Engine:
+    """Connections to PostgreSQL that say in the server's list of sessions who they are."""
+    arguments: dict[str, Any] = {"application_name": f"prunesearch, {this_process()}"[:63]}
+    arguments |= {} if "connect_timeout" in address.query else {"connect_timeout": _CONNECT_SECONDS}
+    arguments |= {} if "options" in address.query else {"options": _DEAD_HOST}
+    try:
+        engine = sa.create_engine(address, connect_args=arguments, pool_pre_ping=True, hide_parameters=True)
+    except ImportError as error:
+        raise ValueError(
+            f"Studies on a server need one more package: pip install 'prunesearch[postgres]' ({error})."
+        ) from None
+    return engine if writing else engine.execution_options(postgresql_readonly=True)
+
+
+def _sqlite_engine(path: Path | None, *, writing: bool) -> sa.Engine:
+    """Connections to a file, or to a database in memory.
+
+    Python's sqlite3 would commit each CREATE TABLE by itself; with transactions of our own a file is made whole, or
+    stays empty.
+    """
+    if path is None:
+        engine = sa.create_engine(IN_MEMORY, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        path = path.resolve()
+        mode = "rwc" if writing else "ro"
+        if not writing and not os.access(path.parent, os.W_OK) and not path.with_name(path.name + "-wal").exists():
+            mode = "ro&immutable=1"  # WAL needs a file beside the database, which cannot be made here, nor changed
+        uri = f"{path.as_uri()}?mode={mode}"
+        engine = sa.create_engine("sqlite://", creator=lambda: sqlite3.connect(uri, uri=True, timeout=30))
+
+    @sa.event.listens_for(engine, "connect")
+    def _take_over(connection: Any, _: Any) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA trusted_schema=OFF")  # what a foreign file defines calls no function
+        connection.execute("PRAGMA cell_size_check=ON")  # damaged pages are noticed early
+
+    @sa.event.listens_for(engine, "begin")
+    def _begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN")
+
+    return engine

@@ -1,0 +1,59 @@
+"""What a run tells while it goes on, and what may listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from prunesearch.trial import Trial
+
+
+@dataclass(frozen=True)
+class Event:
+    """A trial has just been recorded; it is on disk.
+
+    Attributes:
+        study: Name of the study.
+        trial: The new trial.
+        best: The best of all trials so far, those of earlier runs included; None if none has a score.
+        n_trials: How many trials the run wants in all.
+        seconds: Since the run began.
+    """
+
+    study: str
+    trial: Trial
+    best: Trial | None
+    n_trials: int
+    seconds: float
+
+
+Callback: TypeAlias = Callable[[Event], "bool | None"]
+"""Called with every event, in the driver's process. Returning True ends the run in order; an exception ends it, too.
+Whatever a callback does, the recorded trials stay, and running the study again continues it."""
+
+
+def early_stopping(patience: int) -> Callback:
+    """Stop when the best score has not improved for `patience` trials; those of earlier runs count.
+
+    Raises:
+        ValueError: `patience` is below 1.
+    """
+    if patience < 1:
+        raise ValueError(f"Expected patience >= 1 trials, got {patience}.")
+
+    def is_enough(event: Event) -> bool:
+        return event.best is not None and event.trial.number - event.best.number >= patience
+
+    return is_enough
+
+
+def stop_after(seconds: float) -> Callback:
+    """Stop at the first trial that is recorded `seconds` or more after the run began.
+
+    Raises:
+        ValueError: `seconds` is not above 0.
+    """
+    if not seconds > 0:
+        raise ValueError(f"Expected a time above 0 s, got {seconds}.")
+    return lambda event: event.seconds >= seconds

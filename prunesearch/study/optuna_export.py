@@ -1,0 +1,117 @@
+"""A copy of a study for Optuna, its dashboard and its plots. Optuna's own storage is too slow to search with."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
+
+from prunesearch.errors import StudyUnreadable, StudyUnwritable
+from prunesearch.study.database import show
+from prunesearch.study.store import Store
+from prunesearch.study.tables import check_name
+from prunesearch.trial import Trial
+
+
+def export_to_optuna(store: Store, name: str, target: str) -> int:
+    """Copy a study: kept widths become parameters, cost and seconds user attributes, the score the value to maximise.
+
+    Failed trials are failed there, screened-out ones pruned.
+
+    Args:
+        store: The database to read.
+        name: A study in it.
+        target: URL of Optuna's database, such as `sqlite:///optuna.db`; it must hold no study of this name.
+
+    Returns:
+        How many trials.
+
+    Raises:
+        ValueError: There is no such study, or the target has one of this name.
+        StudyUnreadable: What is stored of the space does not fit the trials.
+        StudyUnwritable: The target cannot be written.
+    """
+    check_name(store, name)
+    distributions = _distributions(store, name)
+    progress = store.progress(name)
+    assert progress is not None
+    trials, moment = [], datetime.datetime.fromisoformat(progress.created).replace(tzinfo=None)
+    for trial in store.trials(name):
+        end = moment + datetime.timedelta(seconds=trial.seconds)
+        trials.append(_frozen(trial, distributions, moment, end))
+        moment = end
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.create_study(storage=target, study_name=name, direction="maximize")
+        for field, value in progress.question.items():
+            study.set_user_attr(field, value)
+        study.add_trials(trials)
+    except optuna.exceptions.DuplicatedStudyError:
+        raise ValueError(
+            f"{_shown(target)} has a study {name!r} already. Give another database, or delete that study."
+        ) from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        raise StudyUnwritable(f"{_shown(target)} cannot be written: {type(error).__name__}.") from None
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    return len(trials)
+
+
+def _frozen(
+    trial: Trial,
+    distributions: Mapping[str, BaseDistribution],
+    start: datetime.datetime,
+    end: datetime.datetime,
+) -> FrozenTrial:
+    """A trial as Optuna keeps it. Only durations are recorded, so times are as if one had followed the other."""
+    attributes: dict[str, Any] = {
+        "macs": trial.cost.macs,
+        "params": trial.cost.params,
+        "seconds": trial.seconds,
+        "searcher": trial.searcher,
+        "evaluator": trial.evaluator,
+        "worker": trial.worker,
+    }
+    if trial.failure is not None:
+        attributes["failure"] = trial.failure
+    state = TrialState.COMPLETE
+    if trial.score is None:
+        state = TrialState.PRUNED if trial.is_screened_out else TrialState.FAIL
+    frozen = create_trial(
+        state=state,
+        value=trial.score,
+        params=dict(zip(distributions, trial.structure, strict=True)),
+        distributions=dict(distributions),
+        user_attrs=attributes,
+    )
+    frozen.datetime_start, frozen.datetime_complete = start, end
+    return frozen
+
+
+def _distributions(store: Store, name: str) -> dict[str, BaseDistribution]:
+    try:
+        return {str(group["name"]): _distribution(group["widths"]) for group in store.space(name)["groups"]}
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise StudyUnreadable(f"The space of study {name!r} cannot be read ({type(error).__name__}).") from None
+
+
+def _distribution(widths: list[int]) -> BaseDistribution:
+    """Evenly spaced widths are a range, others a choice."""
+    steps = {after - before for before, after in pairwise(widths)}
+    if len(steps) > 1:
+        return CategoricalDistribution(widths)
+    return IntDistribution(widths[0], widths[-1], step=steps.pop() if steps else 1)
+
+
+def _shown(target: str) -> str:
+    try:
+        return show(target)
+    except ValueError:  # of a kind that only Optuna knows
+        return target.rpartition("@")[2]

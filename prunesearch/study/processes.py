@@ -1,0 +1,174 @@
+"""A crew of processes on this machine, each with its share of the cores.
+
+The processes are started as programs of their own (`worker.py`), not forked: that works with any threads and GPUs
+here, and the caller's script needs no `if __name__ == "__main__"`. POSIX only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from prunesearch.errors import EvaluationFailed
+from prunesearch.structure import Structure
+from prunesearch.study.pool import Done, Lost
+from prunesearch.study.scoring import Outcome
+
+_PROGRAM = "import sys; sys.path[:] = {path!r}; from prunesearch.study.worker import work; work({fds})"
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_FALSE_STARTS = 3
+
+
+class ProcessCrew:
+    """Local processes.
+
+    Args:
+        payload: What `handover.pack` made of the recipe of their scorers.
+        size: How many.
+        threads: How many threads each may use; None for its share of the cores.
+
+    Raises:
+        ValueError: This system has no POSIX processes.
+    """
+
+    def __init__(self, payload: bytes, size: int, *, threads: int | None = None) -> None:
+        if os.name != "posix":
+            raise ValueError('Local workers need a POSIX system (Linux, macOS). Use executor="ray" here.')
+        self.size = size
+        share = max(1, len(_cores()) // size) if threads is None else threads
+        self._environment = {**os.environ, **dict.fromkeys(_THREADS, str(share))}
+        self._payload = tempfile.TemporaryFile()  # noqa: SIM115  # has no name, and goes with this process
+        self._payload.write(payload)
+        self._payload.flush()
+        self._ears, self._mouth = os.pipe()  # closed by the system when this process ends, however: workers listen
+        self._false_starts = 0
+        self._workers = [self._start() for _ in range(size)]
+
+    def idle(self) -> int:
+        """Workers that are ready and have nothing to do."""
+        return sum(worker.is_ready and worker.piece is None for worker in self._workers)
+
+    def give(self, piece: int, rung: int, structures: Sequence[Structure]) -> None:
+        """Send structures to an idle worker; if it just died, `wait` will say so."""
+        worker = next(worker for worker in self._workers if worker.is_ready and worker.piece is None)
+        worker.piece = piece
+        worker.send({"rung": rung, "structures": structures})
+
+    def wait(self, seconds: float) -> list[Done | Lost]:
+        """Listen to every worker."""
+        wait([worker.connection for worker in self._workers], seconds)
+        news: list[Done | Lost] = []
+        for worker in list(self._workers):
+            message = worker.receive()
+            if message is None:
+                continue
+            if message.get("failure"):
+                raise EvaluationFailed(f"A worker could not make the evaluator:\n{message['failure']}")
+            if message.get("ended"):
+                news += self._bury(worker)
+            elif "outcomes" in message and worker.piece is not None:
+                news.append(Done(worker.piece, tuple(Outcome(**outcome) for outcome in message["outcomes"])))
+                worker.piece = None
+            worker.is_ready = True
+        return news
+
+    def dismiss(self, piece: int) -> None:
+        """Kill who has the piece."""
+        for place, worker in enumerate(self._workers):
+            if worker.piece == piece:
+                worker.end()
+                self._workers[place] = self._start()
+
+    def close(self) -> None:
+        """Kill every worker; what they had recorded nothing of is lost with them."""
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+        self._payload.close()
+        for descriptor in (self._ears, self._mouth):
+            os.close(descriptor)
+
+    def _bury(self, worker: _Worker) -> list[Done | Lost]:
+        """Replace a dead worker, unless none gets as far as its first structure."""
+        reason = worker.end()
+        self._false_starts = 0 if worker.is_ready else self._false_starts + 1
+        if self._false_starts >= _FALSE_STARTS:
+            raise EvaluationFailed(
+                f"{self._false_starts} workers in a row ended before they were ready, the last one by {reason}. "
+                "Perhaps there is too little memory for so many."
+            )
+        self._workers[self._workers.index(worker)] = self._start()
+        return [] if worker.piece is None else [Lost(worker.piece, reason)]
+
+    def _start(self) -> _Worker:
+        return _Worker(self._payload.fileno(), self._ears, self._environment)
+
+
+class _Worker:
+    """One process and the connection to it."""
+
+    def __init__(self, payload: int, ears: int, environment: dict[str, str]) -> None:
+        ours, theirs = socket.socketpair()
+        fds = (theirs.fileno(), payload, ears)
+        program = _PROGRAM.format(path=sys.path, fds=", ".join(map(str, fds)))
+        flags = [f"-W{option}" for option in sys.warnoptions]
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, *flags, "-c", program],
+                pass_fds=fds,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # an interrupt at the terminal is for the driver, which will end us
+            )
+        self.connection = Connection(ours.detach())
+        self.is_ready = False
+        self.piece: int | None = None
+
+    def send(self, message: object) -> None:
+        """Send, unless nobody is there any more."""
+        try:
+            self.connection.send_bytes(json.dumps(message).encode())
+        except OSError:
+            return
+
+    def receive(self) -> dict[str, Any] | None:
+        """A message, `{"ended": True}` if there will be none any more, None if there is none now."""
+        try:
+            if self.connection.poll():
+                message: dict[str, Any] = json.loads(self.connection.recv_bytes())
+                return message
+        except (OSError, EOFError, ValueError):
+            return {"ended": True}
+        return None if self._process.poll() is None else {"ended": True}
+
+    def end(self) -> str:
+        """Kill it if it lives; say how it ended."""
+        try:
+            status: int | None = self._process.wait(0.2 if self._is_gone() else 0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        self.connection.close()
+        assert status is not None
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+    def _is_gone(self) -> bool:
+        """Whether the other end is closed: then the process is ending, and its status worth a moment's wait."""
+        try:
+            return self.connection.poll()
+        except (OSError, EOFError):
+            return True
+
+
+def _cores() -> set[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

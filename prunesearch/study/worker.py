@@ -1,0 +1,49 @@
+"""The program of a local worker: make the scorers, then score what is sent until the driver is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import traceback
+from dataclasses import asdict
+from mmap import ACCESS_READ, mmap
+from multiprocessing.connection import Connection
+
+from prunesearch.study.handover import unpack
+from prunesearch.study.scoring import score_all
+
+
+def work(connection: int, payload: int, driver: int) -> None:
+    """Serve.
+
+    Args:
+        connection: Descriptor of the socket to the driver; messages are JSON.
+        payload: Descriptor of a file with what `handover.pack` made; the driver's own, it has no name.
+        driver: Descriptor of a pipe that the system closes when the driver ends, however it does.
+    """
+    for descriptor in (connection, payload, driver):
+        os.set_inheritable(descriptor, False)
+    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
+    line = Connection(connection)
+    try:
+        with mmap(payload, 0, access=ACCESS_READ) as packed:
+            recipe = unpack(packed)
+        scorers = recipe()
+    except Exception:
+        line.send_bytes(json.dumps({"failure": traceback.format_exc()}).encode())
+        return
+    line.send_bytes(json.dumps({"ready": True}).encode())
+    while True:
+        try:
+            order = json.loads(line.recv_bytes())
+        except EOFError:
+            return
+        outcomes = score_all(scorers[order["rung"]], [tuple(structure) for structure in order["structures"]])
+        line.send_bytes(json.dumps({"outcomes": [asdict(outcome) for outcome in outcomes]}).encode())
+
+
+def _end_with(driver: int) -> None:
+    """A worker that hangs in an evaluator must not outlive its driver."""
+    os.read(driver, 1)
+    os._exit(1)

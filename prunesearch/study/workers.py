@@ -1,0 +1,104 @@
+"""Who scores: this process, local processes, or actors of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from prunesearch.study.executors import Executor, InlineExecutor
+from prunesearch.study.handover import pack
+from prunesearch.study.pool import Crew, Pool, PoolExecutor
+from prunesearch.study.processes import ProcessCrew
+from prunesearch.study.scoring import Recipe, Scorer
+
+EXECUTORS = ("auto", "inline", "processes", "ray")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where structures are scored. None of it changes the history of a study, so all of it may change between runs.
+
+    Attributes:
+        count: How many workers.
+        executor: `"inline"` (this process), `"processes"` (on this machine, each with its share of the cores), `"ray"`
+            (actors of a Ray cluster), or `"auto"`: inline for one worker without a time limit, otherwise processes.
+        time_limit: Seconds that one structure may take; then it has failed. Needs workers that can be killed.
+        max_retries: How often a structure is scored again after its worker died; then it has failed.
+        address: Of the Ray cluster, such as `"auto"` or `"ray://head:10001"`; None: one on this machine.
+        gpus: GPUs, or a share of one, that each Ray actor needs.
+
+    Raises:
+        ValueError: A number out of range, an unknown executor, or settings that it does not have.
+    """
+
+    count: int = 1
+    executor: str = "auto"
+    time_limit: float | None = None
+    max_retries: int = 2
+    address: str | None = None
+    gpus: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.max_retries < 0 or self.gpus < 0:
+            raise ValueError(
+                f"Expected at least one worker, max_retries >= 0 and gpus >= 0, got {self.count}, {self.max_retries} "
+                f"and {self.gpus}."
+            )
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ValueError(f"Expected a time limit above 0 s, got {self.time_limit}.")
+        if self.executor not in EXECUTORS:
+            raise ValueError(f"Unknown executor {self.executor!r}; there are {', '.join(EXECUTORS)}.")
+        if self.executor == "inline" and (self.count > 1 or self.time_limit is not None):
+            raise ValueError(
+                "One process scores inline, and cannot be stopped at a time limit. Use the executor 'processes'."
+            )
+        if self.executor != "ray" and (self.address is not None or self.gpus):
+            raise ValueError("An address and GPUs per worker are settings of the executor 'ray'.")
+
+    @property
+    def are_here(self) -> bool:
+        """Whether this very process scores."""
+        return self.executor == "inline" or (self.executor == "auto" and self.count == 1 and self.time_limit is None)
+
+
+@contextmanager
+def executors(workers: Workers, scorers: tuple[Scorer, ...], recipe: Recipe) -> Iterator[tuple[Executor, ...]]:
+    """An executor per scorer; the workers end with the context.
+
+    Args:
+        workers: Where to score.
+        scorers: For this process.
+        recipe: Makes them in another one.
+
+    Raises:
+        ValueError: The recipe cannot be copied to another process, or a package is missing.
+        EvaluationFailed: No worker can be started.
+    """
+    if workers.are_here:
+        yield tuple(InlineExecutor(scorer) for scorer in scorers)
+        return
+    with open_pool(workers, recipe) as pool:
+        yield tuple(PoolExecutor(pool, rung=rung) for rung in range(len(scorers)))
+
+
+@contextmanager
+def open_pool(workers: Workers, recipe: Recipe) -> Iterator[Pool]:
+    """Workers that are started now and end with the context."""
+    pool = Pool(_crew(workers, pack(recipe)), time_limit=workers.time_limit, max_retries=workers.max_retries)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _crew(workers: Workers, payload: bytes) -> Crew:
+    if workers.executor != "ray":
+        return ProcessCrew(payload, workers.count)
+    try:
+        from prunesearch.study.ray_crew import RayCrew
+    except ImportError as error:
+        raise ValueError(
+            f"The executor 'ray' needs one more package: pip install 'prunesearch[ray]' ({error})."
+        ) from None
+    return RayCrew(payload, workers.count, address=workers.address, gpus=workers.gpus)

@@ -1,0 +1,1 @@
+"""Real faults: slow, so only on request (`make test-faults`)."""

@@ -1,0 +1,166 @@
+"""Ray, a real cluster of several nodes on this machine: nodes and workers that die (F1, F2, F9, F21, F22)."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+
+ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'prunesearch[ray]')")
+
+from prunesearch.errors import EvaluationFailed  # noqa: E402
+from prunesearch.models.network import Network  # noqa: E402
+from prunesearch.structure import Structure  # noqa: E402
+from prunesearch.study.handover import pack  # noqa: E402
+from prunesearch.study.pool import Pool, PoolExecutor  # noqa: E402
+from prunesearch.training.data import Data  # noqa: E402
+from tests.faults.processes import CLI, recorded, stored, uninterrupted, wait_for  # noqa: E402
+from tests.faults.tally import Tally, repeats  # noqa: E402
+from tests.faults.toy import history, run  # noqa: E402
+
+pytestmark = [
+    pytest.mark.faults,
+    pytest.mark.filterwarnings("ignore::FutureWarning"),  # Ray's about its own next release
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files of its processes open
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+TRIALS = 80
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without CPUs for workers, and two nodes of two CPUs."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    made.add_node(num_cpus=2)
+    made.add_node(num_cpus=2)
+    made.wait_for_nodes()
+    ray.init(address=made.address, log_to_driver=False, logging_level="error")
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+def test_a_cluster_gives_the_history_of_one_process(cluster: Any, tally: Tally) -> None:
+    assert history(run("sqlite://", TRIALS, executor="ray", count=4)) == uninterrupted(TRIALS)
+    tally.add("F22", f"{TRIALS} candidates by 4 actors on a Ray cluster of 3 nodes: identical", 1)
+
+
+def test_a_node_killed_in_mid_batch_costs_only_what_it_had(cluster: Any, tmp_path: Path, tally: Tally) -> None:
+    url, log = f"sqlite:///{tmp_path / 'study.db'}", tmp_path / "log"
+    victim = cluster.add_node(num_cpus=2)
+    cluster.wait_for_nodes()
+    killed: list[int] = []
+
+    def kill() -> None:
+        while recorded(url) < 20:
+            time.sleep(0.02)
+        killed.append(recorded(url))
+        cluster.remove_node(victim, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    # more workers than two nodes have CPUs for, so that some are on the third
+    trials = run(url, TRIALS, log=str(log), seconds=0.1, executor="ray", count=6)
+    killer.join()
+    assert killed[0] < TRIALS
+    assert history(trials) == stored(url) == uninterrupted(TRIALS)
+    again = repeats(log, trials)
+    assert again <= 2 * 8  # the pieces of two actors
+    tally.add("F21", "Ray: a node with 2 of 6 actors killed in mid-batch", 1, repeated=again)
+    tally.add("F2", "Ray, a node killed in mid-batch: identical", 1, repeated=again)
+
+
+def test_actors_that_kill_themselves_are_restarted(cluster: Any, tmp_path: Path, tally: Tally) -> None:
+    log, whole = tmp_path / "log", uninterrupted(40, searcher="random")
+    once, always = str(whole[5][1]), str(whole[20][1])
+    trials = run(
+        "sqlite://", 40, log=str(log), faults={once: "kill once", always: "kill"}, executor="ray", count=3,
+        max_retries=1, searcher="random",
+    )  # fmt: skip
+    assert trials[5].score == whole[5][2]
+    assert (trials[20].failure or "").endswith("2 times of 2.")
+    assert [line for line in history(trials) if line[0] != 20] == [line for line in whole if line[0] != 20]
+    tally.add("F21", "Ray: actors that kill themselves, once and always", 2, repeated=repeats(log, trials))
+
+
+def test_an_actor_that_hangs_is_stopped_at_the_time_limit(cluster: Any, tally: Tally) -> None:
+    whole = uninterrupted(20, searcher="random")
+    trials = run(
+        "sqlite://", 20, faults={str(whole[3][1]): "hang"}, executor="ray", count=2, time_limit=1.0, searcher="random"
+    )
+    assert trials[3].failure == "It took longer than the time limit of 1 s."
+    assert [line for line in history(trials) if line[0] != 3] == [line for line in whole if line[0] != 3]
+    tally.add("F9", "Ray: hangs, time limit 1 s", 1)
+
+
+class Broken:
+    def __init__(self) -> None:
+        raise OSError("no such network")
+
+    def score(self, structures: Sequence[Structure]) -> list[float]:
+        return [0.0]
+
+
+def test_an_evaluator_that_cannot_be_made_stops_with_its_reason(cluster: Any) -> None:
+    from prunesearch.study.ray_crew import RayCrew
+
+    crew = RayCrew(pack(lambda: (Broken(),)), 2)
+    try:
+        with pytest.raises(EvaluationFailed, match=r"(?s)could not make the evaluator.*no such network"):
+            list(PoolExecutor(Pool(crew)).run([(1,)]))
+    finally:
+        crew.close()
+
+
+def test_a_real_network_is_scored_on_the_cluster_as_in_this_process(
+    cluster: Any, network: Network, digits_data: Data, tally: Tally
+) -> None:
+    import prunesearch as ps
+
+    budget = ps.Budget(macs="50%")
+    inline, remote = (
+        ps.search(network, digits_data, budget=budget, n_trials=24, searcher="evolution", workers=workers).trials
+        for workers in (1, ps.Workers(2, "ray"))
+    )
+    assert [(t.structure, t.score) for t in inline] == [(t.structure, t.score) for t in remote]
+    tally.add("F22", "a ResNet-8 by 2 actors on a Ray cluster: identical", 1)
+
+
+def test_a_search_on_the_command_line_survives_a_killed_node_and_a_killed_driver(
+    cluster: Any, network: Network, tmp_path: Path, tally: Tally
+) -> None:
+    safetensors.torch.save_file(network.model.state_dict(), tmp_path / "w.safetensors")
+    command = [*CLI, "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget",
+               "macs=50%", "--searcher", "evolution", "--n-trials", "120", "--images", "256"]  # fmt: skip
+    on_ray = ["--executor", "ray", "--address", cluster.address, "--workers", "5", "--study", "sqlite:///ray.db"]
+    url = f"sqlite:///{tmp_path / 'ray.db'}"
+    victim = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    for fault in ("node", "driver", None):
+        with (tmp_path / "said").open("w") as said:
+            process = subprocess.Popen([*command, *on_ray], cwd=tmp_path, stderr=said, stdout=said)
+            if fault is not None:
+                seen = wait_for(url, recorded(url, "search"), process, "search", seconds=120)
+                assert seen < 120, (tmp_path / "said").read_text()
+            if fault == "node":
+                cluster.remove_node(victim, allow_graceful=False)
+                wait_for(url, recorded(url, "search"), process, "search", seconds=120)
+            if fault is None:
+                assert process.wait(180) == 0, (tmp_path / "said").read_text()
+            else:
+                process.kill()
+                process.wait()
+    whole = ["--study", "sqlite:///whole.db"]
+    subprocess.run([*command, *whole], cwd=tmp_path, check=True, capture_output=True)
+    assert stored(url, "search") == stored(f"sqlite:///{tmp_path / 'whole.db'}", "search")
+    how = "`prunesearch search --executor ray`: a node killed, then the driver twice"
+    tally.add("F1", how, 3)
+    tally.add("F2", f"{how}: identical to inline", 3)

@@ -1,0 +1,96 @@
+"""Whatever an evaluator gives or does becomes an outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from prunesearch.structure import Structure
+from prunesearch.study.scoring import score_all, score_one, sentence
+
+
+class Gives:
+    """Gives something for every structure."""
+
+    def __init__(self, what: Any) -> None:
+        self._what = what
+
+    def score(self, structures: Sequence[Structure]) -> list[float]:
+        if isinstance(self._what, BaseException):
+            raise self._what
+        return [self._what] * len(structures)
+
+
+@pytest.mark.parametrize(
+    "number", [1, 0.5, np.float32(0.5), np.int64(3), torch.tensor(0.25), torch.tensor([2.0]), True]
+)
+def test_numbers_and_what_holds_one_are_scores(number: Any) -> None:
+    outcomes = score_all(Gives(number), [(1,), (2,)])
+    assert [outcome.score for outcome in outcomes] == [float(number)] * 2
+    assert all(type(outcome.score) is float for outcome in outcomes)
+
+
+WRONG = {
+    "None": (None, "The score is no number but a NoneType."),
+    "a text": ("0.5", "The score is no number but a str."),
+    "bytes": (b"1", "The score is no number but a bytes."),
+    "a list": ([0.5], "The score is no number but a list."),
+    "a complex number": (1j, "The score is no number but a complex."),
+    "NaN": (float("nan"), "The score is nan."),
+    "infinity": (-np.inf, "The score is -inf."),
+    "a tensor of several": (torch.zeros(3), "The score is no number: "),
+    "a number too large": (Fraction(10**400), "The score is no number: OverflowError:"),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), WRONG.values(), ids=WRONG)
+def test_what_is_no_number_is_a_failure_that_says_what_came(given: Any, expected: str) -> None:
+    for outcome in (*score_all(Gives(given), [(1,), (2,)]), score_one(Gives(given), (1,))):
+        assert outcome.score is None
+        assert (outcome.failure or "").startswith(expected)
+
+
+@pytest.mark.parametrize("scores", [[], [1.0], [1.0, 2.0, 3.0]])
+def test_too_few_or_too_many_scores_are_asked_for_one_by_one_and_then_fail(scores: list[float]) -> None:
+    class Miscounts:
+        def score(self, structures: Sequence[Structure]) -> list[float]:
+            return scores
+
+    outcomes = score_all(Miscounts(), [(1,), (2,)])
+    if len(scores) == 1:  # one by one it counts right
+        assert [outcome.score for outcome in outcomes] == [1.0, 1.0]
+    else:
+        assert {outcome.failure for outcome in outcomes} == {
+            f"The evaluator gave {len(scores)} scores for one structure."
+        }
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), "MemoryError: no message"),
+        (SystemExit(3), "SystemExit: 3"),
+        (RuntimeError("first\nsecond"), "RuntimeError: first"),
+        (RuntimeError("a \0 and \ud800"), "RuntimeError: a  and ?"),
+        (Unprintable(), "Unprintable: no message"),
+        (RuntimeError("x" * 10_000), "RuntimeError: " + "x" * 486),
+    ],
+)
+def test_an_exception_is_a_line_that_every_database_can_store(error: BaseException, expected: str) -> None:
+    assert sentence(error) == expected
+    assert score_all(Gives(error), [(1,)])[0].failure == expected
+
+
+def test_an_interrupt_is_not_a_failure() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        score_all(Gives(KeyboardInterrupt()), [(1,)])
