@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import top1 as top1
     from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
-    from prunesearch.evaluators.latency import measure_latency as measure_latency
+    from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
     from prunesearch.models.export import export_onnx as export_onnx
@@ -72,6 +73,7 @@ _PUBLIC = {
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
+    "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Network": "prunesearch.models.network:Network",
     "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
@@ -101,7 +103,7 @@ _PUBLIC = {
     "load_pruningnet": "prunesearch.models.hypernet_file:load_pruningnet",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "make_model": "prunesearch.models.zoo:make_model",
-    "measure_latency": "prunesearch.evaluators.latency:measure_latency",
+    "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",

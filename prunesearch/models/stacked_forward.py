@@ -20,6 +20,8 @@ from prunesearch.models.symbolic import follow
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
 
 class StackedForward:
     """Forwards of structures of one network, each nearly equal to that of the network that `weights` builds for it.
@@ -32,6 +34,9 @@ class StackedForward:
 
     Args:
         weights: Where the weights come from.
+
+    Raises:
+        ValueError: Weights of normalisations depend on more than the channels they have.
     """
 
     def __init__(self, weights: WeightSource) -> None:
@@ -40,6 +45,7 @@ class StackedForward:
         self._full = named_tensors(model)
         self._own: dict[str, dict[str, str]] = {}  # of each layer whose weights are stacked, their names in the model
         if not weights.sliced:
+            _check_norms(weights, model)
             with torch.no_grad():
                 for name, tensor in self._full.items():
                     tensor.copy_(weights.values(name, weights.network.space.full))
@@ -158,14 +164,27 @@ class _Stack(fx.Interpreter):
         return _split(x, 0, self._k)
 
 
+def _check_norms(weights: WeightSource, model: nn.Module) -> None:
+    group_of, cuts_of = weights.network.group_of, weights.network.cuts_of
+    for layer, module in model.named_modules():
+        if not isinstance(module, _NORMS):
+            continue
+        for name in (f"{layer}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)):
+            narrowing = {int(group) for cut in cuts_of.get(name, ()) for group in group_of[cut.units]}
+            if not weights.influences(name) <= narrowing:
+                raise ValueError(
+                    f"{type(weights).__name__} gives {name} other values in other structures, so they cannot be run "
+                    'stacked. Use path="sliced".'
+                )
+
+
 def _own_weights(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
     """Of each layer but normalisations, its own parameters and their names in the model."""
-    norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
     names = {id(tensor): name for name, tensor in named.items()}
     found = {
         layer: {attribute: names[id(tensor)] for attribute, tensor in module.named_parameters(recurse=False)}
         for layer, module in model.named_modules()
-        if not isinstance(module, norms)
+        if not isinstance(module, _NORMS)
     }
     return {layer: own for layer, own in found.items() if own}
 

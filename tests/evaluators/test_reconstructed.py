@@ -14,6 +14,7 @@ from prunesearch.evaluators.compensation import CompensatedWeights
 from prunesearch.evaluators.reconstructed import ReconstructedWeights, ridge_regression
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights, WeightSource
 from tests.models.networks import image, random_ranking, randomised
@@ -114,6 +115,12 @@ def test_a_branch_makes_up_for_what_its_shortcut_lost(norm: bool, left: float, m
     with_sums = lost(Damaged(network, random_ranking(network), IMAGES))
     monkeypatch.setattr(reconstructed, "_branches", lambda *_: ())
     assert with_sums < left * lost(Damaged(network, random_ranking(network), IMAGES))
+
+
+def test_weights_that_change_normalisations_are_not_run_stacked() -> None:
+    network = trace(randomised(Residual(norm=True)).eval(), image(2, 2, 4, 4))
+    with pytest.raises(ValueError, match=r"norm.weight other values in other structures.*path=\"sliced\""):
+        StackedForward(ReconstructedWeights(network, random_ranking(network), IMAGES))
 
 
 def test_errors_that_add_up_along_the_layers_are_made_up_for(network: Network, images: Tensor) -> None:
