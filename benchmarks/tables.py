@@ -395,8 +395,8 @@ def pruningnet(result: Mapping[str, Any]) -> str:
             f"**{network}**, unpruned {row['unpruned']:.1%}. Kendall's tau of the score with the accuracy, at shares "
             f"of the MACs; n = {n} structures each.",
             "",
-            f"| weights | parameters | training, s | {head} | score, ms |",
-            f"|---|---:|---:|{'---:|' * 2 * len(shares)}---:|",
+            f"| weights | parameters | trainings | seconds each | {head} | ms per score |",
+            f"|---|---:|---:|---:|{'---:|' * 2 * len(shares)}---:|",
         ]
         sources = ["inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch"]
         for source in (source for source in sources if f"scores {source} 0" in cells):
@@ -423,8 +423,8 @@ def pruningnet(result: Mapping[str, Any]) -> str:
         f"accuracy: {facts['finetune_epochs']} epochs from inherited weights, or {facts['scratch_epochs']} from "
         f"scratch, one seed. With {n} structures the standard error of a tau of 0 is {error:.2f}. PruningNets: "
         f"{facts['pruningnet_epochs']} epochs; the supernet as many as cost about as many MACs. Searches: evolution, "
-        f"{facts['trials']} structures, {facts['scoring_images']} images. {facts['threads']} thread, torch "
-        f"{facts['torch']}, CPU only."
+        f"{facts['trials']} structures, {facts['scoring_images']} images. {facts['threads']} thread of a machine that "
+        f"others shared, torch {facts['torch']}, CPU only."
     )
     return "\n\n".join([*blocks, note])
 
@@ -443,7 +443,7 @@ def _ranking(cells: Mapping[str, Any], source: str, truth: Mapping[str, Any], se
     timed = [cell["seconds"] for cell in trained if cell["seconds"] is not None]
     seconds = f"{statistics.median(timed):.0f}" if timed else ""
     each = f"{1e3 * statistics.median(cell['seconds per structure'] for cell in scored):.0f}"
-    return " | ".join([size, seconds, *taus, each])
+    return " | ".join([size, str(len(trained) or ""), seconds, *taus, each])
 
 
 def _winners(cells: Mapping[str, Any], source: str, shares: Sequence[str], seeds: int, kind: str, named: str) -> str:
