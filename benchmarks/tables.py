@@ -25,6 +25,7 @@ PAGES = (
     ROOT / "docs" / "coverage.md",
     ROOT / "docs" / "evaluator.md",
     ROOT / "docs" / "finetune.md",
+    ROOT / "docs" / "latency.md",
     ROOT / "docs" / "manidp.md",
     ROOT / "docs" / "paam.md",
     ROOT / "docs" / "pruningnet.md",
@@ -309,6 +310,58 @@ def dynamic_speed(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
+def latency(result: Mapping[str, Any]) -> str:
+    """How far predicted latencies are from measured ones, then winners under limits on latency and on MACs."""
+    lines = [
+        "| network, backend | structures | table: error, median and 95th percentile | tau | proportional to MACs | tau "
+        "| measured again | tau |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in result["predict"].items():
+        one, other = row["rounds"][-2:]
+        truth = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+        cells = [
+            f"{_errors(values, known)} | {_tau(values, known):.2f}"
+            for values, known in ((row["predicted"], truth), (row["by macs"], truth), (one, other))
+        ]
+        lines.append(f"| {name} | {len(truth)} | {' | '.join(cells)} |")
+    facts, rows = result["facts"], list(result["predict"].values())
+    low, high = min(row["drift"][0] for row in rows), max(row["drift"][2] for row in rows)
+    note = (
+        "One table and one set of structures per row; batch size 1, one thread of "
+        f"{rows[0]['conditions']['processor']}, torch {facts['torch']}. Between the 5th and the 95th percentile the "
+        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine "
+        "was not at rest."
+    )
+    return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
+
+
+def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
+    name, row = search
+    lines = [
+        f"**{name}**, unpruned {row['unpruned ms']:.2f} ms",
+        "",
+        "| limit on | measured ms | MACs | loss | test accuracy | seeds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for key, cell in row["cells"].items():
+        kinds.setdefault(key.rpartition(" ")[0], []).append(cell)
+    for kind, cells in kinds.items():
+        means = {what: statistics.mean(cell[what] for cell in cells) for what in ("ms", "macs", "loss", "accuracy")}
+        lines.append(
+            f"| {kind} | {means['ms']:.2f} | {means['macs'] / 1e6:.1f} M | {means['loss']:.3f} "
+            f"| {means['accuracy']:.2%} | {len(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _errors(values: Sequence[float], truth: Sequence[float]) -> str:
+    """Median and 95th percentile of relative errors."""
+    off = [abs(value / known - 1) for value, known in zip(values, truth, strict=True)]
+    return f"{statistics.median(off):.1%}, {statistics.quantiles(off, n=20, method='inclusive')[-1]:.1%}"
+
+
 def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return (cell["criterion"], cell["weights"], cell["seed"], cell["keep"], tuple(cell["structure"]))
 
@@ -525,6 +578,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": demo,
     "dynamic_speed": dynamic_speed,
     "evaluator": evaluator,
+    "latency": latency,
     "faults": faults,
     "finetune": finetune,
     "pruningnet": pruningnet,

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import top1 as top1
     from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
-    from prunesearch.evaluators.latency import measure_latency as measure_latency
+    from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
     from prunesearch.models.export import export_onnx as export_onnx
@@ -93,6 +94,7 @@ _PUBLIC = {
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
+    "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Log": "prunesearch.training.accelerating:Log",
     "ManifoldSettings": "prunesearch.training.manifold:ManifoldSettings",
     "Network": "prunesearch.models.network:Network",
@@ -130,7 +132,7 @@ _PUBLIC = {
     "macs_per_image": "prunesearch.models.gates:macs_per_image",
     "make_model": "prunesearch.models.zoo:make_model",
     "manidp": "prunesearch.training.manifold:manidp",
-    "measure_latency": "prunesearch.evaluators.latency:measure_latency",
+    "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
     "paam": "prunesearch.training.attention:paam",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",

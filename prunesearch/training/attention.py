@@ -243,10 +243,7 @@ class Attentive(Learner):
         """Press harder where too few scores have fallen for the budget of now, and less where too many."""
         scores = leaky_exponential(torch.cat(self._before_activation()).detach())
         given_up = float((self.costs * (scores < _DROPPED)).sum() / self.costs.sum())
-        to_go = max(
-            1 - limit / int(getattr(self._traced.space.cost(self._traced.space.full), resource))
-            for resource, limit in self._feasible.limits
-        )
+        to_go = max(1 - limit / full for (_, limit), full in zip(self._feasible.limits, self._full(), strict=True))
         missing = to_go * self._progress(epoch) - given_up
         self.strength.mul_(float(np.exp(2 * missing))).clamp_(1e-3, 1e2)
 
@@ -263,14 +260,18 @@ class Attentive(Learner):
         """Share of the way to the budget: a straight line from the second epoch to the last but one."""
         return min(1.0, max(0, epoch - 1) / max(1, self._recipe.epochs - 3))
 
+    def _full(self) -> list[float]:
+        """What the full network costs of each limited resource."""
+        cost = self._feasible.cost(self._traced.space.full)
+        return [getattr(cost, resource) for resource, _ in self._feasible.limits]
+
     def _at(self, progress: float) -> FeasibleSet:
         """The budget on the way from the full network."""
-        full = self._traced.space.cost(self._traced.space.full)
         limits = tuple(
-            (resource, limit + int((getattr(full, resource) - limit) * (1 - progress)))
-            for resource, limit in self._feasible.limits
+            (resource, limit + (full - limit) * (1 - progress))
+            for (resource, limit), full in zip(self._feasible.limits, self._full(), strict=True)
         )
-        return FeasibleSet(self._traced.space, limits)
+        return replace(self._feasible, limits=limits)
 
     def _attention_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the whole network with scores on its feature maps, plus what the scores cost.
@@ -325,7 +326,7 @@ def _unit_costs(network: Network, feasible: FeasibleSet) -> Tensor:
     groups = network.space.groups
     total = np.zeros(len(groups))
     for resource, _ in feasible.limits:
-        matrix = network.space.quadratic(resource)
+        matrix = feasible.quadratic(resource)
         slope = (matrix + matrix.T).sum(1)[1:]
         total += slope / slope.sum()
     return torch.from_numpy(np.repeat(total / [g.units for g in groups], [g.units for g in groups])).float()

@@ -114,14 +114,14 @@ def manidp(
     """
     recipe, settings = recipe or Recipe(), settings or ManifoldSettings()
     limits = dict(budget.check(network.space).limits)
-    if "params" in limits:
+    if set(limits) != {"macs"}:
         raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
     if recipe.epochs < 3 or recipe.ema or recipe.from_scratch:
         raise ValueError(f"Expected at least 3 epochs, from trained weights and without ema, got {recipe}.")
     model = gated(network.model, network.example_inputs)
     images, labels = data.calibration_set()
     images, labels = images[:_MEASURED], labels[:_MEASURED]
-    learner = Manifold(copy.deepcopy(model), network.model, images, labels, limits["macs"], settings, recipe)
+    learner = Manifold(copy.deepcopy(model), network.model, images, labels, int(limits["macs"]), settings, recipe)
     outcome = run(
         learner,
         data,
