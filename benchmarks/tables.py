@@ -288,7 +288,7 @@ def training_methods(result: Mapping[str, Any]) -> str:
         f"{'x'.join(map(str, facts['image'][1:]))} pixels, {facts['test_images']:,} test images; budget "
         f"{facts['budget']} of the MACs. ManiDP meets it for the average training image; its MACs here are the average "
         "of the test images. Several seeds: mean ± standard deviation. By the number of test images alone, differences "
-        f"below {2 * (2 * hits * (1 - hits) / facts['test_images']) ** 0.5:.1%} between two single runs say nothing (two "
+        f"below {2 * (2 * hits * (1 - hits) / facts['test_images']) ** 0.5:.1%} between two runs say nothing (two "
         "standard errors). What starts from trained weights had "
         f"{facts['pretraining']} epochs before and {facts['finetuning']} of its own, what starts from scratch {total}. "
         "Seconds of one CPU core, whose speed varied, for the row's own work: without the pretraining of what starts "
