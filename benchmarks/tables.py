@@ -18,20 +18,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (
-    ROOT / "docs" / "criteria.md",
-    ROOT / "README.md",
-    ROOT / "docs" / "coverage.md",
-    ROOT / "docs" / "evaluator.md",
-    ROOT / "docs" / "latency.md",
-    ROOT / "docs" / "finetune.md",
-    ROOT / "docs" / "manidp.md",
-    ROOT / "docs" / "paam.md",
-    ROOT / "docs" / "pruningnet.md",
-    ROOT / "docs" / "searchers.md",
-    ROOT / "docs" / "studies.md",
-)
+
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def demo(result: Mapping[str, Any]) -> str:
@@ -283,13 +275,17 @@ def finetune(result: Mapping[str, Any]) -> str:
         changes.append(f"| {title} | {_accuracy_and_seconds([seed[name] for seed in seeds])} |")
     before, after = ([seed[key] for seed in seeds] for key in ("unpruned", "pruned"))
     note = (
-        f"Mean ± standard deviation over {len(seeds)} seeds (pretrained weights and order of images). {facts['model']} "
+        f"{_seeds_in_words(len(seeds))} (pretrained weights and order of images). {facts['model']} "
         f"on {facts['train_images']:,} images of {facts['data']} of {'x'.join(map(str, facts['image'][1:]))} pixels, "
         f"pruned to {statistics.mean(seed['macs'] for seed in seeds):.1%} of its MACs: test accuracy "
         f"{_spread_of(before)} unpruned, {_spread_of(after)} pruned and not yet finetuned. Seconds of one core of "
         f"{facts['machine']}, whose speed varied, torch {facts['torch']}, CPU only."
     )
     return "\n".join([*lines, "", *changes, "", note])
+
+
+def _seeds_in_words(n: int) -> str:
+    return "One seed" if n == 1 else f"Mean ± standard deviation over {n} seeds"
 
 
 def _accuracy_and_seconds(cells: Sequence[Mapping[str, float]]) -> str:
@@ -330,11 +326,14 @@ def training_methods(result: Mapping[str, Any]) -> str:
                 f"| {title} | {accuracy} | {macs / full:.1%} | {params / size:.1%} | {seconds:.0f} | {len(done)} |"
             )
     total = facts["pretraining"] + facts["finetuning"]
+    hits = statistics.mean(row["accuracy"] for row in rows["unpruned"])
     note = (
         f"{facts['model']} on {facts['train_images']:,} images of {facts['data']} of "
         f"{'x'.join(map(str, facts['image'][1:]))} pixels, {facts['test_images']:,} test images; budget "
         f"{facts['budget']} of the MACs. ManiDP meets it for the average training image; its MACs here are the average "
-        "of the test images. Mean ± standard deviation over the seeds. What starts from trained weights had "
+        "of the test images. Several seeds: mean ± standard deviation. By the number of test images alone, differences "
+        f"below {2 * (2 * hits * (1 - hits) / facts['test_images']) ** 0.5:.1%} between two runs say nothing (two "
+        "standard errors). What starts from trained weights had "
         f"{facts['pretraining']} epochs before and {facts['finetuning']} of its own, what starts from scratch {total}. "
         "Seconds of one CPU core, whose speed varied, for the row's own work: without the pretraining of what starts "
         f"from trained weights, nor the search for the structure that is trained from scratch. torch {facts['torch']}."

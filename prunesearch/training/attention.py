@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.budget import Budget, FeasibleSet, Resource, above_threshold
+from prunesearch.budget import Budget, FeasibleSet, above_threshold
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
@@ -243,7 +243,7 @@ class Attentive(Learner):
         """Press harder where too few scores have fallen for the budget of now, and less where too many."""
         scores = leaky_exponential(torch.cat(self._before_activation()).detach())
         given_up = float((self.costs * (scores < _DROPPED)).sum() / self.costs.sum())
-        to_go = max(1 - limit / self._unpruned(resource) for resource, limit in self._feasible.limits)
+        to_go = max(1 - limit / full for (_, limit), full in zip(self._feasible.limits, self._full(), strict=True))
         missing = to_go * self._progress(epoch) - given_up
         self.strength.mul_(float(np.exp(2 * missing))).clamp_(1e-3, 1e2)
 
@@ -260,16 +260,18 @@ class Attentive(Learner):
         """Share of the way to the budget: a straight line from the second epoch to the last but one."""
         return min(1.0, max(0, epoch - 1) / max(1, self._recipe.epochs - 3))
 
+    def _full(self) -> list[float]:
+        """What the full network costs of each limited resource."""
+        cost = self._feasible.cost(self._traced.space.full)
+        return [getattr(cost, resource) for resource, _ in self._feasible.limits]
+
     def _at(self, progress: float) -> FeasibleSet:
         """The budget on the way from the full network."""
         limits = tuple(
-            (resource, limit + (self._unpruned(resource) - limit) * (1 - progress))
-            for resource, limit in self._feasible.limits
+            (resource, limit + (full - limit) * (1 - progress))
+            for (resource, limit), full in zip(self._feasible.limits, self._full(), strict=True)
         )
         return replace(self._feasible, limits=limits)
-
-    def _unpruned(self, resource: Resource) -> float:
-        return float(self._feasible.costs(resource, [self._traced.space.full])[0])
 
     def _attention_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy of the whole network with scores on its feature maps, plus what the scores cost.

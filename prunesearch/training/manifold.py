@@ -108,14 +108,14 @@ def manidp(
     Raises:
         InfeasibleBudget: What has no gates costs more.
         TraceError: The network has no place for a gate.
-        ValueError: A limit of anything but MACs, too few epochs, a moving average, or data that do not fit the network.
+        ValueError: A limit of parameters, too few epochs, a moving average, or data that do not fit the network.
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
     recipe, settings = recipe or Recipe(), settings or ManifoldSettings()
     limits = dict(budget.check(network.space).limits)
-    if limits.keys() != {"macs"}:
-        raise ValueError(f"Expected a budget of MACs only, as gates add parameters and time; got {budget}.")
+    if set(limits) != {"macs"}:
+        raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
     if recipe.epochs < 3 or recipe.ema or recipe.from_scratch:
         raise ValueError(f"Expected at least 3 epochs, from trained weights and without ema, got {recipe}.")
     model = gated(network.model, network.example_inputs)
