@@ -20,8 +20,8 @@ $(INSTALLED): pyproject.toml
 demo: venv  ## the main job on real data: train, trace, search, prune, finetune, report (about a minute)
 	$(BIN)/prunesearch demo --out demo
 
-test: venv  ## run the tests
-	$(BIN)/python -m pytest
+test: venv  ## run the tests, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 FAULTS_OUT ?= benchmarks/results/faults.json
 test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluster (minutes); what is counted goes to the docs

@@ -3,7 +3,8 @@
     pip install timm torch-pruning onnx onnxscript onnxruntime
     python benchmarks/coverage.py [--networks torchvision:resnet18 ...] [--out benchmarks/results/coverage.json]
 
-One row per network, each column written when it is done; run again to fill in what is missing.
+One row per network, each column written when it is done; run again to fill in what is missing, or only some of it with
+`--columns prunesearch`.
 
 For ours: groups, the share of the MACs that pruning can remove, seconds of tracing on one thread, the largest
 difference between slimmed and masked network over two random structures (relative to the largest output), whether costs
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import resource
 import signal
 import tempfile
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tasks
 import torch
 from torch import Tensor, nn
 from torchvision import models
@@ -93,7 +96,7 @@ def ours(model: nn.Module, images: Tensor) -> dict[str, Any]:
     try:
         network = ps.trace(model, images)
     except ps.TraceError as error:
-        return {"traced": False, "reason": str(error)[:300]}
+        return {"traced": False, "reason": without_paths(str(error))[:300]}
     finally:
         seconds = round(time.perf_counter() - start, 2)
         torch.set_num_threads(threads)
@@ -136,7 +139,7 @@ def onnx(model: nn.Module, images: Tensor) -> dict[str, Any]:
         mine = mine if isinstance(mine, Tensor) else mine[0]
         return {"ok": True, "difference": float((mine - torch.from_numpy(theirs)).abs().max() / mine.abs().max())}
     except Exception as error:  # whatever torch.onnx or the runtime raises is the result
-        return {"ok": False, "reason": f"{type(error).__name__}: {str(error)[:200]}"}
+        return {"ok": False, "reason": reason(error)}
 
 
 def torch_pruning(model: nn.Module, images: Tensor) -> dict[str, Any]:
@@ -161,7 +164,16 @@ def torch_pruning(model: nn.Module, images: Tensor) -> dict[str, Any]:
             "seconds": round(time.perf_counter() - start, 2),
         }
     except Exception as error:  # whatever it raises is the result
-        return {"runs": False, "reason": f"{type(error).__name__}: {str(error)[:200]}"}
+        return {"runs": False, "reason": reason(error)}
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {without_paths(str(error))[:200]}"
+
+
+def without_paths(message: str) -> str:
+    """A message without the folders of this machine."""
+    return re.sub(r"/\S*/(?=[^/\s]+)", "", message)
 
 
 def limited(measure: Callable[[nn.Module, Tensor], dict[str, Any]], model: nn.Module, images: Tensor) -> dict[str, Any]:
@@ -182,6 +194,7 @@ COLUMNS = {"prunesearch": ours, "onnx": onnx, "torch_pruning": torch_pruning}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--columns", nargs="*", default=list(COLUMNS), choices=COLUMNS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -189,10 +202,10 @@ def main() -> None:
     rows: dict[str, Any] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
     for name in arguments.networks:
         row = rows.setdefault(name, {})
-        for column, measure in COLUMNS.items():
+        for column in arguments.columns:
             if column not in row:
                 model, images = make(name)
-                row["image"], row[column] = images.shape[-1], limited(measure, model, images)
+                row["image"], row[column] = images.shape[-1], limited(COLUMNS[column], model, images)
                 print(name, column, json.dumps(row[column]), flush=True)
                 save(arguments.out, rows)
 
@@ -206,9 +219,7 @@ def save(out: Path, rows: dict[str, Any]) -> None:
         "machine": platform.machine(),
         **{name: version(name) for name in packages},
     }
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
-    partial.replace(out)
+    tasks.save({"facts": facts, "rows": rows}, out)
 
 
 if __name__ == "__main__":

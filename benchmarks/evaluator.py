@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -253,21 +252,14 @@ def main() -> None:
 
 def save(arguments: argparse.Namespace, rows: dict[str, Any]) -> None:
     facts = {
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "prunesearch": ps.__version__,
-        "torch": torch.__version__,
-        "data": arguments.data,
-        "train_images": arguments.train_images,
+        **tasks.facts(arguments),
         "epochs": arguments.epochs,
         "finetune_images": arguments.finetune_images,
         "finetune_epochs": arguments.finetune_epochs,
         "calibration": CALIBRATION,
         "validation": VALIDATION,
     }
-    partial = arguments.out.with_suffix(".partial")
-    partial.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
-    partial.replace(arguments.out)
+    tasks.save({"facts": facts, "rows": rows}, arguments.out)
 
 
 if __name__ == "__main__":

@@ -142,12 +142,12 @@ def table(name: str, task: tasks.Task, arguments: argparse.Namespace) -> tuple[S
         chunk = structures[len(scores) : len(scores) + CHUNK]
         scores += [round(score, 5) for score in evaluator.score(chunk)]
         if len(scores) % (16 * CHUNK) == 0 or len(scores) == len(structures):
-            write(file, stored)
+            tasks.save(stored, file, indent=None)
             print(f"{name}: {len(scores)} of {len(structures)}, {time.perf_counter() - start:.0f} s", flush=True)
     if "evidence" not in stored:
         gathered = {need: gather(need, weights, evaluator, images) for need in EVIDENCE if need != "curves"}
         stored["evidence"] = {need: [np.round(part, 6).tolist() for part in value] for need, value in gathered.items()}
-        write(file, stored)
+        tasks.save(stored, file, indent=None)
     return (
         space,
         np.array(scores),
@@ -275,12 +275,6 @@ def searched(name: str, seed: int, images: int, arguments: argparse.Namespace) -
     }
 
 
-def write(file: Path, value: Any) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(value) + "\n")
-    partial.replace(file)
-
-
 def main() -> None:
     names = [*SEARCHERS, *(name for name in OPTIONS if name not in SEARCHERS)]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -319,7 +313,7 @@ def main() -> None:
             done = row["searchers"].setdefault(name, [])
             for seed in range(len(done), arguments.seeds):
                 done.append(play(landscape, name, seed))
-            write(arguments.out, stored)
+            tasks.save(stored, arguments.out, indent=None)
             summary = np.array([[np.nan if r is None else r for r in cell["regret"]] for cell in done])
             hits = sum(cell["top after"] is not None and cell["top after"] <= 100 for cell in done)
             seconds = np.median([cell["seconds per proposal"] for cell in done])
@@ -339,7 +333,7 @@ def main() -> None:
             done = whole.setdefault(f"{name}, {images} images", [])
             if len(done) == seed:
                 done.append(searched(name, seed, images, arguments))
-                write(arguments.out, stored)
+                tasks.save(stored, arguments.out, indent=None)
                 print(name, images, seed, done[-1], flush=True)
 
 

@@ -24,6 +24,8 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "docs" / "coverage.md",
     ROOT / "docs" / "evaluator.md",
+    ROOT / "docs" / "latency.md",
+    ROOT / "docs" / "pruningnet.md",
     ROOT / "docs" / "searchers.md",
     ROOT / "docs" / "studies.md",
 )
@@ -178,30 +180,201 @@ def criteria(result: Mapping[str, Any]) -> str:
     """Accuracy of the same structures, by which channels stay and with what weights."""
     facts, blocks = result["facts"], []
     for network, row in result["rows"].items():
-        shares = list(next(iter(row["cells"].values()))[0]["keep"])
+        cells = {_place(cell): cell for cell in row["cells"]}
+        shares, seeds = (list(dict.fromkeys(cell[key] for cell in row["cells"])) for key in ("keep", "seed"))
         lines = [
-            f"| criterion, weights | {' | '.join(f'accuracy at {share} of the MACs' for share in shares)} | seconds |",
-            f"|---|{'---:|' * len(shares)}---:|",
+            "| criterion | weights | "
+            + " | ".join(f"{share}: before | after | against l1" for share in shares)
+            + " | rank | build |",
+            f"|---|---|{'---:|---:|---:|' * len(shares)}---:|---:|",
         ]
-        for name, runs in row["cells"].items():
-            if runs:
-                cells = [_before_and_after([run["keep"][share] for run in runs]) for share in shares]
-                seconds = statistics.median(run["seconds"] for run in runs)
-                lines.append(f"| {name} | {' | '.join(cells)} | {seconds:.1f} |")
-        first = next(iter(row["cells"].values()))[0]["keep"][shares[0]]["before"]
-        head = f"**{network}**, unpruned {row['unpruned']:.1%}; means over {len(first)} structures"
-        blocks.append("\n".join([f"{head} (the uniform one and random ones).", "", *lines]))
-    after = (
-        f"; after the arrow, {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images later"
-        if facts["finetune_images"]
-        else ""
-    )
+        for criterion, weights in dict.fromkeys((cell["criterion"], cell["weights"]) for cell in row["cells"]):
+            own = [cell for cell in row["cells"] if (cell["criterion"], cell["weights"]) == (criterion, weights)]
+            columns = [_at_share([cell for cell in own if cell["keep"] == share], cells) for share in shares]
+            rank, build = (statistics.median(cell["seconds"][part] for cell in own) for part in ("rank", "build"))
+            lines.append(f"| {criterion} | {weights} | {' | '.join(columns)} | {rank:.1f} s | {build:.2f} s |")
+        unpruned = [row["unpruned"][str(seed)] for seed in seeds]
+        blocks.append(
+            "\n".join(
+                [f"**{network}**, unpruned {_mean(unpruned)}; n = {len(unpruned)} trained networks.", "", *lines, ""]
+                + [_recovered(row, cells, share) for share in shares]
+            )
+        )
     note = (
-        f"Test accuracy on {facts['data']} with BatchNorm statistics re-estimated on 1,024 images, before any "
-        f"finetuning{after}. One seed; networks trained for {facts['epochs']} epochs of "
-        f"{facts['train_images']:,} images."
+        f"Accuracy on {facts['test_images']:,} test images of {facts['data']} in per cent, mean and standard deviation."
+        f" Each seed trains a network of its own, {facts['epochs']} epochs of {facts['train_images']:,} images, and "
+        "gives the uniform structure and a random one; BatchNorm statistics are re-estimated on 1,024 images. *Before* "
+        f"any finetuning: both; *after* {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images (rate "
+        f"{facts['finetune_lr']}): the uniform one. *Against l1*: the accuracy afterwards minus that of `l1` with "
+        "inherited weights, in points, mean and standard error. Seconds are medians, taken beside other work."
     )
     return "\n\n".join([*blocks, note])
+
+
+def latency(result: Mapping[str, Any]) -> str:
+    """How far predicted latencies are from measured ones, then winners under limits on latency and on MACs."""
+    lines = [
+        "| network, backend | structures | table: error, median and 95th percentile | tau | proportional to MACs | tau "
+        "| measured again | tau |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in result["predict"].items():
+        one, other = row["rounds"][-2:]
+        truth = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+        cells = [
+            f"{_errors(values, known)} | {_tau(values, known):.2f}"
+            for values, known in ((row["predicted"], truth), (row["by macs"], truth), (one, other))
+        ]
+        lines.append(f"| {name} | {len(truth)} | {' | '.join(cells)} |")
+    facts, rows = result["facts"], list(result["predict"].values())
+    low, high = min(row["drift"][0] for row in rows), max(row["drift"][2] for row in rows)
+    note = (
+        "One table and one set of structures per row; batch size 1, one thread of "
+        f"{rows[0]['conditions']['processor']}, torch {facts['torch']}. Between the 5th and the 95th percentile the "
+        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine "
+        "was not at rest."
+    )
+    return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
+
+
+def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
+    name, row = search
+    lines = [
+        f"**{name}**, unpruned {row['unpruned ms']:.2f} ms",
+        "",
+        "| limit on | measured ms | MACs | loss | test accuracy | seeds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for key, cell in row["cells"].items():
+        kinds.setdefault(key.rpartition(" ")[0], []).append(cell)
+    for kind, cells in kinds.items():
+        means = {what: statistics.mean(cell[what] for cell in cells) for what in ("ms", "macs", "loss", "accuracy")}
+        lines.append(
+            f"| {kind} | {means['ms']:.2f} | {means['macs'] / 1e6:.1f} M | {means['loss']:.3f} "
+            f"| {means['accuracy']:.2%} | {len(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _errors(values: Sequence[float], truth: Sequence[float]) -> str:
+    """Median and 95th percentile of relative errors."""
+    off = [abs(value / known - 1) for value, known in zip(values, truth, strict=True)]
+    return f"{statistics.median(off):.1%}, {statistics.quantiles(off, n=20, method='inclusive')[-1]:.1%}"
+
+
+def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (cell["criterion"], cell["weights"], cell["seed"], cell["keep"], tuple(cell["structure"]))
+
+
+def _by_l1(
+    cells: Mapping[tuple[Any, ...], Mapping[str, Any]], weights: str, cell: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The same structure with the channels of `l1`."""
+    return cells[_place({**cell, "criterion": "l1", "weights": weights})]
+
+
+def _at_share(own: Sequence[Mapping[str, Any]], cells: Mapping[tuple[Any, ...], Mapping[str, Any]]) -> str:
+    """Before, after, and the paired difference to l1."""
+    tuned = [cell for cell in own if cell["after"] is not None]
+    gaps = [cell["after"] - _by_l1(cells, "inherited", cell)["after"] for cell in tuned]
+    error = f" ± {100 * statistics.stdev(gaps) / len(gaps) ** 0.5:.1f}" if len(gaps) > 1 else ""
+    paired = f"{100 * statistics.mean(gaps):+.1f}{error}" if any(gaps) else ""
+    return " | ".join([_mean([cell["before"] for cell in own]), _mean([cell["after"] for cell in tuned]), paired])
+
+
+def pruningnet(result: Mapping[str, Any]) -> str:
+    """How scores with generated weights rank structures, and what searches with them end with."""
+    facts, blocks = result["facts"], []
+    shares = [f"{keep:.0%}" for keep in facts["keep"]]
+    n, seeds = facts["structures"], facts["seeds"]
+    for network, row in result["rows"].items():
+        cells = row["cells"]
+        truth = {share: [cells[f"truth {share} {i}"] for i in range(n)] for share in shares}
+        head = " | ".join(f"{share}: finetuned | from scratch" for share in shares)
+        lines = [
+            f"**{network}**, unpruned {row['unpruned']:.1%}. Kendall's tau of the score with the accuracy, at shares "
+            f"of the MACs; n = {n} structures each.",
+            "",
+            f"| weights | parameters | training, s | {head} | score, ms |",
+            f"|---|---:|---:|{'---:|' * 2 * len(shares)}---:|",
+        ]
+        sources = ["inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch"]
+        for source in (source for source in sources if f"scores {source} 0" in cells):
+            lines.append(f"| {source} | {_ranking(cells, source, truth, seeds)} |")
+        lines += [
+            "",
+            f"Test accuracy of the winner after {facts['winner_epochs']} epochs of finetuning, in percent.",
+            "",
+        ]
+        lines += [f"| structure and weights | {' | '.join(shares)} | seeds |", f"|---|{'---:|' * len(shares)}---:|"]
+        for source in ("uniform", *sources):
+            lines.append(_winners(cells, source, shares, seeds, "accuracy", source))
+        longer = " and ".join(
+            f"{cells[f'winner inherited {share} 0']['epochs at equal compute']} (at {share})" for share in shares
+        )
+        named = f"inherited, finetuned at equal total compute: {longer} epochs"
+        lines.append(_winners(cells, "inherited", shares, seeds, "accuracy at equal compute", named))
+        blocks.append("\n".join(lines))
+    error = (2 * (2 * n + 5) / (9 * n * (n - 1))) ** 0.5
+    note = (
+        f"Mean ± standard deviation over seeds, of training and search. {facts['data']}, images averaged over "
+        f"{facts['pool']}x{facts['pool']} pixels, {facts['train_images']:,} for training, of which "
+        f"{facts['calibration']:,} only score; 10,000 test images. Scores: minus the loss on those. A structure's "
+        f"accuracy: {facts['finetune_epochs']} epochs from inherited weights, or {facts['scratch_epochs']} from "
+        f"scratch, one seed. With {n} structures the standard error of a tau of 0 is {error:.2f}. PruningNets: "
+        f"{facts['pruningnet_epochs']} epochs; the supernet as many as cost about as many MACs. Searches: evolution, "
+        f"{facts['trials']} structures, {facts['scoring_images']} images. {facts['threads']} thread, torch "
+        f"{facts['torch']}, CPU only."
+    )
+    return "\n\n".join([*blocks, note])
+
+
+def _ranking(cells: Mapping[str, Any], source: str, truth: Mapping[str, Any], seeds: int) -> str:
+    """Size, training time, the taus and the time of a score."""
+    scored = [cells[f"scores {source} {seed}"] for seed in range(seeds) if f"scores {source} {seed}" in cells]
+    trained = [cells[f"train {source} {seed}"] for seed in range(seeds) if f"train {source} {seed}" in cells]
+    taus = []
+    for share, entries in truth.items():
+        for kind in ("finetuned", "scratch"):
+            accuracies = [entry[kind] for entry in entries]
+            found = [_tau(cell["scores"][share][: len(accuracies)], accuracies) for cell in scored]
+            taus.append(f"{statistics.mean(found):.2f}" + (f" ± {statistics.stdev(found):.2f}" if found[1:] else ""))
+    size = f"{trained[0]['params']:,}" if trained else ""
+    timed = [cell["seconds"] for cell in trained if cell["seconds"] is not None]
+    seconds = f"{statistics.median(timed):.0f}" if timed else ""
+    each = f"{1e3 * statistics.median(cell['seconds per structure'] for cell in scored):.0f}"
+    return " | ".join([size, seconds, *taus, each])
+
+
+def _winners(cells: Mapping[str, Any], source: str, shares: Sequence[str], seeds: int, kind: str, named: str) -> str:
+    """A line of accuracies."""
+    columns = [
+        [cells[name][kind] for seed in range(seeds) if (name := f"winner {source} {share} {seed}") in cells]
+        for share in shares
+    ]
+    runs = " and ".join(dict.fromkeys(str(len(column)) for column in columns))
+    return f"| {named} | {' | '.join(_mean(column) if column else '' for column in columns)} | {runs} |"
+
+
+def _mean(values: Sequence[float]) -> str:
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"
+
+
+def _recovered(row: Mapping[str, Any], cells: Mapping[tuple[Any, ...], Mapping[str, Any]], share: str) -> str:
+    """How much of what slicing loses with l1 each weight source gets back before finetuning."""
+    sliced = [cell for cell in row["cells"] if _place(cell)[:2] == ("l1", "inherited") and cell["keep"] == share]
+    sentences = []
+    for source in dict.fromkeys(cell["weights"] for cell in row["cells"]):
+        shares = [
+            (_by_l1(cells, source, cell)["before"] - cell["before"])
+            / (row["unpruned"][str(cell["seed"])] - cell["before"])
+            for cell in sliced
+        ]
+        if source != "inherited":
+            sentences.append(f"{source} {statistics.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})")
+    return f"Of the accuracy that slicing by `l1` to {share} loses, got back before finetuning: {', '.join(sentences)}."
 
 
 def studies(result: Mapping[str, Any]) -> str:
@@ -266,12 +439,6 @@ def faults(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def _before_and_after(cells: Sequence[Mapping[str, Sequence[float]]]) -> str:
-    before = statistics.mean(value for cell in cells for value in cell["before"])
-    after = [value for cell in cells for value in cell["after"]]
-    return f"{before:.1%}" + (f" → {statistics.mean(after):.1%}" if after else "")
-
-
 def _spread(values: Sequence[float | None]) -> str:
     """Median and quartiles."""
     known = [value for value in values if value is not None]
@@ -311,7 +478,9 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "criteria": criteria,
     "demo": demo,
     "evaluator": evaluator,
+    "latency": latency,
     "faults": faults,
+    "pruningnet": pruningnet,
     "searchers": searchers,
     "studies": studies,
 }
@@ -321,9 +490,9 @@ def render(text: str) -> str:
     """Return a page with every table between its marks written anew."""
 
     def replace(match: re.Match[str]) -> str:
-        name = match[1]
-        result = json.loads((RESULTS / f"{name}.json").read_text())
-        return f"<!-- table: {name} -->\n\n{TABLES[name](result)}\n\n<!-- end -->"
+        name, file = match[1], RESULTS / f"{match[1]}.json"
+        table = TABLES[name](json.loads(file.read_text())) if file.exists() else "Not measured yet."
+        return f"<!-- table: {name} -->\n\n{table}\n\n<!-- end -->"
 
     return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", replace, text, flags=re.DOTALL)
 

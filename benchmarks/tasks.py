@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -19,6 +22,7 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.models.zoo.mobilenet import mobilenet_v2
+from prunesearch.models.zoo.vgg import VGG
 
 ROOTS = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist"), "cifar10": Path("data")}
 CACHE = Path(__file__).parent / "cache"
@@ -68,6 +72,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet14": partial(ps.make_model, "resnet14"),
     "resnet20": partial(ps.make_model, "resnet20"),
     "mobilenet_v2_025": partial(mobilenet_v2, width=0.25),
+    "vgg11_025": partial(VGG, 11, width=0.25),
 }
 """Small enough to train in minutes."""
 
@@ -88,6 +93,25 @@ def trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> nn.Module:
         partial.replace(file)
     ps.load_weights(network, file)
     return network.eval()
+
+
+def save(value: Any, file: Path, *, indent: int | None = 1) -> None:
+    """Write results as JSON, whole or not at all."""
+    draft = file.with_suffix(".partial")
+    draft.write_text(json.dumps(value, indent=indent) + "\n")
+    draft.replace(file)
+
+
+def facts(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What results were measured on and with."""
+    return {
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "prunesearch": ps.__version__,
+        "torch": torch.__version__,
+        "data": arguments.data,
+        "train_images": arguments.train_images,
+    }
 
 
 def _fashion_mnist(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:

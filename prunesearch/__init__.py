@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from prunesearch.errors import CheckpointError as CheckpointError
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
+    from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
     from prunesearch.errors import PruneSearchError as PruneSearchError
     from prunesearch.errors import StudyLocked as StudyLocked
     from prunesearch.errors import StudyMismatch as StudyMismatch
@@ -33,11 +34,15 @@ if TYPE_CHECKING:
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import top1 as top1
     from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
-    from prunesearch.evaluators.latency import measure_latency as measure_latency
+    from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
     from prunesearch.models.export import export_onnx as export_onnx
     from prunesearch.models.export import export_program as export_program
+    from prunesearch.models.hypernet import PruningNet as PruningNet
+    from prunesearch.models.hypernet_file import load_pruningnet as load_pruningnet
+    from prunesearch.models.hypernet_file import save_pruningnet as save_pruningnet
     from prunesearch.models.network import Network as Network
     from prunesearch.models.saving import load as load
     from prunesearch.models.saving import save as save
@@ -56,6 +61,8 @@ if TYPE_CHECKING:
     from prunesearch.training.data import Data as Data
     from prunesearch.training.finetune import Recipe as Recipe
     from prunesearch.training.finetune import finetune as finetune
+    from prunesearch.training.pruningnet import PruningNetRecipe as PruningNetRecipe
+    from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
     from prunesearch.trial import Trial as Trial
 
 _PUBLIC = {
@@ -66,8 +73,12 @@ _PUBLIC = {
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
+    "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Network": "prunesearch.models.network:Network",
+    "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
+    "PruningNet": "prunesearch.models.hypernet:PruningNet",
+    "PruningNetRecipe": "prunesearch.training.pruningnet:PruningNetRecipe",
     "Recipe": "prunesearch.training.finetune:Recipe",
     "SearchResult": "prunesearch.api:SearchResult",
     "Space": "prunesearch.structure:Space",
@@ -89,16 +100,19 @@ _PUBLIC = {
     "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
     "load": "prunesearch.models.saving:load",
+    "load_pruningnet": "prunesearch.models.hypernet_file:load_pruningnet",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "make_model": "prunesearch.models.zoo:make_model",
-    "measure_latency": "prunesearch.evaluators.latency:measure_latency",
+    "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
+    "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",
     "slim": "prunesearch.models.slim:slim",
     "stop_after": "prunesearch.study.events:stop_after",
     "top1": "prunesearch.evaluators.accuracy:top1",
     "trace": "prunesearch.models.trace:trace",
+    "train_pruningnet": "prunesearch.training.pruningnet:train_pruningnet",
     "write_report": "prunesearch.report:write_report",
 }
 

@@ -21,6 +21,7 @@ from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -80,6 +81,7 @@ class SearchResult:
         study: URL of the database that holds them; not printed, as it may hold a password.
         name: Name of the study in it.
         notes: What should be known before the result is believed.
+        latency: Predicted and measured latency of the winner, where the budget limits it and it could be timed here.
     """
 
     best: Winner
@@ -88,6 +90,7 @@ class SearchResult:
     study: str = field(repr=False)
     name: str
     notes: tuple[str, ...] = ()
+    latency: LatencyOutcome | None = None
 
     def front(self) -> list[Winner]:
         """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""
@@ -101,7 +104,7 @@ class SearchResult:
             ValueError: None of the trials does.
         """
         feasible = budget.check(self.space)
-        found = best(trial for trial in self.trials if feasible.admits(trial.cost))
+        found = best(trial for trial in self.trials if feasible.contains([trial.structure])[0])
         if found is None:
             cheapest_one = min(trial.cost.macs for trial in self.trials)
             raise ValueError(
@@ -116,10 +119,11 @@ class SearchResult:
         return (
             f"best of {len(self.trials)} structures: score {self.best.trial.score:.4f}, "
             f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
-            f"({cost.params / full.params:.1%})"
+            f"({cost.params / full.params:.1%})" + ("" if self.latency is None else f", latency {self.latency}")
         )
 
 
+@until_it_holds
 def search(
     network: Network,
     data: Data,
@@ -153,14 +157,16 @@ def search(
         network: A traced network with trained weights.
         data: Images and labels; `data.calibration` of the training images score structures and re-estimate the
             BatchNorm statistics of the winner.
-        budget: What every structure must meet.
+        budget: What every structure must meet. Where it limits latency, by a table measured on this machine, the
+            winner is built and timed, and the search goes on until one is in time (`prunesearch.measured`).
         searcher: One of `prunesearch.search.SEARCHERS`.
         n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
             already, all of those count.
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
-            `"inherited"` ones are slices of the trained, `"compensated"` ones make up for the channels that go.
+            `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
+            channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
@@ -226,7 +232,7 @@ def search(
         "searcher": f"{searcher}{_listed(options or {})}",
         "seed": seed,
         "criterion": criterion + (_listed(criterion_options) if criterion_options else ""),
-        "weight_source": weight_source,
+        "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if in_order else {"order": "as finished"}),

@@ -10,18 +10,20 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from prunesearch.errors import InfeasibleBudget
+from prunesearch.latency_model import LatencyModel
+from prunesearch.latency_table import LatencyTable
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
 Limit: TypeAlias = int | float | str
-Resource: TypeAlias = Literal["macs", "params"]
+Resource: TypeAlias = Literal["macs", "params", "latency_ms"]
 
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
@@ -36,10 +38,12 @@ class Budget:
         params: Parameters, likewise.
         flops: The same as `macs`, counting a multiply-accumulate twice: `flops="40M"` is `macs="20M"`, and a
             percentage means the same for both. Give one of the two.
+        latency_ms: Milliseconds of one forward, as predicted from `table`, or a share of the unpruned network's.
+        table: What latency is predicted from.
 
     Example:
-        >>> Budget(macs="40%", params="1.5M")
-        Budget(macs='40%', params='1.5M', flops=None)
+        >>> print(Budget(macs="40%", params="1.5M"))
+        macs=40%, params=1.5M
         >>> Budget(macs=0.4)
         Traceback (most recent call last):
         ...
@@ -49,22 +53,34 @@ class Budget:
     macs: Limit | None = None
     params: Limit | None = None
     flops: Limit | None = None
+    latency_ms: Limit | None = None
+    table: LatencyTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        given = {name: limit for name, limit in vars(self).items() if limit is not None}
+        given = self._limits()
         if not given:
             raise ValueError('Expected at least one limit, got none. Say for example Budget(macs="50%").')
         if self.macs is not None and self.flops is not None:
             raise ValueError(f"Expected macs or flops, got both ({self.macs!r}, {self.flops!r}); 1 MAC = 2 FLOPs.")
+        if (self.latency_ms is None) != (self.table is None):
+            raise ValueError(
+                f"Expected latency_ms and table together, got latency_ms={self.latency_ms!r} and "
+                f"{'no table' if self.table is None else 'a table'}. LatencyTable.load(file) reads a table, and "
+                "LatencyTable.measure(network), or prunesearch latency, makes one."
+            )
         for name, limit in given.items():
             _parse(name, limit)
 
     def __str__(self) -> str:
-        return ", ".join(f"{name}={limit}" for name, limit in vars(self).items() if limit is not None)
+        limits = ", ".join(f"{name}={limit}" for name, limit in self._limits().items())
+        return limits if self.table is None else f"{limits} by table {self.table.fingerprint}"
+
+    def _limits(self) -> dict[str, Limit]:
+        return {name: limit for name, limit in vars(self).items() if name != "table" and limit is not None}
 
     @classmethod
-    def parse(cls, text: str) -> Budget:
-        """Read the command line's form, `"macs=40%,params=1.5M"`.
+    def parse(cls, text: str, table: LatencyTable | None = None) -> Budget:
+        """Read the command line's form, `"macs=40%,params=1.5M"`; `table` is what `latency_ms` is predicted from.
 
         Raises:
             ValueError: An unknown resource or a limit that cannot be read.
@@ -72,25 +88,30 @@ class Budget:
         limits: dict[str, str] = {}
         for part in text.split(","):
             name, equals, limit = part.partition("=")
-            if not equals or name.strip() not in cls.__dataclass_fields__:
+            if not equals or name.strip() not in cls.__dataclass_fields__.keys() - {"table"}:
                 raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.')
             limits[name.strip()] = limit.strip()
-        return cls(**limits)
+        return cls(**limits, table=table)
 
     def check(self, space: Space) -> FeasibleSet:
         """Resolve the limits against a space.
 
         Raises:
             InfeasibleBudget: Nothing in the space is cheap enough, or a limit is above the unpruned network.
+            ValueError: The latency table is of another network, not complete, or too noisy for this limit.
         """
         wanted = {"macs": self.macs if self.flops is None else self.flops, "params": self.params}
-        limits: list[tuple[Resource, int]] = []
+        limits: list[tuple[Resource, float]] = []
         for resource in ("macs", "params"):
             limit = wanted[resource]
             if limit is not None:
                 halves = 2 if resource == "macs" and self.flops is not None else 1
                 limits.append((resource, _resolve(space, resource, limit, halves)))
-        return FeasibleSet(space, tuple(limits))
+        if self.table is None or self.latency_ms is None:
+            return FeasibleSet(space, tuple(limits))
+        model = LatencyModel(self.table, space)
+        limits.append(("latency_ms", _resolve_latency(model, space, self.latency_ms)))
+        return FeasibleSet(space, tuple(limits), model)
 
 
 @dataclass(frozen=True)
@@ -99,14 +120,39 @@ class FeasibleSet:
 
     Attributes:
         space: Where the structures live.
-        limits: Pairs (resource, largest allowed count).
+        limits: Pairs (resource, largest allowed count; milliseconds for latency).
+        latency: Predicts it, where it is limited.
     """
 
     space: Space
-    limits: tuple[tuple[Resource, int], ...]
+    limits: tuple[tuple[Resource, float], ...]
+    latency: LatencyModel | None = None
+
+    def cost(self, structure: Sequence[int]) -> Cost:
+        """Cost of one structure, with its predicted latency where that is limited; checks the structure first."""
+        exact = self.space.cost(structure)
+        if self.latency is None:
+            return exact
+        return replace(exact, latency_ms=float(self.latency.predict([structure])[0]))
+
+    def costs(self, resource: Resource, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(p,) what (p, g) structures cost of a limited resource."""
+        if resource == "latency_ms":
+            assert self.latency is not None  # it comes with the limit
+            return self.latency.predict(structures)
+        found: IntArray = getattr(self.space, resource)(structures)
+        return found
+
+    def quadratic(self, resource: Resource) -> FloatArray:
+        """Like `Space.quadratic`; of latency an approximation, which the projections onto the set put right."""
+        return (
+            self.space.quadratic(resource)
+            if self.latency is None or resource != "latency_ms"
+            else (self.latency.quadratic())
+        )
 
     def admits(self, cost: Cost) -> bool:
-        """Whether a cost is within every limit."""
+        """Whether a cost, with its latency where that is limited (`cost`), is within every limit."""
         return all(getattr(cost, resource) <= limit for resource, limit in self.limits)
 
     def excess(self, cost: Cost) -> float:
@@ -118,21 +164,22 @@ class FeasibleSet:
         array = np.asarray(structures)
         within = np.ones(len(array), dtype=np.bool_)
         for resource, limit in self.limits:
-            within &= getattr(self.space, resource)(array) <= limit
+            within &= self.costs(resource, array) <= limit
         return within
 
     def usage(self, structures: npt.ArrayLike) -> FloatArray:
         """(p,) largest share of a limit that each of (p, g) structures uses; at most 1 within the set."""
         array = np.asarray(structures)
-        return np.max([getattr(self.space, resource)(array) / limit for resource, limit in self.limits], axis=0)
+        return np.max([self.costs(resource, array) / limit for resource, limit in self.limits], axis=0)
 
     def tightened(self, share: float) -> FeasibleSet:
         """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
-        lowest = self.space.cost(self.space.minimum)
-        return FeasibleSet(
-            self.space,
-            tuple((resource, max(int(limit * share), getattr(lowest, resource))) for resource, limit in self.limits),
-        )
+        lowest = self.cost(self.space.minimum)
+        limits: list[tuple[Resource, float]] = []
+        for resource, limit in self.limits:
+            scaled = limit * share if resource == "latency_ms" else int(limit * share)
+            limits.append((resource, max(scaled, getattr(lowest, resource))))
+        return replace(self, limits=tuple(limits))
 
     def repair(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) structures moved into the set; those already in it are returned as they are.
@@ -184,7 +231,8 @@ class FeasibleSet:
     ) -> IntArray:
         """Bisect how far each row can follow its path, which starts at the narrowest structure and only rises.
 
-        Cost never falls along it, so bisection is sound.
+        MACs and parameters never fall along it, so bisection finds the furthest point. Latency may, where widths are
+        well aligned; what is found is then inside all the same, as every point kept has been looked at.
         """
 
         def snapped(t: FloatArray) -> IntArray:
@@ -251,13 +299,49 @@ def _resolve(space: Space, resource: Resource, limit: Limit, halves: int) -> int
     return absolute
 
 
+def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
+    value, is_share = _parse("latency_ms", limit)
+    low, high = model.predict([space.minimum, space.full]).tolist()
+    absolute = float(value) * high if is_share else float(value)
+    reached = (
+        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); "
+        f"{model.fixed_ms:.3g} ms of it no choice of widths can save."
+    )
+    if absolute < low:
+        raise InfeasibleBudget(
+            f"A budget of {limit} ({absolute:.3g} ms) cannot be met. {reached} Raise the budget, or trace with a "
+            "smaller min_channels or round_to.",
+            limit=absolute,
+            reachable=(low, high),
+            unit="latency_ms",
+        )
+    if absolute > high:
+        raise InfeasibleBudget(
+            f"A budget of {limit} ({absolute:.3g} ms) is more than the unpruned network takes, so there is nothing to "
+            f"search for. {reached} Lower the budget.",
+            limit=absolute,
+            reachable=(low, high),
+            unit="latency_ms",
+        )
+    error = 2 * model.relative_error * absolute  # NaN, without networks to tell, is never too large
+    if error > high - low:
+        raise ValueError(
+            f"The latency table is too noisy for a budget of {limit}: predictions are off by "
+            f"{model.relative_error:.0%} (one standard deviation), so by up to {error:.3g} ms, and all structures lie "
+            f"between {low:.3g} and {high:.3g} ms. Measure anew on a machine at rest."
+        )
+    return absolute
+
+
 def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
     """Return (value, whether it is a share of the unpruned network); exact, so that 90% of 10 is 9."""
-    expected = f'Expected {name} as a count of at least 1 or a share such as "50%", got {limit!r}.'
+    is_time = name == "latency_ms"
+    unit = "milliseconds above 0" if is_time else "a count of at least 1"
+    expected = f'Expected {name} as {unit} or a share such as "50%", got {limit!r}.'
     if isinstance(limit, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*", limit)
-        if match is None:
-            raise ValueError(f"{expected} Counts may end in k, M or G.")
+        if match is None or (is_time and match[2] in _SUFFIX and match[2]):
+            raise ValueError(expected if is_time else f"{expected} Counts may end in k, M or G.")
         number, suffix = Fraction(match[1]), match[2]
         if suffix == "%":
             if number <= 0:
@@ -270,7 +354,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
         raise ValueError(expected)
     else:
         value = Fraction(float(limit)) if isinstance(limit, float) else Fraction(int(limit))
-    if value < 1:
+    if value <= 0 or (value < 1 and not is_time):
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)
     return value, False

@@ -20,7 +20,7 @@ from prunesearch._version import __version__
 from prunesearch.api import SearchResult, search
 from prunesearch.budget import Budget
 from prunesearch.evaluators.accuracy import top1
-from prunesearch.evaluators.latency import measure_latency
+from prunesearch.evaluators.latency.timing import measure_latency
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace

@@ -77,3 +77,17 @@ class TrainingDiverged(PruneSearchError):
     def __init__(self, message: str, *, step: int) -> None:
         super().__init__(message)
         self.step = step
+
+
+class NotEnoughMemory(PruneSearchError, MemoryError):
+    """Something would not fit into memory; nothing of it was allocated.
+
+    Attributes:
+        needed: Bytes it takes.
+        free: Bytes there are.
+    """
+
+    def __init__(self, message: str, *, needed: int, free: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+        self.free = free

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -89,10 +89,12 @@ class Cost:
     Attributes:
         macs: Multiply-accumulates, each counted once; convolutions and linear layers only. Exact.
         params: Parameters, every one of the network's. Exact.
+        latency_ms: Milliseconds of one forward, predicted, where a budget limits it.
     """
 
     macs: int
     params: int
+    latency_ms: float | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

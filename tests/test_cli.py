@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,8 @@ import torch
 
 import prunesearch as ps
 from prunesearch.cli import main
+from prunesearch.evaluators.latency import finished, measuring, timing
+from prunesearch.latency_table import Layer, Timing, combinations_of
 from prunesearch.models.network import Network
 from prunesearch.study.store import Store
 
@@ -68,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
 SEARCH = (
     "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget", "macs=50%",
 )  # fmt: skip
+LATENCY = ("latency", "--model", "zoo:resnet8", "--input", "1x1x8x8", "--out", "cpu.json")
 
 
 def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) -> None:
@@ -126,6 +129,30 @@ def test_a_search_stops_by_time_and_patience_and_writes_curves(call: Call, folde
     assert by_patience["trials"] == by_patience["best"]["number"] + 4
 
 
+def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> None:
+    train = ("pruningnet", *SEARCH[1:7], "--epochs", "1", "--out")
+    first = call(*train, "net.safetensors")
+    assert first.returncode == 0, first.stderr
+    assert "98,187 parameters, 1.3 times" in first.stdout
+    again = call(*train, "net.safetensors", "--lr", "0.01")
+    assert again.returncode == 2
+    assert "the recipe's lr was 0.05, now it is 0.01" in again.stderr
+    assert call(*train, "other.safetensors", "--lr", "0.01").returncode == 0
+    search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db", "--weight-source")
+    run = call(*search, "generated:net.safetensors")
+    assert run.returncode == 0, run.stderr
+    assert "best of 8 structures" in run.stdout
+    for source, message in {
+        "generated:other.safetensors": "its weight_source is",
+        "generated:none.safetensors": "There is no file none.safetensors",
+        "generated": 'as "generated:FILE"; got no file',
+        "inherited:net.safetensors": "'inherited' has no file, got 'net.safetensors'",
+    }.items():
+        run = call(*search, source)
+        assert run.returncode == 2
+        assert message in run.stderr
+
+
 def test_settings_of_a_searcher_are_options(call: Call) -> None:
     evolution = (*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--option")
     run = call(*evolution, "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")
@@ -150,7 +177,7 @@ def test_explain_shows_groups_and_costs_as_a_table_and_as_json(call: Call) -> No
     assert table.returncode == 0, table.stderr
     assert "40,551,040" in table.stdout
     found = json.loads(call("explain", "--model", "zoo:resnet20", "--input", "1x3x32x32", "--json").stdout)
-    assert found["full"] == {"macs": 40_551_040, "params": 269_722}
+    assert found["full"] == {"macs": 40_551_040, "params": 269_722, "latency_ms": None}
 
 
 def test_rules_for_some_layers_come_before_those_for_all(call: Call) -> None:
@@ -170,6 +197,50 @@ def test_verify_says_that_slimmed_networks_are_right(call: Call) -> None:
     assert "costs are exact" in run.stdout
     found = json.loads(call("verify", "--model", "zoo:resnet8", "--input", "2x1x8x8", "--n", "3", "--json").stdout)
     assert (found["structures"], found["costs_exact"]) == (3, True)
+
+
+def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
+    monkeypatch.setattr(measuring, "_NETWORK_VISITS", 2)
+    monkeypatch.setattr(finished, "_VISITS", 2)
+    for _ in range(2):  # the second time there is nothing left to do
+        run = call(*LATENCY, "--points", "2")
+        assert run.returncode == 0, run.stderr
+        assert "distinct layers; eager on" in run.stdout
+    steady(ps.LatencyTable.load(folder / "cpu.json")).save(folder / "steady.json")
+    limit = ("latency_ms=80%", "--latency-table", "steady.json", "--images", "16", "--searcher", "random")
+    run = call(*SEARCH[:-1], *limit, "--n-trials", "4", "--study", "sqlite:///latency.db", "--save", "fast.safetensors")
+    assert run.returncode == 0, run.stderr
+    assert "measured" in run.stdout
+    run = call("verify", *LATENCY[1:5], "--pruned", "fast.safetensors", "--latency-table", "steady.json", "--json")
+    assert run.returncode == 0, run.stderr
+    found = {row["cost"]: row for row in json.loads(run.stdout)["comparisons"]}
+    assert set(found) == {"MACs", "parameters", "peak memory, bytes", "latency, ms"}
+
+
+def steady(table: ps.LatencyTable) -> ps.LatencyTable:
+    """The table with times that rise with the widths, whatever this machine was busy with."""
+
+    def rising(layer: Layer) -> Layer:
+        times = [0.1 * sum(widths, 1) for widths in combinations_of(layer.axes)]
+        return replace(layer, timings=tuple(Timing(ms, ms, ms) for ms in times))
+
+    return replace(table, layers=tuple(map(rising, table.layers)), networks=())
+
+
+def test_what_to_time_on_another_device_is_written_once(call: Call, folder: Path) -> None:
+    elsewhere = (*LATENCY[:-1], "phone.json", "--elsewhere", "phone", "--points", "2")
+    run = call(*elsewhere)
+    assert run.returncode == 0, run.stderr
+    assert f"{ps.LatencyTable.load(folder / 'phone.json').missing} times to fill in" in run.stdout
+    run = call(*elsewhere)
+    assert run.returncode == 2
+    assert "phone.json exists" in run.stderr
+    run = call(*SEARCH[:-1], "latency_ms=80%", "--latency-table", "phone.json")
+    assert run.returncode == 2
+    assert "still lacks" in " ".join(run.stderr.split())
 
 
 def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
@@ -224,6 +295,13 @@ WRONG = {
     "glob of no layer": (("explain", "--model", "zoo:resnet8", "--round-to", "stem.*=8"), "matches 'stem.*'"),
     "unknown timm network": (("explain", "--model", "timm:nope"), "timm"),
     "export to nowhere known": (("export", "--model", "zoo:resnet8", "--out", "e.pkl"), "NAME.onnx or NAME.pt2"),
+    "latency without a table": ((*SEARCH[:-1], "latency_ms=4"), "Expected latency_ms and table together"),
+    "latency table that is none": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "mine.py"), "is not JSON"),
+    "missing latency table": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "no.json"), "no.json"),
+    "unknown backend": ((*LATENCY, "--backend", "magic"), "there are eager, inductor, onnxruntime"),
+    "too many threads": ((*LATENCY, "--threads", "4096"), "threads, as many as this process may use"),
+    "files for nobody": ((*LATENCY, "--onnx", "o"), "name that with --elsewhere"),
+    "nothing to compare with": (("verify", "--model", "zoo:resnet8", "--latency-table", "t.json"), "with --pruned"),
     "unknown option": (("explain", "--nonsense"), "No such option"),
     "unknown command": (("nonsense",), "No such command"),
 }  # fmt: skip
@@ -256,7 +334,8 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["demo", "explain", "verify", "search", "status", "list", "show", "delete", "report", "export"]
+    "command",
+    ["demo", "explain", "latency", "verify", "search", "status", "list", "show", "delete", "report", "export"],
 )
 def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
     run = call(command, "--help")

@@ -9,6 +9,16 @@ from typing import Any
 
 import numpy as np
 
+from prunesearch.latency_model import LatencyModel
+from prunesearch.latency_table import (
+    Built,
+    Conditions,
+    LatencyTable,
+    Layer,
+    Timing,
+    Use,
+    network_fingerprint,
+)
 from prunesearch.search import evidence_needed
 from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
 from prunesearch.trial import Trial
@@ -60,6 +70,42 @@ def evidence(space: Space, name: str) -> dict[str, Any]:
         "curves": [np.array(group.widths) / group.width for group in space.groups],
     }
     return {need: made[need] for need in evidence_needed(name)}
+
+
+def toy_table(space: Space, noise: float = 0.0, cliff: float = 1.0) -> LatencyTable:
+    """A latency table of a chain, made up: a microsecond per 1,000 MACs and 20 per layer.
+
+    Args:
+        space: Of `chain_space`.
+        noise: How far the whole networks are off the sum, up and down in turn.
+        cliff: How many times slower widths are that are no multiples of 8.
+    """
+    layers, uses = [], []
+    for term in space.macs_terms:
+        sides = [side for side in (term.right, term.left) if side.terms]
+        axes = tuple(space.groups[side.terms[0][0]].widths for side in sides)
+        constant = term.coefficient * np.prod([side.constant for side in (term.right, term.left) if not side.terms])
+        times = []
+        for widths in itertools.product(*axes):
+            slow = cliff if any(width % 8 for width in widths) else 1.0
+            ms = 0.02 + 1e-6 * float(constant * np.prod(widths)) * slow
+            times.append(Timing(ms, ms, ms))
+        uses.append(Use(term.layer, len(layers), tuple(sides)))
+        layers.append(Layer(term.layer, axes, tuple(times)))
+    table = LatencyTable(
+        conditions=Conditions("elsewhere", "toy", "toy", 1, 1, ()),
+        groups=tuple((group.name, group.width, group.unit) for group in space.groups),
+        network=network_fingerprint(space),
+        layers=tuple(layers),
+        uses=tuple(uses),
+        networks=(),
+    )
+    model = LatencyModel(table, space)
+    built = []
+    for i, structure in enumerate([space.full, space.minimum] * 4 if noise else []):
+        ms = float(model.predict([structure])[0]) * (1 + noise * (-1) ** (i // 2))
+        built.append(Built(structure, Timing(ms, ms, ms)))
+    return dataclasses.replace(table, networks=tuple(built))
 
 
 def trial(number: int, structure: Structure, score: float | None) -> Trial:

@@ -10,8 +10,10 @@ import typer
 from prunesearch.cli.console import fail
 from prunesearch.cli.demonstration import demo
 from prunesearch.cli.networks import explain, export, verify
+from prunesearch.cli.pruningnet import pruningnet
 from prunesearch.cli.records import delete, list_studies, report, show, status
 from prunesearch.cli.studies import search
+from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError
 
 app = typer.Typer(
@@ -21,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (demo, explain, verify, search, status, show, delete, report, export):
+for command in (demo, explain, latency, verify, pruningnet, search, status, show, delete, report, export):
     app.command()(command)
 app.command("list")(list_studies)
 

@@ -140,14 +140,14 @@ def replace(path: Path, text: str) -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """An interrupt ends with a sentence: what a study has recorded is already on disk."""
+def interruptible(kept: str = "Everything scored is kept") -> Iterator[None]:
+    """An interrupt ends with a sentence: what was done is already on disk."""
     try:
         yield
     except KeyboardInterrupt as interrupt:
         number = interrupt.args[0] if interrupt.args else signal.SIGINT
         word = "Terminated" if number == signal.SIGTERM else "Interrupted"
-        fail(f"{word}. Everything scored is kept; run the same command again to continue.", status=128 + number)
+        fail(f"{word}. {kept}; run the same command again to continue.", status=128 + number)
 
 
 @contextmanager

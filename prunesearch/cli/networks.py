@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,7 +44,7 @@ def explain(
     Example: `prunesearch explain --model torchvision:resnet18 --input 1x3x224x224 --round-to 8`
     """
     rules = width_rules(round_to, min_channels, ignore)
-    explanation = _traced(model, input_shape, weights, num_classes, rules).explain()
+    explanation = traced(model, input_shape, weights, num_classes, rules).explain()
     if as_json:
         print_json(explanation.as_dict())
     else:
@@ -60,16 +61,27 @@ def verify(
     ignore: IgnoreOption = None,
     n: Annotated[int, typer.Option(help="Random structures to build.")] = 10,
     seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
+    pruned: Annotated[
+        Path | None, typer.Option(help="Instead: a network that `search --save` or prunesearch.save wrote.")
+    ] = None,
+    latency_table: Annotated[Path | None, typer.Option(help="With --pruned: predict and measure latency, too.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Build random structures; compare each with the masked network, and its cost with what is counted.
 
-    Ends with status 1 if any differs by more than 1e-5 of the largest output, or has another cost.
+    Ends with status 1 if any differs by more than 1e-5 of the largest output, or has another cost. With --pruned, shows
+    predicted and measured costs of that network: MACs, parameters, peak memory and latency.
 
     Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
     """
     rules = width_rules(round_to, min_channels, ignore)
-    found = _traced(model, input_shape, weights, num_classes, rules).verify(n, seed)
+    network = traced(model, input_shape, weights, num_classes, rules)
+    if pruned is not None:
+        _verify_pruned(network, pruned, latency_table, as_json)
+        return
+    if latency_table is not None:
+        raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
+    found = network.verify(n, seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
     if as_json:
         print_json(asdict(found))
@@ -81,6 +93,21 @@ def verify(
         )
     if not (relative <= 1e-5 and found.costs_exact):
         fail("The slimmed networks are not what they should be. Please report this network.", status=1)
+
+
+def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, as_json: bool) -> None:
+    from prunesearch.evaluators.finished import measure_costs
+    from prunesearch.latency_table import LatencyTable
+    from prunesearch.models.saving import load
+
+    table = None if latency_table is None else LatencyTable.load(latency_table)
+    found = measure_costs(network, load(pruned, copy.deepcopy(network.model)), table)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        stdout.print(str(found), markup=False, highlight=False)
+    if not found.exact:
+        fail("MACs or parameters are not what they should be. Please report this network.", status=1)
 
 
 def export(
@@ -129,9 +156,10 @@ def export(
     stdout.print(f"Wrote {to}.")
 
 
-def _traced(
+def traced(
     model: str, input_shape: str, weights: Path | None, num_classes: int | None, rules: dict[str, Any]
 ) -> Network:
+    """The network that options of the command line name."""
     from prunesearch.models.trace import trace
     from prunesearch.sources import example_inputs, load_model, parse_shape
 

@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 def search(
     model: ModelOption,
     data: Annotated[str, typer.Option(help="digits, or path/to/file.py:function returning Data.", show_default=False)],
-    budget: Annotated[str, typer.Option(help="Such as macs=50% or macs=20M,params=1M.", show_default=False)],
+    budget: Annotated[str, typer.Option(help="Such as macs=50% or latency_ms=4,params=1M.", show_default=False)],
+    latency_table: Annotated[
+        Path | None, typer.Option(help="What latency_ms is predicted from; the command latency makes it.")
+    ] = None,
     weights: WeightsOption = None,
     searcher: Annotated[str, typer.Option(help="Which one; see docs/searchers.md.")] = "surrogate",
     option: Annotated[list[str] | None, typer.Option(help="Of the searcher, such as population=20.")] = None,
@@ -48,7 +51,9 @@ def search(
         str | None, typer.Option(help="Which study of the database.", show_default="the one of this question")
     ] = None,
     criterion: Annotated[str, typer.Option(help="Which channels stay; see docs/criteria.md.")] = "l1",
-    weight_source: Annotated[str, typer.Option(help="Weights of structures: inherited or compensated.")] = "inherited",
+    weight_source: Annotated[
+        str, typer.Option(help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.")
+    ] = "inherited",
     cache: Annotated[Path | None, typer.Option(help="Folder that keeps what is gathered of layers.")] = None,
     evaluator: Annotated[str, typer.Option(help="How: accuracy, adaptive_bn or precise_bn.")] = "accuracy",
     metric: Annotated[str, typer.Option(help="What is scored: loss, accuracy or agreement.")] = "loss",
@@ -77,6 +82,7 @@ def search(
     """
     from prunesearch import api
     from prunesearch.budget import Budget
+    from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model
@@ -84,7 +90,7 @@ def search(
     from prunesearch.study.workers import Workers
 
     crew = Workers(workers, executor, time_limit, max_retries, address)
-    limits = Budget.parse(budget)
+    limits = Budget.parse(budget, None if latency_table is None else LatencyTable.load(latency_table))
     source = load_data(data)
     examples, labels = source.calibration_set()
     module = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(examples.shape))

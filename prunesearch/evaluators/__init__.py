@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ EVALUATORS: Mapping[str, str] = {
 WEIGHT_SOURCES: Mapping[str, str] = {
     "inherited": "prunesearch.models.weights:inherited_weights",
     "compensated": "prunesearch.evaluators.compensation:CompensatedWeights",
+    "reconstructed": "prunesearch.evaluators.reconstructed:ReconstructedWeights",
+    "generated": "prunesearch.models.generated:generated_weights",
 }
 
 EVIDENCE: Mapping[str, str] = {
@@ -42,7 +45,7 @@ def make_weights(
     """Build a weight source by name.
 
     Args:
-        name: One of `WEIGHT_SOURCES`.
+        name: One of `WEIGHT_SOURCES`; those of a PruningNet are `"generated:FILE"`, with the file it is in.
         network: The traced network.
         ranking: Which channels stay.
         images: (n, ...) images, for those that look at some.
@@ -50,9 +53,13 @@ def make_weights(
 
     Raises:
         ValueError: No weight source has this name; the message has the list.
+        CheckpointError: The file cannot be read, or is of another network.
     """
+    name, colon, file = name.partition(":")
     kind = resolve(WEIGHT_SOURCES, name, "weight source")
-    weights: WeightSource = kind(network, ranking, images, **cached(kind, cache))
+    if colon and "file" not in inspect.signature(kind).parameters:
+        raise ValueError(f"The weight source {name!r} has no file, got {file!r}.")
+    weights: WeightSource = kind(network, ranking, images, *([file] if colon else []), **cached(kind, cache))
     return weights
 
 

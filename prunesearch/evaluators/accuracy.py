@@ -30,7 +30,7 @@ class AccuracyEvaluator:
 
     Two ways to compute the same, equal to about 1e-4. *Sliced*: narrow tensors, cheap; structures of one call share
     the beginnings of their forwards that they have in common. *Stacked*: several structures in one launch, as masks of
-    the full network, for devices that a single one leaves idle; weights must be slices of the traced network's.
+    the full network, for devices that a single one leaves idle.
 
     Args:
         weights: Where the weights of a structure come from.
@@ -41,12 +41,12 @@ class AccuracyEvaluator:
             network, which needs no labels.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
         calibration: (m, ...) images from which the statistics come instead; they precede every batch.
-        path: `"sliced"`, `"stacked"`, or `"auto"`: stacked on a GPU if the weights allow it. Only run on CPUs so far.
+        path: `"sliced"`, `"stacked"`, or `"auto"`: stacked on a GPU if the weights are slices of the
+            traced network's. Only run on CPUs so far.
         at_once: Structures in one launch, if stacked; halved for good when memory runs out.
 
     Raises:
-        ValueError: Unknown metric or path, no images, labels missing or of another number than the images, or weights
-            that cannot be stacked.
+        ValueError: Unknown metric or path, no images, or labels missing or of another number than the images.
     """
 
     def __init__(

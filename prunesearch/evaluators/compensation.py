@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prunesearch.evaluators.consumers import Consumer, consumers
+from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
-from prunesearch.models.slim import named_tensors
-from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
 
 _RIDGE = 1e-4  # of the mean variance: moments come from a few thousand positions
-_REMEMBERED = 4  # structures whose solutions are kept; a forward asks tensor by tensor
 
 
-class CompensatedWeights:
+class CompensatedWeights(RefittedWeights):
     """Inherited weights, but each consumer's are the least-squares refit of its outputs to the inputs that stay.
 
     With the covariance C of a layer's inputs and S those that stay: `W' = W C[:, S] (C[S, S] + ridge)^-1`, and the
@@ -42,7 +38,7 @@ class CompensatedWeights:
         cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
-    sliced = False
+    description = "compensated"
 
     def __init__(
         self,
@@ -53,103 +49,45 @@ class CompensatedWeights:
         seed: int = 0,
         cache: str | Path | None = None,
     ) -> None:
-        self._inherited = InheritedWeights(network, ranking)
         self._consumers: Mapping[str, Consumer] = {
             consumer.name: consumer
             for consumer in consumers(network, images, seed=seed, cache=cache)
             if getattr(network.model.get_submodule(consumer.name), "groups", 1) == 1
         }
-        self._outputs = {cut.tensor: cut.units for cut in network.cuts if cut.dim == 0}
-        self._solved: dict[Structure, dict[str, Tensor]] = {}
-
-    @property
-    def network(self) -> Network:
-        """The traced network."""
-        return self._inherited.network
-
-    @property
-    def ranking(self) -> Ranking:
-        """Which channels stay."""
-        return self._inherited.ranking
-
-    def build(self, structure: Structure) -> nn.Module:
-        """Slice the trained weights, then put the refitted ones in."""
-        model = self._inherited.build(structure)
-        tensors = named_tensors(model)
-        with torch.no_grad():
-            for name in self._changed:
-                tensors[name].copy_(self.values(name, structure))
-        return model
-
-    def kept(self, structure: Structure) -> npt.NDArray[np.bool_]:
-        """What the ranking keeps."""
-        return self._inherited.kept(structure)
+        super().__init__(network, ranking, self._consumers)
 
     def influences(self, tensor: str) -> frozenset[int]:
         """The groups that narrow the tensor; of a consumer's bias, those that its weight reads, too."""
-        found = self._inherited.influences(tensor)
+        found = self.inherited.influences(tensor)
         layer, _, attribute = tensor.rpartition(".")
         if layer in self._consumers and attribute == "bias":
-            found |= self._inherited.influences(f"{layer}.weight")
+            found |= self.inherited.influences(f"{layer}.weight")
         return found
 
-    def values(self, tensor: str, structure: Structure) -> Tensor:
-        """The refitted values of a consumer's weight or bias; the trained ones of others."""
-        if tensor not in self._changed:
-            return self._inherited.values(tensor, structure)
-        if structure not in self._solved:
-            if len(self._solved) >= _REMEMBERED:
-                self._solved.pop(next(iter(self._solved)))
-            self._solved[structure] = {}
-        solved = self._solved[structure]
-        if tensor not in solved:
-            layer, _, attribute = tensor.rpartition(".")
-            solve: Callable[[str, Structure], Tensor] = self._weight if attribute == "weight" else self._bias
-            solved[tensor] = solve(layer, structure)
-        return solved[tensor]
-
-    @cached_property
-    def _changed(self) -> frozenset[str]:
-        parameters = dict(self.network.model.named_parameters())
-        return frozenset(
-            f"{layer}.{attribute}"
-            for layer in self._consumers
-            for attribute in ("weight", "bias")
-            if f"{layer}.{attribute}" in parameters
+    def fit(self, tensor: str, structure: Structure) -> Tensor:
+        """The closed form; where all inputs stay, the trained values."""
+        layer, _, attribute = tensor.rpartition(".")
+        trained = self.inherited.values(tensor, structure)
+        stay = torch.from_numpy(
+            np.repeat(self.kept(structure)[self._consumers[layer].units], self._consumers[layer].taps)
         )
-
-    def _weight(self, layer: str, structure: Structure) -> Tensor:
-        """W C[:, S] C[S, S]^-1 in the shape that the slimmed layer has."""
-        trained = self._inherited.values(f"{layer}.weight", structure)
-        consumer = self._consumers[layer]
-        stay = self._columns(consumer, structure)
         if stay.all():
             return trained
-        rows = self._rows(layer, structure)
+        fitted = self._weight(layer, structure, stay) if attribute == "weight" else self._bias(layer, structure, stay)
+        return fitted.reshape(trained.shape).to(trained)
+
+    def _weight(self, layer: str, structure: Structure, stay: Tensor) -> Tensor:
+        """(outputs, columns that stay) W C[:, S] C[S, S]^-1."""
+        consumer = self._consumers[layer]
+        rows = self.outputs(layer, structure)
         own = consumer.covariance[stay][:, stay]
         ridge = _RIDGE * float(own.diagonal().mean()) + 1e-30
         drawn = consumer.cross[rows][:, stay] + ridge * consumer.weights[rows][:, stay]  # to the trained weights
-        refitted = torch.linalg.solve(own.add_(torch.eye(len(own)).double(), alpha=ridge), drawn.T).T
-        return refitted.reshape(trained.shape).to(trained)
+        return torch.linalg.solve(own.add_(torch.eye(len(own)).double(), alpha=ridge), drawn.T).T
 
-    def _bias(self, layer: str, structure: Structure) -> Tensor:
-        """The trained bias, plus what the mean of the outputs lost."""
-        trained = self._inherited.values(f"{layer}.bias", structure)
+    def _bias(self, layer: str, structure: Structure, stay: Tensor) -> Tensor:
+        """(outputs,) the trained bias, plus what the mean of the outputs lost."""
         consumer = self._consumers[layer]
-        stay = self._columns(consumer, structure)
-        if stay.all():
-            return trained
-        before = consumer.weights[self._rows(layer, structure)] @ consumer.mean
+        before = consumer.weights[self.outputs(layer, structure)] @ consumer.mean
         after = self.values(f"{layer}.weight", structure).detach().double().cpu().flatten(1) @ consumer.mean[stay]
-        return trained + (before - after).to(trained)
-
-    def _columns(self, consumer: Consumer, structure: Structure) -> Tensor:
-        """(columns,) which inputs stay."""
-        return torch.from_numpy(np.repeat(self.kept(structure)[consumer.units], consumer.taps))
-
-    def _rows(self, layer: str, structure: Structure) -> Tensor:
-        """Indices of the layer's outputs that stay."""
-        units = self._outputs.get(f"{layer}.weight")
-        if units is None:
-            return torch.arange(len(self._consumers[layer].weights))
-        return torch.from_numpy(np.flatnonzero(self.kept(structure)[units]))
+        return self.inherited.values(f"{layer}.bias", structure).double().cpu() + before - after

@@ -98,7 +98,7 @@ def consumers(
     folder = None
     if cache is not None:
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
-    known = [read for read in network.reads if _is_known(network, read)]
+    known = [read for read in network.reads if is_linear_map(network, read)]
     for reads in _within(network, known, _BYTES):
         yield from _gathered(network, reads, images, seed, folder)
 
@@ -111,7 +111,7 @@ def matrix_of(layer: nn.Module) -> Tensor:
 
 
 class Patches:
-    """What a layer's kernel sees at random positions, the same for all images of a batch.
+    """What a layer's kernel sees at random positions of its output, the same for all images of a batch.
 
     Args:
         layer: The `Linear` or `Conv2d`.
@@ -121,22 +121,29 @@ class Patches:
     def __init__(self, layer: nn.Module, seed: int) -> None:
         self._layer = layer
         self._rng = np.random.default_rng([seed, 3])
+        self._at = torch.arange(0)
 
     def of(self, inputs: Tensor) -> Tensor:
         """(rows, columns) of a batch of inputs, each call at other positions."""
         layer = self._layer
         if not isinstance(layer, nn.Conv2d):
             rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-            return rows[:, self._some(rows.shape[1])].flatten(0, 1)
+            self._at = self._some(rows.shape[1])
+            return rows[:, self._at].flatten(0, 1)
         assert not isinstance(layer.padding, str)
         (kh, kw), (sh, sw), (dh, dw), (ph, pw) = layer.kernel_size, layer.stride, layer.dilation, layer.padding
         padded = F.pad(inputs, (pw, pw, ph, ph))
         height = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
         width = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
-        at = self._some(height * width)
-        top, left = at // width * sh, at % width * sw
+        self._at = self._some(height * width)
+        top, left = self._at // width * sh, self._at % width * sw
         taps = [padded[:, :, top + dh * i, left + dw * j] for i in range(kh) for j in range(kw)]  # (n, c, positions)
         return torch.stack(taps, dim=2).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
+
+    def at_same(self, outputs: Tensor) -> Tensor:
+        """(rows, channels) of something of the shape of the layer's outputs, where the last inputs were looked at."""
+        last = outputs.flatten(2).movedim(1, 2) if isinstance(self._layer, nn.Conv2d) else outputs
+        return last.reshape(len(last), -1, last.shape[-1])[:, self._at].flatten(0, 1)
 
     def _some(self, positions: int) -> Tensor:
         if positions <= _POSITIONS:
@@ -206,7 +213,8 @@ def _store(moments: dict[str, Tensor], file: Path | None) -> None:
         write_tensors(moments, file, {"sha256": fingerprint(*moments.values())})
 
 
-def _is_known(network: Network, read: Read) -> bool:
+def is_linear_map(network: Network, read: Read) -> bool:
+    """Whether a layer that reads narrowed channels is one that `Patches` knows, a `Linear` or zero-padded `Conv2d`."""
     if (network.group_of[read.units] < 0).all():
         return False
     layer = network.model.get_submodule(read.module)

@@ -31,15 +31,15 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
     chance = float(torch.bincount(labels).max()) / len(labels)
     limit = chance + 3 * math.sqrt(chance * (1 - chance) / len(labels))
     full = weights.network.space.full
-    unpruned = top1(model, images, labels)
-    if unpruned <= limit:
+    unpruned = top1(model, images, labels) if _has_the_models_weights(weights) else None
+    if unpruned is not None and unpruned <= limit:
         notes.append(
             f"The unpruned network classifies {unpruned:.1%} of the images rightly, and chance is {chance:.1%}: scores "
             "mean nothing. Are its weights trained, the images normalised as in training, the labels those of training?"
         )
         return tuple(notes)
     there, found = AccuracyEvaluator(weights, images, labels, metric="accuracy").score([full, best])
-    if there <= limit:
+    if unpruned is not None and there <= limit:
         notes.append(
             f"With the batch's own BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
             'which is chance: scores mean nothing. Score with evaluator="adaptive_bn", or on more images.'
@@ -50,3 +50,9 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
             "budget scores without training say little. Try a looser budget, or finetune several of the best."
         )
     return tuple(notes)
+
+
+def _has_the_models_weights(weights: WeightSource) -> bool:
+    """Whether the unpruned network is the traced model itself; that of generated weights is another."""
+    full, model = weights.network.space.full, weights.network.model
+    return all(torch.equal(weights.values(name, full), values) for name, values in model.named_parameters())

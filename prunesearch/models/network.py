@@ -58,6 +58,14 @@ class Network:
             groups[units] = index
         return groups
 
+    @cached_property
+    def cuts_of(self) -> Mapping[str, tuple[Cut, ...]]:
+        """How each tensor gets narrower, by its name; the others stay."""
+        found: dict[str, tuple[Cut, ...]] = {}
+        for cut in self.cuts:
+            found[cut.tensor] = (*found.get(cut.tensor, ()), cut)
+        return found
+
     def explain(self) -> Explanation:
         """What can be pruned, what cannot and why, and what the costs range over; print it."""
         return explain(self.space, self.frozen, self.notes)

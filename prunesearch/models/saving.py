@@ -63,7 +63,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
-    metadata = {"format": FORMAT, "widths": widths, "sha256": _checksum(widths, tensors)}
+    metadata = {"format": FORMAT, "widths": widths, "sha256": checksum(widths, tensors)}
     write_tensors(tensors, path, metadata)
 
 
@@ -116,6 +116,16 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     return slimmed
 
 
+def checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash of everything in a file; safetensors itself would not notice a flipped bit."""
+    digest = hashlib.sha256(about.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
     found = {}
     for name, module in model.named_modules():
@@ -148,7 +158,7 @@ def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, dict[Place, 
                 f"{path} was not written by prunesearch.save (format {metadata.get('format')!r}, expected {FORMAT!r}). "
                 "Read plain weights with load_weights."
             )
-        if _checksum(metadata["widths"], tensors) != metadata["sha256"]:
+        if checksum(metadata["widths"], tensors) != metadata["sha256"]:
             raise CheckpointError(f"{path} is damaged: its contents are not what was written.")
         stored = json.loads(metadata["widths"])
         widths = {layer: dict(attributes) for layer, attributes in stored["layers"].items()}
@@ -200,13 +210,3 @@ def _impossible_shapes(stored: Mapping[str, Tensor], mine: Mapping[str, Tensor])
 def _like(mine: Tensor, stored: Tensor) -> Tensor:
     values = stored.to(device=mine.device)
     return nn.Parameter(values, requires_grad=mine.requires_grad) if isinstance(mine, nn.Parameter) else values
-
-
-def _checksum(widths: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hash of everything; safetensors itself would not notice a flipped bit."""
-    digest = hashlib.sha256(widths.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -11,12 +11,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 
 from prunesearch.models.coupling import Read
 from prunesearch.models.deadline import Deadline
+from prunesearch.models.slim import named_tensors
 from prunesearch.models.symbolic import follow
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 class StackedForward:
@@ -25,21 +29,27 @@ class StackedForward:
     In eval mode, except that every BatchNorm normalises each structure's images with their own statistics, or those of
     the first of them. A network whose forward mixes images of a batch is not run rightly.
 
+    Weights that are no slices of one network's are stacked, too: each structure's, as large as the full network's.
+    Those of normalisations, and parameters that no layer owns, must then be slices of the full structure's.
+
     Args:
-        weights: Where the weights come from; slices of the traced network's.
+        weights: Where the weights come from.
 
     Raises:
-        ValueError: The weights of a structure are not slices of those of the traced network.
+        ValueError: Weights of normalisations depend on more than the channels they have.
     """
 
     def __init__(self, weights: WeightSource) -> None:
-        if not weights.sliced:
-            raise ValueError(
-                f"Expected weights that are slices of the traced network's, got {type(weights).__name__}: its "
-                'structures cannot be run stacked. Use path="sliced".'
-            )
         self._weights = weights
         model = copy.deepcopy(weights.network.model).eval()
+        self._full = named_tensors(model)
+        self._own: dict[str, dict[str, str]] = {}  # of each layer whose weights are stacked, their names in the model
+        if not weights.sliced:
+            _check_norms(weights, model)
+            with torch.no_grad():
+                for name, tensor in self._full.items():
+                    tensor.copy_(weights.values(name, weights.network.space.full))
+            self._own = _own_weights(model, self._full)
         self._forward = follow(model, weights.network.example_inputs, Deadline(600.0)).graph
         self._reads = {read.module: read for read in weights.network.reads}
 
@@ -55,10 +65,26 @@ class StackedForward:
         kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
         masks = {name: kept[:, read.units].to(inputs.device) for name, read in self._reads.items()}
         with torch.inference_mode():
-            output = _Stack(self._forward, self._reads, masks, k, statistics).run(
+            stacked = {
+                layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
+                for layer, own in self._own.items()
+            }
+            output = _Stack(self._forward, self._reads, masks, k, statistics, stacked).run(
                 inputs.repeat(k, *[1] * (inputs.dim() - 1))
             )
         return [_part(output, i, k) for i in range(k)]
+
+    def _stacked(self, name: str, structures: Sequence[Structure]) -> Tensor:
+        """(k, ...) a tensor of each structure, full size: zeros where it has no channel."""
+        cuts = self._weights.network.cuts_of.get(name, ())
+        found = self._full[name].new_zeros(len(structures), *self._full[name].shape)
+        for full, structure in zip(found, structures, strict=True):
+            kept = self._weights.kept(structure)
+            places = [torch.arange(size) for size in full.shape]
+            for cut in cuts:
+                places[cut.dim] = torch.from_numpy(kept[cut.units]).nonzero().flatten()
+            full[torch.meshgrid(*places, indexing="ij")] = self._weights.values(name, structure)
+        return found
 
 
 class _Stack(fx.Interpreter):
@@ -71,6 +97,7 @@ class _Stack(fx.Interpreter):
         masks: Mapping[str, Tensor],
         k: int,
         statistics: int | None,
+        stacked: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         super().__init__(forward)
         self.extra_traceback = False
@@ -78,17 +105,24 @@ class _Stack(fx.Interpreter):
         self._masks = masks
         self._k = k
         self._statistics = statistics
+        self._stacked = stacked
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             return self._batch_norm(module, args[0] if args else kwargs["input"])
-        if target not in self._reads:
+        if target in self._reads:
+            dim, mask = self._reads[target].dim, self._masks[target]
+            if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+                return self._masked_norm(module, args[0], dim, mask)
+            args = (self._masked(args[0], dim, mask), *args[1:])
+        if target not in self._stacked:
             return module(*args, **kwargs)
-        dim, mask = self._reads[target].dim, self._masks[target]
-        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            return self._masked_norm(module, args[0], dim, mask)
-        return module(self._masked(args[0], dim, mask), *args[1:], **kwargs)
+
+        def one(tensors: dict[str, Tensor], x: Tensor) -> Any:
+            return functional_call(module, tensors, (x, *args[1:]), kwargs)
+
+        return torch.vmap(one)(dict(self._stacked[target]), self._apart(args[0])).flatten(0, 1)
 
     def _masked(self, x: Tensor, dim: int, mask: Tensor) -> Tensor:
         """Zeros where a structure has no channel."""
@@ -128,6 +162,31 @@ class _Stack(fx.Interpreter):
     def _apart(self, x: Tensor) -> Tensor:
         """(k n, ...) -> (k, n, ...)."""
         return _split(x, 0, self._k)
+
+
+def _check_norms(weights: WeightSource, model: nn.Module) -> None:
+    group_of, cuts_of = weights.network.group_of, weights.network.cuts_of
+    for layer, module in model.named_modules():
+        if not isinstance(module, _NORMS):
+            continue
+        for name in (f"{layer}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)):
+            narrowing = {int(group) for cut in cuts_of.get(name, ()) for group in group_of[cut.units]}
+            if not weights.influences(name) <= narrowing:
+                raise ValueError(
+                    f"{type(weights).__name__} gives {name} other values in other structures, so they cannot be run "
+                    'stacked. Use path="sliced".'
+                )
+
+
+def _own_weights(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    """Of each layer but normalisations, its own parameters and their names in the model."""
+    names = {id(tensor): name for name, tensor in named.items()}
+    found = {
+        layer: {attribute: names[id(tensor)] for attribute, tensor in module.named_parameters(recurse=False)}
+        for layer, module in model.named_modules()
+        if not isinstance(module, _NORMS)
+    }
+    return {layer: own for layer, own in found.items() if own}
 
 
 def _split(x: Tensor, dim: int, parts: int) -> Tensor:

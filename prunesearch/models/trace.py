@@ -32,6 +32,7 @@ def trace(
     round_to: int | Mapping[str, int] = 1,
     min_channels: int | float | Mapping[str, int | float] = 0.1,
     ignored_layers: Sequence[str] = (),
+    tied_layers: Sequence[Sequence[str]] = (),
     time_limit: float = 60.0,
 ) -> Network:
     """Find out what can be pruned in a network. The model is only read; it keeps its mode, gradients and hooks.
@@ -53,6 +54,8 @@ def trace(
             (float), rounded up to a multiple of `round_to`. By name likewise.
         ignored_layers: Names of modules, or globs such as `"layer4.*"`, whose outputs keep all channels; so do those of
             every module inside them.
+        tied_layers: Sequences of names of layers that make as many channels as each other, and always shall: they get
+            one width.
         time_limit: Seconds after which it gives up.
 
     Returns:
@@ -62,7 +65,8 @@ def trace(
         TraceError: torch.fx cannot follow the forward, the forward fails on the inputs, nothing can be pruned, or time
             is up. The message names the module, and the line where the forward has one.
         TypeError: The model is no module, or the inputs are no tensors.
-        ValueError: A rule is out of range, a glob matches no module, or the inputs disagree on n.
+        ValueError: A rule is out of range, a glob matches no module, layers cannot be tied, or the inputs disagree on
+            n.
     """
     inputs = _check(model, example_inputs, ignored_layers)
     rules = width_rules(model, round_to, min_channels)
@@ -71,6 +75,8 @@ def trace(
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
     found = walk(still, inputs, ignored_layers, Deadline(time_limit))
+    for layers in tied_layers:
+        _tie(found, layers)
     units, widths = _units(found, rules)
     cuts = tuple(Cut(tensor, dim, units.ids(labels)) for (tensor, dim), labels in found.cuts.items())
     counts = tuple(Count(module, name, units.ids(labels)) for (module, name), labels in found.counts.items())
@@ -136,6 +142,16 @@ def _refuse_wrappers(model: nn.Module) -> None:
     for kind, attribute in (("OptimizedModule", "_orig_mod"), ("DataParallel", "module")):
         if type(model).__name__.endswith(kind) and hasattr(model, attribute):
             raise TraceError(f"{type(model).__name__} is a wrapper around a network. Trace model.{attribute} instead.")
+
+
+def _tie(found: Found, layers: Sequence[str]) -> None:
+    """Let layers keep channels of the same indices."""
+    made = dict(found.producers)
+    for name in layers:
+        if name not in made or len(made[name]) != len(made.get(layers[0], ())):
+            widths = {layer: len(made[layer]) if layer in made else None for layer in layers}
+            raise ValueError(f"tied_layers: expected layers that make equally many channels, got {widths}.")
+        found.labels.tie(made[layers[0]], made[name])
 
 
 def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]]]:

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from prunesearch.models.coupling import Cut
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.slim import kept_units, named_tensors, narrow, slim
@@ -41,6 +40,10 @@ class WeightSource(Protocol):
         """A parameter or buffer as `build` gives it; read only."""
 
     @property
+    def description(self) -> str:
+        """What a study records of it; equal for equal weights."""
+
+    @property
     def sliced(self) -> bool:
         """Whether all values are those of the traced model: a structure is then the full network with masks."""
 
@@ -58,6 +61,7 @@ class InheritedWeights:
     ranking: Ranking
 
     sliced = True
+    description = "inherited"
 
     def build(self, structure: Structure) -> nn.Module:
         """Slice the trained weights."""
@@ -73,26 +77,19 @@ class InheritedWeights:
     def influences(self, tensor: str) -> frozenset[int]:
         """The groups that narrow the tensor."""
         group_of = self.network.group_of
-        found = [np.unique(group_of[cut.units]) for cut in self._cuts.get(tensor, ())]
+        found = [np.unique(group_of[cut.units]) for cut in self.network.cuts_of.get(tensor, ())]
         return frozenset(group for groups in found for group in groups.tolist() if group >= 0)
 
     def values(self, tensor: str, structure: Structure) -> Tensor:
         """The trained values of the channels that stay."""
         values = self._tensors[tensor].detach()
-        for cut in self._cuts.get(tensor, ()):
+        for cut in self.network.cuts_of.get(tensor, ()):
             values = narrow(values, cut, self.kept(structure))
         return values
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
         return named_tensors(self.network.model)
-
-    @cached_property
-    def _cuts(self) -> dict[str, list[Cut]]:
-        cuts: dict[str, list[Cut]] = {}
-        for cut in self.network.cuts:
-            cuts.setdefault(cut.tensor, []).append(cut)
-        return cuts
 
     @cached_property
     def _latest(self) -> dict[Structure, npt.NDArray[np.bool_]]:

@@ -261,9 +261,9 @@ def _inside(feasible: FeasibleSet, keep: FloatArray) -> FloatArray:
     return lowest + low * (keep - lowest)
 
 
-def _costs(feasible: FeasibleSet) -> list[tuple[FloatArray, int]]:
+def _costs(feasible: FeasibleSet) -> list[tuple[FloatArray, float]]:
     """Pairs (symmetric matrix of the cost, limit)."""
-    found = [(feasible.space.quadratic(resource), limit) for resource, limit in feasible.limits]
+    found = [(feasible.quadratic(resource), limit) for resource, limit in feasible.limits]
     return [((cost + cost.T) / 2, limit) for cost, limit in found]
 
 

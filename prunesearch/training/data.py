@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from prunesearch.structure import IntArray
 
@@ -49,6 +49,28 @@ class Data:
             if source is not None:
                 _check(name, source)
 
+    def sub_training(self) -> Data:
+        """The same data without the images of the calibration set in `train`, so that it stays unseen in training.
+
+        Raises:
+            ValueError: No image would be left.
+        """
+        if self.calibrate_on is not None:
+            return self
+        size = _size(self.train)
+        rest = np.setdiff1d(np.arange(size), _shuffled_subset(_classes(self.train), self.calibration, self.seed))
+        if len(rest) == 0:
+            raise ValueError(
+                f"All {size} training images are calibration images, so none is left to train on. Give a smaller "
+                "Data(calibration=...), or other images as Data(calibrate_on=...)."
+            )
+        chosen: Source = (
+            _batch(self.train, rest)
+            if isinstance(self.train, (tuple, list))
+            else Subset(_items(self.train), rest.tolist())
+        )
+        return replace(self, train=chosen, calibrate_on=self.train)
+
     def calibration_set(self) -> tuple[Tensor, Tensor]:
         """(n, ...) images and (n,) labels to score with: a subset with equal shares of every class.
 
@@ -57,7 +79,7 @@ class Data:
         """
         source = self.train if self.calibrate_on is None else self.calibrate_on
         classes = _classes(source)
-        chosen = _shuffled_subset(classes, min(self.calibration, len(classes)), self.seed)
+        chosen = _shuffled_subset(classes, self.calibration, self.seed)
         images, labels = _batch(source, chosen)
         if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
             raise ValueError(
@@ -70,11 +92,21 @@ class Data:
         """How many batches `train_batches` gives."""
         return max(1, _size(self.train) // batch_size)
 
-    def train_batches(self, batch_size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one."""
+    def train_batches(
+        self, batch_size: int, rng: np.random.Generator, *, first: int = 0, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one.
+
+        Args:
+            batch_size: Images per batch.
+            rng: Decides the order.
+            first: Index of the batch to begin with.
+            share: (i, n): of every batch only each n-th image, from the i-th on.
+        """
         order = rng.permutation(_size(self.train))
-        for step in range(self.steps_per_epoch(batch_size)):
-            yield _batch(self.train, order[step * batch_size : (step + 1) * batch_size])
+        part, parts = share
+        for step in range(first, self.steps_per_epoch(batch_size)):
+            yield _batch(self.train, order[step * batch_size : (step + 1) * batch_size][part::parts])
 
     def test_set(self) -> tuple[Tensor, Tensor]:
         """All of `test` in memory.
@@ -177,7 +209,8 @@ def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
 
 
 def _shuffled_subset(classes: IntArray, n: int, seed: int) -> IntArray:
-    """`n` indices, as evenly over the classes as their sizes allow, in random order."""
+    """`n` indices, or all, as evenly over the classes as their sizes allow, in random order."""
+    n = min(n, len(classes))
     rng = np.random.default_rng([seed, n])
     chosen = balanced(classes, n, rng.permutation(len(classes)))
     return chosen[rng.permutation(n)]

@@ -17,7 +17,7 @@ from prunesearch.search import SEARCHERS, make_searcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
-from tests.toys import bowl, chain_space, evidence, trial, trials_of
+from tests.toys import bowl, chain_space, evidence, toy_table, trial, trials_of
 
 SPACE = chain_space((16, 24, 32, 32, 16), 8)
 BUDGETS = {
@@ -26,6 +26,8 @@ BUDGETS = {
     "both": Budget(macs="50%", params="30%"),
     "tight": Budget(macs=SPACE.cost(SPACE.minimum).macs + 1),
     "loose": Budget(macs="100%"),
+    "latency": Budget(latency_ms="60%", table=toy_table(SPACE)),
+    "latency with cliffs": Budget(latency_ms="60%", macs="50%", table=toy_table(SPACE, cliff=1.5)),
 }
 SCORE = bowl(SPACE, (0.5, 0.4, 0.6, 0.3, 0.7))
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunesearch.budget import Budget
-from prunesearch.evaluators.accuracy import AccuracyEvaluator
-from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.compensation import CompensatedWeights
-from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
-from prunesearch.search.uniform import uniform_structure
 from tests.models.networks import image, random_ranking, randomised
 
 IMAGES = image(200, 2, 4, 4, seed=3)
@@ -25,12 +18,6 @@ IMAGES = image(200, 2, 4, 4, seed=3)
 def pair() -> nn.Sequential:
     model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 3, padding=1))
     return randomised(model).eval()  # type: ignore[return-value]
-
-
-def test_the_full_structure_keeps_the_trained_weights(network: Network, images: Tensor) -> None:
-    weights = CompensatedWeights(network, L1Criterion().rank(network), images)
-    built, trained = weights.build(network.space.full).state_dict(), network.model.state_dict()
-    assert all(torch.equal(built[name], trained[name]) for name in trained)
 
 
 def test_a_duplicate_channel_can_be_dropped_without_any_loss() -> None:
@@ -72,40 +59,3 @@ def test_the_mean_of_the_outputs_stays_where_a_layer_has_a_bias() -> None:
     built = CompensatedWeights(network, random_ranking(network), IMAGES).build((2,))
     with torch.no_grad():
         assert built(IMAGES).mean((0, 2, 3)) == pytest.approx(network.model(IMAGES).mean((0, 2, 3)), abs=1e-4)
-
-
-def test_tensor_by_tensor_and_whole_are_the_same_network(network: Network, images: Tensor) -> None:
-    weights = CompensatedWeights(network, L1Criterion().rank(network), images)
-    for row in network.space.sample(np.random.default_rng(0), 3):
-        structure = network.space.check(row.tolist())
-        built = dict(weights.build(structure).named_parameters())
-        assert all(torch.equal(weights.values(name, structure), built[name]) for name in built)
-        (logits,) = SharedForward(weights).run([structure], images[:100])
-        model = weights.build(structure)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.train()
-        with torch.no_grad():
-            assert torch.allclose(logits, model(images[:100]), atol=1e-4)
-
-
-def test_values_of_a_tensor_change_only_with_the_groups_that_influence_it(network: Network, images: Tensor) -> None:
-    weights = CompensatedWeights(network, L1Criterion().rank(network), images)
-    space = network.space
-    for name, _ in network.model.named_parameters():
-        full = weights.values(name, space.full)
-        for g, group in enumerate(space.groups):
-            other = weights.values(name, (*space.full[:g], group.widths[0], *space.full[g + 1 :]))
-            if g not in weights.influences(name):
-                assert torch.equal(full, other)
-
-
-def test_it_recovers_accuracy_that_slicing_loses(network: Network, images: Tensor, labels: Tensor) -> None:
-    """At half of the MACs, widths uniform, BatchNorm statistics re-estimated in both: the loss falls."""
-    ranking = L1Criterion().rank(network)
-    structure = uniform_structure(Budget(macs="50%").check(network.space))
-    sliced, compensated = (
-        AccuracyEvaluator(weights, images, labels).score([structure])[0]
-        for weights in (InheritedWeights(network, ranking), CompensatedWeights(network, ranking, images))
-    )
-    assert compensated > sliced

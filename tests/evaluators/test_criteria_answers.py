@@ -136,6 +136,25 @@ def test_networks_of_equal_weights_are_ordered_by_cost_alone(coupled: Network) -
     assert (scores[0][0] < scores[1][0]) == (costs[0] > costs[1])
 
 
+def test_what_compensation_leaves_is_known_in_closed_form(coupled: Network) -> None:
+    """J(S): what the kept inputs do not explain, as the Schur complement of what was dropped, and as measured."""
+    (consumer,) = (one for one in consumers(coupled, IMAGES) if one.name == "inner")
+    kept = np.repeat(np.isin(consumer.units, coupled.units[0][[0, 2, 4]]), consumer.taps)
+    covariance, weights = consumer.covariance.numpy(), consumer.weights.numpy()
+    own, between = covariance[np.ix_(kept, kept)], covariance[np.ix_(~kept, kept)]
+    crossed = weights @ covariance[:, kept]
+    refitted = crossed @ np.linalg.inv(own)
+    closed = np.trace(weights @ covariance @ weights.T) - np.trace(refitted @ crossed.T)
+    unexplained = covariance[np.ix_(~kept, ~kept)] - between @ np.linalg.inv(own) @ between.T
+    assert closed == pytest.approx(np.trace(weights[:, ~kept] @ unexplained @ weights[:, ~kept].T), rel=1e-9)
+    with torch.no_grad():
+        stream = F.relu(coupled.model.norm(coupled.model.stem(IMAGES)))  # type: ignore[operator]
+        columns = F.unfold(stream, 3, padding=1).transpose(1, 2).flatten(0, 1).double().numpy()
+    columns -= columns.mean(axis=0)
+    measured = ((columns @ weights.T - columns[:, kept] @ refitted.T) ** 2).sum(axis=1).mean()
+    assert measured == pytest.approx(closed, rel=1e-5)
+
+
 def explained(network: Network, group: int, kept: list[int]) -> float:
     """Share of the consumers' output variance that least squares on some units explains, summed over consumers."""
     total = 0.0

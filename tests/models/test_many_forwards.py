@@ -178,13 +178,3 @@ def test_statistics_of_channels_are_mean_and_variance_whatever_the_mean(shape: t
         mean, variance = channel_statistics(laid_out)
         torch.testing.assert_close(mean.double(), exact.mean(1), rtol=1e-6, atol=1e-6)
         torch.testing.assert_close(variance.double(), exact.var(1, correction=0), rtol=1e-3, atol=0)
-
-
-def test_weights_that_are_no_slices_are_not_stacked() -> None:
-    network = ps.trace(Middle(lambda net, h, x: h), SMALL)
-
-    class Other(InheritedWeights):
-        sliced = False
-
-    with pytest.raises(ValueError, match='Use path="sliced"'):
-        StackedForward(Other(network, random_ranking(network)))

@@ -226,6 +226,19 @@ def test_rules_out_of_range_are_refused_with_their_value(rules: dict[str, Any], 
         trace(Plain(), SMALL, **rules)
 
 
+def test_tied_layers_get_one_width() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    assert names(proven(model, SMALL)) == ["0", "2"]
+    network = proven(model, SMALL, tied_layers=[("0", "2")])
+    assert names(network) == ["0"]
+    assert network.space.full == (8,)
+    assert network.space.cost((3,)).params == (3 * 3 + 3) + (9 * 3 * 3 + 3) + (3 * 2 + 2)
+    with pytest.raises(ValueError, match=r"equally many channels, got \{'0': 8, '4': 2\}"):
+        trace(model, SMALL, tied_layers=[("0", "4")])
+    with pytest.raises(ValueError, match=r"got \{'0': 8, 'conv9': None\}"):
+        trace(model, SMALL, tied_layers=[("0", "conv9")])
+
+
 def test_ignored_layers_as_a_string_is_refused_rather_than_taken_for_letters() -> None:
     with pytest.raises(TypeError, match=r"got the string 'stem'"):
         trace(Plain(), SMALL, ignored_layers="stem")

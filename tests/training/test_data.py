@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from prunesearch.training.data import Data, fingerprint
+from prunesearch.models.fingerprint import fingerprint
+from prunesearch.training.data import Data
 from prunesearch.training.digits import digits
 
 IMAGES = torch.arange(60, dtype=torch.float32).view(60, 1, 1, 1)

@@ -88,5 +88,5 @@ class _Unexplained:
         at = slice(unit * n, (unit + 1) * n)
         own = self._residual[at, at] + self._jitter * torch.eye(n).double()
         shares = torch.linalg.solve(own, self._residual[at])
-        self._cross = self._cross - self._cross[:, at] @ shares
-        self._residual = self._residual - self._residual[:, at] @ shares
+        self._cross.addmm_(self._cross[:, at].clone(), shares, alpha=-1)
+        self._residual.addmm_(self._residual[:, at].clone(), shares, alpha=-1)

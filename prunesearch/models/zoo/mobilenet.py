@@ -14,7 +14,8 @@ _V2 = (
 )  # fmt: skip
 
 
-def _conv_bn(cin: int, cout: int, kernel: int, stride: int, groups: int = 1, *, act: bool = True) -> list[nn.Module]:
+def conv_bn(cin: int, cout: int, kernel: int, stride: int, groups: int = 1, *, act: bool = True) -> list[nn.Module]:
+    """A convolution without bias, its BatchNorm, and ReLU6 unless `act` is false."""
     conv = nn.Conv2d(cin, cout, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(cout), *([nn.ReLU6(True)] if act else [])]
 
@@ -23,6 +24,18 @@ def _scaled(channels: int, width: float) -> int:
     """The V2 authors' rule: a multiple of 8, never more than 10% below the exact product."""
     rounded = max(8, int(channels * width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels * width else rounded
+
+
+class DepthwiseSeparable(nn.Module):
+    """Filter depthwise, then mix channels."""
+
+    def __init__(self, cin: int, cout: int, stride: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(*conv_bn(cin, cin, 3, stride, groups=cin), *conv_bn(cin, cout, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, cin, h, w) -> (n, cout, h / stride, w / stride)."""
+        return self.conv(x)
 
 
 class MobileNetV1(nn.Module):
@@ -39,13 +52,13 @@ class MobileNetV1(nn.Module):
         super().__init__()
         small_images = image_size < 64
         channels = max(8, int(32 * width))
-        layers = _conv_bn(in_channels, channels, 3, 1 if small_images else 2)
+        layers = conv_bn(in_channels, channels, 3, 1 if small_images else 2)
         strided = 0
         for base, stride in _V1:
             strided += stride == 2
             step = 1 if small_images and strided <= 1 else stride
             out = max(8, int(base * width))
-            layers += _conv_bn(channels, channels, 3, step, groups=channels) + _conv_bn(channels, out, 1, 1)
+            layers.append(DepthwiseSeparable(channels, out, step))
             channels = out
         self.features = nn.Sequential(*layers)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -57,16 +70,23 @@ class MobileNetV1(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter depthwise, project; a shortcut where the shape allows it."""
+    """Expand, filter depthwise, project; a shortcut where the shape allows it.
 
-    def __init__(self, cin: int, cout: int, stride: int, expand: int) -> None:
+    Args:
+        cin: Channels that come in.
+        hidden: Channels that are filtered.
+        cout: Channels that go out.
+        stride: Of the depthwise convolution.
+        expands: Whether there is a 1x1 convolution before it.
+    """
+
+    def __init__(self, cin: int, hidden: int, cout: int, stride: int, *, expands: bool) -> None:
         super().__init__()
-        hidden = cin * expand
         self.has_shortcut = stride == 1 and cin == cout
         self.conv = nn.Sequential(
-            *(_conv_bn(cin, hidden, 1, 1) if expand != 1 else []),
-            *_conv_bn(hidden, hidden, 3, stride, groups=hidden),
-            *_conv_bn(hidden, cout, 1, 1, act=False),
+            *(conv_bn(cin, hidden, 1, 1) if expands else []),
+            *conv_bn(hidden, hidden, 3, stride, groups=hidden),
+            *conv_bn(hidden, cout, 1, 1, act=False),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,15 +108,15 @@ class MobileNetV2(nn.Module):
         super().__init__()
         small_images = image_size < 64
         channels = _scaled(32, width)
-        layers = _conv_bn(in_channels, channels, 3, 1 if small_images else 2)
+        layers = conv_bn(in_channels, channels, 3, 1 if small_images else 2)
         for stage, (expand, base, repeats, stride) in enumerate(_V2):
             out = _scaled(base, width)
             for block in range(repeats):
                 step = stride if block == 0 and not (small_images and stage <= 1) else 1
-                layers.append(InvertedResidual(channels, out, step, expand))
+                layers.append(InvertedResidual(channels, channels * expand, out, step, expands=expand != 1))
                 channels = out
         last = _scaled(1280, max(1.0, width))
-        self.features = nn.Sequential(*layers, *_conv_bn(channels, last, 1, 1))
+        self.features = nn.Sequential(*layers, *conv_bn(channels, last, 1, 1))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Linear(last, num_classes)
 

@@ -24,22 +24,27 @@ class VGG(nn.Module):
         num_classes: Outputs.
         in_channels: Channels of the images.
         image_size: Height of the images; decides how many of the five poolings halve it.
+        width: Multiplier of all widths.
     """
 
-    def __init__(self, depth: int = 16, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
+    def __init__(
+        self,
+        depth: int = 16,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        image_size: int = 32,
+        width: float = 1.0,
+    ) -> None:
         super().__init__()
         if depth not in _STAGES:
             raise ValueError(f"Expected a depth of {', '.join(map(str, _STAGES))}, got {depth}.")
         layers: list[nn.Module] = []
         channels, size = in_channels, image_size
         for stage in _STAGES[depth]:
-            for width in stage:
-                layers += [
-                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(width),
-                    nn.ReLU(True),
-                ]
-                channels = width
+            for full in stage:
+                out = max(1, round(full * width))
+                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(True)]
+                channels = out
             if size >= 2:
                 layers.append(nn.MaxPool2d(2))
                 size //= 2

@@ -1,0 +1,246 @@
+"""Do predicted latencies hold, and is latency worth searching for?
+
+    python benchmarks/latency.py predict [--networks resnet18] [--backends eager onnxruntime]
+    python benchmarks/latency.py search [--backends eager]
+
+*predict*: a table is measured for each network and backend (kept in cache/, gone on with when run again); then 40
+structures that had no part in it are built and timed. Each has a size, uniform between 30 and 100%, and every group a
+share of its channels uniform within 20 points of it, clipped to 30 to 100%. All are timed in rounds until two in a row
+agree to 5% in the median, four rounds at most: how far the two differ is what no prediction can do better than. Beside
+the table: latency proportional to MACs, with the factor that fits the same calibration networks best.
+
+*search*: a trained network is searched under limits on latency and, with the same searcher and number of evaluations,
+under limits on MACs. Winners are built, timed against each other, and judged on images that the search did not see,
+before any finetuning.
+
+Results are written as they come. Nothing else should run on the cores used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tasks
+import torch
+from torchvision import models
+
+import prunesearch as ps
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.latency.backends import make_backend
+from prunesearch.evaluators.latency.measuring import time_networks
+from prunesearch.evaluators.latency.timing import Reference, pinned
+from prunesearch.latency_model import LatencyModel
+from prunesearch.models.network import Network
+from prunesearch.structure import FloatArray, Structure
+
+RESULTS = Path(__file__).parent / "results"
+AT_ONCE = 8
+MOST_ROUNDS, AGREEMENT = 4, 0.05
+NETWORKS: Mapping[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
+    "resnet18": (lambda: models.resnet18(weights=None), (1, 3, 96, 96)),
+    "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), (1, 3, 96, 96)),
+    "vgg16": (lambda: ps.make_model("vgg16"), (1, 3, 32, 32)),
+}
+LIMITS = {"latency": ("85%", "70%", "55%"), "macs": ("80%", "65%", "50%", "35%")}
+
+
+def network_of(name: str) -> Network:
+    make, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    return ps.trace(make().eval(), torch.randn(shape), round_to=8, min_channels=0.3)
+
+
+def unseen_structures(network: Network, n: int) -> list[Structure]:
+    rng = np.random.default_rng([1, n])
+    full = np.array(network.space.full)
+    size = rng.uniform(0.3, 1.0, (n, 1))
+    kept = np.clip(size + rng.uniform(-0.2, 0.2, (n, len(full))), 0.3, 1.0)
+    return [tuple(row) for row in network.space.from_indices(network.space.indices(kept * full)).tolist()]
+
+
+def table_of(network: Network, name: str, backend: str) -> ps.LatencyTable:
+    tasks.CACHE.mkdir(exist_ok=True)
+    file = tasks.CACHE / f"latency-{name}-{backend.replace(':', '-')}.json"
+    if file.exists() and not ps.LatencyTable.load(file).missing:
+        return ps.LatencyTable.load(file)
+    return ps.LatencyTable.measure(network, backend=backend, threads=1, file=file, on_progress=progress())
+
+
+def progress() -> Any:
+    shown = [time.monotonic()]
+
+    def show(done: int, wanted: int) -> None:
+        if time.monotonic() - shown[0] > 20:
+            print(f"{done} of {wanted} timings", flush=True)
+            shown[0] = time.monotonic()
+
+    return show
+
+
+def timed(network: Network, structures: list[Structure], table: ps.LatencyTable) -> list[float]:
+    """Milliseconds of every structure, one round."""
+    assert table.reference_ms is not None
+    reference = Reference(table.reference_ms)
+    with pinned(1):
+        runner = make_backend(table.conditions.backend, "cpu", 1)
+        parts = [structures[i : i + AT_ONCE] for i in range(0, len(structures), AT_ONCE)]
+        times = [time_networks(network, part, table.conditions, runner, reference) for part in parts]
+    return [timing.ms for part in times for timing in part]
+
+
+def agree(rounds: list[list[float]]) -> bool:
+    """Whether the last two rounds say the same, or there have been enough."""
+    if len(rounds) < 2:
+        return False
+    apart = np.median(np.abs(np.array(rounds[-1]) / rounds[-2] - 1))
+    return len(rounds) >= MOST_ROUNDS or bool(apart < AGREEMENT)
+
+
+def predicted(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
+    for name in arguments.networks:
+        network = network_of(name)
+        for backend in arguments.backends:
+            key = f"{name}, {backend}"
+            table = table_of(network, name, backend)
+            row = stored["predict"].setdefault(key, described(network, table, arguments.structures))
+            structures = [tuple(structure) for structure in row["structures"]]
+            while not agree(row["rounds"]):
+                row["rounds"].append(timed(network, structures, table))
+                write(arguments.out, stored)
+            truth = np.mean(row["rounds"][-2:], axis=0)
+            for what in ("predicted", "summed", "by macs"):
+                off = np.abs(np.array(row[what]) / truth - 1)
+                print(key, what, f"{np.median(off):.3f} {np.quantile(off, 0.95):.3f}", flush=True)
+
+
+def described(network: Network, table: ps.LatencyTable, n: int) -> dict[str, Any]:
+    """What the table says of structures that had no part in it."""
+    structures = unseen_structures(network, n)
+    model = LatencyModel(table, network.space)
+    built = [(entry.structure, entry.timing.ms) for entry in table.networks if entry.timing is not None]
+    per_mac = _factor(network.space.macs([s for s, _ in built]), np.array([ms for _, ms in built]))
+    return {
+        "timings": sum(len(layer.timings) for layer in table.layers),
+        "layers": len(table.layers),
+        "calibration networks": len(built),
+        "drift": table.drift,
+        "expected error": model.relative_error,
+        "coefficients": model.coefficients.tolist(),
+        "structures": structures,
+        "predicted": model.predict(structures).tolist(),
+        "summed": [sum(model.blocks(structure).values()) for structure in structures],
+        "by macs": (per_mac * network.space.macs(structures)).tolist(),
+        "rounds": [],
+        "conditions": {**vars(table.conditions), "versions": dict(table.conditions.versions)},
+    }
+
+
+def _factor(macs: Any, ms: FloatArray) -> float:
+    """Least squares of relative errors."""
+    shares = macs / ms
+    return float(shares.sum() / (shares**2).sum())
+
+
+def searched(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
+    task = tasks.load(arguments.data, arguments.data_root, arguments.train_images)
+    half = len(task.train[0]) // 2
+    model = tasks.trained(arguments.search, task, epochs=arguments.epochs)
+    network = ps.trace(model, task.test[0][: arguments.batch_size], round_to=4, min_channels=0.25)
+    data = ps.Data(train=(task.train[0][:half], task.train[1][:half]))
+    for backend in arguments.backends:
+        name = f"{arguments.search}-{arguments.batch_size}"
+        file = tasks.CACHE / f"latency-{name}-{backend}.json"
+        table = ps.LatencyTable.measure(
+            network, backend=backend, threads=1, batch_size=arguments.batch_size, file=file, on_progress=progress()
+        )
+        row = stored["search"].setdefault(
+            f"{arguments.search}, batches of {arguments.batch_size}, {backend}", {"cells": {}}
+        )
+        for seed in range(arguments.seeds):
+            for kind, limit in [(kind, limit) for kind, limits in LIMITS.items() for limit in limits]:
+                key = f"{kind} {limit} {seed}"
+                if key in row["cells"]:
+                    continue
+                macs_only = [other["cells"].get(key) for other in stored["search"].values() if kind == "macs"]
+                known = next((cell for cell in macs_only if cell), None)
+                found = known or winner_of(network, data, task, kind, limit, seed, table, arguments)
+                row["cells"][key] = {k: v for k, v in found.items() if k != "ms"}
+                write(arguments.out, stored)
+                print(backend, key, row["cells"][key], flush=True)
+        cells = [cell for cell in row["cells"].values() if "ms" not in cell]
+        if cells:
+            everything = list(row["cells"].values())
+            structures = [network.space.full, *(tuple(cell["structure"]) for cell in everything)]
+            times = np.mean([timed(network, structures, table) for _ in range(2)], axis=0)
+            row["unpruned ms"] = float(times[0])
+            for cell, ms in zip(everything, times[1:], strict=True):
+                cell["ms"] = float(ms)
+            write(arguments.out, stored)
+
+
+def winner_of(
+    network: Network,
+    data: ps.Data,
+    task: tasks.Task,
+    kind: str,
+    limit: str,
+    seed: int,
+    table: ps.LatencyTable,
+    arguments: argparse.Namespace,
+) -> dict[str, Any]:
+    budget = ps.Budget(macs=limit) if kind == "macs" else ps.Budget(latency_ms=limit, table=table.elsewhere())
+    result = ps.search(network, data, budget=budget, n_trials=arguments.trials, seed=seed)
+    half = len(task.train[0]) // 2
+    unseen = slice(half, half + 4096)
+    judge = AccuracyEvaluator(result.best.weights, task.train[0][unseen], task.train[1][unseen])
+    return {
+        "structure": result.best.structure,
+        "macs": result.best.cost.macs,
+        "loss": -judge.score([result.best.structure])[0],
+        "accuracy": ps.top1(result.best.build(), *task.test),
+    }
+
+
+def write(file: Path, value: Any) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(value) + "\n")
+    partial.replace(file)
+
+
+QUESTIONS: Mapping[str, Any] = {"predict": predicted, "search": searched}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks.add_arguments(parser)
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--backends", nargs="*", default=["eager", "onnxruntime"])
+    parser.add_argument("--structures", type=int, default=40)
+    parser.add_argument("--search", choices=tasks.NETWORKS, default="resnet20", help="network of the searches")
+    parser.add_argument("--batch-size", type=int, default=8, help="of the searches")
+    parser.add_argument("--trials", type=int, default=150, help="evaluations of a search")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=4, help="of training the network")
+    parser.add_argument("--out", type=Path, default=RESULTS / "latency.json")
+    arguments = parser.parse_args()
+    stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    stored = {"facts": {}, "predict": {}, "search": {}, **stored}
+    stored["facts"] = {
+        "torch": str(torch.__version__),
+        "prunesearch": ps.__version__,
+        "data": arguments.data,
+        "train_images": arguments.train_images,
+        "trials": arguments.trials,
+    }
+    QUESTIONS[arguments.question](arguments, stored)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Timing a network that is built, against what a table predicted of it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from prunesearch.evaluators.latency.backends import make_backend
+from prunesearch.evaluators.latency.timing import Reference, pinned, processor_name, time_calls
+from prunesearch.latency_table import LatencyTable, Timing
+
+_VISITS = 40
+
+
+@dataclass(frozen=True)
+class MeasuredLatency:
+    """What a built network takes under the conditions of a table.
+
+    Attributes:
+        timing: Median and quartiles, at the speed the machine had when the table was measured.
+        slowdown: How much slower than then the machine was this time, by the reference kernel; 1 is the same.
+    """
+
+    timing: Timing
+    slowdown: float
+
+    @property
+    def now_ms(self) -> float:
+        """The median at the speed the machine had this time."""
+        return self.timing.ms * self.slowdown
+
+
+def measure_finished(model: nn.Module, inputs: Sequence[Tensor], table: LatencyTable) -> MeasuredLatency:
+    """Time a network in eval mode as the table's layers were timed.
+
+    Args:
+        model: Any network; it is not changed.
+        inputs: What it takes; the first image is repeated to the table's batch size.
+        table: Says how.
+
+    Raises:
+        ValueError: The table is of another machine, device or elsewhere, or wants more threads than there are cores.
+    """
+    check_conditions(table)
+    conditions = table.conditions
+    n = conditions.batch_size
+    batch = tuple(x[:1].expand(n, *x.shape[1:]).contiguous() for x in inputs)
+    modes = {module: module.training for module in model.modules()}
+    with pinned(conditions.threads):
+        runner = make_backend(conditions.backend, conditions.device, conditions.threads)
+        try:
+            call = runner.prepare(model.eval(), batch)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+        reference = Reference(table.reference_ms) if table.reference_ms else Reference.at_present()
+        (timing,) = time_calls([call], reference, visits=_VISITS)
+    return MeasuredLatency(timing, statistics.median(reference.seen_ms) / reference.baseline_ms)
+
+
+def check_conditions(table: LatencyTable) -> None:
+    """Say so if what the table holds cannot be measured here.
+
+    Raises:
+        ValueError: It is of another machine, or of a device elsewhere.
+    """
+    conditions = table.conditions
+    if table.is_elsewhere:
+        raise ValueError(
+            f"The times of this table were measured elsewhere ({conditions.device}, {conditions.processor}). Time the "
+            "network there."
+        )
+    here = processor_name(conditions.device if conditions.device.startswith("cuda") else "cpu")
+    if conditions.processor != here:
+        raise ValueError(
+            f"The latency table was measured on {conditions.processor!r}, and this is {here!r}. Measure one here "
+            "(prunesearch latency), or search with table.elsewhere(), which trusts its predictions and times nothing."
+        )
+    with pinned(conditions.threads):
+        pass

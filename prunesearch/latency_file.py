@@ -1,0 +1,180 @@
+"""The file of a latency table: JSON that a person can read, compare and fill in. docs/latency.md describes it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prunesearch.latency_table import (
+    FORMAT,
+    VERSION,
+    Built,
+    Conditions,
+    LatencyTable,
+    Layer,
+    Timing,
+    Use,
+    combinations_of,
+)
+from prunesearch.structure import Width
+
+
+def write(table: LatencyTable, path: Path) -> None:
+    """Write the file, whole or not at all; one line per timing."""
+    draft = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        draft.write_text(_text(as_plain(table)) + "\n")
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def read(path: Path) -> LatencyTable:
+    """Read a file.
+
+    Raises:
+        ValueError: It is no latency table, is damaged, or of a newer version.
+        FileNotFoundError: There is none.
+    """
+    text = path.read_text()
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no latency table: it is not JSON ({error}).") from None
+    if not isinstance(plain, dict) or plain.get("format") != FORMAT:
+        raise ValueError(f'{path} is no latency table: expected "format": "{FORMAT}". prunesearch latency makes one.')
+    if plain.get("version") != VERSION:
+        raise ValueError(
+            f"{path} is of version {plain.get('version')!r} of the format; this release reads version {VERSION}. "
+            "Measure anew, or use the release that wrote it."
+        )
+    return from_plain(plain, str(path))
+
+
+def as_plain(table: LatencyTable) -> dict[str, Any]:
+    """The table as JSON has it."""
+    names = [name for name, _, _ in table.groups]
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "conditions": {**vars(table.conditions), "versions": dict(table.conditions.versions)},
+        "network": table.network,
+        "reference_ms": table.reference_ms,
+        "drift": table.drift,
+        "correction": table.correction,
+        "groups": [{"name": name, "width": width, "unit": unit} for name, width, unit in table.groups],
+        "layers": [
+            {
+                "computes": layer.computes,
+                "axes": layer.axes,
+                "times": {
+                    _key(widths): _timing(t)
+                    for widths, t in zip(combinations_of(layer.axes), layer.timings, strict=True)
+                },
+            }
+            for layer in table.layers
+        ],
+        "uses": [
+            {
+                "place": use.place,
+                "layer": use.layer,
+                "widths": [{names[g]: per_unit for g, per_unit in width.terms} for width in use.widths],
+            }
+            for use in table.uses
+        ],
+        "networks": [{"structure": b.structure, "time": _timing(b.timing)} for b in table.networks],
+    }
+
+
+def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
+    """The table that JSON describes.
+
+    Raises:
+        ValueError: Something is missing or makes no sense; the message says what, and where it was read.
+    """
+    try:
+        groups = tuple((str(g["name"]), int(g["width"]), int(g["unit"])) for g in plain["groups"])
+        index = {name: i for i, (name, _, _) in enumerate(groups)}
+        conditions = Conditions(
+            **{**plain["conditions"], "versions": tuple(sorted(plain["conditions"]["versions"].items()))}
+        )
+        table = LatencyTable(
+            conditions=conditions,
+            groups=groups,
+            network=str(plain["network"]),
+            layers=tuple(_layer(layer, i) for i, layer in enumerate(plain["layers"])),
+            uses=tuple(_use(use, index) for use in plain["uses"]),
+            networks=tuple(
+                Built(tuple(int(w) for w in b["structure"]), _read_timing(b["time"], f"network {i}"))
+                for i, b in enumerate(plain["networks"])
+            ),
+            reference_ms=plain.get("reference_ms"),
+            drift=None if plain.get("drift") is None else tuple(plain["drift"]),
+            correction=float(plain.get("correction", 1.0)),
+        )
+        _check(table)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(f"{where} is damaged: {type(error).__name__} {error}. Measure anew.") from error
+    except ValueError as error:
+        raise ValueError(f"{where} cannot be used: {error}") from error
+    return table
+
+
+def _layer(plain: Mapping[str, Any], index: int) -> Layer:
+    axes = tuple(tuple(int(width) for width in axis) for axis in plain["axes"])
+    times = plain["times"]
+    wanted = [_key(widths) for widths in combinations_of(axes)]
+    if set(times) != set(wanted):
+        raise ValueError(f"layer {index} has times for {len(times)} combinations of widths, expected {len(wanted)}")
+    return Layer(
+        str(plain["computes"]), axes, tuple(_read_timing(times[key], f"layer {index}, widths {key}") for key in wanted)
+    )
+
+
+def _use(plain: Mapping[str, Any], index: Mapping[str, int]) -> Use:
+    widths = tuple(Width(0, tuple((index[name], int(n)) for name, n in width.items())) for width in plain["widths"])
+    return Use(str(plain["place"]), int(plain["layer"]), widths)
+
+
+def _check(table: LatencyTable) -> None:
+    for use in table.uses:
+        if not 0 <= use.layer < len(table.layers) or len(use.widths) != len(table.layers[use.layer].axes):
+            raise ValueError(f"{use.place} names layer {use.layer}, which does not fit it.")
+    for number, layer in enumerate(table.layers):
+        if len(layer.axes) > 2:
+            raise ValueError(f"layer {number} has {len(layer.axes)} axes; at most 2 are known.")
+    if any(len(built.structure) != len(table.groups) for built in table.networks):
+        raise ValueError(f"a network does not have {len(table.groups)} widths.")
+
+
+def _key(widths: Sequence[int]) -> str:
+    return "x".join(map(str, widths)) or "fixed"
+
+
+def _timing(timing: Timing | None) -> list[float] | None:
+    return None if timing is None else [round(value, 6) for value in (timing.ms, timing.low, timing.high)]
+
+
+def _read_timing(plain: Any, where: str) -> Timing | None:
+    """`null`, a number of milliseconds, or such with its quartiles."""
+    if plain is None:
+        return None
+    values = [float(value) for value in (plain if isinstance(plain, list) else [plain] * 3)]
+    values = values * 3 if len(values) == 1 else values
+    if len(values) != 3 or not all(0 < value < float("inf") for value in values):
+        raise ValueError(f"{where}: expected milliseconds above 0, or [median, lower, upper quartile], got {plain!r}.")
+    return Timing(*values)
+
+
+def _text(value: Any, indent: str = "") -> str:
+    """JSON with lists of numbers on one line."""
+    inner = indent + " "
+    if isinstance(value, Mapping) and value:
+        lines = [f"{inner}{json.dumps(key)}: {_text(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+    if isinstance(value, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in value):
+        return "[\n" + ",\n".join(inner + _text(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value)

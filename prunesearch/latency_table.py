@@ -1,0 +1,261 @@
+"""Measured times of a network's layers over a grid of widths: what a latency budget is predicted from.
+
+A `LatencyTable` is what was measured, and one file. `latency_model.LatencyModel` predicts from it. Numpy only; the
+measuring is done in `prunesearch.evaluators.latency`, or by you on a device of your own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prunesearch.registry import resolve
+from prunesearch.structure import Space, Structure, Width
+
+FORMAT, VERSION = "prunesearch latency table", 1
+ELSEWHERE = "elsewhere"
+"""The backend of a table whose times were measured by somebody else's means."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """Under which times hold.
+
+    Attributes:
+        backend: What runs the network: `eager`, `inductor`, `onnxruntime:PROVIDER`, or `elsewhere`.
+        device: `cpu`, `cuda`, or the name of a device elsewhere.
+        processor: Its name.
+        threads: That the backend may use.
+        batch_size: Images per forward; every time is that of one forward, not of one image.
+        versions: Pairs (package, version).
+    """
+
+    backend: str
+    device: str
+    processor: str
+    threads: int
+    batch_size: int
+    versions: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of one forward: median, and quartiles, over repeats spread in time."""
+
+    ms: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One distinct piece of work, wherever in the network it is done.
+
+    Attributes:
+        computes: Operators and the shapes of what goes in, at full width.
+        axes: Per width that its time depends on, the widths it was timed at, ascending; at most two axes.
+        timings: Of every combination of widths, the last axis running fastest; None where not measured yet.
+    """
+
+    computes: str
+    axes: tuple[tuple[int, ...], ...]
+    timings: tuple[Timing | None, ...]
+
+
+@dataclass(frozen=True)
+class Use:
+    """A place in the network where a layer's work is done.
+
+    Attributes:
+        place: The layer's name in the model.
+        layer: Index of what it computes, in `LatencyTable.layers`.
+        widths: Its width on each axis, as a function of a structure.
+    """
+
+    place: str
+    layer: int
+    widths: tuple[Width, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A whole network of the space that was built and timed, or is to be: how the sum of layers is calibrated."""
+
+    structure: Structure
+    timing: Timing | None
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Times of every distinct layer of one network over a grid of widths, under stated conditions.
+
+    Attributes:
+        conditions: Under which the times hold.
+        groups: (name, full width, unit) of the network's groups.
+        network: Fingerprint of the layers that it was measured for; allowed widths have no part in it.
+        layers: Distinct pieces of work, with their times.
+        uses: Where each is done.
+        networks: Whole networks that were timed.
+        reference_ms: What the reference kernel took, which was timed in between to watch the machine drift; all times
+            are those of a machine at this speed, the median one while the table was measured.
+        drift: The 5th, 50th and 95th percentile of what it took meanwhile, relative to `reference_ms`.
+        correction: Factor learnt from networks built since; predictions are multiplied by it.
+    """
+
+    conditions: Conditions
+    groups: tuple[tuple[str, int, int], ...]
+    network: str
+    layers: tuple[Layer, ...]
+    uses: tuple[Use, ...]
+    networks: tuple[Built, ...]
+    reference_ms: float | None = None
+    drift: tuple[float, float, float] | None = None
+    correction: float = 1.0
+
+    @staticmethod
+    def measure(
+        network: Any,
+        *,
+        backend: str = "eager",
+        device: str | None = None,
+        batch_size: int = 1,
+        threads: int | None = None,
+        file: str | Path | None = None,
+        points: int | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> LatencyTable:
+        """Time every distinct layer of a network over a grid of widths, and a few whole networks.
+
+        Takes minutes, most of them in proportion to `points` squared. The model, its mode and the random generators are
+        left as they were; garbage collection is off and threads are pinned meanwhile.
+
+        Args:
+            network: A traced network.
+            backend: `"eager"` (torch as it is), `"inductor"` (`torch.compile`), `"onnxruntime"` (on the CPU), or
+                `"onnxruntime:PROVIDER"` with the name of one of its execution providers.
+            device: Where torch runs, such as `"cuda"`; None is where the network's example inputs are.
+            batch_size: Images per forward. Times and budgets are those of one forward.
+            threads: That the backend may use; None is as many as torch uses now.
+            file: Keeps what is measured as it comes; what it has already is not measured again.
+            points: Widths per axis of the grid; None leaves it to the backend.
+            on_progress: Called with the numbers of timings done and wanted.
+
+        Raises:
+            ValueError: An unknown backend, a number out of range, more threads than there are cores, or a file with
+                times of another network or other conditions.
+            ImportError: The backend's package is not installed.
+            TraceError: The network cannot be cut into layers.
+        """
+        table = {"measure": "prunesearch.evaluators.latency.measuring:measure"}
+        measure = resolve(table, "measure", "function")  # by name: nouns know nothing of evaluators
+        measured: LatencyTable = measure(
+            network,
+            backend=backend,
+            device=device,
+            batch_size=batch_size,
+            threads=threads,
+            file=file,
+            points=points,
+            on_progress=on_progress,
+        )
+        return measured
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its times are of a device that is not at hand."""
+        return self.conditions.backend == ELSEWHERE
+
+    @property
+    def missing(self) -> int:
+        """How many timings the file still lacks."""
+        layers = sum(timing is None for layer in self.layers for timing in layer.timings)
+        return layers + sum(built.timing is None for built in self.networks)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything in the table."""
+        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
+
+    def corrected(self, factor: float) -> LatencyTable:
+        """The table whose predictions are `factor` times as high."""
+        return replace(self, correction=self.correction * factor)
+
+    def rescaled(self, factor: float) -> LatencyTable:
+        """The same measurements for a machine that is slower by a factor, reference kernel and all."""
+
+        def scaled(timing: Timing | None) -> Timing | None:
+            return None if timing is None else Timing(*(factor * ms for ms in (timing.ms, timing.low, timing.high)))
+
+        return replace(
+            self,
+            layers=tuple(replace(layer, timings=tuple(map(scaled, layer.timings))) for layer in self.layers),
+            networks=tuple(replace(built, timing=scaled(built.timing)) for built in self.networks),
+            reference_ms=None if self.reference_ms is None else factor * self.reference_ms,
+            drift=None if self.drift is None else (self.drift[0] / factor, 1.0, self.drift[2] / factor),
+        )
+
+    def elsewhere(self) -> LatencyTable:
+        """The same times as those of a device that is not at hand, so that no search tries to time its winner here."""
+        return replace(self, conditions=replace(self.conditions, backend=ELSEWHERE))
+
+    def check(self, space: Space) -> None:
+        """Say so if the table is of another network, or not complete.
+
+        Raises:
+            ValueError: It is.
+        """
+        if network_fingerprint(space) != self.network:
+            own = tuple((group.name, group.width, group.unit) for group in space.groups)
+            raise ValueError(
+                f"The latency table was measured for another network: {_first_difference(self.groups, own)}. Measure "
+                "one for this network: prunesearch latency, or LatencyTable.measure(network, ...)."
+            )
+        if self.missing:
+            raise ValueError(
+                f"The latency table still lacks {self.missing} times. Run the same measurement again to go on, or fill "
+                "in what you measured elsewhere."
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Write the file, whole or not at all; docs/latency.md describes the format."""
+        from prunesearch.latency_file import write
+
+        write(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> LatencyTable:
+        """Read what `save` wrote, or what you filled in.
+
+        Raises:
+            ValueError: It is no latency table, is damaged, or of a newer version; the message says where.
+            FileNotFoundError: There is no such file.
+        """
+        from prunesearch.latency_file import read
+
+        return read(Path(path))
+
+
+def network_fingerprint(space: Space) -> str:
+    """Hash of a network's groups and layers; the same whatever widths are allowed."""
+    groups = [(group.name, group.width, group.unit) for group in space.groups]
+    facts = json.dumps([groups, [asdict(term) for term in space.macs_terms]])
+    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+
+
+def combinations_of(axes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """The widths of each of a layer's timings, in their order."""
+    return list(itertools.product(*axes))
+
+
+def _first_difference(stored: tuple[tuple[str, int, int], ...], own: tuple[Any, ...]) -> str:
+    for theirs, ours in zip(stored, own, strict=False):
+        if theirs != ours:
+            return f"its group {theirs[0]!r} of {theirs[1]} channels is {ours[0]!r} of {ours[1]} here"
+    if len(stored) != len(own):
+        return f"it has {len(stored)} groups, this network {len(own)}"
+    return "its layers have other shapes; the images may have another size, or the classes another number"

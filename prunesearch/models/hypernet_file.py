@@ -1,0 +1,150 @@
+"""PruningNets on disk: safetensors, with all that is no tensor as JSON in the metadata. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from torch import Tensor
+
+from prunesearch.errors import CheckpointError
+from prunesearch.models.hypernet import PruningNet
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.saving import checksum, write_tensors
+
+FORMAT = "prunesearch-pruningnet-1"
+_VALUES, _MORE = "net.", "more."
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file holds.
+
+    Attributes:
+        settings: Arguments of the PruningNet.
+        groups: Name and full width of each group.
+        orders: Of the ranking.
+        training: What the training notes about itself.
+        values: The PruningNet's tensors by name.
+        more: The training's.
+    """
+
+    settings: Mapping[str, Any]
+    groups: list[tuple[str, int]]
+    orders: tuple[tuple[int, ...], ...]
+    training: Mapping[str, Any]
+    values: dict[str, Tensor]
+    more: dict[str, Tensor]
+
+
+def save_pruningnet(
+    net: PruningNet,
+    path: str | Path,
+    *,
+    training: Mapping[str, Any] | None = None,
+    more: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a PruningNet to a safetensors file; whole or not at all.
+
+    Args:
+        net: The PruningNet.
+        path: The file; an existing one is replaced.
+        training: What its training notes about itself, as JSON.
+        more: The training's tensors.
+
+    Raises:
+        CheckpointError: The folder does not exist, or the file cannot be written.
+    """
+    tensors = {_VALUES + name: tensor for name, tensor in net.state_dict().items()}
+    tensors |= {_MORE + name: tensor for name, tensor in (more or {}).items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    about = json.dumps(
+        {
+            "settings": net.settings,
+            "groups": _groups(net.network),
+            "orders": net.ranking.orders,
+            "training": dict(training or {}),
+        }
+    )
+    write_tensors(tensors, Path(path), {"format": FORMAT, "about": about, "sha256": checksum(about, tensors)})
+
+
+def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
+    """Read a PruningNet of a network; its allowed widths may be others than in training.
+
+    Args:
+        path: What `save_pruningnet` wrote.
+        network: The network that it was made for, traced; its weights do not matter. Its device is used.
+
+    Raises:
+        CheckpointError: No such file, damaged, not written by `save_pruningnet`, or of another network.
+        NotEnoughMemory: It would not fit.
+    """
+    stored = read(path)
+    mine = _groups(network)
+    if stored.groups != mine:
+        different = next((pair for pair in zip(stored.groups, mine, strict=False) if pair[0] != pair[1]), None)
+        what = f"{len(stored.groups)} groups, the network {len(mine)}"
+        if different is not None:
+            (name, width), (other, other_width) = different
+            what = f"group {name!r} with {width} channels where the network has {other!r} with {other_width}"
+        raise CheckpointError(f"{path} is of another network: it has {what}.")
+    net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
+    fill(net, stored.values, path)
+    return net.eval()
+
+
+def read(path: str | Path) -> Stored:
+    """Read what a file holds, and check that it is what was written.
+
+    Raises:
+        CheckpointError: No such file, damaged, or not a PruningNet's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"There is no file {path}. Train a PruningNet into it first.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(f"{path} is no PruningNet (format {metadata.get('format')!r}, expected {FORMAT!r}).")
+        if checksum(metadata["about"], tensors) != metadata["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its contents are not what was written.")
+        about = json.loads(metadata["about"])
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged, or no PruningNet: {error}") from error
+    return Stored(
+        settings=about["settings"],
+        groups=[(name, width) for name, width in about["groups"]],
+        orders=tuple(tuple(order) for order in about["orders"]),
+        training=about["training"],
+        values={name.removeprefix(_VALUES): t for name, t in tensors.items() if name.startswith(_VALUES)},
+        more={name.removeprefix(_MORE): t for name, t in tensors.items() if name.startswith(_MORE)},
+    )
+
+
+def fill(net: PruningNet, values: Mapping[str, Tensor], path: str | Path) -> None:
+    """Give a PruningNet the values of a file.
+
+    Raises:
+        CheckpointError: They are of another network, by names or shapes.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in values.items()}
+    wrong = sorted(name for name in shapes.keys() | theirs.keys() if shapes.get(name) != theirs.get(name))
+    if wrong:
+        first = wrong[0]
+        raise CheckpointError(
+            f"{path} is of another network: {first} has shape {theirs.get(first)}, expected {shapes.get(first)}."
+        )
+    net.load_state_dict(values)
+
+
+def _groups(network: Network) -> list[tuple[str, int]]:
+    return [(group.name, group.width) for group in network.space.groups]

@@ -1,0 +1,102 @@
+"""Memory of a network's forward: what its tensors take at the most at once, predicted and measured."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from prunesearch.models.deadline import Deadline
+from prunesearch.models.symbolic import follow
+from prunesearch.models.undisturbed import undisturbed
+
+
+def predicted_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """Bytes of weights, inputs and results alive at once, by the order of operators and their shapes alone.
+
+    Each result is given up after the operator that uses it last. A forward in Python may hold on to them longer, so
+    this is a lower bound. What kernels take for themselves is not in it.
+
+    Args:
+        model: A copy of one's own, in eval mode, on any device.
+        inputs: What it takes.
+    """
+    meta = tuple(x.to("meta") for x in inputs)
+    light = model.to("meta")
+    peak = _Live(follow(light, meta, Deadline(60.0)).graph)
+    with undisturbed(()):
+        peak.run(*meta)
+    return _weights(model) + peak.most
+
+
+def measured_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """The same, watched while the model runs: every storage that an operator returns, until it is freed.
+
+    Args:
+        model: In eval mode.
+        inputs: What it takes.
+    """
+    with undisturbed(inputs) as copies, _Watch() as watch:
+        watch.add(copies)
+        model(*copies)
+    return _weights(model) + watch.most
+
+
+def _weights(model: nn.Module) -> int:
+    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+
+
+class _Live(fx.Interpreter):
+    """Runs a graph and adds up what is alive."""
+
+    def __init__(self, graph: fx.GraphModule) -> None:
+        super().__init__(graph)
+        self.most = 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        storages: dict[int, int] = {}
+
+        def add(item: Any) -> Any:
+            if isinstance(item, Tensor) and not isinstance(item, nn.Parameter):
+                storages[item.untyped_storage()._cdata] = item.untyped_storage().nbytes()
+            return item
+
+        fx.node.map_aggregate((result, *self.env.values()), add)
+        self.most = max(self.most, sum(storages.values()))
+        return result
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Adds up the storages that operators return, until they are freed."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.most = self._now = 0
+        self._known: set[int] = set()
+
+    def add(self, results: Any) -> None:
+        def each(item: Any) -> Any:
+            if isinstance(item, Tensor):
+                storage = item.untyped_storage()
+                key, size = storage._cdata, storage.nbytes()
+                if key not in self._known:
+                    self._known.add(key)
+                    self._now += size
+                    weakref.finalize(storage, self._freed, key, size)
+            return item
+
+        fx.node.map_aggregate(results if isinstance(results, (tuple, list)) else (results,), each)
+        self.most = max(self.most, self._now)
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.add(result)
+        return result

@@ -1,0 +1,315 @@
+"""Training a PruningNet, or a supernet, on random structures: one run serves every budget."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor
+
+from prunesearch.errors import CheckpointError, TrainingDiverged
+from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.hypernet import PruningNet
+from prunesearch.models.hypernet_file import fill, read, save_pruningnet
+from prunesearch.models.memory import require
+from prunesearch.structure import Structure
+from prunesearch.training.data import Data
+
+Sampling = Literal["random", "sandwich"]
+_BYTES = 4 * (1 + 1 + 2)  # gradient, momentum, and what a file is written from, per parameter
+
+
+@dataclass(frozen=True)
+class PruningNetRecipe:
+    """How to train on random structures.
+
+    Attributes:
+        epochs: Passes over the training data. The authors' rule of thumb: a quarter of those of ordinary training.
+        batch_size: Images per step, of all processes together.
+        lr: Learning rate of SGD at the start; it falls linearly to zero.
+        momentum: Of SGD.
+        weight_decay: On parameters of two or more dimensions.
+        label_smoothing: Of the cross-entropy.
+        sampling: Structures per step. `"random"`: one, every width drawn uniformly (MetaPruning). `"sandwich"`: the
+            full and the narrowest one and two random ones; all but the full learn from its outputs (in-place
+            distillation).
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    sampling: Sampling = "random"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
+            raise ValueError(f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self}.")
+        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0):
+            raise ValueError(f"Expected momentum and label_smoothing in [0, 1) and weight_decay >= 0, got {self}.")
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where training stands.
+
+    Attributes:
+        step: Steps done, those of earlier runs included.
+        steps: Steps in all.
+        loss: Training loss of the last one.
+        seconds_left: Estimate, from the steps of this run.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+def train_pruningnet(
+    net: PruningNet,
+    data: Data,
+    *,
+    recipe: PruningNetRecipe | None = None,
+    seed: int = 0,
+    file: str | Path | None = None,
+    save_every: float = 60.0,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> None:
+    """Train a PruningNet in place: per step, random structures, with the weights it gives them.
+
+    It trains on what MetaPruning calls sub-training data, `data.train` without the calibration images, so that these
+    can score structures. Runs on the device of `net`; under `accelerate launch` or `torchrun` in several processes,
+    which share each batch; in bfloat16 where a GPU has it. Only run on CPUs so far.
+
+    With a `file` it can be killed at any time: run the same call again to go on. Until the end the state is in
+    `FILE.training`, rewritten every `save_every` seconds and when training stops early; the values at the end are those
+    of an uninterrupted run, to the last bit on the same machine, if the images are functions of torch's generator.
+
+    Source: Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258, and the authors' scripts ("random"; departs from
+    them: one recipe for all networks). Yu and Huang, Universally slimmable networks, ICCV 2019, arXiv:1903.05134
+    ("sandwich"; departs from it: the mean of the losses is taken, not their sum; BatchNorm has no statistics to train).
+
+    Args:
+        net: As `PruningNet` makes it; the file of an earlier run goes over its values.
+        data: Where the training images come from.
+        recipe: How to train.
+        seed: Decides structures, the order of the images, and every dropout.
+        file: Where the trained PruningNet goes, as safetensors. If it is there already, it is read, and that is all.
+        save_every: Seconds between two states on disk; 0 writes every step.
+        on_step: Called after every step. If it raises, the state is written before the exception goes on.
+
+    Raises:
+        ValueError: The network is no classifier, or no image is left to train on.
+        CheckpointError: The file is damaged, or of another network, PruningNet, recipe, seed or data.
+        NotEnoughMemory: Gradients and momentum would not fit; nothing of them has been allocated.
+        TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
+    """
+    recipe = recipe or PruningNetRecipe()
+    if net.network.outputs is None:
+        raise ValueError(f"Expected a classifier; {type(net.network.model).__name__} returns no (n, classes) logits.")
+    question = _question(net, data, recipe, seed)
+    if file is not None and Path(file).exists():
+        _resume(net, Path(file), question)
+        return
+    data = data.sub_training()
+    device = next(net.parameters()).device
+    require(_BYTES * net.size, device, f"Training {net.size / 1e6:.1f} M parameters", 'Use form="compact".')
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if has_bfloat16 else "no")
+    run = _Run(net, data, recipe, seed, accelerator)
+    state = None if file is None else Path(f"{file}.training")
+    if state is not None and state.exists():
+        run.step = int(_resume(net, state, question, run.optimizer)["step"])
+
+    def save() -> None:
+        if state is not None and accelerator.is_main_process:
+            note = {"question": question, "step": run.step, "steps": run.steps}
+            save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
+
+    save()  # a file that cannot be written is better known before the work than after it
+    with torch.random.fork_rng():
+        _train(run, save, save_every, on_step)
+    net.eval()
+    if file is not None and accelerator.is_main_process:
+        save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
+        Path(f"{file}.training").unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+
+
+def _train(
+    run: _Run, save: Callable[[], None], save_every: float, on_step: Callable[[StepReport], None] | None
+) -> None:
+    saved = time.monotonic()
+    try:
+        for report in run.reports():
+            if time.monotonic() - saved >= save_every:
+                save()
+                saved = time.monotonic()
+            if on_step is not None:
+                on_step(report)
+    except (Exception, KeyboardInterrupt):
+        if not run.updating:  # an interrupt in the middle of an update leaves what was saved before it
+            save()
+        raise
+
+
+class _Run:
+    """The steps of one run.
+
+    Attributes:
+        step: Steps done.
+        steps: Steps in all.
+        updating: Whether parameters and `step` are being changed right now, and do not belong together.
+    """
+
+    def __init__(
+        self, net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int, accelerator: Accelerator
+    ) -> None:
+        self._net = net
+        self._data = data
+        self._recipe = recipe
+        self._seed = seed
+        self._accelerator = accelerator
+        self.optimizer = _optimizer(net, recipe)
+        self._per_epoch = data.steps_per_epoch(recipe.batch_size)
+        self.steps = recipe.epochs * self._per_epoch
+        self.step = 0
+        self.updating = False
+
+    def reports(self) -> Iterator[StepReport]:
+        """Do the steps that are left, and report each."""
+        model, _ = self._accelerator.prepare(self._net, self.optimizer)
+        model.train()
+        start, first = time.monotonic(), self.step
+        batches = self._batches()
+        while self.step < self.steps:
+            torch.manual_seed(_torch_seed(self._seed, 2 * self.step))  # of augmentation
+            images, labels = next(batches)
+            torch.manual_seed(_torch_seed(self._seed, 2 * self.step + 1))  # of dropout
+            loss = self._update(model, images, labels)
+            each = (time.monotonic() - start) / (self.step - first)
+            yield StepReport(self.step, self.steps, loss, each * (self.steps - self.step))
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Those of the steps that are left, each process its share."""
+        share = (self._accelerator.process_index, self._accelerator.num_processes)
+        done = self.step % self._per_epoch
+        for epoch in range(self.step // self._per_epoch, self._recipe.epochs):
+            rng = np.random.default_rng([self._seed, 2, epoch])
+            yield from self._data.train_batches(self._recipe.batch_size, rng, first=done, share=share)
+            done = 0
+
+    def _update(self, model: Any, images: Tensor, labels: Tensor) -> float:
+        device = self._accelerator.device
+        loss = _loss(model, self._structures(), images.to(device), labels.to(device), self._recipe.label_smoothing)
+        value = float(self._accelerator.reduce(loss.detach(), "mean"))
+        if not math.isfinite(value):
+            raise self._diverged(f"The training loss became {value}")
+        self.optimizer.zero_grad()
+        self._accelerator.backward(loss)
+        gradients = [parameter.grad for parameter in self._net.parameters() if parameter.grad is not None]
+        if not math.isfinite(norm := float(torch.nn.utils.get_total_norm(gradients))):
+            raise self._diverged(f"The norm of the gradients became {norm}")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._recipe.lr * (1 - self.step / self.steps)
+        self.updating = True
+        self.optimizer.step()
+        self.step += 1
+        self.updating = False
+        return value
+
+    def _structures(self) -> list[Structure]:
+        space = self._net.network.space
+        wanted = 1 if self._recipe.sampling == "random" else 2
+        drawn = space.sample(np.random.default_rng([self._seed, 5, self.step]), wanted)
+        structures = [space.check(row.tolist()) for row in drawn]
+        return structures if self._recipe.sampling == "random" else [space.full, space.minimum, *structures]
+
+    def _diverged(self, what: str) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{what} at step {self.step} of {self.steps}; the state before it is kept. Lower the learning rate (now "
+            f"{self._recipe.lr}), or check the images for NaN.",
+            step=self.step,
+        )
+
+
+def _loss(
+    model: Callable[..., list[Tensor]], structures: list[Structure], images: Tensor, labels: Tensor, smoothing: float
+) -> Tensor:
+    """Mean over the structures: the first learns from the labels, others from the outputs of the first."""
+    first, *others = model(structures, images)
+    losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
+    losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
+    return torch.stack(losses).mean()
+
+
+def _optimizer(net: PruningNet, recipe: PruningNetRecipe) -> torch.optim.SGD:
+    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+
+
+def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) -> dict[str, Any]:
+    """What must be the same when a training goes on."""
+    orders = json.dumps(net.ranking.orders).encode()
+    return {
+        "network": net.network.fingerprint(),
+        "space": net.network.space.fingerprint,
+        "ranking": hashlib.sha256(orders).hexdigest()[:16],
+        "data": f"{fingerprint(*data.calibration_set())}, {data.steps_per_epoch(1)} images",
+        "seed": seed,
+        **{f"PruningNet's {name}": value for name, value in net.settings.items()},
+        **{f"recipe's {name}": value for name, value in asdict(recipe).items()},
+    }
+
+
+def _resume(
+    net: PruningNet, path: Path, question: Mapping[str, Any], optimizer: torch.optim.SGD | None = None
+) -> Mapping[str, Any]:
+    """Fill in a stored state, and return what its training noted.
+
+    Raises:
+        CheckpointError: It is damaged, or of another training.
+    """
+    stored = read(path)
+    theirs = stored.training.get("question", {})
+    for field, mine in question.items():
+        if theirs.get(field) != mine:
+            raise CheckpointError(
+                f"{path} is of another training: the {field} was {theirs.get(field)}, now it is {mine}. Train into "
+                "another file, or remove this one."
+            )
+    fill(net, stored.values, path)
+    if optimizer is not None:
+        for name, parameter in net.named_parameters():
+            if name in stored.more:
+                optimizer.state[parameter]["momentum_buffer"] = stored.more[name].to(parameter.device)
+    return stored.training
+
+
+def _momenta(net: PruningNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
+    found = {
+        name: optimizer.state.get(parameter, {}).get("momentum_buffer") for name, parameter in net.named_parameters()
+    }
+    return {name: momentum for name, momentum in found.items() if momentum is not None}
+
+
+def _torch_seed(seed: int, index: int) -> int:
+    return int(np.random.default_rng([seed, 6, index]).integers(2**62))

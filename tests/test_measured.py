@@ -1,0 +1,141 @@
+"""Latency budgets that hold when measured: winners are timed, and searches go on until one is in time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+import prunesearch as ps
+from prunesearch import measured
+from prunesearch.evaluators.finished import structure_of
+from prunesearch.evaluators.latency.elsewhere import plan
+from prunesearch.evaluators.latency.finished import MeasuredLatency
+from prunesearch.evaluators.latency.timing import processor_name
+from prunesearch.latency_model import LatencyModel
+from prunesearch.latency_table import LatencyTable, Timing
+from prunesearch.models.network import Network
+from prunesearch.structure import Structure
+from prunesearch.study.store import Store
+from prunesearch.training.data import Data
+
+
+@pytest.fixture(scope="module")
+def table(network: Network) -> LatencyTable:
+    """A table of the digits network as if measured here: each layer takes as long as it is wide."""
+    empty = plan(network, "toy", points=3)
+    layers = []
+    for layer in empty.layers:
+        shape = [len(axis) for axis in layer.axes]
+        times = sum(np.indices(shape), np.ones(shape)).ravel() * 0.1
+        layers.append(dataclasses.replace(layer, timings=tuple(Timing(t, t, t) for t in times.tolist())))
+    conditions = dataclasses.replace(empty.conditions, backend="eager", device="cpu", processor=processor_name("cpu"))
+    return dataclasses.replace(empty, conditions=conditions, layers=tuple(layers), networks=(), reference_ms=1.0)
+
+
+@pytest.fixture
+def machine(network: Network, table: LatencyTable, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Structure]]:
+    """A machine on which networks take a multiple of what the table says, and a list of what it timed."""
+
+    def made_up(factor: float, *, only_below: float = 0.0) -> list[Structure]:
+        timed: list[Structure] = []
+
+        def measure(model: nn.Module, inputs: Sequence[Tensor], _: LatencyTable) -> MeasuredLatency:
+            timed.append(structure_of(network, model))
+            predicted = float(LatencyModel(table, network.space).predict([timed[-1]])[0])
+            ms = max(factor * predicted, only_below)
+            return MeasuredLatency(Timing(ms, ms, ms), 1.0)
+
+        monkeypatch.setattr(measured, "measure_finished", measure)
+        return timed
+
+    return made_up
+
+
+def search(network: Network, data: Data, table: LatencyTable, **options: object) -> ps.SearchResult:
+    budget = ps.Budget(latency_ms="60%", table=table)
+    return ps.search(network, data, budget=budget, n_trials=16, images=16, searcher="random", **options)  # type: ignore[arg-type]
+
+
+def test_a_winner_in_time_is_timed_once(
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]]
+) -> None:
+    timed = machine(1.0)
+    result = search(network, digits_data, table)
+    assert timed == [result.best.structure]
+    assert result.latency is not None
+    assert result.latency.holds
+    assert result.latency.predicted_ms == pytest.approx(result.latency.measured.timing.ms)
+    assert len(result.trials) == 16
+    assert "measured" in str(result)
+
+
+def test_a_search_goes_on_until_a_measured_winner_is_in_time(
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]]
+) -> None:
+    timed = machine(1.2)
+    result = search(network, digits_data, table)
+    assert result.latency is not None
+    assert result.latency.holds
+    assert len(timed) == len(result.latency.attempts) == 2
+    assert result.latency.attempts[0][1] > result.latency.limit_ms >= result.latency.attempts[1][1]
+    assert timed[-1] == result.best.structure
+    assert len(result.trials) > 16
+    in_time = [
+        t for t in result.trials if 1.2 * 1.011 * _predicted(network, table, t.structure) <= result.latency.limit_ms
+    ]
+    assert result.best.trial.score == max(t.score for t in in_time if t.score is not None)
+
+
+def test_a_limit_out_of_reach_is_said_with_the_best_that_was_reached(
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]]
+) -> None:
+    timed = machine(100.0)
+    result = search(network, digits_data, table)
+    assert result.latency is not None
+    assert not result.latency.holds
+    narrowest = 100 * _predicted(network, table, network.space.minimum)
+    assert timed[-1] == network.space.minimum
+    assert result.latency.narrowest_ms == pytest.approx(narrowest)
+    assert any("was not met" in note and f"{narrowest:.3g} ms" in note for note in result.notes)
+
+
+def test_run_again_a_stored_search_times_only_the_last_winner(
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    timed = machine(1.2)
+    first = search(network, digits_data, table, study=url)
+    assert len(timed) == 2
+    again = search(network, digits_data, table, study=url)
+    assert timed[2:] == [first.best.structure] == [again.best.structure]
+    assert [t.structure for t in again.trials] == [t.structure for t in first.trials]
+    store = Store(url, create=False)
+    assert len(store.studies()) == 2
+    store.close()
+
+
+def test_a_table_of_elsewhere_is_trusted_and_nothing_is_timed(
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]]
+) -> None:
+    timed = machine(1.0)
+    result = search(network, digits_data, table.elsewhere())
+    assert timed == []
+    assert result.latency is None
+    assert ps.Budget(latency_ms="60%", table=table).check(network.space).contains([result.best.structure])[0]
+
+
+def test_a_table_of_another_machine_is_refused_before_anything_is_scored(
+    network: Network, digits_data: Data, table: LatencyTable
+) -> None:
+    foreign = dataclasses.replace(table, conditions=dataclasses.replace(table.conditions, processor="Abacus 3000"))
+    with pytest.raises(ValueError, match=r"measured on 'Abacus 3000'.*elsewhere\(\)"):
+        search(network, digits_data, foreign)
+
+
+def _predicted(network: Network, table: LatencyTable, structure: Structure) -> float:
+    return float(LatencyModel(table, network.space).predict([structure])[0])
