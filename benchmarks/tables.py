@@ -18,20 +18,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (
-    ROOT / "docs" / "criteria.md",
-    ROOT / "README.md",
-    ROOT / "docs" / "coverage.md",
-    ROOT / "docs" / "evaluator.md",
-    ROOT / "docs" / "finetune.md",
-    ROOT / "docs" / "latency.md",
-    ROOT / "docs" / "manidp.md",
-    ROOT / "docs" / "paam.md",
-    ROOT / "docs" / "pruningnet.md",
-    ROOT / "docs" / "searchers.md",
-    ROOT / "docs" / "studies.md",
-)
+
+
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def demo(result: Mapping[str, Any]) -> str:
@@ -214,6 +206,58 @@ def criteria(result: Mapping[str, Any]) -> str:
     return "\n\n".join([*blocks, note])
 
 
+def latency(result: Mapping[str, Any]) -> str:
+    """How far predicted latencies are from measured ones, then winners under limits on latency and on MACs."""
+    lines = [
+        "| network, backend | structures | table: error, median and 95th percentile | tau | proportional to MACs | tau "
+        "| measured again | tau |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in result["predict"].items():
+        one, other = row["rounds"][-2:]
+        truth = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
+        cells = [
+            f"{_errors(values, known)} | {_tau(values, known):.2f}"
+            for values, known in ((row["predicted"], truth), (row["by macs"], truth), (one, other))
+        ]
+        lines.append(f"| {name} | {len(truth)} | {' | '.join(cells)} |")
+    facts, rows = result["facts"], list(result["predict"].values())
+    low, high = min(row["drift"][0] for row in rows), max(row["drift"][2] for row in rows)
+    note = (
+        "One table and one set of structures per row; batch size 1, one thread of "
+        f"{rows[0]['conditions']['processor']}, torch {facts['torch']}. Between the 5th and the 95th percentile the "
+        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine "
+        "was not at rest."
+    )
+    return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
+
+
+def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
+    name, row = search
+    lines = [
+        f"**{name}**, unpruned {row['unpruned ms']:.2f} ms",
+        "",
+        "| limit on | measured ms | MACs | loss | test accuracy | seeds |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for key, cell in row["cells"].items():
+        kinds.setdefault(key.rpartition(" ")[0], []).append(cell)
+    for kind, cells in kinds.items():
+        means = {what: statistics.mean(cell[what] for cell in cells) for what in ("ms", "macs", "loss", "accuracy")}
+        lines.append(
+            f"| {kind} | {means['ms']:.2f} | {means['macs'] / 1e6:.1f} M | {means['loss']:.3f} "
+            f"| {means['accuracy']:.2%} | {len(cells)} |"
+        )
+    return "\n".join(lines)
+
+
+def _errors(values: Sequence[float], truth: Sequence[float]) -> str:
+    """Median and 95th percentile of relative errors."""
+    off = [abs(value / known - 1) for value, known in zip(values, truth, strict=True)]
+    return f"{statistics.median(off):.1%}, {statistics.quantiles(off, n=20, method='inclusive')[-1]:.1%}"
+
+
 def finetune(result: Mapping[str, Any]) -> str:
     """Accuracy and seconds of our finetuning and of the plain loop; then what each setting changes."""
     facts, seeds = result["facts"], result["seeds"]
@@ -317,58 +361,6 @@ def dynamic_speed(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def latency(result: Mapping[str, Any]) -> str:
-    """How far predicted latencies are from measured ones, then winners under limits on latency and on MACs."""
-    lines = [
-        "| network, backend | structures | table: error, median and 95th percentile | tau | proportional to MACs | tau "
-        "| measured again | tau |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, row in result["predict"].items():
-        one, other = row["rounds"][-2:]
-        truth = [(a + b) / 2 for a, b in zip(one, other, strict=True)]
-        cells = [
-            f"{_errors(values, known)} | {_tau(values, known):.2f}"
-            for values, known in ((row["predicted"], truth), (row["by macs"], truth), (one, other))
-        ]
-        lines.append(f"| {name} | {len(truth)} | {' | '.join(cells)} |")
-    facts, rows = result["facts"], list(result["predict"].values())
-    low, high = min(row["drift"][0] for row in rows), max(row["drift"][2] for row in rows)
-    note = (
-        "One table and one set of structures per row; batch size 1, one thread of "
-        f"{rows[0]['conditions']['processor']}, torch {facts['torch']}. Between the 5th and the 95th percentile the "
-        f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine "
-        "was not at rest."
-    )
-    return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
-
-
-def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
-    name, row = search
-    lines = [
-        f"**{name}**, unpruned {row['unpruned ms']:.2f} ms",
-        "",
-        "| limit on | measured ms | MACs | loss | test accuracy | seeds |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
-    kinds: dict[str, list[Mapping[str, Any]]] = {}
-    for key, cell in row["cells"].items():
-        kinds.setdefault(key.rpartition(" ")[0], []).append(cell)
-    for kind, cells in kinds.items():
-        means = {what: statistics.mean(cell[what] for cell in cells) for what in ("ms", "macs", "loss", "accuracy")}
-        lines.append(
-            f"| {kind} | {means['ms']:.2f} | {means['macs'] / 1e6:.1f} M | {means['loss']:.3f} "
-            f"| {means['accuracy']:.2%} | {len(cells)} |"
-        )
-    return "\n".join(lines)
-
-
-def _errors(values: Sequence[float], truth: Sequence[float]) -> str:
-    """Median and 95th percentile of relative errors."""
-    off = [abs(value / known - 1) for value, known in zip(values, truth, strict=True)]
-    return f"{statistics.median(off):.1%}, {statistics.quantiles(off, n=20, method='inclusive')[-1]:.1%}"
-
-
 def _place(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     return (cell["criterion"], cell["weights"], cell["seed"], cell["keep"], tuple(cell["structure"]))
 
@@ -402,8 +394,8 @@ def pruningnet(result: Mapping[str, Any]) -> str:
             f"**{network}**, unpruned {row['unpruned']:.1%}. Kendall's tau of the score with the accuracy, at shares "
             f"of the MACs; n = {n} structures each.",
             "",
-            f"| weights | parameters | training, s | {head} | score, ms |",
-            f"|---|---:|---:|{'---:|' * 2 * len(shares)}---:|",
+            f"| weights | parameters | trainings | seconds each | {head} | ms per score |",
+            f"|---|---:|---:|---:|{'---:|' * 2 * len(shares)}---:|",
         ]
         sources = ["inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch"]
         for source in (source for source in sources if f"scores {source} 0" in cells):
@@ -430,8 +422,8 @@ def pruningnet(result: Mapping[str, Any]) -> str:
         f"accuracy: {facts['finetune_epochs']} epochs from inherited weights, or {facts['scratch_epochs']} from "
         f"scratch, one seed. With {n} structures the standard error of a tau of 0 is {error:.2f}. PruningNets: "
         f"{facts['pruningnet_epochs']} epochs; the supernet as many as cost about as many MACs. Searches: evolution, "
-        f"{facts['trials']} structures, {facts['scoring_images']} images. {facts['threads']} thread, torch "
-        f"{facts['torch']}, CPU only."
+        f"{facts['trials']} structures, {facts['scoring_images']} images. {facts['threads']} thread of a machine that "
+        f"others shared, torch {facts['torch']}, CPU only."
     )
     return "\n\n".join([*blocks, note])
 
@@ -450,7 +442,7 @@ def _ranking(cells: Mapping[str, Any], source: str, truth: Mapping[str, Any], se
     timed = [cell["seconds"] for cell in trained if cell["seconds"] is not None]
     seconds = f"{statistics.median(timed):.0f}" if timed else ""
     each = f"{1e3 * statistics.median(cell['seconds per structure'] for cell in scored):.0f}"
-    return " | ".join([size, seconds, *taus, each])
+    return " | ".join([size, str(len(trained) or ""), seconds, *taus, each])
 
 
 def _winners(cells: Mapping[str, Any], source: str, shares: Sequence[str], seeds: int, kind: str, named: str) -> str:

@@ -138,7 +138,8 @@ def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> N
     assert again.returncode == 2
     assert "the recipe's lr was 0.05, now it is 0.01" in again.stderr
     assert call(*train, "other.safetensors", "--lr", "0.01").returncode == 0
-    search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db", "--weight-source")
+    search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db")
+    search += ("--study-name", "generated", "--weight-source")
     run = call(*search, "generated:net.safetensors")
     assert run.returncode == 0, run.stderr
     assert "best of 8 structures" in run.stdout
