@@ -26,7 +26,7 @@ test: venv  ## run the tests, on all cores
 FAULTS_OUT ?= benchmarks/results/faults.json
 test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluster (minutes); what is counted goes to the docs
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ray]' || echo "Ray cannot be installed here; its tests are left out"
-	$(BIN)/python -m pytest tests/faults -m faults --faults-out $(FAULTS_OUT)
+	$(BIN)/python -m pytest tests/faults -m faults -W ignore::pytest.PytestUnraisableExceptionWarning --faults-out $(FAULTS_OUT)
 
 check: venv  ## formatting, lint and types
 	$(BIN)/ruff format --check .

@@ -47,7 +47,7 @@ NETWORKS: Mapping[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), (1, 3, 96, 96)),
     "vgg16": (lambda: ps.make_model("vgg16"), (1, 3, 32, 32)),
 }
-LIMITS = {"latency": ("85%", "70%", "55%"), "macs": ("80%", "65%", "50%", "35%")}
+LIMITS = {"latency": ("75%", "55%"), "macs": ("70%", "50%", "35%")}
 
 
 def network_of(name: str) -> Network:
@@ -108,11 +108,13 @@ def predicted(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
         for backend in arguments.backends:
             key = f"{name}, {backend}"
             table = table_of(network, name, backend)
-            row = stored["predict"].setdefault(key, described(network, table, arguments.structures))
+            rounds = stored["predict"].get(key, {}).get("rounds", [])
+            row = stored["predict"][key] = {**described(network, table, arguments.structures), "rounds": rounds}
             structures = [tuple(structure) for structure in row["structures"]]
             while not agree(row["rounds"]):
                 row["rounds"].append(timed(network, structures, table))
                 write(arguments.out, stored)
+            write(arguments.out, stored)  # predictions follow from the table, and may be others than before
             truth = np.mean(row["rounds"][-2:], axis=0)
             for what in ("predicted", "summed", "by macs"):
                 off = np.abs(np.array(row[what]) / truth - 1)
@@ -136,7 +138,6 @@ def described(network: Network, table: ps.LatencyTable, n: int) -> dict[str, Any
         "predicted": model.predict(structures).tolist(),
         "summed": [sum(model.blocks(structure).values()) for structure in structures],
         "by macs": (per_mac * network.space.macs(structures)).tolist(),
-        "rounds": [],
         "conditions": {**vars(table.conditions), "versions": dict(table.conditions.versions)},
     }
 
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("--structures", type=int, default=40)
     parser.add_argument("--search", choices=tasks.NETWORKS, default="resnet20", help="network of the searches")
     parser.add_argument("--batch-size", type=int, default=8, help="of the searches")
-    parser.add_argument("--trials", type=int, default=150, help="evaluations of a search")
+    parser.add_argument("--trials", type=int, default=100, help="evaluations of a search")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, default=4, help="of training the network")
     parser.add_argument("--out", type=Path, default=RESULTS / "latency.json")

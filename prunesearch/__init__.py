@@ -40,12 +40,15 @@ if TYPE_CHECKING:
     from prunesearch.models.count import count as count
     from prunesearch.models.export import export_onnx as export_onnx
     from prunesearch.models.export import export_program as export_program
+    from prunesearch.models.gates import gated as gated
+    from prunesearch.models.gates import macs_per_image as macs_per_image
     from prunesearch.models.hypernet import PruningNet as PruningNet
     from prunesearch.models.hypernet_file import load_pruningnet as load_pruningnet
     from prunesearch.models.hypernet_file import save_pruningnet as save_pruningnet
     from prunesearch.models.network import Network as Network
     from prunesearch.models.saving import load as load
     from prunesearch.models.saving import save as save
+    from prunesearch.models.skipping import skipping as skipping
     from prunesearch.models.slim import slim as slim
     from prunesearch.models.trace import trace as trace
     from prunesearch.models.zoo import make_model as make_model
@@ -58,30 +61,52 @@ if TYPE_CHECKING:
     from prunesearch.study.events import stop_after as stop_after
     from prunesearch.study.tensorboard import TensorBoardLogger as TensorBoardLogger
     from prunesearch.study.workers import Workers as Workers
+    from prunesearch.training.accelerating import Log as Log
+    from prunesearch.training.attention import AttentionPruned as AttentionPruned
+    from prunesearch.training.attention import AttentionSettings as AttentionSettings
+    from prunesearch.training.attention import paam as paam
+    from prunesearch.training.augment import Augmentation as Augmentation
     from prunesearch.training.data import Data as Data
-    from prunesearch.training.finetune import Recipe as Recipe
+    from prunesearch.training.finetune import Training as Training
     from prunesearch.training.finetune import finetune as finetune
+    from prunesearch.training.finetune import train as train
+    from prunesearch.training.manifold import DynamicallyPruned as DynamicallyPruned
+    from prunesearch.training.manifold import ManifoldSettings as ManifoldSettings
+    from prunesearch.training.manifold import manidp as manidp
     from prunesearch.training.pruningnet import PruningNetRecipe as PruningNetRecipe
     from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
+    from prunesearch.training.recipe import Recipe as Recipe
+    from prunesearch.training.reports import EpochReport as EpochReport
+    from prunesearch.training.reports import Session as Session
+    from prunesearch.training.reports import StepReport as StepReport
     from prunesearch.trial import Trial as Trial
 
 _PUBLIC = {
+    "AttentionPruned": "prunesearch.training.attention:AttentionPruned",
+    "AttentionSettings": "prunesearch.training.attention:AttentionSettings",
+    "Augmentation": "prunesearch.training.augment:Augmentation",
     "Budget": "prunesearch.budget:Budget",
     "CheckpointError": "prunesearch.errors:CheckpointError",
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
+    "DynamicallyPruned": "prunesearch.training.manifold:DynamicallyPruned",
+    "EpochReport": "prunesearch.training.reports:EpochReport",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "LatencyTable": "prunesearch.latency_table:LatencyTable",
+    "Log": "prunesearch.training.accelerating:Log",
+    "ManifoldSettings": "prunesearch.training.manifold:ManifoldSettings",
     "Network": "prunesearch.models.network:Network",
     "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
     "PruningNet": "prunesearch.models.hypernet:PruningNet",
     "PruningNetRecipe": "prunesearch.training.pruningnet:PruningNetRecipe",
-    "Recipe": "prunesearch.training.finetune:Recipe",
+    "Recipe": "prunesearch.training.recipe:Recipe",
     "SearchResult": "prunesearch.api:SearchResult",
+    "Session": "prunesearch.training.reports:Session",
     "Space": "prunesearch.structure:Space",
+    "StepReport": "prunesearch.training.reports:StepReport",
     "Structure": "prunesearch.structure:Structure",
     "StudyLocked": "prunesearch.errors:StudyLocked",
     "StudyMismatch": "prunesearch.errors:StudyMismatch",
@@ -89,6 +114,7 @@ _PUBLIC = {
     "StudyUnwritable": "prunesearch.errors:StudyUnwritable",
     "TensorBoardLogger": "prunesearch.study.tensorboard:TensorBoardLogger",
     "TraceError": "prunesearch.errors:TraceError",
+    "Training": "prunesearch.training.finetune:Training",
     "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
     "Trial": "prunesearch.trial:Trial",
     "Winner": "prunesearch.api:Winner",
@@ -99,19 +125,25 @@ _PUBLIC = {
     "export_onnx": "prunesearch.models.export:export_onnx",
     "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
+    "gated": "prunesearch.models.gates:gated",
     "load": "prunesearch.models.saving:load",
     "load_pruningnet": "prunesearch.models.hypernet_file:load_pruningnet",
     "load_weights": "prunesearch.models.checkpoint:load_weights",
+    "macs_per_image": "prunesearch.models.gates:macs_per_image",
     "make_model": "prunesearch.models.zoo:make_model",
+    "manidp": "prunesearch.training.manifold:manidp",
     "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
+    "paam": "prunesearch.training.attention:paam",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",
+    "skipping": "prunesearch.models.skipping:skipping",
     "slim": "prunesearch.models.slim:slim",
     "stop_after": "prunesearch.study.events:stop_after",
     "top1": "prunesearch.evaluators.accuracy:top1",
     "trace": "prunesearch.models.trace:trace",
+    "train": "prunesearch.training.finetune:train",
     "train_pruningnet": "prunesearch.training.pruningnet:train_pruningnet",
     "write_report": "prunesearch.report:write_report",
 }

@@ -24,7 +24,7 @@ from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.structure import Cost, Space, Structure
@@ -132,7 +132,7 @@ def search(
     searcher: str = "surrogate",
     n_trials: int = 200,
     seed: int = 0,
-    criterion: str = "l1",
+    criterion: str | Ranking = "l1",
     weight_source: str = "inherited",
     evaluator: str = "accuracy",
     metric: Metric = "loss",
@@ -163,7 +163,8 @@ def search(
         n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
             already, all of those count.
         seed: Decides every random draw.
-        criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`.
+        criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or a ranking that
+            is known already, such as what PAAM learnt.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
@@ -210,8 +211,10 @@ def search(
     if images is None:
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
-    chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
-    ranking = chooser.rank(network, calibration, classes)
+    ranking = criterion
+    if isinstance(ranking, str):
+        chooser = make_criterion(ranking, seed=seed, cache=cache, **(criterion_options or {}))
+        ranking = chooser.rank(network, calibration, classes)
     weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
 
@@ -231,7 +234,7 @@ def search(
         "budget": str(budget),
         "searcher": f"{searcher}{_listed(options or {})}",
         "seed": seed,
-        "criterion": criterion + (_listed(criterion_options) if criterion_options else ""),
+        "criterion": str(criterion) + (_listed(criterion_options) if criterion_options else ""),
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},

@@ -275,6 +275,19 @@ def as_array(structures: Sequence[Structure], space: Space) -> IntArray:
     return np.array(structures, dtype=np.int64).reshape(len(structures), len(space.groups))
 
 
+def above_threshold(feasible: FeasibleSet, scores: Sequence[FloatArray]) -> Structure:
+    """The structure of the lowest threshold that meets the budget, of each group's ascending scores; then widened."""
+    space = feasible.space
+    thresholds = np.append(np.unique(np.concatenate([np.zeros(0), *scores])), np.inf)
+    kept = [
+        (len(values) - np.searchsorted(values, thresholds)) * group.unit
+        for group, values in zip(space.groups, scores, strict=True)
+    ]
+    wanted = np.stack(kept, axis=1) if kept else np.zeros((len(thresholds), 0))
+    structures = space.from_indices(space.indices(wanted))
+    return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]
+
+
 def _resolve(space: Space, resource: Resource, limit: Limit, halves: int) -> int:
     value, is_share = _parse(resource, limit)
     low, high = (int(getattr(space, resource)([widths])[0]) for widths in (space.minimum, space.full))

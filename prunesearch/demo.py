@@ -29,7 +29,8 @@ from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
 from prunesearch.training.digits import digits
-from prunesearch.training.finetune import Recipe, finetune
+from prunesearch.training.finetune import finetune
+from prunesearch.training.recipe import Recipe
 
 SEARCHERS: Mapping[str, Mapping[str, Any]] = {
     "uniform": {},

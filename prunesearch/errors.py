@@ -6,6 +6,8 @@ catch is a plain `ValueError` or `TypeError`.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class PruneSearchError(Exception):
     """Base of every error that prunesearch raises on purpose."""
@@ -72,11 +74,13 @@ class TrainingDiverged(PruneSearchError):
 
     Attributes:
         step: The optimiser step at which it happened, from 0.
+        last_good: The network (an `nn.Module`) as it was after the last epoch before; None in the first.
     """
 
-    def __init__(self, message: str, *, step: int) -> None:
+    def __init__(self, message: str, *, step: int, last_good: Any = None) -> None:
         super().__init__(message)
         self.step = step
+        self.last_good = last_good
 
 
 class NotEnoughMemory(PruneSearchError, MemoryError):

@@ -21,7 +21,7 @@ ALIGNMENTS = (16, 8)
 _ROWS_AT_ONCE = 8192
 _PRIOR = np.array([1.0, 0.0, 0.0])  # the plain sum
 _DEPARTURE = 0.1  # by how much of the latency each term of the calibration is expected to depart from it
-_NOISE = 0.03  # of one whole network's measurement
+_NOISE = 0.03  # of one whole network's measurement, at least
 
 
 def alignment(width: int) -> int:
@@ -51,12 +51,12 @@ class LatencyModel:
         self._space = space
         self._unit = np.array([group.unit for group in space.groups], dtype=np.int64)
         self._blocks = _Blocks(table, len(space.groups))
-        timed = [(built.structure, built.timing.ms) for built in table.networks if built.timing is not None]
-        structures = np.array([structure for structure, _ in timed], dtype=np.int64).reshape(
-            len(timed), len(self._unit)
-        )
+        timed = [(built.structure, built.timing) for built in table.networks if built.timing is not None]
+        structures = np.array([s for s, _ in timed], dtype=np.int64).reshape(len(timed), len(self._unit))
         self.coefficients, self.relative_error = _calibrated(
-            self._features(structures), np.array([ms for _, ms in timed])
+            self._features(structures),
+            np.array([timing.ms for _, timing in timed]),
+            np.array([(timing.high - timing.low) / (2 * timing.ms) for _, timing in timed]),
         )
 
     def predict(self, structures: npt.ArrayLike) -> FloatArray:
@@ -142,18 +142,19 @@ class _Blocks:
         return times
 
 
-def _calibrated(features: FloatArray, measured: FloatArray) -> tuple[FloatArray, float]:
+def _calibrated(features: FloatArray, measured: FloatArray, spread: FloatArray) -> tuple[FloatArray, float]:
     """Coefficients by ridge regression of relative errors toward the plain sum, and the error to expect.
 
-    The error is that of each network predicted from the others (leave-one-out, in closed form).
+    Networks count the less the wider their own relative `spread` (half of what is between the quartiles). The error is
+    that of each network predicted from the others (leave-one-out, in closed form).
     """
     if len(measured) == 0:
         return _PRIOR.copy(), float("nan")
-    shares = features / measured[:, None]
+    shares, weights = features / measured[:, None], np.maximum(spread, _NOISE) ** -2
     typical = np.maximum(np.abs(shares).mean(axis=0), 1e-12)
-    gram = shares.T @ shares + np.diag((_NOISE / _DEPARTURE * typical) ** 2)
-    coefficients = _PRIOR + np.linalg.solve(gram, shares.T @ (1.0 - shares @ _PRIOR))
-    leverage = np.einsum("ij,ji->i", shares, np.linalg.solve(gram, shares.T))
+    gram = (shares.T * weights) @ shares + np.diag((typical / _DEPARTURE) ** 2)
+    coefficients = _PRIOR + np.linalg.solve(gram, (shares.T * weights) @ (1.0 - shares @ _PRIOR))
+    leverage = np.einsum("ij,ji->i", shares, np.linalg.solve(gram, shares.T * weights))
     residuals = (shares @ coefficients - 1.0) / (1.0 - leverage)
     return coefficients, float(np.sqrt(np.mean(residuals**2)))
 

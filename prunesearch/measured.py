@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _ROUNDS = 6
 _MARGIN = 1.01  # beyond what was measured, or the next winner would be on the line again
+_TRIALS = 200  # of a search that does not say
 _FEWEST_MORE = 32
 _CORRECTED = ", predictions times "
 
@@ -150,7 +151,7 @@ class _Rounds:
         others = dict(self._others)
         if number > 0:
             others["study_name"] = f"{self._name}{_CORRECTED}{correction}"
-            others["n_trials"] = max(_FEWEST_MORE, int(others.get("n_trials", 0)) // 4)
+            others["n_trials"] = max(_FEWEST_MORE, int(others.get("n_trials", _TRIALS)) // 4)
         try:
             result = self._search(budget=budget, **others)
         except InfeasibleBudget:

@@ -11,7 +11,8 @@ from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.training.data import Data
 from prunesearch.training.digits import digits
-from prunesearch.training.finetune import Recipe, finetune
+from prunesearch.training.finetune import finetune
+from prunesearch.training.recipe import Recipe
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunesearch import demo
-from prunesearch.training.finetune import Recipe
+from prunesearch.training.recipe import Recipe
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ MAY_IMPORT = {
 }
 COMPOSERS = {"__init__", "_version", "api", "cli", "demo", "measured", "sources"}  # may import everything
 HOMES = {
-    "accelerate": {"training/pruningnet.py"},
+    "accelerate": {"training/accelerating.py"},
     "deap": {"search/variation.py"},
     "cvxpy": {"search/convex.py"},
     "optuna": {"search/bayes.py", "study/optuna_export.py"},

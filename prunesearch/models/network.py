@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from prunesearch.models.coupling import Count, Cut, Literal, Read
 from prunesearch.models.explain import Explanation, explain
+from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.verify import Verification, verify
 from prunesearch.structure import IntArray, Space
 
@@ -76,8 +75,4 @@ class Network:
 
     def fingerprint(self) -> str:
         """Hash of the model's class, its printed form and every tensor of it."""
-        digest = hashlib.sha256(f"{type(self.model).__qualname__}\n{self.model}".encode())
-        for name, tensor in self.model.state_dict().items():
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return model_fingerprint(self.model)

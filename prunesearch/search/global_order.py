@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import Budget, above_threshold
 from prunesearch.search.proposals import BatchSearcher
-from prunesearch.structure import FloatArray, Space, Structure
+from prunesearch.structure import FloatArray, Space
 
 
 class GlobalSearcher(BatchSearcher):
@@ -48,16 +48,3 @@ class GlobalSearcher(BatchSearcher):
         """Put the structure into the queue, once."""
         if batch == 0:
             self.queue.put([above_threshold(self.feasible, self._scores)])
-
-
-def above_threshold(feasible: FeasibleSet, scores: Sequence[FloatArray]) -> Structure:
-    """The structure of the lowest threshold that meets the budget, of each group's ascending scores; then widened."""
-    space = feasible.space
-    thresholds = np.append(np.unique(np.concatenate([np.zeros(0), *scores])), np.inf)
-    kept = [
-        (len(values) - np.searchsorted(values, thresholds)) * group.unit
-        for group, values in zip(space.groups, scores, strict=True)
-    ]
-    wanted = np.stack(kept, axis=1) if kept else np.zeros((len(thresholds), 0))
-    structures = space.from_indices(space.indices(wanted))
-    return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayError
 
 from prunesearch.errors import EvaluationFailed
 from prunesearch.structure import Structure
@@ -68,13 +68,13 @@ class RayCrew:
             except (ConnectionError, RayError, ValueError) as error:
                 raise EvaluationFailed(f"Cannot connect to a Ray cluster at {address!r}: {error}") from error
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1)(_Worker)
-        packed = ray.put(payload)
+        self._packed = ray.put(payload)  # kept: Ray restarts an actor with the arguments it was made with
         self._starting: dict[Any, Any] = {}  # answer to come -> actor
         self._working: dict[Any, tuple[Any, int]] = {}  # answer to come -> actor and piece
         self._idle: list[Any] = []
         self._silent_since = time.monotonic()
         for _ in range(size):
-            self._await(actor.remote(packed))
+            self._await(actor.remote(self._packed))
 
     def idle(self) -> int:
         """Actors that are placed and have nothing to do."""
@@ -124,9 +124,9 @@ class RayCrew:
             actor = self._starting.pop(answer)
             try:
                 ray.get(answer)
-            except RayActorError:  # it died again before it was ready: Ray goes on restarting it
+            except ActorUnavailableError:  # it died again before it was ready: Ray goes on restarting it
                 self._await(actor)
-            except RayTaskError as error:
+            except RayError as error:
                 raise EvaluationFailed(f"A worker could not make the evaluator:\n{error}") from None
             else:
                 self._idle.append(actor)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+import random
+from collections.abc import Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.structure import IntArray
 
 Source: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
@@ -21,11 +25,13 @@ class Data:
     """What a search and a finetune work with. Nothing of it is changed.
 
     Each source is a pair of tensors (images, labels), a map-style `Dataset` of (image, label) items, or a `DataLoader`
-    (its dataset is used; batching and shuffling are ours).
+    (its dataset and number of workers are used; batching and shuffling are ours).
 
     Attributes:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
         test: Images kept out of all that, for reporting; optional.
+        validation: Images kept out of training, by which it chooses its best epoch and stops early: a source, or the
+            share of `train` to hold out, in (0, 1), balanced by class; optional.
         calibration: How many training images score structures and re-estimate BatchNorm statistics: a fixed subset,
             balanced by class.
         calibrate_on: Where to take those from instead of `train`, which may then be augmented at random.
@@ -41,13 +47,23 @@ class Data:
     calibration: int = 1024
     calibrate_on: Source | None = None
     seed: int = 0
+    validation: Source | float | None = None
 
     def __post_init__(self) -> None:
         if self.calibration < 1:
             raise ValueError(f"Expected calibration >= 1 images, got {self.calibration}.")
-        for name, source in (("train", self.train), ("test", self.test), ("calibrate_on", self.calibrate_on)):
-            if source is not None:
-                _check(name, source)
+        for name in ("train", "test", "calibrate_on"):
+            if getattr(self, name) is not None:
+                _check(name, getattr(self, name))
+        if isinstance(self.validation, (int, float)):
+            held_out = round(self.validation * _size(self.train)) if 0 < self.validation < 1 else 0
+            if not 0 < held_out < _size(self.train):
+                raise ValueError(
+                    f"Expected validation as a share in (0, 1) of the {_size(self.train)} training images that leaves "
+                    f"some on both sides, or as a source; got {self.validation}."
+                )
+        elif self.validation is not None:
+            _check("validation", self.validation)
 
     def sub_training(self) -> Data:
         """The same data without the images of the calibration set in `train`, so that it stays unseen in training.
@@ -77,36 +93,72 @@ class Data:
         Raises:
             ValueError: The images change from one reading to the next.
         """
-        source = self.train if self.calibrate_on is None else self.calibrate_on
-        classes = _classes(source)
-        chosen = _shuffled_subset(classes, self.calibration, self.seed)
-        images, labels = _batch(source, chosen)
-        if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
-            raise ValueError(
-                "The training data give another image each time they are read (augmentation), so scores could not be "
-                "compared. Give the same images without it as Data(calibrate_on=...)."
-            )
-        return images, labels
+        source, among = self.train, self._trained_on
+        if self.calibrate_on is not None:
+            source, among = self.calibrate_on, np.arange(_size(self.calibrate_on))
+        classes = _classes(source)[among]
+        chosen = among[_shuffled_subset(classes, self.calibration, self.seed)]
+        return self._steady(source, chosen, "calibrate_on")
+
+    def examples(self, n: int = 2) -> Tensor:
+        """(n, ...) first images of `train`, as they come."""
+        with _seeded(0):
+            return _batch(self.train, np.arange(min(n, _size(self.train))))[0]
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """How many batches `train_batches` gives."""
-        return max(1, _size(self.train) // batch_size)
+        """How many batches `train_batches` gives from the first."""
+        return max(1, len(self._trained_on) // batch_size)
 
     def train_batches(
         self, batch_size: int, rng: np.random.Generator, *, first: int = 0, share: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one.
 
+        Whatever a dataset draws at random of torch, numpy or Python is decided by `rng` for each batch, so that a batch
+        is the same wherever the epoch is entered.
+
         Args:
             batch_size: Images per batch.
             rng: Decides the order.
             first: Index of the batch to begin with.
-            share: (i, n): of every batch only each n-th image, from the i-th on.
+            share: (i, k) gives every k-th image of each batch, from the i-th: one of k processes' share.
         """
-        order = rng.permutation(_size(self.train))
-        part, parts = share
-        for step in range(first, self.steps_per_epoch(batch_size)):
-            yield _batch(self.train, order[step * batch_size : (step + 1) * batch_size][part::parts])
+        order = self._trained_on[rng.permutation(len(self._trained_on))]
+        steps = self.steps_per_epoch(batch_size)
+        chosen = [order[step * batch_size : (step + 1) * batch_size][share[0] :: share[1]] for step in range(steps)]
+        batches = _Batches(self.train, chosen, rng.integers(2**32, size=steps).tolist())
+        workers = self.train.num_workers if isinstance(self.train, DataLoader) else 0
+        if workers:
+            yield from DataLoader(
+                batches, batch_size=None, sampler=range(first, steps), num_workers=workers, collate_fn=_as_it_is
+            )
+        else:
+            yield from (batches[step] for step in range(first, steps))
+
+    def validation_set(self) -> tuple[Tensor, Tensor] | None:
+        """All images and labels held out for validation, in memory; None if there are none.
+
+        Raises:
+            ValueError: A share of the training images is to be held out, and they change from one reading to the next.
+        """
+        if self.validation is None:
+            return None
+        if isinstance(self.validation, (int, float)):
+            return self._steady(self.train, self._held_out, "validation")
+        return _batch(self.validation, np.arange(_size(self.validation)))
+
+    def fingerprint(self) -> str:
+        """Hash of what is trained on and validated with.
+
+        Of tensors all of it; of a dataset its size, its classes and, if those are steady, 64 of its images.
+        """
+        held_out = self.validation_set() or (torch.empty(0), torch.empty(0))
+        if isinstance(self.train, (tuple, list)):
+            return f"{fingerprint(*self.train)}-{fingerprint(*held_out)}"
+        few = np.linspace(0, _size(self.train) - 1, 64).astype(np.int64)
+        images = _batch(self.train, few)[0]
+        steady = images if torch.equal(images, _batch(self.train, few)[0]) else torch.empty(0)
+        return f"{fingerprint(steady, torch.from_numpy(_classes(self.train)))}-{fingerprint(*held_out)}"
 
     def test_set(self) -> tuple[Tensor, Tensor]:
         """All of `test` in memory.
@@ -117,6 +169,28 @@ class Data:
         if self.test is None:
             raise ValueError("There is no test data. Give Data(test=...) to report accuracy on images not trained on.")
         return _batch(self.test, np.arange(_size(self.test)))
+
+    def _steady(self, source: Source, chosen: IntArray, instead: str) -> tuple[Tensor, Tensor]:
+        """Read some images that must be the same at each reading."""
+        images, labels = _batch(source, chosen)
+        if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
+            raise ValueError(
+                "The training data give another image each time they are read (augmentation), so scores could not be "
+                f"compared. Give the same images without it as Data({instead}=...)."
+            )
+        return images, labels
+
+    @cached_property
+    def _held_out(self) -> IntArray:
+        """Indices of the training images that are kept for validation."""
+        if not isinstance(self.validation, (int, float)):
+            return np.empty(0, dtype=np.int64)
+        classes = _classes(self.train)
+        return _shuffled_subset(classes, round(self.validation * len(classes)), self.seed)
+
+    @cached_property
+    def _trained_on(self) -> IntArray:
+        return np.setdiff1d(np.arange(_size(self.train)), self._held_out)
 
 
 def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArray:
@@ -206,6 +280,41 @@ def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
     pairs = [items[int(i)][:2] for i in chosen]
     images = torch.stack([torch.as_tensor(image) for image, _ in pairs])
     return images, torch.tensor([_label(label) for _, label in pairs])
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Whole batches as the items of a dataset, each with a seed of its own: the same from any worker, in any order."""
+
+    def __init__(self, source: Source, chosen: Sequence[IntArray], seeds: Sequence[int]) -> None:
+        self._source, self._chosen, self._seeds = source, chosen, seeds
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+        if isinstance(self._source, (tuple, list)):  # nothing is drawn
+            return _batch(self._source, self._chosen[step])
+        with _seeded(self._seeds[step]):
+            return _batch(self._source, self._chosen[step])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, numpy and torch that a dataset may draw from, and put them back afterwards."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others use
+    with torch.random.fork_rng(devices=[]):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.default_generator.manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _shuffled_subset(classes: IntArray, n: int, seed: int) -> IntArray:

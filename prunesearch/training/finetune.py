@@ -1,69 +1,41 @@
-"""Training a network: the unpruned one from scratch, or a pruned one from the weights it inherited."""
+"""Training a network: a pruned one from the weights it inherited, or any from scratch."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.errors import TrainingDiverged
+from prunesearch.models.fingerprint import model_fingerprint
+from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data
+from prunesearch.training.distillation import Watched, answers, attention_loss, soft_label_loss
+from prunesearch.training.fitting import output_count
+from prunesearch.training.learner import Learner
+from prunesearch.training.loop import run
+from prunesearch.training.progress import State
+from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.scratch import drawn_anew
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How to train.
+class Training:
+    """A finished training.
 
     Attributes:
-        epochs: Passes over the training data.
-        batch_size: Images per step.
-        lr: Peak learning rate of SGD with Nesterov momentum.
-        momentum: Of SGD.
-        weight_decay: On weights of two or more dimensions; biases and BatchNorm have none.
-        warmup: Fraction of all steps over which the rate rises linearly; after it, it falls as a cosine to zero.
-        label_smoothing: Of the cross-entropy.
-        distillation: With a teacher, the weight of its soft labels against the true ones.
-        temperature: Of the soft labels.
+        best: The network of the epoch with the best validation accuracy; without `Data(validation=...)` the last.
+        last: The network of the last epoch.
+        reports: One per epoch.
     """
 
-    epochs: int = 10
-    batch_size: int = 128
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup: float = 0.1
-    label_smoothing: float = 0.0
-    distillation: float = 0.5
-    temperature: float = 2.0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self}.")
-        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.distillation <= 1):
-            raise ValueError(f"Expected momentum and warmup in [0, 1) and distillation in [0, 1], got {self}.")
-        if self.temperature <= 0 or self.weight_decay < 0 or not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"Expected temperature > 0, weight_decay >= 0 and label_smoothing in [0, 1), got {self}.")
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """Where training stands after an epoch.
-
-    Attributes:
-        epoch: Epochs done.
-        epochs: Epochs in all.
-        loss: Mean training loss of this one.
-    """
-
-    epoch: int
-    epochs: int
-    loss: float
+    best: nn.Module
+    last: nn.Module
+    reports: tuple[EpochReport, ...]
 
 
 def finetune(
@@ -73,80 +45,112 @@ def finetune(
     recipe: Recipe | None = None,
     teacher: nn.Module | None = None,
     seed: int = 0,
+    checkpoint: str | Path | None = None,
+    log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
 ) -> nn.Module:
-    """Train a copy of `model` on `data.train` and return it in eval mode; `model` and `teacher` stay as they are.
+    """Train a copy of `model` on `data.train`; it comes back in eval mode. `model` and `teacher` stay as they are.
+
+    Runs where accelerate says: on a GPU if there is one, in many processes if the program was started by
+    `accelerate launch`. Run again with the same arguments and checkpoint, it goes on where it was, and ends with the
+    same weights, to the last bit, as if it had never stopped (on GPUs as far as their kernels are deterministic).
 
     Args:
-        model: Any classifier; runs on the device its parameters are on.
-        data: Where the training images come from.
-        recipe: How to train.
+        model: Any classifier that returns (n, classes) logits.
+        data: Where the training images come from; with `validation`, the network of the best epoch comes back.
+        recipe: How to train; `Recipe(from_scratch=True)` draws the weights anew first.
         teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's (Hinton et
             al. 2015, arXiv:1503.02531). Usually the unpruned network.
-        seed: Decides the order of the images and every dropout.
+        seed: Decides the order of the images, their augmentation and every dropout.
+        checkpoint: A file for the state of the training, written after every epoch and within long ones.
+        log: Where to log a row per epoch.
         on_epoch: Called after every epoch.
+        on_step: Called after every step; an exception from it stops the training, with the state on disk.
 
     Raises:
-        ValueError: The model has nothing to train.
-        TrainingDiverged: The loss became NaN or infinite.
+        ValueError: The model has nothing to train, or data, labels, teacher or recipe do not fit it.
+        TrainingDiverged: The loss became NaN or infinite; carries the step and the last good network.
+        CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
+    session = Session(checkpoint, log, on_epoch, on_step)
+    return train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session).best
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    *,
+    recipe: Recipe | None = None,
+    teacher: nn.Module | None = None,
+    seed: int = 0,
+    session: Session | None = None,
+) -> Training:
+    """What `finetune` does, with all that came of it: the best network, the last one, and how it went."""
     recipe = recipe or Recipe()
-    student = copy.deepcopy(model)
-    guide = None if teacher is None else copy.deepcopy(teacher).eval()
-    if not any(parameter.requires_grad for parameter in student.parameters()):
+    if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no parameter to train: none has requires_grad.")
-    device = next(student.parameters()).device
-    optimizer = _optimizer(student, recipe)
-    steps = data.steps_per_epoch(recipe.batch_size) * recipe.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step / steps, recipe.warmup))
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        student.train()
-        step = 0
-        for epoch in range(recipe.epochs):
-            losses = []
-            for images, labels in data.train_batches(recipe.batch_size, np.random.default_rng([seed, 2, epoch])):
-                loss = _loss(student, guide, images.to(device), labels.to(device), recipe)
-                if not math.isfinite(value := loss.item()):
-                    raise TrainingDiverged(
-                        f"The training loss became {value} at step {step} of {steps}. Lower the learning rate "
-                        f"(now {recipe.lr}), or check the images for NaN.",
-                        step=step,
-                    )
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-                losses.append(value)
-                step += 1
-            if on_epoch is not None:
-                on_epoch(EpochReport(epoch + 1, recipe.epochs, sum(losses) / len(losses)))
-    return student.eval()
+    learner = Student(
+        start_from(model, recipe, seed), None if teacher is None else _guide(model, teacher, data), recipe
+    )
+    question = {
+        "network": model_fingerprint(model),
+        "teacher": None if teacher is None else model_fingerprint(teacher),
+    }
+    outcome = run(learner, data, recipe, seed=seed, session=session or Session(), question=question)
+    return Training(as_module(model, outcome.best), as_module(model, outcome.last), outcome.reports)
 
 
-def _loss(student: nn.Module, guide: nn.Module | None, images: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    logits = student(images)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if guide is None:
+def start_from(model: nn.Module, recipe: Recipe, seed: int) -> nn.Module:
+    """A copy of the network to begin with, its weights drawn anew if the recipe says so."""
+    return drawn_anew(model, seed) if recipe.from_scratch else copy.deepcopy(model)
+
+
+def as_module(model: nn.Module, state: State) -> nn.Module:
+    """A copy of a network with another state, in eval mode."""
+    trained = copy.deepcopy(model)
+    trained.load_state_dict(state)
+    return trained.eval()
+
+
+class Student(Learner):
+    """A network that learns from labels, and from a teacher if there is one.
+
+    Args:
+        network: What is trained.
+        teacher: A network that is only asked; ours to move.
+        recipe: How much it counts.
+    """
+
+    def __init__(self, network: nn.Module, teacher: nn.Module | None, recipe: Recipe) -> None:
+        super().__init__(network, [] if teacher is None else [teacher])
+        self._recipe = recipe
+        self._watched = Watched(network, [] if teacher is None else recipe.features)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, mixed with the divergence from the teacher's answers."""
+        recipe = self._recipe
+        with self._watched as watched:
+            logits = self.network(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if not self.helpers:
+            return loss
+        soft, features = answers(self.helpers[0], images, recipe.features)
+        loss = (1 - recipe.distillation) * loss + recipe.distillation * soft_label_loss(
+            logits, soft, recipe.temperature
+        )
+        for mine, theirs in zip(watched.features, features, strict=True):
+            loss = loss + recipe.feature_weight * attention_loss(mine, theirs)
         return loss
-    with torch.no_grad():
-        soft = F.log_softmax(guide(images) / recipe.temperature, dim=1)
-    distance = F.kl_div(F.log_softmax(logits / recipe.temperature, dim=1), soft, reduction="batchmean", log_target=True)
-    return (1 - recipe.distillation) * loss + recipe.distillation * recipe.temperature**2 * distance
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [parameter for parameter in parameters if parameter.dim() > 1]
-    others = [parameter for parameter in parameters if parameter.dim() <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
-
-
-def _rate(progress: float, warmup: float) -> float:
-    if progress < warmup:
-        return (progress + 1e-8) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
+    """A copy of the teacher, ready to be asked."""
+    guide = copy.deepcopy(teacher).requires_grad_(False).eval()
+    images = data.examples()
+    classes = [output_count(network, images.to(next(network.parameters()).device)) for network in (model, guide)]
+    if classes[0] != classes[1]:
+        raise ValueError(
+            f"Expected a teacher with the {classes[0]} outputs of {type(model).__name__}, got {classes[1]}."
+        )
+    return guide

@@ -14,7 +14,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError, TrainingDiverged
@@ -23,6 +22,7 @@ from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.memory import require
 from prunesearch.structure import Structure
+from prunesearch.training.accelerating import Accelerator
 from prunesearch.training.data import Data
 
 Sampling = Literal["random", "sandwich"]

@@ -66,14 +66,14 @@ class Tally:
         self._lines[fault].append(Line(how, tries, lost, repeated))
 
     def write(self, path: Path) -> None:
-        """Write what was counted; on top of what other faults a former session counted."""
+        """Write what was counted; what a former session counted otherwise stays."""
         former: dict[str, Any] = json.loads(path.read_text())["faults"] if path.exists() else {}
-        faults = {
-            fault: {"what": what, "lines": [asdict(line) for line in self._lines[fault]]}
-            if self._lines[fault]
-            else former.get(fault, {"what": what, "lines": []})
-            for fault, what in FAULTS.items()
-        }
+        faults = {}
+        for fault, what in FAULTS.items():
+            lines = [asdict(line) for line in self._lines[fault]]
+            mine = {line["how"] for line in lines}
+            kept = [line for line in former.get(fault, {"lines": []})["lines"] if line["how"] not in mine]
+            faults[fault] = {"what": what, "lines": kept + lines}
         facts = {
             "python": platform.python_version(),
             "system": f"{platform.system()} {platform.machine()}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 
 ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'prunesearch[ray]')")
 
@@ -20,7 +18,7 @@ from prunesearch.structure import Structure  # noqa: E402
 from prunesearch.study.handover import pack  # noqa: E402
 from prunesearch.study.pool import Pool, PoolExecutor  # noqa: E402
 from prunesearch.training.data import Data  # noqa: E402
-from tests.faults.processes import CLI, recorded, stored, uninterrupted, wait_for  # noqa: E402
+from tests.faults.processes import finish, recorded, start, stored, uninterrupted, wait_for  # noqa: E402
 from tests.faults.tally import Tally, repeats  # noqa: E402
 from tests.faults.toy import history, run  # noqa: E402
 
@@ -134,33 +132,23 @@ def test_a_real_network_is_scored_on_the_cluster_as_in_this_process(
     tally.add("F22", "a ResNet-8 by 2 actors on a Ray cluster: identical", 1)
 
 
-def test_a_search_on_the_command_line_survives_a_killed_node_and_a_killed_driver(
-    cluster: Any, network: Network, tmp_path: Path, tally: Tally
+def test_a_driver_and_a_node_that_are_killed_leave_the_history_as_it_is(
+    cluster: Any, tmp_path: Path, tally: Tally
 ) -> None:
-    safetensors.torch.save_file(network.model.state_dict(), tmp_path / "w.safetensors")
-    command = [*CLI, "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget",
-               "macs=50%", "--searcher", "evolution", "--n-trials", "120", "--images", "256"]  # fmt: skip
-    on_ray = ["--executor", "ray", "--address", cluster.address, "--workers", "5", "--study", "sqlite:///ray.db"]
-    url = f"sqlite:///{tmp_path / 'ray.db'}"
-    victim = cluster.add_node(num_cpus=1)
+    url, log = f"sqlite:///{tmp_path / 'study.db'}", tmp_path / "log"
+    options = {"executor": "ray", "address": cluster.address, "count": 6, "seconds": 0.05}
+    victim = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
-    for fault in ("node", "driver", None):
-        with (tmp_path / "said").open("w") as said:
-            process = subprocess.Popen([*command, *on_ray], cwd=tmp_path, stderr=said, stdout=said)
-            if fault is not None:
-                seen = wait_for(url, recorded(url, "search"), process, "search", seconds=120)
-                assert seen < 120, (tmp_path / "said").read_text()
-            if fault == "node":
-                cluster.remove_node(victim, allow_graceful=False)
-                wait_for(url, recorded(url, "search"), process, "search", seconds=120)
-            if fault is None:
-                assert process.wait(180) == 0, (tmp_path / "said").read_text()
-            else:
-                process.kill()
-                process.wait()
-    whole = ["--study", "sqlite:///whole.db"]
-    subprocess.run([*command, *whole], cwd=tmp_path, check=True, capture_output=True)
-    assert stored(url, "search") == stored(f"sqlite:///{tmp_path / 'whole.db'}", "search")
-    how = "`prunesearch search --executor ray`: a node killed, then the driver twice"
-    tally.add("F1", how, 3)
-    tally.add("F2", f"{how}: identical to inline", 3)
+    for fault in ("driver", "node and driver"):
+        process = start(url, TRIALS, log, **options)
+        seen = wait_for(url, recorded(url), process)
+        if fault != "driver":
+            cluster.remove_node(victim, allow_graceful=False)
+            seen = wait_for(url, seen, process)
+        process.kill()
+        process.communicate()
+    finish(start(url, TRIALS, log, **options))
+    assert stored(url) == uninterrupted(TRIALS)
+    how = "driver of a Ray cluster killed twice, and one of its nodes"
+    tally.add("F1", how, 3, repeated=repeats(log, range(TRIALS)))
+    tally.add("F2", f"{how}: identical", 3)

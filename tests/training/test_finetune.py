@@ -9,7 +9,10 @@ from torch import nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.training.data import Data
-from prunesearch.training.finetune import EpochReport, Recipe, _loss, _rate, finetune
+from prunesearch.training.finetune import Student, finetune
+from prunesearch.training.optimization import rate
+from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import EpochReport
 from tests.models_state import generators, state_of
 
 
@@ -101,16 +104,18 @@ def test_distillation_mixes_the_true_labels_with_the_teachers_soft_ones() -> Non
     soft, guess = (F.softmax(net(images) / 4.0, 1) for net in (teacher, student))
     distance = (soft * (soft.log() - guess.log())).sum(1).mean()
     expected = 0.7 * hard + 0.3 * 16.0 * distance
-    assert torch.allclose(_loss(student, teacher, images, labels, recipe), expected, rtol=1e-5)
-    assert torch.equal(_loss(student, None, images, labels, recipe), hard)
+    assert torch.allclose(Student(student, teacher, recipe)(images, labels), expected, rtol=1e-5)
+    assert torch.equal(Student(student, None, recipe)(images, labels), hard)
 
 
-def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero() -> None:
-    assert _rate(0.0, 0.1) == pytest.approx(0.0, abs=1e-6)
-    assert _rate(0.05, 0.1) == pytest.approx(0.5, abs=1e-6)
-    assert _rate(0.1, 0.1) == pytest.approx(1.0)
-    assert _rate(0.55, 0.1) == pytest.approx(0.5)
-    assert _rate(1.0, 0.1) == pytest.approx(0.0)
+def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero_or_stays() -> None:
+    recipe = Recipe(warmup=0.1)
+    assert rate(recipe, 0.0) == pytest.approx(0.0, abs=1e-6)
+    assert rate(recipe, 0.05) == pytest.approx(0.5, abs=1e-6)
+    assert rate(recipe, 0.1) == pytest.approx(1.0)
+    assert rate(recipe, 0.55) == pytest.approx(0.5)
+    assert rate(recipe, 1.0) == pytest.approx(0.0)
+    assert rate(Recipe(warmup=0.1, schedule="constant"), 0.9) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,122 @@
+"""The home of accelerate: on what device and in how many processes training runs, in what precision, who logs it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.tracking import GeneralTracker
+
+from prunesearch.training.recipe import Precision
+
+__all__ = ["Accelerator", "Log", "accelerated"]
+
+
+@dataclass(frozen=True)
+class Log:
+    """Where the course of a training is written.
+
+    Attributes:
+        folder: Made if it is not there.
+        trackers: `"csv"` writes `metrics.csv`; any other name is one of accelerate's trackers, such as
+            `"tensorboard"`, which needs its package.
+    """
+
+    folder: str | Path
+    trackers: tuple[str, ...] = ("csv",)
+
+
+@contextmanager
+def accelerated(precision: Precision, log: Log | None) -> Iterator[Accelerator]:
+    """An `Accelerator` for one training; one that the caller has, with another precision, is not disturbed.
+
+    Raises:
+        ValueError: The device cannot compute in this precision, or there is no such tracker.
+    """
+    with _own_state():
+        accelerator = Accelerator(
+            mixed_precision="no" if precision == "fp32" else precision,
+            log_with=_trackers(log),
+            project_dir=None if log is None else str(log.folder),
+        )
+        if precision == "fp16" and accelerator.device.type == "cpu":
+            raise ValueError('Expected precision "fp32" or "bf16" on a CPU, got "fp16".')
+        try:
+            yield accelerator
+        finally:
+            for tracker in accelerator.trackers:
+                tracker.finish()  # end_training would end the caller's process group, too
+            accelerator.free_memory()
+
+
+def start_logging(accelerator: Accelerator, log: Log, settings: Mapping[str, Any], epoch: int) -> None:
+    """Begin to log after `epoch` epochs; what an earlier run logged of later ones is dropped."""
+    plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in settings.items()}
+    accelerator.init_trackers("finetune", plain, {"tensorboard": {"purge_step": epoch + 1}})
+
+
+@contextmanager
+def _own_state() -> Iterator[None]:
+    """Accelerate keeps the state of all accelerators of a process in one place; ours is there for a while only."""
+    kept = [(kind, dict(kind._shared_state)) for kind in (AcceleratorState, GradientState)]
+    try:
+        for kind, _ in kept:
+            kind._shared_state.clear()
+        yield
+    finally:
+        for kind, state in kept:
+            kind._shared_state.clear()
+            kind._shared_state.update(state)
+
+
+def _trackers(log: Log | None) -> list[Any] | None:
+    if log is None:
+        return None
+    Path(log.folder).mkdir(parents=True, exist_ok=True)
+    return [_CSV(Path(log.folder) / "metrics.csv") if name == "csv" else name for name in log.trackers]
+
+
+class _CSV(GeneralTracker):  # type: ignore[misc]  # accelerate is not typed
+    """A row per epoch. Written anew each time, whole or not at all: a few hundred short lines."""
+
+    name = "csv"
+    requires_logging_directory = False
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._path = path
+
+    @property
+    def tracker(self) -> Path:
+        return self._path
+
+    def log(self, values: dict[str, Any], step: int | None = None, **_: Any) -> None:
+        rows = [row for row in self._rows() if int(row["epoch"]) < (step or 0)]
+        rows.append({"epoch": step, **values})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+        draft = self._path.with_name(self._path.name + ".partial")
+        draft.write_text(text.getvalue())
+        os.replace(draft, self._path)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+def process_mean(accelerator: Accelerator, value: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor over all processes."""
+    return accelerator.reduce(value.detach(), reduction="mean")

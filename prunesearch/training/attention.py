@@ -1,0 +1,332 @@
+"""PAAM: attention over filters learns, while the network trains, which of them to keep.
+
+Source: "Pruning by Active Attention Manipulation", arXiv:2210.11114. Its text could be had in part only: that scores
+are learnt from the filters' weights by attention per layer, multiply the layer's feature maps, start at 1 with live
+gradients everywhere (hence a leaky exponential and no sigmoid), pay an additive term in the loss, and that a budget for
+the whole network and the distribution of all scores select what the network trains with. How each of these is done here
+is our own design: the equations of attention and activation, all constants, the schedule, and that the budget may be of
+MACs. So this is no reproduction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.budget import Budget, FeasibleSet, above_threshold
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.slim import kept_units, slim
+from prunesearch.structure import FloatArray, Structure
+from prunesearch.training.accelerating import Log
+from prunesearch.training.data import Data
+from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
+from prunesearch.training.finetune import as_module, start_from, train
+from prunesearch.training.learner import Learner
+from prunesearch.training.loop import run
+from prunesearch.training.optimization import make_optimizer, parameter_groups
+from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import EpochReport, Session, StepReport
+
+_DROPPED = 0.5  # a score below counts as given up, when the strength of the regulariser is adapted
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """How attention is learnt; nothing here is per layer.
+
+    Attributes:
+        share: Of the epochs with live scores; in the others the pruned network is finetuned.
+        every: Attention takes a step at every so many of the network's.
+        reach: How far Adam can move the logarithm of a score in all its steps together; sets its learning rate.
+        strength: Of the scores' term in the loss, at first; it adapts.
+        hidden: Size of queries and keys.
+    """
+
+    share: float = 0.6
+    every: int = 5
+    reach: float = 5.0
+    strength: float = 0.5
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1 or self.every < 1 or min(self.reach, self.strength) <= 0 or self.hidden < 1:
+            raise ValueError(
+                f"Expected share in (0, 1), every and hidden >= 1, and reach and strength > 0, got {self}."
+            )
+
+
+@dataclass(frozen=True)
+class AttentionPruned:
+    """What PAAM found. `search(result.network, ..., criterion=result.ranking)` goes on from there.
+
+    Attributes:
+        structure: Kept channels per group; within the budget.
+        ranking: Which channels stay, by their scores.
+        scores: Per group, (units,) the score of each unit, in (0, 1].
+        network: The traced network with the full-width weights as they were when the scores were final.
+        model: The pruned network, finetuned, in eval mode; plain modules.
+        reports: One per epoch, those of the finetuning after those with live scores.
+    """
+
+    structure: Structure
+    ranking: NestedRanking
+    scores: tuple[FloatArray, ...]
+    network: Network
+    model: nn.Module
+    reports: tuple[EpochReport, ...]
+
+
+def paam(
+    network: Network,
+    data: Data,
+    *,
+    budget: Budget,
+    recipe: Recipe | None = None,
+    settings: AttentionSettings | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    log: Log | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> AttentionPruned:
+    """Train a network and find its structure in one go; the traced model stays as it is.
+
+    The first `settings.share` of the epochs train the network at full width under a mask, that of the units with the
+    highest scores, while attention learns the scores; the budget tightens meanwhile. Then the pruned network is built
+    and finetuned in the rest, the learning rate going on where it was. Coupled channels have one score, learnt from all
+    filters that produce them. In one process only.
+
+    Args:
+        network: A traced network, trained or not.
+        data: Where the training images come from.
+        budget: What the structure meets, exactly.
+        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws the weights anew.
+        settings: How attention learns.
+        seed: Decides everything random.
+        checkpoint: A file for the state; the finetuning has one beside it, ending in `.finetune`.
+        log: Where to log a row per epoch; the finetuning in a folder `finetune` of it.
+        on_epoch: Called after every epoch; epochs count anew in the finetuning.
+        on_step: Called after every step.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget.
+        ValueError: Too few epochs, or data that do not fit the network.
+        TrainingDiverged: The loss became NaN or infinite.
+        CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
+    """
+    recipe, settings = recipe or Recipe(), settings or AttentionSettings()
+    feasible = budget.check(network.space)
+    live = round(settings.share * recipe.epochs)
+    if live < 3 or live == recipe.epochs:
+        raise ValueError(
+            f"Expected at least 3 epochs with live scores and 1 of finetuning, got {live} of {recipe.epochs}. Give "
+            f"more epochs, or another share (now {settings.share})."
+        )
+    steps = data.steps_per_epoch(recipe.batch_size)
+    learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps)
+    outcome = run(
+        learner,
+        data,
+        replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
+        seed=seed,
+        session=Session(checkpoint, log, on_epoch, on_step),
+        question={"network": network.fingerprint(), "budget": str(feasible.limits), "settings": str(settings)},
+    )
+    found = replace(network, model=as_module(network.model, outcome.last))
+    scores = [leaky_exponential(torch.from_numpy(values)).numpy() for values in learner.importances()]
+    structure, ranking = learner.structure(), NestedRanking.by_importance(learner.importances())
+    last = train(
+        slim(found, structure, ranking),
+        data,
+        recipe=replace(recipe, epochs=recipe.epochs - live, warmup=0.0, from_scratch=False),
+        seed=seed,
+        session=Session(
+            None if checkpoint is None else f"{checkpoint}.finetune",
+            None if log is None else replace(log, folder=Path(log.folder) / "finetune"),
+            on_epoch,
+            on_step,
+        ),
+    )
+    return AttentionPruned(structure, ranking, tuple(scores), found, last.best, outcome.reports + last.reports)
+
+
+class Attentive(Learner):
+    """A network under the mask of its highest scores, and the attention that learns them.
+
+    Args:
+        network: The traced network; its model is copied.
+        feasible: What the mask meets at the end.
+        settings: How attention learns.
+        recipe: For the epochs with live scores.
+        seed: Decides the first queries, and the weights if they are drawn anew.
+        steps_per_epoch: Of the training.
+    """
+
+    runs_in_parallel = False
+    importance: Tensor
+    widths: Tensor
+    mask: Tensor
+    strength: Tensor
+    steps: Tensor
+    epoch: Tensor
+    costs: Tensor
+
+    def __init__(
+        self,
+        network: Network,
+        feasible: FeasibleSet,
+        settings: AttentionSettings,
+        recipe: Recipe,
+        seed: int,
+        steps_per_epoch: int,
+    ) -> None:
+        super().__init__(start_from(network.model, recipe, seed))
+        self._steps_per_epoch = steps_per_epoch
+        self._traced, self._feasible, self._settings, self._recipe = network, feasible, settings, recipe
+        self._filters = [producers(network, units) for units in network.units]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.attention = nn.ModuleList(
+                FilterAttention(len(units), self._rows(group).shape[1], settings.hidden)
+                for group, units in enumerate(network.units)
+            )
+        self.register_buffer("importance", torch.zeros(sum(map(len, network.units))))
+        self.register_buffer("widths", torch.tensor(network.space.full))
+        self.register_buffer("mask", torch.ones(network.unit_count))
+        self.register_buffer("strength", torch.tensor(settings.strength))
+        self.register_buffer("steps", torch.tensor(0))
+        self.register_buffer("epoch", torch.tensor(0))
+        self.register_buffer("costs", _unit_costs(network, feasible))
+        self._factors: Tensor | None = None
+        for read in network.reads:
+            module = self.network.get_submodule(read.module)
+            module.register_forward_pre_hook(self._multiplying(torch.from_numpy(read.units), read.dim))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy under the mask, and, now and then, what attention learns from."""
+        loss = self._cross_entropy(self.network(images), labels)
+        if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
+            loss = loss + self._attention_loss(images, labels)
+        self.steps += 1
+        return loss
+
+    def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
+        """The recipe's for the network, Adam for attention."""
+        groups = parameter_groups(self.network.parameters(), recipe.weight_decay)
+        steps = self._steps_per_epoch * (recipe.epochs - 2) / self._settings.every
+        attention = torch.optim.Adam(self.attention.parameters(), lr=self._settings.reach / max(1.0, steps))
+        return [make_optimizer(groups, recipe), attention]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Choose the mask of the epoch: dense for two, then tighter until it meets the budget."""
+        self.epoch.fill_(epoch)
+        if epoch < 2:
+            return
+        scores = torch.cat(self._before_activation()).detach()
+        self.importance.copy_(scores)
+        tightened = self._at(self._progress(epoch))
+        structure = above_threshold(tightened, [np.sort(values) for values in self.importances()])
+        self.widths.copy_(torch.tensor(structure))
+        kept = kept_units(self._traced, structure, NestedRanking.by_importance(self.importances()))
+        self.mask.copy_(torch.from_numpy(kept))
+
+    def end_epoch(self, epoch: int) -> None:
+        """Press harder where too few scores have fallen for the budget of now, and less where too many."""
+        scores = leaky_exponential(torch.cat(self._before_activation()).detach())
+        given_up = float((self.costs * (scores < _DROPPED)).sum() / self.costs.sum())
+        to_go = max(1 - limit / full for (_, limit), full in zip(self._feasible.limits, self._full(), strict=True))
+        missing = to_go * self._progress(epoch) - given_up
+        self.strength.mul_(float(np.exp(2 * missing))).clamp_(1e-3, 1e2)
+
+    def structure(self) -> Structure:
+        """The structure of the mask."""
+        return self._traced.space.check(self.widths.tolist())
+
+    def importances(self) -> list[FloatArray]:
+        """Per group, what the mask was chosen by."""
+        sizes = [len(units) for units in self._traced.units]
+        return [part.double().cpu().numpy() for part in torch.split(self.importance, sizes)]
+
+    def _progress(self, epoch: int) -> float:
+        """Share of the way to the budget: a straight line from the second epoch to the last but one."""
+        return min(1.0, max(0, epoch - 1) / max(1, self._recipe.epochs - 3))
+
+    def _full(self) -> list[float]:
+        """What the full network costs of each limited resource."""
+        cost = self._feasible.cost(self._traced.space.full)
+        return [getattr(cost, resource) for resource, _ in self._feasible.limits]
+
+    def _at(self, progress: float) -> FeasibleSet:
+        """The budget on the way from the full network."""
+        limits = tuple(
+            (resource, limit + (full - limit) * (1 - progress))
+            for (resource, limit), full in zip(self._feasible.limits, self._full(), strict=True)
+        )
+        return replace(self._feasible, limits=limits)
+
+    def _attention_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the whole network with scores on its feature maps, plus what the scores cost.
+
+        Gradients reach attention only; the network's statistics stay as they are.
+        """
+        scores = leaky_exponential(torch.cat(self._before_activation()))
+        frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        with self._scored(scores):
+            logits = torch.func.functional_call(self.network, frozen, (images,))
+        return self._cross_entropy(logits, labels) + self.strength * (self.costs * scores).sum() / self.costs.sum()
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+
+    def _before_activation(self) -> list[Tensor]:
+        return [attention(self._rows(group)) for group, attention in enumerate(self.attention)]
+
+    def _rows(self, group: int) -> Tensor:
+        """(n, d) the filters of a group, detached: their learning is left to the network's loss."""
+        parameters = dict(self.network.named_parameters())
+        n = len(self._traced.units[group])
+        rows = [
+            parameters[cut.tensor].detach().movedim(cut.dim, 0)[torch.from_numpy(channels)].reshape(n, -1)
+            for cut, channels in self._filters[group]
+        ]
+        return torch.cat([torch.zeros(n, 0, device=self.costs.device) if not rows else rows[0], *rows[1:]], dim=1)
+
+    @contextmanager
+    def _scored(self, scores: Tensor) -> Any:
+        ids = torch.from_numpy(np.concatenate(self._traced.units)).to(scores.device)
+        self._factors = torch.ones_like(self.mask).index_put((ids,), scores)
+        try:
+            yield
+        finally:
+            self._factors = None
+
+    def _multiplying(self, units: Tensor, dim: int) -> Any:
+        """Multiply what a layer reads, by scores while attention learns and else by the mask."""
+
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            factors = self.mask if self._factors is None else self._factors
+            shape = [1] * inputs[0].dim()
+            shape[dim] = len(units)
+            return (inputs[0] * factors[units.to(factors.device)].view(shape), *inputs[1:])
+
+        return hook
+
+
+def _unit_costs(network: Network, feasible: FeasibleSet) -> Tensor:
+    """(units,) what one unit of each group costs in the full network, of all limits alike."""
+    groups = network.space.groups
+    total = np.zeros(len(groups))
+    for resource, _ in feasible.limits:
+        matrix = feasible.quadratic(resource)
+        slope = (matrix + matrix.T).sum(1)[1:]
+        total += slope / slope.sum()
+    return torch.from_numpy(np.repeat(total / [g.units for g in groups], [g.units for g in groups])).float()

@@ -1,0 +1,111 @@
+"""A training that is under way, in one file: safetensors for tensors, JSON for the rest, no pickle.
+
+The file is written whole or not at all, so a kill leaves the one before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from prunesearch.errors import CheckpointError
+from prunesearch.models.saving import checksum, write_tensors
+
+FORMAT = "prunesearch-training-1"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a training needs to go on.
+
+    Attributes:
+        tensors: By name.
+        facts: Plain values.
+    """
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+def write(path: Path, snapshot: Snapshot, question: Mapping[str, Any]) -> None:
+    """Write a snapshot of the training that `question` describes.
+
+    Raises:
+        CheckpointError: The file cannot be written; what was there before still is.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
+    facts = json.dumps({"question": question, "facts": snapshot.facts})
+    for left in path.parent.glob(f".{path.name}.*"):  # by a kill in the middle of a write
+        left.unlink(missing_ok=True)
+    write_tensors(tensors, path, {"format": FORMAT, "facts": facts, "sha256": checksum(facts, tensors)})
+
+
+def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
+    """The snapshot that a training left, or None if there is no file.
+
+    Raises:
+        CheckpointError: It is damaged, no checkpoint of ours, or of another training; the message names what differs.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if metadata.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} is no checkpoint of a training (format {metadata.get('format')!r}, expected {FORMAT!r}). "
+                "Give another path."
+            )
+        if checksum(metadata["facts"], tensors) != metadata["sha256"]:
+            raise CheckpointError(f"{path} is damaged: its contents are not what was written. Delete it to start anew.")
+        stored = json.loads(metadata["facts"])
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} is damaged, or no safetensors file: {error}. Delete it to start anew."
+        ) from error
+    _compare(path, stored["question"], json.loads(json.dumps(question)))
+    return Snapshot(tensors, stored["facts"])
+
+
+def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    for field in dict.fromkeys((*asked, *stored)):
+        if stored.get(field) != asked.get(field):
+            raise CheckpointError(
+                f"{path} is of another training: its {field} was {stored.get(field)}, now it is {asked.get(field)}. "
+                "Give the same arguments to continue it, or another checkpoint path to start anew."
+            )
+
+
+def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors with a prefix before their names."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The inverse of `nested`."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Momentum and the like, by name."""
+    states = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value for index, state in states.items() for key, value in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` gave, each laid out in memory as its parameter, lest sums round differently."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for name, values in tensors.items():
+        index, _, key = name.partition(".")
+        parameter = parameters[int(index)]
+        if values.shape == parameter.shape:
+            values = torch.empty_like(parameter, requires_grad=False).copy_(values)
+        optimizer.state[parameter][key] = values

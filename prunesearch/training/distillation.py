@@ -1,0 +1,76 @@
+"""Learning from another network's answers: its soft labels and, if wanted, where its features look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Divergence of (n, classes) logits from a teacher's, softened; times temperature^2, so that gradients keep size.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+    """
+    soft = F.log_softmax(teacher / temperature, dim=1)
+    guess = F.log_softmax(logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(guess, soft, reduction="batchmean", log_target=True)
+
+
+def attention_loss(features: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared distance of the (n, h, w) maps of attention of two (n, c, h, w) features; c may differ.
+
+    Which suits pruned networks: nothing has to be learnt to compare 11 channels with 16. Source: Zagoruyko and
+    Komodakis, ICLR 2017, arXiv:1612.03928, activation-based with p = 2, with the mean over positions of their code.
+    """
+    return (_attention(features) - _attention(teacher)).pow(2).mean()
+
+
+def _attention(features: Tensor) -> Tensor:
+    return F.normalize(features.float().pow(2).mean(1).flatten(1), dim=1)
+
+
+class Watched:
+    """What some modules of a network return, in the latest forward; a context.
+
+    Args:
+        network: The network.
+        names: Of its modules.
+
+    Raises:
+        ValueError: The network has no such module.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        modules = dict(network.named_modules())
+        unknown = [name for name in names if name not in modules]
+        if unknown:
+            raise ValueError(
+                f"{type(network).__name__} has no module {unknown[0]!r} to take features of; it has "
+                f"{', '.join(list(modules)[1:9])}, ..."
+            )
+        self._modules = [modules[name] for name in names]
+        self.features: list[Tensor] = []
+
+    def __enter__(self) -> Watched:
+        self.features = []
+        self._handles = [module.register_forward_hook(self._note) for module in self._modules]
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        self.features.append(output)
+
+
+@torch.no_grad()
+def answers(teacher: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """Logits and features of a teacher."""
+    with Watched(teacher, names) as watched:
+        return teacher(images), watched.features

@@ -1,0 +1,27 @@
+"""Accuracy and loss on images that were held out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.training.accelerating import Accelerator, process_mean
+
+_AT_ONCE = 512
+
+
+def evaluate(accelerator: Accelerator, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy and mean cross-entropy of a network, which is left in eval mode; each process takes its share."""
+    network.eval()
+    first, processes = accelerator.process_index, accelerator.num_processes
+    images, labels = images[first::processes], labels[first::processes]
+    sums = torch.zeros(3)
+    with torch.no_grad():
+        for start in range(0, len(labels), _AT_ONCE):
+            some, wanted = (part[start : start + _AT_ONCE] for part in (images, labels))
+            logits = network(some.to(accelerator.device)).float().cpu()
+            hits, loss = (logits.argmax(1) == wanted).sum(), F.cross_entropy(logits, wanted, reduction="sum")
+            sums += torch.stack([hits.float(), loss, torch.tensor(float(len(wanted)))])
+    hits, loss, n = process_mean(accelerator, sums.to(accelerator.device)).cpu()
+    return float(hits / n), float(loss / n)

@@ -1,0 +1,56 @@
+"""Whether a network and its training data fit together, found out before the first step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from prunesearch.models.undisturbed import undisturbed
+
+
+def laid_out(network: nn.Module, images: Tensor, device: torch.device) -> tuple[torch.memory_format, int]:
+    """Lay the network's weights out in memory as its forward is fastest: channels last, if it runs so.
+
+    Args:
+        network: Changed in place, in layout only.
+        images: (n, ...) examples.
+        device: Where the network is.
+
+    Returns:
+        The layout, for images of four dimensions, and the number of the network's outputs.
+
+    Raises:
+        ValueError: The network does not run on these images, or does not return (n, classes) logits.
+    """
+    if images.dim() == 4:
+        network.to(memory_format=torch.channels_last)
+        try:
+            moved = images.to(device).contiguous(memory_format=torch.channels_last)
+            return torch.channels_last, output_count(network, moved)
+        except RuntimeError:  # such as a view that wants the usual order
+            network.to(memory_format=torch.contiguous_format)
+    try:
+        return torch.contiguous_format, output_count(network, images.to(device))
+    except RuntimeError as error:
+        raise ValueError(
+            f"{type(network).__name__} cannot run on images of shape {tuple(images.shape)}: {error}"
+        ) from error
+
+
+def output_count(network: nn.Module, images: Tensor) -> int:
+    """Classes of a classifier.
+
+    Raises:
+        ValueError: It does not return (n, classes) logits.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        with undisturbed([images]) as (copied,):
+            logits = network.eval()(copied)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"Expected a classifier that returns (n, classes) logits, got {got}.")
+    return int(logits.shape[1])

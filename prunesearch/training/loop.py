@@ -1,0 +1,276 @@
+"""The training loop, which finetuning, PAAM and ManiDP share: epochs, steps, evaluation, checkpoints, resuming.
+
+Everything random is drawn from generators made anew for each step or epoch from the seed, so that a checkpoint needs
+none of their states, and a training that was killed anywhere ends with the very weights of one that was not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunesearch.errors import TrainingDiverged
+from prunesearch.training import checkpoint
+from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
+from prunesearch.training.averaging import Average
+from prunesearch.training.data import Data
+from prunesearch.training.evaluation import evaluate
+from prunesearch.training.fitting import laid_out
+from prunesearch.training.learner import Learner
+from prunesearch.training.optimization import rate, set_rate
+from prunesearch.training.progress import Outcome, Progress, State
+from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import EpochReport, Session, StepReport
+
+_SAVE_EVERY = 60.0
+"""Seconds between checkpoints within an epoch; more if writing one takes more than a twentieth of it."""
+
+
+def run(
+    learner: Learner, data: Data, recipe: Recipe, *, seed: int, session: Session, question: Mapping[str, Any]
+) -> Outcome:
+    """Train a learner, in place, from the beginning or from its checkpoint.
+
+    Args:
+        learner: Its network returns (n, classes) logits.
+        data: What to train on, and what to hold out.
+        recipe: How.
+        seed: Decides everything random.
+        session: Checkpoint, log and callbacks.
+        question: What else decides the outcome; a checkpoint of another question is refused.
+
+    Raises:
+        ValueError: Data, labels or settings that do not fit each other.
+        TrainingDiverged: The loss became NaN or infinite.
+        CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
+    """
+    if recipe.patience is not None and data.validation is None:
+        raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
+    with accelerated(recipe.precision, session.log) as accelerator:
+        cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
+            return _Loop(accelerator, learner, data, recipe, seed, session, asked).run()
+
+
+class _Loop:
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        learner: Learner,
+        data: Data,
+        recipe: Recipe,
+        seed: int,
+        session: Session,
+        question: dict[str, Any],
+    ) -> None:
+        self._accelerator, self._data, self._recipe, self._seed = accelerator, data, recipe, seed
+        self._share = accelerator.process_index, accelerator.num_processes
+        if self._share[1] > 1 and not learner.runs_in_parallel:
+            raise ValueError(f"{type(learner).__name__} trains in one process, got {self._share[1]}.")
+        if recipe.batch_size % self._share[1]:
+            raise ValueError(
+                f"Expected a batch_size that {self._share[1]} processes can share, got {recipe.batch_size}."
+            )
+        self._learner = learner.to(accelerator.device)
+        self._format, self._outputs = laid_out(learner.network, data.examples(), accelerator.device)
+        for helper in learner.helpers:
+            helper.to(accelerator.device).to(memory_format=self._format)
+        self._optimizers = list(learner.optimizers(recipe))
+        self._prepared, *self._stepping = accelerator.prepare(learner, *self._optimizers)
+        self._average = Average(learner.network, recipe.ema) if recipe.ema else None
+        self._held_out = data.validation_set()
+        self._session = session
+        self._path = None if session.checkpoint is None else Path(session.checkpoint)
+        self._question = question
+        if self._path is not None:
+            self._question |= {"data": data.fingerprint(), "processes": self._share[1]}
+        self._progress = Progress()
+        self._steps = data.steps_per_epoch(recipe.batch_size)
+        self._best: State = {}
+        self._restore()
+        self._good: State | None = self._copied() if self._progress.reports else None
+        self._start = self._saved = time.monotonic()
+        self._save_every = _SAVE_EVERY
+        self._begun = self._number
+
+    @property
+    def _number(self) -> int:
+        """Steps done in all."""
+        return self._progress.epoch * self._steps + self._progress.step
+
+    @property
+    def _network(self) -> nn.Module:
+        """What is evaluated and handed back."""
+        return self._learner.network if self._average is None else self._average.network
+
+    def run(self) -> Outcome:
+        if self._session.log is not None:
+            settings = asdict(self._recipe) | {"seed": self._seed}
+            start_logging(self._accelerator, self._session.log, settings, self._progress.epoch)
+        while not self._is_finished():
+            self._run_epoch()
+        last = self._copied()
+        return Outcome(self._best or last, last, tuple(self._progress.reports))
+
+    def _is_finished(self) -> bool:
+        epoch, patience = self._progress.epoch, self._recipe.patience
+        if epoch and patience is not None and epoch - self._progress.reports[-1].best_epoch >= patience:
+            return True
+        return epoch >= self._recipe.epochs
+
+    def _run_epoch(self) -> None:
+        progress = self._progress
+        if progress.step == 0:
+            self._learner.begin_epoch(progress.epoch)
+        self._learner.train()
+        rng = np.random.default_rng([self._seed, 2, progress.epoch])
+        batches = self._data.train_batches(self._recipe.batch_size, rng, first=progress.step, share=self._share)
+        for images, labels in batches:
+            loss = self._take_step(images, labels)
+            progress.step += 1
+            progress.loss += loss
+            self._tell(loss)
+        self._learner.end_epoch(progress.epoch)
+        progress.epoch += 1
+        self._judge()
+        progress.step, progress.loss = 0, 0.0
+        self._save()
+        report = progress.reports[-1]
+        if self._session.log is not None:
+            known = {key: value for key, value in asdict(report).items() if value is not None and key != "epoch"}
+            self._accelerator.log(known, step=report.epoch)
+        if self._session.on_epoch is not None:
+            self._session.on_epoch(report)
+
+    def _take_step(self, images: Tensor, labels: Tensor) -> float:
+        self._check(labels)
+        number, recipe = self._number, self._recipe
+        for optimizer in self._optimizers:
+            set_rate(optimizer, rate(recipe, number / (self._steps * recipe.epochs)))
+        draw, dropout = np.random.default_rng([self._seed, 4, number, self._share[0]]).integers(2**63, size=2).tolist()
+        torch.manual_seed(dropout)
+        moved = recipe.augmentation(images.to(self._accelerator.device), torch.Generator().manual_seed(draw))
+        if moved.dim() == 4:
+            moved = moved.contiguous(memory_format=self._format)
+        loss = self._prepared(moved, labels.to(self._accelerator.device))
+        value = float(process_mean(self._accelerator, loss))
+        if not math.isfinite(value):
+            raise self._diverged(value)
+        self._accelerator.backward(loss)
+        for stepping in self._stepping:
+            stepping.step()
+            stepping.zero_grad()
+        if self._average is not None:
+            self._average.update(self._learner.network, number + 1)
+        return value
+
+    def _check(self, labels: Tensor) -> None:
+        if int(labels.min()) < 0 or int(labels.max()) >= self._outputs:
+            raise ValueError(
+                f"Expected labels from 0 to {self._outputs - 1}, as the network has {self._outputs} outputs; got "
+                f"{int(labels.min())} to {int(labels.max())} among the training labels."
+            )
+
+    def _diverged(self, loss: float) -> TrainingDiverged:
+        kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."
+        good = None
+        if self._good is not None:
+            good = copy.deepcopy(self._learner.network).cpu().eval()
+            good.load_state_dict(self._good)
+        return TrainingDiverged(
+            f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. Lower the "
+            f"learning rate (now {self._recipe.lr}), or check the images for NaN.{kept}",
+            step=self._number,
+            last_good=good,
+        )
+
+    def _judge(self) -> None:
+        """Evaluate what there is after an epoch, and report it."""
+        progress = self._progress
+        judged = None if self._held_out is None else evaluate(self._accelerator, self._network, *self._held_out)
+        best_epoch = progress.reports[-1].best_epoch if progress.reports else progress.epoch
+        if judged is None:
+            best_epoch = progress.epoch
+        elif progress.best is None or (judged[0], -judged[1]) > tuple(progress.best):
+            progress.best, best_epoch, self._best = (judged[0], -judged[1]), progress.epoch, self._copied()
+        steps_left = (self._recipe.epochs - progress.epoch) * self._steps
+        progress.reports.append(
+            EpochReport(
+                epoch=progress.epoch,
+                epochs=self._recipe.epochs,
+                loss=progress.loss / self._steps,
+                validation_loss=None if judged is None else judged[1],
+                accuracy=None if judged is None else judged[0],
+                best_epoch=best_epoch,
+                seconds=progress.seconds + time.monotonic() - self._start,
+                seconds_left=self._seconds_per_step() * steps_left,
+            )
+        )
+        self._good = self._copied()
+
+    def _tell(self, loss: float) -> None:
+        if self._session.on_step is not None:
+            steps = self._steps * self._recipe.epochs
+            left = self._seconds_per_step() * (steps - self._number)
+            try:
+                self._session.on_step(StepReport(self._number, steps, loss, left))
+            except BaseException:  # an interrupt, as a rule: between steps the state is whole
+                self._save()
+                raise
+        if time.monotonic() - self._saved > self._save_every:
+            self._save()
+
+    def _seconds_per_step(self) -> float:
+        return (time.monotonic() - self._start) / max(1, self._number - self._begun)
+
+    def _copied(self) -> State:
+        """The network's state as it is now, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
+
+    def _save(self) -> None:
+        if self._path is None:
+            return
+        start = time.monotonic()
+        if self._accelerator.is_main_process:
+            checkpoint.write(self._path, self._snapshot(), self._question)
+        self._accelerator.wait_for_everyone()
+        self._saved = time.monotonic()
+        self._save_every = max(_SAVE_EVERY, 20 * (self._saved - start))
+
+    def _snapshot(self) -> checkpoint.Snapshot:
+        tensors = checkpoint.nested("learner", self._learner.state_dict())
+        tensors |= checkpoint.nested("best", self._best)
+        if self._average is not None:
+            tensors |= checkpoint.nested("average", self._average.network.state_dict())
+        for index, optimizer in enumerate(self._optimizers):
+            tensors |= checkpoint.nested(f"optimizer{index}", checkpoint.optimizer_tensors(optimizer))
+        facts = asdict(self._progress)
+        facts["seconds"] += time.monotonic() - self._start
+        facts["scaler"] = None if self._accelerator.scaler is None else self._accelerator.scaler.state_dict()
+        return checkpoint.Snapshot(tensors, facts)
+
+    def _restore(self) -> None:
+        found = None if self._path is None else checkpoint.read(self._path, self._question)
+        if found is None:
+            return
+        self._learner.load_state_dict(checkpoint.part("learner", found.tensors))
+        self._best = checkpoint.part("best", found.tensors)
+        if self._average is not None:
+            self._average.network.load_state_dict(checkpoint.part("average", found.tensors))
+        for index, optimizer in enumerate(self._optimizers):
+            checkpoint.restore_optimizer(optimizer, checkpoint.part(f"optimizer{index}", found.tensors))
+        facts = dict(found.facts)
+        if (scaler := facts.pop("scaler")) is not None:
+            self._accelerator.scaler.load_state_dict(scaler)
+        reports = [EpochReport(**report) for report in facts.pop("reports")]
+        self._progress = Progress(**facts, reports=reports)

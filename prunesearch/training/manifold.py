@@ -1,0 +1,270 @@
+"""ManiDP: gates learn for each image which channels it needs, simple images fewer; similar images similar ones.
+
+Source: Tang et al., "Manifold Regularized Dynamic Network Pruning", CVPR 2021, from the authors' released code and the
+equations that a fork of it names. The gates are in `models.gates`. Departures: thresholds are quantiles of the layers'
+mean saliencies as there, but the share kept follows from the average multiply-accumulates, measured on training images,
+instead of being given; it reaches its end after two thirds of the epochs, not after the last step; the weight of an
+image's sparsity passes no gradient to its loss (the released code's can turn the loss of simple images round).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.budget import Budget
+from prunesearch.errors import InfeasibleBudget
+from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
+from prunesearch.models.network import Network
+from prunesearch.training.accelerating import Log
+from prunesearch.training.data import Data
+from prunesearch.training.distillation import Watched
+from prunesearch.training.finetune import as_module
+from prunesearch.training.learner import Learner
+from prunesearch.training.loop import run
+from prunesearch.training.optimization import make_optimizer, parameter_groups
+from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import EpochReport, Session, StepReport
+
+_BISECTIONS = 7
+_MEASURED = 256
+_RAMP = 2 / 3
+
+
+@dataclass(frozen=True)
+class ManifoldSettings:
+    """Weights of the terms of the loss; the defaults are those of the authors' README for ResNet-56.
+
+    Attributes:
+        sparsity: Of the mean saliency of simple images.
+        similarity: Of the distance between similarities of saliencies and of features.
+        simple: Images with less than this share of the last epoch's mean loss are simple.
+    """
+
+    sparsity: float = 5e-3
+    similarity: float = 1.0
+    simple: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.sparsity, self.similarity) < 0 or self.simple <= 0:
+            raise ValueError(f"Expected sparsity and similarity >= 0 and simple > 0, got {self}.")
+
+
+@dataclass(frozen=True)
+class DynamicallyPruned:
+    """What ManiDP made of a network.
+
+    Attributes:
+        model: The gated network in eval mode, which computes everything and multiplies; `skipping(model)` skips. It has
+            more parameters than the one it began with.
+        average_macs: Mean over training images, measured; the budget holds for it. Other images may need more or less:
+            `macs_per_image(model, images)`.
+        dense_macs: Of the network without gates.
+        reports: One per epoch.
+    """
+
+    model: nn.Module
+    average_macs: float
+    dense_macs: int
+    reports: tuple[EpochReport, ...]
+
+
+def manidp(
+    network: Network,
+    data: Data,
+    *,
+    budget: Budget,
+    recipe: Recipe | None = None,
+    settings: ManifoldSettings | None = None,
+    seed: int = 0,
+    checkpoint: str | Path | None = None,
+    log: Log | None = None,
+    on_epoch: Callable[[EpochReport], None] | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
+) -> DynamicallyPruned:
+    """Train gates into a network until the average image needs no more than a budget; the traced model stays as it is.
+
+    In one process only.
+
+    Args:
+        network: A traced network with trained weights; such as what a search returned, traced.
+        data: Where the training images come from; thresholds are set on up to 256 of `data.calibration_set()`.
+        budget: Average MACs of an image, gates included. Parameters grow, so it may not limit them.
+        recipe: How to train; at least 3 epochs, no moving average (`ema`), which would blur thresholds.
+        settings: Weights of the loss's terms.
+        seed: Decides everything random.
+        checkpoint: A file for the state of the training.
+        log: Where to log a row per epoch.
+        on_epoch: Called after every epoch.
+        on_step: Called after every step.
+
+    Raises:
+        InfeasibleBudget: What has no gates costs more.
+        TraceError: The network has no place for a gate.
+        ValueError: A limit of parameters, too few epochs, a moving average, or data that do not fit the network.
+        TrainingDiverged: The loss became NaN or infinite.
+        CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
+    """
+    recipe, settings = recipe or Recipe(), settings or ManifoldSettings()
+    limits = dict(budget.check(network.space).limits)
+    if set(limits) != {"macs"}:
+        raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
+    if recipe.epochs < 3 or recipe.ema or recipe.from_scratch:
+        raise ValueError(f"Expected at least 3 epochs, from trained weights and without ema, got {recipe}.")
+    model = gated(network.model, network.example_inputs)
+    images, labels = data.calibration_set()
+    images, labels = images[:_MEASURED], labels[:_MEASURED]
+    learner = Manifold(copy.deepcopy(model), network.model, images, labels, int(limits["macs"]), settings, recipe)
+    outcome = run(
+        learner,
+        data,
+        recipe,
+        seed=seed,
+        session=Session(checkpoint, log, on_epoch, on_step),
+        question={"network": network.fingerprint(), "budget": limits, "settings": str(settings)},
+    )
+    pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met
+    average = macs_per_image(pruned, images).double().mean().item()
+    return DynamicallyPruned(pruned, average, network.space.cost(network.space.full).macs, outcome.reports)
+
+
+class Manifold(Learner):
+    """A gated network, the terms that its gates learn from, and their thresholds.
+
+    Args:
+        network: The gated network; ours.
+        ungated: The network without gates, whose loss says at first what is simple.
+        images: On which MACs are measured.
+        labels: Theirs.
+        limit: Average MACs to arrive at.
+        settings: Weights of the terms.
+        recipe: How it trains.
+    """
+
+    runs_in_parallel = False
+    last_loss: Tensor
+    sums: Tensor
+    loss_sum: Tensor
+    seen: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        ungated: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        limit: int,
+        settings: ManifoldSettings,
+        recipe: Recipe,
+    ) -> None:
+        super().__init__(network)
+        self._settings, self._recipe = settings, recipe
+        self._images, self._limit = images, limit
+        self._layers = gated_layers(network)
+        self._gates = Watched(network, [f"{name}.gate" for name in self._layers])
+        self._norms = Watched(network, [f"{name}.norm" for name in self._layers])
+        self.register_buffer("last_loss", _mean_loss(ungated, images, labels))
+        self.register_buffer("sums", torch.zeros(sum(layer.conv.out_channels for layer in self._layers.values())))
+        self.register_buffer("loss_sum", torch.zeros(()))
+        self.register_buffer("seen", torch.zeros(()))
+        self._full = float(macs_per_image(network, images).double().mean())
+        self._check_limit()
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy, sparsity of simple images, and similarity of saliencies to that of features."""
+        with self._gates as gates, self._norms as norms:
+            logits = self.network(images)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        saliencies = [saliency.float() for saliency in gates.features]
+        weights = self.simplicity(losses.detach())
+        sparsity = torch.stack([(weights * saliency.mean(1)).mean() for saliency in saliencies]).sum()
+        means = [_means(f.float(), layer) for f, layer in zip(norms.features, self._layers.values(), strict=True)]
+        similarity = torch.stack([_similarity_loss(s, f) for s, f in zip(saliencies, means, strict=True)]).sum()
+        with torch.no_grad():
+            self.sums += torch.cat([saliency.sum(0) for saliency in saliencies])
+            self.loss_sum += losses.sum()
+            self.seen += len(labels)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+        return loss + self._settings.sparsity * sparsity + self._settings.similarity * similarity
+
+    def simplicity(self, losses: Tensor) -> Tensor:
+        """(n,) weights of the images' sparsity, from their losses: 0 for hard ones, towards 1 the simpler."""
+        border = self._settings.simple * self.last_loss
+        return ((border - losses) / border.clamp(min=1e-12)).clamp(min=0)
+
+    def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
+        """The recipe's; gates do not decay."""
+        gates = [parameter for layer in self._layers.values() for parameter in layer.gate.parameters()]
+        ids = {id(parameter) for parameter in gates}
+        others = [parameter for parameter in self.network.parameters() if id(parameter) not in ids]
+        groups = [*parameter_groups(others, recipe.weight_decay), *parameter_groups(gates, 0.0)]
+        return [make_optimizer(groups, recipe)]
+
+    def end_epoch(self, epoch: int) -> None:
+        """Set the thresholds so that the average image needs what it may need by now."""
+        means = list(torch.split(self.sums / self.seen, [layer.conv.out_channels for layer in self._layers.values()]))
+        progress = min(1.0, (epoch + 1) / math.ceil(_RAMP * self._recipe.epochs))
+        allowed = self._limit + (self._full - self._limit) * 0.5 * (1 + math.cos(math.pi * progress))
+        kept, too_many = 0.0, 1.0
+        for _ in range(_BISECTIONS):
+            middle = (kept + too_many) / 2
+            self._keep(means, middle)
+            if self._average() <= allowed:
+                kept = middle
+            else:
+                too_many = middle
+        self._keep(means, kept)
+        self.last_loss.copy_(self.loss_sum / self.seen)
+        for total in (self.sums, self.loss_sum, self.seen):
+            total.zero_()
+
+    def _keep(self, means: Sequence[Tensor], share: float) -> None:
+        """Thresholds that let a share of each layer's channels pass in the mean, at least one; a quantile."""
+        for mean, layer in zip(means, self._layers.values(), strict=True):
+            kept = max(1, math.ceil(share * len(mean)))
+            layer.threshold.copy_(mean.topk(kept).values[-1])
+
+    def _average(self) -> float:
+        return float(macs_per_image(self.network, self._images).double().mean())
+
+    def _check_limit(self) -> None:
+        thresholds = [layer.threshold.clone() for layer in self._layers.values()]
+        for layer in self._layers.values():
+            layer.threshold.fill_(math.inf)
+        least = self._average()
+        for layer, threshold in zip(self._layers.values(), thresholds, strict=True):
+            layer.threshold.copy_(threshold)
+        if least >= self._limit:
+            raise InfeasibleBudget(
+                f"A budget of {self._limit:,} macs cannot be met by gates: what has none takes {least:,.0f}, with all "
+                f"gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
+                limit=self._limit,
+                reachable=(least, self._full),
+                unit="macs",
+            )
+
+
+def _similarity_loss(saliency: Tensor, features: Tensor) -> Tensor:
+    """Mean squared distance of the cosines between images, of (n, c) saliencies and of (n, c) features."""
+    one, other = (F.normalize(rows, dim=1) for rows in (saliency, features))
+    return (one @ one.T - other @ other.T).pow(2).mean()
+
+
+def _means(features: Tensor, layer: GatedConv) -> Tensor:
+    """(n, c) means over positions of what a layer's gate is for."""
+    return (F.relu(features) if layer.is_rectified else features).mean((2, 3))
+
+
+def _mean_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Of a network in eval mode."""
+    still = copy.deepcopy(model).eval()
+    device = next(still.parameters()).device
+    with torch.no_grad():
+        return F.cross_entropy(still(images.to(device)), labels.to(device)).cpu()

@@ -1,0 +1,47 @@
+"""How far a training is, and what it ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from prunesearch.training.reports import EpochReport
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """States of the network after training.
+
+    Attributes:
+        best: Of the epoch with the best validation accuracy; the last without validation.
+        last: Of the last epoch.
+        reports: One per epoch.
+    """
+
+    best: State
+    last: State
+    reports: tuple[EpochReport, ...]
+
+
+@dataclass
+class Progress:
+    """How far training is.
+
+    Attributes:
+        epoch: Epochs done.
+        step: Steps done of the epoch under way.
+        loss: Sum over those.
+        seconds: Spent by earlier runs.
+        best: Validation accuracy and negative loss of the best epoch.
+        reports: One per epoch done.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    best: tuple[float, float] | None = None
+    reports: list[EpochReport] = field(default_factory=list)

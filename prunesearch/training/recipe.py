@@ -1,0 +1,82 @@
+"""How to train: one frozen value, which a checkpoint remembers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from prunesearch.training.augment import Augmentation
+
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["cosine", "constant"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+        epochs: Passes over the training data.
+        batch_size: Images per step, of all processes together.
+        optimizer: `"sgd"` with Nesterov momentum, or `"adamw"` (with betas `momentum` and 0.999).
+        lr: Peak learning rate.
+        momentum: Of the gradients.
+        weight_decay: On weights of two or more dimensions; biases and BatchNorm have none.
+        schedule: What follows the warm-up: the rate falls as a `"cosine"` to zero, or stays `"constant"`.
+        warmup: Share of all steps over which the rate rises linearly.
+        label_smoothing: Of the cross-entropy.
+        distillation: With a teacher, the weight of its soft labels against the true ones.
+        temperature: Of the soft labels.
+        features: With a teacher, names of modules, the same in both networks, whose maps of attention are pulled
+            towards the teacher's (`training.distillation`).
+        feature_weight: Of that part of the loss.
+        ema: Decay per step of a moving average of the weights, which is then what is evaluated and returned; 0 is none.
+            It starts lower: never above (1 + step) / (10 + step).
+        augmentation: What is done to the images at random.
+        patience: Stop when the validation accuracy was not better for so many epochs; None never stops.
+        precision: `"bf16"` and `"fp16"` (GPUs only) compute convolutions and products in 16 bits; weights stay 32.
+        from_scratch: Draw all weights anew first: the control for what the pruned network's weights are worth.
+
+    Raises:
+        ValueError: A setting out of its range.
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    optimizer: Optimizer = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    schedule: Schedule = "cosine"
+    warmup: float = 0.1
+    label_smoothing: float = 0.0
+    distillation: float = 0.5
+    temperature: float = 2.0
+    features: tuple[str, ...] = ()
+    feature_weight: float = 1000.0
+    ema: float = 0.0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    patience: int | None = None
+    precision: Precision = "fp32"
+    from_scratch: bool = False
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
+            raise ValueError(f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self}.")
+        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.ema < 1 and 0 <= self.distillation <= 1):
+            raise ValueError(f"Expected momentum, warmup and ema in [0, 1) and distillation in [0, 1], got {self}.")
+        if (
+            self.temperature <= 0
+            or min(self.weight_decay, self.feature_weight) < 0
+            or not 0 <= self.label_smoothing < 1
+        ):
+            raise ValueError(
+                "Expected temperature > 0, weight_decay and feature_weight >= 0 and label_smoothing in [0, 1), "
+                f"got {self}."
+            )
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"Expected patience >= 1 or None, got {self}.")
+        for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(f"Expected {name} as one of {', '.join(get_args(kind))}, got {self}.")

@@ -1,0 +1,68 @@
+"""Where a training stands, for whoever watches it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from prunesearch.training.accelerating import Log
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Where training stands after a step.
+
+    Attributes:
+        step: Steps done, those of earlier runs included.
+        steps: Steps in all.
+        loss: Of this one.
+        seconds_left: Estimate from the steps of this run.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """Where training stands after an epoch.
+
+    Attributes:
+        epoch: Epochs done.
+        epochs: Epochs in all.
+        loss: Mean training loss of this one.
+        validation_loss: On the images held out; None without such.
+        accuracy: Likewise.
+        best_epoch: The epoch with the best network so far, by validation accuracy, then loss; without such the last.
+        seconds: Spent so far, earlier runs included.
+        seconds_left: Estimate, if no early stop comes between.
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    validation_loss: float | None
+    accuracy: float | None
+    best_epoch: int
+    seconds: float
+    seconds_left: float
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a training leaves behind, besides its result.
+
+    Attributes:
+        checkpoint: A file from which the same training goes on after a kill.
+        log: Where its course is logged.
+        on_epoch: Called after every epoch, when that is on disk.
+        on_step: Called after every step. If it raises, the state is written first.
+    """
+
+    checkpoint: str | Path | None = None
+    log: Log | None = None
+    on_epoch: Callable[[EpochReport], None] | None = None
+    on_step: Callable[[StepReport], None] | None = None

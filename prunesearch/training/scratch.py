@@ -1,0 +1,39 @@
+"""Drawing a network's weights anew: from-scratch training of a structure, the control for every pruning method.
+
+Source of the control: Liu et al., ICLR 2019, arXiv:1810.05270.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd
+
+
+def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
+    """A copy with fresh random weights and statistics.
+
+    Convolutions as in He et al. 2015, arXiv:1502.01852 (normal, fan-out); other layers as torch draws them.
+
+    Raises:
+        ValueError: A parameter belongs to a module that cannot draw it (it has no `reset_parameters`).
+    """
+    fresh = copy.deepcopy(network)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, module in fresh.named_modules():
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            reset = getattr(module, "reset_parameters", None)
+            if own and reset is None:
+                raise ValueError(
+                    f"{name or type(network).__name__} ({type(module).__name__}) has tensors of its own and no "
+                    "reset_parameters(), so its weights cannot be drawn anew. Give it one, or build the network anew "
+                    "yourself and train that."
+                )
+            if reset is not None:
+                reset()
+            if isinstance(module, _ConvNd):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return fresh

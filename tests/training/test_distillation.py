@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from prunesearch.training.distillation import Watched, attention_loss
+from prunesearch.training.finetune import Student, finetune
+from prunesearch.training.recipe import Recipe
+from tests.training.test_resume import convolutional, pictures
+
+
+def test_attention_is_where_the_energy_is_whatever_the_number_and_scale_of_channels() -> None:
+    energy = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    one = energy.sqrt().expand(1, 1, 2, 2)
+    three = 7 * energy.sqrt().expand(1, 3, 2, 2)
+    assert float(attention_loss(one, three)) == pytest.approx(0.0, abs=1e-12)
+    other = torch.tensor([[0.0, 0.0], [1.0, 0.0]]).expand(1, 2, 2, 2)
+    # maps of unit length: (0.6, 0.8, 0, 0) and (0, 0, 1, 0)
+    assert float(attention_loss(one, other)) == pytest.approx((0.36 + 0.64 + 1.0) / 4)
+
+
+def test_features_of_a_narrower_student_follow_the_teachers() -> None:
+    teacher, student = convolutional().eval(), convolutional()
+    student[0], student[1], student[6] = nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3), nn.Linear(3, 3)
+    student[3] = nn.Identity()  # no dropout, to compare two forwards
+    images, labels = pictures().train[0][:32], pictures().train[1][:32]  # type: ignore[index]
+    with Watched(student, ["2"]) as mine, Watched(teacher, ["2"]) as theirs, torch.no_grad():
+        student(images), teacher(images)
+    distance = attention_loss(mine.features[0], theirs.features[0])
+    expected = Student(student, teacher, Recipe())(images, labels) + 10.0 * distance
+    found = Student(student, teacher, Recipe(features=("2",), feature_weight=10.0))(images, labels)
+    assert float(distance) > 0
+    assert torch.allclose(found, expected, rtol=1e-5)
+
+
+def test_features_that_there_are_not_are_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match="no module 'layer9' to take features of; it has 0, 1"):
+        finetune(convolutional(), pictures(), teacher=convolutional(), recipe=Recipe(features=("layer9",)))
+
+
+def test_watching_ends_with_the_context() -> None:
+    network = convolutional()
+    with Watched(network, ["2"]) as watched:
+        network(torch.zeros(2, 2, 6, 6))
+    network(torch.zeros(2, 2, 6, 6))
+    assert len(watched.features) == 1
