@@ -512,7 +512,8 @@ def studies(result: Mapping[str, Any]) -> str:
         lines.append(f"| scores of all of them equal, bit by bit | {'yes' if cell['equal'] else '**no**'} |")
     note = (
         f"Median (range) of {facts['repeats']} unless said otherwise; {facts['processor']}, two cores, Python "
-        f"{facts['python']}, SQLAlchemy {facts['sqlalchemy']}; one run of benchmarks/studies.py."
+        f"{facts['python']}, SQLAlchemy {facts['sqlalchemy']}; one run of benchmarks/studies.py, one thread, "
+        "with other programs on both cores: upper bounds."
     )
     return "\n".join([*lines, "", note])
 
@@ -530,10 +531,15 @@ def faults(result: Mapping[str, Any]) -> str:
         for line in fault["lines"]:
             sums = rows.setdefault(line["how"], [0, 0, 0])
             rows[line["how"]] = [sums[0] + line["tries"], sums[1] + line["lost"], sums[2] + line["repeated"]]
+        if not rows:
+            lines.append(f"| {name} | {fault['what']} | not counted yet | | | |")
         for place, (how, (tries, lost, repeated)) in enumerate(rows.items()):
             head = f"{name} | {fault['what']}" if place == 0 else " | "
             lines.append(f"| {head} | {how} | {tries:,} | {lost} | {repeated} |")
-    note = f"Counted by `make test-faults` on {facts['cores']} core(s), {facts['system']}, Python {facts['python']}."
+    note = (
+        f"Counted by tests/faults, file by file, on {facts['cores']} core(s), {facts['system']}, "
+        f"Python {facts['python']}."
+    )
     return "\n".join([*lines, "", note])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -59,7 +59,12 @@ _log = logging.getLogger("prunesearch")
 
 def checksum(row: Mapping[str, Any]) -> int:
     """CRC-32 of a trial's row, equal however often it was stored and read."""
-    return zlib.crc32("\x1f".join([repr(row[name]) for name in CONTENT]).encode("utf-8", "backslashreplace"))
+    return checksum_of([row[name] for name in CONTENT])
+
+
+def checksum_of(values: Sequence[Any]) -> int:
+    """The same of the values of `CONTENT`, in that order."""
+    return zlib.crc32("\x1f".join(map(repr, values)).encode("utf-8", "backslashreplace"))
 
 
 def version_of(connection: sa.Connection, database: Database) -> int | None:

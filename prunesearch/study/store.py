@@ -212,7 +212,7 @@ class Store:
 
     def _trial(self, row: sa.Row[Any], name: str, number: int) -> Trial:
         try:
-            return _to_trial(row, number, has_checksum=self._version >= 2)
+            return _to_trial(tuple(row), number, has_checksum=self._version >= 2)
         except (TypeError, ValueError, RecursionError) as error:
             raise StudyUnreadable(f"{self.url}: a trial of study {name!r} cannot be read: {error}. {_REMEDY}") from None
 
@@ -299,28 +299,27 @@ def _to_row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _to_trial(row: sa.Row[Any], number: int, *, has_checksum: bool) -> Trial:
+def _to_trial(row: tuple[Any, ...], number: int, *, has_checksum: bool) -> Trial:
     """Check a row, which somebody may have edited, and turn it into a trial."""
-    values = row._mapping
-    if values["number"] != number:
+    _, found, structure, macs, params, score, failure, seconds, searcher, evaluator, worker, checksum = row
+    if found != number:
         raise ValueError(f"trial {number} is missing")
-    if has_checksum and schema.checksum(dict(values)) != values["checksum"]:
+    if has_checksum and schema.checksum_of(row[1:-1]) != checksum:
         raise ValueError(f"trial {number} is not as it was written, somebody or something changed it")
-    score = values["score"]
-    if (score is None) == (values["failure"] is None):
+    if (score is None) == (failure is None):
         raise ValueError(f"trial {number} needs either a score or a failure")
     if score is not None and not (isinstance(score, float) and math.isfinite(score)):
         raise ValueError(f"the score of trial {number} is {score!r}")
     return Trial(
         number=number,
-        structure=_to_structure(values["structure"], number),
-        cost=Cost(int(values["macs"]), int(values["params"])),
+        structure=_to_structure(structure, number),
+        cost=Cost(int(macs), int(params)),
         score=score,
-        failure=values["failure"],
-        seconds=float(values["seconds"]),
-        searcher=values["searcher"],
-        evaluator=values["evaluator"],
-        worker=values["worker"],
+        failure=failure,
+        seconds=float(seconds),
+        searcher=searcher,
+        evaluator=evaluator,
+        worker=worker,
     )
 
 
