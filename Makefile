@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-faults check format readme build clean
+.PHONY: help venv demo test test-slow test-faults check format readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -22,6 +22,9 @@ demo: venv  ## the main job on real data: train, trace, search, prune, finetune,
 
 test: venv  ## run the tests, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+
+test-slow: venv  ## run the tests that take several seconds each
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow
 
 FAULTS_OUT ?= benchmarks/results/faults.json
 test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluster (minutes); what is counted goes to the docs

@@ -92,6 +92,7 @@ def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_tha
     assert all(t.worker.startswith("trial ") and t.seconds == 0.0 for t in again.trials)  # none was scored anew
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, Workers(1, "processes", time_limit=60.0)])
 def test_workers_give_the_history_of_one_process(network: Network, digits_data: Data, workers: int | Workers) -> None:
     def history(**more: object) -> list[tuple[object, ...]]:
@@ -101,6 +102,7 @@ def test_workers_give_the_history_of_one_process(network: Network, digits_data: 
     assert history(workers=workers) == history()
 
 
+@pytest.mark.slow
 def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     for n_trials in (6, 12):

@@ -200,6 +200,7 @@ def test_verify_says_that_slimmed_networks_are_right(call: Call) -> None:
     assert (found["structures"], found["costs_exact"]) == (3, True)
 
 
+@pytest.mark.slow
 def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
     call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(demo, name, Recipe(epochs=1))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_rerun_keeps_what_is_done_and_a_longer_one_measures_its_new_winners_anew(tmp_path: Path) -> None:
     first = demo.run_demo(tmp_path, n_trials=4)
@@ -42,6 +43,7 @@ def test_a_rerun_keeps_what_is_done_and_a_longer_one_measures_its_new_winners_an
         assert (f"Finetuning the winner of {after.searcher}, 1 epochs." in told) == changed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_another_seed_in_the_same_folder_is_another_demo(tmp_path: Path) -> None:
     one, other = (demo.run_demo(tmp_path, n_trials=2, seed=seed) for seed in (0, 1))

@@ -11,7 +11,10 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from tests.models_state import generators, state_of
 
-pytestmark = pytest.mark.parametrize("name", sorted(CRITERIA))
+_SLOW = {"lfe"}  # hundreds of forwards
+pytestmark = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in _SLOW else []) for name in sorted(CRITERIA)]
+)
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_the_same_seed_and_history_give_the_same_proposals(name: str) -> None:
     assert play(name, budget=BUDGETS["macs"], seed=3) == play(name, budget=BUDGETS["macs"], seed=3)
 
 
+@pytest.mark.slow
 def test_the_same_proposals_come_in_another_process_with_another_hash_seed(name: str) -> None:
     code = (
         "from tests.contracts.test_searchers import BUDGETS, play;"

@@ -66,6 +66,7 @@ def test_tensor_by_tensor_and_whole_are_the_same_network(
             assert torch.allclose(logits, model(images[:100]), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_values_of_a_tensor_change_only_with_the_groups_that_influence_it(
     weights: WeightSource, network: Network
 ) -> None:

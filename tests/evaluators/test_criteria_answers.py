@@ -342,6 +342,7 @@ def test_ensembles_work_on_a_fully_connected_network() -> None:
     assert found.importance.shape == (12,)
 
 
+@pytest.mark.slow
 def test_criteria_find_better_channels_than_chance(network: Network, images: Tensor, labels: Tensor) -> None:
     """Half the MACs of a trained network, widths uniform: the mean score over random orders of 5 seeds is no feat."""
     from prunesearch.evaluators.accuracy import AccuracyEvaluator

@@ -28,6 +28,7 @@ def test_a_copy_gives_equal_outputs(slimmed: nn.Module) -> None:
         assert torch.equal(copy.deepcopy(slimmed)(IMAGES), slimmed(IMAGES))
 
 
+@pytest.mark.slow
 def test_it_compiles_without_a_graph_break_and_gives_equal_outputs(slimmed: nn.Module) -> None:
     with torch.no_grad():
         compiled = torch.compile(slimmed, backend="aot_eager", fullgraph=True)

@@ -24,6 +24,7 @@ def test_an_exported_program_gives_equal_outputs(name: str) -> None:
         assert torch.allclose(program(SEVEN), small.eval()(SEVEN), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
 def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")

@@ -173,6 +173,7 @@ def test_optional_arguments_of_the_forward_take_their_defaults() -> None:
     assert names(proven(Optional(lambda net, h, x: h), SMALL)) == ["conv1", "conv2"]
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=6))
 @example(["within groups", "twice", "whole groups", "residual"])

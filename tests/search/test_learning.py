@@ -48,6 +48,7 @@ def saturating(structure: Structure) -> float:
     return -float(np.exp(-np.array(rates) * kept).sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n"), [("surrogate", 60), ("genetic", 100), ("bayes", 60)])
 def test_it_beats_random_search_at_equal_evaluations(name: str, n: int) -> None:
     """12 seeds: if the two were equal, 11 or more of 12 pairs ahead would come with probability 0.003."""
@@ -130,6 +131,7 @@ def test_one_study_gives_a_front_that_random_search_at_the_budget_does_not() -> 
         assert found > area(played(make_searcher("random", SPACE, BUDGET, seed=seed), 150))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc", "gp"])
 def test_any_sampler_of_optuna_will_do_and_is_as_reproducible(sampler: str) -> None:
     with warnings.catch_warnings():

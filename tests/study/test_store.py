@@ -131,6 +131,7 @@ def test_a_study_of_a_newer_release_is_refused_with_both_versions(tmp_path: Path
         Store(url)
 
 
+@pytest.mark.slow
 def test_a_file_that_was_being_made_when_its_process_died_can_be_opened(tmp_path: Path) -> None:
     """The child kills itself before its n-th statement, for every n until it lives."""
     program = """

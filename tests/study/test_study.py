@@ -77,6 +77,7 @@ PIECES = [(1, 120), (49, 50, 51, 120), (64, 120), (7, 13, 77, 119, 120)]
 PIECEWISE = [(name, stops) for name in ("random", "evolution", "surrogate") for stops in PIECES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("searcher", "stops"), [*PIECEWISE, *((name, (1, 30, 31, 50)) for name in SEARCHERS)])
 def test_a_study_in_pieces_has_the_history_of_one_in_one_go(url: str, searcher: str, stops: tuple[int, ...]) -> None:
     scorer = Scorer()

@@ -203,6 +203,7 @@ trained(Path(sys.argv[1]), on_step=lambda report: time.sleep(0.05))
 """
 
 
+@pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_and_ends_with_the_values_of_an_uninterrupted_one(tmp_path: Path) -> None:
     file = tmp_path / "net.safetensors"
     state = Path(f"{file}.training")
@@ -339,6 +340,7 @@ train_pruningnet(net, small_data(), recipe=ONE_EPOCH, file=Path(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_each_batch_train_what_one_does(tmp_path: Path) -> None:
     """Without BatchNorm and dropout, whose draws are each process's own, the mean gradient is that of the batch."""
     with socket.socket() as free:

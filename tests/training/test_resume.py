@@ -143,6 +143,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
     return folder, json.loads(run.stdout)
 
 
+@pytest.mark.slow
 def test_a_training_killed_twice_ends_with_the_very_weights_of_one_that_was_not(ended: tuple[Path, list[int]]) -> None:
     folder, statuses = ended
     assert statuses[:4] == [-signal.SIGKILL, -signal.SIGKILL, 0, 0]

@@ -85,6 +85,7 @@ def test_what_is_in_the_file_is_not_measured_again(measured: tuple[ps.Network, L
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_where_it_was(tmp_path: Path) -> None:
     path = tmp_path / "cpu.json"
     code = (
