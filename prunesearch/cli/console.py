@@ -169,11 +169,15 @@ def first_interrupt_waits() -> Iterator[Callable[[], None]]:
             raise KeyboardInterrupt(asked[0])
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    ending = False
     try:
         yield stop_if_asked
+    except KeyboardInterrupt:
+        ending = True
+        raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():  # what ends in order is not to be cut short by one signal more
+            signal.signal(number, signal.SIG_IGN if ending else handler)
 
 
 def progress() -> Progress:
