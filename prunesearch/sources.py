@@ -55,6 +55,11 @@ def load_model(
     return model.eval()
 
 
+def load_model_for(source: str, weights: Path | None, images: Tensor, labels: Tensor) -> nn.Module:
+    """`load_model` with as many classes as the labels of some data have, for images of their shape."""
+    return load_model(source, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(images.shape))
+
+
 def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:
     kind, _, name = source.partition(":")
     if kind == "zoo":

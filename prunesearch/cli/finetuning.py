@@ -95,13 +95,12 @@ def _sources(
 ) -> tuple[Data, Any, Any]:
     """The data, the unpruned model, and what is to be trained."""
     from prunesearch.models.saving import load
-    from prunesearch.sources import load_data, load_model
+    from prunesearch.sources import load_data, load_model_for
 
     source = load_data(data)
     if validation is not None:
         source = replace(source, validation=validation)
-    examples, labels = source.calibration_set()
-    unpruned = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(examples.shape))
+    unpruned = load_model_for(model, weights, *source.calibration_set())
     return source, unpruned, unpruned if pruned is None else load(pruned, unpruned)
 
 

@@ -21,7 +21,7 @@ from prunesearch.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from prunesearch.training.pruningnet import StepReport
+    from prunesearch.training.reports import StepReport
 
 
 def pruningnet(
@@ -54,13 +54,13 @@ def pruningnet(
     from prunesearch.evaluators.channels import make_criterion
     from prunesearch.models.hypernet import PruningNet
     from prunesearch.models.trace import trace
-    from prunesearch.sources import load_data, load_model
+    from prunesearch.sources import load_data, load_model_for
     from prunesearch.training.pruningnet import PruningNetRecipe, train_pruningnet
 
     recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
     source = load_data(data)
     examples, labels = source.calibration_set()
-    module = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(examples.shape))
+    module = load_model_for(model, weights, examples, labels)
     network = trace(module, examples[:2], **width_rules(round_to, min_channels, ignore))
     if criterion is None and start == "trained":
         criterion = "l1"

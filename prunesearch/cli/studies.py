@@ -85,7 +85,7 @@ def search(
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
-    from prunesearch.sources import load_data, load_model
+    from prunesearch.sources import load_data, load_model_for
     from prunesearch.study.database import show as public
     from prunesearch.study.workers import Workers
 
@@ -93,7 +93,7 @@ def search(
     limits = Budget.parse(budget, None if latency_table is None else LatencyTable.load(latency_table))
     source = load_data(data)
     examples, labels = source.calibration_set()
-    module = load_model(model, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(examples.shape))
+    module = load_model_for(model, weights, examples, labels)
     network = trace(module, examples[:2], **width_rules(round_to, min_channels, ignore))
     with interruptible(), first_interrupt_waits() as stop_if_asked, progress() as bar:
         show = BestSoFar(bar)

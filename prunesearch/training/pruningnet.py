@@ -24,6 +24,8 @@ from prunesearch.models.memory import require
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
 from prunesearch.training.data import Data
+from prunesearch.training.optimization import parameter_groups
+from prunesearch.training.reports import StepReport
 
 Sampling = Literal["random", "sandwich"]
 _BYTES = 4 * (1 + 1 + 2)  # gradient, momentum, and what a file is written from, per parameter
@@ -60,23 +62,6 @@ class PruningNetRecipe:
             raise ValueError(f"Expected momentum and label_smoothing in [0, 1) and weight_decay >= 0, got {self}.")
         if self.sampling not in get_args(Sampling):
             raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """Where training stands.
-
-    Attributes:
-        step: Steps done, those of earlier runs included.
-        steps: Steps in all.
-        loss: Training loss of the last one.
-        seconds_left: Estimate, from the steps of this run.
-    """
-
-    step: int
-    steps: int
-    loss: float
-    seconds_left: float
 
 
 def train_pruningnet(
@@ -184,7 +169,8 @@ class _Run:
         self._recipe = recipe
         self._seed = seed
         self._accelerator = accelerator
-        self.optimizer = _optimizer(net, recipe)
+        groups = parameter_groups(net.parameters(), recipe.weight_decay)
+        self.optimizer = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
         self._per_epoch = data.steps_per_epoch(recipe.batch_size)
         self.steps = recipe.epochs * self._per_epoch
         self.step = 0
@@ -255,15 +241,6 @@ def _loss(
     losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
     losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
     return torch.stack(losses).mean()
-
-
-def _optimizer(net: PruningNet, recipe: PruningNetRecipe) -> torch.optim.SGD:
-    parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
 
 
 def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) -> dict[str, Any]:
