@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.saving import checksum, write_tensors
+from prunesearch.models.saving import FileKind
 
 FORMAT = "prunesearch-pruningnet-1"
+_KIND = FileKind(FORMAT, "about", "is no PruningNet")
 _VALUES, _MORE = "net.", "more."
 
 
@@ -71,7 +71,7 @@ def save_pruningnet(
             "training": dict(training or {}),
         }
     )
-    write_tensors(tensors, Path(path), {"format": FORMAT, "about": about, "sha256": checksum(about, tensors)})
+    _KIND.write(tensors, about, Path(path))
 
 
 def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
@@ -108,17 +108,7 @@ def read(path: str | Path) -> Stored:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}. Train a PruningNet into it first.")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is no PruningNet (format {metadata.get('format')!r}, expected {FORMAT!r}).")
-        if checksum(metadata["about"], tensors) != metadata["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its contents are not what was written.")
-        about = json.loads(metadata["about"])
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged, or no PruningNet: {error}") from error
+    about, tensors = _KIND.read(path)
     return Stored(
         settings=about["settings"],
         groups=[(name, width) for name, width in about["groups"]],

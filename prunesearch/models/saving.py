@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,59 @@ from prunesearch.models.slim import set_width
 from prunesearch.models.zoo.layers import PadShortcut
 
 FORMAT = "prunesearch-1"
+
+
+@dataclass(frozen=True)
+class FileKind:
+    """One kind of safetensors file: tensors, a note in JSON, and a checksum of both.
+
+    Attributes:
+        format: Its name and version, in the metadata.
+        note: Under which key of the metadata the note is.
+        foreign: What is said of a file of another kind.
+        foreign_advice: What to do then.
+        damaged_advice: What to do with a damaged one.
+    """
+
+    format: str
+    note: str
+    foreign: str
+    foreign_advice: str = ""
+    damaged_advice: str = ""
+
+    def write(self, tensors: Mapping[str, Tensor], note: str, path: Path) -> None:
+        """Write tensors of the CPU and a note, whole or not at all.
+
+        Raises:
+            CheckpointError: The folder does not exist, or the file cannot be written.
+        """
+        write_tensors(tensors, path, {"format": self.format, self.note: note, "sha256": checksum(note, tensors)})
+
+    def read(self, path: Path) -> tuple[Any, dict[str, Tensor]]:
+        """The note, parsed, and the tensors.
+
+        Raises:
+            CheckpointError: The file is of another kind, or not what was written.
+        """
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            if metadata.get("format") != self.format:
+                raise CheckpointError(
+                    f"{path} {self.foreign} (format {metadata.get('format')!r}, expected {self.format!r})."
+                    f"{self.foreign_advice}"
+                )
+            if checksum(metadata[self.note], tensors) != metadata["sha256"]:
+                raise CheckpointError(f"{path} is damaged: its contents are not what was written.{self.damaged_advice}")
+            return json.loads(metadata[self.note]), tensors
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            raise CheckpointError(
+                f"{path} is damaged, or no safetensors file: {error}.{self.damaged_advice}"
+            ) from error
+
+
+_SLIMMED = FileKind(FORMAT, "widths", "was not written by prunesearch.save", " Read plain weights with load_weights.")
 
 WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Conv1d: ("in_channels", "out_channels", "groups"),
@@ -63,8 +117,7 @@ def save(model: nn.Module, path: str | Path) -> None:
     path = Path(path)
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
-    metadata = {"format": FORMAT, "widths": widths, "sha256": checksum(widths, tensors)}
-    write_tensors(tensors, path, metadata)
+    _SLIMMED.write(tensors, widths, path)
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
@@ -149,26 +202,14 @@ def _as_number(width: int | tuple[int, ...]) -> int:
 def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, dict[Place, int]], dict[str, Tensor]]:
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
+    stored, tensors = _SLIMMED.read(path)
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{path} was not written by prunesearch.save (format {metadata.get('format')!r}, expected {FORMAT!r}). "
-                "Read plain weights with load_weights."
-            )
-        if checksum(metadata["widths"], tensors) != metadata["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its contents are not what was written.")
-        stored = json.loads(metadata["widths"])
         widths = {layer: dict(attributes) for layer, attributes in stored["layers"].items()}
         literals = {
             module: {(index, tuple(position)): number for index, position, number in places}
             for module, places in stored["literals"].items()
         }
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged, or no safetensors file: {error}") from error
-    except (AttributeError, TypeError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         raise CheckpointError(f"{path} is damaged: its widths are no table.") from None
     return widths, literals, tensors
 

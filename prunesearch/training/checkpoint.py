@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError
-from prunesearch.models.saving import checksum, write_tensors
+from prunesearch.models.saving import FileKind
 
 FORMAT = "prunesearch-training-1"
+_KIND = FileKind(FORMAT, "facts", "is no checkpoint of a training", " Give another path.", " Delete it to start anew.")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def write(path: Path, snapshot: Snapshot, question: Mapping[str, Any]) -> None:
     facts = json.dumps({"question": question, "facts": snapshot.facts})
     for left in path.parent.glob(f".{path.name}.*"):  # by a kill in the middle of a write
         left.unlink(missing_ok=True)
-    write_tensors(tensors, path, {"format": FORMAT, "facts": facts, "sha256": checksum(facts, tensors)})
+    _KIND.write(tensors, facts, path)
 
 
 def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
@@ -55,22 +55,7 @@ def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
     """
     if not path.exists():
         return None
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        if metadata.get("format") != FORMAT:
-            raise CheckpointError(
-                f"{path} is no checkpoint of a training (format {metadata.get('format')!r}, expected {FORMAT!r}). "
-                "Give another path."
-            )
-        if checksum(metadata["facts"], tensors) != metadata["sha256"]:
-            raise CheckpointError(f"{path} is damaged: its contents are not what was written. Delete it to start anew.")
-        stored = json.loads(metadata["facts"])
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} is damaged, or no safetensors file: {error}. Delete it to start anew."
-        ) from error
+    stored, tensors = _KIND.read(path)
     _compare(path, stored["question"], json.loads(json.dumps(question)))
     return Snapshot(tensors, stored["facts"])
 
