@@ -80,8 +80,12 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
 
 def narrow(tensor: Tensor, cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
     """The slices of a tensor that stay, copied."""
-    index = torch.from_numpy(np.flatnonzero(kept[cut.units])).to(tensor.device)
-    return tensor.index_select(cut.dim, index)
+    return tensor.index_select(cut.dim, positions(cut, kept).to(tensor.device))
+
+
+def positions(cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
+    """Where along the cut's dimension the slices are that stay."""
+    return torch.from_numpy(np.flatnonzero(kept[cut.units]))
 
 
 def set_width(module: nn.Module, attribute: str, width: int) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from prunesearch.models.coupling import Cut
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
-from prunesearch.models.slim import kept_units, named_tensors, narrow, slim
+from prunesearch.models.slim import kept_units, named_tensors, positions, slim
 from prunesearch.structure import Structure
 
 
@@ -49,6 +51,14 @@ class WeightSource(Protocol):
 
 
 @dataclass(frozen=True)
+class _Slices:
+    """Which units a structure keeps, and where they are along each dimension that was asked for."""
+
+    kept: npt.NDArray[np.bool_]
+    positions: dict[bytes, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class InheritedWeights:
     """The weights of the trained network, minus the channels that a ranking drops.
 
@@ -69,10 +79,7 @@ class InheritedWeights:
 
     def kept(self, structure: Structure) -> npt.NDArray[np.bool_]:
         """What the ranking keeps."""
-        if structure not in self._latest:  # tensor by tensor, the same structure is asked for again and again
-            self._latest.clear()
-            self._latest[structure] = kept_units(self.network, structure, self.ranking)
-        return self._latest[structure]
+        return self._slices_of(structure).kept
 
     def influences(self, tensor: str) -> frozenset[int]:
         """The groups that narrow the tensor."""
@@ -84,15 +91,32 @@ class InheritedWeights:
         """The trained values of the channels that stay."""
         values = self._tensors[tensor].detach()
         for cut in self.network.cuts_of.get(tensor, ()):
-            values = narrow(values, cut, self.kept(structure))
+            values = values.index_select(cut.dim, self._positions(cut, structure).to(values.device))
         return values
+
+    def _positions(self, cut: Cut, structure: Structure) -> Tensor:
+        found, axis = self._slices_of(structure), self._axes[cut.tensor, cut.dim]
+        if axis not in found.positions:
+            found.positions[axis] = positions(cut, found.kept)
+        return found.positions[axis]
+
+    @cached_property
+    def _axes(self) -> dict[tuple[str, int], bytes]:
+        """Equal for dimensions of tensors that are narrowed alike."""
+        return {(cut.tensor, cut.dim): sha256(cut.units.tobytes()).digest() for cut in self.network.cuts}
+
+    def _slices_of(self, structure: Structure) -> _Slices:
+        if structure not in self._latest:  # tensor by tensor, the same structure is asked for again and again
+            self._latest.clear()
+            self._latest[structure] = _Slices(kept_units(self.network, structure, self.ranking))
+        return self._latest[structure]
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
         return named_tensors(self.network.model)
 
     @cached_property
-    def _latest(self) -> dict[Structure, npt.NDArray[np.bool_]]:
+    def _latest(self) -> dict[Structure, _Slices]:
         return {}
 
 
