@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-faults check format readme build clean
+.PHONY: help venv demo test test-slow test-faults test-package test-minimum check format readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -31,6 +31,12 @@ test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluste
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ray]' || echo "Ray cannot be installed here; its tests are left out"
 	$(BIN)/python -m pytest tests/faults -m faults -W ignore::pytest.PytestUnraisableExceptionWarning --faults-out $(FAULTS_OUT)
 
+MINIMUM := build/minimum
+test-minimum:  ## run the tests with the oldest version of everything that pyproject.toml admits
+	test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
+	$(MINIMUM)/bin/python -m pip install --quiet --constraint tests/minimum.txt --editable '.[dev]'
+	OMP_NUM_THREADS=1 $(MINIMUM)/bin/python -m pytest --numprocesses auto
+
 check: venv  ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -45,7 +51,14 @@ readme: venv  ## write the measured tables in the documentation anew from benchm
 
 build: venv  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m pip install --quiet build
+	rm -rf dist
 	$(BIN)/python -m build
+
+EMPTY := build/empty
+test-package: build  ## install the wheel into an empty environment, and run its commands there
+	rm -rf $(EMPTY) && $(PYTHON) -m venv $(EMPTY)
+	$(EMPTY)/bin/python -m pip install --quiet dist/*.whl
+	sh tests/package.sh $(EMPTY)/bin
 
 clean:  ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

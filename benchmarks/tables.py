@@ -213,6 +213,7 @@ def latency(result: Mapping[str, Any]) -> str:
         "| measured again | tau |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
+    met = {"median error under 5%": 0, "95th percentile under 10%": 0, "tau at least 0.95": 0}
     for name, row in result["predict"].items():
         one, other = row["rounds"][-2:]
         truth = [statistics.median(times) for times in zip(*row["rounds"], strict=True)]
@@ -221,6 +222,9 @@ def latency(result: Mapping[str, Any]) -> str:
             for values, known in ((row["predicted"], truth), (row["by macs"], truth), (one, other))
         ]
         lines.append(f"| {name} | {len(truth)} | {' | '.join(cells)} |")
+        median, most = _median_and_most(row["predicted"], truth)
+        reached = (median < 0.05, most < 0.1, _tau(row["predicted"], truth) >= 0.95)
+        met = {aim: n + yes for (aim, n), yes in zip(met.items(), reached, strict=True)}
     facts, rows = result["facts"], list(result["predict"].values())
     low, high = min(row["drift"][0] for row in rows), max(row["drift"][2] for row in rows)
     note = (
@@ -230,6 +234,8 @@ def latency(result: Mapping[str, Any]) -> str:
         f"reference kernel took {low:.2f} to {high:.2f} times its median while the tables were measured: the machine "
         "was not at rest."
     )
+    aims = "; ".join(f"{aim} in {n} of {len(rows)} rows" for aim, n in met.items())
+    note += f" Aims met: {aims}."
     return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
 
 
@@ -256,9 +262,14 @@ def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
 
 
 def _errors(values: Sequence[float], truth: Sequence[float]) -> str:
+    median, most = _median_and_most(values, truth)
+    return f"{median:.1%}, {most:.1%}"
+
+
+def _median_and_most(values: Sequence[float], truth: Sequence[float]) -> tuple[float, float]:
     """Median and 95th percentile of relative errors."""
     off = [abs(value / known - 1) for value, known in zip(values, truth, strict=True)]
-    return f"{statistics.median(off):.1%}, {statistics.quantiles(off, n=20, method='inclusive')[-1]:.1%}"
+    return statistics.median(off), statistics.quantiles(off, n=20, method="inclusive")[-1]
 
 
 def finetune(result: Mapping[str, Any]) -> str:
