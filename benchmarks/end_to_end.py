@@ -130,7 +130,7 @@ class Place:
     @property
     def limit(self) -> int:
         """MACs that must not be exceeded."""
-        return self.budget.check(self.network.space).limits[0][1]
+        return int(self.budget.check(self.network.space).limits[0][1])
 
 
 @dataclass(frozen=True)
@@ -323,7 +323,7 @@ def pretrained(network: str, images: Split, seed: int, results: Results, epochs:
     name = f"{network} | {seed}"
     if name not in results.read()["unpruned"]:
         cost = ps.count(model, images.search[0][:1])
-        row = {"macs": cost.macs, "params": cost.params, "accuracy": ps.top1(model, *images.test)}
+        row: dict[str, Any] = {"macs": cost.macs, "params": cost.params, "accuracy": ps.top1(model, *images.test)}
         row["seconds"] = None if cached else round(time.process_time() - start, 2)
         results.write("unpruned", name, row)
     return ps.trace(model, images.search[0][:2])
@@ -344,7 +344,8 @@ def facts(arguments: argparse.Namespace, images: Split) -> dict[str, Any]:
     packages = {**peers.versions(), "prunesearch": ps.__version__, "torch": torch.__version__}
     common = {name: value for name, value in tasks.facts(arguments).items() if name in ("machine", "threads")}
     recipes = {"pretraining": repr(PRETRAINING), "finetuning": repr(FINETUNING), "scratch": repr(SCRATCH)}
-    return {"settings": settings, "versions": packages, **common, "recipes": recipes, "arms": list(ARMS)}
+    shown = {"networks": NETWORKS, "budgets": BUDGETS, "arms": list(ARMS)}
+    return {**shown, "settings": settings, "versions": packages, **common, "recipes": recipes}
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

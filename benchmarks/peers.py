@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -28,6 +29,9 @@ STEPS = 100
 """Into how many equal ratios Torch-Pruning's way from the whole network to nothing is divided."""
 
 BATCH = 128
+QUEUE = 50
+"""Batches that FastNAS wants for the BatchNorm statistics of every structure; with fewer it does not re-estimate."""
+
 REQUESTS = 6
 """How often FastNAS is asked anew for other FLOPs, until its network has the wanted MACs."""
 
@@ -65,7 +69,7 @@ def torch_pruning(model: nn.Module, images: Tensor, labels: Tensor, macs: int, *
 
     Args:
         model: Stays as it is.
-        images: (n, ...) images from which Taylor's gradients come.
+        images: (n, ...) images from which Taylor's gradients come, summed over all of them at every step.
         labels: (n,) class indices.
         macs: Upper limit.
         importance: `"taylor"` or `"norm"` (group L2 norms).
@@ -96,7 +100,7 @@ def torch_pruning(model: nn.Module, images: Tensor, labels: Tensor, macs: int, *
             raise RuntimeError(f"Torch-Pruning cannot prune further than {ps.count(model, images[:1]).macs:,} MACs.")
         if importance == "taylor":
             model.zero_grad()
-            for batch, classes in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            for batch, classes in zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True):
                 F.cross_entropy(model(batch), classes).backward()  # type: ignore[no-untyped-call]
         pruner.step()
         step += 1
@@ -126,7 +130,7 @@ def fastnas(model: nn.Module, images: Tensor, labels: Tensor, macs: int) -> Prun
 
     def score(candidate: nn.Module) -> float:
         scored[0] += 1
-        return ps.top1(candidate, images, labels)
+        return ps.top1(candidate.eval(), images, labels)  # its eval() re-estimates the statistics first
 
     asked, ended = [], []
     with tempfile.TemporaryDirectory() as folder:
@@ -156,25 +160,25 @@ def _fastnas_once(
     from modelopt.torch.prune.fastnas import FastNASConfig
 
     config = FastNASConfig().model_dump()
-    for kind, rules in config.items():
+    for rules in config.values():
         for rule in rules.values() if isinstance(rules, Mapping) else ():
             for key in ("channel_divisor", "feature_divisor"):
                 if isinstance(rule, dict) and key in rule:
                     rule[key] = 1
-        del kind
     with (
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
         warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message="modelopt data queue not filled")
         pruned, _ = mtp.prune(
             model=copy.deepcopy(model),
             mode=[("fastnas", config)],
             constraints={"flops": request},
             dummy_input=images[:1],
             config={
-                "data_loader": images.split(BATCH),
+                "data_loader": torch.tensor_split(images, QUEUE),
                 "collect_func": lambda batch: batch,
                 "score_func": score,
                 "checkpoint": str(map_file),

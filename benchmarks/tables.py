@@ -4,7 +4,7 @@
     python benchmarks/tables.py --check   # only say whether something is out of date (exit status 1)
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and comes from `benchmarks/results/NAME.json` through
-the function of the same name. Nothing between the marks is typed by hand.
+the function of the same name (`SOURCES` has the exceptions). Nothing between the marks is typed by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import evidence_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -596,7 +598,9 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "criteria": criteria,
     "demo": demo,
     "dynamic_speed": dynamic_speed,
+    "end_to_end": evidence_tables.end_to_end,
     "evaluator": evaluator,
+    "evidence": evidence_tables.evidence,
     "latency": latency,
     "faults": faults,
     "finetune": finetune,
@@ -607,11 +611,15 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+SOURCES: Mapping[str, str] = {"evidence": "end_to_end"}
+"""Results of tables that do not have their own."""
+
+
 def render(text: str) -> str:
     """Return a page with every table between its marks written anew."""
 
     def replace(match: re.Match[str]) -> str:
-        name, file = match[1], RESULTS / f"{match[1]}.json"
+        name, file = match[1], RESULTS / f"{SOURCES.get(match[1], match[1])}.json"
         table = TABLES[name](json.loads(file.read_text())) if file.exists() else "Not measured yet."
         return f"<!-- table: {name} -->\n\n{table}\n\n<!-- end -->"
 
