@@ -47,7 +47,6 @@ NETWORKS: Mapping[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), (1, 3, 96, 96)),
     "vgg16": (lambda: ps.make_model("vgg16"), (1, 3, 32, 32)),
 }
-LIMITS = {"latency": ("75%", "55%"), "macs": ("70%", "50%", "35%")}
 
 
 def network_of(name: str) -> Network:
@@ -146,6 +145,8 @@ def searched(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
     model = tasks.trained(arguments.search, task, epochs=arguments.epochs)
     network = ps.trace(model, task.test[0][: arguments.batch_size], round_to=4, min_channels=0.25)
     data = ps.Data(train=(task.train[0][:half], task.train[1][:half]))
+    limits = [("latency", limit) for limit in arguments.latency_limits]
+    limits += [("macs", limit) for limit in arguments.macs_limits]
     for backend in arguments.backends:
         name = f"{arguments.search}-{arguments.batch_size}"
         file = tasks.CACHE / f"latency-{name}-{backend}.json"
@@ -156,7 +157,7 @@ def searched(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
             f"{arguments.search}, batches of {arguments.batch_size}, {backend}", {"cells": {}}
         )
         for seed in range(arguments.seeds):
-            for kind, limit in [(kind, limit) for kind, limits in LIMITS.items() for limit in limits]:
+            for kind, limit in limits:
                 key = f"{kind} {limit} {seed}"
                 if key in row["cells"]:
                     continue
@@ -225,6 +226,8 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=["eager", "onnxruntime"])
     parser.add_argument("--structures", type=int, default=40)
     parser.add_argument("--search", choices=tasks.NETWORKS, default="resnet20", help="network of the searches")
+    parser.add_argument("--latency-limits", nargs="*", default=["75%", "55%"], help="of the searches")
+    parser.add_argument("--macs-limits", nargs="*", default=["70%", "50%", "35%"], help="of the searches")
     parser.add_argument("--batch-size", type=int, default=8, help="of the searches")
     parser.add_argument("--trials", type=int, default=100, help="evaluations of a search")
     parser.add_argument("--seeds", type=int, default=2)
