@@ -608,15 +608,16 @@ def criteria_excerpt(result: Mapping[str, Any], row: str) -> str:
     """One criterion, or one weight source, on every network: accuracy before and after finetuning, and seconds."""
     sources = ("inherited", "compensated", "reconstructed")
     wanted = {"criterion": "l1", "weights": row} if row in sources else {"criterion": row, "weights": "inherited"}
+    other = "`l1`, inherited" if row in sources else "`l1`, the same weights"
     lines = [
-        "| network | kept MACs | weights | before finetuning | after | `l1`, inherited: before | after | ranking |",
+        f"| network | kept MACs | weights | before finetuning | after | {other}: before | after | ranking |",
         "|---|---:|---|---:|---:|---:|---:|---:|",
     ]
     for network, found in result["rows"].items():
         for keep in ("50%", "30%"):
             for weights in sources if row not in sources else (row,):
                 own = _accuracies(found["cells"], wanted["criterion"], weights, keep)
-                base = _accuracies(found["cells"], "l1", "inherited", keep)
+                base = _accuracies(found["cells"], "l1", "inherited" if row in sources else weights, keep)
                 if own is not None and base is not None:
                     shown = f"{own[0]:.1f} | {own[1]:.1f} | {base[0]:.1f} | {base[1]:.1f} | {own[2]:.1f} s"
                     lines.append(f"| {network} | {keep} | {weights} | {shown} |")

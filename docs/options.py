@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-_GIVEN = ("space", "budget", "network", "ranking", "images", "labels", "weights", "data", "settings")
+_GIVEN = ("space", "budget", "network", "ranking", "images", "labels", "weights", "data")
 _SECTIONS = ("Args", "Attributes")
 
 
@@ -30,7 +30,7 @@ def options(place: str) -> str:
     said = meanings(inspect.getdoc(kind) or "")
     lines = ["| option | default | |", "|---|---|---|"]
     for option, default in defaults(kind).items():
-        if option in said and option not in _GIVEN:
+        if option in said and option != "settings" and (default or option not in _GIVEN):
             lines.append(f"| `{option}` | {default} | {said[option].replace('|', chr(92) + '|')} |")
     return "\n".join(lines) if len(lines) > 2 else "It has no options."
 
