@@ -30,17 +30,17 @@ def regrets() -> str:
     rows = json.loads((RESULTS / "searchers.json").read_text())["rows"]
     panels = [
         (place, {name: _medians(rows[place]["searchers"][name]) for name in _SHOWN if name in rows[place]["searchers"]})
-        for place in ("resnet14 at 50%", "interacting", "rugged")
+        for place in ("resnet8 at 30%", "resnet14 at 50%", "interacting", "rugged")
     ]
-    width, height = 760, 300
+    width, height = 790, 300
     parts = [_text(14, 22, "Distance from the best structure (0) after so many evaluations; 1 is the median structure")]
     for index, (place, lines) in enumerate(panels):
-        parts.append(_panel(60 + 235 * index, 55, 190, 175, place, lines))
+        parts.append(_panel(50 + 192 * index, 55, 138, 175, place, lines))
     for index, name in enumerate(_SHOWN):
-        x = 60 + 138 * index
+        x = 50 + 160 * index - 25 * (index > 0)
         parts.append(f'<line x1="{x}" y1="278" x2="{x + 22}" y2="278" stroke="{_COLOURS[index]}" stroke-width="3"/>')
         parts.append(_text(x + 28, 282, _LABELS.get(name, name)))
-    return _svg(width, height, "Regret of five searchers on three landscapes", parts)
+    return _svg(width, height, "Regret of five searchers on four landscapes", parts)
 
 
 def _medians(cells: Sequence[Mapping[str, Sequence[float]]]) -> list[float]:

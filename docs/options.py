@@ -49,7 +49,7 @@ def defaults(kind: Any) -> dict[str, str]:
         elif parameter.default is inspect.Parameter.empty:
             found[name] = ""
         else:
-            found[name] = f"`{parameter.default!r}`"
+            found[name] = f"`{getattr(parameter.default, '__name__', repr(parameter.default))}`"
     return found
 
 

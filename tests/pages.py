@@ -15,7 +15,7 @@ PAGES = (
 )
 
 _BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$"
+    r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n)?^```(?P<language>[^`\n]*)\n(?P<code>.*?)^```$"
     r"|^<!-- setup\n(?P<setup>.*?)^-->$",
     re.DOTALL | re.MULTILINE,
 )

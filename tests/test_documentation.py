@@ -222,6 +222,18 @@ def check_script(arguments: list[str]) -> None:
         parser.parse_args(arguments[1:])
 
 
+def test_every_message_of_the_troubleshooting_page_is_one_of_the_program() -> None:
+    """Its fences of text, but for `…`, are in the code as they stand there."""
+    code = "".join(path.read_text() for path in (ROOT / "prunesearch").rglob("*.py"))
+    said = re.sub(r"[\"']\s*\n\s*f?[\"']", "", code)  # strings that go on in the next line
+    said = re.sub(r"\{[^{}]*\}", "", said)
+    quoted = [block.code for block in blocks(ROOT / "docs" / "troubleshooting.md") if block.language == "text"]
+    parts = [part.strip(" \n.,:") for message in quoted for part in message.split("…")]
+    unknown = [part for part in parts if part and part not in said and part not in code]
+    assert len(quoted) > 10
+    assert not unknown
+
+
 def test_make_help_lists_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.search(r"\.PHONY: (.*)", makefile)[1].split())  # type: ignore[index]
