@@ -37,7 +37,7 @@ def regrets() -> str:
     for index, (place, lines) in enumerate(panels):
         parts.append(_panel(50 + 192 * index, 55, 138, 175, place, lines))
     for index, name in enumerate(_SHOWN):
-        x = 50 + 160 * index - 25 * (index > 0)
+        x = 50 + 160 * index
         parts.append(f'<line x1="{x}" y1="278" x2="{x + 22}" y2="278" stroke="{_COLOURS[index]}" stroke-width="3"/>')
         parts.append(_text(x + 28, 282, _LABELS.get(name, name)))
     return _svg(width, height, "Regret of five searchers on four landscapes", parts)

@@ -592,9 +592,7 @@ def searchers_excerpt(result: Mapping[str, Any], searcher: str) -> str:
                 own = statistics.median(cell["seconds per proposal"] for cell in cells)
                 regrets = " | ".join(f"{_median_regret(cells, i):.3f}" for i in range(3))
                 where = place if name == searcher else f"{place}, `{name}`"
-                lines.append(
-                    f"| {where} | {regrets} | {at['random']:.3f} | {at[best]:.3f} ({best}) | {own:.3f} |"
-                )
+                lines.append(f"| {where} | {regrets} | {at['random']:.3f} | {at[best]:.3f} ({best}) | {own:.3f} |")
     if len(lines) == 2:
         return f"`{searcher}` is not in these measurements yet."
     note = (
@@ -635,9 +633,7 @@ def _accuracies(
     cells: Sequence[Mapping[str, Any]], criterion: str, weights: str, keep: str
 ) -> tuple[float, float, float] | None:
     """Mean accuracy before and after finetuning in per cent, and the median seconds that ranking takes."""
-    mine = [
-        cell for cell in cells if (cell["criterion"], cell["weights"], cell["keep"]) == (criterion, weights, keep)
-    ]
+    mine = [cell for cell in cells if (cell["criterion"], cell["weights"], cell["keep"]) == (criterion, weights, keep)]
     after = [cell["after"] for cell in mine if cell["after"] is not None]
     if not after:
         return None

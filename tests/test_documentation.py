@@ -31,7 +31,7 @@ REGISTRIES: Mapping[str, Mapping[str, str]] = {
     "evaluators": EVALUATORS,
 }
 TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "pruningnet")
-EPOCHS = {"paam.md": 5, "manidp.md": 3}  # the fewest that these take
+EPOCHS = {"paam.md": 5, "manidp.md": 3}  # the fewest that these take; slow for that
 STANDALONE = ("README.md", "start.md")  # these say all that is needed to run them
 
 
@@ -135,7 +135,9 @@ def names(network: Network, digits_data: Data) -> dict[str, Any]:
         "images": images,
         "labels": labels,
         "budget": ps.Budget(macs="50%"),
-        "small": ps.slim(network, tuple(group.widths[len(group.widths) // 2] for group in network.space.groups), ranking),
+        "small": ps.slim(
+            network, tuple(group.widths[len(group.widths) // 2] for group in network.space.groups), ranking
+        ),
         "make_model": lambda: ps.make_model("resnet8", in_channels=1, image_size=8),
     }
 
@@ -150,10 +152,14 @@ def run(page: Path, names: dict[str, Any]) -> int:
     return count
 
 
-WITH_PYTHON = [page for page in PAGES if any(b.language == "python" and b.reason is None for b in blocks(page))]
+WITH_PYTHON = [
+    pytest.param(page, marks=pytest.mark.slow if page.name in EPOCHS else (), id=named(page))
+    for page in PAGES
+    if any(block.language == "python" and block.reason is None for block in blocks(page))
+]
 
 
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=named)
+@pytest.mark.parametrize("page", WITH_PYTHON)
 def test_the_python_of_a_page_runs(
     page: Path, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Prune a torchvision MobileNetV2 until it takes so many milliseconds on this machine's CPU.
 
-A table of layer times is measured first (minutes; killed, it goes on where it was). The search predicts with it, and the
-winner is built and timed; if it is too slow, the search goes on with what was learnt.
+A table of layer times is measured first (minutes; killed, it goes on where it was). The search predicts with it, and
+the winner is built and timed; if it is too slow, the search goes on with what was learnt.
 
     python docs/tutorials/mobilenet_for_a_cpu_latency.py --weights trained.pt --latency 80% --threads 1
 """
@@ -19,10 +19,14 @@ import prunesearch as ps
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, help="state dict; without it, weights are random and scores mean nothing")
+    parser.add_argument(
+        "--weights", type=Path, help="state dict; without it, weights are random and scores mean nothing"
+    )
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--num-classes", type=int, default=10)
-    parser.add_argument("--latency", default="80%", help="milliseconds of one forward, or a share of the unpruned one's")
+    parser.add_argument(
+        "--latency", default="80%", help="milliseconds of one forward, or a share of the unpruned one's"
+    )
     parser.add_argument("--backend", default="eager", help="eager, inductor or onnxruntime")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--n-trials", type=int, default=200)

@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def load(folder: Path, size: int) -> ps.Data:
-    """Images as the network expects them. Training images are cropped and flipped at random; those that score are not."""
+    """Images as the network expects them: cropped and flipped at random to train, as they are to score."""
     finish = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, DEVIATION)]
     still = v2.Compose([v2.Resize(size), v2.CenterCrop(size), *finish])
     lively = v2.Compose([v2.RandomResizedCrop(size, scale=(0.5, 1.0)), v2.RandomHorizontalFlip(), *finish])
