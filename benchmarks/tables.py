@@ -588,11 +588,13 @@ def searchers_excerpt(result: Mapping[str, Any], searcher: str) -> str:
         for name, cells in row["searchers"].items():
             if name == searcher or name.startswith(f"{searcher}-"):
                 at = {other: _median_regret(found, 2) for other, found in row["searchers"].items()}
-                best = min(at, key=lambda other: at[other])
+                best = min(at.values())
+                first = [other for other in at if at[other] - best < 5e-4]
+                who = first[0] if len(first) == 1 else f"{len(first)} searchers"
                 own = statistics.median(cell["seconds per proposal"] for cell in cells)
                 regrets = " | ".join(f"{_median_regret(cells, i):.3f}" for i in range(3))
                 where = place if name == searcher else f"{place}, `{name}`"
-                lines.append(f"| {where} | {regrets} | {at['random']:.3f} | {at[best]:.3f} ({best}) | {own:.3f} |")
+                lines.append(f"| {where} | {regrets} | {at['random']:.3f} | {best:.3f} ({who}) | {own:.3f} |")
     if len(lines) == 2:
         return f"`{searcher}` is not in these measurements yet."
     note = (
