@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-faults test-package test-minimum check format readme build clean
+.PHONY: help venv demo test test-slow test-faults test-package test-minimum check format docs readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -46,8 +46,14 @@ format: venv  ## put the code into its standard format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-readme: venv  ## write the measured tables in the documentation anew from benchmarks/results
+docs: venv  ## build the documentation into build/docs; a broken link or reference fails
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+
+readme: venv  ## write tables and pictures of the documentation anew, from benchmarks/results and the code
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/pictures.py
+	$(BIN)/python docs/options.py
 
 build: venv  ## build the wheel and the source distribution into dist/
 	$(BIN)/python -m pip install --quiet build

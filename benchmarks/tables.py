@@ -4,7 +4,8 @@
     python benchmarks/tables.py --check   # only say whether something is out of date (exit status 1)
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and comes from `benchmarks/results/NAME.json` through
-the function of the same name (`SOURCES` has the exceptions). Nothing between the marks is typed by hand.
+the function of the same name (`SOURCES` has the exceptions); `<!-- table: NAME of ROW -->` takes what concerns one row
+through that in `EXCERPTS`. Nothing between the marks is typed by hand.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 
 def demo(result: Mapping[str, Any]) -> str:
@@ -238,7 +239,10 @@ def latency(result: Mapping[str, Any]) -> str:
     )
     aims = "; ".join(f"{aim} in {n} of {len(rows)} rows" for aim, n in met.items())
     note += f" Aims met: {aims}."
-    return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, result["search"].items())])
+    timed = [
+        (name, row) for name, row in result["search"].items() if all("ms" in cell for cell in row["cells"].values())
+    ]
+    return "\n\n".join(["\n".join([*lines, "", note]), *map(_limits, timed)])
 
 
 def _limits(search: tuple[str, Mapping[str, Any]]) -> str:
@@ -593,6 +597,71 @@ def _costs(row: Mapping[str, Any]) -> str:
     return " ".join(sentences)
 
 
+def searchers_excerpt(result: Mapping[str, Any], searcher: str) -> str:
+    """One searcher's regret on every landscape, with random structures and the best searcher beside."""
+    lines = [
+        "| landscape | regret after 50 | 100 | 200 | random, 200 | lowest of all, 200 | seconds per proposal |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for place, row in result["rows"].items():
+        for name, cells in row["searchers"].items():
+            if name == searcher or name.startswith(f"{searcher}-"):
+                at = {other: _median_regret(found, 2) for other, found in row["searchers"].items()}
+                best = min(at.values())
+                first = [other for other in at if at[other] - best < 5e-4]
+                who = first[0] if len(first) == 1 else f"{len(first)} searchers"
+                own = statistics.median(cell["seconds per proposal"] for cell in cells)
+                regrets = " | ".join(f"{_median_regret(cells, i):.3f}" for i in range(3))
+                where = place if name == searcher else f"{place}, `{name}`"
+                lines.append(f"| {where} | {regrets} | {at['random']:.3f} | {best:.3f} ({who}) | {own:.3f} |")
+    if len(lines) == 2:
+        return f"`{searcher}` is not in these measurements yet."
+    note = (
+        "Medians over the seeds of `python benchmarks/searchers.py`: 0 is the best structure within the budget, 1 no "
+        "better than the median one. A searcher that ended before has the regret that it ended with."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def criteria_excerpt(result: Mapping[str, Any], row: str) -> str:
+    """One criterion, or one weight source, on every network: accuracy before and after finetuning, and seconds."""
+    sources = ("inherited", "compensated", "reconstructed")
+    wanted = {"criterion": "l1", "weights": row} if row in sources else {"criterion": row, "weights": "inherited"}
+    other = "`l1`, inherited" if row in sources else "`l1`, the same weights"
+    lines = [
+        f"| network | kept MACs | weights | before finetuning | after | {other}: before | after | ranking |",
+        "|---|---:|---|---:|---:|---:|---:|---:|",
+    ]
+    for network, found in result["rows"].items():
+        for keep in ("50%", "30%"):
+            for weights in sources if row not in sources else (row,):
+                own = _accuracies(found["cells"], wanted["criterion"], weights, keep)
+                base = _accuracies(found["cells"], "l1", "inherited" if row in sources else weights, keep)
+                if own is not None and base is not None:
+                    shown = f"{own[0]:.1f} | {own[1]:.1f} | {base[0]:.1f} | {base[1]:.1f} | {own[2]:.1f} s"
+                    lines.append(f"| {network} | {keep} | {weights} | {shown} |")
+    if len(lines) == 2:
+        return f"`{row}` is not in these measurements yet."
+    note = "Per cent of test images, means; conditions as in the table of all criteria (docs/criteria.md)."
+    return "\n".join([*lines, "", note])
+
+
+def _median_regret(cells: Sequence[Mapping[str, Any]], at: int) -> float:
+    return float(statistics.median(cell["regret"][at] for cell in cells))
+
+
+def _accuracies(
+    cells: Sequence[Mapping[str, Any]], criterion: str, weights: str, keep: str
+) -> tuple[float, float, float] | None:
+    """Mean accuracy before and after finetuning in per cent, and the median seconds that ranking takes."""
+    mine = [cell for cell in cells if (cell["criterion"], cell["weights"], cell["keep"]) == (criterion, weights, keep)]
+    after = [cell["after"] for cell in mine if cell["after"] is not None]
+    if not after:
+        return None
+    before = statistics.mean(cell["before"] for cell in mine)
+    return 100 * before, 100 * statistics.mean(after), statistics.median(cell["seconds"]["rank"] for cell in mine)
+
+
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "coverage": coverage,
     "criteria": criteria,
@@ -614,16 +683,26 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 SOURCES: Mapping[str, str] = {"evidence": "end_to_end"}
 """Results of tables that do not have their own."""
 
+EXCERPTS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
+    "criteria": criteria_excerpt,
+    "searchers": searchers_excerpt,
+}
+
 
 def render(text: str) -> str:
     """Return a page with every table between its marks written anew."""
 
     def replace(match: re.Match[str]) -> str:
-        name, file = match[1], RESULTS / f"{SOURCES.get(match[1], match[1])}.json"
-        table = TABLES[name](json.loads(file.read_text())) if file.exists() else "Not measured yet."
-        return f"<!-- table: {name} -->\n\n{table}\n\n<!-- end -->"
+        name, row = match[1], match[2]
+        file = RESULTS / f"{SOURCES.get(name, name)}.json"
+        if not file.exists():
+            table = "Not measured yet."
+        else:
+            result = json.loads(file.read_text())
+            table = TABLES[name](result) if row is None else EXCERPTS[name](result, row)
+        return f"<!-- table: {name}{'' if row is None else f' of {row}'} -->\n\n{table}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- table: (\w+) -->.*?<!-- end -->", replace, text, flags=re.DOTALL)
+    return re.sub(r"<!-- table: (\w+)(?: of (\w+))? -->.*?<!-- end -->", replace, text, flags=re.DOTALL)
 
 
 def main() -> int:

@@ -1,19 +1,44 @@
-"""What the documentation says is what was measured, and what it shows runs."""
+"""What the documentation says is what was measured and what the code has, and what it shows runs."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import io
 import re
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import typer
 
-ROOT = Path(__file__).resolve().parent.parent
+import prunesearch as ps
+from prunesearch.cli import app
+from prunesearch.evaluators import EVALUATORS, WEIGHT_SOURCES
+from prunesearch.evaluators.channels import CRITERIA, make_criterion
+from prunesearch.models.network import Network
+from prunesearch.search import SEARCHERS
+from prunesearch.training.data import Data
+from tests.pages import PAGES, ROOT, Block, blocks, commands
+
+NOT_RUN = 2
+REGISTRIES: Mapping[str, Mapping[str, str]] = {
+    "searchers": SEARCHERS,
+    "criteria": CRITERIA,
+    "weights": WEIGHT_SOURCES,
+    "evaluators": EVALUATORS,
+}
+TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "pruningnet")
+EPOCHS = {"paam.md": 5, "manidp.md": 3}  # the fewest that these take; slow for that
+STANDALONE = ("README.md", "start.md")  # these say all that is needed to run them
 
 
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
+def script(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -21,31 +46,220 @@ def tables() -> ModuleType:
     return module
 
 
-def test_every_table_is_what_the_committed_results_say() -> None:
-    module = tables()
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("generator", ["benchmarks/tables.py", "docs/options.py"])
+def test_every_table_is_what_the_committed_results_and_the_code_say(generator: str) -> None:
+    module = script(ROOT / generator)
     for page in module.PAGES:
         assert module.render(page.read_text()) == page.read_text(), f"{page.name} is out of date; run: make readme"
 
 
-@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
-def test_every_file_a_page_names_exists(page: str) -> None:
-    text = (ROOT / page).read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
-    assert all((ROOT / link).exists() for link in links), links
-    for folder in ("prunesearch", "tests", "benchmarks"):
-        for named in re.findall(rf"`({folder}/[\w./]+)`", text):
-            assert (ROOT / named).exists(), named
+def test_the_pictures_are_what_the_committed_results_say() -> None:
+    module = script(ROOT / "benchmarks" / "pictures.py")
+    for file, picture in module.PICTURES.items():
+        assert file.read_text() == picture(), f"{file.name} is out of date; run: make readme"
 
 
-def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As it stands, but with fewer trials and epochs."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    quick = code.replace("n_trials=200", "n_trials=3").replace("epochs=20", "epochs=1").replace("epochs=40", "epochs=1")
-    assert quick.count("epochs=1") == 2
+def headings(page: Path) -> set[str]:
+    """The anchors that GitHub and Sphinx make of a page's headings."""
+    text = page.read_text()
+    for included in re.findall(r"^```\{include\} (.*)$", text, flags=re.MULTILINE):
+        text += (page.parent / included).read_text()
+    found = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_file_a_page_names_exists(page: Path) -> None:
+    text = page.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if not re.match(r"\w+:", link)]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert not missing
+    anchors = re.findall(r"\]\((?!\w+:)([^)#\s]*)#([^)\s]+)\)", text)
+    assert not [
+        (file, anchor) for file, anchor in anchors if anchor not in headings(page.parent / file if file else page)
+    ]
+    for folder in ("prunesearch", "tests", "benchmarks", "docs"):
+        for path in re.findall(rf"`({folder}/[\w./]+)`", text):
+            assert "NAME" in path or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize(("folder", "name"), [(folder, name) for folder, names in REGISTRIES.items() for name in names])
+def test_everything_that_has_a_name_has_a_page_that_the_index_of_its_kind_lists(folder: str, name: str) -> None:
+    page = ROOT / "docs" / folder / f"{name}.md"
+    assert page.exists(), f"Write {page.relative_to(ROOT)}; CONTRIBUTING.md says what goes into it."
+    text = page.read_text()
+    for heading in ("## When it wins", "## Cost", "## Options", "## Source"):
+        assert heading in text, f"{page.name} has no section {heading!r}"
+    assert f"({name}.md)" in (ROOT / "docs" / folder / "index.md").read_text()
+
+
+def test_every_page_stands_for_something_that_has_a_name() -> None:
+    for folder, names in REGISTRIES.items():
+        found = {page.stem for page in (ROOT / "docs" / folder).glob("*.md")} - {"index"}
+        assert found == set(names)
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_every_way_of_training_has_a_page(name: str) -> None:
+    listed = (ROOT / "docs" / "training" / "index.md").read_text()
+    assert re.search(rf"\((\.\./)?{name}\.md\)", listed)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = (ROOT / "docs" / "reference.rst").read_text()
+    wanted = {name: place.replace(":", ".") for name, place in vars(ps)["_PUBLIC"].items() if name != "__version__"}
+    errors = ".. automodule:: prunesearch.errors" in reference
+    missing = [
+        name
+        for name, place in wanted.items()
+        if f":: {place}\n" not in reference and not (errors and place.startswith("prunesearch.errors."))
+    ]
+    assert not missing
+
+
+def keep_small(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
+    """What takes long in the documentation's blocks takes little here; their text is run as it stands."""
+    search, measure = ps.search, ps.LatencyTable.measure
+
+    def short(kind: type[Any]) -> Any:
+        return lambda **settings: kind(**{**settings, "epochs": min(settings.get("epochs", 10), epochs)})
+
+    def brief_search(*args: Any, n_trials: int = 200, **settings: Any) -> Any:
+        return search(*args, n_trials=min(n_trials, 8), **settings)
+
+    monkeypatch.setattr(ps, "search", brief_search)
+    monkeypatch.setattr(ps, "Recipe", short(ps.Recipe))
+    monkeypatch.setattr(ps, "PruningNetRecipe", short(ps.PruningNetRecipe))
+    monkeypatch.setattr(ps.LatencyTable, "measure", staticmethod(lambda *a, **k: measure(*a, **{**k, "points": 2})))
+
+
+@pytest.fixture
+def names(network: Network, digits_data: Data) -> dict[str, Any]:
+    """What blocks may use without saying where it comes from (docs/start.md shows how to make each)."""
+    images, labels = digits_data.calibration_set()
+    ranking = make_criterion("l1").rank(network)
+    return {
+        "ps": ps,
+        "network": network,
+        "model": network.model,
+        "data": digits_data,
+        "images": images,
+        "labels": labels,
+        "budget": ps.Budget(macs="50%"),
+        "small": ps.slim(
+            network, tuple(group.widths[len(group.widths) // 2] for group in network.space.groups), ranking
+        ),
+        "make_model": lambda: ps.make_model("resnet8", in_channels=1, image_size=8),
+    }
+
+
+def run(page: Path, names: dict[str, Any]) -> str:
+    """Run the Python of a page from top to bottom in one namespace; return what it printed."""
+    with redirect_stdout(io.StringIO()) as printed:
+        for block in blocks(page):
+            if block.language == "python" and block.reason is None:
+                exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+    return printed.getvalue()
+
+
+def shown(page: Path) -> list[str]:
+    """The lines that a page says are printed: those of its blocks of text."""
+    lines = "".join(block.code for block in blocks(page) if block.language == "text").splitlines()
+    return [line for line in lines if line != "..."]
+
+
+WITH_PYTHON = [
+    pytest.param(page, marks=pytest.mark.slow if page.name in EPOCHS else (), id=named(page))
+    for page in PAGES
+    if any(block.language == "python" and block.reason is None for block in blocks(page))
+]
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_the_python_of_a_page_runs(
+    page: Path, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_small(monkeypatch, EPOCHS.get(page.name, 1))
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(compile(quick, "README.md", "exec"), names)
-    assert (tmp_path / "search.db").exists()
+    printed = run(page, {} if page.name in STANDALONE else names)
+    if page.name in STANDALONE:
+        assert set(shown(page)) <= set(printed.splitlines())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name in STANDALONE], ids=named)
+def test_what_a_newcomer_runs_first_runs_at_full_size(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run(page, {})
+
+
+def test_every_block_that_is_not_run_says_why_and_there_are_as_many_as_we_know_of() -> None:
+    left_out = [block for page in PAGES for block in blocks(page) if block.reason is not None]
+    assert all(block.reason for block in left_out)
+    assert len(left_out) == NOT_RUN, f"Not run: {', '.join(map(str, left_out))}"
+
+
+COMMANDS = [(block, words) for page in PAGES for block, words in commands(page)]
+
+
+@pytest.mark.parametrize(("block", "words"), COMMANDS, ids=lambda value: str(value) if isinstance(value, Block) else "")
+def test_every_command_line_is_one_that_the_programs_take(block: Block, words: list[str]) -> None:
+    program, *arguments = words
+    if program == "prunesearch":
+        check_prunesearch(arguments)
+    elif program == "make":
+        targets = re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())[1].split()  # type: ignore[index]
+        assert {word for word in arguments if "=" not in word} <= set(targets)
+    elif program == "pip":
+        extras = re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)
+        asked = re.findall(r"\[(.*?)\]", " ".join(arguments))
+        assert {extra for some in asked for extra in some.split(",")} <= set(extras)
+    else:
+        check_script(arguments)
+
+
+def check_prunesearch(arguments: list[str]) -> None:
+    """Every option exists; where nothing was left out (`...`), the values are of their types and none is missing."""
+    group: Any = typer.main.get_command(app)
+    command = group.commands[arguments[0]]
+    given = [word for word in arguments[1:] if word != "..."]
+    context = command.make_context(arguments[0], list(given), resilient_parsing="..." in arguments)
+    parsed, rest, _ = command.make_parser(context).parse_args(list(given))
+    assert not rest
+    for option, registry in (("searcher", SEARCHERS), ("criterion", CRITERIA), ("evaluator", EVALUATORS)):
+        assert parsed.get(option, next(iter(registry))) in registry
+    assert parsed.get("weight_source", "inherited").partition(":")[0] in WEIGHT_SOURCES
+    if "budget" in parsed and "latency_ms" not in parsed["budget"]:
+        ps.Budget.parse(parsed["budget"])
+
+
+def check_script(arguments: list[str]) -> None:
+    """The file exists; a tutorial's options do, too."""
+    if arguments[0] == "-m":
+        return
+    path = ROOT / arguments[0]
+    assert path.exists()
+    if path.parent.name == "tutorials":
+        parser: argparse.ArgumentParser = script(path).arguments()
+        parser.parse_args(arguments[1:])
+
+
+def test_every_message_of_the_troubleshooting_page_is_one_of_the_program() -> None:
+    """Its fences of text, but for `…`, are in the code as they stand there."""
+    code = "".join(path.read_text() for path in (ROOT / "prunesearch").rglob("*.py"))
+    said = re.sub(r"[\"']\s*\n\s*f?[\"']", "", code)  # strings that go on in the next line
+    said = re.sub(r"\{[^{}]*\}", "", said)
+    quoted = [block.code for block in blocks(ROOT / "docs" / "troubleshooting.md") if block.language == "text"]
+    parts = [part.strip(" \n.,:") for message in quoted for part in message.split("…")]
+    unknown = [part for part in parts if part and part not in said and part not in code]
+    assert len(quoted) > 10
+    assert not unknown
 
 
 def test_make_help_lists_every_target() -> None:
@@ -53,3 +267,11 @@ def test_make_help_lists_every_target() -> None:
     targets = set(re.search(r"\.PHONY: (.*)", makefile)[1].split())  # type: ignore[index]
     documented = set(re.findall(r"^([a-z-]+):.*## ", makefile, flags=re.MULTILINE))
     assert documented == targets
+
+
+def test_a_block_knows_its_line_and_why_it_is_not_run(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("one\n\n<!-- not run: no cluster -->\n```python\nx = 1\n```\n\n<!-- setup\ny = 2\n-->\n")
+    shown, hidden = blocks(page)
+    assert shown == Block(page, 5, "python", "x = 1\n", "no cluster")
+    assert hidden == replace(shown, line=9, code="y = 2\n", reason=None)
