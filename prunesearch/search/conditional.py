@@ -20,14 +20,14 @@ FEATURES = 10
 
 @dataclass(frozen=True)
 class ConditionalSettings:
-    """How the agent learns. The defaults are the authors', except those of sizes, which suit hundreds of evaluations.
+    """How the agent learns. Published values are the authors'; other defaults suit hundreds of evaluations.
 
     Attributes:
         warmup: Random structures per share before the policy acts; published: 300 in all.
         batch_size: Structures per batch, the shares in turn.
         hidden: Units of the hidden layers of actor and critic; published: 300.
-        actor_lr: Of Adam.
-        critic_lr: Of Adam.
+        actor_lr: Of Adam; published: 1e-4.
+        critic_lr: Of Adam; published: 1e-3.
         tau: Share of the online networks that goes into the target ones per update.
         minibatch: Steps per update.
         updates: Per episode learnt; published: one per step of it.

@@ -29,7 +29,7 @@ from prunesearch.study.store import Store, look
 from prunesearch.trial import Trial, best
 
 DEFAULT_NAME = "search"
-MAY_OPEN_ANOTHER = "budget"
+MAY_OPEN_ANOTHER = ("searcher", "budget")
 """The field of a question that, changed alone, makes another study of the same file instead of a refusal."""
 _BATCH = 64
 _MAX_FAILURES = 10
@@ -344,20 +344,23 @@ def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:
 def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, Any]) -> str:
     """The study that answers a question, or a name for a new one.
 
-    A budget is no property of the network or the scores, so another budget is a new study beside the old ones. Any
-    other difference is more likely a mistake: then the study with the default name is meant, and will refuse.
+    Neither the budget nor the searcher is a property of the network or the scores, so another is a new study beside the
+    old ones. Any other difference is more likely a mistake: then the study with the default name is meant, and will
+    refuse.
     """
     for name, answered in stored.items():
         if answered == question:
             return name
-    others = [_but_budget(answered) for answered in stored.values()]
-    if DEFAULT_NAME in stored and _but_budget(question) in others:
-        return f"{DEFAULT_NAME} {question[MAY_OPEN_ANOTHER]}"
-    return DEFAULT_NAME
+    first = stored.get(DEFAULT_NAME)
+    if first is None or _lasting(question) not in map(_lasting, stored.values()):
+        return DEFAULT_NAME
+    return " ".join(
+        [DEFAULT_NAME, *(str(question[field]) for field in MAY_OPEN_ANOTHER if question.get(field) != first.get(field))]
+    )
 
 
-def _but_budget(question: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in question.items() if field != MAY_OPEN_ANOTHER}
+def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
+    return {field: value for field, value in question.items() if field not in MAY_OPEN_ANOTHER}
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

@@ -28,7 +28,7 @@ from tests.toys import bowl, chain_space, evidence
 SPACE = chain_space((16, 24, 32), 8)
 BUDGET = Budget(macs="50%")
 SCORE = bowl(SPACE, (0.4, 0.6, 0.5))
-QUESTION = {"budget": "50%", "seed": 0}
+QUESTION = {"budget": "50%", "searcher": "random()", "seed": 0}
 
 
 class Scorer:
@@ -271,7 +271,7 @@ def test_known_scores_are_taken_and_the_others_scored() -> None:
     assert outcomes[0].worker == "there"
 
 
-def test_without_a_name_the_question_finds_its_study_and_another_budget_opens_one(url: str) -> None:
+def test_without_a_name_the_question_finds_its_study_and_another_budget_or_searcher_opens_one(url: str) -> None:
     def opened(question: dict[str, object], name: str | None = None) -> str:
         with Study(url, name, question, SPACE) as study:
             return study.name
@@ -281,6 +281,9 @@ def test_without_a_name_the_question_finds_its_study_and_another_budget_opens_on
     assert opened({**QUESTION, "budget": "30%"}) == "search 30%"
     assert opened(QUESTION) == "search"
     assert opened({**QUESTION, "budget": "40%"}) == "search 40%"
+    assert opened({**QUESTION, "searcher": "evolution()"}) == "search evolution()"
+    assert opened({**QUESTION, "searcher": "evolution()", "budget": "40%"}) == "search evolution() 40%"
+    assert opened({**QUESTION, "searcher": "evolution()"}) == "search evolution()"
     assert opened({**QUESTION, "seed": 5}, "mine") == "mine"
     assert opened({**QUESTION, "seed": 5}) == "mine"
     with pytest.raises(StudyMismatch, match="its seed is 0, this one's is 6"):
