@@ -35,7 +35,7 @@ HOMES = {
     "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
-    "torchvision": {"sources.py"},
+    "torchvision": {"sources.py", "training/datasets.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
