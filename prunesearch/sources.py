@@ -95,6 +95,8 @@ def load_model(
         ValueError: Unknown source or name, or the function returned something else than a module.
         CheckpointError: The weights are damaged or of another network.
     """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"Expected at least 1 class, got {num_classes}.")
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same command must mean the same network when it is run again
         model = _model(source, {} if num_classes is None else {"num_classes": num_classes}, input_shape)
@@ -149,7 +151,9 @@ def _torchvision(name: str, classes: dict[str, int]) -> Any:
 
     if name not in models.list_models():
         raise ValueError(f"torchvision has no network {name!r}.{_near(name, models.list_models())}")
-    return models.get_model(name, weights=None, **classes)
+    own = inspect.signature(models.get_model_builder(name)).parameters
+    nothing = {parameter: None for parameter in ("weights", "weights_backbone") if parameter in own}  # fetch nothing
+    return models.get_model(name, **nothing, **classes)
 
 
 def _timm(name: str, classes: dict[str, int]) -> Any:
@@ -212,7 +216,7 @@ def _in_the_file(source: str) -> Iterator[None]:
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
         place = f", line {lines[-1]}" if lines else ""
+        said = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
-            f"{source} failed{place}: {type(error).__name__}: {error}. Mend it, or see the whole traceback with "
-            "PRUNESEARCH_DEBUG=1."
+            f"{source} failed{place}: {said}. Mend it, or see the whole traceback with PRUNESEARCH_DEBUG=1."
         ) from error

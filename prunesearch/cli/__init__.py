@@ -67,6 +67,13 @@ def _every_command(
     """Search the structure of pruned convolutional networks: explain, search, finetune, export."""
 
 
+def _sentence(error: Exception) -> str:
+    """What an error says; those of the operating system name the file first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. See to the path, its permissions and the disk."
+    return str(error)
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the caller did wrong becomes a sentence on stderr and exit status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -86,5 +93,5 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (PruneSearchError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PRUNESEARCH_DEBUG"):
             raise
-        fail(str(error), status=2)
+        fail(_sentence(error), status=2)
     sys.exit(ended if isinstance(ended, int) else 0)

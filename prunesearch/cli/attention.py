@@ -102,19 +102,19 @@ def paam(
         from_scratch=from_scratch,
     )
     method, limits = settings(AttentionSettings, entries), Budget.parse(budget)
+    source = load_data(
+        data,
+        data_root=data_root,
+        image_size=image_size,
+        download=download,
+        calibration=calibration,
+        data_workers=data_workers,
+    )
+    if validation is not None:
+        source = replace(source, validation=validation)
+    unpruned = load_model_for(model, weights, source)
+    network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
     with training_session(out, checkpoint, log, tracker) as session:
-        source = load_data(
-            data,
-            data_root=data_root,
-            image_size=image_size,
-            download=download,
-            calibration=calibration,
-            data_workers=data_workers,
-        )
-        if validation is not None:
-            source = replace(source, validation=validation)
-        unpruned = load_model_for(model, weights, source)
-        network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
         result = train(
             network,
             source,

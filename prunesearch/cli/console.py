@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from prunesearch.registry import resolve
+from prunesearch.registry import check_options
 
 if TYPE_CHECKING:
     from prunesearch.study.events import Callback
@@ -70,6 +70,20 @@ def check_writable(*files: Path | None) -> None:
             raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
 
 
+def check_folders(**folders: Path | None) -> None:
+    """Find out at once whether folders can be made where options say.
+
+    Args:
+        **folders: By the names of the options.
+
+    Raises:
+        ValueError: A file is in the way.
+    """
+    for name, folder in folders.items():
+        if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+            raise ValueError(f"Expected --{name} as a folder; {folder} is a file. Name another.")
+
+
 def listeners(timeout: float | None, patience: int | None, tensorboard: Path | None) -> list[Callback]:
     """The callbacks that options ask for."""
     from prunesearch.study.events import early_stopping, stop_after
@@ -120,12 +134,12 @@ def settings(kind: type[_T], entries: list[str] | None) -> _T:
     """`NAME=VALUE` entries as a value of a dataclass of settings.
 
     Raises:
-        ValueError: An entry is none of its fields, or out of range.
+        TypeError: There is no such setting, or it is no number.
+        ValueError: It is out of range.
     """
     given = named_options(entries)
-    names = {field.name: "" for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # kinds are dataclasses
-    for name in given.keys() - names.keys():
-        resolve(names, name, "option")
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # it is one
+    check_options(given, defaults, "method")
     return kind(**given)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from prunesearch.cli.console import print_json, print_table, replace, say
+from prunesearch.cli.console import check_folders, print_json, print_table, replace, say
 from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
 from prunesearch.cli.running import interruptible
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def demo(
     n_trials: Annotated[
-        int, option("--n-trials", help="Structures each searcher may score.", panel=SEARCH, metavar="N")
+        int, option("--n-trials", help="Structures each searcher may score.", panel=SEARCH, metavar="N", min=1)
     ] = 128,
     seed: SeedOption = 0,
     out: Annotated[
@@ -34,8 +34,7 @@ def demo(
     from prunesearch.demo import run_demo
     from prunesearch.report import write_report
 
-    if n_trials < 1 or seed < 0:
-        raise ValueError(f"Expected --n-trials of at least 1 and --seed of at least 0, got {n_trials} and {seed}.")
+    check_folders(out=out)
     out.mkdir(parents=True, exist_ok=True)
     with interruptible():
         found = run_demo(out, n_trials=n_trials, seed=seed, say=lambda sentence: say(sentence, aside=as_json))

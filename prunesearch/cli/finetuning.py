@@ -103,20 +103,20 @@ def finetune(
         precision=precision,  # type: ignore[arg-type]
         from_scratch=from_scratch,
     )
+    source = load_data(
+        data,
+        data_root=data_root,
+        image_size=image_size,
+        download=download,
+        calibration=calibration,
+        data_workers=data_workers,
+    )
+    if validation is not None:
+        source = replace(source, validation=validation)
+    unpruned = load_model_for(model, weights, source)
+    network = unpruned if pruned is None else load(pruned, unpruned)
+    guide = unpruned if teacher and pruned is not None else None
     with training_session(out, checkpoint, log, tracker) as session:
-        source = load_data(
-            data,
-            data_root=data_root,
-            image_size=image_size,
-            download=download,
-            calibration=calibration,
-            data_workers=data_workers,
-        )
-        if validation is not None:
-            source = replace(source, validation=validation)
-        unpruned = load_model_for(model, weights, source)
-        network = unpruned if pruned is None else load(pruned, unpruned)
-        guide = unpruned if teacher and pruned is not None else None
         result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=session)
     told = f", the network of epoch {result.reports[-1].best_epoch} of {len(result.reports)}"
     finish(result.best, network, source, out, result.reports, as_json=as_json, told=told)

@@ -98,19 +98,19 @@ def manidp(
         precision=precision,  # type: ignore[arg-type]
     )
     method, limits = settings(ManifoldSettings, entries), Budget.parse(budget)
+    source = load_data(
+        data,
+        data_root=data_root,
+        image_size=image_size,
+        download=download,
+        calibration=calibration,
+        data_workers=data_workers,
+    )
+    if validation is not None:
+        source = replace(source, validation=validation)
+    unpruned = load_model_for(model, weights, source)
+    network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
     with training_session(out, checkpoint, log, tracker) as session:
-        source = load_data(
-            data,
-            data_root=data_root,
-            image_size=image_size,
-            download=download,
-            calibration=calibration,
-            data_workers=data_workers,
-        )
-        if validation is not None:
-            source = replace(source, validation=validation)
-        unpruned = load_model_for(model, weights, source)
-        network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
         result = train(
             network,
             source,

@@ -67,7 +67,7 @@ def verify(
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
-    n: Annotated[int, option("--n", help="Random structures to build.", panel=SEARCH, metavar="N")] = 10,
+    n: Annotated[int, option("--n", help="Random structures to build.", panel=SEARCH, metavar="N", min=1)] = 10,
     seed: SeedOption = 0,
     pruned: PrunedOption = None,
     latency_table: LatencyTableOption = None,
@@ -158,6 +158,11 @@ def export(
     if study is not None:
         if out is not None:
             raise ValueError("--out is for a network; a study goes to --optuna URL, --csv FILE or --parquet FILE.")
+        for name, path in (("csv", csv), ("parquet", parquet)):
+            if path is not None and path.suffix != f".{name}":
+                raise ValueError(f"Expected --{name} as NAME.{name}, got {str(path)!r}.")
+        if optuna is not None and "://" not in optuna:
+            raise ValueError(f"Expected --optuna as a URL such as sqlite:///optuna.db, got {optuna!r}.")
         tables = [path for path in (csv, parquet) if path is not None]
         export_study(study, study_name, optuna=optuna, tables=tables, as_json=as_json)
         return

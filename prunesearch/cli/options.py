@@ -155,7 +155,7 @@ LatencyTableOption = Annotated[
         show_default=False,
     ),
 ]
-SeedOption = Annotated[int, option("--seed", help="Decides everything random.", panel=RUNNING, metavar=_NUMBER)]
+SeedOption = Annotated[int, option("--seed", help="Decides everything random.", panel=RUNNING, metavar=_NUMBER, min=0)]
 
 _STUDY = option(
     "--study",

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from prunesearch.cli import completion
 from prunesearch.cli.console import (
+    check_folders,
     check_writable,
     listeners,
     named_options,
@@ -244,6 +245,7 @@ def search(
     from prunesearch.study.workers import Workers
 
     check_writable(out)
+    check_folders(cache=cache, tensorboard=tensorboard)
     crew = Workers(workers, executor, time_limit, max_retries, address)
     limits = Budget.parse(budget, None if latency_table is None else LatencyTable.load(latency_table))
     source = load_data(

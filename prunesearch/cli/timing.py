@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prunesearch.cli import completion
-from prunesearch.cli.console import check_writable, print_json, say, width_rules
+from prunesearch.cli.console import check_folders, check_writable, print_json, say, width_rules
 from prunesearch.cli.networks import traced
 from prunesearch.cli.options import (
     LATENCY,
@@ -103,6 +103,8 @@ def latency(
     from prunesearch.sources import parse_shape
 
     check_writable(out)
+    check_folders(onnx=onnx)
+    _check_device(device)
     batch_size = parse_shape(input_shape)[0]
     network = traced(model, input_shape, weights, num_classes, width_rules(round_to, min_channels, ignore))
     if elsewhere is not None:
@@ -131,6 +133,18 @@ def latency(
         print_json(facts)
     else:
         say(_summary(facts))
+
+
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter if torch was built for other devices
+        said = str(error).partition(". ")[0].rstrip(".")
+        raise ValueError(
+            f"Expected --device as one that torch has here, such as cpu; got {device!r}: {said}."
+        ) from error
 
 
 def _plan(

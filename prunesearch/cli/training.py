@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.cli.console import check_writable, print_json, say
+from prunesearch.cli.console import check_folders, check_writable, print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def training_session(
 
     state = checkpoint or out.with_name(out.name + ".checkpoint")
     check_writable(out, state)
+    check_folders(log=log)
     kept = f"The state is in {state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
         show = _LossAndAccuracy(bar)

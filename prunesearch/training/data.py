@@ -192,6 +192,10 @@ class Data:
     def _steady(self, source: Source, chosen: IntArray, instead: str) -> tuple[Tensor, Tensor]:
         """Read some images that must be the same at each reading."""
         images, labels = _batch(source, chosen)
+        if images.is_floating_point() and not bool(images.isfinite().all()):
+            raise ValueError(
+                "Some training images hold NaN or infinite values. Leave them out, or normalise otherwise."
+            )
         if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
             raise ValueError(
                 "The training data give another image each time they are read (augmentation), so scores could not be "
