@@ -146,6 +146,8 @@ def delete(
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
 
+    if as_json and not yes:
+        raise ValueError("A program that reads --json cannot be asked whether to delete; expected --yes beside it.")
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"

@@ -100,11 +100,11 @@ def latency(
     Example: `prunesearch latency --model torchvision:resnet50 --input 1x3x224x224 --round-to 8 --out cpu.json`
     """
     from prunesearch.latency_table import LatencyTable
-    from prunesearch.sources import parse_shape
+    from prunesearch.sources import check_device, parse_shape
 
     check_writable(out)
     check_folders(onnx=onnx)
-    _check_device(device)
+    check_device(device)
     batch_size = parse_shape(input_shape)[0]
     network = traced(model, input_shape, weights, num_classes, width_rules(round_to, min_channels, ignore))
     if elsewhere is not None:
@@ -133,18 +133,6 @@ def latency(
         print_json(facts)
     else:
         say(_summary(facts))
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter if torch was built for other devices
-        said = str(error).partition(". ")[0].rstrip(".")
-        raise ValueError(
-            f"Expected --device as one that torch has here, such as cpu; got {device!r}: {said}."
-        ) from error
 
 
 def _plan(

@@ -12,8 +12,6 @@ from prunesearch.cli.console import check_folders, check_writable, print_json, s
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from prunesearch.training.data import Data
     from prunesearch.training.reports import EpochReport, Session, StepReport
 
@@ -30,8 +28,9 @@ def training_session(
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
 
+    check_writable(out)
     state = checkpoint or out.with_name(out.name + ".checkpoint")
-    check_writable(out, state)
+    check_writable(state)
     check_folders(log=log)
     kept = f"The state is in {state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
@@ -46,8 +45,8 @@ def training_session(
 
 
 def finish(
-    trained: nn.Module,
-    before: nn.Module,
+    trained: Any,
+    before: Any,
     data: Data,
     out: Path,
     reports: Sequence[EpochReport],
@@ -59,8 +58,8 @@ def finish(
     """Write the network, and say what became of it.
 
     Args:
-        trained: What is written.
-        before: What accuracy is compared with.
+        trained: The network that is written.
+        before: The network whose accuracy it is compared with.
         data: The test images, if there are any.
         out: The file.
         reports: One per epoch.

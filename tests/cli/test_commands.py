@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -246,12 +247,17 @@ def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folde
     assert (folder / "tuned.st").exists()
 
 
-def test_deleting_asks_on_stderr_and_without_an_answer_nothing_is_done(call: Call) -> None:
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_deleting_asks_and_without_a_yes_nothing_is_done(
+    call: Call, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
     url = ("--study", "sqlite:///kept.db")
     assert call(*SEARCH, "--n-trials", "2", "--searcher", "random", *url).returncode == 0
-    run = call("delete", *url, "--study-name", "search", "--json")
-    assert (run.returncode, run.stdout) == (1, "")
+    run = call("delete", *url, "--study-name", "search")
+    assert run.returncode == 1
     assert "nothing was done" in run.stderr
+    assert "expected --yes" in call("delete", *url, "--study-name", "search", "--json").stderr
     found = json.loads(call("delete", *url, "--study-name", "search", "--yes", "--json").stdout)
     assert found == {"study": "search", "from_trial": 0, "deleted": 2}
 

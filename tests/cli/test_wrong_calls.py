@@ -66,7 +66,7 @@ WRONG = {
     "data with a foreign option": ((*SEARCH, "--image-size", "32"), "digits has no use for --image-size"),
     "image folder without a folder": ((*SEARCH[:5], "--data", "imagefolder", *SEARCH[-2:]), "imagefolder:FOLDER"),
     "image folder without classes": ((*SEARCH[:5], "--data", "imagefolder:.", *SEARCH[-2:]), "Expected . to have the"),
-    "code that fails": (("explain", "--model", "mine.py:fails"), "mine.py:fails failed, line 13: ZeroDivisionError"),
+    "code that fails": (("explain", "--model", "mine.py:fails"), "mine.py:fails failed, line 15: ZeroDivisionError"),
     "code that cannot be read": (("explain", "--model", "foreign.py:model"), "SyntaxError"),
     "function with a typo": (("explain", "--model", "mine.py:modle"), "Did you mean model"),
     "images that are no numbers": ((*SEARCH[:2], "mine.py:model", "--data", "mine.py:holes", *SEARCH[-2:]), "hold NaN"),
