@@ -87,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail("Not confirmed, so nothing was done.", status=1)
     except UsageError as error:
         command = "prunesearch" if error.ctx is None else error.ctx.command_path
-        fail(f"{error.format_message().rstrip('.')}. See: {command} --help", status=2)
+        said = error.format_message().rstrip(".")
+        fail(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", status=2)
     except (EvaluationFailed, TrainingDiverged) as error:
         fail(str(error), status=1)
     except (PruneSearchError, ValueError, TypeError, OSError) as error:
