@@ -6,7 +6,6 @@ Fashion-MNIST is Debian's package `dataset-fashion-mnist`, CIFAR-10 the folder t
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import platform
 from collections.abc import Callable
@@ -24,8 +23,9 @@ from torch import Tensor, nn
 import prunesearch as ps
 from prunesearch.models.zoo.mobilenet import mobilenet_v2
 from prunesearch.models.zoo.vgg import VGG
+from prunesearch.training.datasets import DEBIAN_FASHION_MNIST, read_cifar, read_fashion_mnist
 
-ROOTS = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist"), "cifar10": Path("data")}
+ROOTS = {"fashion-mnist": DEBIAN_FASHION_MNIST, "cifar10": Path("data")}
 CACHE = Path(__file__).parent / "cache"
 
 
@@ -61,7 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load(name: str, root: Path | None, train_images: int) -> Task:
     root = root or ROOTS[name]
-    train, test = _fashion_mnist(root) if name == "fashion-mnist" else _cifar10(root)
+    read = read_fashion_mnist(root) if name == "fashion-mnist" else read_cifar(root / "cifar-10-batches-py")
+    train, test = ((images.float(), labels) for images, labels in read)
     chosen = torch.from_numpy(np.random.default_rng([0, 11]).permutation(len(train[0]))[:train_images])
     images = train[0][chosen]
     mean = images.mean((0, 2, 3), keepdim=True)
@@ -130,26 +131,3 @@ def facts(arguments: argparse.Namespace) -> dict[str, Any]:
         "data": arguments.data,
         "train_images": arguments.train_images,
     }
-
-
-def _fashion_mnist(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    def read(part: str) -> tuple[Tensor, Tensor]:
-        raw = (root / f"{part}-images-idx3-ubyte.gz").read_bytes(), (root / f"{part}-labels-idx1-ubyte.gz").read_bytes()
-        images = np.frombuffer(gzip.decompress(raw[0]), np.uint8, offset=16)
-        labels = np.frombuffer(gzip.decompress(raw[1]), np.uint8, offset=8)
-        return (
-            torch.from_numpy(images.reshape(-1, 1, 28, 28).astype(np.float32)),
-            torch.from_numpy(labels.astype(np.int64)),
-        )
-
-    return read("train"), read("t10k")
-
-
-def _cifar10(root: Path) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    from torchvision.datasets import CIFAR10
-
-    def read(train: bool) -> tuple[Tensor, Tensor]:
-        found = CIFAR10(str(root), train=train)
-        return torch.from_numpy(found.data).permute(0, 3, 1, 2).float(), torch.tensor(found.targets)
-
-    return read(True), read(False)

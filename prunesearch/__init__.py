@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from prunesearch.api import Winner as Winner
     from prunesearch.api import search as search
     from prunesearch.budget import Budget as Budget
+    from prunesearch.comparison import Compared as Compared
+    from prunesearch.comparison import Comparison as Comparison
+    from prunesearch.comparison import compare as compare
     from prunesearch.errors import CheckpointError as CheckpointError
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
@@ -87,6 +90,8 @@ _PUBLIC = {
     "Augmentation": "prunesearch.training.augment:Augmentation",
     "Budget": "prunesearch.budget:Budget",
     "CheckpointError": "prunesearch.errors:CheckpointError",
+    "Compared": "prunesearch.comparison:Compared",
+    "Comparison": "prunesearch.comparison:Comparison",
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
     "DynamicallyPruned": "prunesearch.training.manifold:DynamicallyPruned",
@@ -120,6 +125,7 @@ _PUBLIC = {
     "Winner": "prunesearch.api:Winner",
     "Workers": "prunesearch.study.workers:Workers",
     "__version__": "prunesearch._version:__version__",
+    "compare": "prunesearch.comparison:compare",
     "count": "prunesearch.models.count:count",
     "early_stopping": "prunesearch.study.events:early_stopping",
     "export_onnx": "prunesearch.models.export:export_onnx",

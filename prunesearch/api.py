@@ -201,6 +201,8 @@ def search(
     n_trials, seed = operator.index(n_trials), operator.index(seed)
     if n_trials < 1 or seed < 0 or (images is not None and images < 1):
         raise ValueError(f"Expected n_trials >= 1, seed >= 0 and images >= 1, got {n_trials}, {seed} and {images}.")
+    if not 0 < screen <= 1:
+        raise ValueError(f"Expected screen as a share in (0, 1], got {screen}.")
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
     workers = workers if isinstance(workers, Workers) else Workers(operator.index(workers))

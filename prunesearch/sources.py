@@ -2,29 +2,79 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib.util
+import inspect
 import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunesearch.errors import PruneSearchError
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.zoo import make_model
 from prunesearch.registry import resolve
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
 
+_DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:FOLDER, or path/to/file.py:function"
 
-def load_data(source: str) -> Data:
-    """Return the data a source names: a built-in name such as `digits`, or `path/to/file.py:function`.
+
+def load_data(
+    source: str,
+    *,
+    data_root: Path | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    calibration: int | None = None,
+    data_workers: int | None = None,
+) -> Data:
+    """Return the data a source names; what is None or False is left to the data set.
+
+    Args:
+        source: One of `prunesearch.training.DATASETS`, `imagefolder:FOLDER`, or `path/to/file.py:function`, which is
+            given those of the arguments below that it has parameters for.
+        data_root: Folder where data sets lie.
+        image_size: Height and width, where images can be made so.
+        download: Fetch what is not there.
+        calibration: How many training images score structures.
+        data_workers: Processes that read training images.
 
     Raises:
-        ValueError: Unknown name, or the function returned something else than `Data`.
+        ValueError: Unknown name, an argument that the data set has no use for, files that are missing or damaged, or a
+            function that fails or returns something else than `Data`.
     """
-    data = _call(source) if ":" in source else resolve(DATASETS, source, "data set")()
+    settings = {
+        "data_root": data_root,
+        "image_size": image_size,
+        "download": download or None,
+        "calibration": calibration,
+        "data_workers": data_workers,
+    }
+    given = {name: value for name, value in settings.items() if value is not None}
+    kind, colon, rest = source.partition(":")
+    where: AbstractContextManager[None] = nullcontext()
+    if kind.endswith(".py"):
+        function, where = _function(source), _in_the_file(source)
+    else:
+        function = resolve(DATASETS, kind, "data set")
+        if (kind == "imagefolder") != bool(rest) or bool(rest) != bool(colon):
+            raise ValueError(f"Expected data as {_DATA}; got {source!r}.")
+        function = partial(function, rest) if rest else function
+    known = [name for name in settings if name in inspect.signature(function).parameters]
+    for name in given:
+        if name not in known:
+            flags = ", ".join(map(_flag, known)) or "no such option"
+            raise ValueError(f"{source} has no use for {_flag(name)}; it takes {flags}.")
+    with where:
+        data = function(**given)
     if not isinstance(data, Data):
         raise ValueError(f"Expected {source} to return prunesearch.Data, got {type(data).__name__}.")
     return data
@@ -45,6 +95,8 @@ def load_model(
         ValueError: Unknown source or name, or the function returned something else than a module.
         CheckpointError: The weights are damaged or of another network.
     """
+    if num_classes is not None and num_classes < 1:
+        raise ValueError(f"Expected at least 1 class, got {num_classes}.")
     with torch.random.fork_rng():
         torch.manual_seed(0)  # the same command must mean the same network when it is run again
         model = _model(source, {} if num_classes is None else {"num_classes": num_classes}, input_shape)
@@ -55,9 +107,9 @@ def load_model(
     return model.eval()
 
 
-def load_model_for(source: str, weights: Path | None, images: Tensor, labels: Tensor) -> nn.Module:
-    """`load_model` with as many classes as the labels of some data have, for images of their shape."""
-    return load_model(source, weights, num_classes=int(labels.max()) + 1, input_shape=tuple(images.shape))
+def load_model_for(source: str, weights: Path | None, data: Data) -> nn.Module:
+    """`load_model` with as many classes as some data have, for images of their shape."""
+    return load_model(source, weights, num_classes=data.class_count(), input_shape=tuple(data.examples().shape))
 
 
 def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:
@@ -89,6 +141,19 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
+def check_device(name: str) -> None:
+    """Make sure that torch has a device here.
+
+    Raises:
+        ValueError: It has none of this name.
+    """
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter if torch was built for other devices
+        said = str(error).partition(". ")[0].rstrip(".")
+        raise ValueError(f"Expected --device as one that torch has here, such as cpu; got {name!r}: {said}.") from error
+
+
 def example_inputs(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Random images of a shape, from a generator of their own."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -98,10 +163,10 @@ def _torchvision(name: str, classes: dict[str, int]) -> Any:
     from torchvision import models
 
     if name not in models.list_models():
-        near = [known for known in models.list_models() if name[:4] and known.startswith(name[:4])]
-        hint = f" There are {', '.join(near[:6])}." if near else ""
-        raise ValueError(f"torchvision has no network {name!r}.{hint}")
-    return models.get_model(name, weights=None, **classes)
+        raise ValueError(f"torchvision has no network {name!r}.{_near(name, models.list_models())}")
+    own = inspect.signature(models.get_model_builder(name)).parameters
+    nothing = {parameter: None for parameter in ("weights", "weights_backbone") if parameter in own}  # fetch nothing
+    return models.get_model(name, **nothing, **classes)
 
 
 def _timm(name: str, classes: dict[str, int]) -> Any:
@@ -110,16 +175,32 @@ def _timm(name: str, classes: dict[str, int]) -> Any:
     except ImportError as error:
         raise ValueError("timm:NAME needs one more package: pip install 'prunesearch[timm]'.") from error
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:5]}*")
-        hint = f" There are {', '.join(near[:6])}." if near else ""
-        raise ValueError(f"timm has no network {name!r}.{hint}")
+        raise ValueError(f"timm has no network {name!r}.{_near(name, timm.list_models())}")
     return timm.create_model(name, pretrained=False, num_classes=classes.get("num_classes"))
+
+
+def _near(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=4) or [known for known in names if known.startswith(name[:4])][:6]
+    return f" Did you mean {', '.join(near)}?" if near and name else ""
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _call(source: str) -> Any:
     """Call `function` of `path/to/file.py:function`."""
+    function = _function(source)
+    with _in_the_file(source):
+        return function()
+
+
+def _function(source: str) -> Callable[..., Any]:
+    """`function` of `path/to/file.py:function`; the file is run."""
     file, _, function = source.rpartition(":")
     path = Path(file)
+    if not file or not function.isidentifier():
+        raise ValueError(f"Expected path/to/file.py:function, got {source!r}.")
     if not path.is_file():
         raise ValueError(f"There is no file {file!r} to take {function!r} from.")
     name = f"_prunesearch_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
@@ -128,7 +209,27 @@ def _call(source: str) -> Any:
         raise ValueError(f"Expected a Python file, got {file!r}.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # so that classes defined there can be copied and printed
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, function, None)):
-        raise ValueError(f"{file} has no function {function!r}.")
-    return getattr(module, function)()
+    with _in_the_file(source):
+        spec.loader.exec_module(module)
+    found = getattr(module, function, None)
+    if not callable(found):
+        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == name]
+        raise ValueError(f"{file} has no function {function!r}.{_near(function, own)}")
+    return found
+
+
+@contextmanager
+def _in_the_file(source: str) -> Iterator[None]:
+    """What goes wrong in code of the user's is said in a sentence, with the line of their file."""
+    file = source.rpartition(":")[0]
+    try:
+        yield
+    except PruneSearchError:
+        raise
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+        place = f", line {lines[-1]}" if lines else ""
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise ValueError(
+            f"{source} failed{place}: {said}. Mend it, or see the whole traceback with PRUNESEARCH_DEBUG=1."
+        ) from error

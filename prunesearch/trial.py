@@ -67,3 +67,13 @@ def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
         if not front or trial.score > front[-1].score:  # type: ignore[operator]  # ranked leaves out the failed ones
             front.append(trial)
     return front
+
+
+def extended(front: list[Trial], trial: Trial) -> list[Trial]:
+    """The `pareto_front` of some trials and one later; the same list if it does not belong there."""
+    if trial.score is None or any(
+        other.cost.macs <= trial.cost.macs and other.score >= trial.score  # type: ignore[operator]  # a front has scores
+        for other in front
+    ):
+        return front
+    return pareto_front([*front, trial])

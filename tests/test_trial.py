@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 from prunesearch.structure import Cost
-from prunesearch.trial import best, cheapest, pareto_front, ranked
+from prunesearch.trial import Trial, best, cheapest, extended, pareto_front, ranked
 from tests.toys import trial
 
 
@@ -21,6 +21,10 @@ def test_the_front_is_what_nothing_else_beats_in_both() -> None:
     ]
     assert [each.number for each in pareto_front(trials)] == [0, 2, 4]
     assert pareto_front([]) == []
+    front: list[Trial] = []
+    for count, each in enumerate(trials):
+        front = extended(front, each)
+        assert front == pareto_front(trials[: count + 1])
 
 
 def test_the_cheapest_of_those_that_are_good_enough() -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunesearch.cli.console import fail
+from prunesearch._version import __version__
+from prunesearch.cli.attention import paam
+from prunesearch.cli.comparing import compare
+from prunesearch.cli.console import fail, stdout
 from prunesearch.cli.demonstration import demo
 from prunesearch.cli.finetuning import finetune
+from prunesearch.cli.manifold import manidp
 from prunesearch.cli.networks import explain, export, verify
 from prunesearch.cli.pruningnet import pruningnet
 from prunesearch.cli.records import delete, list_studies, report, show, status
@@ -17,25 +23,76 @@ from prunesearch.cli.studies import search
 from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 
+UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
+
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Try it": {"demo": demo},
+    "Before a search": {"explain": explain, "latency": latency, "pruningnet": pruningnet},
+    "Search": {"search": search, "status": status},
+    "After a search": {
+        "finetune": finetune,
+        "compare": compare,
+        "verify": verify,
+        "report": report,
+        "export": export,
+    },
+    "Structure and weights in one training": {"paam": paam, "manidp": manidp},
+    "What is recorded": {"list": list_studies, "show": show, "delete": delete},
+}
+"""Every command, in the order of the job, as `--help` groups them."""
+
 app = typer.Typer(
-    help="Search the structure of pruned convolutional networks.",
-    no_args_is_help=True,
+    help="Search the structure of pruned convolutional networks: explain, search, finetune, export.",
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for command in (demo, explain, latency, verify, pruningnet, search, finetune, status, show, delete, report, export):
-    app.command()(command)
-app.command("list")(list_studies)
+for _panel, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_panel)(_command)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def _show_version(asked: bool) -> None:
+    if asked:
+        stdout.print(f"prunesearch {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Search the structure of pruned convolutional networks: explain, search, finetune, export."""
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says; those of the operating system name the file first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. See to the path, its permissions and the disk."
+    return str(error)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the caller did wrong becomes a sentence on stderr and exit status 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=list(arguments) if arguments is not None else None, standalone_mode=True)
+        ended = app(args=given or ["--help"], prog_name="prunesearch", standalone_mode=False)
+        sys.stdout.flush()  # so that a closed pipe is noticed here
+    except BrokenPipeError:  # whoever read it, such as `head`, had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except typer.Abort:
+        fail("Not confirmed, so nothing was done.", status=1)
+    except UsageError as error:
+        command = "prunesearch" if error.ctx is None else error.ctx.command_path
+        said = error.format_message().rstrip(".")
+        fail(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", status=2)
     except (EvaluationFailed, TrainingDiverged) as error:
         fail(str(error), status=1)
     except (PruneSearchError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PRUNESEARCH_DEBUG"):
             raise
-        fail(str(error), status=2)
+        fail(_sentence(error), status=2)
+    sys.exit(ended if isinstance(ended, int) else 0)

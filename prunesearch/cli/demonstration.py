@@ -6,19 +6,26 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
 from rich.table import Table
 
-from prunesearch.cli.console import interruptible, print_table, replace, stdout
+from prunesearch.cli.console import check_folders, print_json, print_table, replace, say
+from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
+from prunesearch.cli.running import interruptible
 
 if TYPE_CHECKING:
     from prunesearch.demo import Demo
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the study, the report and the results.")] = Path("demo"),
-    n_trials: Annotated[int, typer.Option(help="Structures each searcher may score.")] = 128,
-    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
+    n_trials: Annotated[
+        int, option("--n-trials", help="Structures each searcher may score.", panel=SEARCH, metavar="N", min=1)
+    ] = 128,
+    seed: SeedOption = 0,
+    out: Annotated[
+        Path, option("--out", help="Folder for the study, the report and the results.", panel=OUTPUT, metavar="FOLDER")
+    ] = Path("demo"),
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Run the main job on real data: train, trace, search, prune, finetune, report. About a minute on two cores.
 
@@ -27,14 +34,18 @@ def demo(
     from prunesearch.demo import run_demo
     from prunesearch.report import write_report
 
+    check_folders(out=out)
     out.mkdir(parents=True, exist_ok=True)
     with interruptible():
-        found = run_demo(out, n_trials=n_trials, seed=seed, say=stdout.print)
+        found = run_demo(out, n_trials=n_trials, seed=seed, say=lambda sentence: say(sentence, aside=as_json))
     replace(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
     page = write_report(found.study, out / "report.html")
+    if as_json:
+        print_json({**found.as_dict(), "study": found.study, "report": str(page)})
+        return
     print_table(_demo_table(found))
     took = "Resumed from an earlier run" if found.facts["seconds"] is None else f"{found.facts['seconds']} s in all"
-    stdout.print(f"{took}. Report: {page}. Study: {found.study}.")
+    say(f"{took}. Report: {page}. Study: {found.study}.")
 
 
 def _demo_table(found: Demo) -> Table:

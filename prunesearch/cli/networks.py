@@ -7,21 +7,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from prunesearch.cli.console import (
+from prunesearch.cli.console import check_writable, fail, print_json, say, width_rules
+from prunesearch.cli.options import (
+    NAME_OF_STUDY,
+    NETWORK,
+    OUTPUT,
+    SEARCH,
     ClassesOption,
+    ConfigOption,
     IgnoreOption,
     InputOption,
     JsonOption,
+    LatencyTableOption,
     MinChannelsOption,
     ModelOption,
+    OptionalModelOption,
+    OptionalStudyOption,
+    PrunedOption,
     RoundToOption,
+    SeedOption,
     WeightsOption,
-    fail,
-    print_json,
-    stdout,
-    width_rules,
+    option,
+    writes,
 )
 from prunesearch.cli.records import export_study
 
@@ -38,6 +45,7 @@ def explain(
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show what can be pruned, what cannot and why, and what it would save.
 
@@ -48,7 +56,7 @@ def explain(
     if as_json:
         print_json(explanation.as_dict())
     else:
-        stdout.print(str(explanation), markup=False, highlight=False)
+        say(str(explanation))
 
 
 def verify(
@@ -59,13 +67,12 @@ def verify(
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
-    n: Annotated[int, typer.Option(help="Random structures to build.")] = 10,
-    seed: Annotated[int, typer.Option(help="Decides which.")] = 0,
-    pruned: Annotated[
-        Path | None, typer.Option(help="Instead: a network that `search --save` or prunesearch.save wrote.")
-    ] = None,
-    latency_table: Annotated[Path | None, typer.Option(help="With --pruned: predict and measure latency, too.")] = None,
+    n: Annotated[int, option("--n", help="Random structures to build.", panel=SEARCH, metavar="N", min=1)] = 10,
+    seed: SeedOption = 0,
+    pruned: PrunedOption = None,
+    latency_table: LatencyTableOption = None,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Build random structures; compare each with the masked network, and its cost with what is counted.
 
@@ -86,7 +93,7 @@ def verify(
     if as_json:
         print_json(asdict(found))
     else:
-        stdout.print(
+        say(
             f"{found.structures} random structures: slimmed and masked networks differ by at most "
             f"{found.largest_difference:.1e} ({relative:.1e} of the largest output); costs are "
             f"{'exact' if found.costs_exact else 'WRONG'}."
@@ -105,29 +112,42 @@ def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, a
     if as_json:
         print_json(asdict(found))
     else:
-        stdout.print(str(found), markup=False, highlight=False)
+        say(str(found))
     if not found.exact:
         fail("MACs or parameters are not what they should be. Please report this network.", status=1)
 
 
 def export(
-    model: Annotated[
-        str | None, typer.Option("--model", help="A network, named as for `search`.", show_default=False)
-    ] = None,
-    to: Annotated[
-        Path | None, typer.Option("--out", help="The network's file: NAME.onnx, or NAME.pt2 for torch.export.")
-    ] = None,
-    pruned: Annotated[
-        Path | None, typer.Option(help="What `search --save` or prunesearch.save wrote for this model.")
-    ] = None,
-    input_shape: Annotated[str, typer.Option("--input", help="Shape of a batch of at least 2.")] = "2x3x224x224",
+    model: OptionalModelOption = None,
     weights: WeightsOption = None,
+    pruned: PrunedOption = None,
+    input_shape: Annotated[
+        str, option("--input", help="Shape of a batch of at least 2.", panel=NETWORK, metavar="NxCxHxW")
+    ] = "2x3x224x224",
     num_classes: ClassesOption = None,
-    study: Annotated[str | None, typer.Option("--study", help="A database, instead of a network.")] = None,
-    study_name: Annotated[str, typer.Option(help="Which study of the database.")] = "search",
-    optuna: Annotated[str | None, typer.Option(help="Optuna's database for the study: sqlite:///optuna.db.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="A table of the study's trials: NAME.csv.")] = None,
-    parquet: Annotated[Path | None, typer.Option(help="The same as NAME.parquet.")] = None,
+    out: Annotated[Path | None, writes("The network's file: NAME.onnx, or NAME.pt2 for torch.export.")] = None,
+    study: OptionalStudyOption = None,
+    study_name: Annotated[str, option("--study-name", **NAME_OF_STUDY)] = "search",
+    optuna: Annotated[
+        str | None,
+        option(
+            "--optuna",
+            help="Optuna's database for the study: sqlite:///optuna.db.",
+            panel=OUTPUT,
+            metavar="URL",
+            show_default=False,
+        ),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        option("--csv", help="The study's trials: NAME.csv.", panel=OUTPUT, metavar="FILE", show_default=False),
+    ] = None,
+    parquet: Annotated[
+        Path | None,
+        option("--parquet", help="The same as NAME.parquet.", panel=OUTPUT, metavar="FILE", show_default=False),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Write a network, or a study, for other programs. Networks take any batch size.
 
@@ -136,24 +156,37 @@ def export(
     Example: `prunesearch export --study sqlite:///search.db --optuna sqlite:///optuna.db --csv trials.csv`
     """
     if study is not None:
+        if out is not None:
+            raise ValueError("--out is for a network; a study goes to --optuna URL, --csv FILE or --parquet FILE.")
+        for name, path in (("csv", csv), ("parquet", parquet)):
+            if path is not None and path.suffix != f".{name}":
+                raise ValueError(f"Expected --{name} as NAME.{name}, got {str(path)!r}.")
+        if optuna is not None and "://" not in optuna:
+            raise ValueError(f"Expected --optuna as a URL such as sqlite:///optuna.db, got {optuna!r}.")
         tables = [path for path in (csv, parquet) if path is not None]
-        export_study(study, study_name, optuna=optuna, tables=tables)
+        export_study(study, study_name, optuna=optuna, tables=tables, as_json=as_json)
         return
-    if model is None or to is None:
+    if optuna is not None or csv is not None or parquet is not None:
+        raise ValueError("--optuna, --csv and --parquet are for a study; name its database with --study.")
+    if model is None or out is None:
         raise ValueError("Expected --model and --out to export a network, or --study to export a study.")
     from prunesearch.models.export import export_onnx, write_program
     from prunesearch.models.saving import load
     from prunesearch.sources import example_inputs, load_model, parse_shape
 
-    if to.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(to)!r}.")
+    if out.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(out)!r}.")
+    check_writable(out)
     shape = parse_shape(input_shape)
     network = load_model(model, weights, num_classes=num_classes, input_shape=shape)
     if pruned is not None:
         network = load(pruned, network)
-    write = export_onnx if to.suffix == ".onnx" else write_program
-    write(network, to, example_inputs(shape))
-    stdout.print(f"Wrote {to}.")
+    write = export_onnx if out.suffix == ".onnx" else write_program
+    write(network, out, example_inputs(shape))
+    if as_json:
+        print_json({"out": str(out), "bytes": out.stat().st_size})
+    else:
+        say(f"Wrote {out}.")
 
 
 def traced(

@@ -5,20 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
-from prunesearch.cli.console import (
+from prunesearch.cli import completion
+from prunesearch.cli.console import check_writable, print_json, say, width_rules
+from prunesearch.cli.options import (
+    TRAINING,
+    BatchSizeOption,
+    CalibrationOption,
+    ConfigOption,
+    DataOption,
+    DataRootOption,
+    DataWorkersOption,
+    DownloadOption,
+    EpochsOption,
     IgnoreOption,
+    ImageSizeOption,
+    JsonOption,
+    LearningRateOption,
     MinChannelsOption,
     ModelOption,
     RoundToOption,
+    SeedOption,
     WeightsOption,
-    first_interrupt_waits,
-    interruptible,
-    progress,
-    stdout,
-    width_rules,
+    option,
+    writes,
 )
+from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
     from prunesearch.training.reports import StepReport
@@ -26,24 +37,66 @@ if TYPE_CHECKING:
 
 def pruningnet(
     model: ModelOption,
-    data: Annotated[str, typer.Option(help="digits, or path/to/file.py:function returning Data.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="Where the PruningNet goes.", show_default=False)],
+    data: DataOption,
+    out: Annotated[Path, writes("Where the PruningNet goes.")],
     weights: WeightsOption = None,
-    form: Annotated[str, typer.Option(help="compact, published, or supernet (the baseline).")] = "compact",
-    start: Annotated[str, typer.Option(help="From trained weights, or from scratch.")] = "trained",
-    hidden: Annotated[int, typer.Option(help="Units of the generators.")] = 32,
-    rank: Annotated[int, typer.Option(help="Of the compact form.")] = 8,
-    criterion: Annotated[
-        str | None, typer.Option(help="Which channels structures take.", show_default="l1; from scratch the first ones")
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="Passes over the training data.")] = 10,
-    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 128,
-    lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 0.05,
-    sampling: Annotated[str, typer.Option(help="Structures per step: random or sandwich.")] = "random",
-    seed: Annotated[int, typer.Option(help="Decides everything random.")] = 0,
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
+    data_root: DataRootOption = None,
+    image_size: ImageSizeOption = None,
+    download: DownloadOption = False,
+    calibration: CalibrationOption = None,
+    data_workers: DataWorkersOption = None,
+    form: Annotated[
+        str,
+        option(
+            "--form",
+            help="compact, published, or supernet (the baseline).",
+            panel=TRAINING,
+            metavar="NAME",
+            autocompletion=completion.one_of(completion.FORMS),
+        ),
+    ] = "compact",
+    start: Annotated[
+        str,
+        option(
+            "--start",
+            help="From trained weights, or from scratch.",
+            panel=TRAINING,
+            metavar="NAME",
+            autocompletion=completion.one_of(completion.STARTS),
+        ),
+    ] = "trained",
+    hidden: Annotated[int, option("--hidden", help="Units of the generators.", panel=TRAINING, metavar="N")] = 32,
+    rank: Annotated[int, option("--rank", help="Of the compact form.", panel=TRAINING, metavar="N")] = 8,
+    criterion: Annotated[
+        str | None,
+        option(
+            "--criterion",
+            help="Which channels structures take.",
+            panel=TRAINING,
+            metavar="NAME",
+            autocompletion=completion.criteria,
+            show_default="l1; from scratch the first ones",
+        ),
+    ] = None,
+    epochs: EpochsOption = 10,
+    batch_size: BatchSizeOption = 128,
+    lr: LearningRateOption = 0.05,
+    sampling: Annotated[
+        str,
+        option(
+            "--sampling",
+            help="Structures per step: random or sandwich.",
+            panel=TRAINING,
+            metavar="NAME",
+            autocompletion=completion.one_of(completion.SAMPLINGS),
+        ),
+    ] = "random",
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Train a PruningNet, which gives every structure weights of its own. Run the same command again to continue.
 
@@ -58,13 +111,22 @@ def pruningnet(
     from prunesearch.training.pruningnet import PruningNetRecipe, train_pruningnet
 
     recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
-    source = load_data(data)
-    examples, labels = source.calibration_set()
-    module = load_model_for(model, weights, examples, labels)
-    network = trace(module, examples[:2], **width_rules(round_to, min_channels, ignore))
+    check_writable(out)
+    source = load_data(
+        data,
+        data_root=data_root,
+        image_size=image_size,
+        download=download,
+        calibration=calibration,
+        data_workers=data_workers,
+    )
+    module = load_model_for(model, weights, source)
+    network = trace(module, source.examples(), **width_rules(round_to, min_channels, ignore))
     if criterion is None and start == "trained":
         criterion = "l1"
-    ranking = None if criterion is None else make_criterion(criterion, seed=seed).rank(network, examples, labels)
+    ranking = None
+    if criterion is not None:
+        ranking = make_criterion(criterion, seed=seed).rank(network, *source.calibration_set())
     net = PruningNet(
         network,
         form=form,  # type: ignore[arg-type]  # it checks that
@@ -75,13 +137,15 @@ def pruningnet(
         seed=seed,
     )
     full = network.space.cost(network.space.full).params
-    stdout.print(f"{form} form: {net.size:,} parameters, {net.size / full:.1f} times the network's.", highlight=False)
-    with interruptible("Every step is kept"), first_interrupt_waits() as stop_if_asked, progress() as bar:
-        task = bar.add_task("training", total=None)
+    say(f"{form} form: {net.size:,} parameters, {net.size / full:.1f} times the network's.", aside=as_json)
+    with interruptible("Every step is kept"), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
 
         def on_step(report: StepReport) -> None:
-            bar.update(task, total=report.steps, completed=report.step, description=f"loss {report.loss:.4f}")
+            bar.update(report.step, report.steps, f"loss {report.loss:.4f}")
             stop_if_asked()
 
         train_pruningnet(net, source, recipe=recipe, seed=seed, file=out, on_step=on_step)
-    stdout.print(f"Trained: {out}. Search with --weight-source generated:{out}", highlight=False)
+    if as_json:
+        print_json({"out": str(out), "form": form, "parameters": net.size, "network_parameters": full})
+    else:
+        say(f"Trained: {out}. Search with --weight-source generated:{out}")

@@ -12,18 +12,38 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from prunesearch.cli.console import JsonOption, StudyOption, interruptible, print_json, print_table, stdout
+from prunesearch.cli.console import check_writable, print_json, print_table, say, stdout
+from prunesearch.cli.options import (
+    NAME_OF_STUDY,
+    OUTPUT,
+    STUDY,
+    ConfigOption,
+    JsonOption,
+    StudyNameOption,
+    StudyNamesOption,
+    StudyOption,
+    option,
+)
+from prunesearch.cli.running import interruptible
 
 if TYPE_CHECKING:
     from prunesearch.study.store import Progress, Store
 
-NameOption = Annotated[str, typer.Option("--study-name", help="Which study of the database.")]
-
 
 def status(
     study: StudyOption,
-    watch: Annotated[float | None, typer.Option(help="Look again every so many seconds, until interrupted.")] = None,
+    watch: Annotated[
+        float | None,
+        option(
+            "--watch",
+            help="Look again every so many seconds, until interrupted.",
+            panel=OUTPUT,
+            metavar="SECONDS",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show the studies of a database: how far each is, who drives it, and its best structure. Reads only.
 
@@ -31,6 +51,10 @@ def status(
     """
     from prunesearch.study.store import Store
 
+    if as_json and watch is not None:
+        raise ValueError("--json prints one answer, and --watch many; expected one of the two.")
+    if watch is not None and not watch > 0:
+        raise ValueError(f"Expected --watch in seconds above 0, got {watch}.")
     with closing(Store(study, create=False)) as store:
         if as_json:
             print_json([_as_json(store, study, name) for name in store.studies()])
@@ -43,7 +67,7 @@ def status(
                     live.update(_status_table(store, study))
 
 
-def list_studies(study: StudyOption, as_json: JsonOption = False) -> None:
+def list_studies(study: StudyOption, as_json: JsonOption = False, config: ConfigOption = None) -> None:
     """List the studies of a database with what they answer. Reads only.
 
     Example: `prunesearch list --study sqlite:///search.db`
@@ -64,9 +88,12 @@ def list_studies(study: StudyOption, as_json: JsonOption = False) -> None:
 
 def show(
     study: StudyOption,
-    study_name: NameOption = "search",
-    trials: Annotated[int, typer.Option(help="How many of the best trials to show.", min=0)] = 10,
+    study_name: StudyNameOption = "search",
+    trials: Annotated[
+        int, option("--trials", help="How many of the best trials to show.", panel=OUTPUT, metavar="N", min=0)
+    ] = 10,
     as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Show one study: its question, its best trials, and why others failed. Reads only.
 
@@ -89,7 +116,7 @@ def show(
                     "failures": dict(failures)})  # fmt: skip
         return
     for field, value in question.items():
-        stdout.print(f"{field}: {value}", markup=False, highlight=False)
+        say(f"{field}: {value}")
     table = Table("trial", "score", "MACs", "parameters", "seconds", "kept")
     for trial in top:
         kept = " ".join(map(str, trial.structure))
@@ -97,14 +124,18 @@ def show(
         table.add_row(str(trial.number), f"{trial.score:.4f}", *costs, f"{trial.seconds:.3f}", kept)
     print_table(table)
     for sentence, count in failures.most_common():
-        stdout.print(f"{count} failed: {sentence}", markup=False, highlight=False)
+        say(f"{count} failed: {sentence}")
 
 
 def delete(
     study: StudyOption,
-    study_name: Annotated[str, typer.Option(help="Which study of the database.", show_default=False)],
-    from_trial: Annotated[int, typer.Option(help="Drop this trial and all after it only.", min=0)] = 0,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    study_name: Annotated[str, option("--study-name", **NAME_OF_STUDY, show_default=False)],
+    from_trial: Annotated[
+        int, option("--from-trial", help="Drop this trial and all after it only.", panel=STUDY, metavar="N", min=0)
+    ] = 0,
+    yes: Annotated[bool, option("--yes", help="Do not ask.", panel=OUTPUT)] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Delete a study, or its trials from a number on, which the next run scores again. There is no way back.
 
@@ -115,34 +146,49 @@ def delete(
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
 
+    if as_json and not yes:
+        raise ValueError("A program that reads --json cannot be asked whether to delete; expected --yes beside it.")
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
-    if not yes and not typer.confirm(f"Delete {what} {study_name!r}?"):
-        raise typer.Exit(1)
+    if not yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
+        raise typer.Abort
     release = drive(parse(study), study, study_name)  # not under the hands of a running search
     try:
         with closing(Store(study)) as store:
             gone = store.delete(study_name, from_trial=from_trial)
     finally:
         release()
-    stdout.print(f"Deleted {what} {study_name!r}: {gone} trials.", markup=False, highlight=False)
+    if as_json:
+        print_json({"study": study_name, "from_trial": from_trial, "deleted": gone})
+    else:
+        say(f"Deleted {what} {study_name!r}: {gone} trials.")
 
 
 def report(
     study: StudyOption,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    study_name: StudyNamesOption = None,
+    out: Annotated[Path, option("--out", help="The page to write.", panel=OUTPUT, metavar="FILE")] = Path(
+        "report.html"
+    ),
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
-    """Write one self-contained HTML page about every study of a database.
+    """Write one self-contained HTML page about the studies of a database.
 
     Example: `prunesearch report --study sqlite:///search.db --out report.html`
     """
     from prunesearch.report import write_report
 
-    stdout.print(f"Wrote {write_report(study, out)}.")
+    check_writable(out)
+    page = write_report(study, out, study_name)
+    if as_json:
+        print_json({"out": str(page)})
+    else:
+        say(f"Wrote {page}.")
 
 
-def export_study(study: str, name: str, *, optuna: str | None, tables: list[Path]) -> None:
+def export_study(study: str, name: str, *, optuna: str | None, tables: list[Path], as_json: bool) -> None:
     """Write a study for other programs.
 
     Raises:
@@ -153,14 +199,18 @@ def export_study(study: str, name: str, *, optuna: str | None, tables: list[Path
 
     if optuna is None and not tables:
         raise ValueError("Expected where to export the study to: --optuna URL, --csv FILE or --parquet FILE.")
+    check_writable(*tables)
     with closing(Store(study, create=False)) as store:
-        for path in tables:
-            stdout.print(f"Wrote {write_table(store, name, path)} trials to {path}.", highlight=False)
+        written = {str(path): write_table(store, name, path) for path in tables}
         if optuna is not None:
             from prunesearch.study.optuna_export import export_to_optuna
 
-            count = export_to_optuna(store, name, optuna)
-            stdout.print(f"Wrote {count} trials as an Optuna study {name!r}.", markup=False, highlight=False)
+            written["Optuna"] = export_to_optuna(store, name, optuna)  # its URL may hold a password
+    if as_json:
+        print_json({"study": name, "trials": written})
+        return
+    for where, count in written.items():
+        say(f"Wrote {count} trials to {where}.")
 
 
 def _progress(store: Store, name: str) -> Progress:

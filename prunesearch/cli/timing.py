@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from prunesearch.cli.console import (
+from prunesearch.cli import completion
+from prunesearch.cli.console import check_folders, check_writable, print_json, say, width_rules
+from prunesearch.cli.networks import traced
+from prunesearch.cli.options import (
+    LATENCY,
+    OUTPUT,
     ClassesOption,
+    ConfigOption,
     IgnoreOption,
     InputOption,
+    JsonOption,
     MinChannelsOption,
     ModelOption,
     RoundToOption,
     WeightsOption,
-    first_interrupt_waits,
-    interruptible,
-    progress,
-    stdout,
-    width_rules,
+    option,
+    writes,
 )
-from prunesearch.cli.networks import traced
+from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
     from prunesearch.latency_table import LatencyTable
@@ -30,24 +32,66 @@ if TYPE_CHECKING:
 
 def latency(
     model: ModelOption,
-    out: Annotated[Path, typer.Option(help="The table's file; what it has already is not measured again.")],
+    out: Annotated[Path, writes("The table's file; what it has already is not measured again.")],
     input_shape: InputOption = "1x3x224x224",
     weights: WeightsOption = None,
     num_classes: ClassesOption = None,
     round_to: RoundToOption = None,
     min_channels: MinChannelsOption = None,
     ignore: IgnoreOption = None,
-    backend: Annotated[str, typer.Option(help="eager, inductor, onnxruntime or onnxruntime:PROVIDER.")] = "eager",
-    device: Annotated[str, typer.Option(help="Where torch runs: cpu or cuda.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="That the backend may use.")] = 1,
+    backend: Annotated[
+        str,
+        option(
+            "--backend",
+            help="eager, inductor, onnxruntime or onnxruntime:PROVIDER.",
+            panel=LATENCY,
+            metavar="NAME",
+            autocompletion=completion.one_of(completion.BACKENDS),
+        ),
+    ] = "eager",
+    device: Annotated[
+        str,
+        option(
+            "--device",
+            help="Where torch runs: cpu or cuda.",
+            panel=LATENCY,
+            metavar="NAME",
+            autocompletion=completion.one_of(completion.DEVICES),
+        ),
+    ] = "cpu",
+    threads: Annotated[int, option("--threads", help="That the backend may use.", panel=LATENCY, metavar="N")] = 1,
     points: Annotated[
-        int | None, typer.Option(help="Widths per axis at which layers are timed.", show_default="the backend's")
+        int | None,
+        option(
+            "--points",
+            help="Widths per axis at which layers are timed.",
+            panel=LATENCY,
+            metavar="N",
+            show_default="the backend's",
+        ),
     ] = None,
     elsewhere: Annotated[
         str | None,
-        typer.Option(help="Name of another device: nothing is timed; the file says what to time, to be filled in."),
+        option(
+            "--elsewhere",
+            help="Name of another device: nothing is timed; the file says what to time, to be filled in.",
+            panel=LATENCY,
+            metavar="NAME",
+            show_default=False,
+        ),
     ] = None,
-    onnx: Annotated[Path | None, typer.Option(help="With --elsewhere: a folder for one ONNX file per timing.")] = None,
+    onnx: Annotated[
+        Path | None,
+        option(
+            "--onnx",
+            help="With --elsewhere: a folder for one ONNX file per timing.",
+            panel=OUTPUT,
+            metavar="FOLDER",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
 ) -> None:
     """Time every distinct layer of a network over a grid of widths, for budgets in milliseconds. Takes minutes.
 
@@ -56,20 +100,22 @@ def latency(
     Example: `prunesearch latency --model torchvision:resnet50 --input 1x3x224x224 --round-to 8 --out cpu.json`
     """
     from prunesearch.latency_table import LatencyTable
-    from prunesearch.sources import parse_shape
+    from prunesearch.sources import check_device, parse_shape
 
+    check_writable(out)
+    check_folders(onnx=onnx)
+    check_device(device)
     batch_size = parse_shape(input_shape)[0]
     network = traced(model, input_shape, weights, num_classes, width_rules(round_to, min_channels, ignore))
     if elsewhere is not None:
-        _plan(network, elsewhere, batch_size, points, out, onnx)
+        _plan(network, elsewhere, batch_size, points, out, onnx, as_json=as_json)
         return
     if onnx is not None:
         raise ValueError("--onnx writes what is to be timed on another device; name that with --elsewhere.")
-    with interruptible(), first_interrupt_waits() as stop_if_asked, progress() as bar:
-        task = bar.add_task("timing", total=None)
+    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("timed") as bar:
 
         def on_progress(done: int, wanted: int) -> None:
-            bar.update(task, completed=done, total=wanted)
+            bar.update(done, wanted)
             stop_if_asked()
 
         table = LatencyTable.measure(
@@ -82,36 +128,61 @@ def latency(
             points=points,
             on_progress=on_progress,
         )
-    stdout.print(_summary(table, network, out), markup=False, highlight=False)
+    facts = _facts(table, network, out)
+    if as_json:
+        print_json(facts)
+    else:
+        say(_summary(facts))
 
 
-def _plan(network: Network, device: str, batch_size: int, points: int | None, out: Path, onnx: Path | None) -> None:
+def _plan(
+    network: Network, device: str, batch_size: int, points: int | None, out: Path, onnx: Path | None, *, as_json: bool
+) -> None:
     from prunesearch.evaluators.latency.elsewhere import plan
 
     if out.exists():
         raise ValueError(f"{out} exists; it may hold times already. Name another file.")
     table = plan(network, device, batch_size=batch_size, points=points or 6, onnx=onnx)
     table.save(out)
-    stdout.print(
-        f"Wrote {out}: {table.missing} times to fill in{'' if onnx is None else f', one per file in {onnx}'}.",
-        highlight=False,
-    )
+    if as_json:
+        print_json({"out": str(out), "missing": table.missing, "onnx": None if onnx is None else str(onnx)})
+    else:
+        say(f"Wrote {out}: {table.missing} times to fill in{'' if onnx is None else f', one per file in {onnx}'}.")
 
 
-def _summary(table: LatencyTable, network: Network, out: Path) -> str:
+def _facts(table: LatencyTable, network: Network, out: Path) -> dict[str, Any]:
     from prunesearch.latency_model import LatencyModel
 
     model = LatencyModel(table, network.space)
     narrowest, full = model.predict([network.space.minimum, network.space.full]).tolist()
-    conditions = table.conditions
+    return {
+        "out": str(out),
+        "timings": sum(len(layer.timings) for layer in table.layers),
+        "layers": len(table.layers),
+        "networks": len(table.networks),
+        "backend": table.conditions.backend,
+        "processor": table.conditions.processor,
+        "threads": table.conditions.threads,
+        "batch_size": table.conditions.batch_size,
+        "narrowest_ms": narrowest,
+        "unpruned_ms": full,
+        "relative_error": model.relative_error,
+        "slowest": None if table.drift is None else 1 / table.drift[2],
+        "fastest": None if table.drift is None else 1 / table.drift[0],
+    }
+
+
+def _summary(facts: dict[str, Any]) -> str:
     lines = [
-        f"Wrote {out}: {sum(len(layer.timings) for layer in table.layers)} timings of {len(table.layers)} distinct "
-        f"layers; {conditions.backend} on {conditions.processor}, threads {conditions.threads}, batch size "
-        f"{conditions.batch_size}.",
-        f"From {narrowest:.3g} ms (narrowest structure) to {full:.3g} ms (unpruned) per forward; expect errors of "
-        f"{model.relative_error:.1%} (one standard deviation, from {len(table.networks)} whole networks).",
+        f"Wrote {facts['out']}: {facts['timings']} timings of {facts['layers']} distinct layers; {facts['backend']} on "
+        f"{facts['processor']}, threads {facts['threads']}, batch size {facts['batch_size']}.",
+        f"From {facts['narrowest_ms']:.3g} ms (narrowest structure) to {facts['unpruned_ms']:.3g} ms (unpruned) per "
+        f"forward; expect errors of {facts['relative_error']:.1%} (one standard deviation, from {facts['networks']} "
+        "whole networks).",
     ]
-    if table.drift is not None:
-        slow, fast = table.drift[2], table.drift[0]
-        lines.append(f"The machine's speed varied between {1 / slow:.2f} and {1 / fast:.2f} of its median meanwhile.")
+    if facts["slowest"] is not None:
+        lines.append(
+            f"The machine's speed varied between {facts['slowest']:.2f} and {facts['fastest']:.2f} of its median "
+            "meanwhile."
+        )
     return "\n".join(lines)

@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 from prunesearch.budget import Budget
-from prunesearch.registry import resolve
+from prunesearch.registry import check_options, resolve
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Space
 
@@ -59,14 +60,24 @@ def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **o
     """
     kind = resolve(SEARCHERS, name, "searcher")
     settings_type = getattr(kind, "settings_type", None)
+    check_options(options, {**_constructor_options(kind), **_fields(settings_type)}, f"searcher {name!r}")
     if settings_type is not None:
-        own = {field.name for field in dataclasses.fields(settings_type)} & options.keys()
+        own = _fields(settings_type).keys() & options.keys()
         if own and "settings" in options:
             raise TypeError(f"Expected either settings or {', '.join(sorted(own))}, got both.")
         if own:
             options["settings"] = settings_type(**{field: options.pop(field) for field in sorted(own)})
     searcher: Searcher = kind(space, budget, seed=seed, **options)
     return searcher
+
+
+def _constructor_options(kind: Any) -> dict[str, Any]:
+    parameters = inspect.signature(kind).parameters.items()
+    return {name: parameter.default for name, parameter in parameters if name not in ("space", "budget", "seed")}
+
+
+def _fields(settings_type: Any) -> dict[str, Any]:
+    return {} if settings_type is None else {field.name: field.default for field in dataclasses.fields(settings_type)}
 
 
 class _CallableRoom(ModuleType):

@@ -19,6 +19,7 @@ class Event:
         best: The best of all trials so far, those of earlier runs included; None if none has a score.
         n_trials: How many trials the run wants in all.
         seconds: Since the run began.
+        front: The trials so far to which no other is preferable in both score and MACs, cheapest first.
     """
 
     study: str
@@ -26,6 +27,7 @@ class Event:
     best: Trial | None
     n_trials: int
     seconds: float
+    front: tuple[Trial, ...] = ()
 
 
 Callback: TypeAlias = Callable[[Event], "bool | None"]

@@ -26,7 +26,7 @@ from prunesearch.study.locks import drive
 from prunesearch.study.pool import Pool
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.store import Store, look
-from prunesearch.trial import Trial, best
+from prunesearch.trial import Trial, best, extended, pareto_front
 
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
@@ -272,6 +272,7 @@ class _Log:
         self._callbacks = callbacks
         self._authors = authors
         self._best: Trial | None = None
+        self._front: list[Trial] = []
         self._streak: list[Trial] = []  # failures since the last success, those of earlier runs included
         self._traceback = ""
         self._start = time.monotonic()
@@ -281,6 +282,7 @@ class _Log:
         """Take note of trials of earlier runs."""
         for trial in trials:
             self._note(trial, None)
+        self._front = pareto_front([*self._front, *trials])
 
     def add(self, structure: Structure, cost: Cost, outcome: Outcome) -> None:
         """Record a new one; too many failures in a row stop: one more try each time the study is run again."""
@@ -297,7 +299,9 @@ class _Log:
         )
         self._store.add(self._name, trial)
         self._note(trial, outcome.traceback)
-        event = Event(self._name, trial, self._best, self.n_trials, time.monotonic() - self._start)
+        self._front = extended(self._front, trial)
+        seconds = time.monotonic() - self._start
+        event = Event(self._name, trial, self._best, self.n_trials, seconds, tuple(self._front))
         for callback in self._callbacks:
             self.stopped = bool(callback(event)) or self.stopped
         if len(self._streak) >= _MAX_FAILURES and self._streak[-1] is trial:

@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.structure import IntArray
 
+_NO_TEST = "There is no test data. Give Data(test=...) to report accuracy on images not trained on."
+
 Source: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
 
 
@@ -167,12 +169,33 @@ class Data:
             ValueError: There is no test source.
         """
         if self.test is None:
-            raise ValueError("There is no test data. Give Data(test=...) to report accuracy on images not trained on.")
+            raise ValueError(_NO_TEST)
         return _batch(self.test, np.arange(_size(self.test)))
+
+    def test_batches(self, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of `test`, in order, a batch in memory at a time.
+
+        Raises:
+            ValueError: There is no test source.
+        """
+        if self.test is None:
+            raise ValueError(_NO_TEST)
+        index = np.arange(_size(self.test))
+        for start in range(0, len(index), batch_size):
+            yield _batch(self.test, index[start : start + batch_size])
+
+    def class_count(self) -> int:
+        """How many classes there are if labels count from 0: one more than the largest label of `train`."""
+        _, first = np.unique(_labels(self.train), return_index=True)
+        return 1 + int(_batch(self.train, first)[1].max())  # one image of each: what they say is what counts
 
     def _steady(self, source: Source, chosen: IntArray, instead: str) -> tuple[Tensor, Tensor]:
         """Read some images that must be the same at each reading."""
         images, labels = _batch(source, chosen)
+        if images.is_floating_point() and not bool(images.isfinite().all()):
+            raise ValueError(
+                "Some training images hold NaN or infinite values. Leave them out, or normalise otherwise."
+            )
         if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
             raise ValueError(
                 "The training data give another image each time they are read (augmentation), so scores could not be "
@@ -244,10 +267,13 @@ def _size(source: Source) -> int:
 
 
 def _classes(source: Source) -> IntArray:
-    """Something that tells classes apart, without decoding images where the dataset keeps it as torchvision's do.
+    """Something that tells classes apart, for balance only: what a dataset keeps is not always what its items say."""
+    classes: IntArray = np.unique(_labels(source), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return classes
 
-    For balance only: what a dataset keeps is not always what its items say.
-    """
+
+def _labels(source: Source) -> np.ndarray[Any, Any]:
+    """The label of each image, without decoding images where the dataset keeps them as torchvision's do."""
     items = source if isinstance(source, (tuple, list)) else _items(source)
     kept: Any = source[1] if isinstance(source, (tuple, list)) else None
     for attribute in ("targets", "labels"):
@@ -256,8 +282,7 @@ def _classes(source: Source) -> IntArray:
             kept = found
     if kept is None:
         kept = [_label(items[i][1]) for i in range(len(items))]
-    classes: IntArray = np.unique(np.asarray(kept), return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return classes
+    return np.asarray(kept)
 
 
 def _label(value: Any) -> int:

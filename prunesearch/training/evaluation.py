@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.training.accelerating import Accelerator, process_mean
+from prunesearch.training.data import Data
 
 _AT_ONCE = 512
 
@@ -25,3 +26,19 @@ def evaluate(accelerator: Accelerator, network: nn.Module, images: Tensor, label
             sums += torch.stack([hits.float(), loss, torch.tensor(float(len(wanted)))])
     hits, loss, n = process_mean(accelerator, sums.to(accelerator.device)).cpu()
     return float(hits / n), float(loss / n)
+
+
+def accuracy_on_test(network: nn.Module, data: Data) -> tuple[float, int]:
+    """Share of the test images that a network classifies correctly, and how many there are; it is left in eval mode.
+
+    Raises:
+        ValueError: There are no test images.
+    """
+    network.eval()
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    hits = n = 0
+    with torch.no_grad():
+        for images, labels in data.test_batches(_AT_ONCE):
+            hits += int((network(images.to(device)).argmax(1).cpu() == labels.cpu()).sum())
+            n += len(labels)
+    return hits / n, n

@@ -57,7 +57,9 @@ class PruningNetRecipe:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self}.")
+            raise ValueError(
+                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
+            )
         if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0):
             raise ValueError(f"Expected momentum and label_smoothing in [0, 1) and weight_decay >= 0, got {self}.")
         if self.sampling not in get_args(Sampling):

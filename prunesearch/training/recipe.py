@@ -63,9 +63,14 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self}.")
+            raise ValueError(
+                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
+            )
         if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.ema < 1 and 0 <= self.distillation <= 1):
-            raise ValueError(f"Expected momentum, warmup and ema in [0, 1) and distillation in [0, 1], got {self}.")
+            raise ValueError(
+                f"Expected momentum, warmup and ema in [0, 1) and distillation in [0, 1], got {self.momentum}, "
+                f"{self.warmup}, {self.ema} and {self.distillation}."
+            )
         if (
             self.temperature <= 0
             or min(self.weight_decay, self.feature_weight) < 0
@@ -73,10 +78,10 @@ class Recipe:
         ):
             raise ValueError(
                 "Expected temperature > 0, weight_decay and feature_weight >= 0 and label_smoothing in [0, 1), "
-                f"got {self}."
+                f"got {self.temperature}, {self.weight_decay}, {self.feature_weight} and {self.label_smoothing}."
             )
         if self.patience is not None and self.patience < 1:
-            raise ValueError(f"Expected patience >= 1 or None, got {self}.")
+            raise ValueError(f"Expected patience >= 1 or None, got {self.patience}.")
         for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"Expected {name} as one of {', '.join(get_args(kind))}, got {self}.")
+                raise ValueError(f"Expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.registry import cached, resolve
+
+if TYPE_CHECKING:
+    from prunesearch.evaluators.channels.criterion import Criterion
 
 CRITERIA: Mapping[str, str] = {
     "l1": "prunesearch.evaluators.channels.l1:L1Criterion",

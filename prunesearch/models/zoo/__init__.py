@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from prunesearch.registry import resolve
+
+if TYPE_CHECKING:
+    from torch import nn
 
 FAMILIES: Mapping[str, str] = {
     "resnet": "prunesearch.models.zoo.resnet:resnet",

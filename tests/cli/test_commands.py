@@ -1,76 +1,21 @@
-"""The command line: every command, and every way to call it wrong."""
+"""What the commands do."""
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 import torch
 
 import prunesearch as ps
-from prunesearch.cli import main
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.latency_table import Layer, Timing, combinations_of
-from prunesearch.models.network import Network
-from prunesearch.study.store import Store
-
-
-@dataclass(frozen=True)
-class Run:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Call = Callable[..., Run]
-
-
-@pytest.fixture
-def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run the command line in this process, in the working folder; a process of its own costs seconds of imports."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments: str) -> Run:
-        with pytest.raises(SystemExit) as ended:
-            main(arguments)
-        out, err = capsys.readouterr()
-        return Run(int(ended.value.code or 0), out, err)
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
-    """A working folder with trained weights of a ResNet-8 for digits."""
-    path = tmp_path_factory.mktemp("work")
-    safetensors.torch.save_file(network.model.state_dict(), path / "w.safetensors")
-    (path / "mine.py").write_text(
-        "import torch, prunesearch as ps\n"
-        "def model():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU(),"
-        " torch.nn.Flatten(), torch.nn.Linear(288, 10))\n"
-        "def data():\n    g = torch.Generator().manual_seed(0)\n"
-        "    return ps.Data(train=(torch.randn(64, 1, 8, 8, generator=g), torch.arange(64) % 10), calibration=32)\n"
-        "def number():\n    return 3\n"
-        "class Branching(torch.nn.Module):\n"
-        "    def forward(self, x):\n        return x if x.sum() > 0 else -x\n"
-        "def branching():\n    return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), Branching())\n"
-    )
-    Store(f"sqlite:///{path / 'known.db'}").close()
-    (path / "foreign.db").write_text("not a database, but a text that is long enough to be looked at" * 20)
-    return path
-
-
-SEARCH = (
-    "search", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits", "--budget", "macs=50%",
-)  # fmt: skip
-LATENCY = ("latency", "--model", "zoo:resnet8", "--input", "1x1x8x8", "--out", "cpu.json")
+from tests.cli.calls import LATENCY, SEARCH, Call
 
 
 def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) -> None:
@@ -256,75 +201,65 @@ def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
         torch.testing.assert_close(torch.export.load(folder / "e.pt2").module()(images), small(images))
 
 
-WRONG = {
-    "infeasible budget": ((*SEARCH[:-1], "macs=0.1%"), "The space reaches from"),
-    "unreadable budget": ((*SEARCH[:-1], "macs=lots"), "Expected macs as a count of at least 1 or a share such as"),
-    "unknown searcher": ((*SEARCH, "--searcher", "magic"), "there are uniform, random, evolution"),
-    "option that is none": ((*SEARCH, "--option", "population"), "Expected --option as NAME=VALUE"),
-    "option of another searcher": ((*SEARCH, "--option", "sampler=tpe"), "sampler"),
-    "unknown criterion": ((*SEARCH, "--criterion", "magic"), "there are l1, l2, bn_scale"),
-    "unknown weight source": ((*SEARCH, "--weight-source", "magic"), "there are inherited, compensated"),
-    "unknown metric": ((*SEARCH, "--metric", "magic"), "there are loss, accuracy, agreement"),
-    "unknown data": ((*SEARCH[:5], "--data", "magic", *SEARCH[-2:]), "Unknown data set 'magic'"),
-    "unknown zoo network": (("explain", "--model", "zoo:resnet21"), "Did you mean 'resnet"),
-    "unknown torchvision network": (("explain", "--model", "torchvision:resnt"), "torchvision has no network"),
-    "unknown kind of model": (("explain", "--model", "resnet20"), "Expected a model as zoo:NAME"),
-    "missing model file": (("explain", "--model", "no.py:model"), "There is no file 'no.py'"),
-    "missing function": (("explain", "--model", "mine.py:no"), "mine.py has no function 'no'"),
-    "function that gives no model": (("explain", "--model", "mine.py:number"), "got int"),
-    "shape that is none": (("explain", "--model", "zoo:resnet8", "--input", "large"), "Expected an input shape"),
-    "images it cannot take": (("explain", "--model", "mine.py:model"), "fails on example_inputs of shape"),
-    "control flow on data": (("explain", "--model", "mine.py:branching", "--input", "1x1x8x8"), "1 (Branching)"),
-    "missing weights": ((*SEARCH[:4], "no.pt", *SEARCH[5:]), "There is no weights file no.pt"),
-    "foreign weights": ((*SEARCH[:4], "mine.py", *SEARCH[5:]), "mine.py is damaged, or holds more than tensors"),
-    "weights of another network": (("explain", "--model", "zoo:resnet20", "--input", "1x1x8x8", "--weights",
-                                    "w.safetensors"), "is not of ResNet: missing layer1.1.conv1.weight"),
-    "foreign study": ((*SEARCH, "--study", "sqlite:///foreign.db"), "cannot be read as a study"),
-    "missing study": (("status", "--study", "sqlite:///no.db"), "There is no study file no.db"),
-    "url that is none": (("status", "--study", "s.db"), 'Expected a study URL such as "sqlite:///search.db"'),
-    "study that is not there": (("show", "--study", "sqlite:///no.db"), "There is no study file no.db"),
-    "study of another name": (("delete", "--study", "sqlite:///known.db", "--study-name", "x", "--yes"), "'x'"),
-    "export of nothing": (("export",), "Expected --model and --out to export a network"),
-    "export to nowhere": (("export", "--study", "sqlite:///known.db"), "--optuna URL, --csv FILE or --parquet FILE"),
-    "no workers": ((*SEARCH, "--workers", "0"), "at least one worker"),
-    "unknown executor": ((*SEARCH, "--executor", "magic"), "there are auto, inline, processes, ray"),
-    "time limit without workers": ((*SEARCH, "--executor", "inline", "--time-limit", "3"), "Use the executor"),
-    "address without a cluster": ((*SEARCH, "--address", "auto"), "settings of the executor 'ray'"),
-    "server without a name": ((*SEARCH, "--study", "postgresql://me:secret@host"), "names no database"),
-    "report without a study": (("report", "--study", "sqlite:///no.db"), "There is no study file"),
-    "minimum that is no number": (("explain", "--model", "zoo:resnet8", "--min-channels", "few"), "got 'few'"),
-    "multiple that is no number": (("explain", "--model", "zoo:resnet8", "--round-to", "stem=x"), "got 'stem=x'"),
-    "glob of no layer": (("explain", "--model", "zoo:resnet8", "--round-to", "stem.*=8"), "matches 'stem.*'"),
-    "unknown timm network": (("explain", "--model", "timm:nope"), "timm"),
-    "export to nowhere known": (("export", "--model", "zoo:resnet8", "--out", "e.pkl"), "NAME.onnx or NAME.pt2"),
-    "latency without a table": ((*SEARCH[:-1], "latency_ms=4"), "Expected latency_ms and table together"),
-    "latency table that is none": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "mine.py"), "is not JSON"),
-    "missing latency table": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "no.json"), "no.json"),
-    "unknown backend": ((*LATENCY, "--backend", "magic"), "there are eager, inductor, onnxruntime"),
-    "too many threads": ((*LATENCY, "--threads", "4096"), "threads, as many as this process may use"),
-    "files for nobody": ((*LATENCY, "--onnx", "o"), "name that with --elsewhere"),
-    "nothing to compare with": (("verify", "--model", "zoo:resnet8", "--latency-table", "t.json"), "with --pruned"),
-    "unknown option": (("explain", "--nonsense"), "No such option"),
-    "unknown command": (("nonsense",), "No such command"),
-}  # fmt: skip
+def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Call, folder: Path) -> None:
+    url = ("--study", "sqlite:///compared.db")
+    for budget in ("macs=50%", "macs=30%"):
+        run = call(*SEARCH[:-1], budget, "--n-trials", "2", "--searcher", "random", *url, "--out", f"{budget[5:7]}.st")
+        assert run.returncode == 0, run.stderr
+    files = ("--pruned", "50.st", "--pruned", "30.st")
+    run = call("compare", *SEARCH[1:5], "--data", "digits", *files, *url, "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert [row["name"] for row in found["rows"]] == ["unpruned", "50.st", "30.st", "search", "search macs=30%"]
+    assert found["test_images"] == 449
+    rows = found["rows"]
+    small = ps.load(folder / "30.st", ps.make_model("resnet8", in_channels=1, image_size=8))
+    assert {**asdict(ps.count(small, torch.zeros(2, 1, 8, 8)))} == rows[2]["cost"]
+    assert rows[0]["accuracy"] > 0.8
+    assert (rows[1]["distance"], rows[2]["distance"]) == (0.0, rows[4]["distance"])
+    assert rows[2]["structure"] == rows[4]["structure"]
+    table = call("compare", *url)
+    assert "widths differ by" in table.stdout
+    assert "accuracy" not in table.stdout
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but those that SQLite keeps beside a database while somebody reads it."""
-    files = [path for path in folder.iterdir() if path.is_file() and not path.name.endswith(("-wal", "-shm"))]
-    return {path.name: path.read_bytes() for path in files}
+def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, folder: Path) -> None:
+    budget = (*SEARCH[1:7], "--budget", "macs=60%", "--json")
+    found = json.loads(call("paam", *budget, "--epochs", "5", "--out", "paam.st", "--option", "every=2").stdout)
+    assert len(found["epochs"]) == 5
+    small = ps.load(folder / "paam.st", ps.make_model("resnet8", in_channels=1, image_size=8))
+    assert asdict(ps.count(small, torch.zeros(2, 1, 8, 8))) == found["cost"]
+    run = call("manidp", *budget, "--epochs", "3", "--out", "gated.st")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert found["average_macs"] <= 0.6 * found["dense_macs"]
+    unpruned = ps.make_model("resnet8", in_channels=1, image_size=8)
+    ps.load(folder / "gated.st", ps.gated(unpruned, torch.zeros(2, 1, 8, 8)))
 
 
-@pytest.mark.parametrize(("arguments", "sentence"), WRONG.values(), ids=WRONG)
-def test_a_wrong_call_is_a_sentence_and_status_2_and_writes_nothing(
-    call: Call, folder: Path, arguments: tuple[str, ...], sentence: str
+def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folder: Path) -> None:
+    run = call("finetune", *SEARCH[1:7], "--epochs", "1", "--out", "tuned.st", "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert (found["out"], found["test_images"], len(found["epochs"])) == ("tuned.st", 449, 1)
+    again = call("finetune", *SEARCH[1:7], "--epochs", "1", "--out", "tuned.st")
+    assert "the network of epoch 1 of 1" in again.stdout
+    assert (folder / "tuned.st").exists()
+
+
+@pytest.mark.parametrize("answer", ["n\n", ""])
+def test_deleting_asks_and_without_a_yes_nothing_is_done(
+    call: Call, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
-    before = contents(folder)
-    run = call(*arguments)
-    assert run.returncode == 2, run.stderr
-    assert sentence in " ".join(run.stderr.split())
-    assert "Traceback" not in run.stderr
-    assert contents(folder) == before
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    url = ("--study", "sqlite:///kept.db")
+    assert call(*SEARCH, "--n-trials", "2", "--searcher", "random", *url).returncode == 0
+    run = call("delete", *url, "--study-name", "search")
+    assert run.returncode == 1
+    assert "nothing was done" in run.stderr
+    assert "expected --yes" in call("delete", *url, "--study-name", "search", "--json").stderr
+    found = json.loads(call("delete", *url, "--study-name", "search", "--yes", "--json").stdout)
+    assert found == {"study": "search", "from_trial": 0, "deleted": 2}
 
 
 def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
@@ -333,16 +268,6 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
     run = call(*SEARCH, "--n-trials", "2", "--study", url, "--seed", "7")
     assert run.returncode == 2
     assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
-
-
-@pytest.mark.parametrize(
-    "command",
-    ["demo", "explain", "latency", "verify", "search", "status", "list", "show", "delete", "report", "export"],
-)
-def test_every_command_has_help_with_an_example(call: Call, command: str) -> None:
-    run = call(command, "--help")
-    assert run.returncode == 0
-    assert f"prunesearch {command}" in run.stdout
 
 
 def test_a_process_of_its_own_exits_as_the_function_does(folder: Path) -> None:

@@ -1,0 +1,141 @@
+"""The command `paam`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+from prunesearch.cli.console import settings, width_rules
+from prunesearch.cli.options import (
+    TRAINING,
+    AugmentOption,
+    BatchSizeOption,
+    BudgetOption,
+    CalibrationOption,
+    CheckpointOption,
+    ConfigOption,
+    DataOption,
+    DataRootOption,
+    DataWorkersOption,
+    DownloadOption,
+    EpochsOption,
+    IgnoreOption,
+    ImageSizeOption,
+    JsonOption,
+    LabelSmoothingOption,
+    LearningRateOption,
+    LogOption,
+    MinChannelsOption,
+    ModelOption,
+    OptimizerOption,
+    PrecisionOption,
+    RoundToOption,
+    SeedOption,
+    TrackerOption,
+    ValidationOption,
+    WeightsOption,
+    option,
+    writes,
+)
+from prunesearch.cli.training import finish, training_session
+
+
+def paam(
+    model: ModelOption,
+    data: DataOption,
+    budget: BudgetOption,
+    out: Annotated[Path, writes("Write the pruned, trained network here, as safetensors.")],
+    weights: WeightsOption = None,
+    round_to: RoundToOption = None,
+    min_channels: MinChannelsOption = None,
+    ignore: IgnoreOption = None,
+    data_root: DataRootOption = None,
+    image_size: ImageSizeOption = None,
+    download: DownloadOption = False,
+    calibration: CalibrationOption = None,
+    data_workers: DataWorkersOption = None,
+    validation: ValidationOption = None,
+    epochs: EpochsOption = 40,
+    batch_size: BatchSizeOption = 128,
+    optimizer: OptimizerOption = "sgd",
+    lr: LearningRateOption = 0.05,
+    label_smoothing: LabelSmoothingOption = 0.0,
+    augment: AugmentOption = "none",
+    precision: PrecisionOption = "fp32",
+    from_scratch: Annotated[
+        bool, option("--from-scratch", help="Draw all weights anew first.", panel=TRAINING)
+    ] = False,
+    entries: Annotated[
+        list[str] | None,
+        option("--option", help="Of the method, such as share=0.5; repeatable.", panel=TRAINING, metavar="NAME=VALUE"),
+    ] = None,
+    seed: SeedOption = 0,
+    checkpoint: CheckpointOption = None,
+    log: LogOption = None,
+    tracker: TrackerOption = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Find structure and weights in one training (PAAM). Run the same command again to continue.
+
+    Scores of filters are learnt while the network trains; the last epochs finetune what is left within the budget.
+
+    Example: `prunesearch paam --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out paam.st`
+    """
+    from prunesearch.budget import Budget
+    from prunesearch.models.trace import trace
+    from prunesearch.sources import load_data, load_model_for
+    from prunesearch.training.attention import AttentionSettings
+    from prunesearch.training.attention import paam as train
+    from prunesearch.training.augment import Augmentation
+    from prunesearch.training.recipe import Recipe
+
+    recipe = Recipe(
+        epochs=epochs,
+        batch_size=batch_size,
+        optimizer=optimizer,  # type: ignore[arg-type]  # the recipe checks it
+        lr=lr,
+        label_smoothing=label_smoothing,
+        augmentation=Augmentation.parse(augment),
+        precision=precision,  # type: ignore[arg-type]
+        from_scratch=from_scratch,
+    )
+    method, limits = settings(AttentionSettings, entries), Budget.parse(budget)
+    source = load_data(
+        data,
+        data_root=data_root,
+        image_size=image_size,
+        download=download,
+        calibration=calibration,
+        data_workers=data_workers,
+    )
+    if validation is not None:
+        source = replace(source, validation=validation)
+    unpruned = load_model_for(model, weights, source)
+    network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
+    with training_session(out, checkpoint, log, tracker) as session:
+        result = train(
+            network,
+            source,
+            budget=limits,
+            recipe=recipe,
+            settings=method,
+            seed=seed,
+            checkpoint=session.checkpoint,
+            log=session.log,
+            on_epoch=session.on_epoch,
+            on_step=session.on_step,
+        )
+    cost = network.space.cost(result.structure)
+    share = cost.macs / network.space.cost(network.space.full).macs
+    finish(
+        result.model,
+        unpruned,
+        source,
+        out,
+        result.reports,
+        as_json=as_json,
+        more={"structure": result.structure, "cost": asdict(cost)},
+        told=f": {cost.macs:,} MACs ({share:.1%}), {cost.params:,} parameters",
+    )

@@ -1,0 +1,81 @@
+"""What a shell completes as the value of an option. Nothing here may import torch: it is asked at every TAB."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import closing
+
+import typer
+
+Complete = Callable[[str], list[str]]
+
+EXECUTORS = ("auto", "inline", "processes", "ray")
+METRICS = ("loss", "accuracy", "agreement")
+OPTIMIZERS = ("sgd", "adamw")
+PRECISIONS = ("fp32", "bf16", "fp16")
+FORMS = ("published", "compact", "supernet")
+STARTS = ("trained", "scratch")
+SAMPLINGS = ("random", "sandwich")
+BACKENDS = ("eager", "inductor", "onnxruntime")
+DEVICES = ("cpu", "cuda")
+
+
+def one_of(names: Iterable[str]) -> Complete:
+    """Completes to one of some names."""
+    known = tuple(names)
+    return lambda incomplete: [name for name in known if name.startswith(incomplete)]
+
+
+def searchers(incomplete: str) -> list[str]:
+    """Names for `--searcher`."""
+    from prunesearch.search import SEARCHERS
+
+    return one_of(SEARCHERS)(incomplete)
+
+
+def criteria(incomplete: str) -> list[str]:
+    """Names for `--criterion`."""
+    from prunesearch.evaluators.channels import CRITERIA
+
+    return one_of(CRITERIA)(incomplete)
+
+
+def evaluators(incomplete: str) -> list[str]:
+    """Names for `--evaluator`."""
+    from prunesearch.evaluators import EVALUATORS
+
+    return one_of(EVALUATORS)(incomplete)
+
+
+def weight_sources(incomplete: str) -> list[str]:
+    """Names for `--weight-source`; that of a PruningNet goes on with a file."""
+    from prunesearch.evaluators import WEIGHT_SOURCES
+
+    return one_of(f"{name}:" if name == "generated" else name for name in WEIGHT_SOURCES)(incomplete)
+
+
+def data_sets(incomplete: str) -> list[str]:
+    """Names for `--data`."""
+    from prunesearch.training import DATASETS
+
+    return one_of(f"{name}:" if name == "imagefolder" else name for name in DATASETS)(incomplete)
+
+
+def models(incomplete: str) -> list[str]:
+    """Names for `--model`: the zoo's, and how others begin."""
+    from prunesearch.models.zoo import ZOO
+
+    kinds = ("zoo:", "torchvision:", "timm:")
+    return one_of([f"zoo:{name}" for name in ZOO] if incomplete.startswith("zoo:") else kinds)(incomplete)
+
+
+def study_names(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of the studies of the database that `--study` names."""
+    from prunesearch.errors import PruneSearchError
+    from prunesearch.study.store import Store
+
+    try:
+        with closing(Store(context.params.get("study") or "", create=False)) as store:
+            return one_of(store.studies())(incomplete)
+    except (PruneSearchError, ValueError):  # a shell that completes has no place for sentences
+        return []

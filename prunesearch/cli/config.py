@@ -1,0 +1,113 @@
+"""The option `--config`: a TOML file whose keys are the flags.
+
+Keys before the first table are for every command that knows them; those of a table, `[search]`, for that command.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_NOT_OF_A_FILE = {"config", "help"}
+
+
+def use_config(context: typer.Context, file: Path | None) -> Path | None:
+    """Let the values of a file stand where no flag is given.
+
+    Raises:
+        ValueError: The file is missing or no TOML, has a key that is no flag, or a value that no flag could have.
+    """
+    if file is not None and not context.resilient_parsing:  # a shell that completes has no place for sentences
+        assert context.parent is not None  # commands are all below `prunesearch`
+        commands = {name: _flags(command) for name, command in context.parent.command.commands.items()}  # type: ignore[attr-defined]
+        context.default_map = _values(file, str(context.info_name), commands)
+    return file
+
+
+def _flags(command: Any) -> dict[str, Any]:
+    """The options of a command by their names without dashes."""
+    named = {name[2:]: option for option in command.params for name in option.opts if name.startswith("--")}
+    return {name: option for name, option in named.items() if name not in _NOT_OF_A_FILE}
+
+
+def _values(file: Path, command: str, commands: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What a file says for one command, as its flags would have come: parameter names with text, lists of text or bool.
+
+    All of the file is checked, also what is for others.
+    """
+    content = _parsed(file)
+    tables = {key: value for key, value in content.items() if key in commands}
+    shared = {_dashed(key): value for key, value in content.items() if key not in commands}
+    everybody = {flag for flags in commands.values() for flag in flags}
+    for key, value in shared.items():
+        if key not in everybody:
+            _refuse(file, key, isinstance(value, dict), [*everybody, *commands])
+    found = {
+        flag.name: _as_given(file, key, flag, shared[key]) for key, flag in commands[command].items() if key in shared
+    }
+    for table, entries in tables.items():
+        if not isinstance(entries, dict):
+            raise ValueError(f"{file}: {table} is a command; expected its flags below [{table}], got {entries!r}.")
+        for key, value in entries.items():
+            flag = commands[table].get(_dashed(key))
+            if flag is None:
+                _refuse(file, key, False, commands[table], f" of {table}")
+            given = _as_given(file, key, flag, value)
+            if table == command:
+                found[flag.name] = given
+    return found
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ValueError(f"There is no config file {file}." if not file.exists() else f"{file} is no file.")
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f'{file} is no TOML: {error}. Write it as: data = "digits".') from error
+
+
+def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
+    near = difflib.get_close_matches(_dashed(key), known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
+    raise ValueError(f"{file}: {what}.{hint}")
+
+
+def _as_given(file: Path, key: str, flag: Any, value: Any) -> Any:
+    """A value of TOML as the command line would have had it."""
+    if flag.is_flag:
+        if not isinstance(value, bool):
+            raise ValueError(f"{file}: expected {key} = true or false, got {value!r}.")
+        return value
+    if flag.multiple:
+        entries = value if isinstance(value, (list, dict)) else [value]
+        if isinstance(entries, dict):
+            return [f"{name}={_text(file, key, entry, nested=True)}" for name, entry in entries.items()]
+        return [_text(file, key, entry) for entry in entries]
+    return _text(file, key, value)
+
+
+def _text(file: Path, key: str, value: Any, *, nested: bool = False) -> str:
+    if isinstance(value, str):
+        return value
+    if nested and isinstance(value, (bool, list)):
+        return json.dumps(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{file}: expected {key} as text or a number, as the flag has it; got {value!r}.")
+    return str(value)
+
+
+def _dashed(key: str) -> str:
+    return key.replace("_", "-")

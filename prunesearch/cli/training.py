@@ -1,0 +1,100 @@
+"""What the commands that train a network share: a session with progress, and what is said at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunesearch.cli.console import check_folders, check_writable, print_json, say
+from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
+
+if TYPE_CHECKING:
+    from prunesearch.training.data import Data
+    from prunesearch.training.reports import EpochReport, Session, StepReport
+
+
+@contextmanager
+def training_session(
+    out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
+) -> Iterator[Session]:
+    """A session that shows progress; an interrupt ends it with the state on disk.
+
+    Raises:
+        ValueError: Neither the network nor the state could be written.
+    """
+    from prunesearch.training.accelerating import Log
+    from prunesearch.training.reports import Session
+
+    check_writable(out)
+    state = checkpoint or out.with_name(out.name + ".checkpoint")
+    check_writable(state)
+    check_folders(log=log)
+    kept = f"The state is in {state}"
+    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
+        show = _LossAndAccuracy(bar)
+
+        def on_step(report: StepReport) -> None:
+            show.step(report)
+            stop_if_asked()
+
+        logged = None if log is None else Log(log, tuple(tracker or ["csv"]))
+        yield Session(state, logged, show.epoch, on_step)
+
+
+def finish(
+    trained: Any,
+    before: Any,
+    data: Data,
+    out: Path,
+    reports: Sequence[EpochReport],
+    *,
+    as_json: bool,
+    more: dict[str, Any] | None = None,
+    told: str = "",
+) -> None:
+    """Write the network, and say what became of it.
+
+    Args:
+        trained: The network that is written.
+        before: The network whose accuracy it is compared with.
+        data: The test images, if there are any.
+        out: The file.
+        reports: One per epoch.
+        as_json: Whether to say it to a program.
+        more: Further facts for it.
+        told: Further sentences for people.
+    """
+    from prunesearch.models.saving import save
+    from prunesearch.training.evaluation import accuracy_on_test
+
+    save(trained, out)
+    found: dict[str, Any] = {"out": str(out), **(more or {}), "epochs": [asdict(report) for report in reports]}
+    sentence = f"Wrote {out}{told}."
+    if data.test is not None:
+        (was, n), (now, _) = (accuracy_on_test(network, data) for network in (before, trained))
+        found |= {"accuracy_before": was, "accuracy": now, "test_images": n}
+        sentence += f" Test accuracy {was:.2%} before, {now:.2%} now, of {n:,} images."
+    if as_json:
+        print_json(found)
+    else:
+        say(sentence)
+
+
+class _LossAndAccuracy:
+    """Tells of a training after each step: the loss, and the accuracy where images were held out."""
+
+    def __init__(self, shown: Shown) -> None:
+        self._shown = shown
+        self._accuracy = ""
+
+    def step(self, report: StepReport) -> None:
+        """After a step."""
+        self._shown.update(report.step, report.steps, f"loss {report.loss:.3f}{self._accuracy}")
+
+    def epoch(self, report: EpochReport) -> None:
+        """After an epoch."""
+        if report.accuracy is not None:
+            self._accuracy = f", validation {report.accuracy:.2%} (best in epoch {report.best_epoch})"

@@ -1,0 +1,190 @@
+"""Pruned networks side by side: those in files, and the winners of studies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import nn
+
+from prunesearch.evaluators.finished import measure_costs
+from prunesearch.latency_model import LatencyModel
+from prunesearch.latency_table import LatencyTable
+from prunesearch.models.network import Network
+from prunesearch.report.contents import StudyContents, by_network, read
+from prunesearch.structure import Cost, Space, Structure
+from prunesearch.study.store import Store
+from prunesearch.training.data import Data
+from prunesearch.training.evaluation import accuracy_on_test
+
+UNPRUNED = "unpruned"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One network.
+
+    Attributes:
+        name: What it was called, of a study its name; `"unpruned"` for what the following rows were pruned from.
+        structure: Kept channels per group.
+        cost: MACs and parameters, exact; latency as the table predicts it, if there is one.
+        macs_share: Of the unpruned network's.
+        params_share: Likewise.
+        score: Of a study's winner, before any finetuning; by another evaluator, another scale.
+        evaluator: What gave that score.
+        accuracy: Share of the test images that it classifies correctly; None without such.
+        latency_ms: Measured, at the speed that the machine had when the table was measured; None if it cannot be built,
+            or there is no table of this machine.
+        distance: How far its widths are from those of the first pruned network: the mean over groups of the difference
+            in the share kept, from 0 to 1. None for networks of other groups.
+    """
+
+    name: str
+    structure: Structure
+    cost: Cost
+    macs_share: float
+    params_share: float
+    score: float | None = None
+    evaluator: str | None = None
+    accuracy: float | None = None
+    latency_ms: float | None = None
+    distance: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found.
+
+    Attributes:
+        rows: The unpruned network, what was pruned from it in the order given, then likewise for the next.
+        test_images: How many the accuracies are of; 0 without.
+        notes: What should be known before the rows are compared.
+    """
+
+    rows: tuple[Compared, ...]
+    test_images: int
+    notes: tuple[str, ...]
+
+
+def compare(
+    network: Network | None = None,
+    models: Mapping[str, nn.Module] | None = None,
+    *,
+    study: str | None = None,
+    study_names: Sequence[str] | None = None,
+    data: Data | None = None,
+    table: LatencyTable | None = None,
+) -> Comparison:
+    """Put pruned networks, and winners of studies, side by side. Nothing is changed, and studies are only read.
+
+    Args:
+        network: What the models were pruned from, traced.
+        models: Pruned forms of it by name, finetuned or not; they are left in eval mode.
+        study: URL of a database of studies.
+        study_names: Which of its studies; by default all.
+        data: Its test images say how accurate the network and the models are.
+        table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured.
+
+    Raises:
+        ValueError: There is nothing to compare, a model is no pruned form of the network, there is no study of a name,
+            or the table is of another network or cannot be measured against here.
+        StudyUnreadable: The database cannot be read.
+    """
+    if network is None and study is None:
+        raise ValueError("Expected a network with models pruned from it, or a database of studies; got neither.")
+    if network is None and (models or data is not None):
+        raise ValueError("Models, and test data, are compared with what they were pruned from; give that network, too.")
+    rows: list[Compared] = []
+    notes: list[str] = []
+    test_images = 0
+    if network is not None:
+        for name, model in {UNPRUNED: network.model, **(models or {})}.items():
+            row, test_images = _of_model(name, model, network, data, table)
+            rows.append(row)
+    for group in by_network(_studies(study, study_names)):
+        space = group[0].space
+        if network is None or space != network.space:
+            rows.append(_row(UNPRUNED, space, space.full, table))
+        for contents in group:
+            if contents.winner is None:
+                notes.append(f"Study {contents.name!r} has no structure with a score, so it is left out.")
+            else:
+                rows.append(_of_study(contents, table))
+    evaluators = {row.evaluator for row in rows if row.evaluator is not None}
+    if len(evaluators) > 1:
+        notes.append(f"Scores of different evaluators are no scale for each other: {'; '.join(sorted(evaluators))}.")
+    if test_images:
+        notes.append(_certainty(rows, test_images))
+    return Comparison(_with_distances(rows), test_images, tuple(notes))
+
+
+def _of_model(
+    name: str, model: nn.Module, network: Network, data: Data | None, table: LatencyTable | None
+) -> tuple[Compared, int]:
+    measures = None if table is None or table.is_elsewhere else table
+    found = measure_costs(network, model, measures)
+    if not found.exact:
+        raise ValueError(f"{name} does not cost what its structure says: {found}")
+    row = _row(name, network.space, found.structure, table)
+    latency = next((entry.measured for entry in found.comparisons if entry.cost == "latency, ms"), None)
+    accuracy, n = (None, 0) if data is None or data.test is None else accuracy_on_test(model, data)
+    return replace(row, accuracy=accuracy, latency_ms=latency), n
+
+
+def _of_study(contents: StudyContents, table: LatencyTable | None) -> Compared:
+    winner = contents.winner
+    assert winner is not None  # or it is left out
+    row = _row(contents.name, contents.space, winner.structure, table)
+    return replace(row, score=winner.score, evaluator=winner.evaluator)
+
+
+def _row(name: str, space: Space, structure: Structure, table: LatencyTable | None) -> Compared:
+    cost, full = space.cost(structure), space.cost(space.full)
+    if table is not None:
+        cost = replace(cost, latency_ms=float(LatencyModel(table, space).predict([structure])[0]))
+    return Compared(name, structure, cost, cost.macs / full.macs, cost.params / full.params)
+
+
+def _studies(url: str | None, names: Sequence[str] | None) -> list[StudyContents]:
+    if url is None:
+        return []
+    with closing(Store(url, create=False)) as store:
+        found = read(store, names)
+        if not found:
+            raise ValueError(f"There are no studies in {store.url} yet; run a search first.")
+    return found
+
+
+def _with_distances(rows: Sequence[Compared]) -> tuple[Compared, ...]:
+    """Each row with how far its widths are from the first pruned one's, where it has the same groups."""
+    found: list[Compared] = []
+    full: Structure = ()
+    origin: tuple[Structure, Structure] | None = None  # of the first pruned row: full widths, kept widths
+    for row in rows:
+        if row.name == UNPRUNED:
+            full = row.structure
+        elif origin is None:
+            origin = full, row.structure
+        found.append(row)
+    if origin is None:
+        return tuple(found)
+    widths, first = np.array(origin[0]), np.array(origin[1])
+    full = ()
+    for place, row in enumerate(found):
+        full = row.structure if row.name == UNPRUNED else full
+        if full == origin[0]:
+            distance = float((np.abs(np.array(row.structure) - first) / widths).mean())
+            found[place] = replace(row, distance=distance)
+    return tuple(found)
+
+
+def _certainty(rows: Sequence[Compared], n: int) -> str:
+    accuracies = [row.accuracy for row in rows if row.accuracy is not None]
+    error = 2 * math.sqrt(2 * max(a * (1 - a) for a in accuracies) / n)
+    return (
+        f"With {n:,} test images, accuracies that differ by less than {error:.2%} are not told apart (two standard "
+        "errors of a difference)."
+    )

@@ -1,0 +1,124 @@
+"""What every command has: help with an example, --json, --config; and that asking costs next to nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+import typer
+
+from prunesearch.cli import COMMANDS, app, completion
+from prunesearch.cli.running import duration
+from tests.cli.calls import Call
+
+NAMES = [name for commands in COMMANDS.values() for name in commands]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_an_example_json_and_a_config_file(call: Call, name: str) -> None:
+    run = call(name, "--help")
+    assert run.returncode == 0
+    text = " ".join(run.stdout.split())
+    assert f"Example: prunesearch {name}" in text
+    assert "--json" in text
+    assert "--config" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_help_and_is_in_a_panel_and_no_flag_is_a_commands_name(name: str) -> None:
+    for option in options(name):
+        assert option.help, f"{name} {option.opts}"
+        assert option.rich_help_panel or option.name in ("config", "help"), f"{name} {option.opts}"
+        assert option.opts[-1].removeprefix("--") not in NAMES  # or a config file could not tell them apart
+
+
+def test_an_option_means_the_same_in_every_command() -> None:
+    kinds: dict[str, set[str]] = {}
+    for name in NAMES:
+        for option in options(name):
+            if (name, option.opts[0]) != ("demo", "--out"):  # that writes several files
+                kinds.setdefault(option.opts[0], set()).add(str(option.metavar))
+    assert {flag: seen for flag, seen in kinds.items() if len(seen) > 1} == {}
+
+
+def test_without_arguments_the_commands_are_shown_in_the_order_of_the_job(call: Call) -> None:
+    run = call()
+    assert run.returncode == 0
+    places = [run.stdout.index(f"│ {name} ") for name in NAMES]
+    assert places == sorted(places)
+    assert call("--version").stdout.startswith("prunesearch ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"]])
+def test_help_does_not_import_torch(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from prunesearch.cli import main
+try:
+    main({arguments!r})
+except SystemExit:
+    sys.exit("torch" in sys.modules or "sqlalchemy" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert done.returncode == 0
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "prunesearch", "--version"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.startswith("prunesearch ")
+
+
+def test_completions_are_what_there_is() -> None:
+    from prunesearch.evaluators.accuracy import METRICS
+    from prunesearch.evaluators.latency.backends import BACKENDS
+    from prunesearch.models.hypernet import Form, Start
+    from prunesearch.study.workers import EXECUTORS
+    from prunesearch.training.pruningnet import Sampling
+    from prunesearch.training.recipe import Optimizer, Precision
+
+    assert completion.EXECUTORS == EXECUTORS
+    assert completion.METRICS == METRICS
+    assert tuple(BACKENDS) == completion.BACKENDS
+    kinds = (completion.OPTIMIZERS, completion.PRECISIONS, completion.FORMS, completion.STARTS, completion.SAMPLINGS)
+    assert kinds == tuple(map(get_args, (Optimizer, Precision, Form, Start, Sampling)))
+
+
+def test_values_are_completed_without_torch() -> None:
+    code = """
+import sys
+from prunesearch.cli import completion as c
+assert c.searchers("ev") == ["evolution"]
+assert c.criteria("bn") == ["bn_scale"]
+assert c.evaluators("p") == ["precise_bn"]
+assert c.weight_sources("g") == ["generated:"]
+assert c.data_sets("cifar") == ["cifar10", "cifar100"]
+assert c.models("t") == ["torchvision:", "timm:"]
+assert "zoo:resnet20" in c.models("zoo:res")
+sys.exit("torch" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_studies_of_the_database_are_completed(call: Call) -> None:
+    from prunesearch.structure import Space
+    from prunesearch.study.study import Study
+
+    url = "sqlite:///completed.db"
+    Study(url, "first", {"seed": 0}, Space((), (), ())).close()
+
+    class Context:
+        params = {"study": url}  # noqa: RUF012 - as typer has it
+
+    assert completion.study_names(Context(), "f") == ["first"]  # type: ignore[arg-type]
+    Context.params = {"study": "sqlite:///none.db"}
+    assert completion.study_names(Context(), "f") == []  # type: ignore[arg-type]
+    assert duration(61) == "1 min 1 s"
+
+
+def options(name: str) -> list[Any]:
+    command = typer.main.get_command(app)
+    return [option for option in command.commands[name].params if option.name != "help"]  # type: ignore[attr-defined]
