@@ -161,7 +161,8 @@ def searched(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
                 key = f"{kind} {limit} {seed}"
                 if key in row["cells"]:
                     continue
-                macs_only = [other["cells"].get(key) for other in stored["search"].values() if kind == "macs"]
+                same = [row for run, row in stored["search"].items() if run.startswith(f"{arguments.search}, ")]
+                macs_only = [other["cells"].get(key) for other in same if kind == "macs"]
                 known = next((cell for cell in macs_only if cell), None)
                 found = known or winner_of(network, data, task, kind, limit, seed, table, arguments)
                 row["cells"][key] = {k: v for k, v in found.items() if k != "ms"}

@@ -177,7 +177,8 @@ def search(
             decides which (successive halving). 1 scores everything.
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
-            budget or searcher that is a new one beside the others. Scores of the database that apply here are not found anew.
+            budget or searcher that is a new one beside the others. Scores of the database that apply here are not
+            found anew.
         cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
         options: Further arguments of the searcher's constructor.
         criterion_options: Further arguments of the criterion's.
