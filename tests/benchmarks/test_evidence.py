@@ -97,3 +97,11 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Any) -> None:
     assert file.read()["cells"] == {"a": {"accuracy": 0.5}}
     with pytest.raises(SystemExit, match="epochs"):
         file.begin({"settings": {"epochs": 2}})
+
+
+def test_cells_of_an_arm_that_changed_can_be_emptied(tmp_path: Any) -> None:
+    file = end_to_end.Results(tmp_path / "cells.json")
+    file.write("cells", end_to_end.key(0, "ours", "net", "50%"), {"accuracy": 0.5})
+    file.write("cells", end_to_end.key(0, "fastnas", "net", "50%"), {"accuracy": 0.5})
+    assert file.forget(["fastnas"]) == 1
+    assert list(file.read()["cells"]) == ["net | 50% | ours | 0"]
