@@ -299,6 +299,15 @@ class Results:
             stored[part][key] = value
             tasks.save(stored, self._file)
 
+    def forget(self, arms: Sequence[str]) -> int:
+        """Empty all cells of some arms, as after a change to them; how many there were."""
+        with self._lock:
+            stored = self.read()
+            kept = {name: cell for name, cell in stored["cells"].items() if name.split(" | ")[2] not in arms}
+            emptied = len(stored["cells"]) - len(kept)
+            tasks.save({**stored, "cells": kept}, self._file)
+            return emptied
+
 
 def cells(arguments: argparse.Namespace) -> Iterator[tuple[int, str, str, str]]:
     """Seed, arm, network and budget: all of the telling arms of a seed, then its others."""
@@ -363,6 +372,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="default: benchmarks/results/end_to_end.json, or end_to_end_DATA.json")
     parser.add_argument("--list", action="store_true", help="say which cells are empty, and end")
     parser.add_argument("--retry-failed", action="store_true")
+    parser.add_argument("--forget", nargs="*", default=[], choices=ARMS, help="empty all cells of these arms, and end")
     parser.add_argument("--smoke", action="store_true", help="tiny: does it run? Give --out")
     read = parser.parse_args(arguments)
     if read.smoke:
@@ -389,6 +399,9 @@ def main() -> None:
     results = Results(arguments.out)
     if arguments.list:
         print(listing(arguments, results.read()))
+        return
+    if arguments.forget:
+        print(f"{results.forget(arguments.forget)} cells emptied")
         return
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images)
     images = split(task, arguments.image_size)

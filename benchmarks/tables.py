@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import evidence_tables
+import paper_page
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -673,6 +674,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "latency": latency,
     "faults": faults,
     "finetune": finetune,
+    "papers": paper_page.papers,
     "pruningnet": pruningnet,
     "searchers": searchers,
     "studies": studies,

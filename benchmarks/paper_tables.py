@@ -1,0 +1,302 @@
+"""The methods under their own protocols, for whoever has the data and the hours; published numbers beside.
+
+    python benchmarks/paper_tables.py --list
+    python benchmarks/paper_tables.py --datasets cifar10 --data-root D [--methods CACP] [--weights resnet56=FILE]
+    python benchmarks/paper_tables.py --datasets imagenet --data-root D      # D/train and D/val, a folder per class
+    python benchmarks/paper_tables.py --smoke        # every protocol for a step on noise: does it run?
+
+Without `--weights` an unpruned network is first trained here (`protocols.BASE`) and kept in benchmarks/cache. Every
+protocol's cell is written when it is there, and its finetuning has a checkpoint: run again to go on. What the protocols
+are, and where each fact was read, is in protocols.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import tasks
+import torch
+from protocols import BASE, PROTOCOLS, Dataset, Network, Protocol
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import prunesearch as ps
+from prunesearch.models.hypernet import PruningNet
+from prunesearch.models.zoo.bottleneck import resnet50
+from prunesearch.models.zoo.metapruning import metapruning
+from prunesearch.models.zoo.mobilenet import mobilenet_v1, mobilenet_v2
+
+NETWORKS: Mapping[Network, Callable[..., nn.Module]] = {
+    "resnet56": partial(ps.make_model, "resnet56"),
+    "vgg16": partial(ps.make_model, "vgg16"),
+    "resnet50": resnet50,
+    "mobilenet_v1": mobilenet_v1,
+    "mobilenet_v2": mobilenet_v2,
+}
+GENES: Mapping[Network, str] = {
+    "mobilenet_v1": "mobilenet_v1",
+    "mobilenet_v2_14": "mobilenet_v2",
+    "resnet50": "resnet50",
+}
+"""MetaPruning's own networks and widths."""
+
+SMOKE: Mapping[Network, Callable[..., nn.Module]] = {
+    "resnet56": partial(ps.make_model, "resnet8"),
+    "vgg16": tasks.NETWORKS["vgg11_025"],
+    "resnet50": partial(ps.make_model, "resnet8b"),
+    "mobilenet_v1": partial(mobilenet_v1, width=0.25),
+    "mobilenet_v2": partial(mobilenet_v2, width=0.25),
+    "mobilenet_v2_14": partial(mobilenet_v2, width=0.25),
+}
+"""Small stand-ins of the same families."""
+
+SMOKE_BUDGET = ps.Budget(macs="50%")
+DATA = ("cifar10", "imagenet")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What protocols of one data set share.
+
+    Attributes:
+        data: Images; `test` is looked at at the end.
+        shape: Of one image.
+        classes: How many.
+        weights: Files of trained networks, by name.
+        smoke: Whether everything is tiny.
+    """
+
+    data: ps.Data
+    shape: tuple[int, ...]
+    classes: int
+    weights: Mapping[str, Path]
+    smoke: bool
+
+    def fresh(self, network: Network) -> nn.Module:
+        """With random weights."""
+        torch.manual_seed(0)
+        make = (SMOKE if self.smoke else NETWORKS)[network]
+        return make(num_classes=self.classes, in_channels=self.shape[0], image_size=self.shape[1])
+
+    def trained(self, protocol: Protocol) -> ps.Network:
+        """With those of the file given, of the cache, or trained now; traced."""
+        model = self.fresh(protocol.network)
+        kept = tasks.CACHE / f"paper-{protocol.network}-{protocol.dataset}.safetensors"
+        file = self.weights.get(protocol.network, kept)
+        if not self.smoke:
+            if not file.exists():
+                tasks.CACHE.mkdir(exist_ok=True)
+                checkpoint = file.with_suffix(".training")
+                ps.save(ps.finetune(model, self.data, recipe=BASE[protocol.dataset], checkpoint=checkpoint), file)
+            ps.load_weights(model, file)
+        return self.traced(model)
+
+    def traced(self, model: nn.Module) -> ps.Network:
+        """On the device that is there."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        return ps.trace(model.to(device).eval(), torch.zeros(2, *self.shape, device=device))
+
+    def budget(self, protocol: Protocol) -> ps.Budget:
+        """The protocol's; small networks have other MACs."""
+        return SMOKE_BUDGET if self.smoke else protocol.budget
+
+    def recipe(self, protocol: Protocol) -> ps.Recipe | None:
+        """The protocol's, or as short as can be."""
+        if protocol.recipe is None or not self.smoke:
+            return protocol.recipe
+        return replace(protocol.recipe, epochs={"paam": 5, "manidp": 3}.get(protocol.kind, 1), batch_size=16)
+
+    def accuracy(self, model: nn.Module) -> float:
+        """On the test images."""
+        source = self.data.test
+        assert source is not None
+        if isinstance(source, tuple):
+            device = next(model.parameters()).device
+            return ps.top1(model, source[0].to(device), source[1].to(device))
+        return _streamed_accuracy(model, source)
+
+
+def _streamed_accuracy(model: nn.Module, source: Any) -> float:
+    device, right, seen = next(model.parameters()).device, 0, 0
+    model.eval()
+    with torch.inference_mode():
+        for images, labels in DataLoader(source, batch_size=256, num_workers=4):
+            right += int((model(images.to(device)).argmax(1).cpu() == labels).sum())
+            seen += len(labels)
+    return right / seen
+
+
+def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    network = bench.trained(protocol)
+    options = dict(protocol.search)
+    if bench.smoke:
+        options |= {"n_trials": min(4, options.get("n_trials", 4)), "images": 16}
+        options.pop("criterion_options", None)
+    found = ps.search(network, bench.data, budget=bench.budget(protocol), **options)
+    before = found.best.build()
+    teacher = network.model if protocol.taught else None
+    return _finished(bench, protocol, network, before, teacher)
+
+
+def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    """MetaPruning: train weights for all structures from nothing, search with them, train the winner from nothing."""
+    assert protocol.pruningnet is not None
+    if bench.smoke:
+        network = bench.traced(bench.fresh(protocol.network))
+        net = PruningNet(network, start="scratch")
+        recipe = replace(protocol.pruningnet, epochs=1, batch_size=16)
+    else:
+        torch.manual_seed(0)
+        network = metapruning(
+            GENES[protocol.network], num_classes=bench.classes, in_channels=bench.shape[0], image_size=bench.shape[1]
+        ).network
+        net, recipe = PruningNet(network, form="published", start="scratch"), protocol.pruningnet
+    tasks.CACHE.mkdir(exist_ok=True)
+    file = tasks.CACHE / f"paper-pruningnet-{protocol.network}{'-smoke' if bench.smoke else ''}.safetensors"
+    ps.train_pruningnet(net, bench.data, recipe=recipe, file=file)
+    trials = 4 if bench.smoke else protocol.search["n_trials"]
+    found = ps.search(
+        network,
+        bench.data,
+        budget=bench.budget(protocol),
+        searcher=protocol.search["searcher"],
+        n_trials=trials,
+        weight_source=f"generated:{file}",
+    )
+    if bench.smoke:
+        file.unlink()
+    return _finished(bench, protocol, network, found.best.build(), None)
+
+
+def paam(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    network = bench.traced(bench.fresh(protocol.network))
+    result = ps.paam(network, bench.data, budget=bench.budget(protocol), recipe=bench.recipe(protocol))
+    return _judged(bench, network, result.model)
+
+
+def manidp(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    network = bench.trained(protocol)
+    result = ps.manidp(network, bench.data, budget=bench.budget(protocol), recipe=bench.recipe(protocol))
+    judged = _judged(bench, network, result.model)
+    return {**judged, "macs": result.average_macs, "baseline": bench.accuracy(network.model)}
+
+
+def _finished(
+    bench: Bench, protocol: Protocol, network: ps.Network, model: nn.Module, teacher: nn.Module | None
+) -> dict[str, Any]:
+    """Finetune and judge."""
+    recipe = bench.recipe(protocol)
+    checkpoint = None if bench.smoke else tasks.CACHE / f"paper-{protocol.name.replace(' | ', '-')}.training"
+    before = None if recipe is not None and recipe.from_scratch else bench.accuracy(model)
+    if recipe is not None:
+        model = ps.finetune(model, bench.data, recipe=recipe, teacher=teacher, checkpoint=checkpoint)
+    own = None if protocol.kind == "pruningnet" else bench.accuracy(network.model)
+    return {**_judged(bench, network, model), "before": before, "baseline": own}
+
+
+def _judged(bench: Bench, network: ps.Network, model: nn.Module) -> dict[str, Any]:
+    cost = ps.count(model, torch.zeros(1, *bench.shape, device=next(model.parameters()).device))
+    full = network.space.cost(network.space.full)
+    return {"accuracy": bench.accuracy(model), "macs": cost.macs, "params": cost.params, "full macs": full.macs}
+
+
+KINDS = {"search": search, "pruningnet": pruningnet, "paam": paam, "manidp": manidp}
+
+
+def bench_of(dataset: Dataset, root: Path | None, weights: Mapping[str, Path], train_images: int) -> Bench:
+    """The real data."""
+    if dataset == "cifar10":
+        task = tasks.load("cifar10", root, train_images)
+        data = ps.Data(train=task.train, test=task.test)
+        return Bench(data, tuple(task.train[0].shape[1:]), 10, weights, smoke=False)
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    if root is None:
+        raise SystemExit("ImageNet needs --data-root D, with D/train and D/val and a folder per class in each.")
+    ending = [transforms.ToTensor(), transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]
+    changing = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *ending]
+    steady = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *ending])
+    train = ImageFolder(str(root / "train"), transforms.Compose(changing))
+    data = ps.Data(
+        train=train,
+        test=ImageFolder(str(root / "val"), steady),
+        calibrate_on=ImageFolder(str(root / "train"), steady),
+    )
+    return Bench(data, (3, 224, 224), len(train.classes), weights, smoke=False)
+
+
+def smoke_bench() -> Bench:
+    """Noise."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(n: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(n, 3, 16, 16, generator=generator), torch.arange(n) % 4
+
+    return Bench(ps.Data(train=noise(48), test=noise(16), calibration=16), (3, 16, 16), 4, {}, smoke=True)
+
+
+def chosen(arguments: argparse.Namespace) -> list[Protocol]:
+    return [
+        protocol
+        for protocol in PROTOCOLS
+        if protocol.dataset in arguments.datasets
+        and (not arguments.methods or protocol.method in arguments.methods)
+        and (not arguments.networks or protocol.network in arguments.networks)
+    ]
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="*", default=list(DATA), choices=DATA)
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--methods", nargs="*", choices=sorted({protocol.method for protocol in PROTOCOLS}))
+    parser.add_argument("--networks", nargs="*", choices=sorted({protocol.network for protocol in PROTOCOLS}))
+    parser.add_argument("--weights", nargs="*", default=[], help="NETWORK=FILE of trained networks")
+    parser.add_argument("--list", action="store_true", help="print the protocols, and end")
+    parser.add_argument("--smoke", action="store_true", help="every protocol on noise, small networks, nothing is kept")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "papers.json")
+    return parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parsed(given)
+    rows = chosen(arguments)
+    if arguments.list:
+        for protocol in rows:
+            print(f"{protocol.name}\n  {protocol.paper}")
+            print(f"  published: {protocol.published.text} {protocol.published.source}")
+            print(f"  {protocol.facts}\n  we: {protocol.departures}")
+        return
+    if arguments.smoke:
+        bench = smoke_bench()
+        for protocol in rows:
+            start = time.perf_counter()
+            cell = KINDS[protocol.kind](bench, protocol)
+            print(f"{protocol.name}: {json.dumps(cell)}, {time.perf_counter() - start:.1f} s", flush=True)
+        return
+    stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cells": {}}
+    weights = {name: Path(file) for name, _, file in (given.partition("=") for given in arguments.weights)}
+    benches: dict[str, Bench] = {}
+    for protocol in rows:
+        if protocol.name in stored["cells"]:
+            continue
+        if protocol.dataset not in benches:
+            benches[protocol.dataset] = bench_of(protocol.dataset, arguments.data_root, weights, 50_000)
+        start = time.perf_counter()
+        cell = KINDS[protocol.kind](benches[protocol.dataset], protocol)
+        versions = {"prunesearch": ps.__version__, "torch": torch.__version__}
+        stored["cells"][protocol.name] = {**cell, "seconds": time.perf_counter() - start, **versions}
+        tasks.save(stored, arguments.out)
+        print(protocol.name, json.dumps(cell), flush=True)
+
+
+if __name__ == "__main__":
+    main()
