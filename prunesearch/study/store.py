@@ -199,6 +199,10 @@ class Store:
             values = {"summary": json.dumps(summary)}
             connection.execute(schema.study.update().where(schema.study.c.name == name).values(values))
 
+    def add_to_summary(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Record more of what became of the study's winner; what is there under other keys stays."""
+        self.set_summary(name, {**(self.summary(name) or {}), **facts})
+
     def driver(self) -> Driver | None:
         """Who drives the studies of this file, or last drove and did not end in order; None on a server."""
         with self._reading() as connection:
