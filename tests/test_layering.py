@@ -39,7 +39,6 @@ HOMES = {
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
-    "plotly": {"report/"},
     "jinja2": {"report/"},
     "torch": {"models/", "evaluators/", "training/", "search/conditional.py", "api.py", "demo.py", "sources.py"},
 }

@@ -132,14 +132,22 @@ def delete(
 def report(
     study: StudyOption,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    study_name: Annotated[
+        list[str] | None, typer.Option(help="Which study; repeatable.", show_default="all of the database")
+    ] = None,
+    title: Annotated[str, typer.Option(help="Of the page.")] = "Structure search",
+    latency_table: Annotated[
+        Path | None, typer.Option(help="Predict every trial's latency from it; the command latency makes it.")
+    ] = None,
 ) -> None:
-    """Write one self-contained HTML page about every study of a database.
+    """Write one self-contained HTML page about the studies of a database. Reads only.
 
     Example: `prunesearch report --study sqlite:///search.db --out report.html`
     """
     from prunesearch.report import write_report
 
-    stdout.print(f"Wrote {write_report(study, out)}.")
+    page = write_report(study, out, study_name, title=title, latency_table=latency_table)
+    stdout.print(f"Wrote {page}.", markup=False, highlight=False)
 
 
 def export_study(study: str, name: str, *, optuna: str | None, tables: list[Path]) -> None:

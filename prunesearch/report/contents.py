@@ -312,6 +312,4 @@ def _attempt(entry: Any) -> Attempt | None:
     if structure is None or predicted is None or measured is None or min(predicted, measured) <= 0:
         return None
     low, high = _number(entry.get("low_ms")), _number(entry.get("high_ms"))
-    return Attempt(
-        structure, predicted, measured, measured if low is None else low, measured if high is None else high
-    )
+    return Attempt(structure, predicted, measured, measured if low is None else low, measured if high is None else high)

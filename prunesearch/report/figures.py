@@ -51,9 +51,16 @@ def figures(studies: Sequence[StudyContents], colour: Mapping[str, int], group: 
     if not series:
         return {"front": [], "history": [], "latency": []}
     score = score_axis(series)
-    front = [score_against_macs(series, score), score_against_latency(series, score)]
-    front += [accuracy_against(series, "macs"), accuracy_against(series, "ms")]
-    sections = {"front": front, "history": [history(series, score)], "latency": [predicted_against_measured(series)]}
+    sections: dict[str, list[Plot | None]] = {
+        "front": [
+            score_against_macs(series, score),
+            score_against_latency(series, score),
+            accuracy_against(series, "macs"),
+            accuracy_against(series, "ms"),
+        ],
+        "history": [history(series, score)],
+        "latency": [predicted_against_measured(series)],
+    }
     return {
         section: [replace(plot, name=f"{plot.name}-{group}", group=group) for plot in plots if plot is not None]
         for section, plots in sections.items()
@@ -101,7 +108,7 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
         marks=tuple(marks),
         rules=reference,
         says=f"Best score so far against evaluations: {'; '.join(ends)}.",
-        notes=_below(series, score),
+        notes=(*_too_slow(series), *_below(series, score)),
     )
 
 
@@ -146,7 +153,9 @@ def score_against_latency(series: Sequence[Series], score: Axis) -> Plot | None:
         for attempt in each.study.attempts:
             if attempt.structure in scores:
                 x, y = plot.place(attempt.measured_ms, scores[attempt.structure])
-                says = f"{each.study.name}: measured {attempt.measured_ms:.4g} ms, score {scores[attempt.structure]:.5g}"
+                says = (
+                    f"{each.study.name}: measured {attempt.measured_ms:.4g} ms, score {scores[attempt.structure]:.5g}"
+                )
                 timed.append(Mark("timed", x, y, says, each.colour))
     legend = (*plot.legend, ("timed", None, "winner as measured")) if timed else plot.legend
     return replace(plot, marks=(*plot.marks, *timed), legend=legend)
@@ -262,7 +271,9 @@ def _cloud(
         if reference is None:
             notes.append(f"The {name} network has {size} {unit}; how it scores was not recorded.")
         elif full <= plot.x.high and reference <= plot.y.high:
-            marks.append(Mark("unpruned", *plot.place(full, reference), f"{name} network: {size} {unit}, {reference:.5g}"))
+            marks.append(
+                Mark("unpruned", *plot.place(full, reference), f"{name} network: {size} {unit}, {reference:.5g}")
+            )
             legend = (*legend, ("unpruned", None, f"{name} network"))
         else:
             rules += _unpruned_score(series, plot, f", {size} {unit} to the right")
@@ -308,7 +319,11 @@ def _studies(series: Sequence[Series]) -> tuple[tuple[str, int | None, str], ...
 def _metric(study: StudyContents) -> str:
     """What scores are, in words, if the evaluator says so."""
     evaluator = str(study.question.get("evaluator", ""))
-    names = {"loss": "−cross-entropy", "accuracy": "accuracy", "agreement": "agreement with the unpruned network"}
+    names = {
+        "loss": "negative cross-entropy",
+        "accuracy": "accuracy",
+        "agreement": "agreement with the unpruned network",
+    }
     return next((text for metric, text in names.items() if f"metric={metric}" in evaluator), "")
 
 
@@ -335,6 +350,14 @@ def _unpruned_score(series: Sequence[Series], plot: Plot, where: str) -> tuple[R
 def _full_ms(series: Sequence[Series]) -> float | None:
     """Predicted latency of the unpruned network."""
     return next((each.study.full_ms for each in series if each.study.full_ms is not None), None)
+
+
+def _too_slow(series: Sequence[Series]) -> tuple[str, ...]:
+    """Why a winner may lie below its study's line."""
+    won = [(each.study.winner, max(s for _, s in each.study.scored)) for each in series if each.study.attempts]
+    if not any(winner is not None and winner.score is not None and winner.score < most for winner, most in won):
+        return ()
+    return ("A winner below its line has the best score of those in time; better ones were too slow when timed.",)
 
 
 def _below(series: Sequence[Series], score: Axis) -> tuple[str, ...]:

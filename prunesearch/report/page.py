@@ -51,6 +51,7 @@ class Section:
         figures: By the part of the page that has them.
         groups: Widths of all winners.
         layers: (study, colour, its layers) of each.
+        conditions: Under which latency was measured, in words, and the names of the studies.
     """
 
     studies: list[StudyContents]
@@ -58,6 +59,7 @@ class Section:
     figures: dict[str, list[Plot]]
     groups: list[GroupRow]
     layers: list[tuple[StudyContents, int, list[LayerRow]]]
+    conditions: dict[str, list[str]]
 
 
 def write_report(
@@ -156,7 +158,11 @@ def _section(group: Sequence[StudyContents], colour: dict[str, int], number: int
         if study.winner is not None
     ]
     mine = [colour[study.name] for study in won]
-    return Section(won, mine, figures(won, colour, number), layers.groups(won), details)
+    conditions: dict[str, list[str]] = {}
+    for study in won:
+        if study.conditions:
+            conditions.setdefault(tables.in_words(study.conditions), []).append(study.name)
+    return Section(won, mine, figures(won, colour, number), layers.groups(won), details, conditions)
 
 
 def _winning_score(study: StudyContents) -> float:

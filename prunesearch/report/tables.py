@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,12 @@ def comparison(studies: Sequence[StudyContents]) -> Comparison:
     )
 
 
+def in_words(facts: Mapping[str, Any]) -> str:
+    """Plain values in a line, such as `torch 2.9, threads 1`."""
+    said = [in_words(v) if isinstance(v, dict) else f"{key.replace('_', ' ')} {v}" for key, v in facts.items()]
+    return ", ".join(filter(None, said))
+
+
 def _answers(field: str, studies: Sequence[StudyContents]) -> list[Answer]:
     names: dict[str, list[str]] = {}
     for study in studies:
@@ -93,9 +99,7 @@ def _answers(field: str, studies: Sequence[StudyContents]) -> list[Answer]:
 def _text(value: Any) -> str:
     if value is None:
         return "not recorded"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return str(value)
+    return in_words(value) if isinstance(value, dict) else str(value)
 
 
 def _searchers(study: StudyContents) -> str:
