@@ -294,7 +294,7 @@ def _to_row(trial: Trial) -> dict[str, Any]:
         "structure": json.dumps(trial.structure),
         "macs": trial.cost.macs,
         "params": trial.cost.params,
-        "score": trial.score,
+        "score": None if trial.score is None else trial.score + 0.0,  # SQLite knows no -0.0, checksums do
         "failure": trial.failure,
         "seconds": float(trial.seconds),
         "searcher": trial.searcher,
