@@ -18,6 +18,9 @@ _SQUEEZED = 0.25
 _TAIL = 4.0
 """Scores further below the median than so many times the best is above it are drawn at the foot of a figure."""
 
+_MANY = 1500
+"""Points of a figure from which on they are drawn smaller."""
+
 Points = list[tuple[float, float]]
 
 
@@ -93,7 +96,7 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
     paths, marks, ends = [], [], []
     for each in series:
         scored = [(i + 1, s) for i, (_, s) in _scored(each.study)]
-        paths.append(Path("dots", dots(plot.place(x, y) for x, y in scored), each.colour))
+        paths.append(Path(_cloud_kind(series), dots(plot.place(x, y) for x, y in scored), each.colour))
         best = list(accumulate((s for _, s in scored), max))
         raised = [(x, y) for (x, _), y, before in zip(scored, best, [-math.inf, *best], strict=False) if y > before]
         until = plot.x.percent(len(each.study.trials))
@@ -252,14 +255,14 @@ def _cloud(
     best = set(front)
     paths, marks = [], []
     for each, mine in zip(series, points, strict=True):
-        paths.append(Path("dots", dots(plot.place(*p) for p in mine), each.colour))
+        paths.append(Path(_cloud_kind(series), dots(plot.place(*p) for p in mine), each.colour))
         paths.append(Path("front-dots", dots(plot.place(*p) for p in mine if p in best), each.colour))
         won = each.study.winner
         x = None if won is None else float(won.cost.macs) if field == "macs" else each.study.predicted_of(won)
         if won is not None and won.score is not None and x is not None and not math.isnan(x):
             marks.append(_winner(plot, each, x, won.score))
     paths.append(Path("front", steps([plot.place(*point) for point in front])))
-    paths.sort(key=lambda path: ("dots", "front", "front-dots").index(path.kind))
+    paths.sort(key=lambda path: {"front": 1, "front-dots": 2}.get(path.kind, 0))
     rules = [Rule(False, plot.x.percent(at), text) for at, text in sorted(limits.items())]
     legend = (*_studies(series), ("front", None, "not dominated"), ("winner", None, "winner"))
     notes = list(_below(series, plot.y))
@@ -289,6 +292,11 @@ def _cloud(
         notes=tuple(notes),
         fields=(field, "score"),
     )
+
+
+def _cloud_kind(series: Sequence[Series]) -> str:
+    """Thousands of points are drawn smaller and fainter, or they are a blot."""
+    return "many dots" if sum(len(each.study.scored) for each in series) > _MANY else "dots"
 
 
 def _x_axis(title: str, points: Sequence[Points], others: set[float] | set[int], full: float | None) -> Axis:

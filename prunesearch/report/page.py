@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prunesearch._version import __version__
 from prunesearch.latency_table import LatencyTable
 from prunesearch.report import layers, tables, tiles, trials
 from prunesearch.report.contents import StudyContents, comparable, read
@@ -132,7 +132,7 @@ def render(
         title=title,
         database=database,
         written=written.strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
+        version=metadata.version("prunesearch"),
         style=_inlined(environment, "page.css"),
         script=_inlined(environment, "page.js"),
         studies=studies,

@@ -42,7 +42,8 @@ class Path:
     """A line or a cloud of points, which stretches with the area.
 
     Attributes:
-        kind: Class for the style sheet: `dots`, `line`, `front`, `diagonal` or `band`.
+        kind: Class for the style sheet: `dots`, `many dots`, `front-dots`, `line`, `front`, `diagonal`
+            or `band`.
         data: SVG path data.
         colour: Which of the series' colours; None for that of the text.
     """
@@ -125,7 +126,14 @@ class Plot:
         return self.x.percent(x), round(100 - self.y.percent(y), 3)
 
 
-def axis(title: str, values: Iterable[float], *, most: int = 6, text: Callable[[float], str] | None = None) -> Axis:
+def axis(
+    title: str,
+    values: Iterable[float],
+    *,
+    most: int = 6,
+    least_step: float = 0.0,
+    text: Callable[[float], str] | None = None,
+) -> Axis:
     """An axis over values with a little room at both ends, and at most so many ticks at round numbers.
 
     Example:
@@ -136,7 +144,7 @@ def axis(title: str, values: Iterable[float], *, most: int = 6, text: Callable[[
     low, high = known[0], known[-1]
     room = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
     low, high = (0.0 if low >= 0 and low - room < 0 else low - room), high + room
-    step = _step((high - low) / max(1, most - 1))
+    step = max(least_step, _step((high - low) / max(1, most - 1)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     empty = Axis(title, low, high, ())
@@ -150,7 +158,7 @@ def axis(title: str, values: Iterable[float], *, most: int = 6, text: Callable[[
 
 def counted(title: str, highest: int) -> Axis:
     """An axis of whole numbers from 0."""
-    return axis(title, [0.0, float(max(2, highest))], text=lambda value: f"{value:,.0f}")
+    return axis(title, [0.0, float(max(2, highest))], least_step=1.0, text=lambda value: f"{value:,.0f}")
 
 
 def dots(points: Iterable[tuple[float, float]]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import sqlalchemy as sa
 
 from prunesearch.structure import Group, Space, Structure, Term, Width
 from prunesearch.study import schema
@@ -55,7 +57,7 @@ def add_study(
     store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
     rows = [_to_row(each) for each in trials]
     with store._writing() as connection:
-        study_id = connection.scalar(schema.sa.select(schema.study.c.id).where(schema.study.c.name == name))
+        study_id = connection.scalar(sa.select(schema.study.c.id).where(schema.study.c.name == name))
         rows = [{**row, "study_id": study_id, "checksum": schema.checksum(row)} for row in rows]
         if rows:
             connection.execute(schema.trial.insert(), rows)
@@ -68,7 +70,7 @@ def deep_space(groups: int = 20) -> Space:
     """A chain of convolutions, as long as those of small residual networks."""
     made = tuple(Group(f"layer{i}.conv", 64, 1, tuple(range(8, 65, 8)), (f"layer{i}.conv",)) for i in range(groups))
     widths = [Width(3), *(Width(0, ((i, 1),)) for i in range(groups)), Width(10)]
-    pairs = list(zip(widths, widths[1:], strict=False))
+    pairs = list(itertools.pairwise(widths))
     return Space(
         made,
         tuple(Term(f"layer{i}.conv", 576, left, right) for i, (left, right) in enumerate(pairs)),

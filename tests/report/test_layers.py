@@ -35,9 +35,13 @@ def test_what_nothing_can_change_is_not_free_and_what_was_not_traced_has_no_widt
     one = Width(1)
     space = Space(
         (Group("stem", 8, 1, (4, 8), ("stem",)),),
-        (Term("stem", 9, Width(3), Width(0, ((0, 1),))), Term("head", 1, Width(0, ((0, 1),)), Width(10)), Term("odd", 77, one, one)),
+        (
+            Term("stem", 9, Width(3), Width(0, ((0, 1),))),
+            Term("head", 1, Width(0, ((0, 1),)), Width(10)),
+            Term("odd", 77, one, one),
+        ),
         (),
-    )  # fmt: skip
+    )
     stem, head, odd = layers(space, (4,))
     assert (stem.is_free, stem.full, stem.kept, stem.kept_percent) == (True, 8, 4, 50.0)
     assert (head.is_free, head.full, head.kept, head.macs_full, head.macs) == (False, 10, 10, 80, 40)

@@ -7,8 +7,10 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from typing import Any
 import pytest
 
 from prunesearch.errors import StudyUnreadable
+from prunesearch.latency_model import LatencyModel
 from prunesearch.report import write_report
-from prunesearch.report.contents import StudyContents, space_from_dict
+from prunesearch.report.contents import StudyContents, read, space_from_dict
 from prunesearch.report.page import render
-from prunesearch.structure import Group, Space, Structure, Term, Width
+from prunesearch.structure import Group, Space, Term, Width
 from prunesearch.study.store import Store
-from prunesearch.trial import Trial
+from tests.report.studies import HOSTILE, add_study, question, toy_space, trial
+from tests.toys import chain_space, every_structure, toy_table
 
-HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>"
 Add = Callable[..., None]
 Report = Callable[..., "Page"]
 LOADING = {"src", "href", "srcset", "action", "data", "poster"}
@@ -64,53 +67,16 @@ class Page(HTMLParser):
         return [{**row, "study": names[row["study"]], "searcher": searchers[row["searcher"]]} for row in rows]
 
 
-def toy_space(stem: str = "stem") -> Space:
-    narrow, wide = Group(stem, 16, 1, (4, 8, 12, 16), (stem,)), Group("body", 64, 2, (16, 32, 64), ("body",))
-    kept, units, rgb, ten = Width(0, ((0, 1),)), Width(0, ((1, 2),)), Width(3), Width(10)
-    return Space(
-        (narrow, wide),
-        (Term("stem", 9 * 32 * 32, rgb, kept), Term("body", 9 * 16 * 16, kept, units), Term("head", 1, units, ten)),
-        (Term("stem.weight", 9, rgb, kept), Term("body.weight", 9, kept, units), Term("head.weight", 1, units, ten)),
-    )
-
-
-def trial(
-    number: int, structure: Structure, score: float | None, failure: str | None = None, searcher: str = "evolution"
-) -> Trial:
-    cost = toy_space().cost(structure)
-    return Trial(number, structure, cost, score, failure, 0.25, searcher, "accuracy", "inline")
-
-
-def question(**changes: Any) -> dict[str, Any]:
-    return {"model": "8f3a", "budget": "Budget(macs='50%')", "seed": 0, "versions": {"torch": "2.9"}} | changes
-
-
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'search.db'}"
 
 
 @pytest.fixture
-def add(url: str) -> Iterator[Add]:
+def add(url: str) -> Add:
     """Return a function that adds a study to the database."""
-    store = Store(url)
-
-    def add_study(
-        name: str,
-        trials: Sequence[Trial] = (),
-        *,
-        space: Space | None = None,
-        summary: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> None:
-        store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
-        for each in trials:
-            store.add(name, each)
-        if summary is not None:
-            store.set_summary(name, summary)
-
-    yield add_study
-    store.close()
+    Store(url).close()
+    return partial(add_study, url)
 
 
 @pytest.fixture
@@ -187,7 +153,7 @@ def test_a_field_of_the_question_that_studies_share_is_there_once(add: Add, repo
     add("first", [trial(0, (8, 32), -0.5)], seed=11)
     add("second", [trial(0, (8, 32), -0.5)], seed=12)
     text = report().text
-    assert text.count("Budget(macs='50%')") == 1
+    assert "macs=50%" in text
     assert "11 (first)" in text
     assert "12 (second)" in text
 
@@ -323,3 +289,92 @@ def test_the_same_contents_give_the_same_page() -> None:
     studies = [StudyContents("search", question(), toy_space(), (trial(0, (8, 32), -0.5),), {})]
     written = datetime(2026, 1, 2, 3, 4, tzinfo=timezone.utc)
     assert render(studies, "search.db", written) == render(studies, "search.db", written)
+
+
+def test_only_fields_that_differ_name_their_studies(add: Add, report: Report) -> None:
+    add("first", [trial(0, (8, 32), -0.5)], seed=11)
+    add("second", [trial(0, (8, 32), -0.5)], seed=12)
+    facts = report().text.split("Question")[2].partition("Before and after")[0]
+    assert facts.count("macs=50%") == 1
+    assert facts.count("(first)") == facts.count("(second)") == 1
+
+
+def test_the_command_to_load_the_winner_quotes_what_the_database_says(add: Add, report: Report) -> None:
+    add("x; rm -rf ~", [trial(0, (8, 32), -0.5)], budget="$(reboot)", criterion="l1(a=`b`)")
+    code = report().text.partition("prunesearch search")[2].partition("--save")[0]
+    assert shlex.split(code.replace("\\\n", " "))[6:] == [
+        *("--budget", "$(reboot)", "--searcher", "evolution", "--seed", "0", "--n-trials", "1"),
+        *("--study", "sqlite:///search.db", "--study-name", "x; rm -rf ~"),
+    ]
+
+
+def latency(**facts: Any) -> dict[str, Any]:
+    attempts = [
+        {"structure": [16, 32], "predicted_ms": 1.9, "measured_ms": 2.6},
+        {"structure": [8, 16], "predicted_ms": 1.7, "measured_ms": 1.8},
+    ]
+    return {
+        "latency": {"limit_ms": 2.0, "rounds": ["search", "again"], "winner": [8, 16], "attempts": attempts} | facts
+    }
+
+
+def test_rounds_of_a_search_under_a_latency_budget_are_one_study_with_the_winner_in_time(
+    add: Add, report: Report, url: str
+) -> None:
+    add("search", [trial(0, (16, 32), -0.1)], summary=latency(predicted_ms={"search": [1.9], "again": [1.7]}))
+    add("again", [trial(0, (8, 16), -0.5), trial(1, (4, 16), -0.7)])
+    page = report()
+    assert "1 study with 3 trials" in page.text
+    assert [(t["study"], t["number"], t["latency"]) for t in page.trials] == [
+        *(("search", 0, 1.9), ("again", 0, 1.7), ("again", 1, None))
+    ]
+    assert "1.7 → 1.8" in page.text
+    (study,) = read(Store(url, create=False), None)
+    assert study.winner is not None
+    assert study.winner.structure == (8, 16)
+    assert "n_trials=1," in page.text
+
+
+def test_a_round_that_is_asked_for_by_name_stands_alone(add: Add, report: Report) -> None:
+    add("search", [trial(0, (16, 32), -0.1)], summary=latency())
+    add("again", [trial(0, (8, 16), -0.5)])
+    assert [t["study"] for t in report(["again"]).trials] == ["again"]
+    assert [t["study"] for t in report(["again", "search"]).trials] == ["search", "again"]
+
+
+def test_what_somebody_wrote_into_a_summary_by_hand_does_no_harm(add: Add, report: Report) -> None:
+    odd = {"rounds": 3, "winner": "x", "attempts": [7, {"structure": [1]}], "predicted_ms": [1], "limit_ms": "2"}
+    add("search", [trial(0, (8, 32), -0.5)], summary={"latency": odd, "score_full": True, "accuracy_after": None})
+    add("other", [trial(0, (8, 32), -0.5)], summary={"latency": 3})
+    assert "Predicted against measured" not in report().text
+
+
+def test_a_latency_table_predicts_every_trial_of_its_network(url: str, add: Add, tmp_path: Path) -> None:
+    space = chain_space()
+    table = toy_table(space)
+    structures = every_structure(space)[:5]
+    trials = [dataclasses.replace(trial(0, (8, 32), -float(i)), number=i, structure=s, cost=space.cost(s))
+              for i, s in enumerate(structures)]  # fmt: skip
+    add("chain", trials, space=space, budget=f"latency_ms=80% by table {table.fingerprint}")
+    add("other", [trial(0, (8, 32), -0.5)])
+    page = Page(write_report(url, tmp_path / "report.html", latency_table=table).read_text(encoding="utf-8"))
+    expected = LatencyModel(table, space).predict(structures)
+    assert [t["latency"] for t in page.trials] == [*expected.round(6).tolist(), None]
+    full = float(LatencyModel(table, space).predict([space.full])[0])
+    assert f"budget {0.8 * full:.4g} ms" in page.text
+    with pytest.raises(ValueError, match="none of the studies' networks"):
+        write_report(url, tmp_path / "report.html", ["other"], latency_table=table)
+
+
+def test_scores_that_do_not_mean_the_same_are_not_drawn_in_one_figure(add: Add, report: Report) -> None:
+    add("loss", [trial(0, (8, 32), -0.5)], evaluator="accuracy(metric=loss, images=64)")
+    add("accuracy", [trial(0, (8, 32), 0.9)], evaluator="accuracy(metric=accuracy, images=64)")
+    page = report()
+    figures = [a["id"] for tag, a in page.elements if tag == "figure"]
+    assert figures == ["front-macs-0", "front-macs-1", "history-0", "history-1"]
+
+
+def test_the_title_is_the_callers(add: Add, url: str, tmp_path: Path) -> None:
+    add("search", [trial(0, (8, 32), -0.5)])
+    page = write_report(url, tmp_path / "report.html", title="ResNet <20>").read_text(encoding="utf-8")
+    assert "<title>ResNet &lt;20&gt;</title>" in page
