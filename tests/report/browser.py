@@ -78,14 +78,16 @@ def opened(
         context.close()
 
 
-def take_picture(report: Path, picture: Path, height: int = 1480) -> None:
+def take_picture(report: Path, picture: Path, height: int = 1720) -> None:
     """Write the head of a report as a small PNG of 1200 pixels' width."""
     from PIL import Image
 
     with browser() as started, opened(started, report, size=(1200, height)) as found:
         shot = Image.open(io.BytesIO(found.page.screenshot()))
     picture.parent.mkdir(parents=True, exist_ok=True)
-    shot.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(picture, optimize=True)
+    shot.convert("RGB").quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
+        picture, optimize=True
+    )
 
 
 if __name__ == "__main__":
