@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-faults test-package test-minimum check format docs readme build clean
+.PHONY: help venv demo test test-slow test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -30,6 +30,12 @@ FAULTS_OUT ?= benchmarks/results/faults.json
 test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluster (minutes); what is counted goes to the docs
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ray]' || echo "Ray cannot be installed here; its tests are left out"
 	$(BIN)/python -m pytest tests/faults -m faults -W ignore::pytest.PytestUnraisableExceptionWarning --faults-out $(FAULTS_OUT)
+
+test-browser: venv  ## the report in a real browser: needs a Chromium (Debian: apt-get install chromium)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/report -m browser
+
+screenshot: demo  ## the picture of the report in the documentation, taken anew of the demo's
+	$(BIN)/python -m tests.report.browser demo/report.html docs/images/report.png
 
 MINIMUM := build/minimum
 test-minimum:  ## run the tests with the oldest version of everything that pyproject.toml admits

@@ -31,6 +31,7 @@ from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.events import Callback
 from prunesearch.study.executors import Executor, HalvingExecutor, RememberingExecutor
+from prunesearch.study.scoring import score_one
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, executors, open_pool
 from prunesearch.training.data import Data, balanced
@@ -258,6 +259,7 @@ def search(
         else:
             pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
             trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+        opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
     winner = best(trials)
     if winner is None:
         reason = trials[0].failure if trials else "The searcher proposed nothing."

@@ -14,7 +14,7 @@ from prunesearch.evaluators.finished import measure_costs
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
-from prunesearch.report.contents import StudyContents, by_network, read
+from prunesearch.report.contents import StudyContents, read
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
@@ -104,7 +104,7 @@ def compare(
         for name, model in {UNPRUNED: network.model, **(models or {})}.items():
             row, test_images = _of_model(name, model, network, data, table)
             rows.append(row)
-    for group in by_network(_studies(study, study_names)):
+    for group in _by_network(_studies(study, study_names)):
         space = group[0].space
         if network is None or space != network.space:
             rows.append(_row(UNPRUNED, space, space.full, table))
@@ -156,6 +156,14 @@ def _studies(url: str | None, names: Sequence[str] | None) -> list[StudyContents
         if not found:
             raise ValueError(f"There are no studies in {store.url} yet; run a search first.")
     return found
+
+
+def _by_network(studies: Sequence[StudyContents]) -> list[list[StudyContents]]:
+    """Studies of the same unpruned network together, in the order of their first one."""
+    groups: dict[str, list[StudyContents]] = {}
+    for study in studies:
+        groups.setdefault(f"{study.question.get('model')} {study.space.fingerprint}", []).append(study)
+    return list(groups.values())
 
 
 def _with_distances(rows: Sequence[Compared]) -> tuple[Compared, ...]:

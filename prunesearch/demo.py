@@ -23,6 +23,7 @@ from prunesearch.evaluators.accuracy import top1
 from prunesearch.evaluators.latency.timing import measure_latency
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.network import Network
+from prunesearch.models.peak_memory import measured_peak_bytes
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.search.evolution import EvolutionSettings
@@ -158,10 +159,10 @@ def _finished(
 ) -> Row:
     store = Store(result.study)
     summary = store.summary(result.name)
-    if summary is None or summary["structure"] != list(result.best.structure):
+    if summary is None or summary.get("structure") != list(result.best.structure):
         tell(f"Finetuning the winner of {result.name}, {_FINETUNING.epochs} epochs.")
         summary = _finetune_and_measure(result, network, data, unpruned, seed)
-        store.set_summary(result.name, summary)
+        store.add_to_summary(result.name, summary)
     store.close()
     return Row(
         searcher=result.name,
@@ -193,6 +194,9 @@ def _finetune_and_measure(
         ).median_ms,  # same minute, same noise
         "ms_per_image": measure_latency(tuned, images[:_LATENCY_BATCH]).median_ms,
         "latency_batch_size": _LATENCY_BATCH,
+        "peak_bytes_unpruned": measured_peak_bytes(network.model, [images[:_LATENCY_BATCH]]),
+        "peak_bytes": measured_peak_bytes(tuned, [images[:_LATENCY_BATCH]]),
+        "peak_batch_size": _LATENCY_BATCH,
         "finetune_seconds": seconds,
         "macs_unpruned": unpruned.macs,
         "params_unpruned": unpruned.params,

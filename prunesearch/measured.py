@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
+from prunesearch.structure import Structure
 from prunesearch.study.database import IN_MEMORY, parse
 from prunesearch.study.store import Store, look
 from prunesearch.trial import Trial, best
@@ -112,6 +113,7 @@ class _Rounds:
         self._as_given = budget.check(network.space)
         self._limit_ms = dict(self._as_given.limits)["latency_ms"]
         self._trials: list[Trial] = []
+        self._rounds: dict[str, tuple[Trial, ...]] = {}
 
     def run(self) -> SearchResult:
         """Search, time, correct, a few times."""
@@ -160,6 +162,7 @@ class _Rounds:
             return None
         self._name = self._name or result.name
         self._trials += result.trials
+        self._rounds[result.name] = result.trials
         feasible = budget.check(self._network.space)
         winner = best(trial for trial in self._trials if feasible.contains([trial.structure])[0])
         assert winner is not None  # this search's own best is one
@@ -181,7 +184,44 @@ class _Rounds:
         error = float("nan") if model is None else model.relative_error
         outcome = LatencyOutcome(self._limit_ms, predicted, measured, attempts, error, narrowest_ms)
         notes = result.notes if outcome.holds else (*result.notes, f"The latency budget was not met: {outcome}.")
+        self._record(outcome, timed, result.best)
         return replace(result, latency=outcome, notes=notes, trials=tuple(self._trials))
+
+    def _record(
+        self, outcome: LatencyOutcome, timed: list[tuple[SearchResult, float, MeasuredLatency]], winner: Winner
+    ) -> None:
+        """Keep in the first round's study what reports show: who was timed, and what was predicted of every trial.
+
+        Winners that an earlier run timed by the same table stay.
+        """
+        url = str(self._others.get("study", IN_MEMORY))
+        if look(parse(url)) is None:
+            return
+        fresh = [_attempt(result.best.structure, predicted, found) for result, predicted, found in timed]
+        with closing(Store(url)) as store:
+            earlier = (store.summary(self._name) or {}).get("latency") or {}
+            old = earlier.get("attempts", []) if earlier.get("table") == self._table.fingerprint else []
+            anew = [attempt["structure"] for attempt in fresh]
+            facts = {
+                "table": self._table.fingerprint,
+                "conditions": {**vars(self._table.conditions), "versions": dict(self._table.conditions.versions)},
+                "limit_ms": outcome.limit_ms,
+                "expected_error": None if math.isnan(outcome.expected_error) else outcome.expected_error,
+                "full_ms": self._predicted([self._network.space.full])[0],
+                "narrowest_ms": outcome.narrowest_ms,
+                "winner": list(winner.structure),
+                "rounds": list(self._rounds),
+                "attempts": [*(attempt for attempt in old if attempt["structure"] not in anew), *fresh],
+                "predicted_ms": {
+                    name: self._predicted([trial.structure for trial in trials])
+                    for name, trials in self._rounds.items()
+                },
+            }
+            store.add_to_summary(self._name, {"latency": facts})
+
+    def _predicted(self, structures: list[Structure]) -> list[float]:
+        """By the table as it was given."""
+        return [round(float(ms), 9) for ms in self._as_given.costs("latency_ms", structures)] if structures else []
 
     def _learnt_earlier(self) -> list[float]:
         """Corrections that an earlier run of this study went on with, in its order."""
@@ -191,3 +231,15 @@ class _Rounds:
         with closing(Store(url, create=False)) as store:
             names = [name for name in store.studies() if name.startswith(f"{self._name}{_CORRECTED}")]
         return sorted(float(name.rpartition(_CORRECTED)[2]) for name in names)
+
+
+def _attempt(structure: Structure, predicted: float, found: MeasuredLatency) -> dict[str, Any]:
+    timing = found.timing
+    return {
+        "structure": list(structure),
+        "predicted_ms": predicted,
+        "measured_ms": timing.ms,
+        "low_ms": timing.low,
+        "high_ms": timing.high,
+        "slowdown": found.slowdown,
+    }

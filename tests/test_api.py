@@ -46,6 +46,16 @@ def test_the_winners_batch_norm_statistics_are_its_own(network: Network, digits_
     assert ps.top1(result.best.build(), images, labels) > ps.top1(sliced, images, labels) + 0.1
 
 
+def test_the_score_of_the_unpruned_network_is_recorded_beside_the_trials(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    result = ps.search(network, digits_data, budget=ps.Budget(macs="100%"), searcher="uniform", n_trials=1, study=url)
+    assert result.best.structure == network.space.full
+    with closing(Store(url, create=False)) as store:
+        assert (store.summary("search") or {})["score_full"] == pytest.approx(result.best.trial.score)
+
+
 def test_a_stored_study_goes_on_and_another_question_is_refused(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:

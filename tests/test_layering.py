@@ -49,7 +49,6 @@ HOMES = {
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
-    "plotly": {"report/"},
     "jinja2": {"report/"},
     "torch": {
         "models/",

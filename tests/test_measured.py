@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from prunesearch.evaluators.latency.timing import processor_name
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable, Timing
 from prunesearch.models.network import Network
+from prunesearch.report.contents import read
 from prunesearch.structure import Structure
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
@@ -139,3 +141,24 @@ def test_a_table_of_another_machine_is_refused_before_anything_is_scored(
 
 def _predicted(network: Network, table: LatencyTable, structure: Structure) -> float:
     return float(LatencyModel(table, network.space).predict([structure])[0])
+
+
+def test_a_report_knows_who_was_timed_and_what_was_predicted_of_every_trial(
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    timed = machine(1.2)
+    result = search(network, digits_data, table, study=url)
+    search(network, digits_data, table, study=url)  # times the last winner again; the others stay
+    assert len(timed) == 3
+    with closing(Store(url, create=False)) as store:
+        (study,) = read(store, None)
+    assert [(a.structure, a.predicted_ms, a.measured_ms) for a in study.attempts] == [
+        (s, _predicted(network, table, s), pytest.approx(1.2 * _predicted(network, table, s))) for s in timed[:2]
+    ]
+    assert study.winner == result.best.trial
+    assert study.trials == result.trials
+    assert study.predicted_ms == pytest.approx([_predicted(network, table, t.structure) for t in result.trials])
+    assert result.latency is not None
+    assert study.limit_ms == result.latency.limit_ms
+    assert study.full_ms == pytest.approx(_predicted(network, table, network.space.full))

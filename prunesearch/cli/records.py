@@ -19,6 +19,7 @@ from prunesearch.cli.options import (
     STUDY,
     ConfigOption,
     JsonOption,
+    LatencyTableOption,
     StudyNameOption,
     StudyNamesOption,
     StudyOption,
@@ -171,17 +172,19 @@ def report(
     out: Annotated[Path, option("--out", help="The page to write.", panel=OUTPUT, metavar="FILE")] = Path(
         "report.html"
     ),
+    title: Annotated[str, option("--title", help="Of the page.", panel=OUTPUT, metavar="TEXT")] = "Structure search",
+    latency_table: LatencyTableOption = None,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Write one self-contained HTML page about the studies of a database.
+    """Write one self-contained HTML page about the studies of a database, which is only read.
 
     Example: `prunesearch report --study sqlite:///search.db --out report.html`
     """
     from prunesearch.report import write_report
 
     check_writable(out)
-    page = write_report(study, out, study_name)
+    page = write_report(study, out, study_name, title=title, latency_table=latency_table)
     if as_json:
         print_json({"out": str(page)})
     else:

@@ -1,10 +1,10 @@
 """Reports: one HTML page that holds everything known of some studies, and needs nothing else to be read.
 
 - `page`: reads a database, writes the page.
-- `contents`: what a page knows of one study.
-- `tables`: the question, the comparison, the widths, every trial; as plain values.
-- `figures`: history, score against cost, kept widths; with plotly.
-- `templates`: the page's HTML, its style and its one script.
+- `contents`: what a page knows of one study; rounds of a search under a latency budget are one study.
+- `tiles`, `tables`, `layers`, `trials`, `loading`: what its parts say, as plain values.
+- `figures`: which figures there are, and what is in them; `plot`: axes and paths of one.
+- `templates`: the page's HTML, its figures as SVG, its style and its one script.
 """
 
 from prunesearch.report.page import write_report

@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from prunesearch.budget import Budget
 from prunesearch.errors import StudyUnreadable
-from prunesearch.structure import Cost, Group, Space, Term, Width
+from prunesearch.latency_model import LatencyModel
+from prunesearch.latency_table import LatencyTable
+from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
 from prunesearch.study.store import Store
 from prunesearch.trial import Trial, best
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A winner that was built and timed: milliseconds of one forward, by the table and by the clock.
+
+    Attributes:
+        structure: Its widths.
+        predicted_ms: What the table says.
+        measured_ms: The median that was measured.
+        low_ms: Lower quartile.
+        high_ms: Upper quartile.
+    """
+
+    structure: Structure
+    predicted_ms: float
+    measured_ms: float
+    low_ms: float
+    high_ms: float
+
+
+@dataclass(frozen=True)
 class StudyContents:
     """Everything that is recorded of one study.
+
+    A search under a latency budget may have taken several rounds, each a study of the database; they are one here.
 
     Attributes:
         name: Its name in the database.
@@ -24,6 +49,11 @@ class StudyContents:
         space: The space its structures belong to.
         trials: What was scored, in order.
         summary: What became of its winner; any key may be missing.
+        rounds: Pairs (name in the database, number of trials), where there were several.
+        predicted_ms: Predicted latency of each trial, as far as it is known.
+        limit_ms: The latency that its budget allows, if it limits that and the page knows it.
+        full_ms: Predicted latency of the unpruned network.
+        created: When the study was begun, in UTC, as it is stored.
     """
 
     name: str
@@ -31,11 +61,18 @@ class StudyContents:
     space: Space
     trials: tuple[Trial, ...]
     summary: Mapping[str, Any]
+    rounds: tuple[tuple[str, int], ...] = ()
+    predicted_ms: tuple[float, ...] = ()
+    limit_ms: float | None = None
+    full_ms: float | None = None
+    created: str = ""
 
     @cached_property
     def winner(self) -> Trial | None:
-        """The trial with the highest score; None if none succeeded."""
-        return best(self.trials)
+        """The trial that the search returned: the highest score, of those in time where winners were timed."""
+        chosen = _structure(self._latency.get("winner"))
+        timed = [trial for trial in self.trials if trial.structure == chosen]
+        return best(timed) or best(self.trials)
 
     @cached_property
     def scored(self) -> list[tuple[Trial, float]]:
@@ -52,23 +89,70 @@ class StudyContents:
         """How many trials failed with each sentence; what was screened out did not fail."""
         return Counter(t.failure for t in self.trials if t.failure is not None and not t.is_screened_out)
 
+    @cached_property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every winner that was timed, in order."""
+        entries = self._latency.get("attempts")
+        found = (_attempt(entry) for entry in (entries if isinstance(entries, list) else ()))
+        return tuple(attempt for attempt in found if attempt is not None)
+
+    @cached_property
+    def limits(self) -> dict[str, int]:
+        """The largest MACs and parameters that the budget allows, as far as it limits them."""
+        text = str(self.question.get("budget", "")).partition(" by table ")[0]
+        exact = [part for part in text.split(", ") if not part.startswith("latency_ms")]
+        try:
+            feasible = Budget.parse(",".join(exact)).check(self.space)
+        except ValueError:  # no budget of ours, or one that only limits latency
+            return {}
+        return {str(resource): int(limit) for resource, limit in feasible.limits}
+
     @property
     def seconds(self) -> float:
         """Duration of the search as recorded, otherwise the sum over its trials."""
         recorded = self.number("search_seconds")
         return sum(trial.seconds for trial in self.trials) if recorded is None else recorded
 
+    @property
+    def expected_error(self) -> float | None:
+        """Standard deviation of measured / predicted - 1 that the latency table expects of itself."""
+        return _number(self._latency.get("expected_error"))
+
+    @property
+    def conditions(self) -> Mapping[str, Any]:
+        """Under which latency was measured; empty if nothing was recorded."""
+        found = self._latency.get("conditions")
+        return found if isinstance(found, dict) else {}
+
     def number(self, key: str) -> float | None:
         """A number of the summary; None if there is none under this key."""
-        value = self.summary.get(key)
-        return value if isinstance(value, (int, float)) else None
+        return _number(self.summary.get(key))
+
+    def predicted_of(self, wanted: Trial) -> float | None:
+        """Predicted latency of a trial; None if it is not known."""
+        known = zip(self.trials, self.predicted_ms, strict=False)
+        return next((ms for trial, ms in known if trial is wanted), None)
+
+    def measured_of(self, wanted: Trial) -> Attempt | None:
+        """How long a trial's network took when it was built and timed last; None if it was not."""
+        return next((a for a in reversed(self.attempts) if a.structure == wanted.structure), None)
+
+    @property
+    def _latency(self) -> Mapping[str, Any]:
+        found = self.summary.get("latency")
+        return found if isinstance(found, dict) else {}
 
 
-def read(store: Store, names: Sequence[str] | None) -> list[StudyContents]:
+def read(store: Store, names: Sequence[str] | None, table: LatencyTable | None = None) -> list[StudyContents]:
     """Read the named studies, or all of them.
 
+    Args:
+        store: The database.
+        names: Which; all by default.
+        table: What the latency of every trial is predicted from, for studies of its network.
+
     Raises:
-        ValueError: There is no study of a name.
+        ValueError: There is no study of a name, or none is of the table's network.
         StudyUnreadable: What is stored of a study does not fit together.
     """
     stored = store.studies()
@@ -78,15 +162,22 @@ def read(store: Store, names: Sequence[str] | None) -> list[StudyContents]:
             raise ValueError(
                 f"Expected names of stored studies, got {name!r}. There are: {', '.join(stored) or 'none yet'}."
             )
-    return [_read_one(store, name) for name in wanted]
+    known: dict[str, StudyContents] = {}
+    for name in wanted:
+        first = known.get(name) or _read_one(store, name)
+        rounds = [each for each in _rounds(first) if each in stored and each != name]
+        known[name] = _together(first, [_read_one(store, each) for each in rounds])
+    inner = {name for study in known.values() for name, _ in study.rounds[1:]}
+    studies = [study for name, study in known.items() if name not in inner]
+    return studies if table is None else _predicted(studies, table)
 
 
-def by_network(studies: Sequence[StudyContents]) -> list[list[StudyContents]]:
-    """Studies of the same unpruned network together, in the order of their first one."""
+def comparable(studies: Sequence[StudyContents]) -> list[list[StudyContents]]:
+    """Studies together whose scores mean the same: of one network, on the same data, by the same evaluator."""
     groups: dict[str, list[StudyContents]] = {}
     for study in studies:
-        network = f"{study.question.get('model')} {study.space.fingerprint}"
-        groups.setdefault(network, []).append(study)
+        facts = [study.question.get(field) for field in ("model", "data", "evaluator")]
+        groups.setdefault(f"{facts} {study.space.fingerprint}", []).append(study)
     return list(groups.values())
 
 
@@ -132,4 +223,93 @@ def _read_one(store: Store, name: str) -> StudyContents:
                 f"Trial {trial.number} of study {name!r} has {len(trial.structure)} widths, its space has "
                 f"{len(space.groups)} groups. Name other studies."
             )
-    return StudyContents(name, store.question(name) or {}, space, tuple(trials), store.summary(name) or {})
+    progress = store.progress(name)
+    study = StudyContents(
+        name,
+        store.question(name) or {},
+        space,
+        tuple(trials),
+        store.summary(name) or {},
+        created="" if progress is None else progress.created,
+    )
+    latency = study.summary.get("latency")
+    if not isinstance(latency, dict):
+        return study
+    return replace(study, limit_ms=_number(latency.get("limit_ms")), full_ms=_number(latency.get("full_ms")))
+
+
+def _rounds(study: StudyContents) -> list[str]:
+    latency = study.summary.get("latency")
+    names = latency.get("rounds") if isinstance(latency, dict) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _together(first: StudyContents, others: Sequence[StudyContents]) -> StudyContents:
+    """One study of all rounds of a search, with what was predicted of their trials, which is kept round by round."""
+    others = [other for other in others if other.space == first.space]
+    rounds = [first, *others]
+    latency = first.summary.get("latency")
+    kept = latency.get("predicted_ms") if isinstance(latency, dict) else None
+    predicted: list[float] = []
+    for study in rounds:
+        known = kept.get(study.name) if isinstance(kept, dict) else None
+        values = [_number(value) for value in known] if isinstance(known, list) else []
+        values = [*values, *[None] * len(study.trials)][: len(study.trials)]
+        predicted += [math.nan if value is None else value for value in values]
+    return replace(
+        first,
+        trials=tuple(trial for study in rounds for trial in study.trials),
+        rounds=tuple((study.name, len(study.trials)) for study in rounds) if others else (),
+        predicted_ms=tuple(predicted) if not all(map(math.isnan, predicted)) else (),
+    )
+
+
+def _predicted(studies: Sequence[StudyContents], table: LatencyTable) -> list[StudyContents]:
+    found, refused = [], ""
+    for study in studies:
+        try:
+            model = LatencyModel(table, study.space)
+        except ValueError as error:
+            found.append(study)
+            refused = str(error)
+            continue
+        full, *predicted = model.predict([study.space.full, *(trial.structure for trial in study.trials)]).tolist()
+        limit = _limit_ms(study, table)
+        limit = study.limit_ms if limit is None else limit
+        found.append(replace(study, predicted_ms=tuple(predicted), limit_ms=limit, full_ms=full))
+    if refused and all(new is old for new, old in zip(found, studies, strict=True)):
+        raise ValueError(f"The latency table is of none of the studies' networks. {refused}")
+    return found
+
+
+def _limit_ms(study: StudyContents, table: LatencyTable) -> float | None:
+    text, _, fingerprint = str(study.question.get("budget", "")).partition(" by table ")
+    parts = [part for part in text.split(", ") if part.startswith("latency_ms=")]
+    if not parts or fingerprint != table.fingerprint:
+        return None
+    try:
+        return float(dict(Budget.parse(parts[0], table).check(study.space).limits)["latency_ms"])
+    except ValueError:
+        return None
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
+
+
+def _structure(value: Any) -> Structure | None:
+    is_one = isinstance(value, list) and all(type(width) is int for width in value)
+    return tuple(value) if is_one else None
+
+
+def _attempt(entry: Any) -> Attempt | None:
+    """One that was recorded, or None if it is not as we write it: anybody may have edited the database."""
+    if not isinstance(entry, dict):
+        return None
+    structure = _structure(entry.get("structure"))
+    predicted, measured = _number(entry.get("predicted_ms")), _number(entry.get("measured_ms"))
+    if structure is None or predicted is None or measured is None or min(predicted, measured) <= 0:
+        return None
+    low, high = _number(entry.get("low_ms")), _number(entry.get("high_ms"))
+    return Attempt(structure, predicted, measured, measured if low is None else low, measured if high is None else high)

@@ -1,150 +1,388 @@
-"""The figures of a page.
-
-Whatever a figure shows of the database goes through `label`: plotly reads text as a dialect of HTML.
-Backgrounds are clear and text is a grey that can be read on white and on black, so one figure serves both themes.
-"""
+"""The figures of a page: which there are for studies whose scores can be compared, and what is in them."""
 
 from __future__ import annotations
 
-import html
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any
-
-import plotly.graph_objects as go
-from markupsafe import Markup
 
 from prunesearch.report.contents import StudyContents
+from prunesearch.report.plot import Axis, Mark, Path, Plot, Rule, axis, counted, dots, line, short, steps
+from prunesearch.trial import Trial
 
-# Okabe and Ito (2008): told apart by colour-blind readers too. Black and yellow vanish in one theme or the other.
-_PALETTE = ("#0080c8", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9")
-_GREY = "#7a7a7a"
-_CLEAR = "rgba(0, 0, 0, 0)"
-_FAINT = "rgba(128, 128, 128, 0.25)"
-_LONGEST = 32
-_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]],  # the default ones include an upload
-}
-_HOVER = (
-    "trial %{customdata[0]}<br>score %{y:.6g}<br>%{customdata[1]:,} MACs (%{customdata[2]:.1%})"
-    "<br>%{customdata[3]:,} parameters (%{customdata[4]:.1%})"
-)
+COLOURS = 8
+"""How many colours of series the style sheet has; further series begin again."""
+_SQUEEZED = 0.25
+"""Share of an axis below which trials are not squeezed to get the unpruned network onto it."""
+_TAIL = 4.0
+"""Scores further below the median than so many times the best is above it are drawn at the foot of a figure."""
+
+_MANY = 1500
+"""Points of a figure from which on they are drawn smaller."""
+
+Points = list[tuple[float, float]]
 
 
-def label(text: str) -> str:
-    """Text of the database as plotly may have it: nothing in it is markup, and it leaves room for the figure."""
-    return html.escape(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
+@dataclass(frozen=True)
+class Series:
+    """One study in the figures.
+
+    Attributes:
+        study: Which.
+        colour: Its colour, the same in every figure of a page.
+    """
+
+    study: StudyContents
+    colour: int
 
 
-def colours(studies: Sequence[StudyContents]) -> dict[str, str]:
-    """A colour for each study, the same in every figure of a page."""
-    return {study.name: _PALETTE[i % len(_PALETTE)] for i, study in enumerate(studies)}
+def colours(studies: Sequence[StudyContents]) -> dict[str, int]:
+    """A colour for each study."""
+    return {study.name: i % COLOURS for i, study in enumerate(studies)}
 
 
-def history(studies: Sequence[StudyContents], colour: Mapping[str, str]) -> go.Figure:
-    """Score of every trial, and the best so far, against the trial's number."""
-    figure = _figure("Trial", "Score (higher is better)")
-    for study in studies:
-        numbers = [trial.number for trial, _ in study.scored]
-        figure.add_scatter(
-            x=numbers,
-            y=list(accumulate((score for _, score in study.scored), max)),
-            mode="lines",
-            name=label(study.name),
-            legendgroup=study.name,
-            line={"color": colour[study.name], "width": 2, "shape": "hv"},
-            hoverinfo="skip",
-        )
-        figure.add_trace(_points(study, numbers, colour[study.name], showlegend=False))
-    return figure
+def figures(studies: Sequence[StudyContents], colour: Mapping[str, int], group: int = 0) -> dict[str, list[Plot]]:
+    """The figures of comparable studies, by section; those about which nothing is known are left out.
 
-
-def score_against_macs(studies: Sequence[StudyContents], colour: Mapping[str, str]) -> go.Figure:
-    """Score of every trial against its MACs."""
-    figure = _figure("MACs", "Score (higher is better)")
-    for study in studies:
-        macs = [trial.cost.macs for trial, _ in study.scored]
-        figure.add_trace(_points(study, macs, colour[study.name]))
-    return figure
-
-
-def kept_widths(studies: Sequence[StudyContents], colour: Mapping[str, str]) -> go.Figure:
-    """Percent of each group's channels that the winners of studies of one network keep."""
-    groups = studies[0].space.groups
-    figure = _figure("", "Channels kept, %")
-    for study in studies:
-        if study.winner is None:
-            continue
-        kept = study.winner.structure
-        figure.add_bar(
-            x=list(range(len(groups))),
-            y=[100 * width / group.width for width, group in zip(kept, groups, strict=True)],
-            name=label(study.name),
-            marker={"color": colour[study.name]},
-            customdata=[(width, group.width, label(group.name)) for width, group in zip(kept, groups, strict=True)],
-            hovertemplate="%{customdata[2]}: %{customdata[0]:,} of %{customdata[1]:,} channels (%{y:.1f}%)",
-        )
-    figure.add_hline(y=100, line={"color": _GREY, "width": 1, "dash": "dot"})
-    # Numbered, not named: names that `label` shortens to the same text must stay apart.
-    ticks = {"tickvals": list(range(len(groups))), "ticktext": [label(group.name) for group in groups]}
-    figure.update_xaxes(tickangle=-90, showgrid=False, **ticks)
-    figure.update_yaxes(rangemode="tozero")
-    return figure
-
-
-def as_html(figure: go.Figure, name: str) -> Markup:
-    """The element and the script that draw a figure on a page that has plotly.js; safe to insert as it is."""
-    return Markup(figure.to_html(config=_CONFIG, include_plotlyjs=False, full_html=False, div_id=name))
-
-
-def _points(study: StudyContents, x: Sequence[int], colour: str, **style: Any) -> go.Scatter:
-    """The scored trials as small faint points, the winner among them as a diamond."""
-    full = study.unpruned
-    wins = [trial is study.winner for trial, _ in study.scored]
-    return go.Scatter(
-        x=x,
-        y=[score for _, score in study.scored],
-        mode="markers",
-        name=label(study.name),
-        legendgroup=study.name,
-        marker={
-            "color": colour,
-            "size": [12 if win else 6 for win in wins],
-            "symbol": ["diamond" if win else "circle" for win in wins],
-            "opacity": [1.0 if win else 0.45 for win in wins],
-            "line": {"width": 0},
-        },
-        customdata=[
-            (
-                trial.number,
-                trial.cost.macs,
-                trial.cost.macs / max(1, full.macs),
-                trial.cost.params,
-                trial.cost.params / max(1, full.params),
-            )
-            for trial, _ in study.scored
+    Args:
+        studies: Comparable ones.
+        colour: Of each.
+        group: Their number on the page, which makes names unique.
+    """
+    series = [Series(study, colour[study.name]) for study in studies if study.scored]
+    if not series:
+        return {"front": [], "history": [], "latency": []}
+    score = score_axis(series)
+    sections: dict[str, list[Plot | None]] = {
+        "front": [
+            score_against_macs(series, score),
+            score_against_latency(series, score),
+            accuracy_against(series, "macs"),
+            accuracy_against(series, "ms"),
         ],
-        hovertemplate=_HOVER,
-        **style,
+        "history": [history(series, score)],
+        "latency": [predicted_against_measured(series)],
+    }
+    return {
+        section: [replace(plot, name=f"{plot.name}-{group}", group=group) for plot in plots if plot is not None]
+        for section, plots in sections.items()
+    }
+
+
+def score_axis(series: Sequence[Series]) -> Axis:
+    """From the best score down to the worst; a long tail of bad ones is cut off."""
+    scores = sorted(score for each in series for _, score in each.study.scored)
+    best, median = scores[-1], scores[len(scores) // 2]
+    foot = max(scores[0], median - _TAIL * (best - median)) if best > median else scores[0]
+    full = [value for each in series if (value := each.study.number("score_full")) is not None]
+    near = [value for value in full if value <= best + 2 * (best - foot)]
+    metric = _metric(series[0].study)
+    return axis(f"Score: {metric}" if metric else "Score (higher is better)", [foot, best, *near], most=7)
+
+
+def history(series: Sequence[Series], score: Axis) -> Plot:
+    """Score of every trial, and the best so far, against the number of evaluations."""
+    most = max(len(each.study.trials) for each in series)
+    plot = Plot(
+        "history",
+        "Score of every trial, and the best so far",
+        "",
+        counted("Evaluations", most),
+        score,
+        legend=(*_studies(series), ("line", None, "best so far"), ("winner", None, "winner")),
+        fields=("position", "score"),
+    )
+    paths, marks, ends = [], [], []
+    for each in series:
+        scored = [(i + 1, s) for i, (_, s) in _scored(each.study)]
+        paths.append(Path(_cloud_kind(series), dots(plot.place(x, y) for x, y in scored), each.colour))
+        best = list(accumulate((s for _, s in scored), max))
+        raised = [(x, y) for (x, _), y, before in zip(scored, best, [-math.inf, *best], strict=False) if y > before]
+        until = plot.x.percent(len(each.study.trials))
+        paths.append(Path("line", steps([plot.place(x, y) for x, y in raised], until=until), each.colour))
+        ends.append(f"{each.study.name} reaches {best[-1]:.4g} in {len(each.study.trials):,} evaluations")
+        marks += [_winner(plot, each, i + 1, s) for i, (trial, s) in _scored(each.study) if trial is each.study.winner]
+    lines_last = sorted(paths, key=lambda path: path.kind == "line")
+    reference = _unpruned_score(series, plot, "")
+    return replace(
+        plot,
+        paths=tuple(lines_last),
+        marks=tuple(marks),
+        rules=reference,
+        says=f"Best score so far against evaluations: {'; '.join(ends)}.",
+        notes=(*_too_slow(series), *_below(series, score)),
     )
 
 
-def _figure(x_title: str, y_title: str) -> go.Figure:
-    axis = {"gridcolor": _FAINT, "zeroline": False, "linecolor": _GREY, "automargin": True}
-    return go.Figure(
-        layout={
-            "template": "none",
-            "paper_bgcolor": _CLEAR,
-            "plot_bgcolor": _CLEAR,
-            "font": {"color": _GREY, "size": 13, "family": "system-ui, sans-serif"},
-            "margin": {"l": 8, "r": 8, "t": 32, "b": 8},
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"},
-            "showlegend": True,
-            "dragmode": False,  # a finger on a figure scrolls the page
-            "modebar": {"bgcolor": _CLEAR, "color": _GREY},
-            "xaxis": {**axis, "title": {"text": x_title}},
-            "yaxis": {**axis, "title": {"text": y_title}},
-        }
+def score_against_macs(series: Sequence[Series], score: Axis) -> Plot:
+    """Score of every trial against its MACs, with what no other trial beats in both."""
+    points = [[(float(trial.cost.macs), s) for trial, s in each.study.scored] for each in series]
+    limits = {limit for each in series if (limit := each.study.limits.get("macs")) is not None}
+    full = float(series[0].study.unpruned.macs)
+    return _cloud(
+        Plot("front-macs", "Score against MACs", "", _x_axis("MACs of one image", points, limits, full), score),
+        series,
+        points,
+        field="macs",
+        full=full,
+        limits={float(limit): f"budget {short(limit)}" for limit in limits},
     )
+
+
+def score_against_latency(series: Sequence[Series], score: Axis) -> Plot | None:
+    """The same against predicted latency; winners that were timed are there as measured, too."""
+    known = [each for each in series if each.study.predicted_ms]
+    if not known:
+        return None
+    points = [
+        [(ms, trial.score) for trial, ms in _with_latency(each.study) if trial.score is not None] for each in known
+    ]
+    limits = {limit for each in known if (limit := each.study.limit_ms) is not None}
+    measured = [attempt.measured_ms for each in known for attempt in each.study.attempts]
+    title = "Predicted latency of one forward, ms"
+    full = _full_ms(known)
+    plot = _cloud(
+        Plot("front-latency", "Score against latency", "", _x_axis(title, points, {*limits, *measured}, full), score),
+        known,
+        points,
+        field="latency",
+        full=full,
+        limits={limit: f"budget {limit:.4g} ms" for limit in limits},
+    )
+    timed = []
+    for each in known:
+        scores = {trial.structure: s for trial, s in each.study.scored}
+        for attempt in each.study.attempts:
+            if attempt.structure in scores:
+                x, y = plot.place(attempt.measured_ms, scores[attempt.structure])
+                says = (
+                    f"{each.study.name}: measured {attempt.measured_ms:.4g} ms, score {scores[attempt.structure]:.5g}"
+                )
+                timed.append(Mark("timed", x, y, says, each.colour))
+    legend = (*plot.legend, ("timed", None, "winner as measured")) if timed else plot.legend
+    return replace(plot, marks=(*plot.marks, *timed), legend=legend)
+
+
+def accuracy_against(series: Sequence[Series], resource: str) -> Plot | None:
+    """Test accuracy of the winners before and after finetuning against MACs, or against measured milliseconds."""
+    points: list[tuple[str, float, float, str, int | None]] = []
+    for each in series:
+        study = each.study
+        winner, x = study.winner, study.number("ms_per_image")
+        if resource == "macs":
+            x = None if winner is None else float(winner.cost.macs)
+        for shape in ("before", "after"):
+            accuracy = study.number(f"accuracy_{shape}")
+            if x is not None and accuracy is not None:
+                says = f"{study.name}, {shape} finetuning: {accuracy:.2%} at {_with_unit(x, resource)}"
+                points.append((shape, x, 100 * accuracy, says, each.colour))
+    if not points:
+        return None
+    full = _first(series, "ms_per_image_unpruned") if resource == "ms" else float(series[0].study.unpruned.macs)
+    accuracy = _first(series, "accuracy_unpruned")
+    if full is not None and accuracy is not None:
+        says = f"unpruned network: {accuracy:.2%} at {_with_unit(full, resource)}"
+        points.append(("unpruned", full, 100 * accuracy, says, None))
+    title = "MACs of one image" if resource == "macs" else f"Measured latency, ms per image{_batch(series)}"
+    text = short if resource == "macs" else None
+    plot = Plot(
+        f"accuracy-{resource}",
+        "Test accuracy of the winners against " + ("MACs" if resource == "macs" else "measured latency"),
+        f"{'; '.join(says for *_, says, _ in points)}.",
+        axis(title, [x for _, x, *_ in points], text=text),
+        axis("Test accuracy, %", [y for _, _, y, *_ in points]),
+        legend=(
+            *_studies(series),
+            *((shape, None, text) for shape, text in _SHAPES.items() if shape in {p[0] for p in points}),
+        ),
+    )
+    return replace(plot, marks=tuple(Mark(shape, *plot.place(x, y), says, c) for shape, x, y, says, c in points))
+
+
+_SHAPES = {"before": "before finetuning", "after": "after finetuning", "unpruned": "unpruned network"}
+
+
+def predicted_against_measured(series: Sequence[Series]) -> Plot | None:
+    """Every winner that was timed, against what was predicted of it; on the diagonal the two are equal."""
+    timed = [(each, attempt) for each in series for attempt in each.study.attempts]
+    if not timed:
+        return None
+    ends = [ms for _, a in timed for ms in (a.predicted_ms, a.measured_ms, a.low_ms, a.high_ms)]
+    limits = sorted({limit for each in series if each.study.attempts and (limit := each.study.limit_ms) is not None})
+    x, y = (axis(f"{title} latency of one forward, ms", [*ends, *limits]) for title in ("Predicted", "Measured"))
+    errors = [abs(a.measured_ms / a.predicted_ms - 1) for _, a in timed]
+    says = f"{len(timed)} winners timed; measured is off predicted by {max(errors):.1%} at most."
+    plot = Plot("latency", "Winners that were built and timed", says, x, y)
+    marks = []
+    for each, a in timed:
+        text = f"{each.study.name}: predicted {a.predicted_ms:.4g} ms, measured {a.measured_ms:.4g} ms"
+        left, top = plot.place(a.predicted_ms, a.measured_ms)
+        whisker = (plot.place(0, a.low_ms)[1], plot.place(0, a.high_ms)[1])
+        marks.append(Mark("timed", left, top, text, each.colour, whisker))
+    paths = [Path("diagonal", line([plot.place(v, v) for v in (x.low, x.high)]))]
+    known = [error for each in series if each.study.attempts and (error := each.study.expected_error) is not None]
+    if known:
+        wide = 1 + max(known)
+        band = [(x.low, x.low * wide), (x.high, x.high * wide), (x.high, x.high / wide), (x.low, x.low / wide)]
+        paths.insert(0, Path("band", line([plot.place(*corner) for corner in band])))
+    legend = (*_studies([s for s in series if s.study.attempts]), ("diagonal", None, "measured as predicted"))
+    legend = (*legend, ("band", None, f"expected error, {max(known):.1%}")) if known else legend
+    rules = tuple(Rule(True, plot.place(0, limit)[1], f"budget {limit:.4g} ms") for limit in limits)
+    return replace(plot, marks=tuple(marks), paths=tuple(paths), rules=rules, legend=legend)
+
+
+def non_dominated(points: Points) -> Points:
+    """Points to which no other is preferable both to the left and upwards, from the left."""
+    front: Points = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not front or y > front[-1][1]:
+            front.append((x, y))
+    return front
+
+
+def _cloud(
+    plot: Plot,
+    series: Sequence[Series],
+    points: Sequence[Points],
+    *,
+    field: str,
+    full: float | None,
+    limits: Mapping[float, str],
+) -> Plot:
+    """Fill a plot of score against a cost: points, front, winners, budget, and the unpruned network."""
+    front = non_dominated([point for each in points for point in each])
+    best = set(front)
+    paths, marks = [], []
+    for each, mine in zip(series, points, strict=True):
+        paths.append(Path(_cloud_kind(series), dots(plot.place(*p) for p in mine), each.colour))
+        paths.append(Path("front-dots", dots(plot.place(*p) for p in mine if p in best), each.colour))
+        won = each.study.winner
+        x = None if won is None else float(won.cost.macs) if field == "macs" else each.study.predicted_of(won)
+        if won is not None and won.score is not None and x is not None and not math.isnan(x):
+            marks.append(_winner(plot, each, x, won.score))
+    paths.append(Path("front", steps([plot.place(*point) for point in front])))
+    paths.sort(key=lambda path: {"front": 1, "front-dots": 2}.get(path.kind, 0))
+    rules = [Rule(False, plot.x.percent(at), text) for at, text in sorted(limits.items())]
+    legend = (*_studies(series), ("front", None, "not dominated"), ("winner", None, "winner"))
+    notes = list(_below(series, plot.y))
+    reference = _full_score(series)
+    if full is not None:
+        unit = "MACs" if field == "macs" else "ms"
+        size = short(full) if field == "macs" else f"{full:.4g}"
+        name = _full_name(series)
+        if reference is None:
+            notes.append(f"The {name} network has {size} {unit}; how it scores was not recorded.")
+        elif full <= plot.x.high and reference <= plot.y.high:
+            marks.append(
+                Mark("unpruned", *plot.place(full, reference), f"{name} network: {size} {unit}, {reference:.5g}")
+            )
+            legend = (*legend, ("unpruned", None, f"{name} network"))
+        else:
+            rules += _unpruned_score(series, plot, f", {size} {unit} to the right")
+    unbeaten = f"{len(front)} of {sum(map(len, points)):,} scored structures are not dominated"
+    ends = f", from {front[0][1]:.4g} to {front[-1][1]:.4g}" if front else ""
+    return replace(
+        plot,
+        says=f"{unbeaten}{ends}.",
+        paths=tuple(paths),
+        rules=tuple(rules),
+        marks=tuple(marks),
+        legend=legend,
+        notes=tuple(notes),
+        fields=(field, "score"),
+    )
+
+
+def _cloud_kind(series: Sequence[Series]) -> str:
+    """Thousands of points are drawn smaller and fainter, or they are a blot."""
+    return "many dots" if sum(len(each.study.scored) for each in series) > _MANY else "dots"
+
+
+def _x_axis(title: str, points: Sequence[Points], others: set[float] | set[int], full: float | None) -> Axis:
+    """Over the trials and the budget; over the unpruned network only if that leaves room for the trials."""
+    values = [x for each in points for x, _ in each] + [float(value) for value in others]
+    if full is not None and max(values) - min(values) >= _SQUEEZED * (full - min(values)):
+        values.append(full)
+    return axis(title, values, text=short if title.startswith("MACs") else None)
+
+
+def _winner(plot: Plot, series: Series, x: float, score: float) -> Mark:
+    return Mark("winner", *plot.place(x, score), f"{series.study.name}: winner, score {score:.5g}", series.colour)
+
+
+def _scored(study: StudyContents) -> list[tuple[int, tuple[Trial, float]]]:
+    """The trials that succeeded, with their positions in the search and their scores."""
+    return [(i, (trial, trial.score)) for i, trial in enumerate(study.trials) if trial.score is not None]
+
+
+def _with_latency(study: StudyContents) -> list[tuple[Trial, float]]:
+    return [(t, ms) for t, ms in zip(study.trials, study.predicted_ms, strict=False) if not math.isnan(ms)]
+
+
+def _studies(series: Sequence[Series]) -> tuple[tuple[str, int | None, str], ...]:
+    return tuple(("dot", each.colour, each.study.name) for each in series)
+
+
+def _metric(study: StudyContents) -> str:
+    """What scores are, in words, if the evaluator says so."""
+    evaluator = str(study.question.get("evaluator", ""))
+    names = {
+        "loss": "negative cross-entropy",
+        "accuracy": "accuracy",
+        "agreement": "agreement with the unpruned network",
+    }
+    return next((text for metric, text in names.items() if f"metric={metric}" in evaluator), "")
+
+
+def _full_score(series: Sequence[Series]) -> float | None:
+    """Score of the network at full width, recorded by the search or as a trial."""
+    recorded = _first(series, "score_full")
+    tried = (s for each in series for trial, s in each.study.scored if trial.structure == each.study.space.full)
+    return next(tried, None) if recorded is None else recorded
+
+
+def _full_name(series: Sequence[Series]) -> str:
+    """Generated weights at full width are not those of the unpruned network."""
+    generated = str(series[0].study.question.get("weight_source", "")).startswith("generated")
+    return "full-width" if generated else "unpruned"
+
+
+def _unpruned_score(series: Sequence[Series], plot: Plot, where: str) -> tuple[Rule, ...]:
+    score = _full_score(series)
+    if score is None or not plot.y.low <= score <= plot.y.high:
+        return ()
+    return (Rule(True, plot.place(plot.x.low, score)[1], f"{_full_name(series)} network{where}"),)
+
+
+def _full_ms(series: Sequence[Series]) -> float | None:
+    """Predicted latency of the unpruned network."""
+    return next((each.study.full_ms for each in series if each.study.full_ms is not None), None)
+
+
+def _too_slow(series: Sequence[Series]) -> tuple[str, ...]:
+    """Why a winner may lie below its study's line."""
+    won = [(each.study.winner, max(s for _, s in each.study.scored)) for each in series if each.study.attempts]
+    if not any(winner is not None and winner.score is not None and winner.score < most for winner, most in won):
+        return ()
+    return ("A winner below its line has the best score of those in time; better ones were too slow when timed.",)
+
+
+def _below(series: Sequence[Series], score: Axis) -> tuple[str, ...]:
+    below = sum(s < score.low for each in series for _, s in each.study.scored)
+    if not below:
+        return ()
+    return (f"{below:,} scored lower than the figure shows; they are drawn at its foot.",)
+
+
+def _first(series: Sequence[Series], key: str) -> float | None:
+    return next((value for each in series if (value := each.study.number(key)) is not None), None)
+
+
+def _batch(series: Sequence[Series]) -> str:
+    size = _first(series, "latency_batch_size")
+    return "" if size is None else f" in batches of {size:g}"
+
+
+def _with_unit(x: float, resource: str) -> str:
+    return f"{x:,.0f} MACs" if resource == "macs" else f"{x:.4g} ms"

@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
-from prunesearch.report import figures, tables
-from prunesearch.report.contents import StudyContents, by_network, read
-from prunesearch.study.database import parse
+from prunesearch.latency_table import LatencyTable
+from prunesearch.report import layers, tables, tiles, trials
+from prunesearch.report.contents import StudyContents, comparable, read
+from prunesearch.report.figures import colours, figures
+from prunesearch.report.layers import GroupRow, LayerRow
+from prunesearch.report.loading import loading
+from prunesearch.report.plot import Plot
+from prunesearch.study.database import Database, parse
 from prunesearch.study.store import Store
 
+_ROWS = 25
+"""Rows of the table of trials that are there without a script, and on paper."""
+_TITLES = {
+    "study": "Study",
+    "number": "Trial",
+    "score": "Score",
+    "macs": "MACs",
+    "params": "Parameters",
+    "latency": "Predicted ms",
+    "seconds": "Seconds",
+    "searcher": "Searcher",
+    "structure": "Structure",
+}
 
-def write_report(url: str, out: str | Path, names: Sequence[str] | None = None) -> Path:
+
+@dataclass(frozen=True)
+class Section:
+    """What a page shows of studies whose scores can be compared.
+
+    Attributes:
+        studies: Those that have a winner.
+        colours: Of each.
+        figures: By the part of the page that has them.
+        groups: Widths of all winners.
+        layers: (study, colour, its layers) of each.
+        conditions: Under which latency was measured, in words, and the names of the studies.
+    """
+
+    studies: list[StudyContents]
+    colours: list[int]
+    figures: dict[str, list[Plot]]
+    groups: list[GroupRow]
+    layers: list[tuple[StudyContents, int, list[LayerRow]]]
+    conditions: dict[str, list[str]]
+
+
+def write_report(
+    url: str,
+    out: str | Path,
+    names: Sequence[str] | None = None,
+    *,
+    title: str = "Structure search",
+    latency_table: LatencyTable | str | Path | None = None,
+) -> Path:
     """Write everything known of some studies as one HTML page that works offline; the database is only read.
 
     The page appears whole or not at all: on an error an older page at `out` stays as it was.
@@ -28,12 +78,16 @@ def write_report(url: str, out: str | Path, names: Sequence[str] | None = None) 
         url: Of the database, such as `"sqlite:///search.db"`.
         out: The file to write; its folder must exist.
         names: The studies to report, in this order; all of the database by default.
+        title: Of the page.
+        latency_table: What the latency of every trial is predicted from, a table or its file. A finished search under
+            a latency budget has recorded its predictions, and needs none.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: `out` cannot be a file, there is no study of a name, or `url` is not one of a database.
+        ValueError: `out` cannot be a file, there is no study of a name, `url` is not one of a database, or the table
+            is of none of the studies' networks.
         StudyUnreadable: The database cannot be read.
     """
     path = Path(out)
@@ -41,44 +95,99 @@ def write_report(url: str, out: str | Path, names: Sequence[str] | None = None) 
         raise ValueError(f"Expected a file to write, got the folder {path}. Give for example {path / 'report.html'}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected a file in a folder that exists, got {path}. Make the folder {path.parent} first.")
+    table = LatencyTable.load(latency_table) if isinstance(latency_table, (str, Path)) else latency_table
+    database = parse(url)
     with closing(Store(url, create=False)) as store:
-        studies = read(store, names)
-    _write(path, render(studies, parse(url).name, datetime.now(timezone.utc)))
+        studies = read(store, names, table)
+    _write(path, render(studies, database.name, datetime.now(timezone.utc), title=title, url=_shown(database)))
     return path
 
 
-def render(studies: Sequence[StudyContents], database: str, written: datetime) -> str:
+def render(
+    studies: Sequence[StudyContents],
+    database: str,
+    written: datetime,
+    *,
+    title: str = "Structure search",
+    url: str | None = None,
+) -> str:
     """Render the page.
 
     Args:
         studies: What it is about.
         database: File name of the database; the folder is nobody's business.
         written: Date of the page, in UTC.
+        title: Of the page.
+        url: Of the database, as it may be shown; that of a file by default.
     """
     environment = Environment(
         loader=PackageLoader("prunesearch.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    won = [study for study in studies if study.scored]
-    best = max(won, key=lambda study: max(score for _, score in study.scored), default=None)
-    colour = figures.colours(won)
-    return environment.get_template("page.html").render(
+    environment.filters["hash"] = _hash
+    groups = comparable(studies)
+    colour = colours([study for study in studies if study.scored])
+    sections = [_section(group, colour, i) for i, group in enumerate(groups) if any(study.scored for study in group)]
+    best = max(sections[0].studies, key=_winning_score) if sections else None
+    page = environment.get_template("page.html").render(
+        title=title,
         database=database,
         written=written.strftime("%Y-%m-%d %H:%M UTC"),
-        versions={name: metadata.version(name) for name in ("prunesearch", "plotly")},
+        version=metadata.version("prunesearch"),
+        style=_inlined(environment, "page.css"),
+        script=_inlined(environment, "page.js"),
         studies=studies,
+        groups=groups,
+        sections=sections,
+        best=best,
+        tiles=tiles.tiles(best) if best else [],
         question=tables.question(studies),
         comparison=tables.comparison(studies),
-        history=figures.as_html(figures.history(won, colour), "history"),
-        scatter=figures.as_html(figures.score_against_macs(won, colour), "scatter"),
-        networks=[
-            (group, figures.as_html(figures.kept_widths(group, colour), f"widths-{i}"), tables.widths(group))
-            for i, group in enumerate(by_network(won))
-        ],
-        best=best,
-        arguments=tables.arguments(best, database) if best else {},
-        trials=tables.trials(studies),
-        plotly_js=Markup(get_plotlyjs()),
+        loading=loading(best, url or f"sqlite:///{database}") if best else None,
+        trials=trials.trials(groups),
+        trial_columns=_trial_columns(studies),
+        best_rows=trials.best_rows(groups, _ROWS),
     )
+    return page.lstrip()
+
+
+def _section(group: Sequence[StudyContents], colour: dict[str, int], number: int) -> Section:
+    won = [study for study in group if study.scored]
+    details = [
+        (study, colour[study.name], layers.layers(study.space, study.winner.structure))
+        for study in won
+        if study.winner is not None
+    ]
+    mine = [colour[study.name] for study in won]
+    conditions: dict[str, list[str]] = {}
+    for study in won:
+        if study.conditions:
+            conditions.setdefault(tables.in_words(study.conditions), []).append(study.name)
+    return Section(won, mine, figures(won, colour, number), layers.groups(won), details, conditions)
+
+
+def _winning_score(study: StudyContents) -> float:
+    winner = study.winner
+    return -float("inf") if winner is None or winner.score is None else winner.score
+
+
+def _trial_columns(studies: Sequence[StudyContents]) -> dict[str, str]:
+    has_latency = any(study.predicted_ms for study in studies)
+    return {name: title for name, title in _TITLES.items() if name != "latency" or has_latency}
+
+
+def _shown(database: Database) -> str:
+    """The URL to type: relative to the folder of a file, without the address of a server."""
+    return f"sqlite:///{database.name}" if database.server is None else f"postgresql://USER@SERVER/{database.name}"
+
+
+def _inlined(environment: Environment, name: str) -> Markup:
+    assert environment.loader is not None
+    return Markup(environment.loader.get_source(environment, name)[0])
+
+
+def _hash(text: Any) -> Markup:
+    """What a Content-Security-Policy names an inlined text by."""
+    return Markup(f"'sha256-{base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()}'")
 
 
 def _write(path: Path, page: str) -> None:

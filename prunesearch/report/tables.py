@@ -1,21 +1,21 @@
-"""The tables of a page as plain values; the template only sets them."""
+"""What was asked, and what the studies found, as tables of text; the template only sets them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunesearch.report.contents import StudyContents, by_network
+from prunesearch.report.contents import StudyContents, comparable
 
 _UNKNOWN = ""
-_TRIAL_COLUMNS = ("study", "number", "structure", "macs", "params", "score", "failure", "seconds", "searcher")
-
 _FIELDS = {
     "model": "network (fingerprint)",
     "space": "space (fingerprint)",
     "data": "data (fingerprint)",
     "criterion": "channel criterion",
+    "weight_source": "weights of candidates",
 }
 
 
@@ -52,6 +52,7 @@ class _Column:
     title: str
     of_study: Callable[[StudyContents], str]
     of_unpruned: Callable[[Sequence[StudyContents]], str] = lambda studies: _UNKNOWN
+    is_needed: Callable[[Sequence[StudyContents]], bool] = lambda studies: True
 
 
 def question(studies: Sequence[StudyContents]) -> dict[str, list[Answer]]:
@@ -67,9 +68,12 @@ def comparison(studies: Sequence[StudyContents]) -> Comparison:
             [column.of_unpruned(group) for column in _COLUMNS],
             *([column.of_study(study) for column in _COLUMNS] for study in group),
         ]
-        for group in by_network(studies)
+        for group in comparable(studies)
     ]
-    known = [any(row[i] for rows in networks for row in rows) for i in range(len(_COLUMNS))]
+    known = [
+        any(row[i] for rows in networks for row in rows) and column.is_needed(studies)
+        for i, column in enumerate(_COLUMNS)
+    ]
     return Comparison(
         titles=tuple(column.title for column, keep in zip(_COLUMNS, known, strict=True) if keep),
         networks=tuple(
@@ -79,49 +83,10 @@ def comparison(studies: Sequence[StudyContents]) -> Comparison:
     )
 
 
-def widths(studies: Sequence[StudyContents]) -> list[tuple[str, int, list[int]]]:
-    """(group, unpruned width, width in each study's winner) of studies of one network that have a winner."""
-    winners = [study.winner.structure for study in studies if study.winner is not None]
-    return [
-        (group.name, group.width, [structure[i] for structure in winners])
-        for i, group in enumerate(studies[0].space.groups)
-    ]
-
-
-def trials(studies: Sequence[StudyContents]) -> dict[str, list[Any]]:
-    """Every trial, in the form in which the page's script reads it."""
-    rows = [
-        [
-            study.name,
-            trial.number,
-            trial.structure,
-            trial.cost.macs,
-            trial.cost.params,
-            trial.score,
-            trial.failure,
-            trial.seconds,
-            trial.searcher,
-        ]
-        for study in studies
-        for trial in study.trials
-    ]
-    return {"columns": list(_TRIAL_COLUMNS), "trials": rows}
-
-
-def arguments(study: StudyContents, database: str) -> dict[str, str]:
-    """Arguments of `search`, as Python writes them, that go on with a study and so return its winner.
-
-    Only literals: text of a database must not become code that somebody runs.
-    """
-    plain = {
-        "searcher": study.trials[0].searcher,
-        "seed": study.question.get("seed"),
-        "criterion": study.question.get("criterion"),
-        "n_trials": len(study.trials),
-        "study": f"sqlite:///{database}",
-        "study_name": study.name,
-    }
-    return {name: repr(value) for name, value in plain.items() if isinstance(value, (str, int))}
+def in_words(facts: Mapping[str, Any]) -> str:
+    """Plain values in a line, such as `torch 2.9, threads 1`."""
+    said = [in_words(v) if isinstance(v, dict) else f"{key.replace('_', ' ')} {v}" for key, v in facts.items()]
+    return ", ".join(filter(None, said))
 
 
 def _answers(field: str, studies: Sequence[StudyContents]) -> list[Answer]:
@@ -134,13 +99,15 @@ def _answers(field: str, studies: Sequence[StudyContents]) -> list[Answer]:
 def _text(value: Any) -> str:
     if value is None:
         return "not recorded"
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {part}" for key, part in value.items())
-    return str(value)
+    return in_words(value) if isinstance(value, dict) else str(value)
 
 
 def _searchers(study: StudyContents) -> str:
     return ", ".join(dict.fromkeys(trial.searcher for trial in study.trials))
+
+
+def _budget(study: StudyContents) -> str:
+    return str(study.question.get("budget", _UNKNOWN)).partition(" by table ")[0]
 
 
 def _evaluations(study: StudyContents) -> str:
@@ -192,15 +159,41 @@ def _first_known(of_study: Callable[[StudyContents], str]) -> Callable[[Sequence
     return lambda studies: next(filter(None, map(of_study, studies)), _UNKNOWN)
 
 
+def _latency(study: StudyContents) -> str:
+    if study.winner is None:
+        return _UNKNOWN
+    predicted, timed = study.predicted_of(study.winner), study.measured_of(study.winner)
+    if timed is not None:
+        return f"{timed.predicted_ms:.4g} → {timed.measured_ms:.4g}"
+    return _UNKNOWN if predicted is None or math.isnan(predicted) else f"{predicted:.4g} → not measured"
+
+
+def _predicted_unpruned(studies: Sequence[StudyContents]) -> str:
+    return next((f"{study.full_ms:.4g}" for study in studies if study.full_ms is not None), _UNKNOWN)
+
+
+def _peak(key: str) -> Callable[[StudyContents], str]:
+    def peak(study: StudyContents) -> str:
+        value, batch_size = study.number(key), study.number("peak_batch_size")
+        if value is None:
+            return _UNKNOWN
+        return f"{value / 2**20:,.2f} MiB" + (f" (batch of {batch_size:g})" if batch_size is not None else "")
+
+    return peak
+
+
 _COLUMNS = (
     _Column("Study", lambda study: study.name, lambda studies: "unpruned"),
-    _Column("Searcher", _searchers),
+    _Column("Searcher", _searchers, is_needed=lambda studies: any(_searchers(s) not in ("", s.name) for s in studies)),
+    _Column("Budget", _budget, is_needed=lambda studies: len(set(map(_budget, studies))) > 1),
     _Column("Evaluations", _evaluations),
     _Column("MACs (of unpruned)", _cost("macs"), lambda studies: f"{studies[0].unpruned.macs:,}"),
     _Column("Parameters (of unpruned)", _cost("params"), lambda studies: f"{studies[0].unpruned.params:,}"),
-    _Column("Score", _score),
+    _Column("Score", _score, _first_known(_number("score_full", ".4f"))),
     _Column("Accuracy before → after finetuning", _accuracy, _first_known(_number("accuracy_unpruned", ".2%"))),
+    _Column("Latency, ms, predicted → measured", _latency, _predicted_unpruned),
+    _Column("ms per image", _ms_per_image("ms_per_image"), _first_known(_ms_per_image("ms_per_image_unpruned"))),
+    _Column("Peak memory", _peak("peak_bytes"), _first_known(_peak("peak_bytes_unpruned"))),
     _Column("Search seconds", lambda study: f"{study.seconds:,.1f}" if study.trials else _UNKNOWN),
     _Column("Finetuning seconds", _number("finetune_seconds", ",.1f")),
-    _Column("ms per image", _ms_per_image("ms_per_image"), _first_known(_ms_per_image("ms_per_image_unpruned"))),
 )

@@ -199,6 +199,10 @@ class Store:
             values = {"summary": json.dumps(summary)}
             connection.execute(schema.study.update().where(schema.study.c.name == name).values(values))
 
+    def add_to_summary(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Record more of what became of the study's winner; what is there under other keys stays."""
+        self.set_summary(name, {**(self.summary(name) or {}), **facts})
+
     def driver(self) -> Driver | None:
         """Who drives the studies of this file, or last drove and did not end in order; None on a server."""
         with self._reading() as connection:
@@ -290,7 +294,7 @@ def _to_row(trial: Trial) -> dict[str, Any]:
         "structure": json.dumps(trial.structure),
         "macs": trial.cost.macs,
         "params": trial.cost.params,
-        "score": trial.score,
+        "score": None if trial.score is None else trial.score + 0.0,  # SQLite knows no -0.0, checksums do
         "failure": trial.failure,
         "seconds": float(trial.seconds),
         "searcher": trial.searcher,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from types import TracebackType
@@ -91,6 +91,16 @@ class Study:
     def trials(self) -> list[Trial]:
         """Everything scored so far, in order."""
         return self._store.trials(self.name)
+
+    def note(self, key: str, find: Callable[[], Any]) -> None:
+        """Record a fact beside the trials, for reports, unless it is there from an earlier run.
+
+        Args:
+            key: What it is called in the study's summary.
+            find: Finds it; a plain value.
+        """
+        if key not in (self._store.summary(self.name) or {}):
+            self._store.add_to_summary(self.name, {key: find()})
 
     def known_scores(self, fields: Sequence[str]) -> dict[Structure, tuple[float, str]]:
         """Scores in other studies of the database that apply here, too, each with where it stands.

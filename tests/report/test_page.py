@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from typing import Any
 import pytest
 
 from prunesearch.errors import StudyUnreadable
+from prunesearch.latency_model import LatencyModel
 from prunesearch.report import write_report
-from prunesearch.report.contents import StudyContents, space_from_dict
+from prunesearch.report.contents import StudyContents, read, space_from_dict
 from prunesearch.report.page import render
-from prunesearch.structure import Group, Space, Structure, Term, Width
+from prunesearch.structure import Group, Space, Term, Width
 from prunesearch.study.store import Store
-from prunesearch.trial import Trial
+from tests.report.studies import HOSTILE, add_study, question, toy_space, trial
+from tests.toys import chain_space, every_structure, toy_table
 
-HOSTILE = "</script><script>alert(1)</script><!--<img src=x onerror=alert(2)>"
 Add = Callable[..., None]
 Report = Callable[..., "Page"]
 LOADING = {"src", "href", "srcset", "action", "data", "poster"}
@@ -58,28 +61,10 @@ class Page(HTMLParser):
     def trials(self) -> list[dict[str, Any]]:
         blobs = [json.loads(text) for attributes, text in self.scripts if attributes.get("id") == "trials-data"]
         assert len(blobs) == 1
-        return [dict(zip(blobs[0]["columns"], row, strict=True)) for row in blobs[0]["trials"]]
-
-
-def toy_space(stem: str = "stem") -> Space:
-    narrow, wide = Group(stem, 16, 1, (4, 8, 12, 16), (stem,)), Group("body", 64, 2, (16, 32, 64), ("body",))
-    kept, units, rgb, ten = Width(0, ((0, 1),)), Width(0, ((1, 2),)), Width(3), Width(10)
-    return Space(
-        (narrow, wide),
-        (Term("stem", 9 * 32 * 32, rgb, kept), Term("body", 9 * 16 * 16, kept, units), Term("head", 1, units, ten)),
-        (Term("stem.weight", 9, rgb, kept), Term("body.weight", 9, kept, units), Term("head.weight", 1, units, ten)),
-    )
-
-
-def trial(
-    number: int, structure: Structure, score: float | None, failure: str | None = None, searcher: str = "evolution"
-) -> Trial:
-    cost = toy_space().cost(structure)
-    return Trial(number, structure, cost, score, failure, 0.25, searcher, "accuracy", "inline")
-
-
-def question(**changes: Any) -> dict[str, Any]:
-    return {"model": "8f3a", "budget": "Budget(macs='50%')", "seed": 0, "versions": {"torch": "2.9"}} | changes
+        rows = [dict(zip(blobs[0]["columns"], row, strict=True)) for row in blobs[0]["trials"]]
+        names = [source["name"] for source in blobs[0]["sources"]]
+        searchers = blobs[0]["searchers"]
+        return [{**row, "study": names[row["study"]], "searcher": searchers[row["searcher"]]} for row in rows]
 
 
 @pytest.fixture
@@ -88,26 +73,10 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def add(url: str) -> Iterator[Add]:
+def add(url: str) -> Add:
     """Return a function that adds a study to the database."""
-    store = Store(url)
-
-    def add_study(
-        name: str,
-        trials: Sequence[Trial] = (),
-        *,
-        space: Space | None = None,
-        summary: dict[str, Any] | None = None,
-        **changes: Any,
-    ) -> None:
-        store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
-        for each in trials:
-            store.add(name, each)
-        if summary is not None:
-            store.set_summary(name, summary)
-
-    yield add_study
-    store.close()
+    Store(url).close()
+    return partial(add_study, url)
 
 
 @pytest.fixture
@@ -126,18 +95,28 @@ def test_the_page_loads_nothing_and_forbids_the_browser_to(add: Add, report: Rep
     add("search", [trial(0, (8, 32), -0.5)])
     page = report()
     assert not [(tag, a) for tag, a in page.elements for name in LOADING & set(a) if "//" in (a[name] or "")]
-    assert not [tag for tag, _ in page.elements if tag in {"link", "iframe", "object", "embed", "base"}]
-    policy = [a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
-    assert policy
-    assert str(policy[0]).startswith("default-src 'none'")
-    assert sum(len(text) > 1_000_000 for _, text in page.scripts) == 1  # plotly.js, once
+    assert not [tag for tag, _ in page.elements if tag in {"iframe", "object", "embed", "base"}]
+    assert [a["href"] for tag, a in page.elements if tag == "link"] == ["data:,"]
+    policy = [str(a["content"]) for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policy) == 1
+    assert policy[0].startswith("default-src 'none'")
+    assert "unsafe" not in policy[0]
 
 
-def test_figures_offer_no_upload(add: Add, report: Report) -> None:
+def test_the_only_script_and_style_are_those_the_policy_names(add: Add, report: Report) -> None:
     add("search", [trial(0, (8, 32), -0.5)])
-    drawn = [text for _, text in report().scripts if "Plotly.newPlot(" in text and len(text) < 100_000]
-    assert len(drawn) == 3
-    assert all('"modeBarButtons": [["toImage", "zoom2d", "pan2d", "resetScale2d"]]' in text for text in drawn)
+    page = report()
+    (policy,) = [str(a["content"]) for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy"]
+    (script,) = [text for attributes, text in page.scripts if "type" not in attributes]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in policy
+    assert not [(tag, name) for tag, a in page.elements for name in a if name == "style" or name.startswith("on")]
+
+
+def test_the_page_is_small(add: Add, report: Report, tmp_path: Path) -> None:
+    add("search", [trial(i, (8, 32), -0.5 - i / 1000) for i in range(100)])
+    report()
+    assert (tmp_path / "report.html").stat().st_size < 200_000
 
 
 def test_exact_costs_of_the_winner_and_of_the_unpruned_network_appear(add: Add, report: Report) -> None:
@@ -174,7 +153,7 @@ def test_a_field_of_the_question_that_studies_share_is_there_once(add: Add, repo
     add("first", [trial(0, (8, 32), -0.5)], seed=11)
     add("second", [trial(0, (8, 32), -0.5)], seed=12)
     text = report().text
-    assert text.count("Budget(macs='50%')") == 1
+    assert "macs=50%" in text
     assert "11 (first)" in text
     assert "12 (second)" in text
 
@@ -237,7 +216,7 @@ def test_networks_with_different_groups_are_compared_each_with_its_own_unpruned_
     text = report().text
     assert "2,802,304" in text
     assert "42 (50.0%)" in text
-    assert text.count("Exact widths") == 2
+    assert text.count("Layers of the winner") == 2
 
 
 def test_studies_can_be_chosen_by_name(add: Add, report: Report) -> None:
@@ -312,6 +291,90 @@ def test_the_same_contents_give_the_same_page() -> None:
     assert render(studies, "search.db", written) == render(studies, "search.db", written)
 
 
-def test_importing_the_package_does_not_import_plotly() -> None:
-    code = "import sys, prunesearch; sys.exit('plotly' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_only_fields_that_differ_name_their_studies(add: Add, report: Report) -> None:
+    add("first", [trial(0, (8, 32), -0.5)], seed=11)
+    add("second", [trial(0, (8, 32), -0.5)], seed=12)
+    facts = report().text.split("Question")[2].partition("Before and after")[0]
+    assert facts.count("macs=50%") == 1
+    assert facts.count("(first)") == facts.count("(second)") == 1
+
+
+def test_the_command_to_load_the_winner_quotes_what_the_database_says(add: Add, report: Report) -> None:
+    add("x; rm -rf ~", [trial(0, (8, 32), -0.5)], budget="$(reboot)", criterion="l1(a=`b`)")
+    code = report().text.partition("prunesearch search")[2].partition("--save")[0]
+    assert shlex.split(code.replace("\\\n", " "))[6:] == [
+        *("--budget", "$(reboot)", "--searcher", "evolution", "--seed", "0", "--n-trials", "1"),
+        *("--study", "sqlite:///search.db", "--study-name", "x; rm -rf ~"),
+    ]
+
+
+def latency(**facts: Any) -> dict[str, Any]:
+    attempts = [
+        {"structure": [16, 32], "predicted_ms": 1.9, "measured_ms": 2.6},
+        {"structure": [8, 16], "predicted_ms": 1.7, "measured_ms": 1.8},
+    ]
+    return {
+        "latency": {"limit_ms": 2.0, "rounds": ["search", "again"], "winner": [8, 16], "attempts": attempts} | facts
+    }
+
+
+def test_rounds_of_a_search_under_a_latency_budget_are_one_study_with_the_winner_in_time(
+    add: Add, report: Report, url: str
+) -> None:
+    add("search", [trial(0, (16, 32), -0.1)], summary=latency(predicted_ms={"search": [1.9], "again": [1.7]}))
+    add("again", [trial(0, (8, 16), -0.5), trial(1, (4, 16), -0.7)])
+    page = report()
+    assert "1 study with 3 trials" in page.text
+    assert [(t["study"], t["number"], t["latency"]) for t in page.trials] == [
+        *(("search", 0, 1.9), ("again", 0, 1.7), ("again", 1, None))
+    ]
+    assert "1.7 → 1.8" in page.text
+    (study,) = read(Store(url, create=False), None)
+    assert study.winner is not None
+    assert study.winner.structure == (8, 16)
+    assert "n_trials=1," in page.text
+
+
+def test_a_round_that_is_asked_for_by_name_stands_alone(add: Add, report: Report) -> None:
+    add("search", [trial(0, (16, 32), -0.1)], summary=latency())
+    add("again", [trial(0, (8, 16), -0.5)])
+    assert [t["study"] for t in report(["again"]).trials] == ["again"]
+    assert [t["study"] for t in report(["again", "search"]).trials] == ["search", "again"]
+
+
+def test_what_somebody_wrote_into_a_summary_by_hand_does_no_harm(add: Add, report: Report) -> None:
+    odd = {"rounds": 3, "winner": "x", "attempts": [7, {"structure": [1]}], "predicted_ms": [1], "limit_ms": "2"}
+    add("search", [trial(0, (8, 32), -0.5)], summary={"latency": odd, "score_full": True, "accuracy_after": None})
+    add("other", [trial(0, (8, 32), -0.5)], summary={"latency": 3})
+    assert "Predicted against measured" not in report().text
+
+
+def test_a_latency_table_predicts_every_trial_of_its_network(url: str, add: Add, tmp_path: Path) -> None:
+    space = chain_space()
+    table = toy_table(space)
+    structures = every_structure(space)[:5]
+    trials = [dataclasses.replace(trial(0, (8, 32), -float(i)), number=i, structure=s, cost=space.cost(s))
+              for i, s in enumerate(structures)]  # fmt: skip
+    add("chain", trials, space=space, budget=f"latency_ms=80% by table {table.fingerprint}")
+    add("other", [trial(0, (8, 32), -0.5)])
+    page = Page(write_report(url, tmp_path / "report.html", latency_table=table).read_text(encoding="utf-8"))
+    expected = LatencyModel(table, space).predict(structures)
+    assert [t["latency"] for t in page.trials] == [*expected.round(6).tolist(), None]
+    full = float(LatencyModel(table, space).predict([space.full])[0])
+    assert f"budget {0.8 * full:.4g} ms" in page.text
+    with pytest.raises(ValueError, match="none of the studies' networks"):
+        write_report(url, tmp_path / "report.html", ["other"], latency_table=table)
+
+
+def test_scores_that_do_not_mean_the_same_are_not_drawn_in_one_figure(add: Add, report: Report) -> None:
+    add("loss", [trial(0, (8, 32), -0.5)], evaluator="accuracy(metric=loss, images=64)")
+    add("accuracy", [trial(0, (8, 32), 0.9)], evaluator="accuracy(metric=accuracy, images=64)")
+    page = report()
+    figures = [a["id"] for tag, a in page.elements if tag == "figure"]
+    assert figures == ["front-macs-0", "front-macs-1", "history-0", "history-1"]
+
+
+def test_the_title_is_the_callers(add: Add, url: str, tmp_path: Path) -> None:
+    add("search", [trial(0, (8, 32), -0.5)])
+    page = write_report(url, tmp_path / "report.html", title="ResNet <20>").read_text(encoding="utf-8")
+    assert "<title>ResNet &lt;20&gt;</title>" in page

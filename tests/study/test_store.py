@@ -47,6 +47,14 @@ def test_trials_come_out_as_they_went_in_also_after_reopening(url: str) -> None:
     again.close()
 
 
+def test_a_score_of_minus_zero_can_be_read_again(url: str) -> None:
+    store = Store(url)
+    store.create("a", {}, SPACE)
+    store.add("a", trial(0, (1,), -0.0))
+    assert [found.score for found in store.trials("a")] == [0.0]
+    store.close()
+
+
 def test_studies_of_one_file_do_not_mix(url: str) -> None:
     store = Store(url)
     for name in ("a", "b"):
@@ -55,6 +63,9 @@ def test_studies_of_one_file_do_not_mix(url: str) -> None:
     store.set_summary("b", {"accuracy_after": 0.5})
     assert (len(store.trials("a")), len(store.trials("b"))) == (1, 0)
     assert (store.summary("a"), store.summary("b")) == (None, {"accuracy_after": 0.5})
+    store.add_to_summary("a", {"score_full": 1.0})
+    store.add_to_summary("b", {"score_full": 2.0})
+    assert (store.summary("a"), store.summary("b")) == ({"score_full": 1.0}, {"accuracy_after": 0.5, "score_full": 2.0})
     assert store.question("c") is None
     store.close()
 
