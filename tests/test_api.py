@@ -67,7 +67,6 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     assert [(t.structure, t.score) for t in more.trials] == [(t.structure, t.score) for t in whole.trials]
     changes: dict[str, dict[str, object]] = {
         "seed": {"seed": 1},
-        "searcher": {"searcher": "random"},
         "criterion": {"criterion": "random"},
         "weight_source": {"weight_source": "compensated"},
         "evaluator": {"metric": "accuracy"},
@@ -257,7 +256,9 @@ def test_options_reach_the_searcher_and_are_part_of_the_question(
     url = f"sqlite:///{tmp_path / 'study.db'}"
     ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url)
     with pytest.raises(ps.StudyMismatch, match="its searcher is"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url, options={"settings": settings})
+        ps.search(network, digits_data, budget=BUDGET, study=url, study_name="search", options={"settings": settings})
+    beside = ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url, options={"settings": settings})
+    assert beside.name.startswith("search surrogate(settings=")
 
 
 def test_settings_can_be_given_one_by_one(network: Network, digits_data: Data) -> None:

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TOOLS = {"ruff", "mypy", "sphinx", "furo", "myst-parser", "sphinx-copybutton"}  # not run with old versions
+TOOLS = {
+    "ruff",
+    "mypy",
+    "sphinx",
+    "furo",
+    "myst-parser",
+    "sphinx-copybutton",
+    "playwright",
+}  # not run with old versions
 
 
 def test_every_floor_is_tested() -> None:

@@ -104,7 +104,7 @@ def test_settings_of_a_searcher_are_options(call: Call) -> None:
     run = call(*evolution, "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")
     assert run.returncode == 0, run.stderr
     assert "best of 8 structures" in run.stdout
-    other = call(*evolution, "population=60")
+    other = call(*evolution, "population=60", "--study-name", "search")
     assert other.returncode == 2
     assert "its searcher is" in other.stderr
 
