@@ -37,6 +37,7 @@ from prunesearch.structure import Structure
 IMAGES = (64, 128, 256, 512, 1024)
 CALIBRATION, VALIDATION = 12_800, 5_000
 REPEATS = 5
+PARTS = ("sharing", "attained", "scored", "finetuned", "workers")
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,8 @@ def main() -> None:
     tasks.add_arguments(parser)
     parser.add_argument("--networks", nargs="*", default=["resnet20", "mobilenet_v2_025"], choices=tasks.NETWORKS)
     parser.add_argument("--keep", nargs="*", type=float, default=[0.5, 0.3])
+    parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure")
+    parser.add_argument("--again", action="store_true", help="measure these parts anew")
     parser.add_argument("--structures", type=int, default=24)
     parser.add_argument("--epochs", type=int, default=4, help="of training the unpruned networks")
     parser.add_argument("--finetune-images", type=int, default=5_000)
@@ -235,17 +238,19 @@ def main() -> None:
         for keep in arguments.keep:
             cell = make_cell(name, keep, task, arguments)
             row = rows.setdefault(f"{name} at {keep:.0%} of the MACs", {})
+            for part in arguments.parts if arguments.again else ():
+                row.pop(part, None)
             for column, measure in (("sharing", sharing), ("attained", attained)):
-                if column not in row:
+                if column in arguments.parts and column not in row:
                     row[column] = measure(cell)
                     save(arguments, rows)
             for column, measure_one in (("scored", scored), ("finetuned", finetuned)):
                 done = row.setdefault(column, [])
-                for index in range(len(done), len(cell.structures)):
+                for index in range(len(done), len(cell.structures) if column in arguments.parts else 0):
                     done.append(measure_one(cell, index))
                     save(arguments, rows)
                     print(name, keep, column, index, json.dumps(done[-1]), flush=True)
-            if "workers" not in row:
+            if "workers" in arguments.parts and "workers" not in row:
                 row["workers"] = workers(cell, name, arguments)
                 save(arguments, rows)
 
