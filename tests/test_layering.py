@@ -11,7 +11,17 @@ import pytest
 import prunesearch
 
 ROOT = Path(prunesearch.__file__).parent
-NOUNS = {"errors", "structure", "budget", "trial", "registry", "latency_table", "latency_model", "latency_file"}
+NOUNS = {
+    "errors",
+    "files",
+    "structure",
+    "budget",
+    "trial",
+    "registry",
+    "latency_table",
+    "latency_model",
+    "latency_file",
+}
 MAY_IMPORT = {
     "nouns": set(),
     "models": {"nouns"},

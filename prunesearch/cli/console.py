@@ -45,13 +45,6 @@ def print_table(table: Table) -> None:
     Console(width=max(stdout.width, 110), soft_wrap=True).print(table)
 
 
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
 def check_writable(*files: Path | None) -> None:
     """Find out before hours of work whether files can be written after them.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
+from prunesearch.files import whole
 from prunesearch.models.literals import Place, literal_at, operators_with_literals, rewrite, rewritten
 from prunesearch.models.slim import set_width
 from prunesearch.models.zoo.layers import PadShortcut
@@ -126,14 +126,11 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     Raises:
         CheckpointError: The folder does not exist, or the file cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
-        os.replace(draft, path)
+        with whole(path) as draft:
+            safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError
+from prunesearch.files import remove_drafts
 from prunesearch.models.saving import FileKind
 
 FORMAT = "prunesearch-training-1"
@@ -42,8 +43,7 @@ def write(path: Path, snapshot: Snapshot, question: Mapping[str, Any]) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
     facts = json.dumps({"question": question, "facts": snapshot.facts})
-    for left in path.parent.glob(f".{path.name}.*"):  # by a kill in the middle of a write
-        left.unlink(missing_ok=True)
+    remove_drafts(path)
     _KIND.write(tensors, facts, path)
 
 
