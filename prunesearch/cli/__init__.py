@@ -24,6 +24,7 @@ from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
+_INTERRUPTED = 130
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Try it": {"demo": demo},
@@ -83,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # whoever read it, such as `head`, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except typer.Abort:
+    except typer.Abort as abort:
+        if isinstance(abort.__cause__, KeyboardInterrupt):
+            fail("Interrupted.", status=_INTERRUPTED)
         fail("Not confirmed, so nothing was done.", status=1)
     except UsageError as error:
         command = "prunesearch" if error.ctx is None else error.ctx.command_path
@@ -95,4 +98,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if os.environ.get("PRUNESEARCH_DEBUG"):
             raise
         fail(_sentence(error), status=2)
+    if ended == _INTERRUPTED:  # how newer releases of typer end then
+        fail("Interrupted.", status=_INTERRUPTED)
     sys.exit(ended if isinstance(ended, int) else 0)

@@ -23,7 +23,7 @@ def training_session(
     """A session that shows progress; an interrupt ends it with the state on disk.
 
     Raises:
-        ValueError: Neither the network nor the state could be written.
+        ValueError: The network, the state or the log could not be written, or there is a tracker without a log.
     """
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
@@ -32,6 +32,8 @@ def training_session(
     state = checkpoint or out.with_name(out.name + ".checkpoint")
     check_writable(state)
     check_folders(log=log)
+    if tracker and log is None:
+        raise ValueError("--tracker says how the log is written; name its folder with --log.")
     kept = f"The state is in {state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
         show = _LossAndAccuracy(bar)

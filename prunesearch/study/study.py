@@ -30,7 +30,7 @@ from prunesearch.trial import Trial, best, extended, pareto_front
 
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
-"""The field of a question that, changed alone, makes another study of the same file instead of a refusal."""
+"""The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
 _BATCH = 64
 _MAX_FAILURES = 10
 
