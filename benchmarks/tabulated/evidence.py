@@ -1,4 +1,4 @@
-"""The tables of end_to_end.py: every arm in full, a summary, and whether the goal is met; called by tables.py."""
+"""The tables of end_to_end.py: every arm in full, a summary, and whether the goal is met."""
 
 from __future__ import annotations
 
