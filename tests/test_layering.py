@@ -12,15 +12,16 @@ import prunesearch
 
 ROOT = Path(prunesearch.__file__).parent
 NOUNS = {
+    "budget",
     "errors",
     "files",
-    "structure",
-    "budget",
-    "trial",
-    "registry",
-    "latency_table",
-    "latency_model",
     "latency_file",
+    "latency_model",
+    "latency_table",
+    "question",
+    "registry",
+    "structure",
+    "trial",
 }
 MAY_IMPORT = {
     "nouns": set(),

@@ -53,7 +53,14 @@ class FileKind:
         Raises:
             CheckpointError: The folder does not exist, or the file cannot be written.
         """
-        write_tensors(tensors, path, {"format": self.format, self.note: note, "sha256": checksum(note, tensors)})
+        metadata = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
+        try:
+            with whole(path) as draft:
+                safetensors.torch.save_file(dict(tensors), draft, metadata)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {error}. Is there such a folder, with room in it?"
+            ) from error
 
     def read(self, path: Path) -> tuple[Any, dict[str, Tensor]]:
         """The note, parsed, and the tensors.
@@ -118,19 +125,6 @@ def save(model: nn.Module, path: str | Path) -> None:
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
     _SLIMMED.write(tensors, widths, path)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors of the CPU to a safetensors file, whole or not at all.
-
-    Raises:
-        CheckpointError: The folder does not exist, or the file cannot be written.
-    """
-    try:
-        with whole(path) as draft:
-            safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
