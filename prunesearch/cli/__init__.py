@@ -84,9 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:  # whoever read it, such as `head`, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except typer.Abort as abort:
-        if isinstance(abort.__cause__, KeyboardInterrupt):
-            fail("Interrupted.", status=_INTERRUPTED)
+    except typer.Abort:
         fail("Not confirmed, so nothing was done.", status=1)
     except UsageError as error:
         command = "prunesearch" if error.ctx is None else error.ctx.command_path
@@ -98,6 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if os.environ.get("PRUNESEARCH_DEBUG"):
             raise
         fail(_sentence(error), status=2)
-    if ended == _INTERRUPTED:  # how newer releases of typer end then
+    if ended == _INTERRUPTED:  # what typer makes of it
         fail("Interrupted.", status=_INTERRUPTED)
     sys.exit(ended if isinstance(ended, int) else 0)

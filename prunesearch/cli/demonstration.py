@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from prunesearch.cli.console import check_folders, print_json, print_table, say
+from prunesearch.cli.arguments import check_folders
+from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
 from prunesearch.cli.running import interruptible
 from prunesearch.files import write_text

@@ -12,7 +12,8 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from prunesearch.cli.console import check_writable, print_json, print_table, say, stdout
+from prunesearch.cli.arguments import check_writable
+from prunesearch.cli.console import print_json, print_table, say, stdout
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
     OUTPUT,

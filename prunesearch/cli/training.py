@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.cli.console import check_folders, check_writable, print_json, say
+from prunesearch.cli.arguments import check_folders, check_writable
+from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:

@@ -41,6 +41,10 @@ def verdict(cells: dict[str, Any]) -> evidence.Verdict:
     return evidence.verdict({arm: evidence.row_of(stored, "net", "50%", arm) for arm in ARMS}, stored)
 
 
+def test_a_network_over_the_budget_meets_no_goal() -> None:
+    assert verdict({**rivals(0.80, 0.80), **seeds("ours", 0.99, 0.99, holds=False)}).met is False
+
+
 def test_the_goal_is_met_by_a_tie_within_a_standard_error_in_no_more_time() -> None:
     assert verdict({**rivals(0.80, 0.82), **seeds("ours", 0.81, 0.80)}).met is True
 

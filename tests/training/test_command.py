@@ -12,7 +12,7 @@ import safetensors.torch
 
 import prunesearch as ps
 from prunesearch.cli import main
-from prunesearch.cli.finetuning import _Show
+from prunesearch.cli.training import _LossAndAccuracy
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.network import Network
 
@@ -41,19 +41,19 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
     settings = ("--pruned", "small.safetensors", "--epochs", "2", "--augment", "crop=1", "--validation", "0.1")
     command = (*TRAIN, *settings, "--log", "log", "--out", "tuned.safetensors")
 
-    step = _Show.step
+    step = _LossAndAccuracy.step
 
-    def interrupt(show: _Show, report: ps.StepReport) -> None:
+    def interrupt(show: _LossAndAccuracy, report: ps.StepReport) -> None:
         step(show, report)
         if report.step == 12:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(_Show, "step", interrupt)
+    monkeypatch.setattr(_LossAndAccuracy, "step", interrupt)
     code, _, err = run(capsys, *command)
     assert code == 130
     assert "The state is in tuned.safetensors.checkpoint; run the same command again" in err
     assert not Path("tuned.safetensors").exists()
-    monkeypatch.setattr(_Show, "step", step)
+    monkeypatch.setattr(_LossAndAccuracy, "step", step)
     code, out, err = run(capsys, *command, "--json")
     assert code == 0, err
     found = json.loads(out)
