@@ -89,36 +89,40 @@ def compare(
         table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured.
 
     Raises:
-        ValueError: There is nothing to compare, a model is no pruned form of the network, there is no study of a name,
-            or the table is of another network or cannot be measured against here.
+        ValueError: There is nothing to compare, a model is called "unpruned" or is no pruned form of the network, there
+            is no study of a name, or the table is of another network or cannot be measured against here.
         StudyUnreadable: The database cannot be read.
     """
     if network is None and study is None:
         raise ValueError("Expected a network with models pruned from it, or a database of studies; got neither.")
     if network is None and (models or data is not None):
         raise ValueError("Models, and test data, are compared with what they were pruned from; give that network, too.")
-    rows: list[Compared] = []
+    if UNPRUNED in (models or {}):
+        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; name the model otherwise.")
+    rows: list[tuple[Space, Compared]] = []
     notes: list[str] = []
     test_images = 0
     if network is not None:
         for name, model in {UNPRUNED: network.model, **(models or {})}.items():
             row, test_images = _of_model(name, model, network, data, table)
-            rows.append(row)
-    for group in _by_network(_studies(study, study_names)):
+            rows.append((network.space, row))
+    own = None if network is None else network.space
+    for group in sorted(_by_network(_studies(study, study_names)), key=lambda group: group[0].space != own):
         space = group[0].space
-        if network is None or space != network.space:
-            rows.append(_row(UNPRUNED, space, space.full, table))
+        if space != own:
+            rows.append((space, _row(UNPRUNED, space, space.full, table)))
         for contents in group:
             if contents.winner is None:
                 notes.append(f"Study {contents.name!r} has no structure with a score, so it is left out.")
             else:
-                rows.append(_of_study(contents, table))
-    evaluators = {row.evaluator for row in rows if row.evaluator is not None}
+                rows.append((space, _of_study(contents, table)))
+    compared = _with_distances(rows)
+    evaluators = {row.evaluator for row in compared if row.evaluator is not None}
     if len(evaluators) > 1:
         notes.append(f"Scores of different evaluators are no scale for each other: {'; '.join(sorted(evaluators))}.")
     if test_images:
-        notes.append(_certainty(rows, test_images))
-    return Comparison(_with_distances(rows), test_images, tuple(notes))
+        notes.append(_certainty(compared, test_images))
+    return Comparison(compared, test_images, tuple(notes))
 
 
 def _of_model(
@@ -166,27 +170,18 @@ def _by_network(studies: Sequence[StudyContents]) -> list[list[StudyContents]]:
     return list(groups.values())
 
 
-def _with_distances(rows: Sequence[Compared]) -> tuple[Compared, ...]:
-    """Each row with how far its widths are from the first pruned one's, where it has the same groups."""
-    found: list[Compared] = []
-    full: Structure = ()
-    origin: tuple[Structure, Structure] | None = None  # of the first pruned row: full widths, kept widths
-    for row in rows:
-        if row.name == UNPRUNED:
-            full = row.structure
-        elif origin is None:
-            origin = full, row.structure
-        found.append(row)
+def _with_distances(rows: Sequence[tuple[Space, Compared]]) -> tuple[Compared, ...]:
+    """Each row with how far its widths are from the first pruned one's, where it is of the same space."""
+    origin = next(((space, row.structure) for space, row in rows if row.name != UNPRUNED), None)
     if origin is None:
-        return tuple(found)
-    widths, first = np.array(origin[0]), np.array(origin[1])
-    full = ()
-    for place, row in enumerate(found):
-        full = row.structure if row.name == UNPRUNED else full
-        if full == origin[0]:
-            distance = float((np.abs(np.array(row.structure) - first) / widths).mean())
-            found[place] = replace(row, distance=distance)
-    return tuple(found)
+        return tuple(row for _, row in rows)
+    widths, first = np.array(origin[0].full), np.array(origin[1])
+    return tuple(
+        replace(row, distance=float((np.abs(np.array(row.structure) - first) / widths).mean()))
+        if space == origin[0]
+        else row
+        for space, row in rows
+    )
 
 
 def _certainty(rows: Sequence[Compared], n: int) -> str:

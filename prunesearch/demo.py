@@ -21,6 +21,7 @@ from prunesearch.api import SearchResult, search
 from prunesearch.budget import Budget
 from prunesearch.evaluators.accuracy import top1
 from prunesearch.evaluators.latency.timing import measure_latency
+from prunesearch.files import whole
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import measured_peak_bytes
@@ -141,9 +142,8 @@ def _trained(path: Path, data: Data, seed: int, tell: Callable[[str], None]) -> 
         return model.eval()
     tell(f"Training {MODEL} on scikit-learn's digits, {_TRAINING.epochs} epochs.")
     trained = finetune(model, data, recipe=_TRAINING, seed=seed)
-    partial = path.with_suffix(".partial")
-    safetensors.torch.save_file(trained.state_dict(), partial)
-    partial.replace(path)
+    with whole(path) as draft:
+        safetensors.torch.save_file(trained.state_dict(), draft)
     return trained
 
 

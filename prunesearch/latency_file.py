@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunesearch.files import write_text
 from prunesearch.latency_table import (
     FORMAT,
     VERSION,
@@ -24,12 +24,7 @@ from prunesearch.structure import Width
 
 def write(table: LatencyTable, path: Path) -> None:
     """Write the file, whole or not at all; one line per timing."""
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        draft.write_text(_text(as_plain(table)) + "\n")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    write_text(path, _text(as_plain(table)) + "\n")
 
 
 def read(path: Path) -> LatencyTable:
@@ -39,7 +34,7 @@ def read(path: Path) -> LatencyTable:
         ValueError: It is no latency table, is damaged, or of a newer version.
         FileNotFoundError: There is none.
     """
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     try:
         plain = json.loads(text)
     except ValueError as error:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -221,13 +222,14 @@ def _function(source: str) -> Callable[..., Any]:
 @contextmanager
 def _in_the_file(source: str) -> Iterator[None]:
     """What goes wrong in code of the user's is said in a sentence, with the line of their file."""
-    file = source.rpartition(":")[0]
+    file = os.path.abspath(source.rpartition(":")[0])
     try:
         yield
     except PruneSearchError:
         raise
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(file)]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file]
         place = f", line {lines[-1]}" if lines else ""
         said = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(

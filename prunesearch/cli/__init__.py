@@ -24,6 +24,7 @@ from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
+_INTERRUPTED = 130
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Try it": {"demo": demo},
@@ -95,4 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if os.environ.get("PRUNESEARCH_DEBUG"):
             raise
         fail(_sentence(error), status=2)
+    if ended == _INTERRUPTED:  # what typer makes of it
+        fail("Interrupted.", status=_INTERRUPTED)
     sys.exit(ended if isinstance(ended, int) else 0)

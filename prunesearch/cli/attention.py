@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
-from prunesearch.cli.console import settings, width_rules
+from prunesearch.cli.arguments import settings, width_rules
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,

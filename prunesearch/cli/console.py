@@ -1,24 +1,13 @@
-"""How commands print, and how they read what several of them are given."""
+"""How commands print."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
-
-from prunesearch.registry import check_options
-
-if TYPE_CHECKING:
-    from prunesearch.study.events import Callback
-
-_T = TypeVar("_T")
 
 stdout = Console(soft_wrap=True)
 stderr = Console(stderr=True, soft_wrap=True)
@@ -43,114 +32,3 @@ def print_json(value: Any) -> None:
 def print_table(table: Table) -> None:
     """A table is never squeezed to fit: a narrow terminal wraps its lines, a pipe gets them whole."""
     Console(width=max(stdout.width, 110), soft_wrap=True).print(table)
-
-
-def replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
-
-
-def check_writable(*files: Path | None) -> None:
-    """Find out before hours of work whether files can be written after them.
-
-    Raises:
-        ValueError: One cannot.
-    """
-    for file in files:
-        if file is None:
-            continue
-        folder = file.parent
-        if file.is_dir():
-            raise ValueError(f"{file} is a folder; expected a file to write, such as {file / 'name'}.")
-        if not folder.is_dir():
-            raise ValueError(f"The folder {folder} of {file} does not exist. Make it first.")
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
-
-
-def check_folders(**folders: Path | None) -> None:
-    """Find out at once whether folders can be made where options say.
-
-    Args:
-        **folders: By the names of the options.
-
-    Raises:
-        ValueError: A file is in the way.
-    """
-    for name, folder in folders.items():
-        if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-            raise ValueError(f"Expected --{name} as a folder; {folder} is a file. Name another.")
-
-
-def listeners(timeout: float | None, patience: int | None, tensorboard: Path | None) -> list[Callback]:
-    """The callbacks that options ask for."""
-    from prunesearch.study.events import early_stopping, stop_after
-    from prunesearch.study.tensorboard import TensorBoardLogger
-
-    found: list[Callback] = []
-    if timeout is not None:
-        found.append(stop_after(timeout))
-    if patience is not None:
-        found.append(early_stopping(patience))
-    if tensorboard is not None:
-        found.append(TensorBoardLogger(tensorboard))
-    return found
-
-
-def width_rules(round_to: list[str] | None, min_channels: list[str] | None, ignore: list[str] | None) -> dict[str, Any]:
-    """The options about widths as arguments of `trace`.
-
-    Raises:
-        ValueError: A number is none.
-    """
-    return {
-        "round_to": _by_name("--round-to", round_to or ["1"], whole=True),
-        "min_channels": _by_name("--min-channels", min_channels or ["0.1"], whole=False),
-        "ignored_layers": ignore or (),
-    }
-
-
-def named_options(entries: list[str] | None) -> dict[str, Any]:
-    """`NAME=VALUE` entries as a table; values are JSON (`200`, `[1, 0.8]`), or else text.
-
-    Raises:
-        ValueError: An entry has no name.
-    """
-    table: dict[str, Any] = {}
-    for entry in entries or ():
-        name, equals, text = entry.partition("=")
-        if not equals or not name.isidentifier():
-            raise ValueError(f"Expected --option as NAME=VALUE, such as population=20, got {entry!r}.")
-        try:
-            table[name] = json.loads(text)
-        except ValueError:
-            table[name] = text
-    return table
-
-
-def settings(kind: type[_T], entries: list[str] | None) -> _T:
-    """`NAME=VALUE` entries as a value of a dataclass of settings.
-
-    Raises:
-        TypeError: There is no such setting, or it is no number.
-        ValueError: It is out of range.
-    """
-    given = named_options(entries)
-    defaults = {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # it is one
-    check_options(given, defaults, "method")
-    return kind(**given)
-
-
-def _by_name(option: str, entries: Sequence[str], *, whole: bool) -> dict[str, Any]:
-    """`GLOB=NUMBER` entries as a table in which the entry without a glob, which is for all layers, comes last."""
-    table: dict[str, Any] = {}
-    for entry in sorted(entries, key=lambda entry: "=" not in entry or entry.startswith("*=")):
-        glob, _, text = entry.rpartition("=")
-        try:
-            table[glob or "*"] = int(text) if text.isdigit() or whole else float(text)
-        except ValueError:
-            wanted = "a count (8)" if whole else "a count (4) or a fraction (0.1)"
-            raise ValueError(f"Expected {option} as {wanted}, or such after 'GLOB=', got {entry!r}.") from None
-    return table

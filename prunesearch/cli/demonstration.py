@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from prunesearch.cli.console import check_folders, print_json, print_table, replace, say
+from prunesearch.cli.arguments import check_folders
+from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
 from prunesearch.cli.running import interruptible
+from prunesearch.files import write_text
 
 if TYPE_CHECKING:
     from prunesearch.demo import Demo
@@ -38,7 +40,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     with interruptible():
         found = run_demo(out, n_trials=n_trials, seed=seed, say=lambda sentence: say(sentence, aside=as_json))
-    replace(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
+    write_text(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
     page = write_report(found.study, out / "report.html")
     if as_json:
         print_json({**found.as_dict(), "study": found.study, "report": str(page)})

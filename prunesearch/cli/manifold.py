@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from prunesearch.cli.console import settings
+from prunesearch.cli.arguments import settings
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunesearch.cli.console import check_writable, fail, print_json, say, width_rules
+from prunesearch.cli.arguments import check_writable, width_rules
+from prunesearch.cli.console import fail, print_json, say
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
     NETWORK,

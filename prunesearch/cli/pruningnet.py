@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli import completion
-from prunesearch.cli.console import check_writable, print_json, say, width_rules
+from prunesearch.cli.arguments import check_writable, width_rules
+from prunesearch.cli.console import print_json, say
 from prunesearch.cli.options import (
     TRAINING,
     BatchSizeOption,

@@ -12,7 +12,8 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from prunesearch.cli.console import check_writable, print_json, print_table, say, stdout
+from prunesearch.cli.arguments import check_writable
+from prunesearch.cli.console import print_json, print_table, say, stdout
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
     OUTPUT,
@@ -58,7 +59,7 @@ def status(
         raise ValueError(f"Expected --watch in seconds above 0, got {watch}.")
     with closing(Store(study, create=False)) as store:
         if as_json:
-            print_json([_as_json(store, study, name) for name in store.studies()])
+            print_json([_as_json(store, study, progress) for progress in _all_progress(store)])
         elif watch is None:
             print_table(_status_table(store, study))
         else:
@@ -76,7 +77,7 @@ def list_studies(study: StudyOption, as_json: JsonOption = False, config: Config
     from prunesearch.study.store import Store
 
     with closing(Store(study, create=False)) as store:
-        found = [_progress(store, name) for name in store.studies()]
+        found = _all_progress(store)
     lines = [{"study": p.name, "created": p.created, "trials": p.trials, **_asked(p)} for p in found]
     if as_json:
         print_json(lines)
@@ -216,10 +217,10 @@ def export_study(study: str, name: str, *, optuna: str | None, tables: list[Path
         say(f"Wrote {count} trials to {where}.")
 
 
-def _progress(store: Store, name: str) -> Progress:
-    found = store.progress(name)
-    assert found is not None  # it was listed a moment ago
-    return found
+def _all_progress(store: Store) -> list[Progress]:
+    """Of every study, but those that somebody deletes meanwhile."""
+    found = map(store.progress, store.studies())
+    return [progress for progress in found if progress is not None]
 
 
 def _asked(progress: Progress) -> dict[str, Any]:
@@ -235,10 +236,10 @@ def _driver(store: Store, url: str, name: str) -> tuple[str, bool | None] | None
     return None if found is None else (found.name, found.running)
 
 
-def _as_json(store: Store, url: str, name: str) -> dict[str, Any]:
-    progress, driver = _progress(store, name), _driver(store, url, name)
+def _as_json(store: Store, url: str, progress: Progress) -> dict[str, Any]:
+    driver = _driver(store, url, progress.name)
     return {
-        "study": name,
+        "study": progress.name,
         **_asked(progress),
         "trials": progress.trials,
         "wanted": progress.wanted,
@@ -251,8 +252,8 @@ def _as_json(store: Store, url: str, name: str) -> dict[str, Any]:
 
 def _status_table(store: Store, url: str) -> Table:
     table = Table("study", "searcher", "budget", "trials", "failed", "best score", "MACs", "parameters", "driver")
-    for name in store.studies():
-        line = _as_json(store, url, name)
+    for progress in _all_progress(store):
+        line = _as_json(store, url, progress)
         shown = ("-", "-", "-")
         if line["best"] is not None:
             cost = line["best"]["cost"]
@@ -260,5 +261,7 @@ def _status_table(store: Store, url: str) -> Table:
         trials = f"{line['trials']} of {line['wanted']}" if line["wanted"] else str(line["trials"])
         state = {True: "", False: " (ended without a word)", None: " (on another host)"}[line["running"]]
         driver = "-" if line["driver"] is None else line["driver"] + state
-        table.add_row(name, str(line["searcher"]), str(line["budget"]), trials, str(line["failed"]), *shown, driver)
+        table.add_row(
+            progress.name, str(line["searcher"]), str(line["budget"]), trials, str(line["failed"]), *shown, driver
+        )
     return table

@@ -9,16 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 from prunesearch.cli import completion
-from prunesearch.cli.console import (
-    check_folders,
-    check_writable,
-    listeners,
-    named_options,
-    print_json,
-    print_table,
-    say,
-    width_rules,
-)
+from prunesearch.cli.arguments import check_folders, check_writable, listeners, named_options, width_rules
+from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
     OUTPUT,

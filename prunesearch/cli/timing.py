@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prunesearch.cli import completion
-from prunesearch.cli.console import check_folders, check_writable, print_json, say, width_rules
+from prunesearch.cli.arguments import check_folders, check_writable, width_rules
+from prunesearch.cli.console import print_json, say
 from prunesearch.cli.networks import traced
 from prunesearch.cli.options import (
     LATENCY,

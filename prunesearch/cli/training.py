@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.cli.console import check_folders, check_writable, print_json, say
+from prunesearch.cli.arguments import check_folders, check_writable
+from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def training_session(
     """A session that shows progress; an interrupt ends it with the state on disk.
 
     Raises:
-        ValueError: Neither the network nor the state could be written.
+        ValueError: The network, the state or the log could not be written, or there is a tracker without a log.
     """
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
@@ -32,6 +33,8 @@ def training_session(
     state = checkpoint or out.with_name(out.name + ".checkpoint")
     check_writable(state)
     check_folders(log=log)
+    if tracker and log is None:
+        raise ValueError("--tracker says how the log is written; name its folder with --log.")
     kept = f"The state is in {state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
         show = _LossAndAccuracy(bar)

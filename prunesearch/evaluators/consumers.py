@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import safetensors
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.network import Network
-from prunesearch.models.saving import write_tensors
+from prunesearch.models.saving import FileKind
 from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
@@ -27,7 +28,8 @@ _POSITIONS = 16  # per image and layer
 _BATCH = 64
 _CHANNELS = 64  # of a Gram matrix that are computed at once
 _BYTES = 1 << 30  # of the covariances that one pass gathers
-_VERSION = 1  # of how moments are gathered: those of another one are not read
+_VERSION = 2  # of how moments are gathered and kept: those of another one are not read
+_MOMENTS = FileKind(f"prunesearch-moments-{_VERSION}", "layer", "holds no moments of what a layer is given")
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,18 +201,15 @@ def _stored(file: Path | None) -> dict[str, Tensor] | None:
     if file is None or not file.is_file():
         return None
     try:
-        with safetensors.safe_open(file, framework="pt") as opened:
-            moments = {name: opened.get_tensor(name) for name in ("mean", "covariance")}
-            whole = (opened.metadata() or {}).get("sha256") == fingerprint(*moments.values())
-    except (OSError, safetensors.SafetensorError):
+        return _MOMENTS.read(file)[1]
+    except CheckpointError:
         return None
-    return moments if whole else None
 
 
 def _store(moments: dict[str, Tensor], file: Path | None) -> None:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(moments, file, {"sha256": fingerprint(*moments.values())})
+        _MOMENTS.write(moments, json.dumps(file.stem), file)
 
 
 def is_linear_map(network: Network, read: Read) -> bool:

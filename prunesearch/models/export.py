@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from prunesearch.files import whole
 
 
 def export_program(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> torch.export.ExportedProgram:
@@ -47,24 +47,14 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Tensor | Seq
         raise ImportError("Exporting to ONNX needs more packages: pip install 'prunesearch[onnx]'.") from error
     exported = torch.onnx.export(export_program(model, example_inputs), dynamo=True, verbose=False)
     assert exported is not None
-    with _whole_or_not_at_all(Path(path)) as draft:
+    with whole(Path(path)) as draft:
         exported.save(draft)
 
 
 def write_program(model: nn.Module, path: str | Path, example_inputs: Tensor | Sequence[Tensor]) -> None:
     """Write what `export_program` gives; whole or not at all. `torch.export.load` reads it."""
-    with _whole_or_not_at_all(Path(path)) as draft:
+    with whole(Path(path)) as draft:
         torch.export.save(export_program(model, example_inputs), draft)
-
-
-@contextmanager
-def _whole_or_not_at_all(path: Path) -> Iterator[Path]:
-    draft = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _any_batch(inputs: Sequence[Tensor]) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
+from prunesearch.files import whole
 from prunesearch.models.literals import Place, literal_at, operators_with_literals, rewrite, rewritten
 from prunesearch.models.slim import set_width
 from prunesearch.models.zoo.layers import PadShortcut
@@ -53,7 +53,14 @@ class FileKind:
         Raises:
             CheckpointError: The folder does not exist, or the file cannot be written.
         """
-        write_tensors(tensors, path, {"format": self.format, self.note: note, "sha256": checksum(note, tensors)})
+        metadata = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
+        try:
+            with whole(path) as draft:
+                safetensors.torch.save_file(dict(tensors), draft, metadata)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} cannot be written: {error}. Is there such a folder, with room in it?"
+            ) from error
 
     def read(self, path: Path) -> tuple[Any, dict[str, Tensor]]:
         """The note, parsed, and the tensors.
@@ -118,22 +125,6 @@ def save(model: nn.Module, path: str | Path) -> None:
     tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
     widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
     _SLIMMED.write(tensors, widths, path)
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
-    """Write tensors of the CPU to a safetensors file, whole or not at all.
-
-    Raises:
-        CheckpointError: The folder does not exist, or the file cannot be written.
-    """
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
-        os.replace(draft, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:

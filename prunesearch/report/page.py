@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from prunesearch.files import write_text
 from prunesearch.latency_table import LatencyTable
 from prunesearch.report import layers, tables, tiles, trials
 from prunesearch.report.contents import StudyContents, comparable, read
@@ -99,7 +99,8 @@ def write_report(
     database = parse(url)
     with closing(Store(url, create=False)) as store:
         studies = read(store, names, table)
-    _write(path, render(studies, database.name, datetime.now(timezone.utc), title=title, url=_shown(database)))
+    page = render(studies, database.name, datetime.now(timezone.utc), title=title, url=_shown(database))
+    write_text(path, page, errors="xmlcharrefreplace")  # lone surrogates have no UTF-8
     return path
 
 
@@ -188,13 +189,3 @@ def _inlined(environment: Environment, name: str) -> Markup:
 def _hash(text: Any) -> Markup:
     """What a Content-Security-Policy names an inlined text by."""
     return Markup(f"'sha256-{base64.b64encode(hashlib.sha256(str(text).encode()).digest()).decode()}'")
-
-
-def _write(path: Path, page: str) -> None:
-    """Write beside the target, then rename: a rename within a folder is atomic."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(page, encoding="utf-8", errors="xmlcharrefreplace")  # lone surrogates have no UTF-8
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from prunesearch.errors import EvaluationFailed, StudyMismatch, StudyUnreadable, StudyUnwritable
+from prunesearch.question import differences
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import parse, this_process
@@ -30,7 +31,7 @@ from prunesearch.trial import Trial, best, extended, pareto_front
 
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
-"""The field of a question that, changed alone, makes another study of the same file instead of a refusal."""
+"""The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
 _BATCH = 64
 _MAX_FAILURES = 10
 
@@ -378,12 +379,11 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field in dict.fromkeys([*asked, *stored]):
-        if stored.get(field) != asked.get(field):
-            raise StudyMismatch(
-                f"Study {name!r} in {url} answers another question: its {field} is {stored.get(field)!r}, "
-                f"this one's is {asked.get(field)!r}. Use another file or study name, or ask the stored question.",
-                field=field,
-                stored=stored.get(field),
-                asked=asked.get(field),
-            )
+    for field, theirs, mine in differences(stored, asked):
+        raise StudyMismatch(
+            f"Study {name!r} in {url} answers another question: its {field} is {theirs!r}, this one's is {mine!r}. Use "
+            "another file or study name, or ask the stored question.",
+            field=field,
+            stored=theirs,
+            asked=mine,
+        )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunesearch.files import whole
 from prunesearch.study.store import Store
 from prunesearch.trial import Trial
 
@@ -34,12 +34,8 @@ def write_table(store: Store, name: str, path: str | Path) -> int:
         raise ValueError(f"Expected a file NAME.csv or NAME.parquet, got {path.name!r}.")
     check_name(store, name)
     columns = columns_of(store.trials(name), group_names(store, name))
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(columns, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as draft:
+        write(columns, draft)
     return len(columns["number"])
 
 

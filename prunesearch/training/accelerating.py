@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.tracking import GeneralTracker
 
+from prunesearch.files import write_text
 from prunesearch.training.recipe import Precision
 
 __all__ = ["Accelerator", "Log", "accelerated"]
@@ -106,9 +106,7 @@ class _CSV(GeneralTracker):  # type: ignore[misc]  # accelerate is not typed
         writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
         writer.writeheader()
         writer.writerows(rows)
-        draft = self._path.with_name(self._path.name + ".partial")
-        draft.write_text(text.getvalue())
-        os.replace(draft, self._path)
+        write_text(self._path, text.getvalue())
 
     def _rows(self) -> list[dict[str, Any]]:
         if not self._path.exists():

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError
+from prunesearch.files import remove_drafts
 from prunesearch.models.saving import FileKind
+from prunesearch.question import differences
 
 FORMAT = "prunesearch-training-1"
 _KIND = FileKind(FORMAT, "facts", "is no checkpoint of a training", " Give another path.", " Delete it to start anew.")
@@ -42,8 +44,7 @@ def write(path: Path, snapshot: Snapshot, question: Mapping[str, Any]) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
     facts = json.dumps({"question": question, "facts": snapshot.facts})
-    for left in path.parent.glob(f".{path.name}.*"):  # by a kill in the middle of a write
-        left.unlink(missing_ok=True)
+    remove_drafts(path)
     _KIND.write(tensors, facts, path)
 
 
@@ -61,12 +62,11 @@ def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
 
 
 def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field in dict.fromkeys((*asked, *stored)):
-        if stored.get(field) != asked.get(field):
-            raise CheckpointError(
-                f"{path} is of another training: its {field} was {stored.get(field)}, now it is {asked.get(field)}. "
-                "Give the same arguments to continue it, or another checkpoint path to start anew."
-            )
+    for field, was, now in differences(stored, asked):
+        raise CheckpointError(
+            f"{path} is of another training: its {field} was {was}, now it is {now}. Give the same arguments to "
+            "continue it, or another checkpoint path to start anew."
+        )
 
 
 def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

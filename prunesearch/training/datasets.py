@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import sys
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -220,7 +221,7 @@ def _idx(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, np.dtype[n
         start = 4 + 4 * dimensions
         sizes = np.frombuffer(raw[4:start], ">u4").astype(int)
         return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes).copy()
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(f"{file} is damaged: {error}. Fetch it anew.") from error
 
 

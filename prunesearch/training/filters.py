@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from prunesearch.models.coupling import Cut
 from prunesearch.models.network import Network
+from prunesearch.models.roles import role_of
 from prunesearch.structure import IntArray
 
 _LEAK = 0.01
@@ -59,10 +59,7 @@ def producers(network: Network, units: IntArray) -> list[tuple[Cut, IntArray]]:
     """Weights that produce the channels of some units, and (units, channels of each) where in them."""
     found = []
     for cut in network.cuts:
-        owner, _, attribute = cut.tensor.rpartition(".")
-        module = network.model.get_submodule(owner)
-        produces = isinstance(module, (_ConvNd, nn.Linear)) and attribute == "weight"
-        if produces and cut.dim == (1 if isinstance(module, _ConvTransposeNd) else 0):
+        if role_of(network.model, cut.tensor, cut.dim) == "produces":
             order = np.argsort(cut.units, kind="stable")
             inside = order[np.isin(cut.units[order], units)]
             if len(inside):  # every unit of a group has the same number of channels in a tensor

@@ -21,6 +21,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.memory import require
+from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
 from prunesearch.training.data import Data
@@ -268,13 +269,11 @@ def _resume(
         CheckpointError: It is damaged, or of another training.
     """
     stored = read(path)
-    theirs = stored.training.get("question", {})
-    for field, mine in question.items():
-        if theirs.get(field) != mine:
-            raise CheckpointError(
-                f"{path} is of another training: the {field} was {theirs.get(field)}, now it is {mine}. Train into "
-                "another file, or remove this one."
-            )
+    for field, was, now in differences(stored.training.get("question", {}), question):
+        raise CheckpointError(
+            f"{path} is of another training: the {field} was {was}, now it is {now}. Train into another file, or "
+            "remove this one."
+        )
     fill(net, stored.values, path)
     if optimizer is not None:
         for name, parameter in net.named_parameters():

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import end_to_end
-import evidence_tables
 import pytest
 import torch
+from tabulated import evidence
 
-ARMS = ["ours", *(arm for arms in evidence_tables.RIVALS.values() for arm in arms)]
+ARMS = ["ours", *(arm for arms in evidence.RIVALS.values() for arm in arms)]
 
 
 def cell(accuracy: float, seconds: float = 10.0, *, holds: bool = True) -> dict[str, Any]:
@@ -36,9 +36,13 @@ def rivals(*accuracies: float, **options: Any) -> dict[str, Any]:
     return {name: value for arm in ARMS[1:] for name, value in seeds(arm, *accuracies, **options).items()}
 
 
-def verdict(cells: dict[str, Any]) -> evidence_tables.Verdict:
+def verdict(cells: dict[str, Any]) -> evidence.Verdict:
     stored = results(cells)
-    return evidence_tables.verdict({arm: evidence_tables.row_of(stored, "net", "50%", arm) for arm in ARMS}, stored)
+    return evidence.verdict({arm: evidence.row_of(stored, "net", "50%", arm) for arm in ARMS}, stored)
+
+
+def test_a_network_over_the_budget_meets_no_goal() -> None:
+    assert verdict({**rivals(0.80, 0.80), **seeds("ours", 0.99, 0.99, holds=False)}).met is False
 
 
 def test_the_goal_is_met_by_a_tie_within_a_standard_error_in_no_more_time() -> None:
@@ -66,7 +70,7 @@ def test_a_rival_above_the_budget_does_not_count() -> None:
 
 def test_empty_and_failed_cells_say_so() -> None:
     cells = {**seeds("ours", 0.91), "net | 50% | fastnas | 0": {"failure": "KeyError: what"}}
-    page = evidence_tables.evidence(results(cells))
+    page = evidence.evidence(results(cells))
     assert "| uniform, L1 | not run |" in page
     assert "KeyError: what" in page
     assert "**91.00**" in page

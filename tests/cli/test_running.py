@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from prunesearch.cli import running
+from prunesearch import sources
+from prunesearch.cli import main, running
 from prunesearch.cli.running import BestSoFar, Shown
 from prunesearch.structure import Cost
 from prunesearch.study.events import Event
+from prunesearch.study.store import Store
 from prunesearch.trial import pareto_front
 from tests.toys import trial
 
@@ -59,3 +63,31 @@ def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.C
     shown.update(920, 1000)
     assert capsys.readouterr().err == "scored 920 of 1000: 1 min 20 s left\n"
     assert running.duration(0.2) == "0 s"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
+def test_an_interrupt_is_told_from_a_confirmation_that_was_not_given(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sources, "load_model", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main(["explain", "--model", "zoo:resnet8"])
+    expected = (130, "Interrupted.") if isinstance(error, KeyboardInterrupt) else (1, "Not confirmed")
+    assert ended.value.code == expected[0]
+    assert expected[1] in capsys.readouterr().err
+
+
+def test_a_study_that_is_deleted_meanwhile_has_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    Store(url).close()
+    monkeypatch.setattr(Store, "studies", lambda self: ["gone"])
+    for command in ("status", "list"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--study", url, "--json"])
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.strip() == "[]"

@@ -67,6 +67,8 @@ WRONG = {
     "image folder without a folder": ((*SEARCH[:5], "--data", "imagefolder", *SEARCH[-2:]), "imagefolder:FOLDER"),
     "image folder without classes": ((*SEARCH[:5], "--data", "imagefolder:.", *SEARCH[-2:]), "Expected . to have the"),
     "code that fails": (("explain", "--model", "mine.py:fails"), "mine.py:fails failed, line 15: ZeroDivisionError"),
+    "code that fails, from here": (("explain", "--model", "./mine.py:fails"), "failed, line 15: ZeroDivisionError"),
+    "tracker of no log": (("finetune", *SEARCH[1:7], "--out", "t.st", "--tracker", "csv"), "its folder with --log"),
     "code that cannot be read": (("explain", "--model", "foreign.py:model"), "SyntaxError"),
     "function with a typo": (("explain", "--model", "mine.py:modle"), "Did you mean model"),
     "images that are no numbers": ((*SEARCH[:2], "mine.py:model", "--data", "mine.py:holes", *SEARCH[-2:]), "hold NaN"),

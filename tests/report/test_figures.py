@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from prunesearch.report.contents import StudyContents
-from prunesearch.report.figures import Series, accuracy_against, colours, figures, non_dominated, score_axis
+from prunesearch.report.figures import colours, figures
 from prunesearch.report.plot import Plot, axis, counted, dots, short, steps
+from prunesearch.report.scores import non_dominated, score_axis
+from prunesearch.report.series import Series
+from prunesearch.report.winners import accuracy_against
 from prunesearch.structure import Cost
 from prunesearch.trial import Trial, pareto_front
 from tests.toys import chain_space

@@ -46,7 +46,7 @@ def test_an_optuna_study_has_widths_as_parameters_and_the_rest_as_attributes(sto
     states = [trial.state.name for trial in study.trials]
     assert (states[4], states[12], states.count("COMPLETE")) == ("FAIL", "PRUNED", 11)
     assert study.best_value == max(trial.score for trial in ours if trial.score is not None)
-    assert study.user_attrs == {"budget": "50%", "seed": 0}
+    assert study.user_attrs == {"searcher": "random()", "budget": "50%", "seed": 0}
     assert study.get_trials()[0].distributions["conv0"] == optuna.distributions.IntDistribution(2, 16, step=2)
 
 

@@ -61,9 +61,11 @@ def test_fashion_mnist_is_read_as_debian_and_as_torchvision_leave_it(tmp_path: P
 def test_a_damaged_file_is_a_sentence(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path, packed=True)
     file = tmp_path / "t10k-labels-idx1-ubyte.gz"
-    file.write_bytes(file.read_bytes()[:-12])
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is damaged"):
-        load_data("fashion-mnist", data_root=tmp_path)
+    raw = file.read_bytes()
+    for damaged in (raw[:-12], b"", raw[:10] + bytes([255]) * 20 + raw[30:], b"no gzip at all"):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.gz is damaged"):
+            load_data("fashion-mnist", data_root=tmp_path)
 
 
 def test_cifar_is_read_as_torchvision_leaves_it(tmp_path: Path) -> None:

@@ -256,6 +256,8 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path, monk
 
 
 def test_what_a_kill_left_of_a_write_is_no_obstacle(tmp_path: Path) -> None:
-    (tmp_path / ".run.partial").write_bytes(b"half")
+    anothers = {f".123.run{suffix}" for suffix in (".checkpoint", "2")} | {".123.a.run"}
+    for name in {".123.run", *anothers}:
+        (tmp_path / name).write_bytes(b"half")
     assert equal(states(tmp_path / "run"), states(None))
-    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    assert {file.name for file in tmp_path.iterdir()} == {"run", *anothers}

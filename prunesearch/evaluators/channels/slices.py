@@ -8,14 +8,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch import Tensor
 
 from prunesearch.models.network import Network
+from prunesearch.models.roles import Role, role_of
 from prunesearch.structure import FloatArray, IntArray
-
-Role = Literal["produces", "reads", "scales", "other"]
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,7 @@ class Slice:
         name: Qualified name of the parameter.
         dim: The dimension.
         units: (c,) unit of each channel.
-        role: What the parameter does with these channels: a weight that `produces` or `reads` them, the weight of a
-            BatchNorm that `scales` them, or `other`, such as a bias.
+        role: What the parameter does with these channels.
     """
 
     name: str
@@ -44,7 +40,7 @@ def slices(network: Network) -> list[Slice]:
     """Every narrowed dimension of every parameter."""
     parameters = dict(network.model.named_parameters())
     return [
-        Slice(cut.tensor, cut.dim, cut.units, _role(network.model, cut.tensor, cut.dim))
+        Slice(cut.tensor, cut.dim, cut.units, role_of(network.model, cut.tensor, cut.dim))
         for cut in network.cuts
         if cut.tensor in parameters
     ]
@@ -75,20 +71,6 @@ def saved(network: Network, resource: Literal["macs", "params"]) -> FloatArray:
     cost, full = getattr(network.space, resource), np.array(network.space.full)
     one_less = full - np.diag([group.unit for group in network.space.groups])
     return (cost([full]) - cost(one_less)).astype(np.float64)
-
-
-def _role(model: nn.Module, tensor: str, dim: int) -> Role:
-    owner, _, attribute = tensor.rpartition(".")
-    module = model.get_submodule(owner)
-    if attribute != "weight":
-        return "other"
-    if isinstance(module, _BatchNorm):
-        return "scales"
-    if isinstance(module, _ConvTransposeNd):
-        return "produces" if dim == 1 else "reads"
-    if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)):
-        return "produces" if dim == 0 else "reads"
-    return "other"
 
 
 def distances(filters: Tensor) -> Tensor:

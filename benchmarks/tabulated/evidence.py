@@ -1,4 +1,4 @@
-"""The tables of end_to_end.py: every arm in full, a summary, and whether the goal is met; called by tables.py."""
+"""The tables of end_to_end.py: every arm in full, a summary, and whether the goal is met."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def better_of(rows: Sequence[Row]) -> Row:
 
 
 def verdict(rows: Mapping[str, Row], result: Mapping[str, Any]) -> Verdict:
-    """Best or tied within one standard error of the difference, at no more seconds than FastNAS."""
+    """Best or tied within one standard error of the difference, within the budget, at no more seconds than FastNAS."""
     ours, fastnas = rows[OURS], rows["fastnas"]
     rivals = {arm: rows[arm] for arm in itertools.chain(*RIVALS.values()) if rows[arm].cells and rows[arm].holds}
     missing = [
@@ -161,12 +161,14 @@ def verdict(rows: Mapping[str, Row], result: Mapping[str, Any]) -> Verdict:
         return Verdict("Ours, or all others, not run.", None, None, False)
     best = max(rivals, key=lambda arm: rivals[arm].accuracy)
     gap, error, how = difference(ours, rivals[best], result["facts"]["settings"]["test_images"])
-    tied = gap >= -error
-    words = "better than" if gap > error else "tied with" if tied else "**behind**"
+    tied = gap >= -error and ours.holds
+    words = "better than" if gap > error else "tied with" if gap >= -error else "**behind**"
     text = (
         f"Ours is {words} the best of the others, {TITLES[best]}: {100 * gap:+.2f} points, standard error of the "
         f"difference {100 * error:.2f} ({how})."
     )
+    if not ours.holds:
+        text += " But ours is over the budget."
     if missing:
         text += f" Not run: {', '.join(missing)}."
     if not fastnas.cells:

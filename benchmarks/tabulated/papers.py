@@ -1,4 +1,4 @@
-"""The table of paper_tables.py: what was published beside what was measured; called by tables.py."""
+"""The table of paper_tables.py: what was published beside what was measured."""
 
 from __future__ import annotations
 

@@ -1,0 +1,18 @@
+"""Questions: tables of plain values that say what a study or a training answers, and so what may continue it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(field, stored value, asked value) of every field that differs; what one side lacks is None there.
+
+    Example:
+        >>> list(differences({"seed": 0, "lr": 0.1}, {"seed": 1, "lr": 0.1}))
+        [('seed', 0, 1)]
+    """
+    for field in dict.fromkeys((*asked, *stored)):
+        if stored.get(field) != asked.get(field):
+            yield field, stored.get(field), asked.get(field)

@@ -1,0 +1,34 @@
+"""Networks side by side: every row stands below the network that it was pruned from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prunesearch.comparison import compare
+from prunesearch.models.network import Network
+from prunesearch.trial import Trial
+from tests.report.studies import add_study, toy_space
+
+
+def one(structure: tuple[int, ...], network: Network | None = None) -> list[Trial]:
+    space = toy_space() if network is None else network.space
+    return [Trial(0, structure, space.cost(structure), 0.5, None, 0.1, "random", "accuracy", "inline")]
+
+
+def test_studies_of_the_network_stand_below_it_whatever_else_the_database_has(network: Network, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    add_study(url, "other", one(toy_space().minimum), model="another")
+    add_study(url, "mine", one(network.space.minimum, network), space=network.space)
+    found = compare(network, study=url)
+    assert [row.name for row in found.rows] == ["unpruned", "mine", "unpruned", "other"]
+    assert found.rows[0].structure == network.space.full
+    assert found.rows[1].distance == 0.0
+    assert found.rows[0].distance is not None
+    assert found.rows[2].distance is found.rows[3].distance is None
+
+
+def test_a_model_cannot_be_called_what_the_network_is(network: Network) -> None:
+    with pytest.raises(ValueError, match="name the model otherwise"):
+        compare(network, {"unpruned": network.model})
