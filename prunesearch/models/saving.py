@@ -128,7 +128,10 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[s
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        draft.touch()
+        mode = draft.stat().st_mode  # as of any new file; some versions of safetensors leave it to the owner alone
         safetensors.torch.save_file(dict(tensors), draft, dict(metadata))
+        draft.chmod(mode)
         os.replace(draft, path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be written: {error}. Is there such a folder, with room in it?") from error
