@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_NO_LIMIT = 10_000
+"""Columns; wider than any table."""
+
 stdout = Console(soft_wrap=True)
 stderr = Console(stderr=True, soft_wrap=True)
 
@@ -42,7 +45,8 @@ def print_json(value: Any) -> None:
 
 def print_table(table: Table) -> None:
     """A table is never squeezed to fit: a narrow terminal wraps its lines, a pipe gets them whole."""
-    Console(width=max(stdout.width, 110), soft_wrap=True).print(table)
+    wide = Console(width=_NO_LIMIT)
+    Console(width=wide.measure(table).maximum, soft_wrap=True).print(table)
 
 
 def replace(path: Path, text: str) -> None:

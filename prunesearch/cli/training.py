@@ -13,7 +13,31 @@ from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible,
 
 if TYPE_CHECKING:
     from prunesearch.training.data import Data
+    from prunesearch.training.recipe import Recipe
     from prunesearch.training.reports import EpochReport, Session, StepReport
+
+
+_FEW_STEPS, _MUCH = 100, 0.05
+"""Steps of a training; share of the statistics of BatchNorm that are from before it."""
+
+
+def note_few_steps(network: Any, data: Data, recipe: Recipe) -> None:
+    """Say so if a training is too short to learn much, or for the statistics of BatchNorm to follow the weights.
+
+    Small data sets and large batches make it so; some networks average their statistics over hundreds of steps.
+    """
+    from prunesearch.evaluators.batchnorm import batch_norms
+
+    steps = data.steps_per_epoch(recipe.batch_size) * recipe.epochs
+    old = max(((1 - norm.momentum) ** steps for norm in batch_norms(network) if norm.momentum is not None), default=0.0)
+    if steps >= _FEW_STEPS and old <= _MUCH:
+        return
+    why = f" and leave {old:.0%} of the BatchNorm statistics from before, which spoils the accuracy" * (old > _MUCH)
+    say(
+        f"note: {steps} steps in all ({recipe.epochs} epochs, batches of {recipe.batch_size}) are few{why}. Give a "
+        "smaller --batch-size, or more --epochs.",
+        aside=True,
+    )
 
 
 @contextmanager
@@ -33,7 +57,7 @@ def training_session(
     check_writable(state)
     check_folders(log=log)
     kept = f"The state is in {state}"
-    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
+    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step") as bar:
         show = _LossAndAccuracy(bar)
 
         def on_step(report: StepReport) -> None:
