@@ -38,7 +38,7 @@ from prunesearch.cli.options import (
     option,
     writes,
 )
-from prunesearch.cli.training import finish, note_few_steps, training_session
+from prunesearch.cli.training import finish, training_session
 
 
 def paam(
@@ -114,8 +114,7 @@ def paam(
         source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
-    note_few_steps(unpruned, source, recipe)
-    with training_session(out, checkpoint, log, tracker) as session:
+    with training_session(unpruned, out, checkpoint, log, tracker) as session:
         result = train(
             network,
             source,

@@ -35,7 +35,7 @@ from prunesearch.cli.options import (
     option,
     writes,
 )
-from prunesearch.cli.training import finish, note_few_steps, training_session
+from prunesearch.cli.training import finish, training_session
 
 
 def finetune(
@@ -116,8 +116,7 @@ def finetune(
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None
-    note_few_steps(network, source, recipe)
-    with training_session(out, checkpoint, log, tracker) as session:
+    with training_session(network, out, checkpoint, log, tracker) as session:
         result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=session)
     told = f", the network of epoch {result.reports[-1].best_epoch} of {len(result.reports)}"
     finish(result.best, network, source, out, result.reports, as_json=as_json, told=told)

@@ -36,7 +36,7 @@ from prunesearch.cli.options import (
     option,
     writes,
 )
-from prunesearch.cli.training import finish, note_few_steps, training_session
+from prunesearch.cli.training import finish, training_session
 
 
 def manidp(
@@ -110,8 +110,7 @@ def manidp(
         source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
-    note_few_steps(network.model, source, recipe)
-    with training_session(out, checkpoint, log, tracker) as session:
+    with training_session(network.model, out, checkpoint, log, tracker) as session:
         result = train(
             network,
             source,

@@ -13,7 +13,6 @@ from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible,
 
 if TYPE_CHECKING:
     from prunesearch.training.data import Data
-    from prunesearch.training.recipe import Recipe
     from prunesearch.training.reports import EpochReport, Session, StepReport
 
 
@@ -21,28 +20,23 @@ _FEW_STEPS, _MUCH = 100, 0.05
 """Steps of a training; share of the statistics of BatchNorm that are from before it."""
 
 
-def note_few_steps(network: Any, data: Data, recipe: Recipe) -> None:
+def note_few_steps(network: Any, steps: int) -> None:
     """Say so if a training is too short to learn much, or for the statistics of BatchNorm to follow the weights.
 
     Small data sets and large batches make it so; some networks average their statistics over hundreds of steps.
     """
     from prunesearch.evaluators.batchnorm import batch_norms
 
-    steps = data.steps_per_epoch(recipe.batch_size) * recipe.epochs
     old = max(((1 - norm.momentum) ** steps for norm in batch_norms(network) if norm.momentum is not None), default=0.0)
     if steps >= _FEW_STEPS and old <= _MUCH:
         return
     why = f" and leave {old:.0%} of the BatchNorm statistics from before, which spoils the accuracy" * (old > _MUCH)
-    say(
-        f"note: {steps} steps in all ({recipe.epochs} epochs, batches of {recipe.batch_size}) are few{why}. Give a "
-        "smaller --batch-size, or more --epochs.",
-        aside=True,
-    )
+    say(f"note: {steps} steps in all are few{why}. Give a smaller --batch-size, or more --epochs.", aside=True)
 
 
 @contextmanager
 def training_session(
-    out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
+    network: Any, out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
 ) -> Iterator[Session]:
     """A session that shows progress; an interrupt ends it with the state on disk.
 
@@ -61,6 +55,8 @@ def training_session(
         show = _LossAndAccuracy(bar)
 
         def on_step(report: StepReport) -> None:
+            if not show.begun:
+                note_few_steps(network, report.steps)
             show.step(report)
             stop_if_asked()
 
@@ -113,9 +109,11 @@ class _LossAndAccuracy:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._accuracy = ""
+        self.begun = False
 
     def step(self, report: StepReport) -> None:
         """After a step."""
+        self.begun = True
         self._shown.update(report.step, report.steps, f"loss {report.loss:.3f}{self._accuracy}")
 
     def epoch(self, report: EpochReport) -> None:
