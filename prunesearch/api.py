@@ -118,7 +118,7 @@ class SearchResult:
         full = self.space.cost(self.space.full)
         cost = self.best.cost
         return (
-            f"best of {len(self.trials)} structures: score {self.best.trial.score:.4f}, "
+            f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: score {self.best.trial.score:.4f}, "
             f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
             f"({cost.params / full.params:.1%})" + ("" if self.latency is None else f", latency {self.latency}")
         )

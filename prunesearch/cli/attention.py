@@ -114,7 +114,7 @@ def paam(
         source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
-    with training_session(out, checkpoint, log, tracker) as session:
+    with training_session(unpruned, out, checkpoint, log, tracker) as session:
         result = train(
             network,
             source,

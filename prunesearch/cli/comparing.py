@@ -10,6 +10,7 @@ from rich.table import Table
 
 from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import (
+    DEFAULT_INPUT,
     NETWORK,
     ClassesOption,
     ConfigOption,
@@ -46,7 +47,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    input_shape: InputOption = "1x3x224x224",
+    input_shape: InputOption = DEFAULT_INPUT,
     num_classes: ClassesOption = None,
     data: OptionalDataOption = None,
     data_root: DataRootOption = None,
@@ -83,7 +84,10 @@ def compare(
     if data is not None:
         source = load_data(data, data_root=data_root, image_size=image_size, download=download)
         if source.test is None:
-            raise ValueError(f"{data} has no test images, by which networks could be compared.")
+            raise ValueError(
+                f"{data} has no test images to compare networks by. Give it some, as Data(test=...), or compare "
+                "costs alone: leave --data out and give --input."
+            )
     if model is not None:
         network = _network(model, weights, source, input_shape, num_classes)
     found = side_by_side(

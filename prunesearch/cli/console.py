@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.table import Table
 
+_NO_LIMIT = 10_000
+"""Columns; wider than any table."""
+
 stdout = Console(soft_wrap=True)
 stderr = Console(stderr=True, soft_wrap=True)
 
@@ -31,4 +34,5 @@ def print_json(value: Any) -> None:
 
 def print_table(table: Table) -> None:
     """A table is never squeezed to fit: a narrow terminal wraps its lines, a pipe gets them whole."""
-    Console(width=max(stdout.width, 110), soft_wrap=True).print(table)
+    wide = Console(width=_NO_LIMIT)
+    Console(width=wide.measure(table).maximum, soft_wrap=True).print(table)

@@ -116,7 +116,7 @@ def finetune(
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None
-    with training_session(out, checkpoint, log, tracker) as session:
+    with training_session(network, out, checkpoint, log, tracker) as session:
         result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=session)
     told = f", the network of epoch {result.reports[-1].best_epoch} of {len(result.reports)}"
     finish(result.best, network, source, out, result.reports, as_json=as_json, told=told)

@@ -110,7 +110,7 @@ def manidp(
         source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
-    with training_session(out, checkpoint, log, tracker) as session:
+    with training_session(network.model, out, checkpoint, log, tracker) as session:
         result = train(
             network,
             source,

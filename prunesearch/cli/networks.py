@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from prunesearch.cli.arguments import check_writable, width_rules
 from prunesearch.cli.console import fail, print_json, say
 from prunesearch.cli.options import (
+    DEFAULT_INPUT,
     NAME_OF_STUDY,
     NETWORK,
     OUTPUT,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 def explain(
     model: ModelOption,
-    input_shape: InputOption = "1x3x224x224",
+    input_shape: InputOption = DEFAULT_INPUT,
     weights: WeightsOption = None,
     num_classes: ClassesOption = None,
     round_to: RoundToOption = None,
@@ -62,7 +63,7 @@ def explain(
 
 def verify(
     model: ModelOption,
-    input_shape: InputOption = "1x3x224x224",
+    input_shape: InputOption = DEFAULT_INPUT,
     weights: WeightsOption = None,
     num_classes: ClassesOption = None,
     round_to: RoundToOption = None,
@@ -194,9 +195,16 @@ def traced(
     model: str, input_shape: str, weights: Path | None, num_classes: int | None, rules: dict[str, Any]
 ) -> Network:
     """The network that options of the command line name."""
+    from prunesearch.errors import CheckpointError, TraceError
     from prunesearch.models.trace import trace
     from prunesearch.sources import example_inputs, load_model, parse_shape
 
     shape = parse_shape(input_shape)
-    module = load_model(model, weights, num_classes=num_classes, input_shape=shape)
-    return trace(module, example_inputs(shape), **rules)
+    try:
+        module = load_model(model, weights, num_classes=num_classes, input_shape=shape)
+        return trace(module, example_inputs(shape), **rules)
+    except (TraceError, CheckpointError) as error:
+        if input_shape != DEFAULT_INPUT:
+            raise
+        said = f"{str(error).rstrip('.')}. Are your images 3x224x224? If not, give the shape of a batch with --input."
+        raise type(error)(said) from error

@@ -55,6 +55,7 @@ PrunedOption = Annotated[
         show_default=False,
     ),
 ]
+DEFAULT_INPUT = "1x3x224x224"
 InputOption = Annotated[str, option("--input", help="Shape of a batch.", panel=NETWORK, metavar="NxCxHxW")]
 ClassesOption = Annotated[
     int | None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.live import Live
@@ -26,7 +27,6 @@ from prunesearch.cli.options import (
     StudyOption,
     option,
 )
-from prunesearch.cli.running import interruptible
 
 if TYPE_CHECKING:
     from prunesearch.study.store import Progress, Store
@@ -63,10 +63,7 @@ def status(
         elif watch is None:
             print_table(_status_table(store, study))
         else:
-            with interruptible(), Live(_status_table(store, study), console=stdout) as live:
-                while True:
-                    time.sleep(max(0.05, watch))
-                    live.update(_status_table(store, study))
+            _watch(store, study, watch)
 
 
 def list_studies(study: StudyOption, as_json: JsonOption = False, config: ConfigOption = None) -> None:
@@ -250,8 +247,21 @@ def _as_json(store: Store, url: str, progress: Progress) -> dict[str, Any]:
     }
 
 
+def _watch(store: Store, url: str, seconds: float) -> NoReturn:
+    """Look again and again; an interrupt is how this ends, and nothing is lost by it."""
+    try:
+        with Live(_status_table(store, url), console=stdout) as live:
+            while True:
+                time.sleep(max(0.05, seconds))
+                live.update(_status_table(store, url))
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
 def _status_table(store: Store, url: str) -> Table:
-    table = Table("study", "searcher", "budget", "trials", "failed", "best score", "MACs", "parameters", "driver")
+    table = Table()
+    for title in ("study", "searcher", "budget", "trials", "failed", "best score", "MACs", "parameters", "driver"):
+        table.add_column(title, overflow="fold")  # a name that is cut could not be given to --study-name
     for progress in _all_progress(store):
         line = _as_json(store, url, progress)
         shown = ("-", "-", "-")

@@ -80,6 +80,9 @@ class Shown:
         seconds = self._clock() - self._start
         if self._first is None:
             self._first = max(0, done - 1)
+            if self._first:
+                line = f"{self._what}: goes on after {self._first} of {total}"
+                stderr.print(line, markup=False, highlight=False)
         rate = (done - self._first) / max(seconds, 1e-3)
         left = duration((total - done) / rate) if rate else "?"
         if self._bar is not None and self._task is not None:

@@ -299,6 +299,8 @@ def search(
         )
         return
     say(str(result))
+    if out is not None:
+        say(f"Wrote {out}.")
     table = Table("group", "width", "kept")
     for group, width in zip(network.space.groups, result.best.structure, strict=True):
         table.add_row(group.name, str(group.width), str(width))

@@ -10,6 +10,7 @@ from prunesearch.cli.arguments import check_folders, check_writable, width_rules
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.networks import traced
 from prunesearch.cli.options import (
+    DEFAULT_INPUT,
     LATENCY,
     OUTPUT,
     ClassesOption,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 def latency(
     model: ModelOption,
     out: Annotated[Path, writes("The table's file; what it has already is not measured again.")],
-    input_shape: InputOption = "1x3x224x224",
+    input_shape: InputOption = DEFAULT_INPUT,
     weights: WeightsOption = None,
     num_classes: ClassesOption = None,
     round_to: RoundToOption = None,

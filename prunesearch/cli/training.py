@@ -17,9 +17,27 @@ if TYPE_CHECKING:
     from prunesearch.training.reports import EpochReport, Session, StepReport
 
 
+_FEW_STEPS, _MUCH = 100, 0.05
+"""Steps of a training; share of the statistics of BatchNorm that are from before it."""
+
+
+def note_few_steps(network: Any, steps: int) -> None:
+    """Say so if a training is too short to learn much, or for the statistics of BatchNorm to follow the weights.
+
+    Small data sets and large batches make it so; some networks average their statistics over hundreds of steps.
+    """
+    from prunesearch.evaluators.batchnorm import batch_norms
+
+    old = max(((1 - norm.momentum) ** steps for norm in batch_norms(network) if norm.momentum is not None), default=0.0)
+    if steps >= _FEW_STEPS and old <= _MUCH:
+        return
+    why = f" and leave {old:.0%} of the BatchNorm statistics from before, which spoils the accuracy" * (old > _MUCH)
+    say(f"note: {steps} steps in all are few{why}. Give a smaller --batch-size, or more --epochs.", aside=True)
+
+
 @contextmanager
 def training_session(
-    out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
+    network: Any, out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
 ) -> Iterator[Session]:
     """A session that shows progress; an interrupt ends it with the state on disk.
 
@@ -36,10 +54,12 @@ def training_session(
     if tracker and log is None:
         raise ValueError("--tracker says how the log is written; name its folder with --log.")
     kept = f"The state is in {state}"
-    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
+    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step") as bar:
         show = _LossAndAccuracy(bar)
 
         def on_step(report: StepReport) -> None:
+            if not show.begun:
+                note_few_steps(network, report.steps)
             show.step(report)
             stop_if_asked()
 
@@ -92,9 +112,11 @@ class _LossAndAccuracy:
     def __init__(self, shown: Shown) -> None:
         self._shown = shown
         self._accuracy = ""
+        self.begun = False
 
     def step(self, report: StepReport) -> None:
         """After a step."""
+        self.begun = True
         self._shown.update(report.step, report.steps, f"loss {report.loss:.3f}{self._accuracy}")
 
     def epoch(self, report: EpochReport) -> None:

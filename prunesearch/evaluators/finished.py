@@ -64,6 +64,8 @@ class FinishedCosts:
             spread = f"{row.low:,.3f} to {row.high:,.3f}" if row.low != row.high else ""
             off = row.measured / row.predicted - 1
             lines.append(f"{row.cost:<22}{figures[0]:>16}{figures[1]:>16}{off:>+9.1%}  {spread}".rstrip())
+        if any(row.measured > row.predicted for row in self.comparisons if "memory" in row.cost):
+            lines.append("Of memory a lower bound is predicted: a forward in Python may hold on to results longer.")
         if self.slowdown is not None:
             lines.append(
                 f"Latency is given at the speed the machine had when the table was measured; just now it was "

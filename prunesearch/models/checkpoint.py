@@ -19,8 +19,9 @@ _PREFIX = "module."
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a public checkpoint into a model, in place; on any error the model is as it was.
 
-    Understands `.safetensors`, and torch files read with `weights_only=True`: a bare state dict or one wrapped as
-    `{"state_dict": ...}` (also `model`, `net`, `model_state_dict`), with or without `module.` before every name.
+    Understands safetensors, under any name, and torch files read with `weights_only=True`: a bare state dict or one
+    wrapped as `{"state_dict": ...}` (also `model`, `net`, `model_state_dict`), with or without `module.` before every
+    name.
 
     Args:
         model: A network whose parameter names and shapes are those of the file.
@@ -57,15 +58,22 @@ def _read(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"There is no weights file {path}.")
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or _begins_as_safetensors(path):
             return safetensors.torch.load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # random bytes make torch's unpickler raise nearly anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        first = first.partition(". ")[0]  # torch goes on with the advice to run the code of the file
         raise CheckpointError(
             f"{path} is damaged, or holds more than tensors, which is not loaded because it could run code ({first}). "
             "Save a state_dict, best as safetensors."
         ) from error
+
+
+def _begins_as_safetensors(path: Path) -> bool:
+    """A file is what it holds, whatever its name: after the length of the header, 8 bytes, comes the header's brace."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

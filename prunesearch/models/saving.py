@@ -56,7 +56,12 @@ class FileKind:
         metadata = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
         try:
             with whole(path) as draft:
+                draft.touch()
+                mode = (
+                    draft.stat().st_mode
+                )  # as of any new file; some versions of safetensors leave it to the owner alone
                 safetensors.torch.save_file(dict(tensors), draft, metadata)
+                draft.chmod(mode)
         except (OSError, safetensors.SafetensorError) as error:
             raise CheckpointError(
                 f"{path} cannot be written: {error}. Is there such a folder, with room in it?"

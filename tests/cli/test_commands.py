@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import prunesearch as ps
+from prunesearch.cli import records
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.latency_table import Layer, Timing, combinations_of
 from tests.cli.calls import LATENCY, SEARCH, Call
@@ -63,6 +64,41 @@ def test_what_is_recorded_is_listed_shown_exported_and_deleted(call: Call, folde
     }
     assert call("delete", *url, "--study-name", name, "--yes").returncode == 0
     assert [line["study"] for line in json.loads(call("list", *url, "--json").stdout)] == ["search"]
+
+
+def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder: Path) -> None:
+    train = ("finetune", *SEARCH[1:7], "--out", "few.safetensors", "--epochs")
+    short = call(*train, "1")
+    assert short.returncode == 0, short.stderr
+    assert "note: 10 steps in all are few and leave 35% of the BatchNorm" in short.stderr
+    enough = call(*train, "10", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
+    assert "note:" not in enough.stderr
+    assert "goes on" not in enough.stderr
+
+
+def test_a_table_in_a_pipe_is_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "a study with a name that is longer than a terminal is wide, " * 2
+    url = ("--study", "sqlite:///wide.db")
+    assert call(*SEARCH, "--searcher", "uniform", *url, "--study-name", name.strip()).returncode == 0
+    monkeypatch.setenv("COLUMNS", "80")
+    assert f" {name.strip()} " in call("status", *url).stdout
+
+
+def test_watching_ends_with_an_interrupt_and_no_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(records.time, "sleep", interrupted)
+    run = call("status", "--study", "sqlite:///known.db", "--watch", "0.05")
+    assert (run.returncode, run.stderr) == (130, "")
+    assert "best score" in run.stdout
+
+
+def test_a_network_of_other_images_than_the_default_asks_for_input(call: Call) -> None:
+    run = call("verify", *SEARCH[1:5])
+    assert run.returncode == 2
+    assert "the model has (16, 3, 3, 3). Are your images 3x224x224?" in run.stderr
+    assert "--input" in run.stderr
 
 
 def test_a_search_stops_by_time_and_patience_and_writes_curves(call: Call, folder: Path) -> None:

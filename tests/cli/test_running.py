@@ -61,7 +61,7 @@ def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.C
     shown.update(901, 1000)  # the first of this run
     now[0] = 20.0
     shown.update(920, 1000)
-    assert capsys.readouterr().err == "scored 920 of 1000: 1 min 20 s left\n"
+    assert capsys.readouterr().err == ("scored: goes on after 900 of 1000\nscored 920 of 1000: 1 min 20 s left\n")
     assert running.duration(0.2) == "0 s"
 
 

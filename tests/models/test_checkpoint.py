@@ -78,9 +78,10 @@ def test_state_dicts_of_every_common_form_load(
     assert_loaded(model, loaded)
 
 
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.st", "weights"])
 @pytest.mark.parametrize("form", ["bare", "module prefix", "without counters"])
-def test_safetensors_load(model: nn.Module, weights: State, tmp_path: Path, form: str) -> None:
-    path = tmp_path / "weights.safetensors"
+def test_safetensors_load(model: nn.Module, weights: State, tmp_path: Path, form: str, name: str) -> None:
+    path = tmp_path / name
     safetensors.torch.save_file(FORMS[form](weights), path)
     load_weights(model, str(path))
     assert_loaded(model, {name: weights[name.removeprefix("module.")] for name in FORMS["without counters"](weights)})

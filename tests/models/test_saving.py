@@ -56,6 +56,12 @@ def test_saving_replaces_a_file_whole_and_leaves_the_network_alone(tmp_path: Pat
     assert os.listdir(tmp_path) == ["small.safetensors"]
 
 
+def test_a_file_is_readable_by_whom_any_new_file_is(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    ps.save(slimmed("resnet8"), tmp_path / "small.safetensors")
+    assert (tmp_path / "small.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
 def test_a_folder_that_does_not_exist_is_an_error_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(ps.CheckpointError, match="cannot be written"):
         ps.save(slimmed("mlp"), tmp_path / "no" / "small.safetensors")

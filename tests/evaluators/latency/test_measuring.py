@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.evaluators.finished import measure_costs, structure_of
+from prunesearch.evaluators.finished import Comparison, FinishedCosts, measure_costs, structure_of
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.evaluators.latency.backends import make_backend
 from prunesearch.evaluators.latency.elsewhere import plan
@@ -202,3 +202,9 @@ def _any_ranking(network: ps.Network) -> object:
     from prunesearch.models.ranking import NestedRanking
 
     return NestedRanking(tuple(tuple(range(len(units))) for units in network.units))
+
+
+@pytest.mark.parametrize("measured", [100.0, 150.0])
+def test_memory_above_its_lower_bound_is_explained(measured: float) -> None:
+    rows = (Comparison("peak memory, bytes", 100.0, measured, measured, measured),)
+    assert ("lower bound" in str(FinishedCosts((1,), rows, None))) == (measured > 100)
