@@ -255,7 +255,7 @@ def _watch(store: Store, url: str, seconds: float) -> NoReturn:
                 time.sleep(max(0.05, seconds))
                 live.update(_status_table(store, url))
     except KeyboardInterrupt:
-        raise typer.Exit(128 + signal.SIGINT) from None
+        raise SystemExit(128 + signal.SIGINT) from None
 
 
 def _status_table(store: Store, url: str) -> Table:

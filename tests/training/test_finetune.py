@@ -126,5 +126,5 @@ def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero_or_stays() -> No
     ],
 )  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(settings: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"Expected .* got Recipe"):
+    with pytest.raises(ValueError, match=rf"Expected .*{next(iter(settings))}.* got"):
         Recipe(**settings)  # type: ignore[arg-type]
