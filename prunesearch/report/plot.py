@@ -137,7 +137,7 @@ def axis(
     """An axis over values with a little room at both ends, and at most so many ticks at round numbers.
 
     Example:
-        >>> axis("MACs", [200.0, 1000.0], most=5).ticks
+        >>> axis("MACs", [200.0, 1000.0]).ticks
         ((4.545, '200'), (27.273, '400'), (50.0, '600'), (72.727, '800'), (95.455, '1,000'))
     """
     known = sorted(values) or [0.0, 1.0]

@@ -91,7 +91,7 @@ def test_watching_ends_with_an_interrupt_and_no_error(call: Call, monkeypatch: p
     monkeypatch.setattr(records.time, "sleep", interrupted)
     run = call("status", "--study", "sqlite:///known.db", "--watch", "0.05")
     assert (run.returncode, run.stderr) == (130, "")
-    assert "best score" in run.stdout
+    assert "search" in run.stdout
 
 
 def test_a_network_of_other_images_than_the_default_asks_for_input(call: Call) -> None:
