@@ -53,7 +53,9 @@ def test_a_duplicate_channel_can_be_dropped_without_any_loss() -> None:
     network = trace(model, image(2, 2, 4, 4))
     ranking = NestedRanking(((0, 1, 2, 3, 4, 5),))
     sliced = error(network, InheritedWeights(network, ranking), (5,))
-    assert error(network, ReconstructedWeights(network, ranking, IMAGES), (5,)) < 1e-4 * sliced
+    assert (
+        error(network, ReconstructedWeights(network, ranking, IMAGES), (5,)) < 1e-3 * sliced
+    )  # the ridge of 1e-2 leaves about its square
 
 
 def test_a_layer_is_fitted_to_what_the_pruned_network_gives_it() -> None:
@@ -66,7 +68,7 @@ def test_a_layer_is_fitted_to_what_the_pruned_network_gives_it() -> None:
         wanted = network.model(IMAGES).movedim(1, -1).flatten(0, 2).double().numpy()
     kept = random_ranking(network).keep(1, 3)
     start = network.model[4].weight.detach().double().flatten(1)[:, kept].numpy()  # type: ignore[index,operator,union-attr]
-    ridge = 1e-3 * given.var(axis=0).mean() * len(given)
+    ridge = 1e-2 * given.var(axis=0).mean() * len(given)
     known = Ridge(alpha=ridge).fit(given, wanted - given @ start.T)
     found = built[4].weight.detach().double().flatten(1).numpy()  # type: ignore[index,operator,union-attr]
     np.testing.assert_allclose(found, known.coef_ + start, atol=1e-4)
@@ -79,7 +81,7 @@ def test_a_regression_without_rows_that_say_anything_keeps_the_trained_weights()
     assert torch.allclose(found, start)
 
 
-@pytest.mark.parametrize(("norm", "left"), [(False, 0.1), (True, 0.5)])
+@pytest.mark.parametrize(("norm", "left"), [(False, 0.15), (True, 0.5)])
 def test_a_branch_makes_up_for_what_its_shortcut_lost(norm: bool, left: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it without a BatchNorm; with one, but for channels that it scales by next to nothing."""
     model = randomised(Residual(norm)).eval()
