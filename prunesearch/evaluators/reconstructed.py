@@ -201,7 +201,7 @@ class ReconstructedWeights(RefittedWeights):
 
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:
-    """(outputs, columns) weights of least squared error, drawn to `start` by a ridge of a hundredth of the mean variance.
+    """(outputs, columns) weights of least squared error, drawn to `start` by a ridge.
 
     Args:
         inputs: (rows, columns), centred.
