@@ -409,7 +409,7 @@ def _is_relu(step: _Step) -> bool:
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """(n, c, ...) -> mean and biased variance of each channel, in a fraction of the time of torch's own BatchNorm.
 
-    Sums over images come first: with channels last, they run along whole rows of memory. The variance is that of centred
+    Sums over images come first: with channels last they run along whole rows of memory. The variance is that of centred
     values, so that a large mean costs no digits.
     """
     values = x.float().movedim(1, -1).reshape(len(x), -1, x.shape[1])
