@@ -10,7 +10,6 @@ larger layers make of it. The ungated network, the gates multiplying, and skippi
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
@@ -95,9 +94,7 @@ def main() -> None:
         "data": arguments.data,
         "rounds": arguments.rounds,
     }
-    partial = arguments.out.with_suffix(".partial")
-    partial.write_text(json.dumps({"facts": facts, "rows": rows}, indent=1) + "\n")
-    partial.replace(arguments.out)
+    tasks.save({"facts": facts, "rows": rows}, arguments.out)
     for row in rows:
         print(row["network"], row["batch"], row["macs"], {k: sorted(v)[len(v) // 2] for k, v in row["ms"].items()})
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -136,13 +135,8 @@ def main() -> None:
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images).halved()
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"seeds": []}
     stored["facts"] = {
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "prunesearch": ps.__version__,
-        "torch": torch.__version__,
+        **tasks.facts(arguments),
         "numpy": np.__version__,
-        "data": arguments.data,
-        "train_images": arguments.train_images,
         "test_images": len(task.test[0]),
         "image": list(task.train[0].shape[1:]),
         "model": MODEL,
@@ -152,9 +146,7 @@ def main() -> None:
     }
     for seed in range(len(stored["seeds"]), arguments.seeds):
         stored["seeds"].append(cells(Bench(task, arguments.keep, seed), arguments.keep))
-        draft = arguments.out.with_suffix(".partial")
-        draft.write_text(json.dumps(stored, indent=1) + "\n")
-        draft.replace(arguments.out)
+        tasks.save(stored, arguments.out)
         print(seed, json.dumps(stored["seeds"][-1]), flush=True)
 
 

@@ -104,8 +104,10 @@ def predicted(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
             structures = [tuple(structure) for structure in row["structures"]]
             while len(row["rounds"]) < ROUNDS:
                 row["rounds"].append(timed(network, structures, table))
-                write(arguments.out, stored)
-            write(arguments.out, stored)  # predictions follow from the table, and may be others than before
+                tasks.save(stored, arguments.out, indent=None)
+            tasks.save(
+                stored, arguments.out, indent=None
+            )  # predictions follow from the table, and may be others than before
             truth = np.median(row["rounds"], axis=0)
             for what in ("predicted", "summed", "by macs"):
                 off = np.abs(np.array(row[what]) / truth - 1)
@@ -166,7 +168,7 @@ def searched(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
                 known = next((cell for cell in macs_only if cell), None)
                 found = known or winner_of(network, data, task, kind, limit, seed, table, arguments)
                 row["cells"][key] = {k: v for k, v in found.items() if k != "ms"}
-                write(arguments.out, stored)
+                tasks.save(stored, arguments.out, indent=None)
                 print(backend, key, row["cells"][key], flush=True)
         cells = [cell for cell in row["cells"].values() if "ms" not in cell]
         if cells:
@@ -176,7 +178,7 @@ def searched(arguments: argparse.Namespace, stored: dict[str, Any]) -> None:
             row["unpruned ms"] = float(times[0])
             for cell, ms in zip(everything, times[1:], strict=True):
                 cell["ms"] = float(ms)
-            write(arguments.out, stored)
+            tasks.save(stored, arguments.out, indent=None)
 
 
 def winner_of(
@@ -208,12 +210,6 @@ def winner_of(
         "winners timed": 0 if result.latency is None else len(result.latency.attempts),
         "holds": result.latency is None or result.latency.holds,
     }
-
-
-def write(file: Path, value: Any) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(value) + "\n")
-    partial.replace(file)
 
 
 QUESTIONS: Mapping[str, Any] = {"predict": predicted, "search": searched}

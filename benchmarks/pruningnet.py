@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -284,9 +283,7 @@ def main() -> None:
         for cell, measure in cells(bench):
             if cell not in row["cells"]:
                 row["cells"][cell] = measure()
-                draft = arguments.out.with_suffix(".partial")
-                draft.write_text(json.dumps(stored, indent=1) + "\n")
-                os.replace(draft, arguments.out)
+                tasks.save(stored, arguments.out)
                 print(name, cell, json.dumps(row["cells"][cell]), flush=True)
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -159,12 +158,7 @@ def main() -> None:
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images).halved()
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": {}}
     stored["facts"] = {
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "prunesearch": ps.__version__,
-        "torch": torch.__version__,
-        "data": arguments.data,
-        "train_images": arguments.train_images,
+        **tasks.facts(arguments),
         "test_images": len(task.test[0]),
         "image": list(task.train[0].shape[1:]),
         "model": MODEL,
@@ -182,9 +176,7 @@ def main() -> None:
             start = time.process_time()
             cell = METHODS[name](bench)
             done.append({"seconds": time.process_time() - start, **cell})
-            draft = arguments.out.with_suffix(".partial")
-            draft.write_text(json.dumps(stored, indent=1) + "\n")
-            draft.replace(arguments.out)
+            tasks.save(stored, arguments.out)
             print(name, seed, json.dumps(done[-1]), flush=True)
 
 

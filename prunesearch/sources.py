@@ -11,6 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def load_data(
     download: bool = False,
     calibration: int | None = None,
     data_workers: int | None = None,
+    validation: float | None = None,
 ) -> Data:
     """Return the data a source names; what is None or False is left to the data set.
 
@@ -47,6 +49,7 @@ def load_data(
         download: Fetch what is not there.
         calibration: How many training images score structures.
         data_workers: Processes that read training images.
+        validation: Share of the training images that is held out, of any data.
 
     Raises:
         ValueError: Unknown name, an argument that the data set has no use for, files that are missing or damaged, or a
@@ -78,7 +81,7 @@ def load_data(
         data = function(**given)
     if not isinstance(data, Data):
         raise ValueError(f"Expected {source} to return prunesearch.Data, got {type(data).__name__}.")
-    return data
+    return data if validation is None else replace(data, validation=validation)
 
 
 def load_model(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +20,7 @@ from prunesearch.cli.options import (
     DataWorkersOption,
     DownloadOption,
     EpochsOption,
+    FromScratchOption,
     IgnoreOption,
     ImageSizeOption,
     JsonOption,
@@ -63,9 +64,7 @@ def paam(
     label_smoothing: LabelSmoothingOption = 0.0,
     augment: AugmentOption = "none",
     precision: PrecisionOption = "fp32",
-    from_scratch: Annotated[
-        bool, option("--from-scratch", help="Draw all weights anew first.", panel=TRAINING)
-    ] = False,
+    from_scratch: FromScratchOption = False,
     entries: Annotated[
         list[str] | None,
         option("--option", help="Of the method, such as share=0.5; repeatable.", panel=TRAINING, metavar="NAME=VALUE"),
@@ -109,9 +108,8 @@ def paam(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        validation=validation,
     )
-    if validation is not None:
-        source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
     with training_session(unpruned, out, checkpoint, log, tracker) as session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ from prunesearch.cli.options import (
     DownloadOption,
     EpochsOfPatienceOption,
     EpochsOption,
+    FromScratchOption,
     ImageSizeOption,
     JsonOption,
     LabelSmoothingOption,
@@ -70,9 +70,7 @@ def finetune(
     ] = 0.0,
     augment: AugmentOption = "none",
     precision: PrecisionOption = "fp32",
-    from_scratch: Annotated[
-        bool, option("--from-scratch", help="Draw all weights anew first.", panel=TRAINING)
-    ] = False,
+    from_scratch: FromScratchOption = False,
     patience: EpochsOfPatienceOption = None,
     seed: SeedOption = 0,
     checkpoint: CheckpointOption = None,
@@ -110,9 +108,8 @@ def finetune(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        validation=validation,
     )
-    if validation is not None:
-        source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -105,9 +104,8 @@ def manidp(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        validation=validation,
     )
-    if validation is not None:
-        source = replace(source, validation=validation)
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
     with training_session(network.model, out, checkpoint, log, tracker) as session:

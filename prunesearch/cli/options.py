@@ -198,6 +198,7 @@ LabelSmoothingOption = Annotated[
     float, option("--label-smoothing", help="Of the cross-entropy.", panel=TRAINING, metavar="SHARE")
 ]
 AugmentOption = Annotated[str, option("--augment", help="Such as flip,crop=4,erase=8.", panel=TRAINING, metavar="WHAT")]
+FromScratchOption = Annotated[bool, option("--from-scratch", help="Draw all weights anew first.", panel=TRAINING)]
 PrecisionOption = Annotated[
     str,
     option(

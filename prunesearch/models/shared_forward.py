@@ -120,7 +120,7 @@ class SharedForward:
         uses = Counter(source for step in self._steps for source in step.sources)
         values: dict[fx.Node, Any] = {}
         with torch.inference_mode():
-            images = self._laid_out(inputs).clone()  # the forward may write to it
+            images = self._laid_out(inputs)
             for step in self._steps:
                 look(step.node, values)
                 values[step.node] = layers.run(step, values, (images,))
@@ -148,11 +148,12 @@ class SharedForward:
             self._forget(kept, until)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
-        """Images with their channels last in memory: convolutions of odd widths are much faster so on CPUs."""
-        if inputs.dim() != 4:
-            return inputs
-        # `contiguous` leaves an image of one channel as it is, and everything computed from it in the usual order
-        return torch.empty_like(inputs, memory_format=self._format).copy_(inputs)
+        """A copy, as a forward may write to it; images with their channels last in memory, much faster so on CPUs.
+
+        `contiguous` would leave images of one channel, and all that is computed from them, in the usual order.
+        """
+        layout = self._format if inputs.dim() == 4 else torch.preserve_format
+        return torch.empty_like(inputs, memory_format=layout).copy_(inputs)
 
     def _kept_until(self, keys: Sequence[Sequence[Key]]) -> dict[Key, int]:
         """Per value, the index of the last structure for which something is computed from it."""

@@ -144,14 +144,20 @@ def _number(key: str, form: str) -> Callable[[StudyContents], str]:
     return number
 
 
-def _ms_per_image(key: str) -> Callable[[StudyContents], str]:
-    def ms(study: StudyContents) -> str:
-        value, batch_size = study.number(key), study.number("latency_batch_size")
+def _of_a_batch(key: str, size: str, shown: Callable[[float], str]) -> Callable[[StudyContents], str]:
+    """A number that was measured on a batch, with the images in it where that is known."""
+
+    def cell(study: StudyContents) -> str:
+        value, batch_size = study.number(key), study.number(size)
         if value is None:
             return _UNKNOWN
-        return f"{value:.4g}" + (f" (batch of {batch_size:g})" if batch_size is not None else "")
+        return shown(value) + (f" (batch of {batch_size:g})" if batch_size is not None else "")
 
-    return ms
+    return cell
+
+
+def _ms_per_image(key: str) -> Callable[[StudyContents], str]:
+    return _of_a_batch(key, "latency_batch_size", "{:.4g}".format)
 
 
 def _first_known(of_study: Callable[[StudyContents], str]) -> Callable[[Sequence[StudyContents]], str]:
@@ -173,13 +179,7 @@ def _predicted_unpruned(studies: Sequence[StudyContents]) -> str:
 
 
 def _peak(key: str) -> Callable[[StudyContents], str]:
-    def peak(study: StudyContents) -> str:
-        value, batch_size = study.number(key), study.number("peak_batch_size")
-        if value is None:
-            return _UNKNOWN
-        return f"{value / 2**20:,.2f} MiB" + (f" (batch of {batch_size:g})" if batch_size is not None else "")
-
-    return peak
+    return _of_a_batch(key, "peak_batch_size", lambda size: f"{size / 2**20:,.2f} MiB")
 
 
 _COLUMNS = (
