@@ -12,6 +12,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
+from prunesearch.models.batch_norm import batch_norm
 from prunesearch.models.coupling import Count
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.literals import replaced
@@ -37,7 +39,9 @@ Key: TypeAlias = tuple[fx.Node, tuple[int, ...]]
 Values: TypeAlias = Mapping[fx.Node, Any]
 _DATA = 1 << 30
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-_RELU = (F.relu, torch.relu, "relu")
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.CELU)
+_FUNCTIONS = (F.relu, F.relu6, F.hardtanh, F.hardsigmoid, F.hardswish, F.silu, F.leaky_relu, F.elu, F.celu)
+_RELU = (torch.relu, "relu")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class _Step:
         tensors: Names of the module's own parameters and buffers, or of the parameter itself, in the model.
         counts: Numbers of channels that the module holds.
         literals: Numbers of channels in the node's arguments.
+        over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
     """
 
     node: fx.Node
@@ -61,6 +66,7 @@ class _Step:
     tensors: Mapping[str, str]
     counts: tuple[Count, ...]
     literals: tuple[tuple[tuple[int | str, ...], Any], ...]
+    over: Callable[[Tensor], Tensor] | None
 
 
 class SharedForward:
@@ -248,8 +254,11 @@ class _Run:
         sources = [node for node in step.node.all_input_nodes if isinstance(values[node], Tensor)]
         if step.node in self._shared._memory.copied:
             return self._layers.run(step, values, self._inputs).clone()
-        if _is_relu(step) and self._is_ours(sources[0], values, uses):
-            return values[sources[0]].relu_()
+        if step.over is not None and self._is_ours(sources[0], values, uses):
+            return step.over(values[sources[0]])
+        if type(step.module) in _BATCH_NORMS:
+            ours = self._is_ours(sources[0], values, uses)
+            return self._layers.batch_norm(step, values[sources[0]], in_place=ours)
         if step.node.target is operator.add and len(sources) == 2 and alike(*[values[node] for node in sources]):
             for mine, other in (sources, sources[::-1]):
                 if self._is_ours(mine, values, uses):
@@ -310,7 +319,7 @@ class _Layers:
     def _call(self, step: _Step, arguments: Any, keywords: Any) -> Any:
         assert step.module is not None
         if type(step.module) in _BATCH_NORMS:
-            return self._batch_norm(step, _input(arguments, keywords))
+            return self.batch_norm(step, _input(arguments, keywords))
         # torch multiplies in another way, with other roundings, by what requires no gradient or was made in this mode
         with torch.inference_mode(False), torch.no_grad():
             tensors = {name: self._weights.values(source, self._structure) for name, source in step.tensors.items()}
@@ -321,14 +330,14 @@ class _Layers:
             _estimate(layer, _input(arguments, keywords)[: self._statistics])
         return layer(*arguments, **keywords)
 
-    def _batch_norm(self, step: _Step, x: Tensor) -> Tensor:
+    def batch_norm(self, step: _Step, x: Tensor, *, in_place: bool = False) -> Tensor:
+        """BatchNorm with the statistics of the batch."""
         weight, bias = (
             self._weights.values(step.tensors[name], self._structure) if name in step.tensors else None
             for name in ("weight", "bias")
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
-        mean, variance = channel_statistics(x if self._statistics is None else x[: self._statistics])
-        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+        return batch_norm(x, weight, bias, eps, statistics=self._statistics, in_place=in_place)
 
     def _count(self, units: Any) -> int:
         if self._kept_units is None:
@@ -390,7 +399,7 @@ def _steps(model: nn.Module, graph: fx.Graph, network: Network, weights: WeightS
             groups.update(group for group in np.unique(network.group_of[units]).tolist() if group >= 0)
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
-        steps[node] = _Step(node, module, sources, tuple(sorted(groups)), names, held, written)
+        steps[node] = _Step(node, module, sources, tuple(sorted(groups)), names, held, written, _over(node, module))
     return list(steps.values())
 
 
@@ -401,19 +410,14 @@ def _attribute(model: nn.Module, name: str) -> Any:
     return value
 
 
-def _is_relu(step: _Step) -> bool:
-    if step.module is not None:
-        return type(step.module) is nn.ReLU
-    return step.node.target in _RELU and len(step.node.args) == 1
-
-
-def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, c, ...) -> mean and biased variance of each channel, in a fraction of the time of torch's own BatchNorm.
-
-    Sums over images come first: with channels last they run along whole rows of memory. The variance is that of centred
-    values, so that a large mean costs no digits.
-    """
-    values = x.float().movedim(1, -1).reshape(len(x), -1, x.shape[1])
-    mean = values.mean(0).mean(0)
-    variance = (values - mean).square_().mean(0).mean(0)
-    return mean.to(x.dtype), variance.to(x.dtype)
+def _over(node: fx.Node, module: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
+    """What an activation computes, written over its argument."""
+    if len(node.all_input_nodes) != 1 or len(node.args) != 1:
+        return None
+    if type(module) in _ACTIVATIONS:
+        layer: Any = copy.copy(module)
+        layer.inplace = True
+        return layer
+    if node.target in _FUNCTIONS:
+        return partial(node.target, **{**node.kwargs, "inplace": True})
+    return torch.relu_ if node.target in _RELU else None
