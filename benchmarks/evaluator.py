@@ -6,7 +6,9 @@ For each network and share of MACs: random structures, each scored by the classi
 100 batches of 128 training images, then the accuracy on 5,000 others) and by ours on few images, one after the other in
 one process; then each is finetuned shortly, all alike, and tested. Kendall's tau of every score with the finetuned
 accuracy says which ranks better. Beside it: what sharing the beginnings of forwards gains, the share of the time that
-is convolution, and what two worker processes give. Every measurement is written when it is there; run again to go on.
+is convolution, what two worker processes give, and what memory costs that the C library gives back to the system
+(on networks of torchvision at 224 pixels, with random weights). Every measurement is written when it is there; run
+again to go on.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +27,7 @@ from typing import Any
 import numpy as np
 import tasks
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -38,6 +42,9 @@ IMAGES = (64, 128, 256, 512, 1024)
 CALIBRATION, VALIDATION = 12_800, 5_000
 REPEATS = 5
 PARTS = ("sharing", "attained", "scored", "finetuned", "workers")
+LARGE = ("resnet18", "mobilenet_v2")
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
+"""Makes glibc keep the memory that tensors free."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +220,42 @@ def _rate(name: str, arguments: argparse.Namespace, ready: Any, rates: Any) -> N
     rates.put(len(structures) * REPEATS / timed(lambda: [evaluator.score(structures) for _ in range(REPEATS)]))
 
 
+def memory(name: str) -> dict[str, float]:
+    """Seconds per structure of a large network, with memory given back to the system and kept, interleaved."""
+    given_back, kept = [], []
+    for _ in range(3):
+        given_back.append(in_fresh_process(name, {}))
+        kept.append(in_fresh_process(name, KEPT))
+    return {"given back": statistics.median(given_back), "kept": statistics.median(kept)}
+
+
+def in_fresh_process(name: str, environment: dict[str, str]) -> float:
+    """Seconds of `_large` in a process with these environment variables."""
+    context = multiprocessing.get_context("spawn")
+    seconds = context.SimpleQueue()
+    os.environ.update(environment)
+    try:
+        process = context.Process(target=_large, args=(name, seconds))
+        process.start()
+    finally:
+        for variable in environment:
+            del os.environ[variable]
+    found = seconds.get()
+    process.join()
+    return found
+
+
+def _large(name: str, seconds: Any) -> None:
+    model = getattr(torchvision.models, name)(num_classes=10)
+    images, labels = torch.randn(64, 3, 224, 224), torch.arange(64) % 10
+    network = ps.trace(model, images[:1])
+    rows = ps.Budget(macs="50%").check(network.space).fit(network.space.sample(np.random.default_rng([0, 9]), 2))
+    structures = [network.space.check(row.tolist()) for row in rows]
+    evaluator = AccuracyEvaluator(InheritedWeights(network, make_criterion("l1").rank(network)), images, labels)
+    evaluator.score(structures)
+    seconds.put(statistics.median(timed(lambda: evaluator.score(structures)) for _ in range(REPEATS)) / len(structures))
+
+
 def timed(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
@@ -223,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks.add_arguments(parser)
     parser.add_argument("--networks", nargs="*", default=["resnet20", "mobilenet_v2_025"], choices=tasks.NETWORKS)
+    parser.add_argument("--large", nargs="*", default=LARGE, choices=LARGE, help="what to measure memory on")
     parser.add_argument("--keep", nargs="*", type=float, default=[0.5, 0.3])
     parser.add_argument("--parts", nargs="*", default=PARTS, choices=PARTS, help="what to measure")
     parser.add_argument("--again", action="store_true", help="measure these parts anew")
@@ -233,7 +277,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "evaluator.json")
     arguments = parser.parse_args()
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images)
-    rows: dict[str, Any] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
+    found = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": {}}
+    rows: dict[str, Any] = found["rows"]
+    large: dict[str, Any] = found.setdefault("large", {})
+    for name in arguments.large:
+        if name not in large or arguments.again:
+            large[name] = memory(name)
+            save(arguments, found)
     for name in arguments.networks:
         for keep in arguments.keep:
             cell = make_cell(name, keep, task, arguments)
@@ -243,19 +293,19 @@ def main() -> None:
             for column, measure in (("sharing", sharing), ("attained", attained)):
                 if column in arguments.parts and column not in row:
                     row[column] = measure(cell)
-                    save(arguments, rows)
+                    save(arguments, found)
             for column, measure_one in (("scored", scored), ("finetuned", finetuned)):
                 done = row.setdefault(column, [])
                 for index in range(len(done), len(cell.structures) if column in arguments.parts else 0):
                     done.append(measure_one(cell, index))
-                    save(arguments, rows)
+                    save(arguments, found)
                     print(name, keep, column, index, json.dumps(done[-1]), flush=True)
             if "workers" in arguments.parts and "workers" not in row:
                 row["workers"] = workers(cell, name, arguments)
-                save(arguments, rows)
+                save(arguments, found)
 
 
-def save(arguments: argparse.Namespace, rows: dict[str, Any]) -> None:
+def save(arguments: argparse.Namespace, found: dict[str, Any]) -> None:
     facts = {
         **tasks.facts(arguments),
         "epochs": arguments.epochs,
@@ -264,7 +314,7 @@ def save(arguments: argparse.Namespace, rows: dict[str, Any]) -> None:
         "calibration": CALIBRATION,
         "validation": VALIDATION,
     }
-    tasks.save({"facts": facts, "rows": rows}, arguments.out)
+    tasks.save({**found, "facts": facts}, arguments.out)
 
 
 if __name__ == "__main__":
