@@ -35,7 +35,6 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 import prunesearch as ps
-from prunesearch.evaluators import make_weights
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.search import SEARCHERS
 from prunesearch.search.uniform import uniform_structure
@@ -152,7 +151,14 @@ class Found:
     seconds_again: float = 0.0
 
 
-def searched(place: Place, *, searcher: str = "surrogate", criterion: str = "l1", weights: str = "inherited") -> Found:
+def searched(
+    place: Place,
+    *,
+    searcher: str = "surrogate",
+    criterion: str = "l1",
+    weights: str = "inherited",
+    build_with: str | None = None,
+) -> Found:
     result = ps.search(
         place.network,
         place.split.data,
@@ -162,16 +168,9 @@ def searched(place: Place, *, searcher: str = "surrogate", criterion: str = "l1"
         seed=place.seed,
         criterion=criterion,
         weight_source=weights,
+        build_with=build_with,
     )
     return Found(result.best.build(), place.finetuning, len(result.trials), result.notes)
-
-
-def rebuilt(place: Place, *, weights: str) -> Found:
-    """The structure that a search with inherited weights finds, with others."""
-    result = ps.search(place.network, place.split.data, budget=place.budget, n_trials=place.trials, seed=place.seed)
-    ranking = make_criterion("l1", seed=place.seed).rank(place.network, *place.split.search)
-    source = make_weights(weights, place.network, ranking, place.split.search[0])
-    return Found(source.build(result.best.structure).eval(), place.finetuning, len(result.trials))
 
 
 def scratch(place: Place, *, equal_compute: bool) -> Found:
@@ -196,7 +195,7 @@ FIRST: Mapping[str, Callable[[Place], Found]] = {
     "l1 global": partial(searched, searcher="global"),
     "torch-pruning, taylor": partial(peer, prune=partial(peers.torch_pruning, importance="taylor")),
     "fastnas": partial(peer, prune=peers.fastnas),
-    "ours": partial(rebuilt, weights="reconstructed"),
+    "ours": partial(searched, build_with="reconstructed"),
     "surrogate": searched,
     "scratch": partial(scratch, equal_compute=False),
     "torch-pruning, norm": partial(peer, prune=partial(peers.torch_pruning, importance="norm")),

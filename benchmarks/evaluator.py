@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -41,7 +42,15 @@ from prunesearch.structure import Structure
 IMAGES = (64, 128, 256, 512, 1024)
 CALIBRATION, VALIDATION = 12_800, 5_000
 REPEATS = 5
-PARTS = ("sharing", "attained", "scored", "finetuned", "workers")
+PARTS = ("sharing", "attained", "profile", "scored", "finetuned", "workers")
+OPERATORS = {
+    "convolutions and linear layers": ("aten::mkldnn_convolution", "aten::addmm", "aten::_convolution"),
+    "statistics of channels": ("aten::batch_norm_update_stats", "aten::var_mean", "aten::mm"),
+    "normalising": ("aten::addcmul", "aten::rsqrt", "aten::mul"),
+    "activations and sums": ("aten::clamp", "aten::clamp_min_", "aten::hardtanh_", "aten::add_", "aten::add"),
+    "slices of weights": ("aten::index_select", "aten::copy_", "aten::index"),
+}
+"""What the time of scoring goes to, by names of torch's profiler."""
 LARGE = ("resnet18", "mobilenet_v2")
 KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 """Makes glibc keep the memory that tensors free."""
@@ -173,6 +182,20 @@ def attained(cell: Cell) -> dict[str, float]:
     return {"scoring": statistics.median(scoring), "dense": statistics.median(dense)}
 
 
+def profile(cell: Cell) -> dict[str, float]:
+    """Seconds of scoring by kind of operator; what is in no operator is Python and torch's dispatch."""
+    evaluator = AccuracyEvaluator(cell.weights, *cell.scored_on(128))
+    structures = cell.structures[:4]
+    evaluator.score(structures)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        seconds = timed(lambda: evaluator.score(structures))
+    by_name = {entry.key: entry.self_cpu_time_total / 1e6 for entry in profiler.key_averages()}
+    found = {kind: sum(by_name.get(name, 0.0) for name in names) for kind, names in OPERATORS.items()}
+    found["other operators"] = sum(by_name.values()) - sum(found.values())
+    found["between operators"] = seconds - sum(by_name.values())
+    return found
+
+
 def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
 
@@ -220,40 +243,53 @@ def _rate(name: str, arguments: argparse.Namespace, ready: Any, rates: Any) -> N
     rates.put(len(structures) * REPEATS / timed(lambda: [evaluator.score(structures) for _ in range(REPEATS)]))
 
 
-def memory(name: str) -> dict[str, float]:
-    """Seconds per structure of a large network, with memory given back to the system and kept, interleaved."""
-    given_back, kept = [], []
+def memory(name: str) -> dict[str, dict[str, float]]:
+    """Seconds of a large network, with memory given back to the system and kept, interleaved."""
+    ways: dict[str, dict[str, str]] = {"given back": {}, "kept": KEPT}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(3):
-        given_back.append(in_fresh_process(name, {}))
-        kept.append(in_fresh_process(name, KEPT))
-    return {"given back": statistics.median(given_back), "kept": statistics.median(kept)}
+        for way, environment in ways.items():
+            found[way].append(in_fresh_process(name, environment))
+    return {
+        way: {kind: statistics.median(row[kind] for row in rows) for kind in rows[0]} for way, rows in found.items()
+    }
 
 
-def in_fresh_process(name: str, environment: dict[str, str]) -> float:
-    """Seconds of `_large` in a process with these environment variables."""
+def in_fresh_process(name: str, environment: dict[str, str]) -> dict[str, float]:
+    """What `_large` measures in a process with these environment variables."""
     context = multiprocessing.get_context("spawn")
-    seconds = context.SimpleQueue()
+    measured = context.SimpleQueue()
     os.environ.update(environment)
     try:
-        process = context.Process(target=_large, args=(name, seconds))
+        process = context.Process(target=_large, args=(name, measured))
         process.start()
     finally:
         for variable in environment:
             del os.environ[variable]
-    found = seconds.get()
+    found: dict[str, float] = measured.get()
     process.join()
     return found
 
 
-def _large(name: str, seconds: Any) -> None:
+def _large(name: str, measured: Any) -> None:
+    """Seconds to score a structure, and of a training step of the unpruned network; bytes at the peak."""
     model = getattr(torchvision.models, name)(num_classes=10)
     images, labels = torch.randn(64, 3, 224, 224), torch.arange(64) % 10
     network = ps.trace(model, images[:1])
     rows = ps.Budget(macs="50%").check(network.space).fit(network.space.sample(np.random.default_rng([0, 9]), 2))
     structures = [network.space.check(row.tolist()) for row in rows]
     evaluator = AccuracyEvaluator(InheritedWeights(network, make_criterion("l1").rank(network)), images, labels)
-    evaluator.score(structures)
-    seconds.put(statistics.median(timed(lambda: evaluator.score(structures)) for _ in range(REPEATS)) / len(structures))
+
+    def train() -> None:
+        loss = nn.functional.cross_entropy(model.train()(images[:16]), labels[:16])
+        torch.autograd.backward(loss)
+
+    found = {}
+    for kind, work, pieces in (("score", lambda: evaluator.score(structures), len(structures)), ("train", train, 1)):
+        work()
+        found[kind] = statistics.median(timed(work) for _ in range(REPEATS)) / pieces
+        found[f"{kind}: peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    measured.put(found)
 
 
 def timed(function: Callable[[], Any]) -> float:
@@ -290,7 +326,7 @@ def main() -> None:
             row = rows.setdefault(f"{name} at {keep:.0%} of the MACs", {})
             for part in arguments.parts if arguments.again else ():
                 row.pop(part, None)
-            for column, measure in (("sharing", sharing), ("attained", attained)):
+            for column, measure in (("sharing", sharing), ("attained", attained), ("profile", profile)):
                 if column in arguments.parts and column not in row:
                     row[column] = measure(cell)
                     save(arguments, found)

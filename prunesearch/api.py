@@ -135,6 +135,7 @@ def search(
     seed: int = 0,
     criterion: str | Ranking = "l1",
     weight_source: str = "inherited",
+    build_with: str | None = None,
     evaluator: str = "accuracy",
     metric: Metric = "loss",
     images: int | None = None,
@@ -169,6 +170,8 @@ def search(
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
+        build_with: Another weight source for the winner alone, such as `"reconstructed"`, which would take long for
+            every structure. Scores do not change, so neither does the study.
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
@@ -220,6 +223,7 @@ def search(
         chooser = make_criterion(ranking, seed=seed, cache=cache, **(criterion_options or {}))
         ranking = chooser.rank(network, calibration, classes)
     weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
+    built = weights if build_with is None else make_weights(build_with, network, ranking, calibration, cache=cache)
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
 
     def scorer_on(subset: Tensor) -> Evaluator:
@@ -266,7 +270,7 @@ def search(
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
     notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
     notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
-    return SearchResult(Winner(winner, weights, calibration), tuple(trials), network.space, study, opened.name, notes)
+    return SearchResult(Winner(winner, built, calibration), tuple(trials), network.space, study, opened.name, notes)
 
 
 def _listed(options: Mapping[str, Any]) -> str:

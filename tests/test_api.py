@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -99,6 +100,20 @@ def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_tha
     again = search(tighter, study_name="the same, elsewhere")
     assert [(t.structure, t.score) for t in again.trials] == [(t.structure, t.score) for t in fresh.trials]
     assert all(t.worker.startswith("trial ") and t.seconds == 0.0 for t in again.trials)  # none was scored anew
+
+
+def test_the_winner_can_be_built_with_other_weights_than_were_scored(network: Network, digits_data: Data) -> None:
+    images, labels = digits_data.calibration_set()
+    plain = ps.search(network, digits_data, budget=ps.Budget(macs="30%"), searcher="uniform")
+    fitted = ps.search(
+        network, digits_data, budget=ps.Budget(macs="30%"), searcher="uniform", build_with="reconstructed"
+    )
+    assert [(t.structure, t.score) for t in plain.trials] == [(t.structure, t.score) for t in fitted.trials]
+    losses = [float(F.cross_entropy(result.best.build()(images), labels)) for result in (plain, fitted)]
+    assert losses[1] < losses[0]
+    assert fitted.front()[0].weights.description == "reconstructed"
+    with pytest.raises(ValueError, match="weight source"):
+        ps.search(network, digits_data, budget=BUDGET, build_with="repainted")
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -28,3 +29,15 @@ def tau(scores: Sequence[float], truth: Sequence[float]) -> float:
     from scipy.stats import kendalltau
 
     return float(kendalltau(scores, truth).statistic)
+
+
+def tau_ahead(scores: Sequence[float], others: Sequence[float], truth: Sequence[float]) -> tuple[float, float]:
+    """By how much one ranking's tau is above another's, and the standard error of that, jackknifed over the ranked."""
+
+    def ahead(chosen: Sequence[int]) -> float:
+        mine, theirs, real = ([values[i] for i in chosen] for values in (scores, others, truth))
+        return tau(mine, real) - tau(theirs, real)
+
+    n = len(truth)
+    left_out = [ahead([i for i in range(n) if i != out]) for out in range(n)]
+    return ahead(range(n)), math.sqrt((n - 1) / n * sum((x - statistics.mean(left_out)) ** 2 for x in left_out))

@@ -101,6 +101,17 @@ def search(
             autocompletion=completion.weight_sources,
         ),
     ] = "inherited",
+    build_with: Annotated[
+        str | None,
+        option(
+            "--build-with",
+            help="Weights of the winner alone, such as reconstructed.",
+            panel=SCORING,
+            metavar="NAME",
+            show_default="those that were scored",
+            autocompletion=completion.weight_sources,
+        ),
+    ] = None,
     evaluator: Annotated[
         str,
         option(
@@ -269,6 +280,7 @@ def search(
             options=named_options(entries),
             criterion=criterion,
             weight_source=weight_source,
+            build_with=build_with,
             cache=cache,
             evaluator=evaluator,
             images=images,
