@@ -189,7 +189,9 @@ class _Rounds:
         model = self._as_given.latency
         error = float("nan") if model is None else model.relative_error
         outcome = LatencyOutcome(self._limit_ms, predicted, measured, attempts, error, narrowest_ms)
-        notes = result.notes if outcome.holds else (*result.notes, f"The latency budget was not met: {outcome}.")
+        notes = result.notes
+        if not outcome.holds:
+            notes += (f"The latency budget of {outcome.limit_ms:.3g} ms was not met.",)
         self._record(outcome, timed, result.best)
         return replace(result, latency=outcome, notes=notes, trials=tuple(self._trials))
 

@@ -14,7 +14,8 @@ from prunesearch.evaluators.consumers import Patches, is_linear_map, matrix_of
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
-from prunesearch.models.shared_forward import SharedForward, Values
+from prunesearch.models.shared_forward import SharedForward
+from prunesearch.models.steps import Values
 from prunesearch.structure import Structure
 
 _IMAGES = 256

@@ -18,6 +18,7 @@ import prunesearch as ps
 from prunesearch.models.network import Network
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
+from prunesearch.models.steps import Layers
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
 from tests.models.networks import BLOCKS, SMALL, Middle, chain, image, random_ranking
@@ -157,20 +158,18 @@ def test_operators_that_write_to_their_input_disturb_nobody(name: str) -> None:
 
 
 def test_what_structures_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from prunesearch.models import shared_forward
-
     torch.manual_seed(0)
     network = ps.trace(nn.Sequential(*[nn.Conv2d(3, 3, 1) for _ in range(4)]), SMALL, min_channels=1)
     weights = InheritedWeights(network, random_ranking(network))
     computed: list[str] = []
-    run = shared_forward._Layers.run
+    run = Layers.run
 
     def counted(self: Any, step: Any, *rest: Any) -> Any:
         computed.append(step.node.name)
         return run(self, step, *rest)
 
     shared = SharedForward(weights)
-    monkeypatch.setattr(shared_forward._Layers, "run", counted)
+    monkeypatch.setattr(Layers, "run", counted)
     shared.run([(3, 3, 3), (3, 3, 2), (3, 2, 2), (3, 3, 1)], SMALL)
     layers = [step.node.name for step in shared._steps if step.module is not None]
     assert [computed.count(name) for name in layers] == [1, 2, 4, 4]

@@ -1,0 +1,214 @@
+"""What a forward consists of, and how each piece of it is computed for a structure.
+
+A `Step` is a node of the traced forward with all that its value depends on; `Layers` computes steps with the weights of
+one structure.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from prunesearch.models.aliasing import Aliasing
+from prunesearch.models.batch_norm import batch_norm
+from prunesearch.models.coupling import Count
+from prunesearch.models.literals import replaced
+from prunesearch.models.network import Network
+from prunesearch.models.slim import set_width
+from prunesearch.models.walk import nodes_with_literal
+from prunesearch.models.weights import WeightSource
+from prunesearch.structure import Structure
+
+Values: TypeAlias = Mapping[fx.Node, Any]
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.CELU)
+_FUNCTIONS = (F.relu, F.relu6, F.hardtanh, F.hardsigmoid, F.hardswish, F.silu, F.leaky_relu, F.elu, F.celu)
+_RELU = (torch.relu, "relu")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A node, and what its value depends on.
+
+    Attributes:
+        node: The node.
+        module: The module that it calls, if it does.
+        sources: What has to be computed before: its arguments, and what changed them in place.
+        upstream: Indices of all groups on which its value depends.
+        tensors: Names of the module's own parameters and buffers, or of the parameter itself, in the model.
+        counts: Numbers of channels that the module holds.
+        literals: Numbers of channels in the node's arguments.
+        over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
+    """
+
+    node: fx.Node
+    module: nn.Module | None
+    sources: tuple[fx.Node, ...]
+    upstream: tuple[int, ...]
+    tensors: Mapping[str, str]
+    counts: tuple[Count, ...]
+    literals: tuple[tuple[tuple[int | str, ...], Any], ...]
+    over: Callable[[Tensor], Tensor] | None
+
+    @property
+    def is_batch_norm(self) -> bool:
+        """Whether its module is torch's BatchNorm itself, not something derived from it."""
+        return type(self.module) in _BATCH_NORMS
+
+
+class Layers:
+    """Computes single nodes of one structure's forward."""
+
+    def __init__(self, weights: WeightSource, structure: Structure, statistics: int | None) -> None:
+        self._weights = weights
+        self._structure = structure
+        self._statistics = statistics
+        self._kept_units: npt.NDArray[np.bool_] | None = None
+
+    def run(self, step: Step, values: Values, inputs: Sequence[Tensor]) -> Any:
+        """The value of a step, from those before it and the inputs of the forward."""
+        node = step.node
+        if node.op == "placeholder":
+            nth = [other for other in node.graph.nodes if other.op == "placeholder"].index(node)
+            return inputs[nth] if nth < len(inputs) else node.args[0]
+        if node.op == "get_attr":
+            (name,) = step.tensors.values()
+            return self._weights.values(name, self._structure).clone()  # the forward may change it
+        arguments: Any = node.args
+        keywords: Any = node.kwargs
+        for position, units in step.literals:
+            number = self._count(units)
+            if isinstance(position[0], str):
+                keywords = replaced(keywords, position, number)
+            else:
+                arguments = replaced(arguments, position, number)
+        arguments = fx.node.map_arg(arguments, values.__getitem__)
+        keywords = fx.node.map_arg(keywords, values.__getitem__)
+        if node.op == "output":
+            return arguments[0]
+        if node.op == "call_function":
+            return node.target(*arguments, **keywords)  # type: ignore[operator]
+        if node.op == "call_method":
+            receiver, *rest = arguments
+            if node.target == "view" and not receiver.is_contiguous():
+                receiver = receiver.contiguous()  # its channels are last in memory
+            return getattr(receiver, str(node.target))(*rest, **keywords)
+        return self._call(step, arguments, keywords)
+
+    def _call(self, step: Step, arguments: Any, keywords: Any) -> Any:
+        assert step.module is not None
+        if step.is_batch_norm:
+            return self.batch_norm(step, _input(arguments, keywords))
+        # torch multiplies in another way, with other roundings, by what requires no gradient or was made in this mode
+        with torch.inference_mode(False), torch.no_grad():
+            tensors = {name: self._weights.values(source, self._structure) for name, source in step.tensors.items()}
+            layer = _narrowed_layer(step.module, tensors) if tensors or step.counts else step.module
+        for count in step.counts:
+            set_width(layer, count.attribute, self._count(count.units))
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            _estimate(layer, _input(arguments, keywords)[: self._statistics])
+        return layer(*arguments, **keywords)
+
+    def batch_norm(self, step: Step, x: Tensor, *, in_place: bool = False) -> Tensor:
+        """BatchNorm with the statistics of the batch."""
+        weight, bias = (
+            self._weights.values(step.tensors[name], self._structure) if name in step.tensors else None
+            for name in ("weight", "bias")
+        )
+        eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
+        return batch_norm(x, weight, bias, eps, statistics=self._statistics, in_place=in_place)
+
+    def _count(self, units: Any) -> int:
+        if self._kept_units is None:
+            self._kept_units = self._weights.kept(self._structure)
+        return int(self._kept_units[units].sum())
+
+
+def _input(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Tensor:
+    return arguments[0] if arguments else keywords["input"]
+
+
+def _estimate(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> None:
+    """Let a layer derived from BatchNorm take its statistics from `x`."""
+    layer.momentum = 1.0
+    layer.train()
+    layer(x)
+    layer.eval()
+    if layer.running_var is not None:
+        n = x.numel() // x.shape[1]
+        layer.running_var.mul_((n - 1) / n)  # what training normalises with has no Bessel correction
+
+
+def _narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of one layer with other tensors; it shares nothing with the original that running it would change."""
+    layer = copy.copy(module)
+    layer._parameters = {
+        name: None if parameter is None else nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
+        for name, parameter in module._parameters.items()
+    }
+    layer._buffers = {
+        name: None if buffer is None else tensors[name].clone() for name, buffer in module._buffers.items()
+    }
+    return layer
+
+
+def steps_of(
+    model: nn.Module, graph: fx.Graph, network: Network, weights: WeightSource, memory: Aliasing
+) -> list[Step]:
+    """The steps of a traced forward of `model`, in order."""
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    first_name = {id(tensor): name for name, tensor in reversed(tensors)}
+    counts: dict[str, list[Count]] = {}
+    for count in network.counts:
+        counts.setdefault(count.module, []).append(count)
+    literals: dict[fx.Node, list[tuple[tuple[int | str, ...], Any]]] = {}
+    for literal in network.literals:
+        for node in nodes_with_literal(model, graph, literal.module, literal.place[0]):
+            literals.setdefault(node, []).append((literal.place[1], literal.units))
+    steps: dict[fx.Node, Step] = {}
+    for node in graph.nodes:
+        module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
+        names: dict[str, str] = {}
+        if module is not None:
+            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            names = {name: first_name[id(tensor)] for name, tensor in own}
+        elif node.op == "get_attr":
+            names = {"": first_name.get(id(_attribute(model, str(node.target))), str(node.target))}
+        held = tuple(counts.get(str(node.target), ())) if module is not None else ()
+        written = tuple(literals.get(node, ()))
+        groups = set().union(*(weights.influences(name) for name in names.values()))
+        for units in (*(count.units for count in held), *(units for _, units in written)):
+            groups.update(group for group in np.unique(network.group_of[units]).tolist() if group >= 0)
+        sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
+        groups.update(*(steps[source].upstream for source in sources))
+        steps[node] = Step(node, module, sources, tuple(sorted(groups)), names, held, written, _over(node, module))
+    return list(steps.values())
+
+
+def _attribute(model: nn.Module, name: str) -> Any:
+    value: Any = model
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _over(node: fx.Node, module: nn.Module | None) -> Callable[[Tensor], Tensor] | None:
+    """What an activation computes, written over its argument."""
+    if len(node.all_input_nodes) != 1 or len(node.args) != 1:
+        return None
+    if type(module) in _ACTIVATIONS:
+        layer: Any = copy.copy(module)
+        layer.inplace = True
+        return layer
+    if node.target in _FUNCTIONS:
+        return partial(node.target, **{**node.kwargs, "inplace": True})
+    return torch.relu_ if node.target in _RELU else None
