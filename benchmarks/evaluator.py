@@ -176,7 +176,7 @@ def attained(cell: Cell) -> dict[str, float]:
                 layer(given)
 
     scoring, dense = [], []
-    for _ in range(REPEATS):
+    for _ in range(3 * REPEATS):
         scoring.append(timed(lambda: evaluator.score(structures)))
         dense.append(timed(convolve))
     return {"scoring": statistics.median(scoring), "dense": statistics.median(dense)}
