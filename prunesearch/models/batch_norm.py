@@ -1,8 +1,8 @@
 """BatchNorm with the statistics of the batch itself, as fast as memory allows on CPUs.
 
-torch's own kernels are fast along many channels and slow along few, as narrow layers have. Here neighbouring pixels are
-taken together as one of very many channels, and what was found for those is put together afterwards. With the result
-written over the input, large batches take no new memory either, whose pages cost more than the numbers in them.
+What torch does along channels is slow where they are few, as in narrow layers. Here a row of neighbouring pixels is
+taken as one of very many channels, and what was found for those is put together afterwards. With the result written
+over the input, large batches take no new memory either, whose pages cost more than the numbers in them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from prunesearch.models.aliasing import is_plain
 
 _TOGETHER = 2048
 """Numbers that are taken together at most; several such rows fit into the first cache of a core."""
+
+_CACHED = 1 << 20
+"""Bytes of squares at a time, so that they stay in a core's cache and take no new memory."""
 
 
 def batch_norm(
@@ -53,19 +57,19 @@ def batch_norm(
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     """(n, c, ...) of floats -> mean and biased variance of each channel.
 
-    The variance is that of centred values, so that a large mean costs no digits.
+    The variance is that of centred values, so that a large mean costs no digits. On CPUs the result does not depend on
+    the number of threads, down to the last bit, as that of torch's own kernel does: workers have fewer each.
     """
     if x.device.type != "cpu":
         variance, mean = torch.var_mean(x, [0, *range(2, x.dim())], correction=0)
         return mean, variance
     rows = _Rows(x)
-    means, variances = map(rows.of_channels, torch.batch_norm_update_stats(rows.values, None, None, 0.0))
-    if len(means) == 1:
-        return means[0], variances[0]
-    average = means.new_full((len(means),), 1 / len(means))  # as products, which are faster than `mean`
-    mean = average @ means
-    between = means - mean
-    return mean, average @ torch.addcmul(variances, between, between)
+    mean = rows.mean_of_channels(rows.values.sum(0) / len(rows.values))
+    row = rows.along(mean)
+    squares = torch.zeros_like(row)
+    for some in torch.split(rows.values, max(1, _CACHED // row.nbytes)):
+        squares += F.mse_loss(some, row.expand_as(some), reduction="none").sum(0)
+    return mean, rows.mean_of_channels(squares / len(rows.values))
 
 
 class _Rows:
@@ -93,9 +97,12 @@ class _Rows:
         repeated = channels.expand(self._pixels, -1)
         return (repeated if self._last else repeated.T).reshape(-1)
 
-    def of_channels(self, row: Tensor) -> Tensor:
-        """A number for each place of a row -> (pixels, c)."""
-        return row.view(-1, self._channels) if self._last else row.view(self._channels, -1).T
+    def mean_of_channels(self, row: Tensor) -> Tensor:
+        """What belongs to each number of a row -> (c,), means over pixels."""
+        if self._pixels == 1:
+            return row
+        apart = row.view(-1, self._channels) if self._last else row.view(self._channels, -1).T
+        return apart.sum(0) / self._pixels
 
     def shaped(self, values: Tensor) -> Tensor:
         """Rows in the shape and layout of the tensor."""

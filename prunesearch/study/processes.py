@@ -33,7 +33,7 @@ class ProcessCrew:
     Args:
         payload: What `handover.pack` made of the recipe of their scorers.
         size: How many.
-        threads: How many threads each may use; None for its share of the cores.
+        threads: How many threads each may use; None for its share of the cores, but no more than `OMP_NUM_THREADS`.
 
     Raises:
         ValueError: This system has no POSIX processes.
@@ -43,7 +43,7 @@ class ProcessCrew:
         if os.name != "posix":
             raise ValueError('Local workers need a POSIX system (Linux, macOS). Use executor="ray" here.')
         self.size = size
-        share = max(1, len(_cores()) // size) if threads is None else threads
+        share = _share(size) if threads is None else threads
         self._environment = {**os.environ, **dict.fromkeys(_THREADS, str(share))}
         self._payload = tempfile.TemporaryFile()  # noqa: SIM115  # has no name, and goes with this process
         self._payload.write(payload)
@@ -168,7 +168,8 @@ class _Worker:
             return True
 
 
-def _cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
+def _share(size: int) -> int:
+    """Threads of each of so many processes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(cores // size, int(limit) if limit.isdigit() else cores))

@@ -57,6 +57,21 @@ def test_in_place_it_gives_the_very_same_numbers(shape: tuple[int, ...], dtype: 
         assert torch.equal(given, expected)
 
 
+@pytest.mark.parametrize("shape", [*SHAPES, (128, 24, 28, 28), (64, 61, 30, 30), (64, 7, 7, 7), (37, 13, 11, 11)])
+def test_the_result_does_not_depend_on_the_number_of_threads(shape: tuple[int, ...]) -> None:
+    before = torch.get_num_threads()
+    try:
+        for x in of_shape(shape):
+            found = []
+            for threads in (1, 2, 3):
+                torch.set_num_threads(threads)
+                found += [batch_norm(x, None, None, 1e-5), batch_norm(x.clone(), None, None, 1e-5, in_place=True)]
+            assert all(torch.equal(found[0], other) for other in found[2::2])
+            assert all(torch.equal(found[1], other) for other in found[3::2])
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_double_precision_stays_double() -> None:
     x = torch.randn(64, 3, 5, 5, dtype=torch.float64)
     expected = F.batch_norm(x, None, None, training=True, eps=1e-9)

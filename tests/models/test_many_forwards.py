@@ -88,6 +88,21 @@ def test_they_do_not_depend_on_what_else_is_in_the_batch_nor_on_memory(task: tup
     assert all(map(torch.equal, forgetful.run(structures[::-1], images)[::-1], expected))
 
 
+def test_nor_do_those_of_residual_networks_on_the_number_of_threads() -> None:
+    """torch's own convolutions of other networks may, in the last digits, when layers are tiny."""
+    torch.manual_seed(0)
+    images, before = image(8, 3, 16, 16), torch.get_num_threads()
+    network = ps.trace(ps.make_model("resnet8"), images)
+    weights, structures = InheritedWeights(network, random_ranking(network)), some_structures(network)
+    try:
+        torch.set_num_threads(1)
+        alone = SharedForward(weights).run(structures, images)
+        torch.set_num_threads(2)
+        assert all(map(torch.equal, SharedForward(weights).run(structures, images), alone))
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_stacked_forwards_are_nearly_those_of_the_built_networks(task: tuple[InheritedWeights, Tensor]) -> None:
     weights, images = task
     structures = some_structures(weights.network)
