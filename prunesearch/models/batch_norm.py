@@ -10,7 +10,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prunesearch.models.aliasing import is_plain
@@ -67,8 +66,10 @@ def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
     mean = rows.mean_of_channels(rows.values.sum(0) / len(rows.values))
     row = rows.along(mean)
     squares = torch.zeros_like(row)
-    for some in torch.split(rows.values, max(1, _CACHED // row.nbytes)):
-        squares += F.mse_loss(some, row.expand_as(some), reduction="none").sum(0)
+    at_once = max(1, _CACHED // row.nbytes)
+    room = torch.empty_like(rows.values[:at_once])
+    for some in torch.split(rows.values, at_once):
+        squares += torch.sub(some, row, out=room[: len(some)]).square_().sum(0)
     return mean, rows.mean_of_channels(squares / len(rows.values))
 
 
