@@ -14,6 +14,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from prunesearch.models.literals import Place
+from prunesearch.models.recording import Position
 from prunesearch.structure import IntArray, Width
 
 
@@ -38,7 +40,7 @@ class Count:
 
     Attributes:
         module: Qualified name of the module.
-        attribute: Name of the attribute.
+        attribute: Name of the attribute; of an item in it with its position, as in `sizes.0`.
         units: Unit of each counted channel.
     """
 
@@ -52,27 +54,42 @@ class Literal:
     """A number in the code of a forward that must equal the number of kept channels; see `models.literals`.
 
     Attributes:
-        module: Qualified name of the module whose forward holds it.
-        place: Where in that forward.
+        module: Qualified name of the module whose method holds it.
+        place: Where in the code of that method.
         units: Unit of each counted channel.
     """
 
     module: str
-    place: tuple[int, tuple[int | str, ...]]
+    place: Place
+    units: IntArray
+
+
+@dataclass(frozen=True)
+class Followed:
+    """A number among the arguments of an operator that must equal the number of kept channels.
+
+    Attributes:
+        node: Name of the operator's node in the recorded forward.
+        position: The way to the number in its arguments.
+        units: Unit of each counted channel.
+    """
+
+    node: str
+    position: Position
     units: IntArray
 
 
 @dataclass(frozen=True)
 class Read:
-    """A module that mixes channels, so that a removed one must not reach it.
+    """An operator that mixes channels, so that a removed one must not reach it.
 
     Attributes:
-        module: Qualified name of the module.
+        place: Qualified name of the module, or of the node in the recorded forward (`walk.place`).
         dim: The dimension of its input that holds channels.
         units: (size of the dimension,) unit of each channel.
     """
 
-    module: str
+    place: str
     dim: int
     units: IntArray
 

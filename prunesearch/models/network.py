@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from prunesearch.models.coupling import Count, Cut, Literal, Read
+from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read
 from prunesearch.models.explain import Explanation, explain
 from prunesearch.models.fingerprint import model_fingerprint
+from prunesearch.models.recording import Inputs
 from prunesearch.models.verify import Verification, verify
 from prunesearch.structure import IntArray, Space
 
@@ -22,32 +24,43 @@ class Network:
 
     Attributes:
         model: The traced model.
-        example_inputs: What it was traced with.
+        example_inputs: Positional inputs that it was traced with.
         space: Every structure it can take, and their costs.
         cuts: Tensors that get narrower, and by which units.
         counts: Module attributes that hold a number of channels.
         literals: Numbers of channels in the code of forwards.
-        reads: Modules that mix channels.
+        numbers: Numbers of channels among the arguments of operators, in the recorded forward.
+        reads: Operators that mix channels.
         units: Per group, the ids of its units.
         unit_count: How many units there are, those of no group included.
         frozen: Layers, or parts of them, that keep their width, and why.
         notes: What the caller should know.
         outputs: Size of the last dimension of what the network returns (a classifier's classes); None if that is not
             one tensor of shape (n, outputs).
+        leaves: Modules that are kept whole, and why.
+        example_keywords: Inputs by name that it was traced with.
     """
 
     model: nn.Module
-    example_inputs: tuple[Tensor, ...]
+    example_inputs: tuple[Any, ...]
     space: Space
     cuts: tuple[Cut, ...]
     counts: tuple[Count, ...]
     literals: tuple[Literal, ...]
+    numbers: tuple[Followed, ...]
     reads: tuple[Read, ...]
     units: tuple[IntArray, ...]
     unit_count: int
     frozen: Mapping[str, str]
     notes: tuple[str, ...]
     outputs: int | None
+    leaves: Mapping[str, str] = field(default_factory=dict)
+    example_keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def inputs(self) -> Inputs:
+        """What the forward is called with in examples."""
+        return Inputs(self.example_inputs, self.example_keywords)
 
     @cached_property
     def group_of(self) -> IntArray:

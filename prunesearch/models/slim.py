@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -89,9 +89,28 @@ def positions(cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
 
 
 def set_width(module: nn.Module, attribute: str, width: int) -> None:
-    """Set a number of channels that a module holds; of LayerNorm's shape the last."""
-    full = getattr(module, attribute)
-    setattr(module, attribute, (*full[:-1], width) if isinstance(full, tuple) else width)
+    """Set a number of channels that a module holds, or an item of it as in `sizes.0`; of LayerNorm's shape the last."""
+    name, *items = attribute.split(".")
+    full = getattr(module, name)
+    if not items and isinstance(full, tuple):
+        items = [str(len(full) - 1)]
+    setattr(module, name, _with_item(full, [int(item) for item in items], width))
+
+
+def width_of(module: nn.Module, attribute: str) -> int:
+    """What `set_width` sets."""
+    name, *items = attribute.split(".")
+    value = getattr(module, name)
+    for item in items:
+        value = value[int(item)]
+    return value[-1] if isinstance(value, tuple) else value
+
+
+def _with_item(value: Any, items: list[int], width: int) -> Any:
+    if not items:
+        return width
+    first, *rest = items
+    return type(value)(_with_item(item, rest, width) if i == first else item for i, item in enumerate(value))
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

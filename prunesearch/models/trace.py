@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prunesearch.errors import TraceError
-from prunesearch.models.count import count_layers
-from prunesearch.models.coupling import Count, Cut, Literal, Read, Units
+from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
+from prunesearch.models.following import follow, inputs_of, outside_of
 from prunesearch.models.network import Network
+from prunesearch.models.recording import Inputs
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.walk import Found, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
@@ -27,8 +27,9 @@ _ONE = Width(1)
 
 def trace(
     model: nn.Module,
-    example_inputs: Tensor | Sequence[Tensor],
+    example_inputs: Any,
     *,
+    part: str | None = None,
     round_to: int | Mapping[str, int] = 1,
     min_channels: int | float | Mapping[str, int | float] = 0.1,
     ignored_layers: Sequence[str] = (),
@@ -37,15 +38,17 @@ def trace(
 ) -> Network:
     """Find out what can be pruned in a network. The model is only read; it keeps its mode, gradients and hooks.
 
-    The forward is traced symbolically (torch.fx) and run in eval mode on a copy, with `example_inputs`; what it does in
-    training mode only is looked at, too. Every channel of every tensor gets a label and each operator's rule says
-    which labels belong together (`models.operators`). The network's own inputs and outputs, hence a classifier's
-    classes, are never pruned; nor is what a layer with hooks of the caller's reads or writes.
+    The forward runs on a copy, in eval and in training mode, with `example_inputs`, and every operator that it calls is
+    noted (`models.recording`). Every channel of every tensor gets a label and each operator's rule says which labels
+    belong together (`models.operators`). What was noted is then computed for another number of images and compared with
+    what the model returns. The network's own inputs and outputs, hence a classifier's classes, are never pruned. A module
+    that decides by the values of its data is kept whole, the rest is pruned.
 
     Args:
-        model: Any module that torch.fx can trace.
-        example_inputs: A batch, or the tuple of positional inputs; every one (n, ...) with the same n. Optional
-            arguments of the forward that they do not cover take their defaults.
+        model: Any module whose forward runs in Python.
+        example_inputs: What the forward takes: a batch (n, ...), a tuple of positional inputs, or a dictionary of those by
+            name; nested as the forward takes them. Optional arguments that they do not cover take their defaults.
+        part: Name of the only submodule to prune; everything outside of it stays as it is.
         round_to: Kept widths are multiples of this many channels (hardware likes 8 or 16); the full width is always
             allowed. Or such numbers by name: `{"layer4.*": 16, "*": 8}`; of the globs that match a layer, or a module
             it is in, the first counts; a layer that none matches has 1. What several layers of a group want, all
@@ -62,8 +65,8 @@ def trace(
         The network with its space.
 
     Raises:
-        TraceError: torch.fx cannot follow the forward, the forward fails on the inputs, nothing can be pruned, or time
-            is up. The message names the module, and the line where the forward has one.
+        TraceError: The forward fails on the inputs, what was noted of it gives something else than the model, nothing can
+            be pruned, or time is up. The message names the module, and the line where the forward has one.
         TypeError: The model is no module, or the inputs are no tensors.
         ValueError: A rule is out of range, a glob matches no module, layers cannot be tied, or the inputs disagree on
             n.
@@ -74,58 +77,74 @@ def trace(
         still = copy.deepcopy(model).eval()
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
-    found = walk(still, inputs, ignored_layers, Deadline(time_limit))
+    followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part))
+    found = Found()
+    for recording in followed.recordings:
+        walk(recording, ignored_layers, found)
     for layers in tied_layers:
         _tie(found, layers)
     units, widths = _units(found, rules)
-    cuts = tuple(Cut(tensor, dim, units.ids(labels)) for (tensor, dim), labels in found.cuts.items())
-    counts = tuple(Count(module, name, units.ids(labels)) for (module, name), labels in found.counts.items())
-    literals = tuple(
-        Literal(module, place, units.ids(labels))
-        for (module, place), labels in found.literals.items()
-        if units.groups_of(labels)  # else it never changes
-    )
-    reads = tuple(Read(module, dim, units.ids(labels)) for (module, dim), labels in found.reads.items())
-    groups = _groups(units, cuts, widths)
+    groups = _groups(units, found, widths)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
         raise TraceError(f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.")
+    cuts = _cuts(found, units)
     return Network(
         model=model,
-        example_inputs=inputs,
-        space=Space(
-            groups,
-            _macs_terms(found, units, count_layers(still, inputs)),
-            _params_terms(model, cuts, units),
-        ),
+        example_inputs=inputs.args,
+        example_keywords=dict(inputs.kwargs),
+        space=Space(groups, _macs_terms(found, units, followed.batch), _params_terms(model, cuts, units)),
         cuts=cuts,
-        counts=counts,
-        literals=literals,
-        reads=reads,
+        counts=tuple(
+            Count(module, name, units.ids(labels))
+            for (module, name), labels in found.counts.items()
+            if units.groups_of(labels)  # else it never changes
+        ),
+        literals=tuple(
+            Literal(module, place, units.ids(labels))
+            for (module, place), labels in found.literals.items()
+            if units.groups_of(labels)
+        ),
+        numbers=tuple(
+            Followed(node, position, units.ids(labels))
+            for (node, position), labels in found.numbers.items()
+            if units.groups_of(labels)
+        ),
+        reads=tuple(
+            Read(name, dim, units.ids(labels))
+            for (name, dim), labels in found.reads.items()
+            if units.groups_of(labels)
+        ),
         units=tuple(group.units for group in units.groups),
         unit_count=units.count,
         frozen=dict(units.frozen),
-        notes=tuple(found.notes),
-        outputs=_outputs(found.output),
+        leaves=dict(followed.recordings[0].leaves),
+        notes=followed.notes,
+        outputs=_outputs(followed.recordings[0].output),
     )
 
 
-def _check(
-    model: nn.Module,
-    example_inputs: Tensor | Sequence[Tensor],
-    ignored_layers: Sequence[str],
-) -> tuple[Tensor, ...]:
+def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str]) -> Inputs:
     if not isinstance(model, nn.Module):
         raise TypeError(f"Expected a torch.nn.Module, got {type(model).__name__}.")
     _refuse_wrappers(model)
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    if not inputs or not all(isinstance(x, Tensor) and x.dim() > 0 for x in inputs):
-        raise TypeError("Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...).")
-    if len({len(x) for x in inputs}) > 1 or len(inputs[0]) == 0:
-        sizes = ", ".join(str(tuple(x.shape)) for x in inputs)
+    inputs = inputs_of(example_inputs)
+    if not inputs.tensors or any(x.dim() == 0 for x in inputs.tensors[:1]):
+        raise TypeError(
+            "Expected example_inputs as a batch of inputs, a tuple of positional ones or a dictionary of those by name, "
+            f"with tensors of shape (n, ...) in it; got {type(example_inputs).__name__}."
+        )
+    if len({len(x) for x in inputs.args if isinstance(x, Tensor) and x.dim() > 0}) > 1 or len(inputs.tensors[0]) == 0:
+        sizes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
         raise ValueError(f"Expected example_inputs of shape (n, ...) with one n >= 1, got {sizes}.")
     if isinstance(ignored_layers, str):
         raise TypeError(f"Expected ignored_layers as a sequence of names, got the string {ignored_layers!r}.")
+    for entry in ignored_layers:
+        if not isinstance(entry, str):
+            raise TypeError(
+                f"Expected ignored_layers as names of modules or globs, got a {type(entry).__name__}. The names are those "
+                "of model.named_modules()."
+            )
     check_globs(model, "ignored_layers", ignored_layers)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
@@ -158,6 +177,8 @@ def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]
     """Form groups, with their allowed widths; those with a single one are frozen and the rest formed anew."""
     units = Units(found.labels, found.producers, found.uses())
     widths = _widths(units, found, rules)
+    if _freeze_third_factors(found, units):
+        return _units(found, rules)
     rigid = [group for group, allowed in zip(units.groups, widths, strict=True) if len(allowed) == 1]
     if not rigid:
         return units, widths
@@ -177,9 +198,32 @@ def _widths(units: Units, found: Found, rules: WidthRules) -> list[tuple[int, ..
     return [rules.widths(g.width, g.per_unit, names) for g, names in zip(units.groups, layers, strict=True)]
 
 
-def _groups(units: Units, cuts: Sequence[Cut], widths: Sequence[tuple[int, ...]]) -> tuple[Group, ...]:
+def _freeze_third_factors(found: Found, units: Units) -> bool:
+    """Costs are products of two widths at most; where one would be of three, all but two stay. Says if there was one."""
+    more = False
+    tensors: dict[str, list[IntArray]] = {}
+    for (name, _), labels in found.cuts.items():
+        tensors.setdefault(name, []).append(labels)
+    for factors in (*(product.factors for product in found.products), *tensors.values()):
+        varying = [labels for labels in factors if units.groups_of(labels)]
+        for labels in varying[2:]:
+            found.labels.freeze(labels, "is the third width that one product depends on")
+            more = True
+    return more
+
+
+def _cuts(found: Found, units: Units) -> tuple[Cut, ...]:
+    """Tensors that get narrower."""
+    return tuple(
+        Cut(tensor, dim, units.ids(labels))
+        for (tensor, dim), labels in found.cuts.items()
+        if units.groups_of(labels)
+    )
+
+
+def _groups(units: Units, found: Found, widths: Sequence[tuple[int, ...]]) -> tuple[Group, ...]:
     members: list[dict[str, None]] = [{} for _ in units.groups]
-    for cut in cuts:
+    for cut in _cuts(found, units):
         for index in units.groups_with(cut.units):
             members[index][cut.tensor.rpartition(".")[0] or cut.tensor] = None
     return tuple(
@@ -188,24 +232,24 @@ def _groups(units: Units, cuts: Sequence[Cut], widths: Sequence[tuple[int, ...]]
     )
 
 
-def _macs_terms(found: Found, units: Units, counted: Mapping[str, int]) -> tuple[Term, ...]:
-    """Products of widths where there is a rule; a layer without one keeps what was counted of one image."""
+def _macs_terms(found: Found, units: Units, batch: int) -> tuple[Term, ...]:
+    """Products of widths where there is a rule; an operator without one keeps what was counted of one image."""
+    terms = []
+    for product in found.products:
+        widths = [(labels, units.width(units.ids(labels))) for labels in product.factors]
+        varying = [width for _, width in widths if width.terms]
+        fixed = math.prod(len(labels) for labels, width in widths if not width.terms)
+        size = product.size * fixed
+        left, right = (*varying, _ONE, _ONE)[:2]
+        terms.append(Term(product.layer, _of_one_image(size, batch, product.is_of_images), left, right))
+    for layer, macs, is_of_images in found.uncounted:
+        terms.append(Term(layer, _of_one_image(macs, batch, is_of_images), _ONE, _ONE))
+    return tuple(terms)
 
-    def width(factor: IntArray | int) -> Width:
-        return Width(factor) if isinstance(factor, int) else units.width(units.ids(factor))
 
-    traced: Counter[str] = Counter()
-    for layer, per_image, *factors in found.products:
-        traced[layer] += per_image * math.prod(f if isinstance(f, int) else len(f) for f in factors)
-    for layer, macs in traced.items():
-        if macs != counted.get(layer, 0):
-            raise TraceError(
-                f"{layer} takes {counted.get(layer, 0)} MACs per image when the model runs, {macs} as torch.fx "
-                "traced it. Remove hooks of the model that change its inputs, or use example_inputs with n = 1."
-            )
-    terms = [Term(layer, per_image, width(left), width(right)) for layer, per_image, left, right in found.products]
-    rest = [Term(layer, macs, _ONE, _ONE) for layer, macs in counted.items() if layer not in traced]
-    return (*terms, *rest)
+def _of_one_image(macs: int, batch: int, is_of_images: bool) -> int:
+    """What does not divide is no batch: such as a table of relative positions, the same for every image, counts whole."""
+    return macs // batch if is_of_images and macs % batch == 0 else macs
 
 
 def _params_terms(model: nn.Module, cuts: Sequence[Cut], units: Units) -> tuple[Term, ...]:

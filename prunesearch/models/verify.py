@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
+from prunesearch.models.following import with_images
+from prunesearch.models.masked import MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.undisturbed import undisturbed
+from prunesearch.structure import Structure
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
@@ -31,87 +34,104 @@ class Verification:
         largest_difference: Largest absolute difference of any output, slimmed against masked; NaN if an output is.
         scale: Largest absolute output of the masked networks, to judge the difference by.
         costs_exact: Whether every predicted cost equalled the one counted on the built network.
+        training_difference: The same difference in training mode, as a share of its scale; None where the forward draws
+            at random in a way that depends on widths, so that two networks cannot be compared.
     """
 
     structures: int
     largest_difference: float
     scale: float
     costs_exact: bool
+    training_difference: float | None = None
 
 
 def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
     """Build `n` random structures, with random channels, and compare each with the masked full network.
 
-    Run in eval mode on the example inputs; about 1e-6 of the scale is float32 rounding.
+    Run in eval and in training mode on the example inputs; about 1e-6 of the scale is float32 rounding. Costs are counted
+    by torch's own counter. Dropout is left out, as it draws for each channel.
 
     Raises:
         TypeError: The network returns something in which we find no tensor to compare.
     """
     rng = np.random.default_rng([seed, n])
-    difference = scale = 0.0
-    exact = True
-    for row in network.space.sample(rng, n):
-        structure = network.space.check(row.tolist())
-        ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
-        slimmed = slim(network, structure, ranking)
-        ours = _outputs(slimmed, network.example_inputs)
-        theirs = _outputs(masked(network, kept_units(network, structure, ranking)), network.example_inputs)
-        difference = float(np.maximum(difference, float((ours - theirs).abs().max())))  # unlike max, keeps a NaN
-        scale = float(np.maximum(scale, float(theirs.abs().max())))
-        exact &= count(slimmed, network.example_inputs) == network.space.cost(structure)
-    return Verification(n, difference, scale, exact)
+    forward = MaskedForward(network)
+    structures = [network.space.check(row.tolist()) for row in network.space.sample(rng, n)]
+    found = [_compared(network, forward, structure, rng) for structure in structures]
+    training = [item.training for item in found]
+    return Verification(
+        n,
+        float(np.max([item.difference for item in found], initial=0.0)),  # unlike max of Python, keeps a NaN
+        float(np.max([item.scale for item in found], initial=0.0)),
+        all(item.costs_exact for item in found),
+        None if None in training else float(np.max([share for share in training if share is not None], initial=0.0)),
+    )
 
 
-def masked(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
-    """A full-width copy of the network in which no layer sees the removed channels.
+@dataclass(frozen=True)
+class _Compared:
+    """One structure: see `Verification`."""
 
-    They are zeroed where a layer reads them; a LayerNorm or GroupNorm, to which zeros are values like others, takes its
-    mean and variance over the channels that stay.
-    """
-    model = copy.deepcopy(network.model)
-    for read in network.reads:
-        module, stays = model.get_submodule(read.module), torch.from_numpy(kept[read.units])
-        if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-            module.register_forward_hook(_normalising(stays, read.dim))
-        else:
-            module.register_forward_pre_hook(_masking(~stays, read.dim))
-    return model
+    difference: float
+    scale: float
+    training: float | None
+    costs_exact: bool
 
 
-def _normalising(stays: Tensor, dim: int) -> Any:
-    """Replace what a norm returns by the definition, over the channels that stay."""
-
-    def hook(norm: nn.LayerNorm | nn.GroupNorm, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor:
-        x = inputs[0].movedim(dim, 1)
-        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
-        some = x[:, stays].reshape(len(x), groups, -1, *x.shape[2:])
-        dims = tuple(range(2, some.dim())) if isinstance(norm, nn.GroupNorm) else (2,)
-        mean = some.mean(dims, keepdim=True).repeat_interleave(x.shape[1] // groups, 1).flatten(1, 2)
-        variance = some.var(dims, correction=0, keepdim=True)
-        variance = variance.repeat_interleave(x.shape[1] // groups, 1).flatten(1, 2)
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        y = (x - mean) / (variance + norm.eps).sqrt()
-        y = y if norm.weight is None else y * norm.weight.view(shape)
-        y = y if norm.bias is None else y + norm.bias.view(shape)
-        return y.movedim(1, dim)
-
-    return hook
+def _compared(
+    network: Network, forward: MaskedForward, structure: Structure, rng: np.random.Generator
+) -> _Compared:
+    ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
+    slimmed = slim(network, structure, ranking)
+    full = forward.module(kept_units(network, structure, ranking))
+    ours, theirs = (_outputs(model.eval(), network.inputs) for model in (slimmed, full))
+    exact = count(slimmed, network.inputs) == network.space.cost(structure)
+    return _Compared(
+        float((ours - theirs).abs().max()),
+        float(theirs.abs().max()),
+        _training_difference(slimmed, full, network.inputs) if forward.trains else None,
+        exact,
+    )
 
 
-def _masking(removed: Tensor, dim: int) -> Any:
-    def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        shape = [1] * inputs[0].dim()
-        shape[dim] = len(removed)
-        return (inputs[0].masked_fill(removed.to(inputs[0].device).view(shape), 0), *inputs[1:])
+def _training_difference(slimmed: nn.Module, full: nn.Module, inputs: Inputs) -> float | None:
+    """As a share of the largest output; None if it is that of draws which depend on widths."""
+    several = with_images(inputs, max(2, len(inputs.tensors[0])))
+    try:
+        ours, theirs = (_outputs(model.train(), several) for model in (slimmed, full))
+        other = _outputs(full, several, seed=1)
+    except (RuntimeError, ValueError):  # BatchNorm refuses a single value for each channel
+        return None
+    scale = max(float(theirs.abs().max()), 1e-12)
+    difference = float((ours - theirs).abs().max()) / scale
+    draws = not torch.equal(other, theirs)
+    return None if draws and difference > 1e-3 else difference
 
-    return hook
+
+class _WithoutDropout(TorchFunctionMode):
+    """Leaves out what draws for each channel, and so differs between a network and a smaller one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DROPOUT:
+            return args[0] if args else (kwargs or {})["input"]
+        return func(*args, **(kwargs or {}))
 
 
-def _outputs(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+_DROPOUT = {
+    F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
+    torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.dropout_, torch.alpha_dropout_,
+}  # fmt: skip
+
+
+def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     """Every number the model returns, in one row."""
-    with undisturbed(inputs) as copies:
-        output = model.eval()(*copies)
+    with undisturbed(inputs.tensors, seed) as copies, _WithoutDropout():
+        ours = inputs.with_tensors(copies)
+        output = model(*ours.args, **ours.kwargs)
     tensors = list(tensors_in(output))
     if not tensors:
         raise TypeError(f"Expected a network that returns tensors, got {type(output).__name__}.")
     return torch.cat([tensor.flatten().cpu().double() for tensor in tensors])
+
+
+__all__ = ["Verification", "masked", "verify"]

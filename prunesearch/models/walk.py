@@ -1,31 +1,53 @@
-"""One run of a network in which every channel of every tensor gets a label, and operators say which belong together."""
+"""Labels for every channel of every tensor of a recorded forward, and what operators say of which belong together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
+from types import CodeType
+from typing import Any, TypeAlias
 
-from torch import Tensor, fx, nn
+import numpy as np
+from torch import fx, nn
 
 from prunesearch.errors import TraceError
-from prunesearch.models import operators, sizes
-from prunesearch.models.count import positions_of_one_image
 from prunesearch.models.coupling import Labels
-from prunesearch.models.deadline import Deadline
-from prunesearch.models.literals import Place, has_literals, literal_at, operators_with_literals
-from prunesearch.models.operators import Shape, Tracked, Value
+from prunesearch.models.literals import Place, place_of
+from prunesearch.models.nested import Nest
+from prunesearch.models.numbers import Attribute, Multiple, Origin, Size
+from prunesearch.models.operators import rule_of
+from prunesearch.models.operators.values import Number, Shape, Tracked, Value
+from prunesearch.models.recording import Decision, Position, Recording
 from prunesearch.models.rules import is_inside
-from prunesearch.models.sizes import Number
-from prunesearch.models.symbolic import follow
-from prunesearch.models.undisturbed import undisturbed
 from prunesearch.structure import IntArray
+
+Visit: TypeAlias = "tuple[str | None, CodeType, int]"
+"""A call in the code of a module: the module, the code, the instruction."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """Multiply-accumulates of one operator.
+
+    Attributes:
+        layer: Its name.
+        size: How many for each combination of the factors' channels, for all images of the recorded run.
+        factors: Labels of the channels whose numbers they are proportional to.
+        is_of_images: Whether the operator works on the images, not on the model's tensors alone.
+    """
+
+    layer: str
+    size: int
+    factors: tuple[IntArray, ...]
+    is_of_images: bool
 
 
 @dataclass
 class Found:
-    """What a walk over a network finds.
+    """What walks over a network's forwards find.
 
     Attributes:
         labels: Of every channel.
@@ -33,10 +55,12 @@ class Found:
         cuts: Labels of each dimension of a tensor that gets narrower.
         counts: Labels of the channels that a module's attribute counts.
         literals: Labels of the channels that a number in the code of a forward counts.
-        reads: Labels of the input of each module that mixes channels.
-        products: Layer, MACs of one image per pair of channels, and the labels, or the number, of either side.
-        output: What the network returned.
-        notes: What the caller should know.
+        reads: Labels of the input of each operator that mixes channels: of a module by its name, of another by that of
+            its node.
+        products: What costs multiply-accumulates.
+        uncounted: Of operators without a rule, how many were counted when they ran, for all images.
+        numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way to
+            the number; of the forward in eval mode.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -45,297 +69,396 @@ class Found:
     counts: dict[tuple[str, str], IntArray] = field(default_factory=dict)
     literals: dict[tuple[str, Place], IntArray] = field(default_factory=dict)
     reads: dict[tuple[str, int], IntArray] = field(default_factory=dict)
-    products: list[tuple[str, int, IntArray | int, IntArray | int]] = field(default_factory=list)
-    output: Any = None
-    notes: list[str] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    uncounted: list[tuple[str, int, bool]] = field(default_factory=list)
+    numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
 
     def uses(self) -> list[IntArray]:
         """Every array of labels that costs depend on: units that run through the same ones are interchangeable."""
-        factors = [factor for _, _, *pair in self.products for factor in pair if not isinstance(factor, int)]
-        return [*self.cuts.values(), *factors]
+        return [*self.cuts.values(), *(factor for product in self.products for factor in product.factors)]
 
 
-def walk(model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], deadline: Deadline) -> Found:
-    """Find out what is coupled in `model`, a copy of our own in eval mode.
+def walk(recording: Recording, ignored: Sequence[str], found: Found) -> None:
+    """Find out what is coupled in a recorded forward, and add it to what is known.
 
     Args:
-        model: The network.
-        inputs: What to run it with.
+        recording: The forward.
         ignored: Names or globs of modules whose outputs keep all channels.
-        deadline: When to give up.
-
-    Raises:
-        TraceError: torch.fx cannot follow the forward, it fails on the inputs, perhaps in training mode only, or time
-            is up.
+        found: What earlier walks over the same network found.
     """
-    found = Found()
-    evaluating = _Walk(model, inputs, ignored, found, deadline)
-    found.output = evaluating.walk()
-    try:
-        training = _training(model, inputs, ignored, found, deadline)
-    except TraceError as error:
-        found.notes.append(f"What the forward does in training mode only was not looked at: {error}")
-        return found
-    if training.steps != evaluating.steps:  # auxiliary classifiers and the like
-        products = list(found.products)
-        training.walk()
-        found.products = products  # coupled, but not part of the cost
-    return found
+    products, uncounted = len(found.products), len(found.uncounted)
+    _Walk(recording, ignored, found).run()
+    if recording.training:  # coupled, but not part of the cost
+        del found.products[products:], found.uncounted[uncounted:]
 
 
-def _training(
-    model: nn.Module, inputs: tuple[Tensor, ...], ignored: Sequence[str], found: Found, deadline: Deadline
-) -> _Walk:
-    try:
-        return _Walk(model.train(), inputs, ignored, found, deadline)
-    finally:
-        model.eval()
+class _Walk:
+    """Applies each operator's rule to the labels of what it was given: `operators.values.Walk`."""
 
-
-class _Walk(fx.Interpreter):
-    """Runs a traced forward once and applies each operator's rule to its labels."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        inputs: tuple[Tensor, ...],
-        ignored: Sequence[str],
-        found: Found,
-        deadline: Deadline,
-    ) -> None:
-        self._forward = follow(model, inputs, deadline)
-        self._deadline = deadline
-        super().__init__(self._forward.graph)
-        self.extra_traceback = False  # torch.fx would append its own to our messages
+    def __init__(self, recording: Recording, ignored: Sequence[str], found: Found) -> None:
         self.labels = found.labels
-        self._model = model
-        self._inputs = inputs
+        self._recording = recording
+        self._model = recording.model
         self._ignored = tuple(ignored)
         self._found = found
-        self._values: dict[Any, Value] = {}
-        self._numbers: dict[Any, Number] = {}
-        self._shapes: dict[Any, Shape] = {}
-        self._parts: dict[Any, tuple[Tracked, ...]] = {}
-        self._tensors: dict[Any, Any] = {}  # what the forward takes from the model by name
-        self._narrowed: set[fx.Node] = set()  # which of those the operator at hand narrows
-        self._used_directly = set(self._forward.tensors)
-        self._own_operators: dict[str, list[fx.Node] | None] = {}
-        tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+        self._values: dict[fx.Node, Value] = {}
+        self._numbers: dict[fx.Node, Number] = {}
+        tensors = (*self._model.named_parameters(remove_duplicate=False), *self._model.named_buffers(remove_duplicate=False))
         self._first_name = {id(tensor): name for name, tensor in reversed(tensors)}
+        self._tensors = dict(tensors)
+        self._visits: dict[Visit, list[fx.Node]] = {}
+        self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
+        self._followed: set[tuple[fx.Node, Position]] = set()
+        self._constants: dict[tuple[str, str], str] = {}  # attributes that are used as they are, and by what
 
-    @property
-    def steps(self) -> list[tuple[str, Any]]:
-        """What the forward does, in order."""
-        return [(node.op, node.target) for node in self._forward.graph.graph.nodes]
+    def run(self) -> None:
+        for node in self._recording.graph.nodes:
+            self._visit(node)
+        for decision in self._recording.decisions:
+            self._decide(decision)
+        self._freeze_what_is_used_as_it_is()
 
-    # --- running
-
-    def walk(self) -> Any:
-        """Run the forward, find what is coupled, and return its output."""
-        with undisturbed(self._inputs) as inputs:
-            output = self.run(*inputs)
-        self._freeze_what_is_used_directly()
-        return output
-
-    def run_node(self, n: fx.Node) -> Any:
-        self._deadline.check(_describe(n))
-        try:
-            result = super().run_node(n)
-        except Exception as error:
-            shapes = ", ".join(str(tuple(x.shape)) for x in self._inputs)
-            raise TraceError(
-                f"{type(self._model).__name__}: {_describe(n)} fails on example_inputs of shape {shapes}: {error}"
-            ) from error
-        if isinstance(result, Tensor):
-            self._shapes[n] = tuple(result.shape)
-        self._values[n] = self._apply_rule(n, result)
-        return result
-
-    def _apply_rule(self, node: fx.Node, result: Any) -> Value:
+    def _visit(self, node: fx.Node) -> None:
         if node.op == "placeholder":
-            return None
+            return
         if node.op == "get_attr":
-            self._tensors[node] = result
-            return None
-        rule = self._rule(node)
-        if rule is not operators.elementwise:  # which narrows the parameters it can
-            self._use_directly(node.all_input_nodes)
-        if node.op == "output":
+            self._values[node] = self._tensor(str(node.target), node.meta["shape"])
+        elif node.op == "output":
             self._freeze_all(node, "is an output of the network")
-            return None
-        if sizes.is_plain(result):
-            number = sizes.number(self, node, result)
-            if number is not None:
-                self._numbers[node] = number
-            return None
-        if rule is None or not (isinstance(result, Tensor) or rule in (operators.chunk, operators.split)):
-            self._do_without_rule(node)
-            return None
-        if rule is not operators.flatten:  # all others would compute something else with another number
-            for argument in node.all_input_nodes:
-                self._freeze_number(argument, f"{_describe(node)} computes with how many there are")
+        elif isinstance(node.target, Nest) and all(user.op == "output" for user in node.users):
+            self._freeze_all(node, "is an output of the network")
+        elif node.meta.get("number"):
+            self._compute(node)
+        else:
+            self._values[node] = self._apply_rule(node)
+            for position, multiple in node.meta.get("numbers", {}).items():
+                if (node, position) not in self._followed:
+                    self._constants.setdefault(_key(self._model, multiple.attribute), describe(node))
+
+    def _apply_rule(self, node: fx.Node) -> Value:
+        site = node.meta.get("site")
+        if site is not None:
+            self._visits.setdefault((site.module, site.code, site.instruction), []).append(node)
+        if node.op == "call_module":
+            rule = None if str(node.target) in self._recording.leaves else rule_of(type(self.module_of(node)))
+        else:
+            rule = rule_of(node.target)
+        if rule is None:
+            return self._do_without_rule(node)
+        known = len(self._found.products)
         value = rule(self, node)
-        self._use_directly(argument for argument in node.all_input_nodes if argument not in self._narrowed)
-        self._narrowed.clear()
-        if (
-            value is not None
-            and node.op == "call_module"
-            and any(is_inside(str(node.target), pattern) for pattern in self._ignored)
-        ):
-            self.labels.freeze(value.labels, "is one of ignored_layers")
+        self._check_count(node, self._found.products[known:])
+        if node.op == "call_module" and value is not None:
+            self._ignore(node, value)
+        elif any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None:
+            self._ignore(node, value)
         return value
 
-    def _rule(self, node: fx.Node) -> operators.Rule | None:
+    def _ignore(self, node: fx.Node, value: Value) -> None:
+        name = str(node.target) if node.op == "call_module" else node.meta["scope"]
+        if any(is_inside(name, pattern) for pattern in self._ignored):
+            for held in value if isinstance(value, tuple) else (value,):
+                for labels in {} if held is None else held.axes.values():
+                    self.labels.freeze(labels, "is one of ignored_layers")
+
+    def _do_without_rule(self, node: fx.Node) -> Value:
+        why = "has no rule"
         if node.op == "call_module":
-            module = self.module_of(node)
-            rule = None if _is_altered(module) else operators.rule_of(type(module))
-        else:
-            rule = operators.rule_of(node.target)
-        takes_keywords = rule in (operators.elementwise, operators.concatenate)
-        return rule if node.args or takes_keywords else None
-
-    def _use_directly(self, arguments: Iterable[fx.Node]) -> None:
-        """Note that a forward takes these parameters as they are."""
-        self._used_directly.update(id(self._tensors[node]) for node in arguments if node in self._tensors)
-
-    def _do_without_rule(self, node: fx.Node) -> None:
-        module = self.module_of(node) if node.op == "call_module" else nn.Identity()
-        why = "has hooks or a forward of its own" if _is_altered(module) else "has no rule"
+            leaf = self._recording.leaves.get(str(node.target))
+            why = "has no rule" if leaf is None else leaf
         self.freeze_inputs(node, why)
-        tensors = [*module.parameters(), *module.buffers()]
-        if tensors:  # to be reported as frozen
-            self._used_directly.update(id(tensor) for tensor in tensors)
+        if node.op == "call_module":
+            self._report(node, why)
+        self._count_as_it_ran(node)
+        return None
+
+    def _check_count(self, node: fx.Node, products: Sequence[Product]) -> None:
+        """What a rule says an operator costs must be what was counted when it ran."""
+        if not products:
+            self._count_as_it_ran(node)
+            return
+        said = sum(product.size * math.prod(map(len, product.factors)) for product in products)
+        counted = node.meta.get("flops", 0) // 2
+        if said != counted:
+            raise TraceError(
+                f"{describe(node)} takes {counted:,} MACs when it runs, and {said:,} by the shapes of its weights. It does "
+                "something else than its kind of layer; give it a class of its own that is not derived from one of torch's."
+            )
+
+    def _report(self, node: fx.Node, why: str) -> None:
+        """A module that stays as it is, with all its weights."""
+        module = self.module_of(node)
+        names = [self._first_name.get(id(t)) for t in (*module.parameters(), *module.buffers())]
+        for name in {name for name in names if name is not None}:
+            value = self._tensor(name, tuple(self._tensors[name].shape))
+            for labels in {} if value is None else value.axes.values():
+                self.labels.freeze(labels, f"{name!r} belongs to a module that stays as it is: {describe(node)} {why}")
+        if names:
             self._found.producers.append((str(node.target), self.labels.fresh(1)))
             self.labels.freeze(self._found.producers[-1][1], why)
 
-    def _freeze_all(self, node: fx.Node, reason: str) -> None:
-        for argument in node.all_input_nodes:
-            for value in (self.value(argument), *(self.parts(argument) or ())):
-                if value is not None:
-                    self.labels.freeze(value.labels, reason)
-            self._freeze_number(argument, reason)
+    def _count_as_it_ran(self, node: fx.Node) -> None:
+        flops = node.meta.get("flops", 0)
+        if flops:
+            self._found.uncounted.append((self._layer(node), flops // 2, self.depends_on_inputs(node)))
 
-    def _freeze_number(self, argument: fx.Node, reason: str) -> None:
-        if argument in self._numbers:
-            self.labels.freeze(self._numbers[argument].labels, reason)
+    # --- what rules may ask and tell: `operators.values.Walk`
 
-    def _freeze_what_is_used_directly(self) -> None:
-        """A tensor or a number that the forward takes from a layer would not be what it was if the layer narrowed."""
-        names = {self._first_name.get(tensor) for tensor in self._used_directly}
-        for (tensor, _), labels in self._found.cuts.items():
-            if tensor in names:
-                self.labels.freeze(labels, f"{tensor!r} is used by something else than a layer with a rule")
-        for (module, attribute), labels in self._found.counts.items():
-            if (module, attribute) in self._forward.attributes:
-                self.labels.freeze(labels, f"'{module}.{attribute}' is read by a forward")
+    def value(self, argument: Any) -> Tracked | None:
+        value = self._values.get(argument) if isinstance(argument, fx.Node) else None
+        return None if isinstance(value, tuple) else value
 
-    # --- what rules may ask and tell: `operators.Walk`
-
-    def value(self, argument: Any) -> Value:
-        return self._values.get(argument)
+    def values(self, argument: Any) -> Value:
+        return self._values.get(argument) if isinstance(argument, fx.Node) else None
 
     def number(self, argument: Any) -> Number | None:
-        return self._numbers.get(argument)
+        return self._numbers.get(argument) if isinstance(argument, fx.Node) else None
 
-    def parts(self, argument: Any) -> tuple[Tracked, ...] | None:
-        return self._parts.get(argument)
+    def plain(self, argument: Any) -> Any:
+        return argument.meta.get("value") if isinstance(argument, fx.Node) else argument
 
-    def split(self, node: fx.Node, parts: tuple[Tracked, ...]) -> None:
-        self._parts[node] = parts
+    def shape(self, argument: Any) -> Shape:
+        return argument.meta["shape"]
 
-    def shape(self, node: Any) -> Shape:
-        return self._shapes[node]
+    def is_tensor(self, argument: Any) -> bool:
+        return isinstance(argument, fx.Node) and "shape" in argument.meta
 
-    def is_tensor(self, node: Any) -> bool:
-        return node in self._shapes
+    def depends_on_inputs(self, node: fx.Node) -> bool:
+        return bool(node.meta.get("fed"))
 
     def module_of(self, node: fx.Node) -> nn.Module:
-        return self.module.get_submodule(str(node.target))
+        return self._model.get_submodule(str(node.target))
 
-    def freeze(self, value: Value, node: fx.Node, why: str) -> None:
-        if value is not None:
-            self.labels.freeze(value.labels, f"{_describe(node)} {why}")
+    def parameter(self, node: fx.Node, name: str) -> Tracked | None:
+        tensor = getattr(self.module_of(node), name, None)
+        if tensor is None:
+            return None
+        first = self._first_name.get(id(tensor))
+        if first is None:
+            return None
+        return self._tensor(first, tuple(tensor.shape))
+
+    def freeze(self, labels: IntArray | None, node: fx.Node, why: str) -> None:
+        if labels is not None:
+            self.labels.freeze(labels, f"{describe(node)} {why}")
 
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
-        self._freeze_all(node, f"{_describe(node)} {why}")
+        self._freeze_all(node, f"{describe(node)} {why}")
 
-    def cut(self, node: fx.Node, tensor: str, dim: int, labels: IntArray) -> None:
-        name = self._first_name.get(id(getattr(self.module_of(node), tensor)))
-        if name is None:
-            self.labels.freeze(labels, f"'{node.target}.{tensor}' is neither a parameter nor a buffer")
+    def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
+        given = _at(node, position)
+        number = self.number(given)
+        if number is not None:
+            return self._follow_number(number, labels)
+        multiple = node.meta.get("numbers", {}).get(position)
+        if multiple is not None:
+            self._followed.add((node, position))
+            fits = self._follow_attribute(multiple, labels)
         else:
-            self._record(self._found.cuts, (name, dim), labels)
-
-    def narrow(self, argument: fx.Node, dim: int, labels: IntArray) -> bool:
-        name = self._first_name.get(id(self._tensors.get(argument)))
-        if name is None:
-            return False
-        self._record(self._found.cuts, (name, dim), labels)
-        self._narrowed.add(argument)
-        return True
+            fits = type(given) is int and self._follow_literal(node, position, labels)
+        if fits and not self._recording.training:
+            self._found.numbers[node.name, position] = labels
+        return fits
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         self._record(self._found.counts, (str(node.target), attribute), labels)
 
-    def literal(self, node: fx.Node, position: tuple[int | str, ...], labels: IntArray) -> bool:
-        owner = _scope(node)
-        if owner not in self._own_operators:
-            self._own_operators[owner] = operators_with_literals(self._model.get_submodule(owner))
-        own, here = self._own_operators[owner], _with_literals(self._forward.graph.graph, owner)
-        if not own or len(here) % len(own):  # more often if the module is called several times
-            return False
-        index = here.index(node) % len(own)
-        value = literal_at(node, position)
-        if value is None or own[index].target != node.target or literal_at(own[index], position) != value:
-            return False
-        self._record(self._found.literals, (owner, (index, position)), labels)
-        return True
-
     def read(self, node: fx.Node, dim: int, labels: IntArray) -> None:
-        self._record(self._found.reads, (str(node.target), dim), labels)
+        self._record(self._found.reads, (place(node, training=self._recording.training), dim), labels)
 
     def produce(self, node: fx.Node, labels: IntArray) -> None:
-        self._found.producers.append((str(node.target), labels))
+        self._found.producers.append((self._layer(node), labels))
 
-    def macs(self, node: fx.Node, per_image: int, left: IntArray | int, right: IntArray | int) -> None:
-        self._found.products.append((str(node.target), per_image, left, right))
+    def macs(self, node: fx.Node, size: int, factors: Sequence[IntArray]) -> None:
+        self._found.products.append(Product(self._layer(node), size, tuple(factors), self.depends_on_inputs(node)))
 
-    def positions(self, shape: Shape, channels: int) -> int:
-        """How many vectors of channels one image has in a tensor of this shape."""
-        return positions_of_one_image(math.prod(shape) // channels, len(self._inputs[0]))
+    # --- tensors of the model
+
+    def _tensor(self, name: str, shape: Shape) -> Tracked | None:
+        """Labels along every dimension of a parameter or buffer; it is narrowed with them."""
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            return None  # a constant
+        first = self._first_name[id(tensor)]
+        axes = {}
+        for dim, size in enumerate(shape):
+            if size > 1:
+                if (first, dim) not in self._found.cuts:
+                    self._found.cuts[first, dim] = self.labels.fresh(size)
+                axes[dim] = self._found.cuts[first, dim]
+        return Tracked(axes)
 
     def _record(self, table: dict[Any, IntArray], key: Any, labels: IntArray) -> None:
-        if key in table:  # a module called twice, or a tensor shared by two modules, sees the same channels each time
+        if key not in table:  # a module called twice, or a tensor shared by two modules, sees the same channels each time
+            table[key] = labels
+        elif len(table[key]) == len(labels):
             self.labels.tie(table[key], labels)
         else:
-            table[key] = labels
+            for held in (table[key], labels):
+                self.labels.freeze(held, f"{key[0]!r} is used with different numbers of channels")
+
+    def _layer(self, node: fx.Node) -> str:
+        """What an operator is called in reports: its module, or the one whose weight it uses, or its own name."""
+        if node.op == "call_module":
+            return str(node.target)
+        source: Any = node.args[1] if len(node.args) > 1 else None
+        while isinstance(source, fx.Node) and source.op != "get_attr":
+            source = next(iter(source.all_input_nodes), None)
+        if isinstance(source, fx.Node) and str(source.target) in self._tensors:
+            return str(source.target).rpartition(".")[0] or str(source.target)
+        return place(node)
+
+    # --- numbers
+
+    def _compute(self, node: fx.Node) -> None:
+        number = self._number_of(node)
+        if number is not None:
+            self._numbers[node] = number
+
+    def _number_of(self, node: fx.Node) -> Number | None:
+        if node.target == "size" and node.op == "call_method":
+            tensor, dim = node.args
+            value = self.value(tensor)
+            labels = None if value is None else value.at(int(str(dim)))
+            return None if labels is None else Number(labels, Fraction(1))
+        if node.target == "numel":
+            value = self.value(node.args[0])
+            labels = [] if value is None else [*value.axes.values()]
+            return Number(np.concatenate(labels), None) if labels else None
+        sources = [(argument, self.number(argument)) for argument in node.args]
+        known = [number for _, number in sources if number is not None]
+        if not known:
+            return None
+        if len(known) == 1:
+            return Number(known[0].labels, self._ratio(node, sources, known[0]))
+        return Number(np.concatenate([number.labels for number in known]), None)
+
+    def _ratio(self, node: fx.Node, sources: Sequence[tuple[Any, Number | None]], number: Number) -> Fraction | None:
+        others = [self.plain(argument) for argument, found in sources if found is None]
+        if number.ratio is None or len(others) != 1 or type(others[0]) is not int:
+            return None
+        if node.target is operator.mul:
+            return number.ratio * others[0]
+        is_divided = sources[0][1] is not None and others[0] != 0
+        if node.target is operator.floordiv and is_divided:
+            ratio = number.ratio / others[0]
+            exact = ratio * len(number.labels) == node.meta["value"]
+            return ratio if exact else None
+        return None
+
+    def _follow_number(self, number: Number, labels: IntArray) -> bool:
+        """Tie channels so that the number is that of the kept ones among `labels`, at any width."""
+        if number.ratio is None or number.ratio * len(number.labels) != len(labels) or number.ratio == 0:
+            return False
+        up, down = number.ratio.numerator, number.ratio.denominator
+        mine, theirs = np.repeat(number.labels, up), np.repeat(labels, down)
+        if np.array_equal(mine, theirs):
+            return True
+        if down > 1:  # one of several equal parts: the same ones go from each
+            whole = number.labels.reshape(down, -1)
+            self.labels.tie(number.labels, np.tile(whole[0], down))
+            mine, theirs = np.repeat(whole[0], up), labels
+        self.labels.tie(mine, theirs)
+        return True
+
+    def _follow_attribute(self, multiple: Multiple, labels: IntArray) -> bool:
+        if len(labels) % multiple.factor:
+            return False
+        few = labels[:: multiple.factor]
+        self.labels.tie(labels, np.repeat(few, multiple.factor))
+        key = _key(self._model, multiple.attribute)
+        self._record(self._found.counts, key, few)
+        return len(self._found.counts[key]) == len(few)
+
+    def _follow_literal(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
+        site = node.meta.get("site")
+        if site is None or site.module is None:
+            return False
+        found = place_of(self._model.get_submodule(site.module), site, node, position)
+        if found is None or found.number != len(labels):
+            return False
+        self._record(self._found.literals, (site.module, found), labels)
+        visit = site.module, site.code, site.instruction
+        self._literal_visits.setdefault(visit, (labels, set()))[1].add(node)
+        return True
+
+    def _decide(self, decision: Decision) -> None:
+        held = [self._labels_of(origin) for origin in decision.numbers]
+        why = f"how many there are decides what the forward does, at {decision.where}"
+        attributes = [origin for origin in decision.numbers if isinstance(origin, Multiple)]
+        if decision.equal and len(held) == 2:
+            one, other = held
+            if one is not None and other is not None and len(one) == len(other):
+                self.labels.tie(one, other)
+                return
+            if len(attributes) == 1 and (labels := one if other is None else other) is not None:
+                if self._follow_attribute(attributes[0], labels):
+                    return
+        for labels in held:
+            if labels is not None:
+                self.labels.freeze(labels, why)
+        for multiple in attributes:
+            self._constants.setdefault(_key(self._model, multiple.attribute), f"code at {decision.where}")
+
+    def _labels_of(self, origin: Origin) -> IntArray | None:
+        if isinstance(origin, Size):
+            value = self.value(origin.tensor)
+            return None if value is None else value.at(origin.dim)
+        if isinstance(origin, Multiple):
+            return None
+        number = self.number(origin)
+        return None if number is None else number.labels
+
+    # --- freezing
+
+    def _freeze_all(self, node: fx.Node, reason: str) -> None:
+        for argument in node.all_input_nodes:
+            values = self._values.get(argument)
+            for value in values if isinstance(values, tuple) else (values,):
+                for labels in {} if value is None else value.axes.values():
+                    self.labels.freeze(labels, reason)
+            if argument in self._numbers:
+                self.labels.freeze(self._numbers[argument].labels, reason)
+
+    def _freeze_what_is_used_as_it_is(self) -> None:
+        """A number that something takes as it is would not be what it was if it followed channels."""
+        for key, labels in self._found.counts.items():
+            if key in self._constants:
+                self.labels.freeze(labels, f"'{'.'.join(key).lstrip('.')}' is used as it is by {self._constants[key]}")
+        for visit, (labels, followed) in self._literal_visits.items():
+            others = [node for node in self._visits.get(visit, ()) if node not in followed]
+            if others:
+                self.labels.freeze(labels, f"{describe(others[0])} has the same number where no channels are")
 
 
-def nodes_with_literal(model: nn.Module, graph: fx.Graph, owner: str, index: int) -> list[fx.Node]:
-    """The nodes that operator number `index` with literals of the module `owner` became, one per call of the module."""
-    own = operators_with_literals(model.get_submodule(owner)) or ()
-    return _with_literals(graph, owner)[index :: len(own)]
+def _key(model: nn.Module, attribute: Attribute) -> tuple[str, str]:
+    """An attribute as counts have it; of LayerNorm's shape the last number stands for all."""
+    if attribute.path[0] == "normalized_shape":
+        return attribute.module, "normalized_shape"
+    return attribute.module, ".".join(map(str, attribute.path))
 
 
-def _with_literals(graph: fx.Graph, owner: str) -> list[fx.Node]:
-    return [node for node in graph.nodes if has_literals(node) and _scope(node) == owner]
+def _at(node: fx.Node, position: Position) -> Any:
+    value: Any = node.kwargs if isinstance(position[0], str) else node.args
+    for step in position:
+        value = getattr(value, str(step)) if isinstance(value, slice) else value[step]
+    return value
 
 
-def _describe(node: fx.Node) -> str:
+def place(node: fx.Node, *, training: bool = False) -> str:
+    """What an operator is called: the module that it is, or its node, with the module whose code calls it."""
+    if node.op == "call_module":
+        return str(node.target)
+    return f"{node.meta.get('scope', '')}%{node.name}" + "(training)" * training
+
+
+def describe(node: fx.Node) -> str:
+    """An operator in words."""
+    if node.target is getattr:
+        return f"attribute {str(node.args[1])!r}"
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
     kind = {"call_module": "module", "call_method": "method", "call_function": "function"}.get(node.op, "node")
-    if node.target is getattr:  # made where it is first used, so its scope says nothing
-        return f"attribute {str(node.args[1])!r}"
-    where = _scope(node) if node.op != "call_module" else ""
-    return f"{kind} {name!r}" + (f" in {where!r}" if where else "")
+    scope = node.meta.get("scope") if node.op != "call_module" else ""
+    return f"{kind} {name!r}" + (f" in {scope!r}" if scope else "")
 
 
-def _scope(node: fx.Node) -> str:
-    """Name of the module whose forward a node is in; empty for the model itself."""
-    scope = node.meta.get("nn_module_stack")
-    return str(next(reversed(scope.values()))[0]) if scope else ""
-
-
-def _is_altered(module: nn.Module) -> bool:
-    """Whether a module may do something else than its class says."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))

@@ -1,0 +1,232 @@
+"""Recording a network's forward in both modes, and the check that what was recorded is the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prunesearch.errors import TraceError
+from prunesearch.models.deadline import Deadline
+from prunesearch.models.nested import tensors_in
+from prunesearch.models.operators import known_kind
+from prunesearch.models.recording import Inputs, Recording, record
+from prunesearch.models.replay import Replay
+from prunesearch.models.undisturbed import undisturbed
+
+_TOLERANCE = 1e-4
+"""Of the largest output; what is recorded computes the same operators in the same order."""
+_DRAWS = (1, 2, 3)
+"""Seeds with which a forward runs again that draws what it does at random."""
+
+
+@dataclass(frozen=True)
+class Forwards:
+    """A network's forward, followed.
+
+    Attributes:
+        recordings: In eval mode, then in training mode as often as that does something else.
+        batch: How many images the recorded runs had.
+        notes: What the caller should know.
+    """
+
+    recordings: tuple[Recording, ...]
+    batch: int
+    notes: tuple[str, ...]
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Whether a module is known by its class, so that its forward need not be entered."""
+    return known_kind(type(module)) is not None
+
+
+def inputs_of(example_inputs: Any) -> Inputs:
+    """What a forward is called with, from what a caller gives: a batch, positional inputs, or inputs by name."""
+    if isinstance(example_inputs, Inputs):
+        return example_inputs
+    if isinstance(example_inputs, Mapping):
+        return Inputs((), dict(example_inputs))
+    if isinstance(example_inputs, tuple) or (isinstance(example_inputs, list) and example_inputs):
+        return Inputs(tuple(example_inputs))
+    return Inputs((example_inputs,))
+
+
+def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str] | None = None) -> Forwards:
+    """Record the forward of `model`, a copy of our own in eval mode, in both modes.
+
+    Raises:
+        TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number of
+            images.
+    """
+    several = with_images(inputs, 2) if _images(inputs) == 1 else inputs
+    try:
+        evaluating = record(model, several, deadline, is_layer=is_layer, leaves=leaves)
+    except TraceError:
+        if several is inputs:
+            raise
+        several = inputs  # a forward for one image
+        evaluating = record(model, inputs, deadline, is_layer=is_layer, leaves=leaves)
+    _check(model, evaluating, several, deadline)
+    training, notes = _training(model, several, deadline, evaluating)
+    return Forwards((evaluating, *training), _images(several), notes)
+
+
+def _training(
+    model: nn.Module, inputs: Inputs, deadline: Deadline, evaluating: Recording
+) -> tuple[list[Recording], tuple[str, ...]]:
+    """Recordings of what training does otherwise; in full only if no note says that it could not be."""
+    found: list[Recording] = []
+    seen = [_steps(evaluating)]
+    try:
+        model.train()
+        for seed in (0, *_DRAWS):
+            recording = record(model, inputs, deadline, is_layer=is_layer, leaves=evaluating.leaves, seed=seed)
+            steps = _steps(recording)
+            if steps not in seen:
+                seen.append(steps)
+                found.append(recording)
+            if seed == 0:
+                _check(model, recording, inputs, deadline)
+            if not recording.draws:
+                break
+    except TraceError as error:
+        return found, (f"What the forward does in training mode was not looked at in full: {error}",)
+    finally:
+        model.eval()
+    return found, ()
+
+
+def _steps(recording: Recording) -> list[str]:
+    """What a forward does, in order, with which operands."""
+    return [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in recording.graph.nodes] + [
+        str([(decision.equal, decision.where) for decision in recording.decisions])
+    ]
+
+
+def recorded(model: nn.Module, inputs: Inputs, leaves: Mapping[str, str], seconds: float = 600.0) -> Recording:
+    """Record the forward of `model`, a copy of our own, in its mode, as it was when its network was traced.
+
+    Raises:
+        TraceError: It fails, or takes too long.
+    """
+    several = with_images(inputs, 2) if _images(inputs) == 1 else inputs
+    deadline = Deadline(seconds)
+    try:
+        return record(model, several, deadline, is_layer=is_layer, leaves=leaves)
+    except TraceError:
+        if several is inputs:
+            raise
+        return record(model, inputs, deadline, is_layer=is_layer, leaves=leaves)
+
+
+def does_the_same(one: Recording, other: Recording) -> bool:
+    """Whether two recorded forwards consist of the same operators on the same operands."""
+    return _steps(one) == _steps(other)
+
+
+def outside_of(model: nn.Module, part: str | None) -> dict[str, str]:
+    """Modules that stay whole where only one submodule is to be pruned: those beside the way to it.
+
+    Raises:
+        ValueError: There is no such submodule.
+    """
+    if part is None:
+        return {}
+    names = dict(model.named_modules())
+    if part not in names or not part:
+        raise ValueError(f"Expected part as the name of a submodule of {type(model).__name__}, got {part!r}.")
+    found: dict[str, str] = {}
+    steps = part.split(".")
+    for depth in range(len(steps)):
+        parent = ".".join(steps[:depth])
+        for name, _ in names[parent].named_children():
+            if name != steps[depth]:
+                found[f"{parent}.{name}".lstrip(".")] = f"is outside of {part!r}"
+    return found
+
+
+# --- the check --------------------------------------------------------------------------------------------------------
+
+
+def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline) -> None:
+    """Compute what was recorded for another number of images, and compare with the model."""
+    deadline.check("the comparison of what was recorded with the model")
+    n = _images(inputs)
+    other = inputs if n == 1 else with_images(inputs, 3 if n == 2 else n - 1)
+    mode = "in training mode" if recording.training else "in eval mode"
+    state = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    try:
+        with undisturbed(other.tensors) as copies:
+            theirs = list(tensors_in(_run(model, other.with_tensors(copies), n)))
+        for name, tensor in model.named_buffers():
+            tensor.copy_(state[name]) if tensor.shape == state[name].shape else None
+        with undisturbed(other.tensors) as copies:
+            ours = list(tensors_in(_replayed(recording, copies, mode, n)))
+    finally:
+        for name, tensor in model.named_buffers():
+            if tensor.shape == state[name].shape:
+                with torch.no_grad():
+                    tensor.copy_(state[name])
+    difference = _difference(ours, theirs)
+    if not difference <= _TOLERANCE:
+        raise TraceError(
+            f"{type(model).__name__} {mode} returns something else than the operators that were noted while it ran: they "
+            f"differ by {difference:.2g} of the largest output, for {_images(other)} images instead of {n}. It depends on "
+            "the number of images, on values of its data that reach it outside of torch, or on what earlier runs left."
+        )
+
+
+def _run(model: nn.Module, inputs: Inputs, n: int) -> Any:
+    try:
+        return model(*inputs.args, **inputs.kwargs)
+    except Exception as error:  # whatever the caller's forward raises
+        raise TraceError(
+            f"{type(model).__name__} runs on {n} images, but not on {_images(inputs)}: {error}. A forward must take any "
+            "number of images."
+        ) from error
+
+
+def _replayed(recording: Recording, tensors: Sequence[Tensor], mode: str, n: int) -> Any:
+    try:
+        return Replay(recording).run(*tensors)
+    except Exception as error:  # whatever operators raise on tensors of other sizes
+        raise TraceError(
+            f"{type(recording.model).__name__} {mode} does something else for {len(tensors[0])} images than for {n}: "
+            f"{error}. Its forward turns the number of images into a plain number; use x.shape[0] where it is needed."
+        ) from error
+
+
+def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
+    """Largest difference, as a share of the largest value; infinite where shapes differ."""
+    if [x.shape for x in ours] != [x.shape for x in theirs]:
+        return math.inf
+    largest = 0.0
+    for mine, other in zip(ours, theirs, strict=True):
+        if not mine.numel():
+            continue
+        if torch.equal(mine, other):
+            continue
+        a, b = mine.double().nan_to_num(posinf=1e30, neginf=-1e30), other.double().nan_to_num(posinf=1e30, neginf=-1e30)
+        largest = max(largest, float((a - b).abs().max() / b.abs().max().clamp(min=1e-6)))
+    return largest
+
+
+def _images(inputs: Inputs) -> int:
+    first = inputs.tensors[0]
+    return len(first) if first.dim() else 1
+
+
+def with_images(inputs: Inputs, n: int) -> Inputs:
+    """Inputs of another number of images: those that there are, again and again."""
+    before = _images(inputs)
+
+    def taken(x: Tensor) -> Tensor:
+        if x.dim() == 0 or len(x) != before:
+            return x
+        return x[torch.arange(n, device=x.device) % before]
+
+    return inputs.with_tensors([taken(x) for x in inputs.tensors])

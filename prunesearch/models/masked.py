@@ -1,0 +1,174 @@
+"""The full network in which no operator sees the removed channels: what a slimmed network must equal."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from prunesearch.errors import TraceError
+from prunesearch.models.following import does_the_same, recorded
+from prunesearch.models.operators.values import argument
+from prunesearch.models.recording import Inputs, Recording
+from prunesearch.models.replay import Replay
+from prunesearch.models.walk import place
+
+if TYPE_CHECKING:
+    from prunesearch.models.network import Network
+
+Kept = npt.NDArray[np.bool_]
+
+
+class MaskedForward:
+    """Makes masked networks; the forward is recorded once, in both modes."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        model = copy.deepcopy(network.model).eval()
+        self._evaluating = recorded(model, network.inputs, network.leaves)
+        self._training: Recording | None = None
+        try:
+            training = recorded(model.train(), network.inputs, network.leaves)
+        except TraceError:
+            self.trains = False
+        else:
+            self.trains = True
+            self._training = None if does_the_same(self._evaluating, training) else training
+        self._model = model.eval()
+
+    def module(self, kept: Kept) -> nn.Module:
+        """A network of full width in which channels of units that are not kept reach no operator that mixes them.
+
+        Args:
+            kept: (units,) which units stay.
+        """
+        reads: dict[str, list[tuple[int, Tensor]]] = {}
+        for read in self._network.reads:
+            reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
+        return _Masked(self._network.model, self._evaluating, self._training or self._evaluating, reads)
+
+
+def masked(network: Network, kept: Kept) -> nn.Module:
+    """A full-width copy of the network in which no operator sees the removed channels.
+
+    They are zeroed where an operator mixes them; a LayerNorm or GroupNorm, to which zeros are values like others, takes
+    its mean and variance over the channels that stay. What it computes is the recorded forward.
+    """
+    return MaskedForward(network).module(kept)
+
+
+class _Masked(nn.Module):
+    def __init__(
+        self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]
+    ) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model)
+        self._recordings = (evaluating, training)
+        self._reads = reads
+        self.train(model.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        recording = self._recordings[self.training]
+        replay = _MaskedReplay(recording, self.model, self._reads)
+        return replay.run(*Inputs(args, kwargs).tensors)
+
+
+class _MaskedReplay(Replay):
+    """Runs a recorded forward with zeros in place of what operators that mix channels must not see."""
+
+    def __init__(self, recording: Recording, model: nn.Module, reads: Mapping[str, list[tuple[int, Tensor]]]) -> None:
+        super().__init__(recording, model)
+        self._reads = reads
+        self._is_training = recording.training
+
+    def run_node(self, n: fx.Node) -> Any:
+        reads = self._reads.get(place(n, training=self._is_training))
+        if not reads:
+            return super().run_node(n)
+        source = mixed_operand(n)
+        norm = norm_of(n, self.module, self.env)
+        if norm is not None:
+            ((dim, stays),) = reads
+            return norm.over(self.env[source], dim, stays)
+        whole = self.env[source]
+        self.env[source] = _without(whole, reads)
+        try:
+            return super().run_node(n)
+        finally:
+            self.env[source] = whole
+
+
+def mixed_operand(node: fx.Node) -> fx.Node:
+    """The operand whose channels an operator mixes; of an einsum the first after the equation."""
+    source = argument(node, 0, "input")
+    if isinstance(source, str):
+        source = node.args[1]
+        source = source[0] if isinstance(source, (tuple, list)) else source
+    assert isinstance(source, fx.Node)
+    return source
+
+
+def _without(x: Tensor, reads: list[tuple[int, Tensor]]) -> Tensor:
+    """Zeros where a channel is removed."""
+    for dim, stays in reads:
+        shape = [1] * x.dim()
+        shape[dim] = len(stays)
+        x = x.masked_fill(~stays.to(x.device).view(shape), 0)
+    return x
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A LayerNorm or GroupNorm, whichever way it is called.
+
+    Attributes:
+        groups: Of how many parts of the channels the mean and variance are taken; None for a LayerNorm, which takes them
+            for each position.
+        weight: Of each channel, or None.
+        bias: Of each channel, or None.
+        eps: Added to the variance.
+    """
+
+    groups: int | None
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+
+    def over(self, x: Tensor, dim: int, stays: Tensor) -> Tensor:
+        """The definition, over the channels that stay."""
+        x = x.movedim(dim, 1)
+        groups = self.groups or 1
+        some = x[:, stays].reshape(len(x), groups, -1, *x.shape[2:])
+        dims = (2,) if self.groups is None else tuple(range(2, some.dim()))
+        repeats = x.shape[1] // groups
+        mean = some.mean(dims, keepdim=True).repeat_interleave(repeats, 1).flatten(1, 2)
+        variance = some.var(dims, correction=0, keepdim=True).repeat_interleave(repeats, 1).flatten(1, 2)
+        return self.scaled((x - mean) / (variance + self.eps).sqrt()).movedim(1, dim)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Weight and bias, for channels in dimension 1."""
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        x = x if self.weight is None else x * self.weight.view(shape)
+        return x if self.bias is None else x + self.bias.view(shape)
+
+
+def norm_of(node: fx.Node, model: nn.Module, values: Mapping[fx.Node, Any]) -> Norm | None:
+    """The LayerNorm or GroupNorm that a node is; None if it is something else."""
+    if node.op == "call_module":
+        module: Any = model.get_submodule(str(node.target))
+        if isinstance(module, nn.GroupNorm):
+            return Norm(module.num_groups, module.weight, module.bias, module.eps)
+        return Norm(None, module.weight, module.bias, module.eps) if isinstance(module, nn.LayerNorm) else None
+    groups = {F.layer_norm: None, F.group_norm: argument(node, 1, "num_groups")}
+    if node.op != "call_function" or node.target not in groups:
+        return None
+    weight, bias = (values.get(argument(node, index, name)) for index, name in ((2, "weight"), (3, "bias")))
+    found: Any = groups[node.target]
+    return Norm(values.get(found, found), weight, bias, float(argument(node, 4, "eps", default=1e-5)))

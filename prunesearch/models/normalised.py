@@ -1,0 +1,105 @@
+"""What torch is asked to do, in one form: however it is spelt, an operator is a function or the name of a method."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import GetSetDescriptorType, MethodWrapperType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A call: `op` is "call_function" or "call_method", as in torch.fx."""
+
+    op: str
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+def set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
+    """`tensor[index] = value`, as an operator that returns the tensor."""
+    tensor[index] = value
+    return tensor
+
+
+def part_of(value: Any, key: Any) -> Any:
+    """One of several values that an operator gave."""
+    return value[key]
+
+
+_BINARY: Mapping[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": operator.truediv,
+    "true_divide": operator.truediv,
+    "pow": operator.pow,
+    "matmul": operator.matmul,
+    "__matmul__": operator.matmul,
+    "add_": operator.iadd,
+    "sub_": operator.isub,
+    "mul_": operator.imul,
+    "div_": operator.itruediv,
+    "__getitem__": operator.getitem,
+    "__setitem__": set_item,
+}
+_SWAPPED: Mapping[str, Callable[..., Any]] = {
+    "__rsub__": operator.sub,
+    "__rdiv__": operator.truediv,
+    "__rtruediv__": operator.truediv,
+    "__rpow__": operator.pow,
+    "__rmatmul__": operator.matmul,
+}
+_DUNDERS: Mapping[str, str] = {"__and__": "logical_and", "__or__": "logical_or", "__invert__": "logical_not"}
+_VALUES = {
+    "__bool__", "__int__", "__float__", "__index__", "__complex__", "__array__", "__contains__",
+    "item", "tolist", "numpy", "equal", "allclose", "is_nonzero", "__dlpack__",
+}  # fmt: skip
+"""Methods and functions that tell Python values of a tensor's data."""
+
+
+def normalised(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operator | None:
+    """The operator that torch was asked for; None for questions whose answer is no tensor and no size."""
+    name = getattr(func, "__name__", "")
+    if isinstance(func, MethodWrapperType) and isinstance(getattr(func, "__self__", None), GetSetDescriptorType):
+        return _attribute(func.__self__.__name__, args) if name == "__get__" else None
+    if isinstance(func, type):
+        return None
+    is_method = getattr(func, "__objclass__", None) is not None or getattr(Tensor, name, None) is func
+    if name == "size" and is_method:
+        return Operator("call_method", "shape of", args, kwargs)
+    if name in ("numel", "nelement"):
+        return Operator("call_method", "numel", args, kwargs)
+    if name in _BINARY and is_method and not kwargs and len(args) == (3 if name == "__setitem__" else 2):
+        return Operator("call_function", _BINARY[name], args, kwargs)
+    if name in _SWAPPED and is_method:
+        return Operator("call_function", _SWAPPED[name], args[::-1], kwargs)
+    if name == "neg" and is_method:
+        return Operator("call_function", operator.neg, args, kwargs)
+    if is_method:
+        return Operator("call_method", _DUNDERS.get(name, name), args, kwargs)
+    return Operator("call_function", func, args, kwargs)
+
+
+def reads_values(called: Operator) -> bool:
+    """Whether Python is told values of data."""
+    name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")
+    return name in _VALUES
+
+
+def _attribute(name: str, args: tuple[Any, ...]) -> Operator | None:
+    if name == "shape":
+        return Operator("call_method", "shape of", args[:1], {})
+    value = getattr(args[0], name, None) if name in ("data", "T", "mT", "H", "mH", "real", "imag", "grad") else None
+    return Operator("call_function", getattr, (args[0], name), {}) if isinstance(value, Tensor) else None
+
+
+def is_torch_function(target: Any) -> bool:
+    """Whether a target is a function of torch's own."""
+    return getattr(target, "__module__", "").partition(".")[0] == torch.__name__

@@ -1,0 +1,77 @@
+"""The coupling rule of each operator: what it ties, what it mixes, what it costs.
+
+A rule gets the walk and a node of the recorded forward, and returns the channels of what that gives, or None if nothing is
+known of it. **An operator without a rule freezes the channels that reach it**: it can cost opportunity, never correctness.
+
+Only operators that treat channels independently keep labels. Those that mix them (convolutions, linear layers) read the old
+labels and write new ones. A family of operators is a file, with tables of what it has rules for:
+
+- `layers.py`: layers with weights, as modules and as functions,
+- `elementwise.py`: what treats every element alike, or mixes along one dimension,
+- `spatial.py`: what works on positions,
+- `shapes.py`: what gives another shape,
+- `joining.py`: what joins, takes apart, slices, pads and reduces,
+- `products.py`: products of tensors, attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from prunesearch.models.operators import elementwise, joining, layers, products, shapes, spatial
+from prunesearch.models.operators.values import Rule
+
+_FAMILIES = (layers, elementwise, spatial, shapes, joining, products)
+
+MODULES: dict[type[nn.Module], Rule] = {
+    kind: rule for family in _FAMILIES for kind, rule in getattr(family, "MODULES", {}).items()
+}
+FUNCTIONS: dict[Any, Rule] = {
+    target: rule for family in _FAMILIES for target, rule in getattr(family, "FUNCTIONS", {}).items()
+}
+METHODS: dict[str, Rule] = {
+    name: rule for family in _FAMILIES for name, rule in getattr(family, "METHODS", {}).items()
+}
+NAMED: dict[str, Rule] = {**layers.NAMED}
+"""Classes of libraries that we do not import, by qualified name."""
+
+
+def rule_of(target: Any) -> Rule | None:
+    """The rule of a class of modules, a function, or the name of a method; None if there is none."""
+    if isinstance(target, str):
+        return METHODS.get(target)
+    if isinstance(target, type):
+        kind = known_kind(target)
+        return None if kind is None else _of_class(kind)
+    try:
+        return FUNCTIONS.get(target)
+    except TypeError:  # cannot be looked up
+        return None
+
+
+def known_kind(kind: type) -> type | None:
+    """The class with a rule that a class of modules behaves as: itself, or one that it changes nothing of."""
+    for parent in kind.__mro__:
+        if _of_class(parent) is not None:
+            return parent if not any(_changes(child, parent) for child in kind.__mro__[: kind.__mro__.index(parent)]) else None
+    return None
+
+
+def _of_class(kind: type) -> Rule | None:
+    return MODULES.get(kind) or NAMED.get(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def _changes(child: type, parent: type) -> bool:
+    """Whether a class overrides what its parent does, or turns one of its tensors into something computed."""
+    own = {name for name in vars(child) if name not in _HARMLESS}
+    return any(hasattr(parent, name) or isinstance(vars(child)[name], property) for name in own)
+
+
+_HARMLESS = {
+    "__init__", "__module__", "__qualname__", "__doc__", "__annotations__", "__annotate_func__", "__annotate__",
+    "__parameters__", "__constants__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl",
+    "__orig_bases__", "__repr__", "__str__", "extra_repr", "reset_parameters", "_version", "__annotations_cache__",
+}  # fmt: skip
+"""What a class may define and still do in its forward what the class that it derives from does."""

@@ -1,0 +1,178 @@
+"""Products of tensors: what they contract over is mixed, everything else is carried."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx
+
+from prunesearch.models.operators.values import Rule, Tracked, Value, Walk, argument, give_up, tracked
+from prunesearch.structure import IntArray
+
+
+def matmul(walk: Walk, node: fx.Node) -> Value:
+    """`matmul`, `bmm` and `mm` of tensors with at least two dimensions each."""
+    one, other = argument(node, 0, "input"), argument(node, 1, "other", "mat2")
+    if not (walk.is_tensor(one) and walk.is_tensor(other)):
+        return give_up(walk, node)
+    left, right = walk.shape(one), walk.shape(other)
+    if min(len(left), len(right)) < 2:
+        return give_up(walk, node)
+    n = len(walk.shape(node))
+    mixed = _contracted(walk, node, (one, len(left) - 1), (other, len(right) - 2))
+    axes: dict[int, IntArray | None] = dict(_outer(walk, node, one, other, n))
+    axes[n - 2] = _at(walk, one, len(left) - 2)
+    axes[n - 1] = _at(walk, other, len(right) - 1)
+    return _finished(walk, node, axes, mixed, left[-1])
+
+
+def _outer(walk: Walk, node: fx.Node, one: Any, other: Any, n: int) -> dict[int, IntArray]:
+    """Channels along the dimensions before the matrices, which are broadcast."""
+    shape = walk.shape(node)
+    axes: dict[int, IntArray] = {}
+    for dim in range(n - 2):
+        met: list[IntArray] = []
+        fixed = False
+        for operand in (one, other):
+            size = walk.shape(operand)
+            own = dim - (n - len(size))
+            if own < 0:
+                continue
+            labels = _at(walk, operand, own)
+            if size[own] != shape[dim]:
+                walk.freeze(labels, node, "broadcasts it over channels")
+            elif labels is None:
+                fixed = fixed or shape[dim] > 1
+            else:
+                met.append(labels)
+        for labels in met[1:]:
+            walk.labels.tie(met[0], labels)
+        if fixed and met:
+            walk.freeze(met[0], node, "combines it with something whose size stays")
+        elif met:
+            axes[dim] = met[0]
+    return axes
+
+
+def _contracted(walk: Walk, node: fx.Node, one: tuple[Any, int], other: tuple[Any, int]) -> IntArray | None:
+    """Tie what a product sums over; None if that keeps its size."""
+    left, right = _at(walk, *one), _at(walk, *other)
+    if left is None or right is None:
+        for labels in (left, right):
+            walk.freeze(labels, node, "sums over it with something whose size stays")
+        return None
+    walk.labels.tie(left, right)
+    walk.read(node, one[1], left)
+    return left
+
+
+def _finished(walk: Walk, node: fx.Node, axes: dict[int, Any], mixed: IntArray | None, inner: int) -> Value:
+    found = {dim: labels for dim, labels in axes.items() if labels is not None}
+    rest = math.prod(size for dim, size in enumerate(walk.shape(node)) if dim not in found)
+    factors = [*found.values()] if mixed is None else [mixed, *found.values()]
+    walk.macs(node, rest * (inner if mixed is None else 1), factors)
+    return Tracked(found) if found else None
+
+
+def _at(walk: Walk, operand: Any, dim: int) -> IntArray | None:
+    value = walk.value(operand)
+    return None if value is None else value.at(dim)
+
+
+def einsum(walk: Walk, node: fx.Node) -> Value:
+    """`torch.einsum` of two tensors: a letter of both that is not in the result is summed over."""
+    equation, *operands = node.args
+    if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
+        operands = list(operands[0])
+    if not isinstance(equation, str) or len(operands) != 2 or "." in equation or "->" not in equation:
+        return give_up(walk, node)
+    taken, given = equation.replace(" ", "").split("->")
+    letters = taken.split(",")
+    if any(len(set(term)) != len(term) for term in (*letters, given)):
+        return give_up(walk, node)
+    labels: dict[str, IntArray | None] = {}
+    sizes: dict[str, int] = {}
+    for term, operand in zip(letters, operands, strict=True):
+        for dim, letter in enumerate(term):
+            sizes[letter] = walk.shape(operand)[dim]
+            mine = _at(walk, operand, dim)
+            if letter not in labels:
+                labels[letter] = mine
+            elif mine is None or (before := labels[letter]) is None:
+                for some in (mine, labels[letter]):
+                    walk.freeze(some, node, "combines it with something whose size stays")
+                labels[letter] = None
+            else:
+                walk.labels.tie(before, mine)
+    for letter, mine in labels.items():
+        if letter in given or mine is None:
+            continue
+        if letter not in letters[0]:
+            walk.freeze(mine, node, "mixes channels")
+            labels[letter] = None
+        else:
+            walk.read(node, letters[0].index(letter), mine)
+    found = {letter: mine for letter, mine in labels.items() if mine is not None}
+    walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
+    return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
+
+
+def attention(walk: Walk, node: fx.Node) -> Value:
+    """`scaled_dot_product_attention`: heads stay tied, queries are scaled by their size unless a scale is given."""
+    query, key, value = (argument(node, index, name) for index, name in enumerate(("query", "key", "value")))
+    n = len(walk.shape(query))
+    mask = argument(node, 3, "attn_mask")
+    if len(walk.shape(key)) != n or len(walk.shape(value)) != n or n < 3 or node.kwargs.get("enable_gqa"):
+        return give_up(walk, node)
+    for operand in (query, key, value, *([mask] if walk.is_tensor(mask) else [])):
+        shape = walk.shape(operand)
+        for dim in {len(shape) - 2, *([len(shape) - 1] if operand is mask else [])}:
+            walk.freeze(_at(walk, operand, dim), node, "attends over it")
+    for operand in (query, key):
+        walk.freeze(_at(walk, operand, n - 1), node, "scales by how many there are")
+    outer = [_first_dims(walk, node, operand, n) for operand in (query, key, value)]
+    heads = _tied_outer(walk, node, outer)
+    made = _at(walk, value, n - 1)
+    shape, keys = walk.shape(query), walk.shape(key)[-2]
+    factors = [*heads.values()]
+    rest = math.prod(size for dim, size in enumerate(shape[:-2]) if dim not in heads) * shape[-2] * keys
+    walk.macs(node, rest * shape[-1], factors)
+    size = walk.shape(value)[-1]
+    walk.macs(node, rest * (size if made is None else 1), factors if made is None else [*factors, made])
+    return tracked({**heads, n - 1: made})
+
+
+def _first_dims(walk: Walk, node: fx.Node, operand: Any, n: int) -> dict[int, IntArray | None]:
+    return {dim: _at(walk, operand, dim) for dim in range(n - 2)}
+
+
+def _tied_outer(walk: Walk, node: fx.Node, outer: list[dict[int, IntArray | None]]) -> dict[int, IntArray]:
+    """Channels that all operands have along a dimension are tied; where one keeps its size, all do."""
+    axes: dict[int, IntArray] = {}
+    for dim in outer[0]:
+        met = [labels for operand in outer if (labels := operand[dim]) is not None]
+        for labels in met[1:]:
+            walk.labels.tie(met[0], labels)
+        if met and len(met) < len(outer):
+            walk.freeze(met[0], node, "combines it with something whose size stays")
+        elif met:
+            axes[dim] = met[0]
+    return axes
+
+
+
+FUNCTIONS: dict[Any, Rule] = {
+    operator.matmul: matmul,
+    torch.matmul: matmul,
+    torch.bmm: matmul,
+    torch.mm: matmul,
+    torch.einsum: einsum,
+    torch.functional.einsum: einsum,
+    F.scaled_dot_product_attention: attention,
+}
+METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul}
+

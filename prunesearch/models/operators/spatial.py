@@ -1,0 +1,130 @@
+"""Operators on positions: pooling, resizing, padding, and those that turn channels into positions or back."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from prunesearch.models.operators.values import Rule, Tracked, Value, Walk, argument, freeze_others, give_up
+
+
+def spatial(walk: Walk, node: fx.Node) -> Value:
+    """Pooling, resizing and spatial padding: the last dimensions are theirs, channels are before those."""
+    source = argument(node, 0, "input")
+    value = walk.value(source)
+    first = len(walk.shape(source)) - _own_dims(walk, node, len(walk.shape(source)))
+    freeze_others(walk, node, source, range(first), "works on its positions")
+    if value is None:
+        return None
+    kept = {dim: labels for dim, labels in value.axes.items() if dim < first}
+    result = Tracked(kept) if kept else None
+    several = "shapes" in node.meta  # with the indices of the largest
+    return (result,) * len(node.meta["shapes"]) if several else result
+
+
+def _own_dims(walk: Walk, node: fx.Node, n: int) -> int:
+    """How many dimensions are positions to the operator."""
+    target = type(walk.module_of(node)) if node.op == "call_module" else node.target
+    name = getattr(target, "__name__", str(target))
+    known = _DIMS.get(target) if isinstance(target, type) else _DIMS.get(node.target)
+    if known is not None:
+        return known
+    found = re.search(r"(\d)d", name)
+    return int(found[1]) if found else n - 2
+
+
+def pixel_shuffle(walk: Walk, node: fx.Node) -> Value:
+    """r * r channels become the positions of one; they go together."""
+    source, factor = _source_and_factor(walk, node, "upscale_factor")
+    value = walk.value(source)
+    if value is None or factor is None:
+        return give_up(walk, node)
+    channels = len(walk.shape(source)) - 3
+    labels = value.at(channels)
+    if labels is None:
+        return value
+    leaders = labels[:: factor * factor]
+    walk.labels.tie(labels, np.repeat(leaders, factor * factor))
+    return Tracked({**value.axes, channels: leaders})
+
+
+def pixel_unshuffle(walk: Walk, node: fx.Node) -> Value:
+    """The positions of a channel become r * r channels, which go with it."""
+    source, factor = _source_and_factor(walk, node, "downscale_factor")
+    value = walk.value(source)
+    if value is None or factor is None:
+        return give_up(walk, node)
+    channels = len(walk.shape(source)) - 3
+    labels = value.at(channels)
+    return value if labels is None else Tracked({**value.axes, channels: np.repeat(labels, factor * factor)})
+
+
+def channel_shuffle(walk: Walk, node: fx.Node) -> Value:
+    """Channels of several groups in turn: the same ones go from each."""
+    source, groups = _source_and_factor(walk, node, "groups")
+    value = walk.value(source)
+    labels = None if value is None else value.at(1)
+    if value is None or groups is None or labels is None:
+        return give_up(walk, node)
+    parts = labels.reshape(groups, -1)
+    walk.labels.tie(labels, np.tile(parts[0], groups))
+    return Tracked({**value.axes, 1: parts.T.flatten()})
+
+
+def unfold(walk: Walk, node: fx.Node) -> Value:
+    """`F.unfold`: a channel becomes as many as its window has positions, which go with it."""
+    source = argument(node, 0, "input")
+    value = walk.value(source)
+    labels = None if value is None else value.at(1)
+    if value is None or labels is None or len(walk.shape(source)) != 4 or len(value.axes) > 1:
+        return give_up(walk, node)
+    return Tracked({1: np.repeat(labels, walk.shape(node)[1] // len(labels))})
+
+
+def _source_and_factor(walk: Walk, node: fx.Node, attribute: str) -> tuple[Any, int | None]:
+    source = argument(node, 0, "input")
+    if node.op == "call_module":
+        factor: Any = getattr(walk.module_of(node), attribute)
+    else:
+        factor = walk.plain(argument(node, 1, attribute))
+    return source, factor if isinstance(factor, int) else None
+
+
+_MODULES = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.LPPool1d, nn.LPPool2d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d,
+    nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ConstantPad1d, nn.ConstantPad2d, nn.ConstantPad3d,
+    nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d, nn.ReplicationPad1d, nn.ReplicationPad2d,
+    nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
+)  # fmt: skip
+_FUNCTIONS = (
+    F.max_pool1d, F.max_pool2d, F.max_pool3d, torch.max_pool1d, torch.max_pool2d, torch.max_pool3d,
+    F.avg_pool1d, F.avg_pool2d, F.avg_pool3d, F.lp_pool1d, F.lp_pool2d,
+    F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
+    F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
+    F.max_pool2d_with_indices, F.adaptive_max_pool2d_with_indices,
+    F.interpolate, F.upsample, F.grid_sample,
+)  # fmt: skip
+_DIMS: dict[Any, int] = {F.grid_sample: 2}
+
+MODULES: dict[type[nn.Module], Rule] = {
+    **dict.fromkeys(_MODULES, spatial),
+    nn.PixelShuffle: pixel_shuffle,
+    nn.PixelUnshuffle: pixel_unshuffle,
+    nn.ChannelShuffle: channel_shuffle,
+    nn.Unfold: unfold,
+}
+FUNCTIONS: dict[Any, Rule] = {
+    **dict.fromkeys(_FUNCTIONS, spatial),
+    F.pixel_shuffle: pixel_shuffle,
+    F.pixel_unshuffle: pixel_unshuffle,
+    torch.channel_shuffle: channel_shuffle,
+    F.unfold: unfold,
+}

@@ -1,0 +1,614 @@
+"""Following a forward by running it: every operator that it calls is noted with what it was given, as a graph.
+
+The forward runs on real tensors, as it always does, so branches, loops, assertions, lists and dictionaries are Python's.
+What is noted is what reaches torch (`torch.overrides.TorchFunctionMode`): calls of layers that have a rule, and operators
+elsewhere. Sizes of tensors and integers of modules are numbers that remember where they came from (`models.numbers`), so
+that it is known which of them channels decide. What depends on the *values* of data cannot be followed; the smallest
+module that holds it is kept whole.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from prunesearch.errors import TraceError
+from prunesearch.models import numbers
+from prunesearch.models.deadline import Deadline
+from prunesearch.models.nested import Nest, mapped, tensors_in
+from prunesearch.models.normalised import Operator, normalised, part_of, reads_values, set_item
+from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
+from prunesearch.models.undisturbed import undisturbed
+
+Position: TypeAlias = tuple["int | str", ...]
+"""The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where in the code of a method an operator is called.
+
+    Attributes:
+        code: Of the function that calls it.
+        instruction: Index of the instruction, in bytes.
+        line: Number of the line.
+        module: Name of the module that is the function's first argument; None if that is none.
+    """
+
+    code: CodeType
+    instruction: int
+    line: int
+    module: str | None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Numbers that the forward compared, or went on with as plain numbers.
+
+    Attributes:
+        numbers: What they are; a constant is not among them.
+        equal: Whether two numbers were compared and found equal, which they must then stay.
+        where: The line of the code, in words.
+    """
+
+    numbers: tuple[Origin, ...]
+    equal: bool
+    where: str
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A forward that was followed.
+
+    Attributes:
+        model: The module whose forward it is.
+        graph: What it computed. The placeholders are the tensors of the inputs, in order. In the `meta` of a node:
+            `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
+            `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted in it;
+            `autocast`, if it ran under another state of it than the forward began with.
+        constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
+        output: What the forward returned.
+        decisions: Numbers that decided what it did.
+        leaves: Modules that could not be followed inside, and why.
+        draws: Whether it drew random numbers from Python or numpy.
+        flops: Counted in all, two for each multiply-accumulate.
+        training: Whether it ran in training mode.
+    """
+
+    model: nn.Module
+    graph: fx.Graph
+    constants: Mapping[str, Tensor]
+    output: Any
+    decisions: tuple[Decision, ...]
+    leaves: Mapping[str, str]
+    draws: bool
+    flops: int
+    training: bool
+
+    def __getstate__(self) -> Any:
+        """A record is of one process; another makes its own, of the model."""
+        raise TypeError("A recorded forward cannot be pickled. Record it anew from the model.")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a forward is called with."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Every tensor in them, in order."""
+        return tuple(tensors_in((self.args, dict(self.kwargs))))
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> Inputs:
+        """The same with other tensors, in the order of `tensors`."""
+        given = iter(tensors)
+        args, kwargs = mapped((self.args, dict(self.kwargs)), lambda _: next(given))
+        return Inputs(args, kwargs)
+
+
+def record(
+    model: nn.Module,
+    inputs: Inputs,
+    deadline: Deadline,
+    *,
+    is_layer: Callable[[nn.Module], bool],
+    leaves: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Recording:
+    """Follow the forward of `model`, a copy of our own, in the mode it is in.
+
+    Args:
+        model: The module; it is left as it was.
+        inputs: What it is called with; not changed.
+        deadline: When to give up.
+        is_layer: Which modules are not entered: those whose behaviour is known by their class.
+        leaves: Names of other modules that are not entered, and why.
+        seed: Of what the forward draws at random.
+
+    Raises:
+        TraceError: The forward fails on the inputs, it decides by the values of its data outside of any submodule, or
+            time is up.
+    """
+    whole = {**_scripted(model), **(leaves or {})}
+    while True:
+        recorder = _Recorder(model, whole, is_layer, deadline)
+        try:
+            return recorder.run(inputs, seed)
+        except _DependsOnData as found:
+            if not found.module:
+                raise TraceError(
+                    f"{type(model).__name__} decides by the values of its data, {found.where}, outside of any "
+                    "submodule. Move that into a module of its own, which is then kept whole."
+                ) from found
+            whole[found.module] = f"decides by the values of its data, {found.where}"
+
+
+class _DependsOnData(Exception):
+    """A tensor's values were asked for."""
+
+    def __init__(self, module: str, where: str) -> None:
+        super().__init__(where)
+        self.module = module
+        self.where = where
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A tensor, or an object that holds some, inside of what a node gave."""
+
+    parent: fx.Node | _Part
+    function: Callable[..., Any]
+    key: Any
+
+
+class _Recorder(TorchFunctionMode):
+    """Notes what one forward computes."""
+
+    def __init__(
+        self, model: nn.Module, leaves: Mapping[str, str], is_layer: Callable[[nn.Module], bool], deadline: Deadline
+    ) -> None:
+        super().__init__()
+        self._model = model
+        self._leaves = dict(leaves)
+        self._deadline = deadline
+        self._graph = fx.Graph()
+        self._known: dict[int, tuple[Any, fx.Node | _Part]] = {}  # by id; the object itself is kept, or ids would be reused
+        self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
+        self._constants: dict[str, Tensor] = {}
+        self._decisions: dict[Decision, None] = {}
+        self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
+        self._flops = FlopCounterMode(display=False)
+        self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
+        self._layers = {id(m) for m in model.modules() if is_layer(m) and not is_altered(m)}
+        self._stack: list[str] = [""]
+        self._whole: tuple[nn.Module, Any, int] | None = None  # the layer or leaf that runs, its arguments, flops before
+        tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+        self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
+        self._autocast: Any = None
+
+    # --- running
+
+    def run(self, inputs: Inputs, seed: int) -> Recording:
+        with undisturbed(inputs.tensors, seed) as copies:
+            state = _generators()
+            ours = inputs.with_tensors(copies)
+            for tensor in copies:
+                node = self._graph.placeholder(f"x{len(self._fed)}")
+                self._describe(node, tensor)
+                self._fed.add(node)
+                self._known[id(tensor)] = tensor, node
+            self._device = copies[0].device.type if copies else "cpu"
+            self._autocast = _autocast(self._device)
+            with ExitStack() as stack:
+                for context in (self._hooks(), _traced_attributes(self._model, self), self._flops, self):
+                    stack.enter_context(context)
+                output = self._call(ours)
+            draws = _generators() != state
+        node = self._graph.output(self._noted(output)[0])
+        node.meta["scope"] = ""
+        self._drop_unused()
+        return Recording(
+            self._model,
+            self._graph,
+            self._constants,
+            output,
+            tuple(self._decisions),
+            self._leaves,
+            draws,
+            self._flops.get_total_flops(),
+            self._model.training,
+        )
+
+    def _call(self, inputs: Inputs) -> Any:
+        try:
+            return self._model(*inputs.args, **inputs.kwargs)
+        except (_DependsOnData, TraceError):
+            raise
+        except Exception as error:  # whatever the caller's forward raises
+            shapes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
+            where = f" in {self._stack[-1]!r}" if self._stack[-1] else ""
+            raise TraceError(
+                f"{type(self._model).__name__}: the forward fails{where}{_line(error)} on example_inputs of shape "
+                f"{shapes}{', in training mode' if self._model.training else ''}: {error}"
+            ) from error
+
+    @contextmanager
+    def _hooks(self) -> Iterator[None]:
+        handles: list[Any] = []
+        opaque: list[tuple[nn.Module, str, nn.Module]] = []
+        try:
+            for parent in list(self._model.modules()):
+                if isinstance(parent, torch.jit.ScriptModule):
+                    continue
+                for name, child in parent._modules.items():
+                    if isinstance(child, torch.jit.ScriptModule):  # takes no hooks
+                        opaque.append((parent, name, child))
+            for parent, name, child in opaque:
+                wrapper = _Opaque(child)
+                self._names[id(wrapper)] = self._names[id(child)]
+                parent._modules[name] = wrapper
+            for module in self._model.modules():
+                if id(module) in self._names and not isinstance(module, torch.jit.ScriptModule):
+                    handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+                    handles.append(module.register_forward_hook(self._leave, with_kwargs=True))
+            yield
+        finally:
+            for parent, name, child in opaque:
+                parent._modules[name] = child
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        name = self._names[id(module)]
+        self._stack.append(name)
+        if self._whole is None and (id(module) in self._layers or name in self._leaves):
+            self._deadline.check(f"module {name}")
+            with torch._C.DisableTorchFunction():  # what we ask of tensors ourselves is not the forward's
+                self._whole = module, self._noted((args, kwargs)), self._flops.get_total_flops()
+
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._whole is not None and self._whole[0] is module:
+            ((arguments, keywords), numbers), before = self._whole[1:]
+            self._whole = None
+            with torch._C.DisableTorchFunction():
+                node = self._add("call_module", self._names[id(module)], arguments, keywords, numbers, output)
+            node.meta["flops"] = self._flops.get_total_flops() - before
+        self._stack.pop()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self._whole is not None:
+            return func(*args, **kwargs)
+        called = normalised(func, args, kwargs)
+        if called is None:  # asks for a type, a device and the like
+            return func(*args, **kwargs)
+        if called.target == "shape of":
+            return self._shape(func(*args, **kwargs), args, kwargs)
+        if reads_values(called) and self._depends_on_inputs(args, kwargs):
+            raise _DependsOnData(self._stack[-1], _where(_caller()))
+        given, numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them in place
+        before = self._flops.get_total_flops()
+        result = func(*args, **kwargs)
+        if called.target is set_item:
+            result = called.args[0]
+        if not any(True for _ in tensors_in(result)):
+            return self._number(called, given, result) if called.target == "numel" else result
+        node = self._add(called.op, called.target, *given, numbers, result)
+        node.meta["flops"] = self._flops.get_total_flops() - before
+        return None if called.target is set_item else result
+
+    # --- the graph
+
+    def _add(
+        self, op: str, target: Any, args: Any, kwargs: Any, numbers: Mapping[Position, Multiple], result: Any
+    ) -> fx.Node:
+        node = self._graph.create_node(op, target, tuple(args), dict(kwargs))
+        node.meta["scope"] = self._stack[-1]
+        node.meta["numbers"] = numbers
+        if op != "call_module" and _has_integer((args, kwargs)):
+            node.meta["site"] = self._site()
+        state = _autocast(self._device)
+        if state != self._autocast:
+            node.meta["autocast"] = (self._device, *state)
+        if not self._fed.isdisjoint(node.all_input_nodes):
+            self._fed.add(node)
+        node.meta["fed"] = node in self._fed
+        self._describe(node, result)
+        self._remember(result, node)
+        return node
+
+    def _describe(self, node: fx.Node, result: Any) -> None:
+        if isinstance(result, Tensor):
+            node.meta["shape"] = tuple(map(plain, _plain_shape(result)))
+        else:
+            node.meta["shapes"] = [tuple(map(plain, _plain_shape(x))) for x in tensors_in(result)]
+
+    def _remember(self, value: Any, node: fx.Node | _Part) -> None:
+        """Know a result again, and what is in it, when it is used."""
+        if isinstance(value, Tensor):
+            self._known[id(value)] = value, node
+        elif isinstance(value, (tuple, list)):
+            for index, item in enumerate(value):
+                self._remember(item, _Part(node, part_of, index))
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                self._remember(item, _Part(node, part_of, key))
+        elif hasattr(value, "__dict__") and not isinstance(value, (type, nn.Module)) and not callable(value):
+            self._known[id(value)] = value, node
+            for key, item in vars(value).items():
+                self._remember(item, _Part(node, getattr, key))
+
+    def _noted(self, value: Any) -> tuple[Any, dict[Position, Multiple]]:
+        """Arguments as the graph has them, and which of their numbers modules hold."""
+        numbers: dict[Position, Multiple] = {}
+
+        def noted(item: Any, position: Position) -> Any:
+            if isinstance(item, Tensor):
+                return self._node_of(item)
+            if is_traced(item):
+                if isinstance(item.origin, Multiple):
+                    numbers[position] = item.origin
+                    return plain(item)
+                return self._number_node(item.origin)
+            if type(item) in (tuple, list, torch.Size):
+                items = [noted(inner, (*position, i)) for i, inner in enumerate(item)]
+                return items if isinstance(item, list) else tuple(items)
+            if type(item) is dict:
+                return {key: noted(inner, (*position, key)) for key, inner in item.items()}
+            if isinstance(item, slice):
+                return slice(*(noted(getattr(item, end), (*position, end)) for end in ("start", "stop", "step")))
+            if any(True for _ in tensors_in(item)) or id(item) in self._known:
+                return self._object(item)
+            return item
+
+        result = noted(value, ())
+        # the outermost two levels are (args, kwargs) and then a position or keyword
+        return result, {position[1:]: multiple for position, multiple in numbers.items() if len(position) > 1}
+
+    def _node_of(self, tensor: Any) -> fx.Node:
+        if id(tensor) in self._known:
+            value, node = self._known[id(tensor)]
+            if isinstance(node, _Part):
+                node = self._part(node)
+                self._known[id(tensor)] = value, node
+            return node
+        name = self._tensors.get(id(tensor))
+        if name is None:
+            name = f"_constant{len(self._constants)}"
+            self._constants[name] = tensor.detach().clone()
+        node = self._graph.create_node("get_attr", name)
+        node.meta["scope"] = self._stack[-1]
+        self._describe(node, tensor)
+        self._known[id(tensor)] = tensor, node
+        return node
+
+    def _part(self, part: _Part) -> fx.Node:
+        parent = self._part(part.parent) if isinstance(part.parent, _Part) else part.parent
+        node = self._graph.call_function(part.function, (parent, part.key))
+        node.meta["scope"] = parent.meta.get("scope", "")
+        node.meta["fed"] = parent in self._fed
+        if parent in self._fed:
+            self._fed.add(node)
+        for value, known in self._known.values():
+            if known is part:
+                self._describe(node, value)
+        return node
+
+    def _object(self, item: Any) -> fx.Node:
+        """An object that holds tensors: what a leaf returned, or one to be made anew of what is in it."""
+        if id(item) in self._known:
+            return self._node_of(item)
+        parts = [self._node_of(tensor) for tensor in tensors_in(item)]
+        return self._graph.call_function(Nest(item), tuple(parts))
+
+    # --- numbers: `models.numbers.Ledger`
+
+    def _shape(self, result: Any, args: Any, kwargs: Any) -> Any:
+        """Sizes, as numbers that remember which tensor they are of."""
+        tensor = args[0]
+        if isinstance(result, torch.Size):
+            node = self._node_of(tensor)
+            return torch.Size([traced(int(size), Size(node, dim), self) for dim, size in enumerate(result)])
+        dim = plain(args[1] if len(args) > 1 else kwargs.get("dim", 0))
+        return traced(int(result), Size(self._node_of(tensor), dim % max(len(_plain_shape(tensor)), 1)), self)
+
+    def _number(self, called: Operator, given: Any, result: Any) -> Any:
+        return self._computed(called.op, called.target, given[0], result)
+
+    def _number_node(self, origin: Origin) -> fx.Node:
+        if isinstance(origin, fx.Node):
+            return origin
+        assert isinstance(origin, Size)
+        key = origin.tensor, origin.dim
+        if key not in self._sizes:
+            node = self._graph.create_node("call_method", "size", (origin.tensor, origin.dim))
+            node.meta["number"] = True
+            node.meta["fed"] = origin.tensor in self._fed
+            node.meta["value"] = origin.tensor.meta["shape"][origin.dim] if "shape" in origin.tensor.meta else None
+            self._sizes[key] = node
+        return self._sizes[key]
+
+    def _computed(self, op: str, target: Any, arguments: Any, result: Any) -> Any:
+        node = self._graph.create_node(op, target, tuple(arguments))
+        node.meta.update(number=True, scope=self._stack[-1], value=result)
+        node.meta["fed"] = any(source.meta.get("fed") for source in node.all_input_nodes)
+        return traced(result, node, self)
+
+    def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
+        origins = [number.origin for number in arguments if is_traced(number)]
+        held = [origin for origin in origins if isinstance(origin, Multiple)]
+        if len(held) == len(origins):
+            if len(held) == 1 and function.__name__ == "mul" and type(result) is int:
+                (factor,) = (plain(number) for number in arguments if not is_traced(number))
+                return traced(result, Multiple(held[0].attribute, held[0].factor * factor), self)
+            for origin in held:
+                self._decide((origin,), equal=False)
+            return result
+        for origin in held:
+            self._decide((origin,), equal=False)
+        nodes = [
+            self._number_node(number.origin)
+            if is_traced(number) and not isinstance(number.origin, Multiple)
+            else plain(number)
+            for number in arguments
+        ]
+        return self._computed("call_function", function, nodes, result)
+
+    def compared(self, one: Any, other: Any, equal: bool | None) -> None:
+        origins = tuple(number.origin for number in (one, other) if is_traced(number))
+        self._decide(origins, equal=bool(equal) and len(origins) == 2)
+
+    def coerced(self, number: Any) -> None:
+        self._decide((number.origin,), equal=False)
+
+    def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
+        self._decisions.setdefault(Decision(origins, equal, _where(_caller())))
+
+    # --- helpers
+
+    def _depends_on_inputs(self, args: Any, kwargs: Any) -> bool:
+        for tensor in tensors_in((args, kwargs)):
+            known = self._known.get(id(tensor))
+            node: Any = None if known is None else known[1]
+            while isinstance(node, _Part):
+                node = node.parent
+            if node in self._fed:
+                return True
+        return False
+
+    def _site(self) -> Site | None:
+        frame = _caller()
+        if frame is None:
+            return None
+        code = frame.f_code
+        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+        return Site(code, frame.f_lasti, frame.f_lineno, self._names.get(id(first)))
+
+    def _drop_unused(self) -> None:
+        """Numbers and parameters that were asked for and went nowhere."""
+        decisive = {origin for decision in self._decisions for origin in decision.numbers}
+        decisive |= {origin.tensor for origin in decisive if isinstance(origin, Size)}
+        for node in reversed(list(self._graph.nodes)):
+            if (node.meta.get("number") or node.op == "get_attr") and not node.users and node not in decisive:
+                self._graph.erase_node(node)
+
+
+class _Opaque(nn.Module):
+    """Stands for a TorchScript module, which takes no hooks."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+def _scripted(model: nn.Module) -> dict[str, str]:
+    return {
+        name: "is a TorchScript program"
+        for name, module in model.named_modules()
+        if isinstance(module, torch.jit.ScriptModule)
+    }
+
+
+def is_altered(module: nn.Module) -> bool:
+    """Whether a module may do something else than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+@contextmanager
+def _traced_attributes(model: nn.Module, ledger: Any) -> Iterator[None]:
+    """Meanwhile integers that modules hold, also in tuples and lists, remember what they are."""
+    kept: list[tuple[dict[str, Any], str, Any]] = []
+
+    def with_origin(value: Any, module: str, path: tuple[str | int, ...]) -> Any:
+        if type(value) is int:
+            return traced(value, Multiple(Attribute(module, path)), ledger)
+        if type(value) in (tuple, list) and len(value) <= 64 and any(type(item) is int for item in value):
+            return type(value)(with_origin(item, module, (*path, i)) for i, item in enumerate(value))
+        return value
+
+    try:
+        for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue
+            held = module.__dict__
+            for attribute, value in list(held.items()):
+                if not attribute.startswith("_"):
+                    other = with_origin(value, name, (attribute,))
+                    if other is not value:
+                        kept.append((held, attribute, (value, other)))
+                        held[attribute] = other
+        yield
+    finally:
+        for held, attribute, (value, other) in kept:
+            if held.get(attribute) is other:  # else the forward has set it, and that stays
+                held[attribute] = value
+
+
+_TORCH = os.path.join(os.path.dirname(torch.__file__), "")
+_OURS = {__file__, numbers.__file__, undisturbed.__code__.co_filename, FlopCounterMode.__init__.__code__.co_filename}
+
+
+def _is_between(filename: str) -> bool:
+    """Whether code is torch's, or that of this module and its helpers: between the caller's forward and the record."""
+    return filename.startswith(_TORCH) or filename in _OURS
+
+
+def _caller() -> FrameType | None:
+    """The frame of the code that called torch: the innermost one that is neither torch's nor ours."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_between(frame.f_code.co_filename):
+        frame = frame.f_back
+    return frame
+
+
+def _where(frame: FrameType | None) -> str:
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _line(error: BaseException) -> str:
+    """Where in the caller's code it was raised, if it was there."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_between(frame.filename)]
+    return f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+
+
+def _has_integer(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(map(_has_integer, value))
+    if isinstance(value, dict):
+        return any(map(_has_integer, value.values()))
+    if isinstance(value, slice):
+        return _has_integer((value.start, value.stop))
+    return type(value) is int
+
+
+def _plain_shape(tensor: Tensor) -> tuple[int, ...]:
+    with torch._C.DisableTorchFunction():
+        return tuple(tensor.shape)
+
+
+def _autocast(device: str) -> tuple[bool, torch.dtype | None]:
+    enabled = torch.is_autocast_enabled(device)
+    return enabled, torch.get_autocast_dtype(device) if enabled else None
+
+
+def _generators() -> Any:
+    return random.getstate(), tuple(map(str, np.random.get_state()))  # noqa: NPY002

@@ -1,0 +1,42 @@
+"""Computing a recorded forward anew, from other inputs or with other tensors in the model."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from prunesearch.models.recording import Recording
+
+
+class Replay(fx.Interpreter):
+    """Runs a recorded forward node by node.
+
+    Args:
+        recording: What was recorded.
+        model: The module whose layers, parameters and buffers it uses; the recorded one by default.
+    """
+
+    def __init__(self, recording: Recording, model: nn.Module | None = None) -> None:
+        super().__init__(recording.model if model is None else model, graph=recording.graph)
+        self.extra_traceback = False  # torch.fx would append its own to our messages
+        self._constants = recording.constants
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node."""
+        with autocast_of(n):
+            return super().run_node(n)
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A parameter or buffer by name, or a constant."""
+        return self._constants[target] if target in self._constants else super().get_attr(target, args, kwargs)
+
+
+def autocast_of(node: fx.Node) -> AbstractContextManager[Any]:
+    """The state of autocast under which an operator ran."""
+    if "autocast" not in node.meta:
+        return nullcontext()
+    device, enabled, dtype = node.meta["autocast"]
+    return torch.autocast(device, dtype=dtype, enabled=enabled)
