@@ -11,6 +11,7 @@ shortcuts without parameters; `ps.load_weights` reads such files.
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import os
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 import prunesearch as ps
@@ -89,10 +91,9 @@ def decode(files: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Tens
         files: All of their bytes.
         offsets: (n + 1,) where each begins, and where the last ends.
     """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
-    ends = itertools.pairwise(offsets)
-    return torch.stack([decode_jpeg(torch.from_numpy(files[a:b]), mode=ImageReadMode.RGB) for a, b in ends])
+    opened = (Image.open(io.BytesIO(files[a:b].tobytes())) for a, b in itertools.pairwise(offsets))
+    images = np.stack([np.asarray(image.convert("RGB")) for image in opened])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def normalised(images: Tensor) -> Tensor:
@@ -111,7 +112,8 @@ class Cifar10:
     Attributes:
         train: Images that train.
         search: Images by which structures are scored and BatchNorm statistics re-estimated.
-        unseen: Images that tell what a search is worth; nothing is trained, scored or chosen by them.
+        unseen: Images that tell what a search is worth; nothing here is trained, scored or chosen by them. The public
+            networks, though, were trained on the originals of all but `test`.
         test: Images that tell the accuracy of a finished network.
     """
 
@@ -140,9 +142,10 @@ def cifar10(root: Path, cache: Path, *, train: int = TRAIN, held_out: int = HELD
             f"Expected at least {train + 2 * held_out} training images in {archive.file.name}, got {len(images)}."
         )
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    parts = (order[:train], order[train : train + held_out], order[-held_out:])
-    chosen = [(images[part], labels[part]) for part in parts]
-    return Cifar10(*chosen, (archive.images("test"), torch.from_numpy(archive.array("test_labels")).long()))
+    chosen = (order[:train], order[train : train + held_out], order[-held_out:])
+    training, searching, unseen = ((images[part], labels[part]) for part in chosen)
+    test = archive.images("test"), torch.from_numpy(archive.array("test_labels")).long()
+    return Cifar10(training, searching, unseen, test)
 
 
 def camvid(root: Path, cache: Path, part: str) -> Pair:

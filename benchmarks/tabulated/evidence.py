@@ -102,6 +102,7 @@ def end_to_end(result: Mapping[str, Any]) -> str:
         f"| network, MACs | {' | '.join(['ours', *RIVALS])} | seconds: ours, FastNAS | goal |",
         f"|---|{'---:|' * (len(RIVALS) + 2)}---|",
     ]
+    counts: list[int] = []
     for place in places(result):
         rows = {arm: row_of(result, *place, arm) for arm in (OURS, *itertools.chain(*RIVALS.values()))}
         columns = [rows[OURS], *(better_of([rows[arm] for arm in arms]) for arms in RIVALS.values())]
@@ -109,10 +110,8 @@ def end_to_end(result: Mapping[str, Any]) -> str:
         took = ", ".join(f"{rows[arm].seconds:.0f}" if rows[arm].cells else "not run" for arm in (OURS, "fastnas"))
         shown = " | ".join(accuracy_of(row, highest) for row in columns)
         lines.append(f"| {place[0]}, {place[1]} | {shown} | {took} | {in_short(verdict(rows, result))} |")
-    shown = [
-        row_of(result, *place, arm) for place in places(result) for arm in (OURS, *itertools.chain(*RIVALS.values()))
-    ]
-    return "\n".join([*lines, "", overall(result), "", note(result, [len(row.cells) for row in shown if row.cells])])
+        counts += [len(row.cells) for row in columns if row.cells]
+    return "\n".join([*lines, "", overall(result), "", note(result, counts)])
 
 
 def evidence(result: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +17,10 @@ def first_cells(result: Result) -> Result:
     """Of end_to_end.py, what the first seed gave."""
     parts = ("cells", "unpruned")
     return {**result, **{part: {k: cell for k, cell in result[part].items() if k.endswith("| 0")} for part in parts}}
+
+
+def first_races(result: Result) -> Result:
+    return {"cells": {name: cell for name, cell in result["cells"].items() if cell["seed"] == 0}}
 
 
 def first_rows(result: Result) -> Result:
@@ -49,13 +52,16 @@ ONE_SEED: Mapping[str, Callable[[Result], Result]] = {
     "evidence": first_cells,
     "finetune": first_seeds,
     "pruningnet": first_trained,
+    "racing": first_races,
     "searchers": first_searches,
     "training_methods": first_rows,
 }
 
 
 def measured(name: str) -> Result:
-    return json.loads((tables.RESULTS / f"{tables.SOURCES.get(name, name)}.json").read_text())
+    result = tables.measured(tables.SOURCES.get(name, name))
+    assert result is not None
+    return dict(result)
 
 
 def rows_of_numbers(page: str) -> list[str]:
