@@ -5,12 +5,50 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batchnorm import batch_norms
+from prunesearch.evaluators.batchnorm import batch_norms, in_eval_mode
+from prunesearch.models.finite import first_not_finite
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
+
+_TRIED = 64
+
+
+def check_finite(model: nn.Module, *images: Tensor) -> None:
+    """Refuse what can only give scores that are no numbers.
+
+    A tensor that is not finite does no harm where the outputs are finite all the same, such as a mask of `-inf`.
+
+    Args:
+        model: The network; it is only read.
+        *images: (n, ...) images each; the network is run on 64 of the first.
+
+    Raises:
+        ValueError: An image, or what the network returns, has a NaN or an infinity; the message has the number of the
+            image, or the name of the first parameter or buffer that has one.
+    """
+    for some in images:
+        broken = (~torch.isfinite(some)).flatten(1).any(1).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"Expected images of finite numbers; {len(broken)} of {len(some)} have a NaN or an infinity, the first "
+                f"of them at index {int(broken[0])}. Take them out, or mend how they are normalised."
+            )
+    with in_eval_mode(model), torch.inference_mode():
+        outputs = model(images[0][:_TRIED])
+    if torch.isfinite(outputs).all():
+        return
+    name = first_not_finite(model)
+    if name is not None:
+        raise ValueError(
+            f"The tensor {name} of the network has a NaN or an infinity, and so have its outputs. Load finite weights."
+        )
+    raise ValueError(
+        "What the network returns is not finite, although its tensors and the images are: numbers on the way are too "
+        f"large for {outputs.dtype}. Normalise the images as in training, or search in torch.float32."
+    )
 
 
 def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Structure) -> tuple[str, ...]:
@@ -42,7 +80,8 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
     if unpruned is not None and there <= limit:
         notes.append(
             f"With the batch's own BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
-            'which is chance: scores mean nothing. Score with evaluator="adaptive_bn", or on more images.'
+            'which is chance: scores mean nothing. Score on more images, or with evaluator="adaptive_bn", which '
+            "estimates statistics from all calibration images."
         )
     elif found <= limit:
         notes.append(
