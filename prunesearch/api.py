@@ -19,6 +19,7 @@ from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.inputs import takes_images
@@ -277,7 +278,8 @@ def search(
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
     notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
-    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
+    by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
+    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
     return SearchResult(Winner(winner, built, calibration), tuple(trials), network.space, study, opened.name, notes)
 
 

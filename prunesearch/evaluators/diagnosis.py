@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
 from prunesearch.evaluators.batchnorm import batch_norms, in_eval_mode
+from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.finite import first_not_finite
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -51,7 +52,9 @@ def check_finite(model: nn.Module, *images: Tensor) -> None:
     )
 
 
-def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Structure) -> tuple[str, ...]:
+def diagnose(
+    weights: WeightSource, images: Tensor, labels: Tensor, best: Structure, accuracy: Evaluator | None = None
+) -> tuple[str, ...]:
     """What a user should know of a finished search.
 
     A network is at chance if it is not better, by three standard errors, than always naming the most frequent class.
@@ -61,6 +64,7 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
         images: (n, ...) images that scored the structures.
         labels: (n,) their classes.
         best: The best structure.
+        accuracy: Scores by accuracy as the search did; by default with the statistics of the very images.
     """
     model = weights.network.model
     notes = []
@@ -76,10 +80,11 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
             "mean nothing. Are its weights trained, the images normalised as in training, the labels those of training?"
         )
         return tuple(notes)
-    there, found = AccuracyEvaluator(weights, images, labels, metric="accuracy").score([full, best])
+    accuracy = accuracy or AccuracyEvaluator(weights, images, labels, metric="accuracy")
+    there, found = accuracy.score([full, best])
     if unpruned is not None and there <= limit:
         notes.append(
-            f"With the batch's own BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
+            f"With re-estimated BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
             'which is chance: scores mean nothing. Score on more images, or with evaluator="adaptive_bn", which '
             "estimates statistics from all calibration images."
         )

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.evaluators import make_evaluator
+from prunesearch.evaluators.accuracy import top1
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import Structure
 
 
 def weights_of(network: Network) -> InheritedWeights:
@@ -47,6 +51,46 @@ def test_a_network_without_batch_norm_is_said_to_have_none() -> None:
     network = ps.trace(model, images[:2])
     (note,) = diagnose(weights_of(network), images, labels, network.space.full)
     assert "no BatchNorm that keeps statistics" in note
+
+
+class Scores:
+    """Gives the unpruned network one accuracy, and everything else another."""
+
+    description = "scores"
+
+    def __init__(self, unpruned: float, pruned: float) -> None:
+        self.scores = [unpruned, pruned]
+
+    def score(self, structures: Sequence[Structure]) -> list[float]:
+        assert len(structures) == 2
+        return self.scores
+
+
+def test_the_evaluator_of_the_search_decides_what_is_at_chance(
+    network: Network, images: Tensor, labels: Tensor
+) -> None:
+    """Not the statistics of one batch, if the search did not score with them."""
+    arguments = weights_of(network), images, labels, network.space.minimum
+    (note,) = diagnose(*arguments, Scores(0.1, 0.1))
+    assert "the unpruned network falls from" in note
+    assert 'with evaluator="adaptive_bn", which estimates statistics from all calibration images' in note
+    (note,) = diagnose(*arguments, Scores(0.9, 0.1))
+    assert note.startswith("The best structure classifies 10.0% of the images rightly")
+    assert diagnose(*arguments, Scores(0.9, 0.8)) == ()
+
+
+def test_a_note_that_names_a_protocol_names_one_that_forgets_the_old_statistics(
+    network: Network, images: Tensor, labels: Tensor
+) -> None:
+    """Statistics that have nothing to do with the images; where the note sends users they are found again."""
+    model = copy.deepcopy(network.model)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean += 100.0
+    weights = weights_of(ps.trace(model, images[:2]))
+    evaluator = make_evaluator("adaptive_bn", weights, images, labels, batch_size=64)
+    assert top1(model, images, labels) < 0.3
+    assert evaluator.score([network.space.full])[0] > top1(network.model, images, labels) - 0.05
 
 
 def test_whatever_tensor_makes_the_outputs_no_numbers_is_named(network: Network, images: Tensor) -> None:
