@@ -15,12 +15,14 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed
-from prunesearch.evaluators import gather, make_evaluator, make_weights
+from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
-from prunesearch.evaluators.diagnosis import diagnose
+from prunesearch.evaluators.classic import ClassicEvaluator
+from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.network import Network
@@ -166,7 +168,8 @@ def search(
             already, all of those count.
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or a ranking that
-            is known already, such as what PAAM learnt.
+            is known already, such as what PAAM learnt. Not asked, and no part of the study's question, where the weight
+            source has a ranking of its own.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
@@ -195,7 +198,8 @@ def search(
 
     Raises:
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
-        ValueError: An unknown name, a share outside (0, 1], or data that do not fit the network.
+        ValueError: An unknown name, a share outside (0, 1], data that do not fit the network, or a NaN or an infinity
+            in the images or the network, with the name of the tensor.
         TypeError: `n_trials` or `seed` is no integer, or the searcher or evaluator has no such option.
         StudyMismatch: The stored study answers another question.
         StudyLocked: Another process drives it.
@@ -211,20 +215,25 @@ def search(
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
     workers = workers if isinstance(workers, Workers) else Workers(operator.index(workers))
-    if workers.executor == "ray" and not workers.gpus and network.example_inputs[0].is_cuda:
-        workers = replace(workers, gpus=1.0)
     budget.check(network.space)
     calibration, classes = check_data(network, data)
+    if workers.executor == "ray" and not workers.gpus and calibration.is_cuda:
+        workers = replace(workers, gpus=1.0)
     if images is None:
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
-    ranking = criterion
-    if isinstance(ranking, str):
-        chooser = make_criterion(ranking, seed=seed, cache=cache, **(criterion_options or {}))
-        ranking = chooser.rank(network, calibration, classes)
+    settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
+    tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
+    check_finite(network.model, calibration, *tensors)
+    ranking = None if isinstance(criterion, str) else criterion
+    if isinstance(criterion, str):
+        chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
+        if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
+            ranking = chooser.rank(network, calibration, classes)
     weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
     built = weights if build_with is None else make_weights(build_with, network, ranking, calibration, cache=cache)
-    settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
+    if not weights.sliced:
+        check_finite(weights.build(network.space.full), calibration)
 
     def scorer_on(subset: Tensor) -> Evaluator:
         return make_evaluator(evaluator, weights, calibration[subset], classes[subset], **settings)
@@ -234,7 +243,7 @@ def search(
         subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
     scorers = tuple(map(scorer_on, subsets))
     scorer = scorers[-1]
-    tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
+    asked = str(criterion) + (_listed(criterion_options) if criterion_options else "")
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
@@ -242,7 +251,7 @@ def search(
         "budget": str(budget),
         "searcher": f"{searcher}{_listed(options or {})}",
         "seed": seed,
-        "criterion": str(criterion) + (_listed(criterion_options) if criterion_options else ""),
+        **({} if has_own_ranking(weight_source) else {"criterion": asked}),
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
@@ -269,7 +278,8 @@ def search(
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
     notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
-    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
+    by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
+    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
     return SearchResult(Winner(winner, built, calibration), tuple(trials), network.space, study, opened.name, notes)
 
 
@@ -285,10 +295,11 @@ def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
     """Return the calibration images and labels, on the network's device, or say how they do not fit the network.
 
     Raises:
-        ValueError: Images of another shape or type than the example inputs, or labels beyond the network's outputs.
+        ValueError: The network takes something else than images, or images of another shape or type; or there are
+            labels beyond its outputs.
     """
+    example = takes_images(network)
     images, labels = data.calibration_set()
-    example = network.example_inputs[0]
     if images.shape[1:] != example.shape[1:] or images.dtype != example.dtype:
         raise ValueError(
             f"Expected images of shape (n, {', '.join(map(str, example.shape[1:]))}) and type {example.dtype}, as in "

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunesearch.evaluators.batchnorm import in_eval_mode, split
+from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 
@@ -32,6 +33,7 @@ class TaylorCriterion(ScoringCriterion):
     def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
         """What the loss would change, squared."""
         images, labels = given(images, "images", "taylor"), given(labels, "labels", "taylor")
+        takes_images(network)
         importance = np.zeros(network.unit_count)
         with in_eval_mode(network.model), torch.enable_grad():
             for some, truth in zip(split(images, _BATCH), split(labels, _BATCH), strict=True):
@@ -46,13 +48,8 @@ class TaylorCriterion(ScoringCriterion):
         for name in names:
             values[name].requires_grad_()
         logits = torch.func.functional_call(network.model, values, (images,))
-        gradients = dict(
-            zip(
-                names,
-                torch.autograd.grad(F.cross_entropy(logits, labels), [values[name] for name in names]),
-                strict=True,
-            )
-        )
+        loss = F.cross_entropy(at_least_float32(logits), labels)
+        gradients = dict(zip(names, torch.autograd.grad(loss, [values[name] for name in names]), strict=True))
         total = np.zeros(network.unit_count)
         for part in produced:
             products = part.of(values[part.name]) * part.of(gradients[part.name])
