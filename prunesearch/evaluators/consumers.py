@@ -182,11 +182,11 @@ class _Sums:
 def _gathered(
     network: Network, reads: Sequence[Read], images: Tensor, seed: int, folder: Path | None
 ) -> Iterator[Consumer]:
-    files = [None if folder is None else folder / f"{read.module}.safetensors" for read in reads]
+    files = [None if folder is None else folder / f"{read.place}.safetensors" for read in reads]
     stored = [_stored(file) for file in files]
-    layers = [network.model.get_submodule(read.module) for read in reads]
+    layers = [network.model.get_submodule(read.place) for read in reads]
     sums = {
-        read.module: _Sums(_columns(layer), Patches(layer, seed))
+        read.place: _Sums(_columns(layer), Patches(layer, seed))
         for read, layer, moments in zip(reads, layers, stored, strict=True)
         if moments is None
     }
@@ -196,9 +196,9 @@ def _gathered(
                 network.model(batch)
     for read, layer, file, moments in zip(reads, layers, files, stored, strict=True):
         if moments is None:
-            moments = sums.pop(read.module).moments()
+            moments = sums.pop(read.place).moments()
             _store(moments, file)
-        yield Consumer(read.module, read.units, matrix_of(layer), moments["mean"], moments["covariance"])
+        yield Consumer(read.place, read.units, matrix_of(layer), moments["mean"], moments["covariance"])
 
 
 def _stored(file: Path | None) -> dict[str, Tensor] | None:
@@ -219,9 +219,9 @@ def _store(moments: dict[str, Tensor], file: Path | None) -> None:
 
 def is_linear_map(network: Network, read: Read) -> bool:
     """Whether a layer that reads narrowed channels is one that `Patches` knows, a `Linear` or zero-padded `Conv2d`."""
-    if (network.group_of[read.units] < 0).all():
+    if not read.is_layer or (network.group_of[read.units] < 0).all():
         return False
-    layer = network.model.get_submodule(read.module)
+    layer = network.model.get_submodule(read.place)
     if isinstance(layer, nn.Conv2d):
         return read.dim == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     return isinstance(layer, nn.Linear)
@@ -236,7 +236,7 @@ def _within(network: Network, reads: Sequence[Read], limit: int) -> Iterator[lis
     together: list[Read] = []
     total = 0
     for read in reads:
-        size = 8 * _columns(network.model.get_submodule(read.module)) ** 2
+        size = 8 * _columns(network.model.get_submodule(read.place)) ** 2
         if together and total + size > limit:
             yield together
             together, total = [], 0

@@ -67,9 +67,11 @@ def _kernels(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]
 
     looks = []
     for read in network.reads:
+        if not read.is_layer:
+            continue
         of = network.group_of[read.units]
         members = {int(g): torch.from_numpy(np.flatnonzero(of == g)) for g in np.unique(of[of >= 0])}
-        looks.append((read.module, partial(note, read.dim, members)))
+        looks.append((read.place, partial(note, read.dim, members)))
     with watched(network.model, looks), torch.inference_mode():
         network.model(images)
     return kernels, owners

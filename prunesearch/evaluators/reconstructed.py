@@ -115,7 +115,7 @@ class ReconstructedWeights(RefittedWeights):
     def __init__(self, network: Network, ranking: Ranking, images: Tensor, *, seed: int = 0) -> None:
         takes_images(network)
         layers = {
-            read.module: network.model.get_submodule(read.module)
+            read.place: network.model.get_submodule(read.place)
             for read in network.reads
             if is_linear_map(network, read)
         }

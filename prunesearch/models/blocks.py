@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
-from prunesearch.models.deadline import Deadline
+from prunesearch.models.coupling import Followed
+from prunesearch.models.following import recorded, with_images
+from prunesearch.models.literals import replaced
+from prunesearch.models.nested import Nest
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.slim import slim
-from prunesearch.models.symbolic import follow
+from prunesearch.models.slim import kept_units, slim
+from prunesearch.models.recording import Recording
+from prunesearch.models.replay import Replay
 from prunesearch.models.undisturbed import undisturbed
 from prunesearch.structure import IntArray, Structure, Width
 
-_TIME_LIMIT = 120.0
 _PRODUCTS = {"matmul", "bmm", "einsum", "linear", "conv1d", "conv2d", "conv3d", "scaled_dot_product_attention"}
 _WIDTHS_PER_BLOCK = 2
 
@@ -50,9 +55,10 @@ class Block:
 
 @dataclass(frozen=True)
 class _Run:
-    """A traced forward at one structure, and what every operator in it returned, on the meta device."""
+    """A slimmed network, its operators, and what every one of them returned, on the meta device."""
 
-    graph: fx.GraphModule
+    model: nn.Module
+    graph: fx.Graph
     values: Mapping[str, Any]
 
 
@@ -69,11 +75,14 @@ class BlockedNetwork:
 
     def __init__(self, network: Network, batch_size: int = 1) -> None:
         self.space = network.space
-        inputs = tuple(x[:1].expand(batch_size, *x.shape[1:]).to("meta") for x in network.example_inputs)
-        self._network = replace(network, model=copy.deepcopy(network.model).to("meta").eval(), example_inputs=inputs)
+        inputs = with_images(network.inputs, batch_size)
+        self._inputs = inputs.with_tensors([x.to("meta") for x in inputs.tensors])
+        self._network = replace(network, model=_without_data(network.model).eval())
         self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
         self._layers = {term.layer for term in network.space.macs_terms}
         self._runs: dict[Structure, _Run] = {}
+        with self._without_data():
+            self._recording = recorded(copy.deepcopy(self._network.model), self._inputs, network.leaves)
         self._full = self._run(self.space.full)
         self._slopes = self._probe()
         self.blocks = tuple(self._block(nodes) for nodes in self._cut())
@@ -87,35 +96,53 @@ class BlockedNetwork:
         run = self._run(structure)
         graph, taken = _extracted(run, block.nodes)
         generator = torch.Generator().manual_seed(0)
-        module = copy.deepcopy(fx.GraphModule(run.graph, graph)).to_empty(device="cpu").eval()
+        module = copy.deepcopy(fx.GraphModule(run.model, graph)).to_empty(device="cpu").eval()
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):
                 _fill(tensor, generator)
         return module, tuple(_made_up(value, generator) for value in taken)
 
     def _run(self, structure: Structure) -> _Run:
-        """Trace the slimmed network and let shapes run through it; kept, as many blocks ask for the same."""
+        """Let shapes run through the slimmed network; kept, as many blocks ask for the same."""
         if structure not in self._runs:
+            kept = kept_units(self._network, structure, self._ranking)
             model = slim(self._network, structure, self._ranking).eval()
-            try:
-                graph = self._graph(model)
-                recorder = _Recorder(graph)
-                with undisturbed(()):
-                    recorder.run(*self._network.example_inputs)
-            except TraceError:
-                raise
-            except Exception as error:
-                raise TraceError(
-                    f"The forward of {type(self._network.model).__name__} cannot run on tensors without data (device "
-                    f"'meta'), which cutting it into blocks needs: {error}. Create tensors on the device of the inputs."
-                ) from error
-            self._runs[structure] = _Run(graph, recorder.values)
+            graph = self._with_numbers(kept)
+            recorder = _Recorder(replace(self._recording, graph=graph), model)
+            with self._without_data(), undisturbed(()):
+                recorder.run(*self._inputs.tensors)
+            self._runs[structure] = _Run(model, graph, recorder.values)
         return self._runs[structure]
 
-    def _graph(self, model: nn.Module) -> fx.GraphModule:
-        if self._runs and not self._network.literals:  # the same code, at other widths
-            return fx.GraphModule(model, self._full.graph.graph)
-        return follow(model, self._network.example_inputs, Deadline(_TIME_LIMIT)).graph
+    @contextmanager
+    def _without_data(self) -> Iterator[None]:
+        """Tensors have shapes only, also those that a forward makes."""
+        try:
+            with torch.device("meta"):
+                yield
+        except TraceError:
+            raise
+        except Exception as error:  # whatever an operator raises that wants to see data
+            raise TraceError(
+                f"The forward of {type(self._network.model).__name__} cannot run on tensors without data (device 'meta'), "
+                f"which cutting it into blocks needs: {error}"
+            ) from error
+
+    def _with_numbers(self, kept: npt.NDArray[np.bool_]) -> fx.Graph:
+        """The recorded operators, with the numbers of channels among their arguments that a structure has."""
+        numbers: dict[str, list[Followed]] = {}
+        for followed in self._network.numbers:
+            numbers.setdefault(followed.node, []).append(followed)
+        graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+        for node in self._recording.graph.nodes:
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+            for followed in numbers.get(node.name, ()):
+                width = int(kept[followed.units].sum())
+                if isinstance(followed.position[0], str):
+                    copies[node].kwargs = replaced(copies[node].kwargs, followed.position, width)
+                else:
+                    copies[node].args = replaced(copies[node].args, followed.position, width)
+        return graph
 
     def _probe(self) -> dict[str, dict[int, IntArray]]:
         """Per operator and group: how much each dimension of what it returns loses per unit, where any does."""
@@ -137,8 +164,8 @@ class BlockedNetwork:
         """Cut before every layer with weights, and wherever a block would depend on a third width."""
         nodes: list[fx.Node] = []
         widths: set[tuple[tuple[int, int], ...]] = set()
-        for node in self._full.graph.graph.nodes:
-            if node.op in ("placeholder", "output", "get_attr"):
+        for node in self._full.graph.nodes:
+            if node.op in ("placeholder", "output", "get_attr") or isinstance(node.target, Nest):
                 continue
             own = set(self._widths(node))
             if nodes and (self._is_heavy(node) or (len(widths | own) > _WIDTHS_PER_BLOCK and not own <= widths)):
@@ -204,18 +231,34 @@ class BlockedNetwork:
 
     def _operator(self, node: fx.Node) -> str:
         if node.op == "call_module":
-            module = self._full.graph.get_submodule(str(node.target))
+            module = self._full.model.get_submodule(str(node.target))
             return f"{type(module).__name__}({module.extra_repr()})"
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         plain = [repr(arg) for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, (int, float, str))]
         return f"{name}({', '.join(plain)})"
 
 
-class _Recorder(fx.Interpreter):
-    """Runs a graph and remembers what every operator returned."""
+def _without_data(model: nn.Module) -> nn.Module:
+    """A copy on the meta device, with the tensors that its modules hold besides parameters and buffers."""
+    model = copy.deepcopy(model).to("meta")
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                setattr(module, name, value.to("meta"))
+    return model
 
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph, garbage_collect_values=False)
+
+def _is_of_model(node: fx.Node) -> bool:
+    """Whether a node gives one of the model's own tensors."""
+    return node.op == "get_attr" and not str(node.target).startswith("_constant")
+
+
+class _Recorder(Replay):
+    """Runs a recorded forward and remembers what every operator returned."""
+
+    def __init__(self, recording: Recording, model: nn.Module) -> None:
+        super().__init__(recording, model)
+        self.garbage_collect_values = False
         self.values: dict[str, Any] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -257,13 +300,13 @@ def _extracted(run: _Run, names: Sequence[str]) -> tuple[fx.Graph, list[Tensor]]
         value = run.values[source.name]
         return fx.node.map_aggregate(value, placed) if isinstance(value, (tuple, list)) else placed(value)
 
-    nodes = [node for node in run.graph.graph.nodes if node.name in inside]
+    nodes = [node for node in run.graph.nodes if node.name in inside]
     for source in dict.fromkeys(source for node in nodes for source in node.all_input_nodes):
-        if source.name not in inside and source.op != "get_attr":
+        if source.name not in inside and not _is_of_model(source):
             copies[source] = outside(source)
     for node in nodes:
         for source in node.all_input_nodes:
-            if source.op == "get_attr" and source not in copies:
+            if source not in copies and _is_of_model(source):
                 copies[source] = graph.node_copy(source)
         args, kwargs = (fx.node.map_arg(given, copies.__getitem__) for given in (node.args, node.kwargs))
         copies[node] = graph.create_node(node.op, node.target, args, kwargs)

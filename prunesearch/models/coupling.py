@@ -93,6 +93,11 @@ class Read:
     dim: int
     units: IntArray
 
+    @property
+    def is_layer(self) -> bool:
+        """Whether it is a module, whose input can be seen from outside."""
+        return "%" not in self.place
+
 
 class Labels:
     """Channel labels: which of them are tied, and which must stay for what reason. Ties are solved all at once."""

@@ -19,8 +19,7 @@ from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
 from prunesearch.models.count import count_layers
-from prunesearch.models.deadline import Deadline
-from prunesearch.models.symbolic import follow
+from prunesearch.models.following import inputs_of, recorded
 from prunesearch.models.undisturbed import undisturbed
 
 _HIGHEST = 10.0
@@ -98,15 +97,14 @@ def gated(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> nn.Mod
     `load(path, gated(make_model(...), inputs))` reads it.
 
     Args:
-        model: A network that torch.fx can trace; not changed.
+        model: A network that can be traced; not changed.
         example_inputs: A batch, or the tuple of positional inputs.
 
     Raises:
-        TraceError: torch.fx cannot follow the forward, or there is no place for a gate.
+        TraceError: The forward cannot be followed, or there is no place for a gate.
     """
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
     copied = copy.deepcopy(model)
-    graph = follow(copy.deepcopy(model).eval(), inputs, Deadline(60.0)).graph.graph
+    graph = recorded(copy.deepcopy(model).eval(), inputs_of(example_inputs), {}).graph
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         gates: dict[fx.Node, GatedConv] = {}

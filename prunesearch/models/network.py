@@ -62,6 +62,23 @@ class Network:
         """What the forward is called with in examples."""
         return Inputs(self.example_inputs, self.example_keywords)
 
+    def layer_reads(self, asker: str) -> tuple[Read, ...]:
+        """Modules that mix channels, for what sees channels only where modules read them.
+
+        Args:
+            asker: What that is, for the message.
+
+        Raises:
+            ValueError: Something else mixes channels, too.
+        """
+        others = [read.place for read in self.reads if not read.is_layer and not read.place.endswith("(training)")]
+        if others:
+            raise ValueError(
+                f"{asker} drops channels where modules read them, but {type(self.model).__name__} mixes some in the code "
+                f"of a forward: {others[0].replace('%', ': ')}. Use another one."
+            )
+        return tuple(read for read in self.reads if read.is_layer)
+
     @cached_property
     def group_of(self) -> IntArray:
         """(units,) index of the group of each unit, or -1 if it always stays."""

@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunesearch.models.deadline import Deadline
-from prunesearch.models.symbolic import follow
+from prunesearch.models.following import recorded
+from prunesearch.models.recording import Inputs, Recording
+from prunesearch.models.replay import Replay
 from prunesearch.models.undisturbed import undisturbed
 
 
@@ -26,7 +27,7 @@ def predicted_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     """
     meta = tuple(x.to("meta") for x in inputs)
     light = model.to("meta")
-    peak = _Live(follow(light, meta, Deadline(60.0)).graph)
+    peak = _Live(recorded(light, Inputs(meta), {}))
     with undisturbed(()):
         peak.run(*meta)
     return _weights(model) + peak.most
@@ -49,11 +50,11 @@ def _weights(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
 
 
-class _Live(fx.Interpreter):
-    """Runs a graph and adds up what is alive."""
+class _Live(Replay):
+    """Runs a recorded forward and adds up what is alive."""
 
-    def __init__(self, graph: fx.GraphModule) -> None:
-        super().__init__(graph)
+    def __init__(self, recording: Recording) -> None:
+        super().__init__(recording)
         self.most = 0
 
     def run_node(self, n: fx.Node) -> Any:

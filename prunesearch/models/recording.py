@@ -213,7 +213,7 @@ class _Recorder(TorchFunctionMode):
                 self._describe(node, tensor)
                 self._fed.add(node)
                 self._known[id(tensor)] = tensor, node
-            self._device = copies[0].device.type if copies else "cpu"
+            self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
             self._autocast = _autocast(self._device)
             with ExitStack() as stack:
                 for context in (self._hooks(), _traced_attributes(self._model, self), self._flops, self):

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, fx
 
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
-from prunesearch.models.deadline import Deadline
+from prunesearch.models.following import recorded, with_images
 from prunesearch.models.nested import bytes_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
-from prunesearch.models.symbolic import follow
 from prunesearch.models.undisturbed import undisturbed
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -46,16 +45,17 @@ class SharedForward:
         self._network = weights.network
         self._max_bytes = max_bytes
         still = copy.deepcopy(self._network.model).eval()
-        graph = follow(still, self._network.example_inputs, Deadline(600.0)).graph.graph
+        recording = recorded(still, self._network.inputs, self._network.leaves)
+        graph = recording.graph
         self._format = torch.channels_last
         try:
-            self._memory = self._watch(steps_of(still, graph, self._network, weights, Aliasing()))
+            self._memory = self._watch(steps_of(recording, self._network, weights, Aliasing()))
         except RuntimeError:  # the forward wants its memory in the usual order
             self._memory = Aliasing(unsteady=frozenset(graph.nodes))
         if self._memory.writers or len(self._memory.unsteady) == len(graph.nodes):
             self._format = torch.contiguous_format
-            self._memory = self._watch(steps_of(still, graph, self._network, weights, Aliasing()))
-        self._steps = steps_of(still, graph, self._network, weights, self._memory)
+            self._memory = self._watch(steps_of(recording, self._network, weights, Aliasing()))
+        self._steps = steps_of(recording, self._network, weights, self._memory)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
     def run(self, structures: Sequence[Structure], inputs: Tensor, statistics: int | None = None) -> list[Any]:
@@ -151,13 +151,14 @@ class SharedForward:
         """Run once and note which values live in the same memory, and which nodes write to it."""
         values: dict[fx.Node, Any] = {}
         writers: list[fx.Node] = []
-        twice = [torch.cat([x, x]) for x in self._network.example_inputs]  # BatchNorm needs more than one
-        with torch.inference_mode(False), undisturbed(twice) as inputs:
+        inputs = self._network.inputs
+        twice = with_images(inputs, 2 * len(inputs.tensors[0])).tensors  # BatchNorm needs more than one
+        with torch.inference_mode(False), undisturbed(twice) as copies:
             layers = Layers(self._weights, self._network.space.full, None)
             for step in steps:
                 given = list(tensors_in([values[node] for node in step.node.all_input_nodes]))
                 versions = [tensor._version for tensor in given]
-                values[step.node] = layers.run(step, values, [self._laid_out(x) for x in inputs])
+                values[step.node] = layers.run(step, values, [self._laid_out(x) for x in copies])
                 if [tensor._version for tensor in given] != versions:
                     writers.append(step.node)
         return aliasing(values, writers)

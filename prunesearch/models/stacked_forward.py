@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from prunesearch.models.coupling import Read
-from prunesearch.models.deadline import Deadline
+from prunesearch.models.following import recorded
+from prunesearch.models.masked import Norm, mixed_operand, norm_of
 from prunesearch.models.slim import named_tensors
-from prunesearch.models.symbolic import follow
+from prunesearch.models.recording import Recording
+from prunesearch.models.replay import Replay
+from prunesearch.models.walk import place
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
@@ -50,8 +54,10 @@ class StackedForward:
                 for name, tensor in self._full.items():
                     tensor.copy_(weights.values(name, weights.network.space.full))
             self._own = _own_weights(model, self._full)
-        self._forward = follow(model, weights.network.example_inputs, Deadline(600.0)).graph
-        self._reads = {read.module: read for read in weights.network.reads}
+        self._forward = recorded(model, weights.network.inputs, weights.network.leaves)
+        self._reads: dict[str, list[Read]] = {}
+        for read in weights.network.reads:
+            self._reads.setdefault(read.place, []).append(read)
 
     def run(self, structures: Sequence[Structure], inputs: Tensor, statistics: int | None = None) -> list[Any]:
         """Return what the network returns for each structure, in order.
@@ -63,13 +69,16 @@ class StackedForward:
         """
         k = len(structures)
         kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
-        masks = {name: kept[:, read.units].to(inputs.device) for name, read in self._reads.items()}
+        masks = {
+            name: [(read.dim, kept[:, read.units].to(inputs.device)) for read in reads]
+            for name, reads in self._reads.items()
+        }
         with torch.inference_mode():
             stacked = {
                 layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
                 for layer, own in self._own.items()
             }
-            output = _Stack(self._forward, self._reads, masks, k, statistics, stacked).run(
+            output = _Stack(self._forward, masks, k, statistics, stacked).run(
                 inputs.repeat(k, *[1] * (inputs.dim() - 1))
             )
         return [_part(output, i, k) for i in range(k)]
@@ -87,35 +96,51 @@ class StackedForward:
         return found
 
 
-class _Stack(fx.Interpreter):
-    """Masks what layers read, and keeps the statistics of each structure's images apart."""
+class _Stack(Replay):
+    """Masks what operators mix, and keeps the statistics of each structure's images apart."""
 
     def __init__(
         self,
-        forward: fx.GraphModule,
-        reads: Mapping[str, Read],
-        masks: Mapping[str, Tensor],
+        forward: Recording,
+        masks: Mapping[str, Sequence[tuple[int, Tensor]]],
         k: int,
         statistics: int | None,
         stacked: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         super().__init__(forward)
-        self.extra_traceback = False
-        self._reads = reads
         self._masks = masks
         self._k = k
         self._statistics = statistics
         self._stacked = stacked
 
+    def run_node(self, n: fx.Node) -> Any:
+        masks = self._masks.get(place(n))
+        if not masks:
+            return super().run_node(n)
+        source = mixed_operand(n)
+        norm = norm_of(n, self.module, self.env)
+        if norm is not None:
+            ((dim, mask),) = masks
+            return self._masked_norm(norm, self.env[source], dim, mask)
+        whole = self.env[source]
+        for dim, mask in masks:
+            self.env[source] = self._masked(self.env[source], dim, mask)
+        try:
+            return super().run_node(n)
+        finally:
+            self.env[source] = whole
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target is not F.batch_norm:
+            return super().call_function(target, args, kwargs)
+        x, weight, bias = args[0], *(args[3:5] or (kwargs.get("weight"), kwargs.get("bias")))
+        eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
+        return Norm(None, weight, bias, eps).scaled(self._normalised(x, eps))
+
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             return self._batch_norm(module, args[0] if args else kwargs["input"])
-        if target in self._reads:
-            dim, mask = self._reads[target].dim, self._masks[target]
-            if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-                return self._masked_norm(module, args[0], dim, mask)
-            args = (self._masked(args[0], dim, mask), *args[1:])
         if target not in self._stacked:
             return module(*args, **kwargs)
 
@@ -125,7 +150,11 @@ class _Stack(fx.Interpreter):
         return torch.vmap(one)(dict(self._stacked[target]), self._apart(args[0])).flatten(0, 1)
 
     def _masked(self, x: Tensor, dim: int, mask: Tensor) -> Tensor:
-        """Zeros where a structure has no channel."""
+        """Zeros where a structure has no channel; of a parameter, once for each structure."""
+        if len(x) % self._k or dim == 0:
+            raise ValueError(
+                "This network mixes channels of its own parameters, which cannot be run stacked. Use path='sliced'."
+            )
         return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1, x.dtype)).flatten(0, 1)
 
     def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
@@ -133,31 +162,31 @@ class _Stack(fx.Interpreter):
         layer = copy.copy(module)
         layer._buffers = dict(module._buffers)
         layer.training = False
-        parts = self._apart(x)
-        used = parts[:, : self._statistics]
-        dims = [1, *range(3, parts.dim())]
-        variance, mean = torch.var_mean(used, dims, correction=0, keepdim=True)
-        normal = ((parts - mean) * (variance + layer.eps).rsqrt()).flatten(0, 1)
-        layer.running_mean = torch.zeros_like(mean.flatten(0, 1)[0].flatten())
+        normal = self._normalised(x, layer.eps)
+        layer.running_mean = torch.zeros_like(normal[0].flatten(1)[:, 0] if normal.dim() > 2 else normal[0])
         layer.running_var = torch.full_like(layer.running_mean, 1.0 - layer.eps)  # so that it only scales and shifts
         return layer(normal)
 
-    def _masked_norm(self, norm: nn.LayerNorm | nn.GroupNorm, x: Tensor, dim: int, mask: Tensor) -> Tensor:
+    def _normalised(self, x: Tensor, eps: float) -> Tensor:
+        """Each structure's images with their own mean and variance."""
+        parts = self._apart(x)
+        used = parts[:, : self._statistics]
+        variance, mean = torch.var_mean(used, [1, *range(3, parts.dim())], correction=0, keepdim=True)
+        return ((parts - mean) * (variance + eps).rsqrt()).flatten(0, 1)
+
+    def _masked_norm(self, norm: Norm, x: Tensor, dim: int, mask: Tensor) -> Tensor:
         """The definition, over the channels that a structure has; GroupNorm's also over positions."""
-        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else 1
+        groups = norm.groups or 1
         parts = self._apart(x.movedim(dim, 1))  # (k, n, c, ...)
         parts = _split(parts, 2, groups)
         here = _along(_split(mask, 1, groups), 2, parts.dim(), x.dtype)
-        over = list(range(3, parts.dim())) if isinstance(norm, nn.GroupNorm) else [3]
-        size = here.sum(3, keepdim=True) * (parts[0, 0, 0, 0].numel() if isinstance(norm, nn.GroupNorm) else 1)
+        over = [3] if norm.groups is None else list(range(3, parts.dim()))
+        size = here.sum(3, keepdim=True) * (1 if norm.groups is None else parts[0, 0, 0, 0].numel())
         size = size.clamp(min=1)
         mean = (parts * here).sum(over, keepdim=True) / size
         variance = ((parts - mean).square() * here).sum(over, keepdim=True) / size
         normal = ((parts - mean) * (variance + norm.eps).rsqrt()).flatten(2, 3).flatten(0, 1)
-        shape = (1, -1, *[1] * (normal.dim() - 2))
-        normal = normal if norm.weight is None else normal * norm.weight.view(shape)
-        normal = normal if norm.bias is None else normal + norm.bias.view(shape)
-        return normal.movedim(1, dim)
+        return norm.scaled(normal).movedim(1, dim)
 
     def _apart(self, x: Tensor) -> Tensor:
         """(k n, ...) -> (k, n, ...)."""

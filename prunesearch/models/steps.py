@@ -23,8 +23,10 @@ from prunesearch.models.batch_norm import batch_norm
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
+from prunesearch.models.operators.values import argument
+from prunesearch.models.recording import Recording
+from prunesearch.models.replay import autocast_of
 from prunesearch.models.slim import set_width
-from prunesearch.models.walk import nodes_with_literal
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
@@ -46,7 +48,8 @@ class Step:
         upstream: Indices of all groups on which its value depends.
         tensors: Names of the module's own parameters and buffers, or of the parameter itself, in the model.
         counts: Numbers of channels that the module holds.
-        literals: Numbers of channels in the node's arguments.
+        numbers: Numbers of channels in the node's arguments.
+        constant: The tensor that the node gives, if it is neither the inputs' nor the model's.
         over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
     """
 
@@ -56,7 +59,8 @@ class Step:
     upstream: tuple[int, ...]
     tensors: Mapping[str, str]
     counts: tuple[Count, ...]
-    literals: tuple[tuple[tuple[int | str, ...], Any], ...]
+    numbers: tuple[tuple[tuple[int | str, ...], Any], ...]
+    constant: Tensor | None
     over: Callable[[Tensor], Tensor] | None
 
     @property
@@ -78,14 +82,20 @@ class Layers:
         """The value of a step, from those before it and the inputs of the forward."""
         node = step.node
         if node.op == "placeholder":
-            nth = [other for other in node.graph.nodes if other.op == "placeholder"].index(node)
-            return inputs[nth] if nth < len(inputs) else node.args[0]
+            return inputs[[other for other in node.graph.nodes if other.op == "placeholder"].index(node)]
+        if step.constant is not None:
+            return step.constant.clone()  # the forward may change it
         if node.op == "get_attr":
             (name,) = step.tensors.values()
-            return self._weights.values(name, self._structure).clone()  # the forward may change it
+            return self._weights.values(name, self._structure).clone()
+        with autocast_of(node):
+            return self._operate(step, values)
+
+    def _operate(self, step: Step, values: Values) -> Any:
+        node = step.node
         arguments: Any = node.args
         keywords: Any = node.kwargs
-        for position, units in step.literals:
+        for position, units in step.numbers:
             number = self._count(units)
             if isinstance(position[0], str):
                 keywords = replaced(keywords, position, number)
@@ -95,6 +105,8 @@ class Layers:
         keywords = fx.node.map_arg(keywords, values.__getitem__)
         if node.op == "output":
             return arguments[0]
+        if node.target is F.batch_norm:
+            return self._functional_batch_norm(node, values)
         if node.op == "call_function":
             return node.target(*arguments, **keywords)  # type: ignore[operator]
         if node.op == "call_method":
@@ -126,6 +138,15 @@ class Layers:
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
         return batch_norm(x, weight, bias, eps, statistics=self._statistics, in_place=in_place)
+
+    def _functional_batch_norm(self, node: fx.Node, values: Values) -> Tensor:
+        """The same, where the forward calls the function instead of a module."""
+        weight, bias = (
+            None if (given := argument(node, index, name)) is None else values[given]
+            for index, name in ((3, "weight"), (4, "bias"))
+        )
+        x, eps = values[argument(node, 0, "input")], argument(node, 7, "eps", default=1e-5)
+        return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, in_place=False)
 
     def _count(self, units: Any) -> int:
         if self._kept_units is None:
@@ -161,19 +182,17 @@ def _narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Modu
     return layer
 
 
-def steps_of(
-    model: nn.Module, graph: fx.Graph, network: Network, weights: WeightSource, memory: Aliasing
-) -> list[Step]:
-    """The steps of a traced forward of `model`, in order."""
+def steps_of(recording: Recording, network: Network, weights: WeightSource, memory: Aliasing) -> list[Step]:
+    """The steps of a recorded forward, in order."""
+    model, graph = recording.model, recording.graph
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     first_name = {id(tensor): name for name, tensor in reversed(tensors)}
     counts: dict[str, list[Count]] = {}
     for count in network.counts:
         counts.setdefault(count.module, []).append(count)
-    literals: dict[fx.Node, list[tuple[tuple[int | str, ...], Any]]] = {}
-    for literal in network.literals:
-        for node in nodes_with_literal(model, graph, literal.module, literal.place[0]):
-            literals.setdefault(node, []).append((literal.place[1], literal.units))
+    numbers: dict[str, list[tuple[tuple[int | str, ...], Any]]] = {}
+    for followed in network.numbers:
+        numbers.setdefault(followed.node, []).append((followed.position, followed.units))
     steps: dict[fx.Node, Step] = {}
     for node in graph.nodes:
         module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
@@ -181,16 +200,18 @@ def steps_of(
         if module is not None:
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             names = {name: first_name[id(tensor)] for name, tensor in own}
-        elif node.op == "get_attr":
-            names = {"": first_name.get(id(_attribute(model, str(node.target))), str(node.target))}
+        constant = recording.constants.get(str(node.target)) if node.op == "get_attr" else None
+        if node.op == "get_attr" and constant is None:
+            names = {"": first_name[id(_attribute(model, str(node.target)))]}
         held = tuple(counts.get(str(node.target), ())) if module is not None else ()
-        written = tuple(literals.get(node, ()))
+        written = tuple(numbers.get(node.name, ()))
         groups = set().union(*(weights.influences(name) for name in names.values()))
         for units in (*(count.units for count in held), *(units for _, units in written)):
             groups.update(group for group in np.unique(network.group_of[units]).tolist() if group >= 0)
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
-        steps[node] = Step(node, module, sources, tuple(sorted(groups)), names, held, written, _over(node, module))
+        upstream = tuple(sorted(groups))
+        steps[node] = Step(node, module, sources, upstream, names, held, written, constant, _over(node, module))
     return list(steps.values())
 
 

@@ -207,8 +207,8 @@ class Attentive(Learner):
         self.register_buffer("epoch", torch.tensor(0))
         self.register_buffer("costs", _unit_costs(network, feasible))
         self._factors: Tensor | None = None
-        for read in network.reads:
-            module = self.network.get_submodule(read.module)
+        for read in network.layer_reads("PAAM"):
+            module = self.network.get_submodule(read.place)
             module.register_forward_pre_hook(self._multiplying(torch.from_numpy(read.units), read.dim))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

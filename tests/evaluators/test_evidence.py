@@ -53,8 +53,8 @@ def test_the_quadratic_form_is_what_dropping_channels_does_to_the_outputs(reader
     rng = np.random.default_rng(0)
     given: dict[str, Tensor] = {}
     hooks = [
-        readers.model.get_submodule(read.module).register_forward_pre_hook(
-            lambda _, inputs, name=read.module: given.update({name: inputs[0]})
+        readers.model.get_submodule(read.place).register_forward_pre_hook(
+            lambda _, inputs, name=read.place: given.update({name: inputs[0]})
         )
         for read in readers.reads
     ]
@@ -66,11 +66,11 @@ def test_the_quadratic_form_is_what_dropping_channels_does_to_the_outputs(reader
             dropped = rng.random(len(readers.units[g])) < 0.4
             expected = 0.0
             for read in readers.reads:
-                layer = readers.model.get_submodule(read.module)
+                layer = readers.model.get_submodule(read.place)
                 inside = np.isin(read.units, readers.units[g][dropped])
-                mask = torch.from_numpy(inside).view(-1, *[1] * (given[read.module].dim() - 2))
-                bias = layer(torch.zeros_like(given[read.module]))
-                whole, part = (layer(x) - bias for x in (given[read.module], given[read.module] * mask))
+                mask = torch.from_numpy(inside).view(-1, *[1] * (given[read.place].dim() - 2))
+                bias = layer(torch.zeros_like(given[read.place]))
+                whole, part = (layer(x) - bias for x in (given[read.place], given[read.place] * mask))
                 if centred:
                     axes = (0, 2, 3) if whole.dim() == 4 else (0,)
                     whole, part = (y - y.mean(axes, keepdim=True) for y in (whole, part))
@@ -94,7 +94,7 @@ def test_similarity_is_centred_kernel_alignment(network: Network, images: Tensor
         return hook
 
     hooks = [
-        network.model.get_submodule(read.module).register_forward_pre_hook(note(network.group_of[read.units]))
+        network.model.get_submodule(read.place).register_forward_pre_hook(note(network.group_of[read.units]))
         for read in network.reads
     ]
     with torch.no_grad():

@@ -181,8 +181,8 @@ def responses(
     found: list[float] = []
     state = _Masks(units, present, len(images))
     looks = [
-        (read.module, partial(state.apply, read))
-        for read in network.reads
+        (read.place, partial(state.apply, read))
+        for read in network.layer_reads("The criterion lfe")
         if np.isin(read.units, units).any() or not present[read.units].all()
     ]
     with watched(network.model, looks), torch.inference_mode():
