@@ -14,7 +14,7 @@ from prunesearch.errors import CheckpointError
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.saving import FileKind
+from prunesearch.models.tensor_file import FileKind
 
 FORMAT = "prunesearch-pruningnet-1"
 _KIND = FileKind(FORMAT, "about", "is no PruningNet")

@@ -70,7 +70,7 @@ def test_a_folder_that_does_not_exist_is_an_error_and_nothing_is_written(tmp_pat
 
 def rewritten(path: Path, change: Callable[[dict[str, str], dict[str, torch.Tensor]], None]) -> None:
     """Change a file as somebody would who knows the format, checksum included."""
-    from prunesearch.models.saving import checksum
+    from prunesearch.models.tensor_file import checksum
 
     with safetensors.safe_open(path, framework="pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
