@@ -35,8 +35,6 @@ from prunesearch.cli.options import (
 from prunesearch.cli.records import export_study
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from prunesearch.models.network import Network
 
 
@@ -202,7 +200,7 @@ def export(
         say(f"Wrote {out}.")
 
 
-def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | None) -> tuple[Tensor, ...]:
+def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | None) -> tuple[Any, ...]:
     """Inputs of the shape that was given, or else as files remember them.
 
     Raises:

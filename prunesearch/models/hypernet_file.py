@@ -91,7 +91,11 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
     Raises:
         CheckpointError: No such file, damaged, not written by `save_pruningnet`, or of another network.
         NotEnoughMemory: It would not fit.
+        TypeError: Something else than a path or a traced network was given.
     """
+    path = as_path(path)
+    if not isinstance(network, Network):
+        raise TypeError(f"Expected a network that prunesearch.trace gave, got {type(network).__name__}.")
     stored = read(path)
     mine = _groups(network)
     if stored.groups != mine:
@@ -101,7 +105,10 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
             (name, width), (other, other_width) = different
             what = f"group {name!r} with {width} channels where the network has {other!r} with {other_width}"
         raise CheckpointError(f"{path} is of another network: it has {what}.")
-    net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
+    try:
+        net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: no PruningNet is made of what it says ({error}).") from error
     fill(net, stored.values, path)
     return net.eval()
 

@@ -22,7 +22,7 @@ from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.literals import Place, literal_at, operators_with_literals, rewrite, rewritten
 from prunesearch.models.slim import set_width
-from prunesearch.models.tensor_file import FileKind, as_text, from_text, plain
+from prunesearch.models.tensor_file import FileKind, as_text, from_text, has_plain_values, plain
 from prunesearch.models.wrappers import unwrapped
 from prunesearch.models.zoo.layers import PadShortcut
 
@@ -175,9 +175,13 @@ def _as_number(width: int | tuple[int, ...]) -> int:
 
 
 def _outside_the_state(network: nn.Module) -> dict[str, Tensor]:
-    """Buffers that are not persistent. Slimming narrows them, too, and the constructor makes them wide again."""
+    """Buffers that are not persistent. Slimming narrows them, too, and the constructor makes them wide again.
+
+    Sparse ones and their like, which no file can hold, are left to the constructor.
+    """
     inside = network.state_dict().keys()
-    return {name: buffer for name, buffer in network.named_buffers() if name not in inside}
+    found = {name: buffer for name, buffer in network.named_buffers() if name not in inside}
+    return {name: buffer for name, buffer in found.items() if has_plain_values(buffer)}
 
 
 def _described(example_inputs: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:

@@ -117,6 +117,11 @@ def checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def has_plain_values(tensor: Tensor) -> bool:
+    """Whether its memory is its values, one after another or strided, as a file can hold them."""
+    return tensor.layout == torch.strided and not (tensor.is_quantized or tensor.is_meta or is_lazy(tensor))
+
+
 def plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     """Copies on the CPU, laid out one value after another.
 
@@ -127,7 +132,7 @@ def plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{name} is a {type(tensor).__name__}; a file can only hold tensors.")
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or is_lazy(tensor):
+        if not has_plain_values(tensor):
             raise CheckpointError(f"{name} has no plain values, which is all that a file can hold.")
         found[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     return found
@@ -137,11 +142,15 @@ def as_text(tensors: Mapping[str, Tensor]) -> str:
     """Tensors as a part of a note, because as tensors of the file other readers would take them for its state.
 
     Raises:
-        CheckpointError: They are too many for a note.
+        CheckpointError: They are too many for a note, or safetensors has no form for one.
     """
     if not tensors:
         return ""
-    text = base64.b64encode(zlib.compress(safetensors.torch.save(dict(tensors)), level=1)).decode()
+    try:
+        packed = zlib.compress(safetensors.torch.save(dict(tensors)), level=1)
+    except KeyError as error:
+        raise CheckpointError(f"Of {', '.join(tensors)}, one is of a type that no file can hold: {error}.") from error
+    text = base64.b64encode(packed).decode()
     size = sum(tensor.nbytes for tensor in tensors.values())
     if len(text) > _MOST_TEXT or size > _MOST_BYTES:
         largest = max(tensors, key=lambda name: tensors[name].nbytes)

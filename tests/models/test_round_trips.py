@@ -236,6 +236,19 @@ def test_a_buffer_that_a_fresh_network_has_not_filled_yet_is_left_to_it(tmp_path
     assert ps.load(tmp_path / "small.safetensors", WithPositions()).positions.last is None
 
 
+@pytest.mark.parametrize("odd", [torch.eye(3).to_sparse(), torch.zeros(3, device="meta")], ids=["sparse", "meta"])
+def test_a_buffer_that_is_not_in_the_state_and_that_no_file_can_hold_is_left_to_the_fresh_network(
+    odd: Tensor, tmp_path: Path
+) -> None:
+    model = nn.Sequential(nn.Linear(2, 3))
+    model.register_buffer("odd", odd, persistent=False)
+    ps.save(model, tmp_path / "small.safetensors")
+    assert ps.load(tmp_path / "small.safetensors", model).odd.layout == odd.layout
+    model.register_buffer("twice", torch.zeros(3, dtype=torch.complex128), persistent=False)
+    with pytest.raises(ps.CheckpointError, match="Of twice, one is of a type that no file can hold: torch"):
+        ps.save(model, tmp_path / "small.safetensors")
+
+
 def test_buffers_that_a_file_has_no_room_for_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prunesearch.models import tensor_file
 

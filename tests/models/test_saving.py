@@ -114,6 +114,7 @@ def test_any_other_name_will_do(name: str, tmp_path: Path) -> None:
         (lambda file, net: ps.save_pruningnet(net, file), "Expected a PruningNet, got MLP; prunesearch.save writes"),
         (lambda file, net: ps.save_pruningnet(net, 3), "Expected a path"),
         (lambda file, net: ps.load_pruningnet(3, net), "Expected a path"),
+        (lambda file, net: ps.load_pruningnet(file, net), r"Expected a network that prunesearch\.trace gave, got MLP"),
         (lambda file, net: ps.export_program(3, IMAGES), "Expected a network"),
         (lambda file, net: ps.export_onnx(net, 3, IMAGES), "Expected a path"),
     ],
