@@ -1,11 +1,14 @@
 """Numbers of channels that stand in the code of a forward: `x.view(-1, 64)`, `F.pad(x, (0, 0, 0, 0, 8, 8))`, `x[:, :32]`.
 
 A slimmed network needs other numbers there, and nothing else may change. The module whose method holds them gets a class
-derived from its own, in which that method is the caller's own source with the other numbers. Names, parameters, flags,
-random draws, context managers and attributes are what they were; the module pickles, copies and scripts as before.
+derived from its own, in which that method is the caller's own source with the other numbers; a function that a module
+holds, such as a lambda, is replaced in that module alone. Names, parameters, flags, random draws, context managers and
+attributes are what they were; the module pickles, copies and scripts as before.
 
 A number is only changed where it can be shown to be the one: the instruction that called the operator has a position in
-the source (Python 3.11 and newer; before, its line must leave no doubt), and there stands a constant of that value.
+the source (Python 3.11 and newer; before, its line must leave no doubt), and there stands an expression that comes to this
+number whenever it runs: of constants, of names that the function took from around it, and of names that it gives a
+constant once.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import functools
 import hashlib
 import inspect
 import linecache
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType
@@ -33,79 +35,108 @@ Span: TypeAlias = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Place:
-    """A number in the source of a method.
+class Source:
+    """The text of a function, so that it can be compiled by itself, with the columns that it has in its file.
 
     Attributes:
-        method: Name of the method in its class.
-        line: Of the method's source, from 1.
-        column: In the line, in bytes, without the indentation of the whole method.
-        number: What stands there.
-        source: Of the method, without its indentation.
+        text: One line in front, then the lines of the function.
+        line: Number of the function's first line in its file.
     """
 
-    method: str
+    text: str
+    line: int
+
+    @property
+    def definition(self) -> ast.FunctionDef | ast.Lambda:
+        """The function in the text's syntax tree."""
+        kinds = (ast.FunctionDef, ast.Lambda)
+        return next(node for node in ast.walk(ast.parse(self.text)) if isinstance(node, kinds))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A number in the source of a function that belongs to a module.
+
+    Attributes:
+        function: Name of the method in the module's class, or of the attribute that holds the function.
+        line: Of the function's source, from 0.
+        column: In the line, in bytes.
+        number: What the expression comes to that begins there.
+        source: Of the function.
+    """
+
+    function: str
     line: int
     column: int
     number: int
-    source: str = field(repr=False, compare=False, default="")
+    source: Source = field(repr=False, compare=False, default=Source("", 0))
 
 
 Numbers: TypeAlias = Mapping[Place, int]
 """The new number at each place."""
+_DERIVED = "_prunesearch_origin"
+_REPLACED = "_prunesearch_functions"
 
 
 # --- finding them -----------------------------------------------------------------------------------------------------
 
 
 def place_of(module: nn.Module, site: Site, node: fx.Node, position: Position) -> Place | None:
-    """Where the number at a position of a node's arguments stands in the code of a method of `module`.
+    """Where the number at a position of a node's arguments stands in a function that belongs to `module`.
 
-    None if that cannot be shown: it is computed, or stands in something else than a method of the module's class.
+    None if that cannot be shown: it is not the module's, or it is computed of something that may change.
     """
-    found = _method_with(type(module), site.code)
+    found = _function_with(module, site.code)
     if found is None:
         return None
     name, function = found
     source = source_of(function)
-    if source is None:
-        return None
-    call = _call(source, function, site, node)
+    call = None if source is None else _call(source, function, site, node)
     expression = None if call is None else _argument(call, node, position)
-    number = None if expression is None else _folded(expression)
-    if expression is None or number is None or number < 0:
+    if source is None or expression is None:
         return None
-    return Place(name, expression.lineno, expression.col_offset, number, source)
+    number = _folded(expression, _constants(source, function))
+    if number is None or number < 0:
+        return None
+    return Place(name, expression.lineno - 2, expression.col_offset, number, source)
 
 
-def places_in(kind: type, method: str) -> Iterator[Place]:
-    """Every number in the source of a method that is a constant, or computed of constants alone."""
-    function = _plain_function(kind, method)
+def places_in(module: nn.Module, name: str) -> Iterator[Place]:
+    """Every number in a function that belongs to `module` and is the same whenever it runs."""
+    function = _function(module, name)
     source = None if function is None else source_of(function)
-    if source is None:
+    if function is None or source is None:
         return
-    for expression in ast.walk(ast.parse(source)):
-        number = _folded(expression) if isinstance(expression, ast.expr) else None
+    constants = _constants(source, function)
+    for expression in _expressions(source):
+        number = _folded(expression, constants)
         if number is not None:
-            yield Place(method, expression.lineno, expression.col_offset, number, source)  # type: ignore[attr-defined]
+            yield Place(name, expression.lineno - 2, expression.col_offset, number, source)
 
 
-def _method_with(kind: type, code: CodeType) -> tuple[str, FunctionType] | None:
-    """The method of a class that runs some code, itself or in a function of its own."""
-    names = [code.co_name, *(name for parent in kind.__mro__ for name in vars(parent))]
+def _expressions(source: Source) -> list[ast.expr]:
+    return [node for node in ast.walk(source.definition) if isinstance(node, ast.expr)]
+
+
+def _function_with(module: nn.Module, code: CodeType) -> tuple[str, FunctionType] | None:
+    """The method or held function of a module that runs some code, itself or in a function of its own."""
+    held = [name for name, value in vars(module).items() if isinstance(value, FunctionType)]
+    names = [code.co_name, *held, *(name for kind in type(module).__mro__ for name in vars(kind))]
     for name in dict.fromkeys(names):
-        function = _plain_function(kind, name)
+        function = _function(module, name)
         if function is not None and _holds(function.__code__, code):
             return name, function
     return None
 
 
-def _plain_function(kind: type, name: str) -> FunctionType | None:
-    """A method as its class has it, beneath decorators of torch; None for anything else."""
-    method = inspect.getattr_static(kind, name, None)
-    if not isinstance(method, FunctionType):
+def _function(module: nn.Module, name: str) -> FunctionType | None:
+    """A function that a module holds, or a method of its class beneath decorators; None for anything else."""
+    found = vars(module).get(name)
+    if not isinstance(found, FunctionType):
+        found = inspect.getattr_static(type(module), name, None)
+    if not isinstance(found, FunctionType):
         return None
-    inner = inspect.unwrap(method)
+    inner = inspect.unwrap(found)
     return inner if isinstance(inner, FunctionType) else None
 
 
@@ -113,17 +144,56 @@ def _holds(outer: CodeType, code: CodeType) -> bool:
     return outer is code or any(isinstance(item, CodeType) and _holds(item, code) for item in outer.co_consts)
 
 
-def source_of(function: FunctionType) -> str | None:
-    """The source of a function without its indentation; None if it cannot be read, or is not that of a `def`."""
+@functools.lru_cache(maxsize=256)
+def source_of(function: FunctionType) -> Source | None:
+    """The source of a function; None if it cannot be read, or not be run again as it is."""
     try:
-        lines, _ = inspect.getsourcelines(function)
-        source = textwrap.dedent("".join(lines))
-        body = ast.parse(source).body
-    except (OSError, TypeError, SyntaxError, IndentationError):
+        source = _lambda(function) if function.__name__ == "<lambda>" else _definition(function)
+    except (OSError, TypeError, SyntaxError, IndentationError, StopIteration):
         return None
-    if len(body) != 1 or not isinstance(body[0], ast.FunctionDef):
+    if source is None or not set(_compiled_names(source)) <= set(_names(function.__code__)):
+        return None  # the file is another one than was imported
+    return source
+
+
+def _definition(function: FunctionType) -> Source | None:
+    lines, first = inspect.getsourcelines(function)
+    is_indented = lines[0][:1].isspace()
+    source = Source(("if True:\n" if is_indented else "\n") + "".join(lines), first)
+    definition = source.definition
+    if not isinstance(definition, ast.FunctionDef) or not _can_be_decorated_again(definition, function):
         return None
-    return source if _can_be_decorated_again(body[0], function) else None
+    return source
+
+
+def _lambda(function: FunctionType) -> Source | None:
+    """The only lambda at the function's place in its file, with spaces for whatever else is on its lines."""
+    lines = linecache.getlines(function.__code__.co_filename, function.__globals__)
+    code = function.__code__
+    found = [
+        node
+        for node in ast.walk(ast.parse("".join(lines)))
+        if isinstance(node, ast.Lambda) and node.lineno == code.co_firstlineno and _is_of(node, code)
+    ]
+    if len(found) != 1:
+        return None
+    (node,) = found
+    assert node.end_lineno is not None
+    rows = [line.encode() for line in lines[node.lineno - 1 : node.end_lineno]]
+    rows[-1] = rows[-1][: node.end_col_offset] + b"\n"
+    rows[0] = b" " * node.col_offset + rows[0][node.col_offset :]
+    return Source("(\n" + b"".join(rows).decode() + ")\n", node.lineno)
+
+
+def _is_of(node: ast.Lambda, code: CodeType) -> bool:
+    """Whether a lambda has the arguments of some code, and its instructions lie in it."""
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    if [argument.arg for argument in arguments] != list(code.co_varnames[: len(arguments)]):
+        return False
+    if not hasattr(code, "co_positions"):
+        return True
+    inside = ((line, column) for line, _, column, _ in code.co_positions() if line is not None and column)
+    return all((node.lineno, node.col_offset) <= at <= (node.end_lineno or 0, node.end_col_offset or 0) for at in inside)
 
 
 def _can_be_decorated_again(definition: ast.FunctionDef, function: FunctionType) -> bool:
@@ -139,16 +209,15 @@ def _can_be_decorated_again(definition: ast.FunctionDef, function: FunctionType)
     return True
 
 
-def _call(source: str, function: FunctionType, site: Site, node: fx.Node) -> ast.Call | ast.Subscript | None:
+def _call(source: Source, function: FunctionType, site: Site, node: fx.Node) -> ast.Call | ast.Subscript | None:
     """The expression that called the operator."""
-    indent = _indentation(function)
-    first = function.__code__.co_firstlineno - 1
-    calls = [item for item in ast.walk(ast.parse(source)) if isinstance(item, (ast.Call, ast.Subscript))]
+    offset = source.line - 2
+    calls = [item for item in _expressions(source) if isinstance(item, (ast.Call, ast.Subscript))]
     span = _span(site)
     if span is None:  # Python 3.10
-        at = [call for call in calls if call.lineno + first <= site.line <= (call.end_lineno or 0) + first]
+        at = [call for call in calls if call.lineno <= site.line - offset <= (call.end_lineno or 0)]
     else:
-        at = [call for call in calls if _span_of(call, first, indent) == span]
+        at = [call for call in calls if _span_of(call, offset) == span]
     at = [call for call in at if _calls(call, node, function.__globals__)]
     return at[0] if len(at) == 1 else None
 
@@ -156,19 +225,16 @@ def _call(source: str, function: FunctionType, site: Site, node: fx.Node) -> ast
 def _span(site: Site) -> Span | None:
     if not hasattr(site.code, "co_positions"):
         return None
-    positions = list(site.code.co_positions())[site.instruction // 2]
-    return None if None in positions else (positions[0], positions[1], positions[2], positions[3])  # type: ignore[return-value]
+    line, end_line, column, end_column = list(site.code.co_positions())[site.instruction // 2]
+    if line is None or end_line is None or column is None or end_column is None:
+        return None
+    return line, end_line, column, end_column
 
 
-def _span_of(call: ast.expr, first: int, indent: int) -> Span:
+def _span_of(call: ast.expr, offset: int) -> Span:
     assert call.end_lineno is not None
     assert call.end_col_offset is not None
-    return call.lineno + first, call.end_lineno + first, call.col_offset + indent, call.end_col_offset + indent
-
-
-def _indentation(function: FunctionType) -> int:
-    lines, _ = inspect.getsourcelines(function)
-    return len(lines[0].encode()) - len(lines[0].lstrip().encode())
+    return call.lineno + offset, call.end_lineno + offset, call.col_offset, call.end_col_offset
 
 
 def _calls(call: ast.Call | ast.Subscript, node: fx.Node, names: Mapping[str, Any]) -> bool:
@@ -177,7 +243,7 @@ def _calls(call: ast.Call | ast.Subscript, node: fx.Node, names: Mapping[str, An
     if isinstance(call, ast.Subscript):
         return name in ("getitem", "set_item")
     if isinstance(call.func, ast.Attribute):
-        return call.func.attr == name
+        return call.func.attr == name or (name == "fn" and "pool" in call.func.attr)
     return isinstance(call.func, ast.Name) and (call.func.id == name or names.get(call.func.id) is node.target)
 
 
@@ -190,8 +256,7 @@ def _argument(call: ast.Call | ast.Subscript, node: fx.Node, position: Position)
     elif isinstance(first, str):
         found = next((keyword.value for keyword in call.keywords if keyword.arg == first), None)
     else:
-        is_method = node.op == "call_method"
-        index = first - is_method
+        index = first - (node.op == "call_method")
         before = call.args[: index + 1]
         if any(isinstance(argument, ast.Starred) for argument in before):
             return None
@@ -215,71 +280,115 @@ def _by_keyword(call: ast.Call, target: Any, index: int) -> ast.expr | None:
     return next((keyword.value for keyword in call.keywords if keyword.arg == name), None)
 
 
-def _folded(expression: ast.expr) -> int | None:
-    """The integer that an expression of constants alone comes to."""
+# --- expressions that always come to the same number ------------------------------------------------------------------
+
+_ARITHMETIC: Mapping[type, Callable[[int, int], int]] = {
+    ast.Add: int.__add__,
+    ast.Sub: int.__sub__,
+    ast.Mult: int.__mul__,
+    ast.FloorDiv: lambda a, b: a // b if b else -1,
+    ast.Pow: lambda a, b: a**b if 0 <= b < 64 else -1,
+}
+
+
+def _folded(expression: ast.expr, constants: Mapping[str, int]) -> int | None:
+    """The integer that an expression comes to, of constants and names of them alone."""
     if isinstance(expression, ast.Constant):
         return expression.value if type(expression.value) is int else None
-    if isinstance(expression, ast.BinOp):
-        left, right = _folded(expression.left), _folded(expression.right)
-        operators: dict[type, Callable[[int, int], int]] = {
-            ast.Add: int.__add__,
-            ast.Sub: int.__sub__,
-            ast.Mult: int.__mul__,
-        }
-        function = operators.get(type(expression.op))
-        return None if left is None or right is None or function is None else function(left, right)
+    if isinstance(expression, ast.Name):
+        return constants.get(expression.id)
+    if isinstance(expression, ast.BinOp) and type(expression.op) in _ARITHMETIC:
+        left, right = _folded(expression.left, constants), _folded(expression.right, constants)
+        return None if left is None or right is None else _ARITHMETIC[type(expression.op)](left, right)
     return None
+
+
+def _constants(source: Source, function: FunctionType) -> dict[str, int]:
+    """Names that are one integer whenever the function runs: from around it, or given a constant once in it."""
+    found: dict[str, int] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        value = None if name == "__class__" else cell.cell_contents
+        if type(value) is int:
+            found[name] = value
+    definition = source.definition
+    bound = [node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    if any(isinstance(node, (ast.Nonlocal, ast.Global)) for node in ast.walk(definition)):
+        return {}
+    arguments = {node.arg for node in ast.walk(definition) if isinstance(node, ast.arg)}
+    for statement in definition.body if isinstance(definition, ast.FunctionDef) else ():
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
+            target = statement.targets[0]
+            if isinstance(target, ast.Name) and bound.count(target.id) == 1 and target.id not in arguments:
+                value = _folded(statement.value, found)
+                if value is not None:
+                    found[target.id] = value
+    return found
 
 
 # --- changing them ----------------------------------------------------------------------------------------------------
 
 
 def rewrite(module: nn.Module, numbers: Numbers) -> None:
-    """Give a module of our own methods with other numbers.
+    """Give a module of our own functions with other numbers.
 
     Args:
-        module: The module whose methods hold them.
+        module: The module that they belong to.
         numbers: The new number at each place.
     """
-    kind, before = _origin(type(module))
-    module.__class__ = _with_numbers(kind, tuple(sorted({**before, **numbers}.items(), key=_order)))
+    held = {place: number for place, number in numbers.items() if place.function in vars(module)}
+    for name in {place.function for place in held}:
+        original = _held_functions(module).get(name, (vars(module)[name], {}))[0]
+        changes = {place: number for place, number in held.items() if place.function == name}
+        vars(module)[name] = _with_numbers(original, changes)
+        vars(module)[_REPLACED] = {**_held_functions(module), name: (original, changes)}
+    methods = {place: number for place, number in numbers.items() if place not in held}
+    if methods:
+        kind, before = _origin(type(module))
+        module.__class__ = _derived(kind, tuple(sorted({**before, **methods}.items(), key=_order)))
 
 
 def rewritten(module: nn.Module) -> Numbers:
-    """The numbers in which a module's methods differ from those of its class; empty if it was never rewritten."""
-    return _origin(type(module))[1]
+    """The numbers in which a module's functions differ from the caller's; empty if it was never rewritten."""
+    found = dict(_origin(type(module))[1])
+    for _, changes in _held_functions(module).values():
+        found.update(changes)
+    return found
+
+
+def _held_functions(module: nn.Module) -> dict[str, tuple[FunctionType, dict[Place, int]]]:
+    return vars(module).get(_REPLACED, {})
 
 
 def _order(item: tuple[Place, int]) -> tuple[Any, ...]:
     place = item[0]
-    return place.method, place.line, place.column
+    return place.function, place.line, place.column
 
 
 def _origin(kind: type) -> tuple[type, Numbers]:
     """The class that a class was derived from by `rewrite`, and with which numbers."""
-    found = vars(kind).get("_prunesearch_origin")
+    found = vars(kind).get(_DERIVED)
     return (kind, {}) if found is None else (found[0], dict(found[1]))
 
 
 @functools.lru_cache(maxsize=256)
-def _with_numbers(kind: type, numbers: tuple[tuple[Place, int], ...]) -> type:
+def _derived(kind: type, numbers: tuple[tuple[Place, int], ...]) -> type:
     methods: dict[str, dict[Place, int]] = {}
     for place, number in numbers:
-        methods.setdefault(place.method, {})[place] = number
+        methods.setdefault(place.function, {})[place] = number
     namespace = {name: _method(kind, name, changes) for name, changes in methods.items()}
     namespace |= {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
         "__reduce_ex__": _reduce,
-        "_prunesearch_origin": (kind, numbers),
+        _DERIVED: (kind, numbers),
     }
     return type(kind)(kind.__name__, (kind,), namespace)
 
 
 def _reduce(self: Any, protocol: Any) -> Any:
     """Pickles as an instance of the caller's class and the numbers that differ."""
-    kind, numbers = vars(type(self))["_prunesearch_origin"]
+    kind, numbers = vars(type(self))[_DERIVED]
     reduced = super(type(self), self).__reduce_ex__(protocol)
     if reduced[0] not in (copyreg.__newobj__, copyreg._reconstructor):  # type: ignore[attr-defined]
         return reduced  # pickles in a way of its own
@@ -287,87 +396,94 @@ def _reduce(self: Any, protocol: Any) -> Any:
 
 
 def _instance(kind: type, numbers: tuple[tuple[Place, int], ...]) -> Any:
-    derived = _with_numbers(kind, numbers)
+    derived = _derived(kind, numbers)
     return derived.__new__(derived)
 
 
 def _method(kind: type, name: str, changes: Mapping[Place, int]) -> Any:
     """A method of a class with other numbers in its source."""
-    original = _plain_function(kind, name)
-    assert original is not None
-    source = _changed(next(iter(changes)).source, changes)
-    code = _compiled(original, source)
+    original = inspect.unwrap(inspect.getattr_static(kind, name))
+    function: Any = _with_numbers(original, changes)
+    definition = next(iter(changes)).source.definition
+    for decorator in reversed(definition.decorator_list) if isinstance(definition, ast.FunctionDef) else ():
+        expression = compile(ast.Expression(decorator), original.__code__.co_filename, "eval")
+        function = eval(expression, original.__globals__)(function)  # the caller's own decorator, one of torch's
+    return function
+
+
+def _with_numbers(original: FunctionType, changes: Mapping[Place, int]) -> FunctionType:
+    """A function with other numbers in its source, and everything else of the original."""
+    source = next(iter(changes)).source
+    code = _compiled(original, _changed(source, _constants(source, original), changes))
     cells = dict(zip(original.__code__.co_freevars, original.__closure__ or (), strict=True))
     closure = tuple(cells[free] for free in code.co_freevars)
     function = FunctionType(code, original.__globals__, original.__name__, original.__defaults__, closure)
     functools.update_wrapper(function, original)
     del function.__wrapped__  # type: ignore[attr-defined]
     function.__kwdefaults__ = original.__kwdefaults__
-    method: Any = function
-    for decorator in reversed(_definition(source).decorator_list):
-        expression = compile(ast.Expression(decorator), original.__code__.co_filename, "eval")
-        method = eval(expression, original.__globals__)(method)  # the caller's own decorator, one of torch's
-    return method
+    return function
 
 
-def _changed(source: str, changes: Mapping[Place, int]) -> str:
+def _changed(source: Source, constants: Mapping[str, int], changes: Mapping[Place, int]) -> Source:
     """Source with other numbers, line by line as it was."""
-    lines = source.splitlines(keepends=True)
-    expressions = {
-        (item.lineno, item.col_offset): item
-        for item in sorted(
-            (item for item in ast.walk(ast.parse(source)) if isinstance(item, ast.expr) and _folded(item) is not None),
-            key=lambda item: _length(item),
-        )
-    }  # of those that begin at one place the longest
+    lines = [line.encode() for line in source.text.splitlines(keepends=True)]
     for place, number in sorted(changes.items(), key=_order, reverse=True):
-        item = expressions[place.line, place.column]
-        assert item.end_lineno is not None
-        first, last = item.lineno - 1, item.end_lineno - 1
-        head, tail = lines[first].encode()[: item.col_offset], lines[last].encode()[item.end_col_offset :]
-        lines[first : last + 1] = [head.decode() + str(number) + "\n" * (last - first) + tail.decode()]
-    return "".join(lines)
+        at = place.line + 2, place.column
+        expressions = [
+            node
+            for node in _expressions(source)
+            if (node.lineno, node.col_offset) == at and _folded(node, constants) == place.number
+        ]
+        expression = max(expressions, key=lambda node: (node.end_lineno or 0, node.end_col_offset or 0))
+        assert expression.end_lineno is not None
+        first, last = expression.lineno - 1, expression.end_lineno - 1
+        head, tail = lines[first][: expression.col_offset], lines[last][expression.end_col_offset :]
+        lines[first : last + 1] = [head + str(number).encode() + b"\n" * (last - first) + tail]
+    return Source(b"".join(lines).decode(), source.line)
 
 
-def _length(item: ast.expr) -> tuple[int, int]:
-    return (item.end_lineno or 0), (item.end_col_offset or 0)
-
-
-def _definition(source: str) -> ast.FunctionDef:
-    (definition,) = ast.parse(source).body
-    assert isinstance(definition, ast.FunctionDef)
-    return definition
-
-
-def _compiled(original: FunctionType, source: str) -> CodeType:
-    """The code of a method from its source: compiled inside of a class and of the names that it took from around it."""
-    digest = hashlib.sha256(source.encode()).hexdigest()[:12]
+def _compiled(original: FunctionType, source: Source) -> CodeType:
+    """The code of a function from its source: compiled inside of a class, with the names that it took from around it."""
+    digest = hashlib.sha256(source.text.encode()).hexdigest()[:12]
     filename = f"<{original.__qualname__} of {original.__code__.co_filename}, narrowed: {digest}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)  # for who reads sources
-    tree = ast.parse(source, filename)
-    (definition,) = tree.body
-    assert isinstance(definition, ast.FunctionDef)
-    inner = ast.FunctionDef(**{name: getattr(definition, name) for name in definition._fields})
-    inner.decorator_list = []
-    owner = original.__qualname__.rpartition(".")[0].rpartition(".")[2] or "owner"
-    body = ast.ClassDef(name=owner, bases=[], keywords=[], body=[ast.copy_location(inner, definition)], decorator_list=[])
-    free = [ast.arg(name) for name in original.__code__.co_freevars if name != "__class__"]
-    around = ast.FunctionDef(
-        name="around",
-        args=ast.arguments(posonlyargs=[], args=free, kwonlyargs=[], kw_defaults=[], defaults=[]),
-        body=[body],
-        decorator_list=[],
-    )
-    for node in (body, around):
-        if "type_params" in node._fields:
-            node.type_params = []  # type: ignore[attr-defined]
-    tree.body = [around]
-    ast.fix_missing_locations(tree)
-    future = __future__.annotations.compiler_flag & original.__code__.co_flags
-    code = compile(tree, filename, "exec", flags=future, dont_inherit=True)
-    for name in ("around", owner, definition.name):
+    lines = source.text.splitlines(keepends=True)
+    linecache.cache[filename] = (len(source.text), None, lines, filename)  # for whoever reads sources
+    owner = original.__qualname__.rpartition(".")[0].rpartition(".")[2].strip("<>") or "owner"
+    code = compile(_enclosed(source, owner, original.__code__.co_freevars, filename), filename, "exec", dont_inherit=True,
+                   flags=__future__.annotations.compiler_flag & original.__code__.co_flags)  # fmt: skip
+    for name in ("around", owner, original.__code__.co_name):
         code = next(item for item in code.co_consts if isinstance(item, CodeType) and item.co_name == name)
     return code
+
+
+def _enclosed(source: Source, owner: str, free: Sequence[str], filename: str) -> ast.Module:
+    """A function in a class in a function that has the names it takes from around it; nothing of it is ever run."""
+    tree = ast.parse(source.text, filename)
+    definition = next(node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
+    if isinstance(definition, ast.FunctionDef):
+        definition.decorator_list = []
+    statement = definition if isinstance(definition, ast.FunctionDef) else ast.Expr(definition)
+    template = ast.parse(f"def around({', '.join(name for name in free if name != '__class__')}):\n class {owner}: pass")
+    around = template.body[0]
+    assert isinstance(around, ast.FunctionDef)
+    inside = around.body[0]
+    assert isinstance(inside, ast.ClassDef)
+    inside.body = [statement]
+    return ast.fix_missing_locations(template)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from (*code.co_names, *code.co_varnames, *code.co_freevars, *code.co_cellvars)
+    for item in code.co_consts:
+        if isinstance(item, CodeType):
+            yield from _names(item)
+
+
+def _compiled_names(source: Source) -> Iterator[str]:
+    """Names in the source that are loaded or called as attributes."""
+    for node in ast.walk(source.definition):
+        if isinstance(node, ast.Attribute) and not node.attr.startswith("__"):
+            yield node.attr
 
 
 def replaced(value: Any, position: Sequence[int | str], number: int) -> Any:

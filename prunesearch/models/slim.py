@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from prunesearch.models.coupling import Cut
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.ranking import Ranking
+from prunesearch.models.zoo.layers import PadShortcut
 from prunesearch.structure import Structure
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
     memo = {id(tensors[name]): _like(tensors[name], slices[name]) for name in replaced}
     slimmed = copy.deepcopy(network.model, memo)
     for count in network.counts:
-        set_width(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
+        set_attribute(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
     numbers: dict[str, dict[Place, int]] = {}
     for literal in network.literals:
         numbers.setdefault(literal.module, {})[literal.place] = int(kept[literal.units].sum())
@@ -88,6 +90,35 @@ def positions(cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
     return torch.from_numpy(np.flatnonzero(kept[cut.units]))
 
 
+WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
+    nn.Conv1d: ("in_channels", "out_channels", "groups"),
+    nn.Conv2d: ("in_channels", "out_channels", "groups"),
+    nn.Conv3d: ("in_channels", "out_channels", "groups"),
+    nn.ConvTranspose1d: ("in_channels", "out_channels", "groups"),
+    nn.ConvTranspose2d: ("in_channels", "out_channels", "groups"),
+    nn.ConvTranspose3d: ("in_channels", "out_channels", "groups"),
+    nn.Linear: ("in_features", "out_features"),
+    nn.Embedding: ("embedding_dim",),
+    nn.LayerNorm: ("normalized_shape",),
+    nn.GroupNorm: ("num_groups", "num_channels"),
+    nn.PReLU: ("num_parameters",),
+    nn.BatchNorm1d: ("num_features",),
+    nn.BatchNorm2d: ("num_features",),
+    nn.BatchNorm3d: ("num_features",),
+    nn.SyncBatchNorm: ("num_features",),
+    nn.InstanceNorm1d: ("num_features",),
+    nn.InstanceNorm2d: ("num_features",),
+    nn.InstanceNorm3d: ("num_features",),
+    PadShortcut: ("before", "after"),
+}
+"""The attributes of each kind of layer, and of those derived from it, that are numbers of channels."""
+
+
+def layer_widths(module: nn.Module) -> tuple[str, ...]:
+    """The attributes of a layer that are numbers of channels; none of other modules."""
+    return next((attributes for kind, attributes in WIDTHS.items() if isinstance(module, kind)), ())
+
+
 def set_width(module: nn.Module, attribute: str, width: int) -> None:
     """Set a number of channels that a module holds, or an item of it as in `sizes.0`; of LayerNorm's shape the last."""
     name, *items = attribute.split(".")
@@ -95,6 +126,21 @@ def set_width(module: nn.Module, attribute: str, width: int) -> None:
     if not items and isinstance(full, tuple):
         items = [str(len(full) - 1)]
     setattr(module, name, _with_item(full, [int(item) for item in items], width))
+
+
+_NARROWED = "_prunesearch_widths"
+
+
+def set_attribute(module: nn.Module, attribute: str, width: int) -> None:
+    """The same, and remember it where the module is no layer whose numbers are known by its class."""
+    set_width(module, attribute, width)
+    if attribute not in layer_widths(module):
+        vars(module)[_NARROWED] = {**narrowed_attributes(module), attribute: width}
+
+
+def narrowed_attributes(module: nn.Module) -> Mapping[str, int]:
+    """Numbers of channels that `set_attribute` remembered."""
+    return vars(module).get(_NARROWED, {})
 
 
 def width_of(module: nn.Module, attribute: str) -> int:

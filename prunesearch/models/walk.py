@@ -372,12 +372,17 @@ class _Walk:
 
     def _follow_literal(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         site = node.meta.get("site")
-        if site is None or site.module is None:
+        if site is None:
             return False
-        found = place_of(self._model.get_submodule(site.module), site, node, position)
-        if found is None or found.number != len(labels):
+        for owner in dict.fromkeys((site.module, node.meta["scope"])):
+            if owner is None:
+                continue
+            found = place_of(self._model.get_submodule(owner), site, node, position)
+            if found is not None and found.number == len(labels):
+                self._record(self._found.literals, (owner, found), labels)
+                break
+        else:
             return False
-        self._record(self._found.literals, (site.module, found), labels)
         visit = site.module, site.code, site.instruction
         self._literal_visits.setdefault(visit, (labels, set()))[1].add(node)
         return True
