@@ -119,6 +119,11 @@ class Labels:
         if a is not b:
             self._ties.append((a, b))
 
+    def count_alike(self, a: IntArray, b: IntArray) -> bool:
+        """Whether as many of either stay whatever goes, by what is tied so far."""
+        units = self.units()
+        return np.array_equal(np.sort(units[a]), np.sort(units[b]))
+
     def freeze(self, labels: IntArray, reason: str) -> None:
         """Make labels, and all that is or will be tied to them, stay for good; the first reason is kept."""
         self._frozen.append((labels, reason))

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from types import CodeType, FunctionType
 from typing import Any, TypeAlias
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from prunesearch.models.recording import Position, Site
 
@@ -76,15 +76,18 @@ Numbers: TypeAlias = Mapping[Place, int]
 """The new number at each place."""
 _DERIVED = "_prunesearch_origin"
 _REPLACED = "_prunesearch_functions"
+_CHANGES = "_prunesearch_changes"
 
 
 # --- finding them -----------------------------------------------------------------------------------------------------
 
 
-def place_of(module: nn.Module, site: Site, node: fx.Node, position: Position) -> Place | None:
+def place_of(module: nn.Module, site: Site, node: fx.Node, position: Position) -> tuple[Place, int] | None:
     """Where the number at a position of a node's arguments stands in a function that belongs to `module`.
 
-    None if that cannot be shown: it is not the module's, or it is computed of something that may change.
+    Returns:
+        The place, and what stands there now, which is another number if the function was rewritten before. None if that
+        cannot be shown: it is not the module's, or it is computed of something that may change.
     """
     found = _function_with(module, site.code)
     if found is None:
@@ -98,7 +101,8 @@ def place_of(module: nn.Module, site: Site, node: fx.Node, position: Position) -
     number = _folded(expression, _constants(source, function))
     if number is None or number < 0:
         return None
-    return Place(name, expression.lineno - 2, expression.col_offset, number, source)
+    place = Place(name, expression.lineno - 2, expression.col_offset, number, source)
+    return place, _changes_in(function).get(place, number)
 
 
 def places_in(module: nn.Module, name: str) -> Iterator[Place]:
@@ -144,9 +148,19 @@ def _holds(outer: CodeType, code: CodeType) -> bool:
     return outer is code or any(isinstance(item, CodeType) and _holds(item, code) for item in outer.co_consts)
 
 
-@functools.lru_cache(maxsize=256)
 def source_of(function: FunctionType) -> Source | None:
-    """The source of a function; None if it cannot be read, or not be run again as it is."""
+    """The source of a function as the caller wrote it; None if it cannot be read, or not be run again as it is."""
+    changes = _changes_in(function)
+    return next(iter(changes)).source if changes else _read_source(function)
+
+
+def _changes_in(function: FunctionType) -> Numbers:
+    """What `rewrite` changed in a function."""
+    return vars(function).get(_CHANGES, {})
+
+
+@functools.lru_cache(maxsize=256)
+def _read_source(function: FunctionType) -> Source | None:
     try:
         source = _lambda(function) if function.__name__ == "<lambda>" else _definition(function)
     except (OSError, TypeError, SyntaxError, IndentationError, StopIteration):
@@ -211,7 +225,7 @@ def _can_be_decorated_again(definition: ast.FunctionDef, function: FunctionType)
 
 def _call(source: Source, function: FunctionType, site: Site, node: fx.Node) -> ast.Call | ast.Subscript | None:
     """The expression that called the operator."""
-    offset = source.line - 2
+    offset = 0 if _changes_in(function) else source.line - 2  # a rewritten function has the lines of its text
     calls = [item for item in _expressions(source) if isinstance(item, (ast.Call, ast.Subscript))]
     span = _span(site)
     if span is None:  # Python 3.10
@@ -260,7 +274,8 @@ def _argument(call: ast.Call | ast.Subscript, node: fx.Node, position: Position)
         before = call.args[: index + 1]
         if any(isinstance(argument, ast.Starred) for argument in before):
             return None
-        found = before[index] if 0 <= index < len(before) else _by_keyword(call, node.target, first)
+        target = getattr(Tensor, str(node.target), None) if node.op == "call_method" else node.target
+        found = before[index] if 0 <= index < len(before) else _by_keyword(call, target, first)
     for step in rest:
         if isinstance(found, ast.Slice):
             found = {"start": found.lower, "stop": found.upper}.get(str(step))
@@ -337,8 +352,8 @@ def rewrite(module: nn.Module, numbers: Numbers) -> None:
     """
     held = {place: number for place, number in numbers.items() if place.function in vars(module)}
     for name in {place.function for place in held}:
-        original = _held_functions(module).get(name, (vars(module)[name], {}))[0]
-        changes = {place: number for place, number in held.items() if place.function == name}
+        original, before = _held_functions(module).get(name, (vars(module)[name], {}))
+        changes = {**before, **{place: number for place, number in held.items() if place.function == name}}
         vars(module)[name] = _with_numbers(original, changes)
         vars(module)[_REPLACED] = {**_held_functions(module), name: (original, changes)}
     methods = {place: number for place, number in numbers.items() if place not in held}
@@ -414,52 +429,77 @@ def _method(kind: type, name: str, changes: Mapping[Place, int]) -> Any:
 def _with_numbers(original: FunctionType, changes: Mapping[Place, int]) -> FunctionType:
     """A function with other numbers in its source, and everything else of the original."""
     source = next(iter(changes)).source
-    code = _compiled(original, _changed(source, _constants(source, original), changes))
+    code = _compiled(original, source, changes)
     cells = dict(zip(original.__code__.co_freevars, original.__closure__ or (), strict=True))
     closure = tuple(cells[free] for free in code.co_freevars)
     function = FunctionType(code, original.__globals__, original.__name__, original.__defaults__, closure)
     functools.update_wrapper(function, original)
     del function.__wrapped__  # type: ignore[attr-defined]
     function.__kwdefaults__ = original.__kwdefaults__
+    vars(function)[_CHANGES] = dict(changes)
     return function
 
 
-def _changed(source: Source, constants: Mapping[str, int], changes: Mapping[Place, int]) -> Source:
-    """Source with other numbers, line by line as it was."""
+def _expression_at(tree: ast.AST, place: Place, constants: Mapping[str, int]) -> ast.expr:
+    """The longest expression that begins at a place and comes to its number."""
+    at = place.line + 2, place.column
+    found = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.expr)
+        and (node.lineno, node.col_offset) == at
+        and _folded(node, constants) == place.number
+    ]
+    return max(found, key=lambda node: (node.end_lineno or 0, node.end_col_offset or 0))
+
+
+def _changed_text(source: Source, constants: Mapping[str, int], changes: Numbers) -> str:
+    """The text with other numbers, line by line as it was."""
     lines = [line.encode() for line in source.text.splitlines(keepends=True)]
+    definition = source.definition
     for place, number in sorted(changes.items(), key=_order, reverse=True):
-        at = place.line + 2, place.column
-        expressions = [
-            node
-            for node in _expressions(source)
-            if (node.lineno, node.col_offset) == at and _folded(node, constants) == place.number
-        ]
-        expression = max(expressions, key=lambda node: (node.end_lineno or 0, node.end_col_offset or 0))
+        expression = _expression_at(definition, place, constants)
         assert expression.end_lineno is not None
         first, last = expression.lineno - 1, expression.end_lineno - 1
         head, tail = lines[first][: expression.col_offset], lines[last][expression.end_col_offset :]
         lines[first : last + 1] = [head + str(number).encode() + b"\n" * (last - first) + tail]
-    return Source(b"".join(lines).decode(), source.line)
+    return b"".join(lines).decode()
 
 
-def _compiled(original: FunctionType, source: Source) -> CodeType:
-    """The code of a function from its source: compiled inside of a class, with the names that it took from around it."""
-    digest = hashlib.sha256(source.text.encode()).hexdigest()[:12]
+class _Replacing(ast.NodeTransformer):
+    """Puts numbers in the places of some expressions; everything keeps its position."""
+
+    def __init__(self, numbers: Mapping[ast.expr, int]) -> None:
+        self._numbers = numbers
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if node in self._numbers:
+            return ast.copy_location(ast.Constant(self._numbers[node]), node)  # type: ignore[index]
+        return self.generic_visit(node)
+
+
+def _compiled(original: FunctionType, source: Source, changes: Numbers) -> CodeType:
+    """The code of a function with other numbers; its instructions have the positions of the caller's source."""
+    constants = _constants(source, original)
+    text = _changed_text(source, constants, changes)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     filename = f"<{original.__qualname__} of {original.__code__.co_filename}, narrowed: {digest}>"
-    lines = source.text.splitlines(keepends=True)
-    linecache.cache[filename] = (len(source.text), None, lines, filename)  # for whoever reads sources
+    linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)  # for whoever reads sources
+    tree = ast.parse(source.text, filename)
+    places = {_expression_at(tree, place, constants): number for place, number in changes.items()}
+    definition = next(node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
+    definition = _Replacing(places).visit(definition)
     owner = original.__qualname__.rpartition(".")[0].rpartition(".")[2].strip("<>") or "owner"
-    code = compile(_enclosed(source, owner, original.__code__.co_freevars, filename), filename, "exec", dont_inherit=True,
-                   flags=__future__.annotations.compiler_flag & original.__code__.co_flags)  # fmt: skip
+    future = __future__.annotations.compiler_flag & original.__code__.co_flags
+    enclosed = _enclosed(definition, owner, original.__code__.co_freevars)
+    code = compile(enclosed, filename, "exec", flags=future, dont_inherit=True)
     for name in ("around", owner, original.__code__.co_name):
         code = next(item for item in code.co_consts if isinstance(item, CodeType) and item.co_name == name)
     return code
 
 
-def _enclosed(source: Source, owner: str, free: Sequence[str], filename: str) -> ast.Module:
+def _enclosed(definition: ast.FunctionDef | ast.Lambda, owner: str, free: Sequence[str]) -> ast.Module:
     """A function in a class in a function that has the names it takes from around it; nothing of it is ever run."""
-    tree = ast.parse(source.text, filename)
-    definition = next(node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
     if isinstance(definition, ast.FunctionDef):
         definition.decorator_list = []
     statement = definition if isinstance(definition, ast.FunctionDef) else ast.Expr(definition)

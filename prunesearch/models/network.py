@@ -95,6 +95,13 @@ class Network:
             found[cut.tensor] = (*found.get(cut.tensor, ()), cut)
         return found
 
+    def __repr__(self) -> str:
+        full = self.space.cost(self.space.full)
+        return (
+            f"Network({type(self.model).__name__}, {len(self.space.groups)} groups, {len(self.frozen)} frozen layers, "
+            f"{full.macs:,} MACs, {full.params:,} parameters)"
+        )
+
     def explain(self) -> Explanation:
         """What can be pruned, what cannot and why, and what the costs range over; print it."""
         return explain(self.space, self.frozen, self.notes)

@@ -352,7 +352,7 @@ class _Walk:
             return False
         up, down = number.ratio.numerator, number.ratio.denominator
         mine, theirs = np.repeat(number.labels, up), np.repeat(labels, down)
-        if np.array_equal(mine, theirs):
+        if np.array_equal(mine, theirs) or self.labels.count_alike(mine, theirs):
             return True
         if down > 1:  # one of several equal parts: the same ones go from each
             whole = number.labels.reshape(down, -1)
@@ -378,8 +378,8 @@ class _Walk:
             if owner is None:
                 continue
             found = place_of(self._model.get_submodule(owner), site, node, position)
-            if found is not None and found.number == len(labels):
-                self._record(self._found.literals, (owner, found), labels)
+            if found is not None and found[1] == len(labels):
+                self._record(self._found.literals, (owner, found[0]), labels)
                 break
         else:
             return False
