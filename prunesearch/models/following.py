@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models.deadline import Deadline
@@ -30,12 +33,10 @@ class Forwards:
 
     Attributes:
         recordings: In eval mode, then in training mode as often as that does something else.
-        batch: How many images the recorded runs had.
         notes: What the caller should know.
     """
 
     recordings: tuple[Recording, ...]
-    batch: int
     notes: tuple[str, ...]
 
 
@@ -70,9 +71,9 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
             raise
         several = inputs  # a forward for one image
         evaluating = record(model, inputs, deadline, is_layer=is_layer, leaves=leaves)
-    _check(model, evaluating, several, deadline)
+    note = _check(model, evaluating, several, deadline)
     training, notes = _training(model, several, deadline, evaluating)
-    return Forwards((evaluating, *training), _images(several), notes)
+    return Forwards((evaluating, *training), notes if note is None else (note, *notes))
 
 
 def _training(
@@ -152,52 +153,82 @@ def outside_of(model: nn.Module, part: str | None) -> dict[str, str]:
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
-def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline) -> None:
-    """Compute what was recorded for another number of images, and compare with the model."""
+def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline) -> str | None:
+    """Compute what was recorded for another number of images, and compare with the model.
+
+    Returns:
+        What the caller should know, if the model runs for this number of images alone, which cannot be compared.
+    """
     deadline.check("the comparison of what was recorded with the model")
     n = _images(inputs)
     other = inputs if n == 1 else with_images(inputs, 3 if n == 2 else n - 1)
     mode = "in training mode" if recording.training else "in eval mode"
-    state = {name: tensor.clone() for name, tensor in model.named_buffers()}
-    try:
-        with undisturbed(other.tensors) as copies:
-            theirs = list(tensors_in(_run(model, other.with_tensors(copies), n)))
-        for name, tensor in model.named_buffers():
-            tensor.copy_(state[name]) if tensor.shape == state[name].shape else None
-        with undisturbed(other.tensors) as copies:
-            ours = list(tensors_in(_replayed(recording, copies, mode, n)))
-    finally:
-        for name, tensor in model.named_buffers():
-            if tensor.shape == state[name].shape:
-                with torch.no_grad():
-                    tensor.copy_(state[name])
-    difference = _difference(ours, theirs)
+    with _buffers_kept(model), undisturbed(other.tensors) as copies:
+        try:
+            ours = other.with_tensors(copies)
+            theirs = list(tensors_in(model(*ours.args, **ours.kwargs)))
+        except Exception as error:  # whatever the caller's forward raises
+            return f"{type(model).__name__} runs on {n} images, but not on {_images(other)}: {error}"
+    with _buffers_kept(model), undisturbed(other.tensors) as copies:
+        mine = list(tensors_in(_replayed(recording, copies, mode, n)))
+    difference = _difference(mine, theirs)
     if not difference <= _TOLERANCE:
         raise TraceError(
             f"{type(model).__name__} {mode} returns something else than the operators that were noted while it ran: they "
             f"differ by {difference:.2g} of the largest output, for {_images(other)} images instead of {n}. It depends on "
             "the number of images, on values of its data that reach it outside of torch, or on what earlier runs left."
         )
+    return None
 
 
-def _run(model: nn.Module, inputs: Inputs, n: int) -> Any:
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Buffers are afterwards what they were."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        return model(*inputs.args, **inputs.kwargs)
-    except Exception as error:  # whatever the caller's forward raises
-        raise TraceError(
-            f"{type(model).__name__} runs on {n} images, but not on {_images(inputs)}: {error}. A forward must take any "
-            "number of images."
-        ) from error
+        yield
+    finally:
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                if name in before and buffer.shape == before[name].shape:
+                    buffer.copy_(before[name])
 
 
 def _replayed(recording: Recording, tensors: Sequence[Tensor], mode: str, n: int) -> Any:
     try:
-        return Replay(recording).run(*tensors)
+        with FlopCounterMode(display=False) as counter:
+            replay = _CountingReplay(recording, counter)
+            output = replay.run(*tensors)
+        replay.note_shares(n, len(tensors[0]) if tensors[0].dim() else 1)
+        return output
     except Exception as error:  # whatever operators raise on tensors of other sizes
         raise TraceError(
             f"{type(recording.model).__name__} {mode} does something else for {len(tensors[0])} images than for {n}: "
             f"{error}. Its forward turns the number of images into a plain number; use x.shape[0] where it is needed."
         ) from error
+
+
+class _CountingReplay(Replay):
+    """Counts what each operator costs for another number of images, and so what one image costs."""
+
+    def __init__(self, recording: Recording, counter: FlopCounterMode) -> None:
+        super().__init__(recording)
+        self._counter = counter
+        self._flops: dict[fx.Node, int] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        before = self._counter.get_total_flops()
+        result = super().run_node(n)
+        self._flops[n] = self._counter.get_total_flops() - before
+        return result
+
+    def note_shares(self, n: int, other: int) -> None:
+        """Note for each operator which share of what it took for `n` images it takes for one: costs are a + b n."""
+        for node, flops in self._flops.items():
+            before = node.meta.get("flops", 0)
+            if before and other != n:
+                per_image = Fraction(flops - before, other - n)
+                node.meta["of_one_image"] = (before - per_image * n + per_image) / before
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

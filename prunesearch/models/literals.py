@@ -202,12 +202,15 @@ def _lambda(function: FunctionType) -> Source | None:
 def _is_of(node: ast.Lambda, code: CodeType) -> bool:
     """Whether a lambda has the arguments of some code, and its instructions lie in it."""
     arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
-    if [argument.arg for argument in arguments] != list(code.co_varnames[: len(arguments)]):
+    n = code.co_argcount + code.co_kwonlyargcount
+    if [argument.arg for argument in arguments] != list(code.co_varnames[:n]):
         return False
     if not hasattr(code, "co_positions"):
         return True
     inside = ((line, column) for line, _, column, _ in code.co_positions() if line is not None and column)
-    return all((node.lineno, node.col_offset) <= at <= (node.end_lineno or 0, node.end_col_offset or 0) for at in inside)
+    return all(
+        (node.lineno, node.col_offset) <= at <= (node.end_lineno or 0, node.end_col_offset or 0) for at in inside
+    )
 
 
 def _can_be_decorated_again(definition: ast.FunctionDef, function: FunctionType) -> bool:
@@ -326,7 +329,9 @@ def _constants(source: Source, function: FunctionType) -> dict[str, int]:
         if type(value) is int:
             found[name] = value
     definition = source.definition
-    bound = [node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)]
+    bound = [
+        node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+    ]
     if any(isinstance(node, (ast.Nonlocal, ast.Global)) for node in ast.walk(definition)):
         return {}
     arguments = {node.arg for node in ast.walk(definition) if isinstance(node, ast.arg)}
@@ -503,7 +508,9 @@ def _enclosed(definition: ast.FunctionDef | ast.Lambda, owner: str, free: Sequen
     if isinstance(definition, ast.FunctionDef):
         definition.decorator_list = []
     statement = definition if isinstance(definition, ast.FunctionDef) else ast.Expr(definition)
-    template = ast.parse(f"def around({', '.join(name for name in free if name != '__class__')}):\n class {owner}: pass")
+    template = ast.parse(
+        f"def around({', '.join(name for name in free if name != '__class__')}):\n class {owner}: pass"
+    )
     around = template.body[0]
     assert isinstance(around, ast.FunctionDef)
     inside = around.body[0]

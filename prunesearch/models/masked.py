@@ -65,9 +65,7 @@ def masked(network: Network, kept: Kept) -> nn.Module:
 
 
 class _Masked(nn.Module):
-    def __init__(
-        self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]) -> None:
         super().__init__()
         self.model = copy.deepcopy(model)
         self._recordings = (evaluating, training)

@@ -71,7 +71,7 @@ def normalised(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> O
         return _attribute(func.__self__.__name__, args) if name == "__get__" else None
     if isinstance(func, type):
         return None
-    is_method = getattr(func, "__objclass__", None) is not None or getattr(Tensor, name, None) is func
+    is_method = getattr(func, "__qualname__", "").startswith(("Tensor.", "TensorBase.", "_TensorBase."))
     if name == "size" and is_method:
         return Operator("call_method", "shape of", args, kwargs)
     if name in ("numel", "nelement"):

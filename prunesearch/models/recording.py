@@ -78,6 +78,7 @@ class Recording:
         graph: What it computed. The placeholders are the tensors of the inputs, in order. In the `meta` of a node:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
             `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted in it;
+            `of_one_image`, the share of that which one image takes, once it was compared with another number of them;
             `autocast`, if it ran under another state of it than the forward began with.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
@@ -86,6 +87,7 @@ class Recording:
         draws: Whether it drew random numbers from Python or numpy.
         flops: Counted in all, two for each multiply-accumulate.
         training: Whether it ran in training mode.
+        images: How many there were.
     """
 
     model: nn.Module
@@ -97,6 +99,7 @@ class Recording:
     draws: bool
     flops: int
     training: bool
+    images: int
 
     def __getstate__(self) -> Any:
         """A record is of one process; another makes its own, of the model."""
@@ -153,10 +156,10 @@ def record(
         except _DependsOnData as found:
             if not found.module:
                 raise TraceError(
-                    f"{type(model).__name__} decides by the values of its data, {found.where}, outside of any "
+                    f"{type(model).__name__} decides by the values of its data, at {found.where}, outside of any "
                     "submodule. Move that into a module of its own, which is then kept whole."
                 ) from found
-            whole[found.module] = f"decides by the values of its data, {found.where}"
+            whole[found.module] = f"decides by the values of its data, at {found.where}"
 
 
 class _DependsOnData(Exception):
@@ -188,7 +191,9 @@ class _Recorder(TorchFunctionMode):
         self._leaves = dict(leaves)
         self._deadline = deadline
         self._graph = fx.Graph()
-        self._known: dict[int, tuple[Any, fx.Node | _Part]] = {}  # by id; the object itself is kept, or ids would be reused
+        self._known: dict[
+            int, tuple[Any, fx.Node | _Part]
+        ] = {}  # by id; the object itself is kept, or ids would be reused
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self._constants: dict[str, Tensor] = {}
         self._decisions: dict[Decision, None] = {}
@@ -197,10 +202,13 @@ class _Recorder(TorchFunctionMode):
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self._layers = {id(m) for m in model.modules() if is_layer(m) and not is_altered(m)}
         self._stack: list[str] = [""]
-        self._whole: tuple[nn.Module, Any, int] | None = None  # the layer or leaf that runs, its arguments, flops before
+        self._whole: tuple[nn.Module, Any, int] | None = (
+            None  # the layer or leaf that runs, its arguments, flops before
+        )
         tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
         self._autocast: Any = None
+        self._is_inside = False
 
     # --- running
 
@@ -233,6 +241,7 @@ class _Recorder(TorchFunctionMode):
             draws,
             self._flops.get_total_flops(),
             self._model.training,
+            len(copies[0]) if copies and copies[0].dim() else 1,
         )
 
     def _call(self, inputs: Inputs) -> Any:
@@ -242,10 +251,10 @@ class _Recorder(TorchFunctionMode):
             raise
         except Exception as error:  # whatever the caller's forward raises
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
-            where = f" in {self._stack[-1]!r}" if self._stack[-1] else ""
+            mode = ", in training mode" if self._model.training else ""
+            what = f"module {self._stack[-1]!r} fails" if self._stack[-1] else f"the forward fails{_line(error)}"
             raise TraceError(
-                f"{type(self._model).__name__}: the forward fails{where}{_line(error)} on example_inputs of shape "
-                f"{shapes}{', in training mode' if self._model.training else ''}: {error}"
+                f"{type(self._model).__name__}: {what} on example_inputs of shape {shapes}{mode}: {error}"
             ) from error
 
     @contextmanager
@@ -292,9 +301,15 @@ class _Recorder(TorchFunctionMode):
         self._stack.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
         if self._whole is not None:
-            return func(*args, **kwargs)
+            return func(*args, **(kwargs or {}))
+        self._is_inside = True  # what torch does with numbers is its own
+        try:
+            return self._called(func, args, kwargs or {})
+        finally:
+            self._is_inside = False
+
+    def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
             return func(*args, **kwargs)
@@ -305,6 +320,8 @@ class _Recorder(TorchFunctionMode):
         given, numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them in place
         before = self._flops.get_total_flops()
         result = func(*args, **kwargs)
+        if called.target == "__len__":
+            self._decisions.setdefault(Decision((Size(given[0][0], 0),), False, _where(_caller())))
         if called.target is set_item:
             result = called.args[0]
         if not any(True for _ in tensors_in(result)):
@@ -451,6 +468,8 @@ class _Recorder(TorchFunctionMode):
         return traced(result, node, self)
 
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
+        if self._is_torchs:
+            return result
         origins = [number.origin for number in arguments if is_traced(number)]
         held = [origin for origin in origins if isinstance(origin, Multiple)]
         if len(held) == len(origins):
@@ -477,7 +496,14 @@ class _Recorder(TorchFunctionMode):
     def coerced(self, number: Any) -> None:
         self._decide((number.origin,), equal=False)
 
+    @property
+    def _is_torchs(self) -> bool:
+        """Whether it is torch that computes, in an operator or in a layer that is not entered."""
+        return self._is_inside or self._whole is not None
+
     def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
+        if self._is_torchs:
+            return
         self._decisions.setdefault(Decision(origins, equal, _where(_caller())))
 
     # --- helpers

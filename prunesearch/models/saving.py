@@ -30,6 +30,7 @@ _SLIMMED = FileKind(FORMAT, "widths", "was not written by prunesearch.save", " R
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 _SHOWN = 4  # differences, and names in each
 
+
 @dataclass(frozen=True)
 class _Stored:
     """What a file holds.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ def trace(
         model=model,
         example_inputs=inputs.args,
         example_keywords=dict(inputs.kwargs),
-        space=Space(groups, _macs_terms(found, units, followed.batch), _params_terms(model, cuts, units)),
+        space=Space(groups, _macs_terms(found, units), _params_terms(model, cuts, units)),
         cuts=cuts,
         counts=tuple(
             Count(module, name, units.ids(labels))
@@ -111,9 +112,7 @@ def trace(
             if units.groups_of(labels)
         ),
         reads=tuple(
-            Read(name, dim, units.ids(labels))
-            for (name, dim), labels in found.reads.items()
-            if units.groups_of(labels)
+            Read(name, dim, units.ids(labels)) for (name, dim), labels in found.reads.items() if units.groups_of(labels)
         ),
         units=tuple(group.units for group in units.groups),
         unit_count=units.count,
@@ -137,6 +136,11 @@ def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str])
     if len({len(x) for x in inputs.args if isinstance(x, Tensor) and x.dim() > 0}) > 1 or len(inputs.tensors[0]) == 0:
         sizes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
         raise ValueError(f"Expected example_inputs of shape (n, ...) with one n >= 1, got {sizes}.")
+    try:
+        inspect.signature(model.forward).bind(*inputs.args, **inputs.kwargs)
+    except TypeError as error:
+        n = len(inputs.args) + len(inputs.kwargs)
+        raise TraceError(f"{type(model).__name__}.forward cannot take {n} example_inputs: {error}.") from error
     if isinstance(ignored_layers, str):
         raise TypeError(f"Expected ignored_layers as a sequence of names, got the string {ignored_layers!r}.")
     for entry in ignored_layers:
@@ -215,9 +219,7 @@ def _freeze_third_factors(found: Found, units: Units) -> bool:
 def _cuts(found: Found, units: Units) -> tuple[Cut, ...]:
     """Tensors that get narrower."""
     return tuple(
-        Cut(tensor, dim, units.ids(labels))
-        for (tensor, dim), labels in found.cuts.items()
-        if units.groups_of(labels)
+        Cut(tensor, dim, units.ids(labels)) for (tensor, dim), labels in found.cuts.items() if units.groups_of(labels)
     )
 
 
@@ -232,24 +234,16 @@ def _groups(units: Units, found: Found, widths: Sequence[tuple[int, ...]]) -> tu
     )
 
 
-def _macs_terms(found: Found, units: Units, batch: int) -> tuple[Term, ...]:
+def _macs_terms(found: Found, units: Units) -> tuple[Term, ...]:
     """Products of widths where there is a rule; an operator without one keeps what was counted of one image."""
     terms = []
     for product in found.products:
         widths = [(labels, units.width(units.ids(labels))) for labels in product.factors]
         varying = [width for _, width in widths if width.terms]
         fixed = math.prod(len(labels) for labels, width in widths if not width.terms)
-        size = product.size * fixed
         left, right = (*varying, _ONE, _ONE)[:2]
-        terms.append(Term(product.layer, _of_one_image(size, batch, product.is_of_images), left, right))
-    for layer, macs, is_of_images in found.uncounted:
-        terms.append(Term(layer, _of_one_image(macs, batch, is_of_images), _ONE, _ONE))
-    return tuple(terms)
-
-
-def _of_one_image(macs: int, batch: int, is_of_images: bool) -> int:
-    """What does not divide is no batch: such as a table of relative positions, the same for every image, counts whole."""
-    return macs // batch if is_of_images and macs % batch == 0 else macs
+        terms.append(Term(product.layer, product.size * fixed, left, right))
+    return (*terms, *(Term(layer, macs, _ONE, _ONE) for layer, macs in found.uncounted))
 
 
 def _params_terms(model: nn.Module, cuts: Sequence[Cut], units: Units) -> tuple[Term, ...]:

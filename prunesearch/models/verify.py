@@ -78,9 +78,7 @@ class _Compared:
     costs_exact: bool
 
 
-def _compared(
-    network: Network, forward: MaskedForward, structure: Structure, rng: np.random.Generator
-) -> _Compared:
+def _compared(network: Network, forward: MaskedForward, structure: Structure, rng: np.random.Generator) -> _Compared:
     ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
     slimmed = slim(network, structure, ranking)
     full = forward.module(kept_units(network, structure, ranking))

@@ -34,15 +34,13 @@ class Product:
 
     Attributes:
         layer: Its name.
-        size: How many for each combination of the factors' channels, for all images of the recorded run.
+        size: How many for each combination of the factors' channels, of one image.
         factors: Labels of the channels whose numbers they are proportional to.
-        is_of_images: Whether the operator works on the images, not on the model's tensors alone.
     """
 
     layer: str
     size: int
     factors: tuple[IntArray, ...]
-    is_of_images: bool
 
 
 @dataclass
@@ -58,7 +56,7 @@ class Found:
         reads: Labels of the input of each operator that mixes channels: of a module by its name, of another by that of
             its node.
         products: What costs multiply-accumulates.
-        uncounted: Of operators without a rule, how many were counted when they ran, for all images.
+        uncounted: Of operators without a rule, how many were counted when they ran, of one image.
         numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way to
             the number; of the forward in eval mode.
     """
@@ -70,7 +68,7 @@ class Found:
     literals: dict[tuple[str, Place], IntArray] = field(default_factory=dict)
     reads: dict[tuple[str, int], IntArray] = field(default_factory=dict)
     products: list[Product] = field(default_factory=list)
-    uncounted: list[tuple[str, int, bool]] = field(default_factory=list)
+    uncounted: list[tuple[str, int]] = field(default_factory=list)
     numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
 
     def uses(self) -> list[IntArray]:
@@ -103,12 +101,16 @@ class _Walk:
         self._found = found
         self._values: dict[fx.Node, Value] = {}
         self._numbers: dict[fx.Node, Number] = {}
-        tensors = (*self._model.named_parameters(remove_duplicate=False), *self._model.named_buffers(remove_duplicate=False))
+        tensors = (
+            *self._model.named_parameters(remove_duplicate=False),
+            *self._model.named_buffers(remove_duplicate=False),
+        )
         self._first_name = {id(tensor): name for name, tensor in reversed(tensors)}
         self._tensors = dict(tensors)
         self._visits: dict[Visit, list[fx.Node]] = {}
         self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
         self._followed: set[tuple[fx.Node, Position]] = set()
+        self._sizes: list[int] = []  # what the rule at hand says that its operator costs, for all images
         self._constants: dict[tuple[str, str], str] = {}  # attributes that are used as they are, and by what
 
     def run(self) -> None:
@@ -145,9 +147,10 @@ class _Walk:
             rule = rule_of(node.target)
         if rule is None:
             return self._do_without_rule(node)
-        known = len(self._found.products)
+        self._sizes.clear()
         value = rule(self, node)
-        self._check_count(node, self._found.products[known:])
+        self._check_count(node)
+        self._freeze_other_numbers(node)
         if node.op == "call_module" and value is not None:
             self._ignore(node, value)
         elif any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None:
@@ -172,12 +175,23 @@ class _Walk:
         self._count_as_it_ran(node)
         return None
 
-    def _check_count(self, node: fx.Node, products: Sequence[Product]) -> None:
+    def _freeze_other_numbers(self, node: fx.Node) -> None:
+        """Numbers of channels that the rule did not follow: the operator would compute something else with others."""
+        followed = {_at(node, position) for other, position in self._followed if other is node}
+        for argument in node.all_input_nodes:
+            if argument in self._numbers and argument not in followed:
+                self._freeze_number(argument, f"{describe(node)} computes with how many there are")
+
+    def _freeze_number(self, argument: fx.Node, reason: str) -> None:
+        if argument in self._numbers:
+            self.labels.freeze(self._numbers[argument].labels, reason)
+
+    def _check_count(self, node: fx.Node) -> None:
         """What a rule says an operator costs must be what was counted when it ran."""
-        if not products:
+        if not self._sizes:
             self._count_as_it_ran(node)
             return
-        said = sum(product.size * math.prod(map(len, product.factors)) for product in products)
+        said = sum(self._sizes)
         counted = node.meta.get("flops", 0) // 2
         if said != counted:
             raise TraceError(
@@ -200,7 +214,7 @@ class _Walk:
     def _count_as_it_ran(self, node: fx.Node) -> None:
         flops = node.meta.get("flops", 0)
         if flops:
-            self._found.uncounted.append((self._layer(node), flops // 2, self.depends_on_inputs(node)))
+            self._found.uncounted.append((self._layer(node), self._of_one_image(node, flops // 2)))
 
     # --- what rules may ask and tell: `operators.values.Walk`
 
@@ -236,7 +250,7 @@ class _Walk:
         first = self._first_name.get(id(tensor))
         if first is None:
             return None
-        return self._tensor(first, tuple(tensor.shape))
+        return self._tensor(first, tuple(tensor.shape), also_single=True)
 
     def freeze(self, labels: IntArray | None, node: fx.Node, why: str) -> None:
         if labels is not None:
@@ -249,7 +263,10 @@ class _Walk:
         given = _at(node, position)
         number = self.number(given)
         if number is not None:
-            return self._follow_number(number, labels)
+            fits = self._follow_number(number, labels)
+            if fits:
+                self._followed.add((node, position))
+            return fits
         multiple = node.meta.get("numbers", {}).get(position)
         if multiple is not None:
             self._followed.add((node, position))
@@ -270,26 +287,40 @@ class _Walk:
         self._found.producers.append((self._layer(node), labels))
 
     def macs(self, node: fx.Node, size: int, factors: Sequence[IntArray]) -> None:
-        self._found.products.append(Product(self._layer(node), size, tuple(factors), self.depends_on_inputs(node)))
+        self._sizes.append(size * math.prod(map(len, factors)))
+        self._found.products.append(Product(self._layer(node), self._of_one_image(node, size), tuple(factors)))
+
+    def _of_one_image(self, node: fx.Node, macs: int) -> int:
+        """What was counted for all images of the run, for one; what is the same for any number of them counts whole."""
+        share = macs * node.meta.get("of_one_image", Fraction(1, self._recording.images))
+        if share.denominator != 1:
+            raise TraceError(f"{describe(node)} takes {macs:,} MACs for {self._recording.images} images, and no whole "
+                             "number for one.")  # fmt: skip
+        return int(share)
 
     # --- tensors of the model
 
-    def _tensor(self, name: str, shape: Shape) -> Tracked | None:
-        """Labels along every dimension of a parameter or buffer; it is narrowed with them."""
+    def _tensor(self, name: str, shape: Shape, *, also_single: bool = False) -> Tracked | None:
+        """Labels along every dimension of a parameter or buffer; it is narrowed with them.
+
+        A dimension of size 1 of a layer's weight is a single channel; elsewhere it is one for all.
+        """
         tensor = self._tensors.get(name)
         if tensor is None:
             return None  # a constant
         first = self._first_name[id(tensor)]
         axes = {}
         for dim, size in enumerate(shape):
-            if size > 1:
+            if size > 1 or also_single:
                 if (first, dim) not in self._found.cuts:
                     self._found.cuts[first, dim] = self.labels.fresh(size)
                 axes[dim] = self._found.cuts[first, dim]
         return Tracked(axes)
 
     def _record(self, table: dict[Any, IntArray], key: Any, labels: IntArray) -> None:
-        if key not in table:  # a module called twice, or a tensor shared by two modules, sees the same channels each time
+        if (
+            key not in table
+        ):  # a module called twice, or a tensor shared by two modules, sees the same channels each time
             table[key] = labels
         elif len(table[key]) == len(labels):
             self.labels.tie(table[key], labels)
@@ -305,7 +336,9 @@ class _Walk:
         while isinstance(source, fx.Node) and source.op != "get_attr":
             source = next(iter(source.all_input_nodes), None)
         if isinstance(source, fx.Node) and str(source.target) in self._tensors:
-            return str(source.target).rpartition(".")[0] or str(source.target)
+            scope, owner = node.meta["scope"], str(source.target).rpartition(".")[0]
+            is_inside = bool(scope) and f"{owner}.".startswith(f"{scope}.")
+            return scope if is_inside else owner or str(source.target)
         return place(node)
 
     # --- numbers
@@ -422,8 +455,7 @@ class _Walk:
             for value in values if isinstance(values, tuple) else (values,):
                 for labels in {} if value is None else value.axes.values():
                     self.labels.freeze(labels, reason)
-            if argument in self._numbers:
-                self.labels.freeze(self._numbers[argument].labels, reason)
+            self._freeze_number(argument, reason)
 
     def _freeze_what_is_used_as_it_is(self) -> None:
         """A number that something takes as it is would not be what it was if it followed channels."""
@@ -465,5 +497,3 @@ def describe(node: fx.Node) -> str:
     kind = {"call_module": "module", "call_method": "method", "call_function": "function"}.get(node.op, "node")
     scope = node.meta.get("scope") if node.op != "call_module" else ""
     return f"{kind} {name!r}" + (f" in {scope!r}" if scope else "")
-
-

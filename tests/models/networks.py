@@ -6,19 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.errors import TraceError
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.trace import trace
 from prunesearch.structure import Structure
 
 Operation = Callable[[Any, Tensor, Tensor], Tensor]
-_FX = tuple(map(int, torch.__version__.split(".")[:2]))
 
 
 # --- helpers ----------------------------------------------------------------------------------------------------------
@@ -65,19 +62,12 @@ def prove(network: Network, n: int = 3, tolerance: float = 1e-5) -> None:
     assert found.scale > 1e-3, "the outputs are zero, so nothing was proved"
     assert found.largest_difference <= tolerance * found.scale
     assert found.costs_exact
+    assert found.training_difference is None or found.training_difference <= 100 * tolerance
 
 
 def proven(model: nn.Module, inputs: Tensor | Sequence[Tensor], **rules: Any) -> Network:
-    """Trace a model with random weights, prove it, and return it.
-
-    Older versions of torch.fx refuse functions of which an argument is a sequence with values of the forward in it.
-    """
-    try:
-        network = trace(randomised(model), inputs, **rules)
-    except TraceError as error:
-        if _FX < (2, 15) and "Proxy" in str(error):
-            pytest.skip(f"torch.fx of {torch.__version__} cannot follow it: {error}")
-        raise
+    """Trace a model with random weights, prove it, and return it."""
+    network = trace(randomised(model), inputs, **rules)
     prove(network)
     return network
 

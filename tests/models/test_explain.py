@@ -57,7 +57,7 @@ def test_the_table_names_every_group_every_frozen_layer_and_the_range_of_costs()
     text = str(explanation)
     header, *rows = text.splitlines()
     assert [row.split()[0] for row in rows] == ["conv2", "frozen:", "frozen:", "most", "1"]
-    assert "frozen: conv1: module 'op' has no rule" in text
+    assert "frozen: conv1: function 'local_response_norm' in 'op' has no rule" in text
     assert f"{explanation.minimum.macs:,} to {explanation.full.macs:,}" in text
     assert f"{explanation.minimum.params:,} to {explanation.full.params:,}" in text
     assert header.index("width") + len("width") == rows[0].index(" 6 ") + 2

@@ -250,7 +250,7 @@ def test_what_is_no_module_is_refused(model: Any) -> None:
         trace(model, SMALL)
 
 
-@pytest.mark.parametrize("inputs", [(), [], [SMALL.numpy()], (torch.tensor(1.0),), "x", {"x": SMALL}])
+@pytest.mark.parametrize("inputs", [(), [], [SMALL.numpy()], (torch.tensor(1.0),), "x", {"x": "y"}])
 def test_inputs_that_are_no_batches_of_tensors_are_refused(inputs: Any) -> None:
     with pytest.raises(TypeError, match="Expected example_inputs as a batch"):
         trace(Plain(), inputs)
@@ -268,17 +268,19 @@ def test_another_number_of_inputs_than_the_forward_takes_is_refused(count: int) 
         trace(Plain(), (SMALL,) * count)
 
 
-def test_control_flow_on_data_is_refused_naming_the_innermost_module() -> None:
+def test_a_module_with_control_flow_on_data_is_kept_whole() -> None:
     class Moody(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return x if x.sum() > 0 else -x
 
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.ReLU(), Moody()), nn.Flatten(), nn.Linear(144, 2))
-    with pytest.raises(
-        TraceError,
-        match=r"cannot trace module 1\.1 \(Moody\) at .*test_trace\.py:\d+: .* control flow\. .*torch\.fx\.wrap",
-    ):
-        trace(model, SMALL)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Sequential(nn.ReLU(), Moody()), nn.Flatten(), nn.Linear(144, 2)
+    )
+    network = trace(model, SMALL)
+    assert [group.name for group in network.space.groups] == ["0"]
+    assert list(network.leaves) == ["2.1"]
+    assert network.frozen["1"].startswith("module '2.1' decides by the values of its data, at ")
+    prove(network)
 
 
 def test_control_flow_in_the_outermost_forward_is_refused_naming_the_model() -> None:
@@ -286,7 +288,9 @@ def test_control_flow_in_the_outermost_forward_is_refused_naming_the_model() -> 
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x if x.mean() > 0 else -x)
 
-    with pytest.raises(TraceError, match=r"cannot trace module Moody at .*test_trace\.py:\d+: "):
+    with pytest.raises(
+        TraceError, match=r"Moody decides by the values of its data, at .*test_trace\.py:\d+, outside of any"
+    ):
         trace(Moody(), SMALL)
 
 
@@ -318,7 +322,7 @@ def test_a_layer_deep_inside_that_does_not_fit_is_named_by_its_path() -> None:
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (nn.Conv2d(3, 8, 1), "function 'conv2d' has no rule|no layers we know"),
+        (nn.Conv2d(3, 8, 1), "is an output of the network"),
         (nn.Sequential(nn.Conv2d(3, 8, 1)), "0: is an output of the network"),
         (
             nn.Sequential(nn.Conv2d(3, 8, 1), nn.Softmax(1), nn.Flatten(), nn.Linear(288, 2)),
@@ -383,14 +387,15 @@ def test_a_dynamically_quantised_layer_is_left_alone() -> None:
         quantised = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
     network = trace(quantised, SMALL)
     assert [group.name for group in network.space.groups] == ["0"]
-    assert network.frozen["2"] == "module '4' has no rule"
+    assert "has no rule" in network.frozen["2"]
 
 
-def test_a_hook_that_resizes_the_models_input_is_noticed() -> None:
+def test_a_hook_that_resizes_the_models_input_is_counted_as_it_runs() -> None:
     model = Plain()
     model.register_forward_pre_hook(lambda module, inputs: (inputs[0][:, :, ::2, ::2],))
-    with pytest.raises(TraceError, match=r"stem takes \d+ MACs per image when the model runs, \d+ as torch\.fx traced"):
-        trace(model, SMALL)
+    small = trace(model, SMALL)
+    prove(small)
+    assert small.space.layer_macs(small.space.full)["stem"] * 4 == trace(Plain(), SMALL).space.layer_macs((8,))["stem"]
 
 
 # --- no trace left ----------------------------------------------------------------------------------------------------
@@ -432,7 +437,7 @@ def test_a_model_that_cannot_be_traced_is_left_untouched() -> None:
 
     model, inputs = trained(Moody()), SMALL.clone()
     before, state = snapshot(model), generators()
-    with pytest.raises(TraceError, match="control flow"):
+    with pytest.raises(TraceError, match="decides by the values of its data"):
         trace(model, inputs)
     assert snapshot(model) == before
     assert generators() == state

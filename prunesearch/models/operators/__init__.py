@@ -31,9 +31,7 @@ MODULES: dict[type[nn.Module], Rule] = {
 FUNCTIONS: dict[Any, Rule] = {
     target: rule for family in _FAMILIES for target, rule in getattr(family, "FUNCTIONS", {}).items()
 }
-METHODS: dict[str, Rule] = {
-    name: rule for family in _FAMILIES for name, rule in getattr(family, "METHODS", {}).items()
-}
+METHODS: dict[str, Rule] = {name: rule for family in _FAMILIES for name, rule in getattr(family, "METHODS", {}).items()}
 NAMED: dict[str, Rule] = {**layers.NAMED}
 """Classes of libraries that we do not import, by qualified name."""
 
@@ -55,7 +53,11 @@ def known_kind(kind: type) -> type | None:
     """The class with a rule that a class of modules behaves as: itself, or one that it changes nothing of."""
     for parent in kind.__mro__:
         if _of_class(parent) is not None:
-            return parent if not any(_changes(child, parent) for child in kind.__mro__[: kind.__mro__.index(parent)]) else None
+            return (
+                parent
+                if not any(_changes(child, parent) for child in kind.__mro__[: kind.__mro__.index(parent)])
+                else None
+            )
     return None
 
 

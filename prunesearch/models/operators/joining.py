@@ -183,7 +183,9 @@ def glu(walk: Walk, node: fx.Node) -> Value:
     """`F.glu`: one half times the other, so that the same channels go from both."""
     source = argument(node, 0, "input")
     value, before = walk.value(source), walk.shape(source)
-    given: Any = getattr(walk.module_of(node), "dim") if node.op == "call_module" else argument(node, 1, "dim", default=-1)
+    given: Any = (
+        getattr(walk.module_of(node), "dim") if node.op == "call_module" else argument(node, 1, "dim", default=-1)
+    )
     dims = dims_of(walk, given, len(before))
     if value is None or dims is None:
         return give_up(walk, node)
@@ -229,9 +231,7 @@ def assigned(walk: Walk, node: fx.Node) -> Value:
     return value
 
 
-def _indexed(
-    walk: Walk, node: fx.Node, source: Any
-) -> tuple[dict[int, IntArray | None], list[int]] | None:
+def _indexed(walk: Walk, node: fx.Node, source: Any) -> tuple[dict[int, IntArray | None], list[int]] | None:
     """Channels and sizes of `source[index]`; None if the index is not of slices and single positions."""
     before, value = walk.shape(source), walk.value(source)
     given: Any = node.args[1]
@@ -363,9 +363,7 @@ def reduce(walk: Walk, node: fx.Node) -> Value:
     several = "shapes" in node.meta
     after = node.meta["shapes"][0] if several else walk.shape(node)
     gone = [] if len(after) == len(before) else dims
-    kept = tracked(
-        {d - sum(dim < d for dim in gone): labels for d, labels in value.axes.items() if d not in dims}
-    )
+    kept = tracked({d - sum(dim < d for dim in gone): labels for d, labels in value.axes.items() if d not in dims})
     return (kept,) * len(node.meta["shapes"]) if several else kept
 
 

@@ -101,10 +101,8 @@ def _groups(walk: Walk, node: fx.Node) -> tuple[int, Callable[[IntArray], bool]]
             return True
 
         return int(getattr(module, "groups")), count
-    name = getattr(node.target, "__name__", "")
-    index = 7 if "transpose" in name else 6
-    at = position(node, index, "groups")
-    return int(walk.plain(argument(node, index, "groups", default=1))), lambda labels: walk.fits(node, at, labels)
+    at = position(node, 6, "groups")
+    return int(walk.plain(argument(node, 6, "groups", default=1))), lambda labels: walk.fits(node, at, labels)
 
 
 def convolution(walk: Walk, node: fx.Node) -> Value:

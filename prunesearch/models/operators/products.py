@@ -117,7 +117,8 @@ def einsum(walk: Walk, node: fx.Node) -> Value:
         else:
             walk.read(node, letters[0].index(letter), mine)
     found = {letter: mine for letter, mine in labels.items() if mine is not None}
-    walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
+    if any(letter not in given for letter in labels):  # else nothing is added up
+        walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
     return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
 
 
@@ -164,7 +165,6 @@ def _tied_outer(walk: Walk, node: fx.Node, outer: list[dict[int, IntArray | None
     return axes
 
 
-
 FUNCTIONS: dict[Any, Rule] = {
     operator.matmul: matmul,
     torch.matmul: matmul,
@@ -175,4 +175,3 @@ FUNCTIONS: dict[Any, Rule] = {
     F.scaled_dot_product_attention: attention,
 }
 METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul}
-

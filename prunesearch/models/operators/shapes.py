@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from prunesearch.models.operators.values import (
+    Number,
     Rule,
     Shape,
     Tracked,
@@ -298,18 +299,16 @@ def expand(walk: Walk, node: fx.Node) -> Value:
             if walk.plain(size) != -1 and not walk.fits(node, position, labels):
                 walk.freeze(labels, node, "has a size that cannot be changed")
         elif (number := walk.number(size)) is not None:  # copies, one for each channel of something else
-            axes[dim] = _as_many(walk, node, number, after[dim])
+            axes[dim] = _as_many(walk, node, position, number, after[dim])
         else:
             walk.freeze(labels, node, "broadcasts it over channels")
     return tracked(axes)
 
 
-def _as_many(walk: Walk, node: fx.Node, number: Any, size: int) -> IntArray | None:
+def _as_many(walk: Walk, node: fx.Node, position: Position, number: Number, size: int) -> IntArray | None:
     """Labels of a new dimension whose size is a number that follows channels."""
-    if number.ratio == 1 and len(number.labels) == size:
-        return np.asarray(number.labels)
-    walk.freeze(number.labels, node, "computes with how many there are")
-    return None
+    follows = number.ratio == 1 and len(number.labels) == size and walk.fits(node, position, number.labels)
+    return number.labels if follows else None
 
 
 def made(walk: Walk, node: fx.Node) -> Value:
@@ -323,7 +322,7 @@ def made(walk: Walk, node: fx.Node) -> Value:
     for dim, (position, size) in enumerate(sizes[: len(shape)]):
         number = walk.number(size)
         if number is not None:
-            axes[dim] = _as_many(walk, node, number, shape[dim])
+            axes[dim] = _as_many(walk, node, position, number, shape[dim])
         elif shape[dim] > 1 and type(size) is int:
             labels = walk.labels.fresh(shape[dim])
             axes[dim] = labels if walk.fits(node, position, labels) else None
@@ -337,7 +336,9 @@ def repeat(walk: Walk, node: fx.Node) -> Value:
     if value is None or any(walk.number(item) is not None for item in times) or len(times) != len(after):
         return give_up(walk, node)
     more = len(after) - len(before)
-    return Tracked({dim + more: np.tile(labels, after[dim + more] // before[dim]) for dim, labels in value.axes.items()})
+    return Tracked(
+        {dim + more: np.tile(labels, after[dim + more] // before[dim]) for dim, labels in value.axes.items()}
+    )
 
 
 def repeat_interleave(walk: Walk, node: fx.Node) -> Value:
