@@ -179,6 +179,16 @@ def export(
         raise ValueError("--optuna, --csv and --parquet are for a study; name its database with --study.")
     if model is None or out is None:
         raise ValueError("Expected --model and --out to export a network, or --study to export a study.")
+    _export_network(model, weights, pruned, input_shape, num_classes, out)
+    if as_json:
+        print_json({"out": str(out), "bytes": out.stat().st_size})
+    else:
+        say(f"Wrote {out}.")
+
+
+def _export_network(
+    model: str, weights: Path | None, pruned: Path | None, input_shape: str | None, num_classes: int | None, out: Path
+) -> None:
     from prunesearch.models.export import export_onnx, write_program
     from prunesearch.models.saving import load
     from prunesearch.sources import in_the_type_of, load_model
@@ -194,10 +204,6 @@ def export(
         inputs = in_the_type_of(network, inputs)
     write = export_onnx if out.suffix == ".onnx" else write_program
     write(network, out, inputs)
-    if as_json:
-        print_json({"out": str(out), "bytes": out.stat().st_size})
-    else:
-        say(f"Wrote {out}.")
 
 
 def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | None) -> tuple[Any, ...]:

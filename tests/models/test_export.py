@@ -27,11 +27,11 @@ def test_an_exported_program_gives_equal_outputs(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
-def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "n"), [("resnet8", 2), ("mobilenet_v1", 1)])
+def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, n: int, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     small, path = slimmed(name), tmp_path / "small.onnx"
-    ps.export_onnx(small, path, IMAGES)
+    ps.export_onnx(small, path, IMAGES[:n])
     session = runtime.InferenceSession(str(path))
     (output,) = session.run(None, {session.get_inputs()[0].name: SEVEN.numpy()})
     with torch.no_grad():
