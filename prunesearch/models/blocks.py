@@ -7,7 +7,6 @@ widths. Blocks that compute the same at the same widths are the same work, where
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,15 +18,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
+from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Followed
 from prunesearch.models.following import recorded, with_images
 from prunesearch.models.literals import replaced
 from prunesearch.models.nested import Nest
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
+from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.undisturbed import undisturbed
 from prunesearch.structure import IntArray, Structure, Width
 
@@ -82,7 +82,7 @@ class BlockedNetwork:
         self._layers = {term.layer for term in network.space.macs_terms}
         self._runs: dict[Structure, _Run] = {}
         with self._without_data():
-            self._recording = recorded(copy.deepcopy(self._network.model), self._inputs, network.leaves)
+            self._recording = recorded(copied(self._network.model), self._inputs, network.leaves)
         self._full = self._run(self.space.full)
         self._slopes = self._probe()
         self.blocks = tuple(self._block(nodes) for nodes in self._cut())
@@ -96,7 +96,7 @@ class BlockedNetwork:
         run = self._run(structure)
         graph, taken = _extracted(run, block.nodes)
         generator = torch.Generator().manual_seed(0)
-        module = copy.deepcopy(fx.GraphModule(run.model, graph)).to_empty(device="cpu").eval()
+        module = copied(fx.GraphModule(run.model, graph)).to_empty(device="cpu").eval()
         with torch.no_grad():
             for tensor in (*module.parameters(), *module.buffers()):
                 _fill(tensor, generator)
@@ -240,7 +240,7 @@ class BlockedNetwork:
 
 def _without_data(model: nn.Module) -> nn.Module:
     """A copy on the meta device, with the tensors that its modules hold besides parameters and buffers."""
-    model = copy.deepcopy(model).to("meta")
+    model = copied(model).to("meta")
     for module in model.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor):

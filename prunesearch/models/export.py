@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.files import whole
+from prunesearch.models.copying import copied
 from prunesearch.models.tensor_file import writable
 from prunesearch.models.wrappers import unwrapped
 
@@ -28,7 +28,7 @@ def export_program(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) 
         ValueError: The inputs have no images, or not equally many.
     """
     inputs = _batches(example_inputs)
-    network = copy.deepcopy(unwrapped(model)).eval()
+    network = copied(unwrapped(model)).eval()
     return torch.export.export(network, inputs, dynamic_shapes=_any_batch(inputs))
 
 

@@ -9,7 +9,6 @@ narrower network never has wider ones.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
+from prunesearch.models.copying import copied
 from prunesearch.models.count import count_layers
 from prunesearch.models.following import inputs_of, recorded
 from prunesearch.models.undisturbed import undisturbed
@@ -103,24 +103,24 @@ def gated(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> nn.Mod
     Raises:
         TraceError: The forward cannot be followed, or there is no place for a gate.
     """
-    copied = copy.deepcopy(model)
-    graph = recorded(copy.deepcopy(model).eval(), inputs_of(example_inputs), {}).graph
+    gated_copy = copied(model)
+    graph = recorded(copied(model).eval(), inputs_of(example_inputs), {}).graph
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         gates: dict[fx.Node, GatedConv] = {}
-        for place in _places(copied, graph):
-            conv, norm = copied.get_submodule(place.conv), copied.get_submodule(place.norm)
+        for place in _places(gated_copy, graph):
+            conv, norm = gated_copy.get_submodule(place.conv), gated_copy.get_submodule(place.norm)
             assert isinstance(conv, nn.Conv2d)
             assert isinstance(norm, nn.BatchNorm2d)
             source = None if place.source is None else gates.get(place.source)
             gates[place.node] = GatedConv(conv, norm, place.is_rectified, source).to(conv.weight)
-            copied.set_submodule(place.conv, gates[place.node])
-            copied.set_submodule(place.norm, nn.Identity())
+            gated_copy.set_submodule(place.conv, gates[place.node])
+            gated_copy.set_submodule(place.norm, nn.Identity())
     if not gates:
         raise TraceError(
             f"{type(model).__name__} has no place for a gate: no convolution with a BatchNorm right behind it."
         )
-    return copied.train(model.training)
+    return gated_copy.train(model.training)
 
 
 def gated_layers(model: nn.Module) -> dict[str, GatedConv]:

@@ -12,7 +12,6 @@ constant once.
 """
 
 from __future__ import annotations
-
 import __future__
 
 import ast

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
+from prunesearch.models.copying import copied
 from prunesearch.models.following import does_the_same, recorded
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
@@ -31,7 +31,7 @@ class MaskedForward:
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        model = copy.deepcopy(network.model).eval()
+        model = copied(network.model).eval()
         self._evaluating = recorded(model, network.inputs, network.leaves)
         self._training: Recording | None = None
         try:
@@ -67,7 +67,7 @@ def masked(network: Network, kept: Kept) -> nn.Module:
 class _Masked(nn.Module):
     def __init__(self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model)
+        self.model = copied(model)
         self._recordings = (evaluating, training)
         self._reads = reads
         self.train(model.training)

@@ -29,6 +29,10 @@ class Replay(fx.Interpreter):
         with autocast_of(n):
             return super().run_node(n)
 
+    def fetch_attr(self, target: str) -> Any:
+        """A module or tensor by name; the empty one is the whole module."""
+        return self.module if target == "" else super().fetch_attr(target)
+
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A parameter or buffer by name, or a constant."""
         return self._constants[target] if target in self._constants else super().get_attr(target, args, kwargs)

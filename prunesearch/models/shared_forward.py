@@ -7,7 +7,6 @@ structure that needs it and kept until the last that does.
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
+from prunesearch.models.copying import copied
 from prunesearch.models.following import recorded, with_images
 from prunesearch.models.nested import bytes_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
@@ -44,7 +44,7 @@ class SharedForward:
         self._weights = weights
         self._network = weights.network
         self._max_bytes = max_bytes
-        still = copy.deepcopy(self._network.model).eval()
+        still = copied(self._network.model).eval()
         recording = recorded(still, self._network.inputs, self._network.leaves)
         graph = recording.graph
         self._format = torch.channels_last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Cut
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.ranking import Ranking
@@ -69,7 +69,7 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
     replaced = {cut.tensor for cut in network.cuts}
     # deepcopy asks the memo first, so every reference to a cut tensor becomes one to its narrow copy: ties survive
     memo = {id(tensors[name]): _like(tensors[name], slices[name]) for name in replaced}
-    slimmed = copy.deepcopy(network.model, memo)
+    slimmed = copied(network.model, memo)
     for count in network.counts:
         set_attribute(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
     numbers: dict[str, dict[Place, int]] = {}

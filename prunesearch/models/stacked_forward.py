@@ -14,12 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
 from prunesearch.models.following import recorded
 from prunesearch.models.masked import Norm, mixed_operand, norm_of
-from prunesearch.models.slim import named_tensors
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
+from prunesearch.models.slim import named_tensors
 from prunesearch.models.walk import place
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -45,7 +46,7 @@ class StackedForward:
 
     def __init__(self, weights: WeightSource) -> None:
         self._weights = weights
-        model = copy.deepcopy(weights.network.model).eval()
+        model = copied(weights.network.model).eval()
         self._full = named_tensors(model)
         self._own: dict[str, dict[str, str]] = {}  # of each layer whose weights are stacked, their names in the model
         if not weights.sliced:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prunesearch.errors import TraceError
+from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import follow, inputs_of, outside_of
@@ -75,7 +75,7 @@ def trace(
     inputs = _check(model, example_inputs, ignored_layers)
     rules = width_rules(model, round_to, min_channels)
     try:
-        still = copy.deepcopy(model).eval()
+        still = copied(model).eval()
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
-from prunesearch.models.following import with_images
+from prunesearch.models.following import varied, with_images
 from prunesearch.models.masked import MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
@@ -94,7 +94,7 @@ def _compared(network: Network, forward: MaskedForward, structure: Structure, rn
 
 def _training_difference(slimmed: nn.Module, full: nn.Module, inputs: Inputs) -> float | None:
     """As a share of the largest output; None if it is that of draws which depend on widths."""
-    several = with_images(inputs, max(2, len(inputs.tensors[0])))
+    several = varied(with_images(inputs, max(8, len(inputs.tensors[0]))))
     try:
         ours, theirs = (_outputs(model.train(), several) for model in (slimmed, full))
         other = _outputs(full, several, seed=1)

@@ -125,9 +125,7 @@ class _Walk:
             return
         if node.op == "get_attr":
             self._values[node] = self._tensor(str(node.target), node.meta["shape"])
-        elif node.op == "output":
-            self._freeze_all(node, "is an output of the network")
-        elif isinstance(node.target, Nest) and all(user.op == "output" for user in node.users):
+        elif node.op == "output" or (isinstance(node.target, Nest) and all(user.op == "output" for user in node.users)):
             self._freeze_all(node, "is an output of the network")
         elif node.meta.get("number"):
             self._compute(node)
@@ -151,9 +149,9 @@ class _Walk:
         value = rule(self, node)
         self._check_count(node)
         self._freeze_other_numbers(node)
-        if node.op == "call_module" and value is not None:
-            self._ignore(node, value)
-        elif any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None:
+        if (node.op == "call_module" and value is not None) or (
+            any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None
+        ):
             self._ignore(node, value)
         return value
 

@@ -98,7 +98,7 @@ def test_a_depthwise_convolution_has_no_gate_and_hides_the_zeros_before_it() -> 
 def test_a_network_without_batchnorm_has_no_place_for_a_gate() -> None:
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
     with pytest.raises(TraceError, match="Sequential has no place for a gate"):
-        gated(model, images(2))
+        gated(model, images(2).float())
 
 
 def test_macs_per_image_are_those_of_the_channels_each_image_gets() -> None:
@@ -200,7 +200,7 @@ def test_a_gated_network_is_saved_and_loaded_safely_also_after_pruning(tmp_path:
         nn.init.normal_(layer.gate.excite.weight)
         layer.threshold.fill_(0.7)
     save(small, tmp_path / "gated.safetensors")
-    again = load(tmp_path / "gated.safetensors", gated(make_zoo("resnet8"), images(2)))
+    again = load(tmp_path / "gated.safetensors", gated(make_zoo("resnet8"), images(2).float()))
     with torch.no_grad():
         assert torch.equal(again.eval()(images()), small.eval()(images()))
     assert torch.equal(macs_per_image(again, images()), macs_per_image(small, images()))

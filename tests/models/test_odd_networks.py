@@ -13,7 +13,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from prunesearch.errors import TraceError
 from prunesearch.models.network import Network
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
@@ -200,6 +199,7 @@ def own(kind: type[nn.Module]) -> type[nn.Module]:
 
 
 FOLLOWED: dict[str, Callable[[], nn.Module]] = {
+    "channels by ellipsis": lambda: Middle(lambda net, h, x: h[:, 1:, ...], channels=7),
     "cat of all chunks elsewhere": lambda: Middle(lambda net, h, x: torch.cat(h.chunk(2, 1), 2), channels=4),
     "some of the chunks": lambda: Middle(lambda net, h, x: torch.cat(h.chunk(4, 1)[1:], 1), channels=6),
     "chunks of positions": lambda: Middle(lambda net, h, x: h.chunk(2, 2)[0]),
@@ -249,7 +249,6 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "unbind": (lambda: Middle(lambda net, h, x: torch.stack(h.unbind(1), 1)), "method 'unbind'"),
     "last channels": (lambda: Middle(lambda net, h, x: h[:, -4:], channels=4), "function 'getitem'"),
     "every other channel": (lambda: Middle(lambda net, h, x: h[:, ::2], channels=4), "function 'getitem'"),
-    "channels by ellipsis": (lambda: Middle(lambda net, h, x: h[:, 1:, ...], channels=7), "function 'getitem'"),
     "one channel": (lambda: Middle(lambda net, h, x: h[:, 3].unsqueeze(1), channels=1), "function 'getitem'"),
     "masked select": (lambda: Middle(lambda net, h, x: h + h[h.sigmoid().to(torch.bool)].mean()), "function 'getitem'"),
     "softmax": (lambda: Middle(lambda net, h, x: h.softmax(1)), "method 'softmax' mixes channels"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,28 +14,72 @@ from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from prunesearch.models import operators
+from prunesearch.models.operators import elementwise as pointwise
+from prunesearch.models.operators import spatial as positions
+from prunesearch.models.operators.values import Rule
 from tests.models.networks import SMALL, ChannelsLast, Middle, Scale, image, names, proven
 
 TWO = {
     operator.add, operator.iadd, operator.sub, operator.isub, operator.mul, operator.imul, operator.truediv,
-    operator.itruediv, operator.pow, torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum,
+    operator.itruediv, operator.pow, torch.add, torch.sub, torch.subtract, torch.mul, torch.multiply, torch.div,
+    torch.divide, torch.true_divide, torch.pow, torch.maximum, torch.minimum, torch.fmod, torch.remainder,
+    torch.floor_divide, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge, torch.logical_and, torch.logical_or,
 }  # fmt: skip
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
     torch.clamp: lambda h: torch.clamp(h, 0.2, 0.8),
+    torch.clamp_min: lambda h: torch.clamp_min(h, 0.5),
+    torch.clamp_max: lambda h: torch.clamp_max(h, 0.5),
+    torch.where: lambda h: torch.where(h > 0.5, h, 1 - h),
+    torch.lerp: lambda h: torch.lerp(h, 1 - h, 0.3),
+    torch.addcmul: lambda h: torch.addcmul(h, h.exp(), h),
+    torch.addcdiv: lambda h: torch.addcdiv(h, h.exp(), h + 1),
+    torch.full_like: lambda h: h + torch.full_like(h, 0.5),
+    torch.zeros_like: lambda h: h + torch.zeros_like(h),
+    torch.ones_like: lambda h: h + torch.ones_like(h),
+    torch.isnan: lambda h: h + torch.isnan(h),
+    torch.isinf: lambda h: h + torch.isinf(h),
+    torch.isfinite: lambda h: h + torch.isfinite(h),
+    torch.logical_not: lambda h: h + torch.logical_not(h),
+    torch.broadcast_to: lambda h: torch.broadcast_to(h, h.shape),
+    torch.threshold_: lambda h: torch.threshold_(h.clone(), 0.5, 0.1),
+    F.threshold: lambda h: F.threshold(h, 0.5, 0.1),
+    torch.dropout: lambda h: torch.dropout(h, 0.5, False),
     F.interpolate: lambda h: F.interpolate(h, scale_factor=2),
+    F.lp_pool1d: lambda h: F.lp_pool1d(h, 2, 2),
+    F.lp_pool2d: lambda h: F.lp_pool2d(h, 2, 2),
+    F.max_pool2d_with_indices: lambda h: F.max_pool2d_with_indices(h, 2)[0],
+    F.adaptive_max_pool2d_with_indices: lambda h: F.adaptive_max_pool2d_with_indices(h, 2)[0],
+    F.upsample: lambda h: F.interpolate(h, scale_factor=2),  # of which it is the old name
+    F.grid_sample: lambda h: F.grid_sample(h, torch.zeros(len(h), 3, 3, 2), align_corners=False),
     **{dropout: lambda h, dropout=dropout: dropout(h, 0.5, False) for dropout in DROPOUTS},
 }
+RANDOM = {
+    torch.bernoulli, torch.rand_like, torch.randn_like, torch.empty_like, torch.rrelu_, F.rrelu,
+    "bernoulli", "uniform_", "normal_", "cuda",
+}  # fmt: skip
+"""What draws for each channel, so that no two widths agree, or what needs a device."""
 METHOD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "clamp": (0.2, 0.8),
     "clamp_": (0.2, 0.8),
     "to": (torch.float32,),
     "bernoulli_": (1.0,),  # certain, or no two networks would agree
+    **dict.fromkeys(("subtract", "multiply", "divide", "true_divide", "pow", "pow_", "remainder"), (0.5,)),
+    **dict.fromkeys(("clamp_min", "clamp_max", "clamp_min_", "clamp_max_", "clip", "fill_"), (0.5,)),
+    **dict.fromkeys(("gt", "ge", "lt", "le", "eq", "ne", "__floordiv__", "__mod__", "floor_divide"), (0.5,)),
+    **dict.fromkeys(("maximum", "minimum", "logical_and", "logical_or", "copy_"), (torch.tensor(0.5),)),
+    **dict.fromkeys(("addcmul", "addcdiv"), (torch.tensor(0.5), torch.tensor(0.7))),
+    "lerp": (torch.tensor(0.5), 0.3),
+    "type": (torch.float64,),
+    "masked_fill": (torch.zeros(1, 1, 6, 6, dtype=torch.bool), 0.5),
+    "masked_fill_": (torch.zeros(1, 1, 6, 6, dtype=torch.bool), 0.5),
+    "where": (torch.ones(1, 1, 6, 6, dtype=torch.bool), torch.tensor(0.0)),
+    "expand_as": (),
 }
 
 
-def listed(table: dict[Any, operators.Rule], rule: operators.Rule) -> list[Any]:
-    return [entry for entry, its in table.items() if its is rule]
+def listed(table: dict[Any, Rule], rule: Rule) -> list[Any]:
+    return [entry for entry, its in table.items() if its is rule and entry not in RANDOM]
 
 
 def id_of(entry: Any) -> str:
@@ -61,7 +106,8 @@ def assert_follows(model: nn.Module, *, also: tuple[str, ...] = ()) -> None:
 
 def assert_follows_between(name: str, module: nn.Module) -> None:
     """The module leaves channels alone, between convolutions of as many dimensions as its name says."""
-    d = int(name[-2]) if name[-2:] in ("1d", "3d") else 2
+    found = re.search(r"([13])d", name)
+    d = int(found[1]) if found else 2
     convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[d - 1]
     model = nn.Sequential(convolution(3, 8, 1), module, convolution(8, 5, 1), nn.Flatten(), nn.LazyLinear(4))
     x = image(2, 3, *([4] * d))
@@ -69,13 +115,13 @@ def assert_follows_between(name: str, module: nn.Module) -> None:
     assert names(proven(model, x)) == ["0", "2"]
 
 
-@pytest.mark.parametrize("kind", listed(operators.MODULES, operators.elementwise), ids=id_of)
+@pytest.mark.parametrize("kind", listed(operators.MODULES, pointwise.elementwise), ids=id_of)
 def test_pointwise_modules_leave_channels_alone(kind: type[nn.Module]) -> None:
-    assert_follows_between(kind.__name__, kind())
+    assert_follows_between(kind.__name__, kind(0.1, 0.0) if kind is nn.Threshold else kind())
 
 
 @pytest.mark.parametrize(
-    "function", [f for f in listed(operators.FUNCTIONS, operators.elementwise) if f not in TWO], ids=id_of
+    "function", [f for f in listed(operators.FUNCTIONS, pointwise.elementwise) if f not in TWO], ids=id_of
 )
 def test_pointwise_functions_leave_channels_alone(function: Callable[..., Tensor]) -> None:
     assert_follows_between(id_of(function), Call(CALLS.get(function, function)))
@@ -83,13 +129,13 @@ def test_pointwise_functions_leave_channels_alone(function: Callable[..., Tensor
 
 @pytest.mark.parametrize("function", sorted(TWO, key=id_of), ids=id_of)
 def test_functions_of_two_tensors_tie_them(function: Callable[..., Tensor]) -> None:
-    model = Middle(lambda net, h, x: function(h.sigmoid() + 0.1, net.other(x).sigmoid() + 0.1))
+    model = Middle(lambda net, h, x: function(h.sigmoid() + 0.1, net.other(x).sigmoid() + 0.1).float())
     assert_follows(model, also=("other", "conv2"))
 
 
-@pytest.mark.parametrize("method", listed(operators.METHODS, operators.elementwise), ids=id_of)
+@pytest.mark.parametrize("method", listed(operators.METHODS, pointwise.elementwise), ids=id_of)
 def test_pointwise_methods_leave_channels_alone(method: str) -> None:
-    if method.rstrip("_") in ("add", "sub", "mul", "div", "expand_as", "type_as"):
+    if method.rstrip("_") in ("add", "sub", "mul", "div", "expand_as", "type_as", "view_as"):
         model = Middle(lambda net, h, x: getattr(h, method)(net.other(x).exp()))
     else:
         arguments = METHOD_ARGUMENTS.get(method, ())
@@ -102,15 +148,17 @@ def spatial_module(kind: type[nn.Module]) -> nn.Module:
         return kind(2)
     if kind.__name__.startswith("Upsampl"):
         return kind(scale_factor=2)
+    if kind.__name__.startswith(("LPPool", "ConstantPad")):
+        return kind(2, 2)
     return kind(1) if "Pad" in kind.__name__ else kind(2)
 
 
-@pytest.mark.parametrize("kind", listed(operators.MODULES, operators.spatial), ids=id_of)
+@pytest.mark.parametrize("kind", listed(operators.MODULES, positions.spatial), ids=id_of)
 def test_spatial_modules_leave_channels_alone(kind: type[nn.Module]) -> None:
     assert_follows_between(kind.__name__, spatial_module(kind))
 
 
-@pytest.mark.parametrize("function", listed(operators.FUNCTIONS, operators.spatial), ids=id_of)
+@pytest.mark.parametrize("function", listed(operators.FUNCTIONS, positions.spatial), ids=id_of)
 def test_spatial_functions_leave_channels_alone(function: Callable[..., Tensor]) -> None:
     assert_follows_between(id_of(function), Call(CALLS.get(function, lambda h: function(h, 2))))
 

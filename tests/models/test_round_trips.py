@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.models import operators
+from prunesearch.models.operators import elementwise, joining, layers, shapes
+from prunesearch.models.operators import spatial as positions
+from prunesearch.models.operators.values import Rule
 from prunesearch.models.zoo.layers import PadShortcut
 from tests.models.networks import image, random_ranking, randomised, some_structures
 
@@ -57,6 +60,17 @@ class Padded(nn.Module):
         return self.head(self.beside(x) + self.layer(x))
 
 
+class Words(nn.Module):
+    """The layer in front of a linear one, on words."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        self.layer, self.last = kind(11, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(x).mean(1))
+
+
 def convolutions(kind: Any) -> list[Make]:
     settings = ({}, {"groups": 8}, {"groups": 4, "bias": False}, {"groups": 2})  # the last two: whole groups, or within
     return [partial(between, kind, 8, 8, 3, **more) for more in settings]
@@ -69,30 +83,37 @@ def statistics(kind: Any) -> list[Make]:
 
 def spatial(kind: Any) -> list[Make]:
     name = kind.__name__
-    argument = {"scale_factor": 2} if "psampl" in name else (1 if "Adaptive" in name or "Pad" in name else 2)
-    return [partial(between, kind, **argument) if isinstance(argument, dict) else partial(between, kind, argument)]
+    if "psampl" in name:
+        return [partial(between, kind, scale_factor=2)]
+    if name.startswith(("LPPool", "ConstantPad")):
+        return [partial(between, kind, 2, 2)]
+    return [partial(between, kind, 1 if "Adaptive" in name or "Pad" in name else 2)]
 
 
-RULES: dict[operators.Rule, Callable[[Any], list[Make]]] = {
-    operators.convolution: convolutions,
-    operators.transposed_convolution: lambda kind: [
-        partial(between, kind, 8, 8, 3, bias=bias) for bias in (True, False)
-    ],
-    operators.linear: lambda kind: [partial(ChannelsLast, kind, 8, 8), partial(ChannelsLast, kind, 8, 8, bias=False)],
-    operators.layer_norm: lambda kind: [
+RULES: dict[Rule, Callable[[Any], list[Make]]] = {
+    layers.convolution: convolutions,
+    layers.transposed_convolution: lambda kind: [partial(between, kind, 8, 8, 3, bias=bias) for bias in (True, False)],
+    layers.embedding: lambda kind: [lambda: Words(kind)],
+    joining.glu: lambda kind: [partial(between, kind, 1, after=4)],
+    positions.pixel_shuffle: lambda kind: [partial(between, kind, 2, after=2)],
+    positions.pixel_unshuffle: lambda kind: [partial(between, kind, 2, after=32)],
+    positions.channel_shuffle: lambda kind: [partial(between, kind, 2)],
+    positions.unfold: lambda kind: [lambda: nn.Sequential(nn.Conv2d(3, 8, 1), kind(2), nn.Conv1d(32, 4, 1))],
+    layers.linear: lambda kind: [partial(ChannelsLast, kind, 8, 8), partial(ChannelsLast, kind, 8, 8, bias=False)],
+    layers.layer_norm: lambda kind: [
         partial(ChannelsLast, kind, 8),
         *([partial(ChannelsLast, kind, 8, elementwise_affine=False)] if kind is nn.LayerNorm else []),
     ],
-    operators.layer_norm_2d: lambda kind: [partial(between, kind, 8)],
-    operators.group_norm: lambda kind: [partial(between, kind, *sizes) for sizes in ((4, 8), (2, 8), (1, 8))],
-    operators.prelu: lambda kind: [partial(between, kind, 8), partial(between, kind)],
-    operators.batch_norm: statistics,
-    operators.instance_norm: statistics,
-    operators.flatten: lambda kind: [lambda: nn.Sequential(nn.Conv2d(3, 8, 1), kind(), nn.Linear(8 * 36, 4))],
-    operators.softmax: lambda kind: [partial(between, kind, dim=-1)],
-    operators.pad_shortcut: lambda kind: [partial(Padded, kind)],
-    operators.elementwise: lambda kind: [partial(between, kind)],
-    operators.spatial: spatial,
+    layers.layer_norm_2d: lambda kind: [partial(between, kind, 8)],
+    layers.group_norm: lambda kind: [partial(between, kind, *sizes) for sizes in ((4, 8), (2, 8), (1, 8))],
+    layers.prelu: lambda kind: [partial(between, kind, 8), partial(between, kind)],
+    layers.batch_norm: statistics,
+    layers.instance_norm: statistics,
+    shapes.flatten: lambda kind: [lambda: nn.Sequential(nn.Conv2d(3, 8, 1), kind(), nn.Linear(8 * 36, 4))],
+    elementwise.along: lambda kind: [partial(between, kind, dim=-1)],
+    layers.pad_shortcut: lambda kind: [partial(Padded, kind)],
+    elementwise.elementwise: lambda kind: [partial(between, kind, *([0.1, 0.0] if kind is nn.Threshold else []))],
+    positions.spatial: spatial,
 }
 """Networks with a kind of layer that has a rule, by the rule. A new rule of layers wants networks here."""
 
@@ -120,6 +141,8 @@ def cases(kind: Any) -> list[Make]:
 
 
 def images_of(model: nn.Module) -> Tensor:
+    if isinstance(model, Words):
+        return torch.arange(10).view(2, 5)
     if isinstance(model, ChannelsLast):
         return image(2, 5, 4)
     return image(2, 3, *([6] * dimensions(type(next(model.children())))))

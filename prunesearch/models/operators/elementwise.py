@@ -83,7 +83,7 @@ _FUNCTIONS = (
     torch.remainder, torch.floor_divide, torch.clone, torch.detach, torch.isnan, torch.isinf, torch.isfinite,
     torch.logical_and, torch.logical_or, torch.logical_not, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge,
     torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, torch.rand_like, torch.randn_like,
-    torch.bernoulli, torch.nan_to_num, torch.broadcast_to, torch.selu_, torch.celu_, torch.rrelu_,
+    torch.bernoulli, torch.nan_to_num, torch.selu_, torch.celu_, torch.rrelu_,
     F.relu, F.relu6, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.selu, F.gelu, F.silu, F.mish, F.sigmoid,
     F.tanh, F.hardswish, F.hardsigmoid, F.hardtanh, F.hardtanh_, F.softplus, F.softsign, F.logsigmoid, F.threshold,
     F.rrelu, F.hardshrink, F.softshrink, F.tanhshrink, torch.threshold_,
@@ -98,7 +98,7 @@ _METHODS = (
     "bool", "to", "type", "cpu", "cuda", "expand_as", "type_as", "masked_fill", "masked_fill_", "where", "lerp",
     "addcmul", "addcdiv", "gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not", "isnan",
     "fill_", "zero_", "bernoulli", "bernoulli_", "uniform_", "normal_", "copy_", "requires_grad_", "nan_to_num",
-    "__floordiv__", "__mod__", "remainder", "floor_divide", "isfinite", "hardswish", "expand_as", "alias", "silu",
+    "__floordiv__", "__mod__", "remainder", "floor_divide", "isfinite",
 )  # fmt: skip
 _ALONG_MODULES = (nn.Softmax, nn.LogSoftmax, nn.Softmin)
 _ALONG_FUNCTIONS = (

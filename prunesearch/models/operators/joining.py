@@ -183,9 +183,7 @@ def glu(walk: Walk, node: fx.Node) -> Value:
     """`F.glu`: one half times the other, so that the same channels go from both."""
     source = argument(node, 0, "input")
     value, before = walk.value(source), walk.shape(source)
-    given: Any = (
-        getattr(walk.module_of(node), "dim") if node.op == "call_module" else argument(node, 1, "dim", default=-1)
-    )
+    given: Any = walk.module_of(node).dim if node.op == "call_module" else argument(node, 1, "dim", default=-1)
     dims = dims_of(walk, given, len(before))
     if value is None or dims is None:
         return give_up(walk, node)

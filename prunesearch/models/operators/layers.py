@@ -68,7 +68,7 @@ def _axis(walk: Walk, value: Tracked, dim: int, size: int) -> IntArray:
 
 def _sizes(walk: Walk, node: fx.Node) -> tuple[int, ...]:
     if node.op == "call_module":
-        return tuple(getattr(walk.module_of(node), "weight").shape)
+        return tuple(walk.module_of(node).weight.shape)
     return walk.shape(argument(node, 1, "weight"))
 
 
@@ -100,7 +100,7 @@ def _groups(walk: Walk, node: fx.Node) -> tuple[int, Callable[[IntArray], bool]]
             walk.count(node, "groups", labels)
             return True
 
-        return int(getattr(module, "groups")), count
+        return int(module.groups), count
     at = position(node, 6, "groups")
     return int(walk.plain(argument(node, 6, "groups", default=1))), lambda labels: walk.fits(node, at, labels)
 
@@ -280,7 +280,7 @@ def _layer_norm(walk: Walk, node: fx.Node, dim: int) -> Value:
     source = argument(node, 0, "input")
     if node.op == "call_module":
         module = walk.module_of(node)
-        dims = len(getattr(module, "normalized_shape"))
+        dims = len(module.normalized_shape)
         given = [walk.parameter(node, name) for name in ("weight", "bias") if getattr(module, name, None) is not None]
     else:
         shape = argument(node, 1, "normalized_shape")
@@ -310,7 +310,7 @@ def group_norm(walk: Walk, node: fx.Node) -> Value:
     freeze_others(walk, node, source, [0, 1], "normalises over it")
     if node.op == "call_module":
         module = walk.module_of(node)
-        groups = int(getattr(module, "num_groups"))
+        groups = int(module.num_groups)
         given = [walk.parameter(node, name) for name in ("weight", "bias") if getattr(module, name) is not None]
         walk.count(node, "num_channels", labels)
     else:
@@ -339,7 +339,7 @@ def prelu(walk: Walk, node: fx.Node) -> Value:
     """PReLU with one slope for all channels, or one for each."""
     source = argument(node, 0, "input")
     if node.op == "call_module":
-        if getattr(walk.module_of(node), "num_parameters") == 1:
+        if walk.module_of(node).num_parameters == 1:
             return walk.value(source)
         weight = walk.parameter(node, "weight")
     else:

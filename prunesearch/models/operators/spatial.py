@@ -39,7 +39,7 @@ def _own_dims(walk: Walk, node: fx.Node, n: int) -> int:
 
 
 def pixel_shuffle(walk: Walk, node: fx.Node) -> Value:
-    """r * r channels become the positions of one; they go together."""
+    """R * r channels become the positions of one; they go together."""
     source, factor = _source_and_factor(walk, node, "upscale_factor")
     value = walk.value(source)
     if value is None or factor is None:

@@ -1,0 +1,25 @@
+"""Copies of somebody's module."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+from torch import Tensor, nn
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def copied(model: Module, memo: dict[int, Tensor] | None = None) -> Module:
+    """A deep copy, also of a module that holds tensors which were computed, such as the weights of `weight_norm`.
+
+    Args:
+        model: The module.
+        memo: What takes the place of some tensors, by their ids.
+    """
+    replaced = dict(memo or {})
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:  # which torch does not copy
+                replaced.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(model, replaced)
