@@ -47,8 +47,10 @@ def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
 
 def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
     """From runs on n and 2 n images, as a + b n: what costs the same for any number counts whole."""
-    n = len(inputs.tensors[0])
+    n = inputs.images
     few = _macs(model, inputs)
+    if inputs.is_listed:
+        return few // n
     try:
         many = _macs(model, with_images(inputs, 2 * n))
     except RuntimeError:  # a forward for one number of images

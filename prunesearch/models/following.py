@@ -64,7 +64,7 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
         TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number of
             images.
     """
-    several = with_images(inputs, 2) if _images(inputs) == 1 else inputs
+    several = with_images(inputs, 2) if inputs.images == 1 else inputs
     try:
         evaluating = record(model, several, deadline, is_layer=is_layer, leaves=leaves)
     except TraceError:
@@ -115,7 +115,7 @@ def recorded(model: nn.Module, inputs: Inputs, leaves: Mapping[str, str], second
     Raises:
         TraceError: It fails, or takes too long.
     """
-    several = with_images(inputs, 2) if _images(inputs) == 1 else inputs
+    several = with_images(inputs, 2) if inputs.images == 1 else inputs
     deadline = Deadline(seconds)
     try:
         return record(model, several, deadline, is_layer=is_layer, leaves=leaves)
@@ -161,17 +161,22 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
         What the caller should know, if the model runs for this number of images alone, which cannot be compared.
     """
     deadline.check("the comparison of what was recorded with the model")
-    n = _images(inputs)
-    other = inputs if n == 1 else with_images(inputs, 3 if n == 2 else n - 1)
+    n = inputs.images
+    other = varied(inputs) if inputs.is_listed else with_images(inputs, 3 if n == 2 else max(n - 1, 1))
     mode = "in training mode" if recording.training else "in eval mode"
     with _buffers_kept(model), undisturbed(other.tensors) as copies:
         try:
             ours = other.with_tensors(copies)
             theirs = list(tensors_in(model(*ours.args, **ours.kwargs)))
         except Exception as error:  # whatever the caller's forward raises
-            return f"{type(model).__name__} runs on {n} images, but not on {_images(other)}: {error}"
+            return f"{type(model).__name__} runs on {n} images, but not on {other.images}: {error}"
+    if len(list(tensors_in(recording.output))) != len(theirs) and n > 1:  # a result for each image
+        other = varied(inputs)
+        with _buffers_kept(model), undisturbed(other.tensors) as copies:
+            ours = other.with_tensors(copies)
+            theirs = list(tensors_in(model(*ours.args, **ours.kwargs)))
     trouble = _trouble(model, recording, other, theirs)
-    if trouble is not None and n != _images(other) and _follows_batch(model, recording, other, deadline):
+    if trouble is not None and n != other.images and _follows_batch(model, recording, other, deadline):
         trouble = _trouble(model, recording, other, theirs)
     if trouble is not None:
         raise TraceError(
@@ -183,10 +188,10 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
 
 def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequence[Tensor]) -> str | None:
     """How what was recorded differs from the model for other inputs."""
-    numbers = f"{_images(other)} images instead of {recording.images}"
+    numbers = f"{other.images} images instead of {recording.images}"
     with _buffers_kept(model), undisturbed(other.tensors) as copies:
         try:
-            mine = list(tensors_in(_replayed(recording, copies)))
+            mine = list(tensors_in(_replayed(recording, copies, other.images)))
         except Exception as error:  # whatever operators raise on tensors of other sizes
             return f"does something else for {numbers}: {error}."
     difference = _difference(mine, theirs)
@@ -221,11 +226,11 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(before[name])
 
 
-def _replayed(recording: Recording, tensors: Sequence[Tensor]) -> Any:
+def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> Any:
     with FlopCounterMode(display=False) as counter:
         replay = _CountingReplay(recording, counter)
         output = replay.run(*tensors)
-    replay.note_shares(recording.images, len(tensors[0]) if tensors[0].dim() else 1)
+    replay.note_shares(recording.images, images)
     return output
 
 
@@ -267,14 +272,11 @@ def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     return largest
 
 
-def _images(inputs: Inputs) -> int:
-    first = inputs.tensors[0]
-    return len(first) if first.dim() else 1
-
-
 def with_images(inputs: Inputs, n: int) -> Inputs:
-    """Inputs of another number of images: those that there are, again and again."""
-    before = _images(inputs)
+    """Inputs of another number of images: those that there are, again and again; a list of images stays as it is."""
+    before = inputs.images
+    if inputs.is_listed:
+        return inputs
 
     def taken(x: Tensor) -> Tensor:
         if x.dim() == 0 or len(x) != before:

@@ -27,21 +27,26 @@ Kept = npt.NDArray[np.bool_]
 
 
 class MaskedForward:
-    """Makes masked networks; the forward is recorded once, in both modes."""
+    """Makes masked networks; the forward is recorded once, in both modes.
+
+    Args:
+        network: The traced network.
+    """
 
     def __init__(self, network: Network) -> None:
         self._network = network
         model = copied(network.model).eval()
         self._evaluating = recorded(model, network.inputs, network.leaves)
-        self._training: Recording | None = None
+        self._training = self._evaluating
+        self.trains = True
         try:
             training = recorded(model.train(), network.inputs, network.leaves)
         except TraceError:
             self.trains = False
         else:
-            self.trains = True
-            self._training = None if does_the_same(self._evaluating, training) else training
-        self._model = model.eval()
+            if not does_the_same(self._evaluating, training):
+                self._training = training
+        model.eval()
 
     def module(self, kept: Kept) -> nn.Module:
         """A network of full width in which channels of units that are not kept reach no operator that mixes them.
@@ -52,7 +57,7 @@ class MaskedForward:
         reads: dict[str, list[tuple[int, Tensor]]] = {}
         for read in self._network.reads:
             reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
-        return _Masked(self._network.model, self._evaluating, self._training or self._evaluating, reads)
+        return _Masked(self._network.model, self._evaluating, self._training, reads)
 
 
 def masked(network: Network, kept: Kept) -> nn.Module:

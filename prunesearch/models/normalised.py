@@ -9,7 +9,7 @@ from types import GetSetDescriptorType, MethodWrapperType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,28 @@ def set_item(tensor: Tensor, index: Any, value: Any) -> Tensor:
     """`tensor[index] = value`, as an operator that returns the tensor."""
     tensor[index] = value
     return tensor
+
+
+@dataclass(frozen=True)
+class MethodOf:
+    """A method of a submodule that is kept whole, as an operator; whoever runs a recorded forward finds the module.
+
+    Attributes:
+        module: Qualified name of the module.
+        method: Name of the method.
+    """
+
+    module: str
+    method: str
+
+    @property
+    def __name__(self) -> str:
+        """How it is called in messages."""
+        return f"{self.module}.{self.method}".lstrip(".")
+
+    def __call__(self, model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Call it on the module of that name in `model`."""
+        return getattr(model.get_submodule(self.module), self.method)(*args, **kwargs)
 
 
 def part_of(value: Any, key: Any) -> Any:

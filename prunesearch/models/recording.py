@@ -9,6 +9,7 @@ module that holds it is kept whole.
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import sys
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import CodeType, FrameType
+from types import CodeType, FrameType, FunctionType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -29,7 +30,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models import numbers
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.nested import Nest, mapped, tensors_in
-from prunesearch.models.normalised import Operator, normalised, part_of, reads_values, set_item
+from prunesearch.models.normalised import MethodOf, Operator, normalised, part_of, reads_values, set_item
 from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
 from prunesearch.models.undisturbed import undisturbed
 
@@ -83,7 +84,7 @@ class Recording:
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
-        leaves: Modules that could not be followed inside, and why.
+        leaves: Modules that could not be followed inside, and why; a method of one with its name and parentheses.
         draws: Whether it drew random numbers from Python or numpy.
         flops: Counted in all, two for each multiply-accumulate.
         training: Whether it ran in training mode.
@@ -117,6 +118,20 @@ class Inputs:
     def tensors(self) -> tuple[Tensor, ...]:
         """Every tensor in them, in order."""
         return tuple(tensors_in((self.args, dict(self.kwargs))))
+
+    @property
+    def images(self) -> int:
+        """How many there are: the size of the first tensor, or the length of the first list."""
+        first = next(iter((*self.args, *self.kwargs.values())))
+        if isinstance(first, (list, tuple)):
+            return len(first)
+        tensor = next(iter(self.tensors))
+        return len(tensor) if tensor.dim() else 1
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether images come as a list, as detectors take them, so that another number is another forward."""
+        return isinstance(next(iter((*self.args, *self.kwargs.values()))), (list, tuple))
 
     def with_tensors(self, tensors: Sequence[Tensor]) -> Inputs:
         """The same with other tensors, in the order of `tensors`."""
@@ -154,21 +169,40 @@ def record(
         try:
             return recorder.run(inputs, seed)
         except _DependsOnData as found:
-            if not found.module:
+            if not found.holder:
                 raise TraceError(
                     f"{type(model).__name__} decides by the values of its data, at {found.where}, outside of any "
                     "submodule. Move that into a module of its own, which is then kept whole."
                 ) from found
-            whole[found.module] = f"decides by the values of its data, at {found.where}"
+            whole[found.holder] = f"decides by the values of its data, at {found.where}"
 
 
 class _DependsOnData(Exception):
-    """A tensor's values were asked for."""
+    """A tensor's values were asked for, in a module or a method, empty for the outermost forward."""
 
-    def __init__(self, module: str, where: str) -> None:
+    def __init__(self, holder: str, where: str) -> None:
         super().__init__(where)
-        self.module = module
+        self.holder = holder
         self.where = where
+
+
+@dataclass
+class _Whole:
+    """What runs without being entered.
+
+    Attributes:
+        module: The module, or the one whose method it is.
+        given: Its arguments as the graph has them, and which of their numbers modules hold.
+        before: Flops counted before it.
+        is_layer: Whether its class says what it does.
+        used: Names of parameters and buffers that it was seen to use.
+    """
+
+    module: nn.Module
+    given: Any
+    before: int
+    is_layer: bool
+    used: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -202,9 +236,7 @@ class _Recorder(TorchFunctionMode):
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self._layers = {id(m) for m in model.modules() if is_layer(m) and not is_altered(m)}
         self._stack: list[str] = [""]
-        self._whole: tuple[nn.Module, Any, int] | None = (
-            None  # the layer or leaf that runs, its arguments, flops before
-        )
+        self._whole: _Whole | None = None
         tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
         self._autocast: Any = None
@@ -241,7 +273,7 @@ class _Recorder(TorchFunctionMode):
             draws,
             self._flops.get_total_flops(),
             self._model.training,
-            len(copies[0]) if copies and copies[0].dim() else 1,
+            inputs.images,
         )
 
     def _call(self, inputs: Inputs) -> Any:
@@ -260,6 +292,7 @@ class _Recorder(TorchFunctionMode):
     @contextmanager
     def _hooks(self) -> Iterator[None]:
         handles: list[Any] = []
+        undo = [self._keep_method_whole(key) for key in self._leaves if key.endswith("()")]
         opaque: list[tuple[nn.Module, str, nn.Module]] = []
         try:
             for parent in list(self._model.modules()):
@@ -282,6 +315,44 @@ class _Recorder(TorchFunctionMode):
                 parent._modules[name] = child
             for handle in handles:
                 handle.remove()
+            for put_back in undo:
+                put_back()
+
+    def _holder(self) -> str:
+        """The smallest thing that can be kept whole around the code that runs: a method of a module, or a module."""
+        frame = _caller()
+        while frame is not None and frame.f_code.co_name != "forward":
+            code = frame.f_code
+            owner = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
+            method = inspect.getattr_static(type(owner), code.co_name, None) if id(owner) in self._names else None
+            if isinstance(method, FunctionType) and inspect.unwrap(method).__code__ is code:
+                return f"{self._names[id(owner)]}.{code.co_name}()".lstrip(".")
+            frame = frame.f_back
+        return self._stack[-1]
+
+    def _keep_method_whole(self, key: str) -> Callable[[], None]:
+        """Let a method of our copy be noted as one operator; returns what undoes that."""
+        name, _, method = key.removesuffix("()").rpartition(".")
+        module = self._model.get_submodule(name)
+        original = getattr(module, method)
+
+        def whole(*args: Any, **kwargs: Any) -> Any:
+            if self._whole is not None:
+                return original(*args, **kwargs)
+            with torch._C.DisableTorchFunction():
+                (arguments, keywords), numbers = self._noted((args, kwargs))
+            running = self._whole = _Whole(module, None, self._flops.get_total_flops(), is_layer=False)
+            try:
+                result = original(*args, **kwargs)
+            finally:
+                self._whole = None
+            with torch._C.DisableTorchFunction():
+                node = self._add("call_function", MethodOf(name, method), arguments, keywords, numbers, result)
+            node.meta.update(flops=self._flops.get_total_flops() - running.before, used=running.used)
+            return result
+
+        vars(module)[method] = whole
+        return lambda: vars(module).pop(method, None)
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         name = self._names[id(module)]
@@ -289,18 +360,22 @@ class _Recorder(TorchFunctionMode):
         if self._whole is None and (id(module) in self._layers or name in self._leaves):
             self._deadline.check(f"module {name}")
             with torch._C.DisableTorchFunction():  # what we ask of tensors ourselves is not the forward's
-                self._whole = module, self._noted((args, kwargs)), self._flops.get_total_flops()
+                given = self._noted((args, kwargs))
+            self._whole = _Whole(module, given, self._flops.get_total_flops(), is_layer=id(module) in self._layers)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if self._whole is not None and self._whole[0] is module:
-            ((arguments, keywords), numbers), before = self._whole[1:]
+        running = self._whole
+        if running is not None and running.module is module and running.given is not None:
+            (arguments, keywords), numbers = running.given
             self._whole = None
             with torch._C.DisableTorchFunction():
                 node = self._add("call_module", self._names[id(module)], arguments, keywords, numbers, output)
-            node.meta["flops"] = self._flops.get_total_flops() - before
+            node.meta["flops"] = self._flops.get_total_flops() - running.before
         self._stack.pop()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self._whole is not None and not self._is_inside:
+            self._look_inside(self._whole, (args, kwargs))
         if self._whole is not None:
             return func(*args, **(kwargs or {}))
         self._is_inside = True  # what torch does with numbers is its own
@@ -309,6 +384,28 @@ class _Recorder(TorchFunctionMode):
         finally:
             self._is_inside = False
 
+    def _look_inside(self, running: _Whole, given: Any) -> None:
+        """Note what code that is kept whole uses of the model, which then stays as it is."""
+        if running.is_layer:
+            return
+        with torch._C.DisableTorchFunction():
+            running.used.update(self._tensors[id(x)] for x in tensors_in(given) if id(x) in self._tensors)
+            numbers = self._noted_numbers(given)
+        for multiple in numbers:
+            self._decide((multiple,), equal=False)
+
+    def _noted_numbers(self, value: Any) -> list[Multiple]:
+        """Numbers that modules hold, anywhere in some arguments."""
+        if is_traced(value):
+            return [value.origin] if isinstance(value.origin, Multiple) else []
+        if isinstance(value, slice):
+            value = (value.start, value.stop, value.step)
+        if isinstance(value, dict):
+            value = list(value.values())
+        return (
+            [found for item in value for found in self._noted_numbers(item)] if isinstance(value, (tuple, list)) else []
+        )
+
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
@@ -316,7 +413,7 @@ class _Recorder(TorchFunctionMode):
         if called.target == "shape of":
             return self._shape(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._depends_on_inputs(args, kwargs):
-            raise _DependsOnData(self._stack[-1], _where(_caller()))
+            raise _DependsOnData(self._holder(), _where(_caller()))
         given, numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them in place
         before = self._flops.get_total_flops()
         result = func(*args, **kwargs)
@@ -499,7 +596,7 @@ class _Recorder(TorchFunctionMode):
     @property
     def _is_torchs(self) -> bool:
         """Whether it is torch that computes, in an operator or in a layer that is not entered."""
-        return self._is_inside or self._whole is not None
+        return self._is_inside or (self._whole is not None and self._whole.is_layer)
 
     def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
         if self._is_torchs:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from prunesearch.models.normalised import MethodOf
 from prunesearch.models.recording import Recording
 
 
@@ -28,6 +29,12 @@ class Replay(fx.Interpreter):
         """Compute one node."""
         with autocast_of(n):
             return super().run_node(n)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A function, or a method of a submodule."""
+        if isinstance(target, MethodOf):
+            return target(self.module, *args, **kwargs)
+        return super().call_function(target, args, kwargs)
 
     def fetch_attr(self, target: str) -> Any:
         """A module or tensor by name; the empty one is the whole module."""

@@ -23,6 +23,7 @@ from prunesearch.models.batch_norm import batch_norm
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
+from prunesearch.models.normalised import MethodOf
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import autocast_of
@@ -43,6 +44,7 @@ class Step:
 
     Attributes:
         node: The node.
+        model: The network that it is in.
         module: The module that it calls, if it does.
         sources: What has to be computed before: its arguments, and what changed them in place.
         upstream: Indices of all groups on which its value depends.
@@ -54,6 +56,7 @@ class Step:
     """
 
     node: fx.Node
+    model: nn.Module
     module: nn.Module | None
     sources: tuple[fx.Node, ...]
     upstream: tuple[int, ...]
@@ -107,6 +110,8 @@ class Layers:
             return arguments[0]
         if node.target is F.batch_norm:
             return self._functional_batch_norm(node, values)
+        if isinstance(node.target, MethodOf):
+            return node.target(step.model, *arguments, **keywords)
         if node.op == "call_function":
             return node.target(*arguments, **keywords)  # type: ignore[operator]
         if node.op == "call_method":
@@ -211,7 +216,7 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
         upstream = tuple(sorted(groups))
-        steps[node] = Step(node, module, sources, upstream, names, held, written, constant, _over(node, module))
+        steps[node] = Step(node, model, module, sources, upstream, names, held, written, constant, _over(node, module))
     return list(steps.values())
 
 

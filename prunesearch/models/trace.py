@@ -24,6 +24,7 @@ from prunesearch.models.walk import Found, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
 
 _ONE = Width(1)
+_TOLERANCE = 1e-2  # of the largest output: rounding behind a BatchNorm of few values can be large
 
 
 def trace(
@@ -90,7 +91,7 @@ def trace(
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
         raise TraceError(f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.")
     cuts = _cuts(found, units)
-    return Network(
+    network = Network(
         model=model,
         example_inputs=inputs.args,
         example_keywords=dict(inputs.kwargs),
@@ -121,6 +122,33 @@ def trace(
         notes=followed.notes,
         outputs=_outputs(followed.recordings[0].output),
     )
+    if network.literals or network.leaves or any(recording.decisions for recording in followed.recordings):
+        _prove(network)
+    return network
+
+
+def _prove(network: Network) -> None:
+    """Build one structure and compare it, where something could depend on widths that nothing shows.
+
+    Raises:
+        TraceError: It cannot run, or is something else than the masked network.
+    """
+    name = type(network.model).__name__
+    advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
+    try:
+        found = network.verify(1)
+    except TypeError:  # it returns nothing that could be compared
+        return
+    except Exception as error:  # whatever a forward raises at another width
+        raise TraceError(f"{name} does not run with fewer channels: {error}. {advice}") from error
+    if found.largest_difference > _TOLERANCE * found.scale or (found.training_difference or 0.0) > _TOLERANCE:
+        raise TraceError(
+            f"{name} with fewer channels is something else than {name} without them: it differs by "
+            f"{found.largest_difference:.2g} of {found.scale:.2g} in eval mode and by a share of "
+            f"{found.training_difference or 0.0:.2g} in training mode. {advice}"
+        )
+    if not found.costs_exact:
+        raise TraceError(f"{name} with fewer channels has other costs than were predicted. {advice}")
 
 
 def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str]) -> Inputs:
@@ -238,11 +266,11 @@ def _macs_terms(found: Found, units: Units) -> tuple[Term, ...]:
     """Products of widths where there is a rule; an operator without one keeps what was counted of one image."""
     terms = []
     for product in found.products:
-        widths = [(labels, units.width(units.ids(labels))) for labels in product.factors]
-        varying = [width for _, width in widths if width.terms]
-        fixed = math.prod(len(labels) for labels, width in widths if not width.terms)
-        left, right = (*varying, _ONE, _ONE)[:2]
-        terms.append(Term(product.layer, product.size * fixed, left, right))
+        widths = [units.width(units.ids(labels)) for labels in product.factors]
+        constant = [width for width in widths if not width.terms][: max(len(widths) - 2, 0)]
+        left, right = (_ONE, _ONE, *[width for width in widths if width not in constant])[-2:]
+        size = product.size * math.prod(width.constant for width in constant)
+        terms.append(Term(product.layer, size, left, right))
     return (*terms, *(Term(layer, macs, _ONE, _ONE) for layer, macs in found.uncounted))
 
 

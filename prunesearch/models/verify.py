@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +86,8 @@ def _compared(network: Network, forward: MaskedForward, structure: Structure, rn
     ours, theirs = (_outputs(model.eval(), network.inputs) for model in (slimmed, full))
     exact = count(slimmed, network.inputs) == network.space.cost(structure)
     return _Compared(
-        float((ours - theirs).abs().max()),
-        float(theirs.abs().max()),
+        _distance(ours, theirs),
+        _largest(theirs),
         _training_difference(slimmed, full, network.inputs) if forward.trains else None,
         exact,
     )
@@ -100,10 +101,18 @@ def _training_difference(slimmed: nn.Module, full: nn.Module, inputs: Inputs) ->
         other = _outputs(full, several, seed=1)
     except (RuntimeError, ValueError):  # BatchNorm refuses a single value for each channel
         return None
-    scale = max(float(theirs.abs().max()), 1e-12)
-    difference = float((ours - theirs).abs().max()) / scale
+    difference = _distance(ours, theirs) / max(_largest(theirs), 1e-12)
     draws = not torch.equal(other, theirs)
     return None if draws and difference > 1e-3 else difference
+
+
+def _distance(ours: Tensor, theirs: Tensor) -> float:
+    """Infinite where one has more numbers, as where the values of data decide how many."""
+    return math.inf if ours.shape != theirs.shape else _largest(ours - theirs)
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if len(values) else 0.0
 
 
 class _WithoutDropout(TorchFunctionMode):

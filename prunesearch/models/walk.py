@@ -17,6 +17,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models.coupling import Labels
 from prunesearch.models.literals import Place, place_of
 from prunesearch.models.nested import Nest
+from prunesearch.models.normalised import MethodOf
 from prunesearch.models.numbers import Attribute, Multiple, Origin, Size
 from prunesearch.models.operators import rule_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value
@@ -90,6 +91,10 @@ def walk(recording: Recording, ignored: Sequence[str], found: Found) -> None:
         del found.products[products:], found.uncounted[uncounted:]
 
 
+class _SeveralTensors(Exception):
+    """A rule for operators that give one tensor asked for the shape of something else."""
+
+
 class _Walk:
     """Applies each operator's rule to the labels of what it was given: `operators.values.Walk`."""
 
@@ -146,7 +151,10 @@ class _Walk:
         if rule is None:
             return self._do_without_rule(node)
         self._sizes.clear()
-        value = rule(self, node)
+        try:
+            value = rule(self, node)
+        except _SeveralTensors:
+            return self._do_without_rule(node)
         self._check_count(node)
         self._freeze_other_numbers(node)
         if (node.op == "call_module" and value is not None) or (
@@ -163,12 +171,11 @@ class _Walk:
                     self.labels.freeze(labels, "is one of ignored_layers")
 
     def _do_without_rule(self, node: fx.Node) -> Value:
-        why = "has no rule"
-        if node.op == "call_module":
-            leaf = self._recording.leaves.get(str(node.target))
-            why = "has no rule" if leaf is None else leaf
+        is_method = isinstance(node.target, MethodOf)
+        leaf = f"{describe_target(node)}()" if is_method else str(node.target)
+        why = self._recording.leaves.get(leaf, "has no rule")
         self.freeze_inputs(node, why)
-        if node.op == "call_module":
+        if node.op == "call_module" or is_method:
             self._report(node, why)
         self._count_as_it_ran(node)
         return None
@@ -199,14 +206,19 @@ class _Walk:
 
     def _report(self, node: fx.Node, why: str) -> None:
         """A module that stays as it is, with all its weights."""
-        module = self.module_of(node)
+        name = node.target.module if isinstance(node.target, MethodOf) else str(node.target)
+        module = self._model.get_submodule(name)
+        used = node.meta.get("used")  # of a method, what it was seen to use
         names = [self._first_name.get(id(t)) for t in (*module.parameters(), *module.buffers())]
-        for name in {name for name in names if name is not None}:
-            value = self._tensor(name, tuple(self._tensors[name].shape))
+        names = names if used is None else [tensor for tensor in names if tensor in used]
+        for tensor in {tensor for tensor in names if tensor is not None}:
+            value = self._tensor(tensor, tuple(self._tensors[tensor].shape))
             for labels in {} if value is None else value.axes.values():
-                self.labels.freeze(labels, f"{name!r} belongs to a module that stays as it is: {describe(node)} {why}")
+                self.labels.freeze(
+                    labels, f"{tensor!r} belongs to a module that stays as it is: {describe(node)} {why}"
+                )
         if names:
-            self._found.producers.append((str(node.target), self.labels.fresh(1)))
+            self._found.producers.append((name or describe_target(node), self.labels.fresh(1)))
             self.labels.freeze(self._found.producers[-1][1], why)
 
     def _count_as_it_ran(self, node: fx.Node) -> None:
@@ -230,6 +242,8 @@ class _Walk:
         return argument.meta.get("value") if isinstance(argument, fx.Node) else argument
 
     def shape(self, argument: Any) -> Shape:
+        if "shape" not in argument.meta:
+            raise _SeveralTensors
         return argument.meta["shape"]
 
     def is_tensor(self, argument: Any) -> bool:
@@ -487,11 +501,16 @@ def place(node: fx.Node, *, training: bool = False) -> str:
     return f"{node.meta.get('scope', '')}%{node.name}" + "(training)" * training
 
 
+def describe_target(node: fx.Node) -> str:
+    """The name of what a node calls."""
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+
+
 def describe(node: fx.Node) -> str:
     """An operator in words."""
     if node.target is getattr:
         return f"attribute {str(node.args[1])!r}"
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    name = describe_target(node)
     kind = {"call_module": "module", "call_method": "method", "call_function": "function"}.get(node.op, "node")
     scope = node.meta.get("scope") if node.op != "call_module" else ""
     return f"{kind} {name!r}" + (f" in {scope!r}" if scope else "")

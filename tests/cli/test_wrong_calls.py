@@ -26,7 +26,7 @@ WRONG = {
     "function that gives no model": (("explain", "--model", "mine.py:number"), "got int"),
     "shape that is none": (("explain", "--model", "zoo:resnet8", "--input", "large"), "Expected an input shape"),
     "images it cannot take": (("explain", "--model", "mine.py:model"), "fails on example_inputs of shape"),
-    "control flow on data": (("explain", "--model", "mine.py:branching", "--input", "1x1x8x8"), "1 (Branching)"),
+    "control flow on data": (("explain", "--model", "mine.py:branching", "--input", "1x1x8x8"), "module '1' decides by the values of its data"),
     "missing weights": ((*SEARCH[:4], "no.pt", *SEARCH[5:]), "There is no weights file no.pt"),
     "foreign weights": ((*SEARCH[:4], "mine.py", *SEARCH[5:]), "mine.py is damaged, or holds more than tensors"),
     "weights of another network": (("explain", "--model", "zoo:resnet20", "--input", "1x1x8x8", "--weights",

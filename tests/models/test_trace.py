@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import warnings
 from typing import Any
 
@@ -353,12 +354,15 @@ def test_lazy_layers_are_refused_until_they_have_run_once() -> None:
 
 def test_a_model_that_cannot_be_copied_is_refused() -> None:
     model = Plain()
-    model.stem.weight.data *= 1
-    model.cache = model.stem.weight * 2  # not a leaf of the graph, which torch refuses to copy
-    with pytest.raises(
-        TraceError, match="Plain cannot be copied, which tracing needs: Only Tensors created explicitly"
-    ):
+    model.lock = threading.Lock()
+    with pytest.raises(TraceError, match=r"Plain cannot be copied, which tracing needs: cannot pickle '_thread\.lock'"):
         trace(model, SMALL)
+
+
+def test_a_model_that_holds_a_computed_tensor_is_traced() -> None:
+    model = Plain()
+    model.cache = model.stem.weight * 2  # not a leaf of the graph, which torch refuses to copy
+    prove(trace(model, SMALL))
 
 
 def test_a_forward_replaced_on_the_instance_is_refused_because_copies_might_run_the_original() -> None:
