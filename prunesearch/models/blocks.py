@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
-from prunesearch.models.copying import copied
+from prunesearch.models.copying import copied, without_data
 from prunesearch.models.coupling import Followed
 from prunesearch.models.following import recorded, with_images
 from prunesearch.models.literals import replaced
@@ -77,12 +77,12 @@ class BlockedNetwork:
         self.space = network.space
         inputs = with_images(network.inputs, batch_size)
         self._inputs = inputs.with_tensors([x.to("meta") for x in inputs.tensors])
-        self._network = replace(network, model=_without_data(network.model).eval())
+        self._network = replace(network, model=without_data(network.model).eval())
         self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
         self._layers = {term.layer for term in network.space.macs_terms}
         self._runs: dict[Structure, _Run] = {}
         with self._without_data():
-            self._recording = recorded(copied(self._network.model), self._inputs, network.leaves)
+            self._recording = recorded(copied(self._network.model), self._inputs, network.leaves, way=network.way)
         self._full = self._run(self.space.full)
         self._slopes = self._probe()
         self.blocks = tuple(self._block(nodes) for nodes in self._cut())
@@ -236,16 +236,6 @@ class BlockedNetwork:
         name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
         plain = [repr(arg) for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, (int, float, str))]
         return f"{name}({', '.join(plain)})"
-
-
-def _without_data(model: nn.Module) -> nn.Module:
-    """A copy on the meta device, with the tensors that its modules hold besides parameters and buffers."""
-    model = copied(model).to("meta")
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, Tensor):
-                setattr(module, name, value.to("meta"))
-    return model
 
 
 def _is_of_model(node: fx.Node) -> bool:

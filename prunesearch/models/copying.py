@@ -23,3 +23,13 @@ def copied(model: Module, memo: dict[int, Tensor] | None = None) -> Module:
             if isinstance(value, Tensor) and not value.is_leaf:  # which torch does not copy
                 replaced.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(model, replaced)
+
+
+def without_data(model: Module) -> Module:
+    """A copy on the meta device, with all tensors that its modules hold: they have shapes, and no values."""
+    light = copied(model).to("meta")
+    for module in light.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, Tensor):
+                setattr(module, name, value.to("meta"))
+    return light

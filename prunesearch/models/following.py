@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models.batches import follow_batch
+from prunesearch.models.copying import without_data
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.operators import known_kind
@@ -24,8 +25,23 @@ from prunesearch.models.undisturbed import undisturbed
 
 _TOLERANCE = 1e-4
 """Of the largest output; what is recorded computes the same operators in the same order."""
+_LARGE = 1 << 16
+"""Numbers in one example from which on it takes longer to compute a forward than to work out shapes alone."""
 _DRAWS = (1, 2, 3)
 """Seeds with which a forward runs again that draws what it does at random."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a forward is recorded.
+
+    Attributes:
+        without_data: On tensors that have shapes only.
+        as_given: On as many images as the example has, not on two.
+    """
+
+    without_data: bool = False
+    as_given: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,10 +51,12 @@ class Forwards:
     Attributes:
         recordings: In eval mode, then in training mode as often as that does something else.
         notes: What the caller should know.
+        way: How it was recorded.
     """
 
     recordings: tuple[Recording, ...]
     notes: tuple[str, ...]
+    way: Way
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -60,25 +78,35 @@ def inputs_of(example_inputs: Any) -> Inputs:
 def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str] | None = None) -> Forwards:
     """Record the forward of `model`, a copy of our own in eval mode, in both modes.
 
+    Large images are first tried without their data, which saves computing; a forward that needs data, or does something
+    else without them, is recorded with them.
+
     Raises:
         TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number of
             images.
     """
-    several = with_images(inputs, 2) if inputs.images == 1 else inputs
-    try:
-        evaluating = record(model, several, deadline, is_layer=is_layer, leaves=leaves)
-    except TraceError:
-        if several is inputs:
-            raise
-        several = inputs  # a forward for one image
-        evaluating = record(model, inputs, deadline, is_layer=is_layer, leaves=leaves)
-    note = _check(model, evaluating, several, deadline)
-    training, notes = _training(model, several, deadline, evaluating)
-    return Forwards((evaluating, *training), notes if note is None else (note, *notes))
+    is_large = sum(x.numel() for x in inputs.tensors) > _LARGE * inputs.images
+    for way in (*[Way(without_data=True)] * is_large, Way(), Way(as_given=True)):
+        try:
+            return _followed(model, inputs, deadline, leaves or {}, way)
+        except TraceError:
+            if way.as_given or (not way.without_data and inputs.images != 1):
+                raise
+        except Exception:  # whatever torch raises on tensors without data
+            if not way.without_data:
+                raise
+    raise AssertionError
+
+
+def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str], way: Way) -> Forwards:
+    evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
+    note = _check(model, evaluating, inputs, deadline)
+    training, notes = _training(model, inputs, deadline, evaluating, way)
+    return Forwards((evaluating, *training), notes if note is None else (note, *notes), way)
 
 
 def _training(
-    model: nn.Module, inputs: Inputs, deadline: Deadline, evaluating: Recording
+    model: nn.Module, inputs: Inputs, deadline: Deadline, evaluating: Recording, way: Way
 ) -> tuple[list[Recording], tuple[str, ...]]:
     """Recordings of what training does otherwise; in full only if no note says that it could not be."""
     found: list[Recording] = []
@@ -86,13 +114,13 @@ def _training(
     try:
         model.train()
         for seed in (0, *_DRAWS):
-            recording = record(model, inputs, deadline, is_layer=is_layer, leaves=evaluating.leaves, seed=seed)
+            recording = recorded(model, inputs, evaluating.leaves, way=way, deadline=deadline, seed=seed)
             steps = _steps(recording)
             if steps not in seen:
                 seen.append(steps)
                 found.append(recording)
-            if seed == 0:
-                _check(model, recording, inputs, deadline)
+                if seed == 0:
+                    _check(model, recording, inputs, deadline)
             if not recording.draws:
                 break
     except TraceError as error:
@@ -109,20 +137,41 @@ def _steps(recording: Recording) -> list[str]:
     ]
 
 
-def recorded(model: nn.Module, inputs: Inputs, leaves: Mapping[str, str], seconds: float = 600.0) -> Recording:
-    """Record the forward of `model`, a copy of our own, in its mode, as it was when its network was traced.
+def recorded(
+    model: nn.Module,
+    inputs: Inputs,
+    leaves: Mapping[str, str],
+    *,
+    way: Way,
+    deadline: Deadline | None = None,
+    seed: int = 0,
+) -> Recording:
+    """Record the forward of `model`, a copy of our own, in its mode.
+
+    Args:
+        model: The module.
+        inputs: What its network was traced with.
+        leaves: Modules that are not entered, and why.
+        way: How; that of the network, so that nodes have the same names.
+        deadline: When to give up; in ten minutes by default.
+        seed: Of what the forward draws at random.
 
     Raises:
         TraceError: It fails, or takes too long.
     """
-    several = with_images(inputs, 2) if inputs.images == 1 else inputs
-    deadline = Deadline(seconds)
-    try:
-        return record(model, several, deadline, is_layer=is_layer, leaves=leaves)
-    except TraceError:
-        if several is inputs:
-            raise
-        return record(model, inputs, deadline, is_layer=is_layer, leaves=leaves)
+    few = inputs if way.as_given or inputs.images == 2 else with_images(inputs, 2)
+    deadline = deadline or Deadline(600.0)
+    if not way.without_data:
+        return record(model, few, deadline, is_layer=is_layer, leaves=leaves, seed=seed)
+    light = few.with_tensors([x.to("meta") for x in few.tensors])
+    device = few.tensors[0].device
+    with torch.device("meta"):
+        found = record(
+            without_data(model), light, deadline, is_layer=is_layer, leaves=leaves, seed=seed, in_place_of_meta=device
+        )
+    if found.constants:
+        raise TraceError("The forward uses tensors that it holds besides parameters and buffers.")
+    return replace(found, model=model)
 
 
 def does_the_same(one: Recording, other: Recording) -> bool:
@@ -161,29 +210,46 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
         What the caller should know, if the model runs for this number of images alone, which cannot be compared.
     """
     deadline.check("the comparison of what was recorded with the model")
-    n = inputs.images
-    other = varied(inputs) if inputs.is_listed else with_images(inputs, 3 if n == 2 else max(n - 1, 1))
     mode = "in training mode" if recording.training else "in eval mode"
-    with _buffers_kept(model), undisturbed(other.tensors) as copies:
+    trouble = failure = None
+    for other in _others(inputs, recording):
         try:
-            ours = other.with_tensors(copies)
-            theirs = list(tensors_in(model(*ours.args, **ours.kwargs)))
+            theirs = _outputs(model, other)
         except Exception as error:  # whatever the caller's forward raises
-            return f"{type(model).__name__} runs on {n} images, but not on {other.images}: {error}"
-    if len(list(tensors_in(recording.output))) != len(theirs) and n > 1:  # a result for each image
-        other = varied(inputs)
-        with _buffers_kept(model), undisturbed(other.tensors) as copies:
-            ours = other.with_tensors(copies)
-            theirs = list(tensors_in(model(*ours.args, **ours.kwargs)))
-    trouble = _trouble(model, recording, other, theirs)
-    if trouble is not None and n != other.images and _follows_batch(model, recording, other, deadline):
+            failure = f"{type(model).__name__} runs on {recording.images} images, but not on {other.images}: {error}"
+            continue
+        if len(_tensors(recording.output)) != len(theirs) and recording.images > 1:  # a result for each image
+            other = varied(with_images(inputs, recording.images))
+            theirs = _outputs(model, other)
         trouble = _trouble(model, recording, other, theirs)
-    if trouble is not None:
-        raise TraceError(
-            f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, "
-            "on values of its data that reach it outside of torch, or on what earlier runs left."
-        )
-    return None
+        if trouble is not None and _follows_batch(model, recording, other, deadline):
+            trouble = _trouble(model, recording, other, theirs)
+        if trouble is None:
+            return None
+    if trouble is None:
+        return failure
+    raise TraceError(
+        f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, on "
+        "values of its data that reach it outside of torch, or on what earlier runs left."
+    )
+
+
+def _others(inputs: Inputs, recording: Recording) -> list[Inputs]:
+    """Inputs to compare on: another number of images; one is cheapest, but some forwards take it for something else."""
+    if inputs.is_listed:
+        return [varied(inputs)]
+    numbers = [1, 3] if not recording.training and recording.images != 1 else [3]
+    return [with_images(inputs, n) for n in numbers] if recording.images > 1 else [inputs]
+
+
+def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
+    with _buffers_kept(model), undisturbed(inputs.tensors) as copies:
+        ours = inputs.with_tensors(copies)
+        return _tensors(model(*ours.args, **ours.kwargs))
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return list(tensors_in(value))
 
 
 def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequence[Tensor]) -> str | None:
@@ -191,7 +257,7 @@ def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequ
     numbers = f"{other.images} images instead of {recording.images}"
     with _buffers_kept(model), undisturbed(other.tensors) as copies:
         try:
-            mine = list(tensors_in(_replayed(recording, copies, other.images)))
+            mine = _tensors(_replayed(recording, copies, other.images))
         except Exception as error:  # whatever operators raise on tensors of other sizes
             return f"does something else for {numbers}: {error}."
     difference = _difference(mine, theirs)
@@ -205,6 +271,8 @@ def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequ
 
 def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadline: Deadline) -> bool:
     """Whether all that differs for another number of images are multiples of it, which then follow it."""
+    if other.images == recording.images:
+        return False
     try:
         with _buffers_kept(model):
             second = record(model, other, deadline, is_layer=is_layer, leaves=recording.leaves)

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
 from prunesearch.models.count import count_layers
-from prunesearch.models.following import inputs_of, recorded
+from prunesearch.models.following import Way, inputs_of, recorded
 from prunesearch.models.undisturbed import undisturbed
 
 _HIGHEST = 10.0
@@ -104,7 +104,7 @@ def gated(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> nn.Mod
         TraceError: The forward cannot be followed, or there is no place for a gate.
     """
     gated_copy = copied(model)
-    graph = recorded(copied(model).eval(), inputs_of(example_inputs), {}).graph
+    graph = recorded(copied(model).eval(), inputs_of(example_inputs), {}, way=Way()).graph
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         gates: dict[fx.Node, GatedConv] = {}

@@ -36,11 +36,11 @@ class MaskedForward:
     def __init__(self, network: Network) -> None:
         self._network = network
         model = copied(network.model).eval()
-        self._evaluating = recorded(model, network.inputs, network.leaves)
+        self._evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
         self._training = self._evaluating
         self.trains = True
         try:
-            training = recorded(model.train(), network.inputs, network.leaves)
+            training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
         except TraceError:
             self.trains = False
         else:

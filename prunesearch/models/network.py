@@ -13,6 +13,7 @@ from torch import nn
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read
 from prunesearch.models.explain import Explanation, explain
 from prunesearch.models.fingerprint import model_fingerprint
+from prunesearch.models.following import Way
 from prunesearch.models.recording import Inputs
 from prunesearch.models.verify import Verification, verify
 from prunesearch.structure import IntArray, Space
@@ -38,6 +39,7 @@ class Network:
         outputs: Size of the last dimension of what the network returns (a classifier's classes); None if that is not
             one tensor of shape (n, outputs).
         leaves: Modules that are kept whole, and why.
+        way: How its forward was recorded.
         example_keywords: Inputs by name that it was traced with.
     """
 
@@ -55,6 +57,7 @@ class Network:
     notes: tuple[str, ...]
     outputs: int | None
     leaves: Mapping[str, str] = field(default_factory=dict)
+    way: Way = field(default_factory=Way)
     example_keywords: Mapping[str, Any] = field(default_factory=dict)
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunesearch.models.following import recorded
+from prunesearch.models.following import Way, recorded
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.undisturbed import undisturbed
@@ -27,7 +27,7 @@ def predicted_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
     """
     meta = tuple(x.to("meta") for x in inputs)
     light = model.to("meta")
-    peak = _Live(recorded(light, Inputs(meta), {}))
+    peak = _Live(recorded(light, Inputs(meta), {}, way=Way()))
     with undisturbed(()):
         peak.run(*meta)
     return _weights(model) + peak.most

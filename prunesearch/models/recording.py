@@ -15,10 +15,10 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, FunctionType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -148,6 +148,7 @@ def record(
     is_layer: Callable[[nn.Module], bool],
     leaves: Mapping[str, str] | None = None,
     seed: int = 0,
+    in_place_of_meta: torch.device | None = None,
 ) -> Recording:
     """Follow the forward of `model`, a copy of our own, in the mode it is in.
 
@@ -158,6 +159,7 @@ def record(
         is_layer: Which modules are not entered: those whose behaviour is known by their class.
         leaves: Names of other modules that are not entered, and why.
         seed: Of what the forward draws at random.
+        in_place_of_meta: The device that is noted where the forward asks for that of tensors without data.
 
     Raises:
         TraceError: The forward fails on the inputs, it decides by the values of its data outside of any submodule, or
@@ -165,7 +167,7 @@ def record(
     """
     whole = {**_scripted(model), **(leaves or {})}
     while True:
-        recorder = _Recorder(model, whole, is_layer, deadline)
+        recorder = _Recorder(model, whole, is_layer, deadline, in_place_of_meta)
         try:
             return recorder.run(inputs, seed)
         except _DependsOnData as found:
@@ -218,12 +220,18 @@ class _Recorder(TorchFunctionMode):
     """Notes what one forward computes."""
 
     def __init__(
-        self, model: nn.Module, leaves: Mapping[str, str], is_layer: Callable[[nn.Module], bool], deadline: Deadline
+        self,
+        model: nn.Module,
+        leaves: Mapping[str, str],
+        is_layer: Callable[[nn.Module], bool],
+        deadline: Deadline,
+        in_place_of_meta: torch.device | None,
     ) -> None:
         super().__init__()
         self._model = model
         self._leaves = dict(leaves)
         self._deadline = deadline
+        self._in_place_of_meta = in_place_of_meta
         self._graph = fx.Graph()
         self._known: dict[
             int, tuple[Any, fx.Node | _Part]
@@ -232,7 +240,9 @@ class _Recorder(TorchFunctionMode):
         self._constants: dict[str, Tensor] = {}
         self._decisions: dict[Decision, None] = {}
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
-        self._flops = FlopCounterMode(display=False)
+        self._flops: _Counter = (
+            _Uncounted() if model.training else FlopCounterMode(display=False)
+        )  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self._layers = {id(m) for m in model.modules() if is_layer(m) and not is_altered(m)}
         self._stack: list[str] = [""]
@@ -487,6 +497,8 @@ class _Recorder(TorchFunctionMode):
                 return {key: noted(inner, (*position, key)) for key, inner in item.items()}
             if isinstance(item, slice):
                 return slice(*(noted(getattr(item, end), (*position, end)) for end in ("start", "stop", "step")))
+            if isinstance(item, torch.device) and item.type == "meta" and self._in_place_of_meta is not None:
+                return self._in_place_of_meta
             if any(True for _ in tensors_in(item)) or id(item) in self._known:
                 return self._object(item)
             return item
@@ -630,6 +642,21 @@ class _Recorder(TorchFunctionMode):
         for node in reversed(list(self._graph.nodes)):
             if (node.meta.get("number") or node.op == "get_attr") and not node.users and node not in decisive:
                 self._graph.erase_node(node)
+
+
+class _Counter(Protocol):
+    """What counts while it is entered."""
+
+    def get_total_flops(self) -> int:
+        """How many so far."""
+
+
+class _Uncounted(nullcontext[None]):
+    """Where nobody wants to know."""
+
+    def get_total_flops(self) -> int:
+        """None were counted."""
+        return 0
 
 
 class _Opaque(nn.Module):

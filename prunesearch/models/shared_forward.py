@@ -45,7 +45,7 @@ class SharedForward:
         self._network = weights.network
         self._max_bytes = max_bytes
         still = copied(self._network.model).eval()
-        recording = recorded(still, self._network.inputs, self._network.leaves)
+        recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
         graph = recording.graph
         self._format = torch.channels_last
         try:

@@ -55,7 +55,7 @@ class StackedForward:
                 for name, tensor in self._full.items():
                     tensor.copy_(weights.values(name, weights.network.space.full))
             self._own = _own_weights(model, self._full)
-        self._forward = recorded(model, weights.network.inputs, weights.network.leaves)
+        self._forward = recorded(model, weights.network.inputs, weights.network.leaves, way=weights.network.way)
         self._reads: dict[str, list[Read]] = {}
         for read in weights.network.reads:
             self._reads.setdefault(read.place, []).append(read)

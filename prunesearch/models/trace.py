@@ -119,6 +119,7 @@ def trace(
         unit_count=units.count,
         frozen=dict(units.frozen),
         leaves=dict(followed.recordings[0].leaves),
+        way=followed.way,
         notes=followed.notes,
         outputs=_outputs(followed.recordings[0].output),
     )
