@@ -61,8 +61,8 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
     """Record the forward of `model`, a copy of our own in eval mode, in both modes.
 
     Raises:
-        TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number of
-            images.
+        TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number
+            of images.
     """
     several = with_images(inputs, 2) if inputs.images == 1 else inputs
     try:
@@ -180,8 +180,8 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
         trouble = _trouble(model, recording, other, theirs)
     if trouble is not None:
         raise TraceError(
-            f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, "
-            "on values of its data that reach it outside of torch, or on what earlier runs left."
+            f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be "
+            "followed, on values of its data that reach it outside of torch, or on what earlier runs left."
         )
     return None
 
@@ -198,8 +198,8 @@ def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequ
     if difference <= _TOLERANCE:
         return None
     return (
-        f"returns something else than the operators that were noted while it ran: they differ by {difference:.2g} of the "
-        f"largest output, for {numbers}."
+        f"returns something else than the operators that were noted while it ran: they differ by {difference:.2g} of "
+        f"the largest output, for {numbers}."
     )
 
 
