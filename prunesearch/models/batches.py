@@ -1,4 +1,4 @@
-"""Numbers of images that a forward turned into plain numbers, such as by `len(x)`: found by running it on two batches."""
+"""Numbers of images that a forward turned into plain numbers, such as by `len(x)`: found by running two batches."""
 
 from __future__ import annotations
 

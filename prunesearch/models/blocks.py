@@ -124,8 +124,8 @@ class BlockedNetwork:
             raise
         except Exception as error:  # whatever an operator raises that wants to see data
             raise TraceError(
-                f"The forward of {type(self._network.model).__name__} cannot run on tensors without data (device 'meta'), "
-                f"which cutting it into blocks needs: {error}"
+                f"The forward of {type(self._network.model).__name__} cannot run on tensors without data (device "
+                f"'meta'), which cutting it into blocks needs: {error}"
             ) from error
 
     def _with_numbers(self, kept: npt.NDArray[np.bool_]) -> fx.Graph:

@@ -17,9 +17,9 @@ from prunesearch.structure import Cost
 def count(model: nn.Module, example_inputs: Any) -> Cost:
     """Run the model and count what it costs per image, with torch's own counter (`FlopCounterMode`).
 
-    One multiply-accumulate counts once: of convolutions (transposed ones too), linear layers and matrix products, however
-    they are called, bias free. Parameters are all of the model's, each tensor once. Mode, hooks and gradients of the model
-    are left as they were.
+    One multiply-accumulate counts once: of convolutions (transposed ones too), linear layers and matrix products,
+    however they are called, bias free. Parameters are all of the model's, each tensor once. Mode, hooks and gradients
+    of the model are left as they were.
 
     Args:
         model: Any module.

@@ -1,14 +1,14 @@
-"""Numbers of channels that stand in the code of a forward: `x.view(-1, 64)`, `F.pad(x, (0, 0, 0, 0, 8, 8))`, `x[:, :32]`.
+"""Numbers of channels that stand in the code of a forward: `x.view(-1, 64)`, `F.pad(x, (0, 0, 8, 8))`, `x[:, :32]`.
 
-A slimmed network needs other numbers there, and nothing else may change. The module whose method holds them gets a class
-derived from its own, in which that method is the caller's own source with the other numbers; a function that a module
-holds, such as a lambda, is replaced in that module alone. Names, parameters, flags, random draws, context managers and
-attributes are what they were; the module pickles, copies and scripts as before.
+A slimmed network needs other numbers there, and nothing else may change. The module whose method holds them gets a
+class derived from its own, in which that method is the caller's own source with the other numbers; a function that a
+module holds, such as a lambda, is replaced in that module alone. Names, parameters, flags, random draws, context
+managers and attributes are what they were; the module pickles, copies and scripts as before.
 
-A number is only changed where it can be shown to be the one: the instruction that called the operator has a position in
-the source (Python 3.11 and newer; before, its line must leave no doubt), and there stands an expression that comes to this
-number whenever it runs: of constants, of names that the function took from around it, and of names that it gives a
-constant once.
+A number is only changed where it can be shown to be the one: the instruction that called the operator has a position
+in the source (Python 3.11 and newer; before, its line must leave no doubt), and there stands an expression that comes
+to this number whenever it runs: of constants, of names that the function took from around it, and of names that it
+gives a constant once.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _can_be_decorated_again(definition: ast.FunctionDef, function: FunctionType)
         while isinstance(root, (ast.Call, ast.Attribute)):
             root = root.func if isinstance(root, ast.Call) else root.value
         value = function.__globals__.get(root.id) if isinstance(root, ast.Name) else None
-        owner = getattr(value, "__module__", None) or getattr(value, "__name__", "")
+        owner: Any = getattr(value, "__module__", None) or getattr(value, "__name__", "")
         if owner.partition(".")[0] != "torch":
             return False
     return True
@@ -415,7 +415,7 @@ def _reduce(self: Any, protocol: Any) -> Any:
 
 
 def _instance(kind: type, numbers: tuple[tuple[Place, int], ...]) -> Any:
-    derived = _derived(kind, numbers)
+    derived: Any = _derived(kind, numbers)
     return derived.__new__(derived)
 
 
@@ -492,10 +492,11 @@ def _compiled(original: FunctionType, source: Source, changes: Numbers) -> CodeT
     tree = ast.parse(source.text, filename)
     places = {_expression_at(tree, place, constants): number for place, number in changes.items()}
     definition = next(node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.Lambda)))
-    definition = _Replacing(places).visit(definition)
+    replaced = _Replacing(places).visit(definition)
+    assert isinstance(replaced, (ast.FunctionDef, ast.Lambda))
     owner = original.__qualname__.rpartition(".")[0].rpartition(".")[2].strip("<>") or "owner"
     future = __future__.annotations.compiler_flag & original.__code__.co_flags
-    enclosed = _enclosed(definition, owner, original.__code__.co_freevars)
+    enclosed = _enclosed(replaced, owner, original.__code__.co_freevars)
     code = compile(enclosed, filename, "exec", flags=future, dont_inherit=True)
     for name in ("around", owner, original.__code__.co_name):
         code = next(item for item in code.co_consts if isinstance(item, CodeType) and item.co_name == name)

@@ -132,8 +132,8 @@ class Norm:
     """A LayerNorm or GroupNorm, whichever way it is called.
 
     Attributes:
-        groups: Of how many parts of the channels the mean and variance are taken; None for a LayerNorm, which takes them
-            for each position.
+        groups: Of how many parts of the channels the mean and variance are taken; None for a LayerNorm, which takes
+            them for each position.
         weight: Of each channel, or None.
         bias: Of each channel, or None.
         eps: Added to the variance.

@@ -77,8 +77,8 @@ class Network:
         others = [read.place for read in self.reads if not read.is_layer and not read.place.endswith("(training)")]
         if others:
             raise ValueError(
-                f"{asker} drops channels where modules read them, but {type(self.model).__name__} mixes some in the code "
-                f"of a forward: {others[0].replace('%', ': ')}. Use another one."
+                f"{asker} drops channels where modules read them, but {type(self.model).__name__} mixes some in the "
+                f"code of a forward: {others[0].replace('%', ': ')}. Use another one."
             )
         return tuple(read for read in self.reads if read.is_layer)
 

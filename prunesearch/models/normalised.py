@@ -89,8 +89,9 @@ _VALUES = {
 def normalised(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operator | None:
     """The operator that torch was asked for; None for questions whose answer is no tensor and no size."""
     name = getattr(func, "__name__", "")
-    if isinstance(func, MethodWrapperType) and isinstance(getattr(func, "__self__", None), GetSetDescriptorType):
-        return _attribute(func.__self__.__name__, args) if name == "__get__" else None
+    owner: object = getattr(func, "__self__", None)
+    if isinstance(func, MethodWrapperType) and isinstance(owner, GetSetDescriptorType):
+        return _attribute(owner.__name__, args) if name == "__get__" else None
     if isinstance(func, type):
         return None
     is_method = getattr(func, "__qualname__", "").startswith(("Tensor.", "TensorBase.", "_TensorBase."))

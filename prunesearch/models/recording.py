@@ -1,10 +1,10 @@
 """Following a forward by running it: every operator that it calls is noted with what it was given, as a graph.
 
-The forward runs on real tensors, as it always does, so branches, loops, assertions, lists and dictionaries are Python's.
-What is noted is what reaches torch (`torch.overrides.TorchFunctionMode`): calls of layers that have a rule, and operators
-elsewhere. Sizes of tensors and integers of modules are numbers that remember where they came from (`models.numbers`), so
-that it is known which of them channels decide. What depends on the *values* of data cannot be followed; the smallest
-module that holds it is kept whole.
+The forward runs on real tensors, as it always does, so branches, loops, assertions, lists and dictionaries are
+Python's. What is noted is what reaches torch (`torch.overrides.TorchFunctionMode`): calls of layers that have a rule,
+and operators elsewhere. Sizes of tensors and integers of modules are numbers that remember where they came from
+(`models.numbers`), so that it is known which of them channels decide. What depends on the *values* of data cannot be
+followed; the smallest method or module that holds it is kept whole.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models import numbers
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.nested import Nest, mapped, tensors_in
-from prunesearch.models.normalised import MethodOf, Operator, normalised, part_of, reads_values, set_item
+from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, set_item
 from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
 from prunesearch.models.undisturbed import undisturbed
 
@@ -78,9 +78,9 @@ class Recording:
         model: The module whose forward it is.
         graph: What it computed. The placeholders are the tensors of the inputs, in order. In the `meta` of a node:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
-            `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted in it;
-            `of_one_image`, the share of that which one image takes, once it was compared with another number of them;
-            `autocast`, if it ran under another state of it than the forward began with.
+            `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted
+            in it; `of_one_image`, the share of that which one image takes, once it was compared with another number of
+            them; `autocast`, if it ran under another state of it than the forward began with.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
@@ -424,16 +424,17 @@ class _Recorder(TorchFunctionMode):
             return self._shape(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._depends_on_inputs(args, kwargs):
             raise _DependsOnData(self._holder(), _where(_caller()))
-        given, numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them in place
+        (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
         before = self._flops.get_total_flops()
         result = func(*args, **kwargs)
         if called.target == "__len__":
-            self._decisions.setdefault(Decision((Size(given[0][0], 0),), False, _where(_caller())))
+            self._decisions.setdefault(Decision((Size(arguments[0], 0),), False, _where(_caller())))
         if called.target is set_item:
             result = called.args[0]
         if not any(True for _ in tensors_in(result)):
-            return self._number(called, given, result) if called.target == "numel" else result
-        node = self._add(called.op, called.target, *given, numbers, result)
+            is_number = called.target == "numel"
+            return self._computed(called.op, called.target, arguments, result) if is_number else result
+        node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta["flops"] = self._flops.get_total_flops() - before
         return None if called.target is set_item else result
 
@@ -553,9 +554,6 @@ class _Recorder(TorchFunctionMode):
             return torch.Size([traced(int(size), Size(node, dim), self) for dim, size in enumerate(result)])
         dim = plain(args[1] if len(args) > 1 else kwargs.get("dim", 0))
         return traced(int(result), Size(self._node_of(tensor), dim % max(len(_plain_shape(tensor)), 1)), self)
-
-    def _number(self, called: Operator, given: Any, result: Any) -> Any:
-        return self._computed(called.op, called.target, given[0], result)
 
     def _number_node(self, origin: Origin) -> fx.Node:
         if isinstance(origin, fx.Node):

@@ -211,8 +211,8 @@ def _read(path: Path) -> _Stored:
 def _numbers(path: Path, places: Any) -> dict[Place, Any]:
     if any(len(entry) == 3 for entry in places):
         raise CheckpointError(
-            f"{path} was saved by an earlier version of prunesearch, which kept numbers in the code of a forward in another "
-            "way. Load it with that version, or prune the network again."
+            f"{path} was saved by an earlier version of prunesearch, which kept numbers in the code of a forward in "
+            "another way. Load it with that version, or prune the network again."
         )
     return {Place(function, line, column, number): new for function, line, column, number, new in places}
 

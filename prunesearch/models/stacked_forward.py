@@ -134,7 +134,8 @@ class _Stack(Replay):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target is not F.batch_norm:
             return super().call_function(target, args, kwargs)
-        x, weight, bias = args[0], *(args[3:5] or (kwargs.get("weight"), kwargs.get("bias")))
+        x = args[0]
+        weight, bias = args[3:5] or (kwargs.get("weight"), kwargs.get("bias"))
         eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
         return Norm(None, weight, bias, eps).scaled(self._normalised(x, eps))
 

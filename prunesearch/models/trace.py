@@ -43,13 +43,13 @@ def trace(
     The forward runs on a copy, in eval and in training mode, with `example_inputs`, and every operator that it calls is
     noted (`models.recording`). Every channel of every tensor gets a label and each operator's rule says which labels
     belong together (`models.operators`). What was noted is then computed for another number of images and compared with
-    what the model returns. The network's own inputs and outputs, hence a classifier's classes, are never pruned. A module
-    that decides by the values of its data is kept whole, the rest is pruned.
+    what the model returns. The network's own inputs and outputs, hence a classifier's classes, are never pruned. A
+    method or module that decides by the values of its data is kept whole, the rest is pruned.
 
     Args:
         model: Any module whose forward runs in Python.
-        example_inputs: What the forward takes: a batch (n, ...), a tuple of positional inputs, or a dictionary of those by
-            name; nested as the forward takes them. Optional arguments that they do not cover take their defaults.
+        example_inputs: What the forward takes: a batch (n, ...), a tuple of positional inputs, or a dictionary of those
+            by name; nested as the forward takes them. Optional arguments that they do not cover take their defaults.
         part: Name of the only submodule to prune; everything outside of it stays as it is.
         round_to: Kept widths are multiples of this many channels (hardware likes 8 or 16); the full width is always
             allowed. Or such numbers by name: `{"layer4.*": 16, "*": 8}`; of the globs that match a layer, or a module
@@ -67,8 +67,8 @@ def trace(
         The network with its space.
 
     Raises:
-        TraceError: The forward fails on the inputs, what was noted of it gives something else than the model, nothing can
-            be pruned, or time is up. The message names the module, and the line where the forward has one.
+        TraceError: The forward fails on the inputs, what was noted of it gives something else than the model, nothing
+            can be pruned, or time is up. The message names the module, and the line where the forward has one.
         TypeError: The model is no module, or the inputs are no tensors.
         ValueError: A rule is out of range, a glob matches no module, layers cannot be tied, or the inputs disagree on
             n.
@@ -159,8 +159,8 @@ def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str])
     inputs = inputs_of(example_inputs)
     if not inputs.tensors or any(x.dim() == 0 for x in inputs.tensors[:1]):
         raise TypeError(
-            "Expected example_inputs as a batch of inputs, a tuple of positional ones or a dictionary of those by name, "
-            f"with tensors of shape (n, ...) in it; got {type(example_inputs).__name__}."
+            "Expected example_inputs as a batch of inputs, a tuple of positional ones or a dictionary of those by "
+            f"name, with tensors of shape (n, ...) in it; got {type(example_inputs).__name__}."
         )
     if len({len(x) for x in inputs.args if isinstance(x, Tensor) and x.dim() > 0}) > 1 or len(inputs.tensors[0]) == 0:
         sizes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
@@ -175,8 +175,8 @@ def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str])
     for entry in ignored_layers:
         if not isinstance(entry, str):
             raise TypeError(
-                f"Expected ignored_layers as names of modules or globs, got a {type(entry).__name__}. The names are those "
-                "of model.named_modules()."
+                f"Expected ignored_layers as names of modules or globs, got a {type(entry).__name__}. The names are "
+                "those of model.named_modules()."
             )
     check_globs(model, "ignored_layers", ignored_layers)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
@@ -232,7 +232,7 @@ def _widths(units: Units, found: Found, rules: WidthRules) -> list[tuple[int, ..
 
 
 def _freeze_third_factors(found: Found, units: Units) -> bool:
-    """Costs are products of two widths at most; where one would be of three, all but two stay. Says if there was one."""
+    """Costs are products of two widths at most; where one would be of three, all but two stay. Says if one was."""
     more = False
     tensors: dict[str, list[IntArray]] = {}
     for (name, _), labels in found.cuts.items():

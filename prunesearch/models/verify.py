@@ -49,8 +49,8 @@ class Verification:
 def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
     """Build `n` random structures, with random channels, and compare each with the masked full network.
 
-    Run in eval and in training mode on the example inputs; about 1e-6 of the scale is float32 rounding. Costs are counted
-    by torch's own counter. Dropout is left out, as it draws for each channel.
+    Run in eval and in training mode on the example inputs; about 1e-6 of the scale is float32 rounding. Costs are
+    counted by torch's own counter. Dropout is left out, as it draws for each channel.
 
     Raises:
         TypeError: The network returns something in which we find no tensor to compare.

@@ -58,8 +58,8 @@ class Found:
             its node.
         products: What costs multiply-accumulates.
         uncounted: Of operators without a rule, how many were counted when they ran, of one image.
-        numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way to
-            the number; of the forward in eval mode.
+        numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way
+            to the number; of the forward in eval mode.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -202,8 +202,9 @@ class _Walk:
         counted = node.meta.get("flops", 0) // 2
         if said != counted:
             raise TraceError(
-                f"{describe(node)} takes {counted:,} MACs when it runs, and {said:,} by the shapes of its weights. It does "
-                "something else than its kind of layer; give it a class of its own that is not derived from one of torch's."
+                f"{describe(node)} takes {counted:,} MACs when it runs, and {said:,} by the shapes of its weights. It "
+                "does something else than its kind of layer; give it a class of its own that is not derived from one "
+                "of torch's."
             )
 
     def _report(self, node: fx.Node, why: str) -> None:
@@ -370,8 +371,8 @@ class _Walk:
             return None if labels is None else Number(labels, Fraction(1))
         if node.target == "numel":
             value = self.value(node.args[0])
-            labels = [] if value is None else [*value.axes.values()]
-            return Number(np.concatenate(labels), None) if labels else None
+            axes = [] if value is None else [*value.axes.values()]
+            return Number(np.concatenate(axes), None) if axes else None
         sources = [(argument, self.number(argument)) for argument in node.args]
         known = [number for _, number in sources if number is not None]
         if not known:
@@ -443,9 +444,9 @@ class _Walk:
             if one is not None and other is not None and len(one) == len(other):
                 self.labels.tie(one, other)
                 return
-            if len(attributes) == 1 and (labels := one if other is None else other) is not None:
-                if self._follow_attribute(attributes[0], labels):
-                    return
+            known = one if other is None else other
+            if len(attributes) == 1 and known is not None and self._follow_attribute(attributes[0], known):
+                return
         for labels in held:
             if labels is not None:
                 self.labels.freeze(labels, why)

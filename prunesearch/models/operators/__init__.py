@@ -1,10 +1,11 @@
 """The coupling rule of each operator: what it ties, what it mixes, what it costs.
 
-A rule gets the walk and a node of the recorded forward, and returns the channels of what that gives, or None if nothing is
-known of it. **An operator without a rule freezes the channels that reach it**: it can cost opportunity, never correctness.
+A rule gets the walk and a node of the recorded forward, and returns the channels of what that gives, or None if
+nothing is known of it. **An operator without a rule freezes the channels that reach it**: it can cost opportunity,
+never correctness.
 
-Only operators that treat channels independently keep labels. Those that mix them (convolutions, linear layers) read the old
-labels and write new ones. A family of operators is a file, with tables of what it has rules for:
+Only operators that treat channels independently keep labels. Those that mix them (convolutions, linear layers) read
+the old labels and write new ones. A family of operators is a file, with tables of what it has rules for:
 
 - `layers.py`: layers with weights, as modules and as functions,
 - `elementwise.py`: what treats every element alike, or mixes along one dimension,

@@ -1,4 +1,4 @@
-"""Operators that treat every element alike, and those that mix elements along one dimension without changing its size."""
+"""Operators that treat every element alike, and those that mix along one dimension without changing its size."""
 
 from __future__ import annotations
 

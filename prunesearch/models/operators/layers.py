@@ -68,7 +68,8 @@ def _axis(walk: Walk, value: Tracked, dim: int, size: int) -> IntArray:
 
 def _sizes(walk: Walk, node: fx.Node) -> tuple[int, ...]:
     if node.op == "call_module":
-        return tuple(walk.module_of(node).weight.shape)
+        module: Any = walk.module_of(node)
+        return tuple(module.weight.shape)
     return walk.shape(argument(node, 1, "weight"))
 
 
@@ -94,7 +95,7 @@ def _written(walk: Walk, node: fx.Node, weights: Weights, labels: IntArray) -> N
 def _groups(walk: Walk, node: fx.Node) -> tuple[int, Callable[[IntArray], bool]]:
     """In how many groups a convolution works, and how to say that their number follows channels."""
     if node.op == "call_module":
-        module = walk.module_of(node)
+        module: Any = walk.module_of(node)
 
         def count(labels: IntArray) -> bool:
             walk.count(node, "groups", labels)
@@ -220,10 +221,8 @@ def linear(walk: Walk, node: fx.Node) -> Value:
 
 def embedding(walk: Walk, node: fx.Node) -> Value:
     """A table of vectors: the dimension of the vectors is made by it, the number of rows stays."""
-    if node.op == "call_module":
-        weight = walk.parameter(node, "weight")
-    else:
-        weight = walk.value(argument(node, 1, "weight"))
+    is_module = node.op == "call_module"
+    weight = walk.parameter(node, "weight") if is_module else walk.value(argument(node, 1, "weight"))
     last = len(walk.shape(node)) - 1
     if weight is None:
         return _unknown(walk, node, last)
@@ -279,7 +278,7 @@ def layer_norm_2d(walk: Walk, node: fx.Node) -> Value:
 def _layer_norm(walk: Walk, node: fx.Node, dim: int) -> Value:
     source = argument(node, 0, "input")
     if node.op == "call_module":
-        module = walk.module_of(node)
+        module: Any = walk.module_of(node)
         dims = len(module.normalized_shape)
         given = [walk.parameter(node, name) for name in ("weight", "bias") if getattr(module, name, None) is not None]
     else:
@@ -309,7 +308,7 @@ def group_norm(walk: Walk, node: fx.Node) -> Value:
     labels = labels_at(walk, node, source, 1)
     freeze_others(walk, node, source, [0, 1], "normalises over it")
     if node.op == "call_module":
-        module = walk.module_of(node)
+        module: Any = walk.module_of(node)
         groups = int(module.num_groups)
         given = [walk.parameter(node, name) for name in ("weight", "bias") if getattr(module, name) is not None]
         walk.count(node, "num_channels", labels)
@@ -358,7 +357,7 @@ def prelu(walk: Walk, node: fx.Node) -> Value:
 
 
 def weight_norm(walk: Walk, node: fx.Node) -> Value:
-    """`torch._weight_norm`: along one dimension each slice has a length of its own; over all others it is normalised."""
+    """`torch._weight_norm`: along one dimension each slice has a length of its own, taken over all others."""
     value, lengths = walk.value(node.args[0]), walk.value(node.args[1])
     dims = argument(node, 2, "dim", default=0)
     dim = walk.plain(dims)

@@ -78,7 +78,7 @@ class Walk(Protocol):
         """The module that a `call_module` node calls."""
 
     def parameter(self, node: fx.Node, name: str) -> Tracked | None:
-        """Channels of a tensor that the module of a node owns, which is then narrowed with them; None if it has none."""
+        """Channels of a tensor that a node's module owns, which is then narrowed with them; None if it has none."""
 
     def freeze(self, labels: IntArray | None, node: fx.Node, why: str) -> None:
         """Let channels stay, saying which operator made it necessary."""
