@@ -70,7 +70,7 @@ class _Images:
                     made = graph.call_method("size", (inputs[0], 0))
                 else:
                     made = graph.call_function(operator.mul, (one, factor))
-            made.meta.update(number=True, fed=True, value=factor * self.recording.images, scope="")
+            made.meta.update(follows_batch=True, number=True, fed=True, value=factor * self.recording.images, scope="")
             self.multiples[factor] = made
         return self.multiples[factor]
 

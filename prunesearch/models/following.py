@@ -38,10 +38,12 @@ class Way:
     Attributes:
         without_data: On tensors that have shapes only.
         as_given: On as many images as the example has, not on two.
+        follows_batch: With numbers that turned out to be multiples of the number of images (`batches.follow_batch`).
     """
 
     without_data: bool = False
     as_given: bool = False
+    follows_batch: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
     else without them, is recorded with them.
 
     Raises:
-        TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number of
-            images.
+        TraceError: It fails on the inputs, or what was recorded gives something else than the model for another number
+            of images.
     """
     is_large = sum(x.numel() for x in inputs.tensors) > _LARGE * inputs.images
     for way in (*[Way(without_data=True)] * is_large, Way(), Way(as_given=True)):
@@ -102,6 +104,10 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
     evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
     note = _check(model, evaluating, inputs, deadline)
     training, notes = _training(model, inputs, deadline, evaluating, way)
+    follows = any(
+        node.meta.get("follows_batch") for recording in (evaluating, *training) for node in recording.graph.nodes
+    )
+    way = replace(way, follows_batch=follows)
     return Forwards((evaluating, *training), notes if note is None else (note, *notes), way)
 
 
@@ -161,6 +167,15 @@ def recorded(
     """
     few = inputs if way.as_given or inputs.images == 2 else with_images(inputs, 2)
     deadline = deadline or Deadline(600.0)
+    found = _recorded(model, few, leaves, way, deadline, seed)
+    if way.follows_batch and few.images > 1 and not few.is_listed:
+        follow_batch(found, _recorded(model, with_images(inputs, 3), leaves, way, deadline, seed))
+    return found
+
+
+def _recorded(
+    model: nn.Module, few: Inputs, leaves: Mapping[str, str], way: Way, deadline: Deadline, seed: int
+) -> Recording:
     if not way.without_data:
         return record(model, few, deadline, is_layer=is_layer, leaves=leaves, seed=seed)
     light = few.with_tensors([x.to("meta") for x in few.tensors])
@@ -229,8 +244,8 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
     if trouble is None:
         return failure
     raise TraceError(
-        f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, on "
-        "values of its data that reach it outside of torch, or on what earlier runs left."
+        f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, "
+        "on values of its data that reach it outside of torch, or on what earlier runs left."
     )
 
 
@@ -264,8 +279,8 @@ def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequ
     if difference <= _TOLERANCE:
         return None
     return (
-        f"returns something else than the operators that were noted while it ran: they differ by {difference:.2g} of the "
-        f"largest output, for {numbers}."
+        f"returns something else than the operators that were noted while it ran: they differ by {difference:.2g} of "
+        f"the largest output, for {numbers}."
     )
 
 

@@ -527,10 +527,16 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _compiled_names(source: Source) -> Iterator[str]:
-    """Names in the source that are loaded or called as attributes."""
-    for node in ast.walk(source.definition):
+    """Attributes that the source asks for, besides those in annotations and decorators."""
+    body = source.definition.body
+    rest: list[ast.AST] = [*body] if isinstance(body, list) else [body]
+    while rest:
+        node = rest.pop()
         if isinstance(node, ast.Attribute) and not node.attr.startswith("__"):
             yield node.attr
+        for name, value in ast.iter_fields(node):
+            if name not in ("annotation", "returns", "decorator_list"):
+                rest += [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, ast.AST)]
 
 
 def replaced(value: Any, position: Sequence[int | str], number: int) -> Any:

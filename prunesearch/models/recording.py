@@ -645,6 +645,12 @@ class _Recorder(TorchFunctionMode):
 class _Counter(Protocol):
     """What counts while it is entered."""
 
+    def __enter__(self) -> Any:
+        """Begin."""
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        """End."""
+
     def get_total_flops(self) -> int:
         """How many so far."""
 

@@ -18,7 +18,6 @@ from prunesearch.models.operators.values import (
     Value,
     Walk,
     argument,
-    combined,
     dims_of,
     give_up,
     listed,
@@ -356,11 +355,39 @@ def repeat_interleave(walk: Walk, node: fx.Node) -> Value:
 
 
 def like(walk: Walk, node: fx.Node) -> Value:
-    """`view_as`: the shape of another tensor, each of whose dimensions this one has already."""
+    """`view_as`: sizes are those of another tensor, and follow its channels."""
     source, other = node.args[0], argument(node, 1, "other")
-    if walk.shape(source) != walk.shape(other):
-        return give_up(walk, node)
-    return combined(walk, node, (source, other), walk.shape(node))
+    value, theirs = walk.value(source), walk.value(other)
+    before, after = walk.shape(source), walk.shape(other)
+    if value is None:
+        walk.freeze_inputs(node, "gives the shape of channels to something whose size stays")
+        return None
+    axes: dict[int, IntArray | None] = {}
+    for piece in _pieces(before, after):
+        held = {dim: value.axes[dim] for dim in piece.before if dim in value.axes}
+        mine = _merged(walk, node, held, piece.before, before) if held else None
+        wanted = [dim for dim in piece.after if theirs is not None and dim in theirs.axes]
+        if mine is None and not wanted:
+            continue
+        labels = None if mine is None or len(wanted) != 1 else _as_theirs(walk, mine, piece, after, theirs, wanted[0])
+        if labels is None:
+            for some in (mine, *(None if theirs is None else theirs.at(dim) for dim in wanted)):
+                walk.freeze(some, node, "gives them a shape that cannot be changed")
+        else:
+            axes[wanted[0]] = labels
+    return tracked(axes)
+
+
+def _as_theirs(
+    walk: Walk, mine: IntArray, piece: _Piece, after: Shape, theirs: Tracked | None, dim: int
+) -> IntArray | None:
+    """Channels along one dimension, tied to those of the tensor whose shape is taken."""
+    assert theirs is not None
+    sizes = [after[d] for d in piece.after]
+    along = np.moveaxis(mine.reshape(sizes), piece.after.index(dim), 0).reshape(after[dim], -1)
+    walk.labels.tie(along.flatten(), np.repeat(along[:, 0], along.shape[1]))
+    walk.labels.tie(along[:, 0], theirs.axes[dim])
+    return along[:, 0]
 
 
 FUNCTIONS: dict[Any, Rule] = {
