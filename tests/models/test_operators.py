@@ -279,7 +279,7 @@ def test_parameters_on_the_last_dimension_of_tokens_are_narrowed() -> None:
 
 
 def test_new_tensors_that_take_only_a_type_from_another_do_no_harm() -> None:
-    assert_follows(Middle(lambda net, h, x: h + h.new_ones(1) * h.new_zeros((2, 1, 6, 6)) + h.new_empty(1).zero_()))
+    assert_follows(Middle(lambda net, h, x: h + h.new_ones(1) * h.new_zeros((1, 1, 6, 6)) + h.new_empty(1).zero_()))
 
 
 def test_stochastic_depth_and_the_layer_norm_of_torchvision_are_followed() -> None:
