@@ -84,6 +84,8 @@ class Recording:
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
+        asked: Sizes that the forward asked for. Where they go cannot be seen everywhere: `range`, indices of lists and
+            functions written in C take them without a word.
         leaves: Modules that could not be followed inside, and why; a method of one with its name and parentheses.
         draws: Whether it drew random numbers from Python or numpy.
         flops: Counted in all, two for each multiply-accumulate.
@@ -96,6 +98,7 @@ class Recording:
     constants: Mapping[str, Tensor]
     output: Any
     decisions: tuple[Decision, ...]
+    asked: tuple[Size, ...]
     leaves: Mapping[str, str]
     draws: bool
     flops: int
@@ -231,6 +234,7 @@ class _Recorder(TorchFunctionMode):
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self._constants: dict[str, Tensor] = {}
         self._decisions: dict[Decision, None] = {}
+        self._asked: dict[Size, None] = {}
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
         self._flops = FlopCounterMode(display=False)
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
@@ -269,6 +273,7 @@ class _Recorder(TorchFunctionMode):
             self._constants,
             output,
             tuple(self._decisions),
+            tuple(self._asked),
             self._leaves,
             draws,
             self._flops.get_total_flops(),
@@ -536,11 +541,16 @@ class _Recorder(TorchFunctionMode):
     def _shape(self, result: Any, args: Any, kwargs: Any) -> Any:
         """Sizes, as numbers that remember which tensor they are of."""
         tensor = args[0]
+        node = self._node_of(tensor)
         if isinstance(result, torch.Size):
-            node = self._node_of(tensor)
-            return torch.Size([traced(int(size), Size(node, dim), self) for dim, size in enumerate(result)])
+            return torch.Size([self._size(node, dim, size) for dim, size in enumerate(result)])
         dim = plain(args[1] if len(args) > 1 else kwargs.get("dim", 0))
-        return traced(int(result), Size(self._node_of(tensor), dim % max(len(_plain_shape(tensor)), 1)), self)
+        return self._size(node, dim % max(len(_plain_shape(tensor)), 1), result)
+
+    def _size(self, node: fx.Node, dim: int, result: int) -> Any:
+        size = Size(node, dim)
+        self._asked.setdefault(size)
+        return traced(int(result), size, self)
 
     def _number(self, called: Operator, given: Any, result: Any) -> Any:
         return self._computed(called.op, called.target, given[0], result)

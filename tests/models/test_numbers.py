@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+import prunesearch as ps
 from prunesearch.models.numbers import Attribute, Multiple, is_traced, plain, traced
+from tests.models.networks import SMALL, Middle, proven
 
 
 class Noted:
@@ -99,3 +101,40 @@ def test_what_makes_a_fraction_a_plain_value_is_told(name: str) -> None:
     ours, ledger = number(8.0)
     assert PLAIN[name](ours) == PLAIN[name](8.0)
     assert "coerced" in ledger.told
+
+
+LOST: dict[str, Callable[[Any], Any]] = {
+    "range": lambda n: sum(1 for _ in range(n)),
+    "a logarithm": lambda n: math.log2(n),
+    "a divisor": lambda n: math.gcd(n, 8),
+    "an integer root": lambda n: math.isqrt(n),
+    "an index of a list": lambda n: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0][n],
+}
+"""What takes a number without a word; nothing can note it."""
+
+
+SOURCES: dict[str, Callable[[Any, Any], Any]] = {
+    "a size": lambda net, h: h.size(1),
+    "a shape": lambda net, h: h.shape[1],
+    "an attribute": lambda net, h: net.width,
+    "an attribute of a layer": lambda net, h: net.conv1.out_channels,
+}
+
+
+@pytest.mark.parametrize("function", LOST)
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_network_is_refused_that_would_be_wrong_because_a_number_of_channels_got_lost(
+    function: str, source: str
+) -> None:
+    def operation(net: Any, h: Any, x: Any) -> Any:
+        return h.view(-1, net.width, 6, 6) * LOST[function](SOURCES[source](net, h))
+
+    model = Middle(operation)
+    model.width = 8
+    with pytest.raises(ps.TraceError, match="with fewer channels is something else"):
+        ps.trace(model, SMALL, min_channels=1)
+
+
+def test_numbers_of_channels_that_are_only_handed_on_cost_nothing() -> None:
+    network = proven(Middle(lambda net, h, x: h.flatten(2).view(h.shape[0], h.shape[1], *h.shape[2:])), SMALL)
+    assert list(network.frozen) == ["fc"]
