@@ -32,7 +32,7 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import MethodOf, Operator, normalised, part_of, reads_values, set_item
 from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
 Position: TypeAlias = tuple["int | str", ...]
 """The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
@@ -245,6 +245,7 @@ class _Recorder(TorchFunctionMode):
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
         self._autocast: Any = None
         self._is_inside = False
+        self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
 
     # --- running
 
@@ -260,13 +261,16 @@ class _Recorder(TorchFunctionMode):
             self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
             self._autocast = _autocast(self._device)
             with ExitStack() as stack:
-                for context in (self._hooks(), _traced_attributes(self._model, self), self._flops, self):
+                for context in (attributes_kept(self._model), self._hooks(), self._flops, self):
                     stack.enter_context(context)
+                _trace_attributes(self._model, self)
                 output = self._call(ours)
             draws = _generators() != state
         node = self._graph.output(self._noted(output)[0])
         node.meta["scope"] = ""
         self._drop_unused()
+        self._known.clear()
+        self._is_over = True
         return Recording(
             self._model,
             self._graph,
@@ -481,6 +485,8 @@ class _Recorder(TorchFunctionMode):
             if isinstance(item, Tensor):
                 return self._node_of(item)
             if is_traced(item):
+                if item.ledger is not self:  # an earlier run kept it
+                    return plain(item)
                 if isinstance(item.origin, Multiple):
                     numbers[position] = item.origin
                     return plain(item)
@@ -605,8 +611,8 @@ class _Recorder(TorchFunctionMode):
 
     @property
     def _is_torchs(self) -> bool:
-        """Whether it is torch that computes, in an operator or in a layer that is not entered."""
-        return self._is_inside or (self._whole is not None and self._whole.is_layer)
+        """Whether it is torch that computes, in an operator or in a layer that is not entered; or nobody any more."""
+        return self._is_over or self._is_inside or (self._whole is not None and self._whole.is_layer)
 
     def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
         if self._is_torchs:
@@ -666,10 +672,8 @@ def is_altered(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
-@contextmanager
-def _traced_attributes(model: nn.Module, ledger: Any) -> Iterator[None]:
-    """Meanwhile integers that modules hold, also in tuples and lists, remember what they are."""
-    kept: list[tuple[dict[str, Any], str, Any]] = []
+def _trace_attributes(model: nn.Module, ledger: Any) -> None:
+    """Let integers that modules hold, also in tuples and lists, remember what they are."""
 
     def with_origin(value: Any, module: str, path: tuple[str | int, ...]) -> Any:
         if type(value) is int:
@@ -678,22 +682,12 @@ def _traced_attributes(model: nn.Module, ledger: Any) -> Iterator[None]:
             return type(value)(with_origin(item, module, (*path, i)) for i, item in enumerate(value))
         return value
 
-    try:
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
             held = module.__dict__
-            for attribute, value in list(held.items()):
-                if not attribute.startswith("_"):
-                    other = with_origin(value, name, (attribute,))
-                    if other is not value:
-                        kept.append((held, attribute, (value, other)))
-                        held[attribute] = other
-        yield
-    finally:
-        for held, attribute, (value, other) in kept:
-            if held.get(attribute) is other:  # else the forward has set it, and that stays
-                held[attribute] = value
+            held.update(
+                {key: with_origin(value, name, (key,)) for key, value in held.items() if not key.startswith("_")}
+            )
 
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")

@@ -20,7 +20,7 @@ from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed
 from prunesearch.structure import Structure
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ _DROPOUT = {
 
 def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     """Every number the model returns, in one row."""
-    with undisturbed(inputs.tensors, seed) as copies, _WithoutDropout():
+    with undisturbed(inputs.tensors, seed) as copies, attributes_kept(model), _WithoutDropout():
         ours = inputs.with_tensors(copies)
         output = model(*ours.args, **ours.kwargs)
     tensors = list(tensors_in(output))
