@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.recording import Inputs
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed
 from prunesearch.structure import Cost
 
 
@@ -18,8 +18,8 @@ def count(model: nn.Module, example_inputs: Any) -> Cost:
     """Run the model and count what it costs per image, with torch's own counter (`FlopCounterMode`).
 
     One multiply-accumulate counts once: of convolutions (transposed ones too), linear layers and matrix products,
-    however they are called, bias free. Parameters are all of the model's, each tensor once. Mode, hooks and gradients
-    of the model are left as they were.
+    however they are called, bias free. Parameters are all of the model's, each tensor once. Mode, hooks, gradients
+    and attributes of the model are left as they were.
 
     Args:
         model: Any module.
@@ -68,7 +68,7 @@ def _macs(model: nn.Module, inputs: Inputs) -> int:
 def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
     modes = {module: module.training for module in model.modules()}
     try:
-        with undisturbed(inputs.tensors) as copies, counter:
+        with undisturbed(inputs.tensors) as copies, attributes_kept(model), counter:
             ours = inputs.with_tensors(copies)
             model.eval()(*ours.args, **ours.kwargs)
     finally:

@@ -21,7 +21,7 @@ from prunesearch.models.nested import tensors_in
 from prunesearch.models.operators import known_kind
 from prunesearch.models.recording import Inputs, Recording, record
 from prunesearch.models.replay import Replay
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
 _TOLERANCE = 1e-4
 """Of the largest output; what is recorded computes the same operators in the same order."""
@@ -298,10 +298,11 @@ def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadli
 
 @contextmanager
 def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Buffers are afterwards what they were."""
+    """Buffers are afterwards what they were, and so is what modules hold besides."""
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        yield
+        with attributes_kept(model):
+            yield
     finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():

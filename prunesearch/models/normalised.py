@@ -123,6 +123,6 @@ def _attribute(name: str, args: tuple[Any, ...]) -> Operator | None:
     return Operator("call_function", getattr, (args[0], name), {}) if isinstance(value, Tensor) else None
 
 
-def is_torch_function(target: Any) -> bool:
-    """Whether a target is a function of torch's own."""
-    return getattr(target, "__module__", "").partition(".")[0] == torch.__name__
+def is_torchs(target: Any) -> bool:
+    """Whether a class or function is of torch, or of Python itself."""
+    return getattr(target, "__module__", "").partition(".")[0] in (torch.__name__, "builtins")

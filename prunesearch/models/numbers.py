@@ -76,21 +76,12 @@ class TracedInt(int):
     origin: Origin
     ledger: Ledger
 
-    def __hash__(self) -> int:
-        self.ledger.coerced(self)
-        return int.__hash__(self)
-
     def __bool__(self) -> bool:
         self.ledger.compared(self, 0, None)
         return int.__bool__(self)
 
-    def __int__(self) -> int:
-        self.ledger.coerced(self)
-        return int.__int__(self)
-
-    def __float__(self) -> float:
-        self.ledger.coerced(self)
-        return int.__float__(self)
+    def __pos__(self) -> int:
+        return self
 
     def __reduce__(self) -> Any:
         self.ledger.coerced(self)  # a copy made by the forward is a plain number
@@ -107,21 +98,12 @@ class TracedFloat(float):
     origin: Origin
     ledger: Ledger
 
-    def __hash__(self) -> int:
-        self.ledger.coerced(self)
-        return float.__hash__(self)
-
     def __bool__(self) -> bool:
         self.ledger.compared(self, 0, None)
         return float.__bool__(self)
 
-    def __int__(self) -> int:
-        self.ledger.coerced(self)
-        return float.__int__(self)
-
-    def __float__(self) -> float:
-        self.ledger.coerced(self)
-        return float.__float__(self)
+    def __pos__(self) -> float:
+        return self
 
 
 Traced: TypeAlias = "TracedInt | TracedFloat"
@@ -159,6 +141,13 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "mod": operator.mod,
     "pow": operator.pow,
 }
+_COERCING = (
+    "__hash__", "__int__", "__float__", "__complex__", "__trunc__", "__round__", "__floor__", "__ceil__",
+    "__str__", "__repr__", "__format__", "__invert__", "__divmod__", "__rdivmod__", "__and__", "__rand__", "__or__",
+    "__ror__", "__xor__", "__rxor__", "__lshift__", "__rlshift__", "__rshift__", "__rrshift__", "bit_length",
+    "bit_count", "to_bytes", "as_integer_ratio", "conjugate", "is_integer", "hex",
+)  # fmt: skip
+"""What gives a plain value, whose origin is not followed."""
 _UNARY: dict[str, Callable[..., Any]] = {"neg": operator.neg, "abs": operator.abs}
 _COMPARISONS: dict[str, Callable[..., Any]] = {
     "eq": operator.eq,
@@ -194,6 +183,16 @@ def _unary(function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _coercing(kind: type, name: str) -> Callable[..., Any]:
+    def method(self: Traced, *others: Any) -> Any:
+        for number in (self, *others):
+            if is_traced(number):
+                number.ledger.coerced(number)
+        return getattr(kind, name)(plain(self), *map(plain, others))
+
+    return method
+
+
 def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Traced, other: Any) -> Any:
         if not _is_number(other):
@@ -205,7 +204,10 @@ def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
-for _kind in (TracedInt, TracedFloat):
+for _kind, _base in ((TracedInt, int), (TracedFloat, float)):
+    for _name in _COERCING:
+        if hasattr(_base, _name):
+            setattr(_kind, _name, _coercing(_base, _name))
     for _name, _function in _ARITHMETIC.items():
         setattr(_kind, f"__{_name}__", _binary(_function, swapped=False))
         setattr(_kind, f"__r{_name}__", _binary(_function, swapped=True))

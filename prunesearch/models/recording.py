@@ -32,7 +32,7 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, set_item
 from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
 Position: TypeAlias = tuple["int | str", ...]
 """The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
@@ -84,6 +84,8 @@ class Recording:
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
+        asked: Sizes that the forward asked for. Where they go cannot be seen everywhere: `range`, indices of lists and
+            functions written in C take them without a word.
         leaves: Modules that could not be followed inside, and why; a method of one with its name and parentheses.
         draws: Whether it drew random numbers from Python or numpy.
         flops: Counted in all, two for each multiply-accumulate.
@@ -96,6 +98,7 @@ class Recording:
     constants: Mapping[str, Tensor]
     output: Any
     decisions: tuple[Decision, ...]
+    asked: tuple[Size, ...]
     leaves: Mapping[str, str]
     draws: bool
     flops: int
@@ -239,6 +242,7 @@ class _Recorder(TorchFunctionMode):
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self._constants: dict[str, Tensor] = {}
         self._decisions: dict[Decision, None] = {}
+        self._asked: dict[Size, None] = {}
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
         self._flops: _Counter = (
             _Uncounted() if model.training else FlopCounterMode(display=False)
@@ -251,6 +255,7 @@ class _Recorder(TorchFunctionMode):
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
         self._autocast: Any = None
         self._is_inside = False
+        self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
 
     # --- running
 
@@ -266,19 +271,23 @@ class _Recorder(TorchFunctionMode):
             self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
             self._autocast = _autocast(self._device)
             with ExitStack() as stack:
-                for context in (self._hooks(), _traced_attributes(self._model, self), self._flops, self):
+                for context in (attributes_kept(self._model), self._hooks(), self._flops, self):
                     stack.enter_context(context)
+                _trace_attributes(self._model, self)
                 output = self._call(ours)
             draws = _generators() != state
         node = self._graph.output(self._noted(output)[0])
         node.meta["scope"] = ""
         self._drop_unused()
+        self._known.clear()
+        self._is_over = True
         return Recording(
             self._model,
             self._graph,
             self._constants,
             output,
             tuple(self._decisions),
+            tuple(self._asked),
             self._leaves,
             draws,
             self._flops.get_total_flops(),
@@ -487,6 +496,8 @@ class _Recorder(TorchFunctionMode):
             if isinstance(item, Tensor):
                 return self._node_of(item)
             if is_traced(item):
+                if item.ledger is not self:  # an earlier run kept it
+                    return plain(item)
                 if isinstance(item.origin, Multiple):
                     numbers[position] = item.origin
                     return plain(item)
@@ -549,11 +560,16 @@ class _Recorder(TorchFunctionMode):
     def _shape(self, result: Any, args: Any, kwargs: Any) -> Any:
         """Sizes, as numbers that remember which tensor they are of."""
         tensor = args[0]
+        node = self._node_of(tensor)
         if isinstance(result, torch.Size):
-            node = self._node_of(tensor)
-            return torch.Size([traced(int(size), Size(node, dim), self) for dim, size in enumerate(result)])
+            return torch.Size([self._size(node, dim, size) for dim, size in enumerate(result)])
         dim = plain(args[1] if len(args) > 1 else kwargs.get("dim", 0))
-        return traced(int(result), Size(self._node_of(tensor), dim % max(len(_plain_shape(tensor)), 1)), self)
+        return self._size(node, dim % max(len(_plain_shape(tensor)), 1), result)
+
+    def _size(self, node: fx.Node, dim: int, result: int) -> Any:
+        size = Size(node, dim)
+        self._asked.setdefault(size)
+        return traced(int(result), size, self)
 
     def _number_node(self, origin: Origin) -> fx.Node:
         if isinstance(origin, fx.Node):
@@ -605,8 +621,8 @@ class _Recorder(TorchFunctionMode):
 
     @property
     def _is_torchs(self) -> bool:
-        """Whether it is torch that computes, in an operator or in a layer that is not entered."""
-        return self._is_inside or (self._whole is not None and self._whole.is_layer)
+        """Whether it is torch that computes, in an operator or in a layer that is not entered; or nobody any more."""
+        return self._is_over or self._is_inside or (self._whole is not None and self._whole.is_layer)
 
     def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
         if self._is_torchs:
@@ -687,10 +703,8 @@ def is_altered(module: nn.Module) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
 
-@contextmanager
-def _traced_attributes(model: nn.Module, ledger: Any) -> Iterator[None]:
-    """Meanwhile integers that modules hold, also in tuples and lists, remember what they are."""
-    kept: list[tuple[dict[str, Any], str, Any]] = []
+def _trace_attributes(model: nn.Module, ledger: Any) -> None:
+    """Let integers that modules hold, also in tuples and lists, remember what they are."""
 
     def with_origin(value: Any, module: str, path: tuple[str | int, ...]) -> Any:
         if type(value) is int:
@@ -699,22 +713,12 @@ def _traced_attributes(model: nn.Module, ledger: Any) -> Iterator[None]:
             return type(value)(with_origin(item, module, (*path, i)) for i, item in enumerate(value))
         return value
 
-    try:
-        for name, module in model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):
-                continue
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.jit.ScriptModule):
             held = module.__dict__
-            for attribute, value in list(held.items()):
-                if not attribute.startswith("_"):
-                    other = with_origin(value, name, (attribute,))
-                    if other is not value:
-                        kept.append((held, attribute, (value, other)))
-                        held[attribute] = other
-        yield
-    finally:
-        for held, attribute, (value, other) in kept:
-            if held.get(attribute) is other:  # else the forward has set it, and that stays
-                held[attribute] = value
+            held.update(
+                {key: with_origin(value, name, (key,)) for key, value in held.items() if not key.startswith("_")}
+            )
 
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")

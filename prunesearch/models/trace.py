@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,11 @@ from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Uni
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import follow, inputs_of, outside_of
 from prunesearch.models.network import Network
+from prunesearch.models.normalised import is_torchs
 from prunesearch.models.recording import Inputs
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
+from prunesearch.models.slim import WIDTHS, layer_widths
+from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Found, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
 
@@ -123,21 +127,44 @@ def trace(
         notes=followed.notes,
         outputs=_outputs(followed.recordings[0].output),
     )
-    if network.literals or network.leaves or any(recording.decisions for recording in followed.recordings):
+    if (
+        network.leaves
+        or any(recording.decisions for recording in followed.recordings)
+        or _has_numbers(network, found, units)
+    ):
         _prove(network)
     return network
+
+
+def _has_numbers(network: Network, found: Found, units: Units) -> bool:
+    """Whether the caller's code has had numbers of channels in hand that vary."""
+    own = [c for c in network.counts if c.attribute not in layer_widths(network.model.get_submodule(c.module))]
+    asked = any(units.groups_of(labels) for labels in found.asked)
+    return bool(network.literals or own) or asked or _reads_widths(network.model)
+
+
+def _reads_widths(model: nn.Module) -> bool:
+    """Whether methods of the caller's classes name attributes that are numbers of channels of layers."""
+    widths = {name for names in WIDTHS.values() for name in names}
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__ if not is_torchs(kind)}
+    methods = [value for kind in kinds for name, value in vars(kind).items() if name != "__init__"]
+    return any(isinstance(value, FunctionType) and not widths.isdisjoint(value.__code__.co_names) for value in methods)
 
 
 def _prove(network: Network) -> None:
     """Build one structure and compare it, where something could depend on widths that nothing shows.
 
+    Every group of it is narrower than in the full network; a third of the widths, as half of them would have much in
+    common with all: powers of two stay such.
+
     Raises:
         TraceError: It cannot run, or is something else than the masked network.
     """
     name = type(network.model).__name__
+    structure = tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
     try:
-        found = network.verify(1)
+        found = verify_these(network, [structure], np.random.default_rng(0))
     except TypeError:  # it returns nothing that could be compared
         return
     except Exception as error:  # whatever a forward raises at another width

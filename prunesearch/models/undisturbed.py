@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -31,3 +32,28 @@ def undisturbed(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tenso
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def attributes_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the modules of `model` hold what they held before, whatever a forward stored in them.
+
+    So do their dictionaries and lists; the values of tensors are not looked after.
+    """
+    before = [(held, held.copy()) for held in _holders(model)]
+    try:
+        yield
+    finally:
+        for held, copy in before:
+            if isinstance(held, list):
+                held[:] = copy
+            elif held.keys() != copy.keys() or any(held[key] is not value for key, value in copy.items()):
+                held.clear()
+                held.update(copy)
+
+
+def _holders(model: nn.Module) -> Iterator[Any]:
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield from (value for value in vars(module).values() if isinstance(value, (dict, list)))
+            yield vars(module)

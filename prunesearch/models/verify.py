@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed
 from prunesearch.structure import Structure
 
 if TYPE_CHECKING:
@@ -56,12 +57,16 @@ def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
         TypeError: The network returns something in which we find no tensor to compare.
     """
     rng = np.random.default_rng([seed, n])
+    return verify_these(network, [network.space.check(row.tolist()) for row in network.space.sample(rng, n)], rng)
+
+
+def verify_these(network: Network, structures: Sequence[Structure], rng: np.random.Generator) -> Verification:
+    """The same for structures of the caller's choice; which channels stay is drawn from `rng`."""
     forward = MaskedForward(network)
-    structures = [network.space.check(row.tolist()) for row in network.space.sample(rng, n)]
     found = [_compared(network, forward, structure, rng) for structure in structures]
     training = [item.training for item in found]
     return Verification(
-        n,
+        len(structures),
         float(np.max([item.difference for item in found], initial=0.0)),  # unlike max of Python, keeps a NaN
         float(np.max([item.scale for item in found], initial=0.0)),
         all(item.costs_exact for item in found),
@@ -132,7 +137,7 @@ _DROPOUT = {
 
 def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     """Every number the model returns, in one row."""
-    with undisturbed(inputs.tensors, seed) as copies, _WithoutDropout():
+    with undisturbed(inputs.tensors, seed) as copies, attributes_kept(model), _WithoutDropout():
         ours = inputs.with_tensors(copies)
         output = model(*ours.args, **ours.kwargs)
     tensors = list(tensors_in(output))

@@ -60,6 +60,7 @@ class Found:
         uncounted: Of operators without a rule, how many were counted when they ran, of one image.
         numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way
             to the number; of the forward in eval mode.
+        asked: Labels of channels whose number a forward asked for.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -71,6 +72,7 @@ class Found:
     products: list[Product] = field(default_factory=list)
     uncounted: list[tuple[str, int]] = field(default_factory=list)
     numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
+    asked: list[IntArray] = field(default_factory=list)
 
     def uses(self) -> list[IntArray]:
         """Every array of labels that costs depend on: units that run through the same ones are interchangeable."""
@@ -123,6 +125,7 @@ class _Walk:
             self._visit(node)
         for decision in self._recording.decisions:
             self._decide(decision)
+        self._found.asked += [labels for size in self._recording.asked if (labels := self._labels_of(size)) is not None]
         self._freeze_what_is_used_as_it_is()
 
     def _visit(self, node: fx.Node) -> None:
