@@ -87,7 +87,7 @@ class Cost:
     """What one structure costs per image.
 
     Attributes:
-        macs: Multiply-accumulates, each counted once; convolutions and linear layers only. Exact.
+        macs: Multiply-accumulates, each counted once: of convolutions, linear layers and matrix products. Exact.
         params: Parameters, every one of the network's. Exact.
         latency_ms: Milliseconds of one forward, predicted, where a budget limits it.
     """

@@ -38,7 +38,7 @@ class Network:
         notes: What the caller should know.
         outputs: Size of the last dimension of what the network returns (a classifier's classes); None if that is not
             one tensor of shape (n, outputs).
-        leaves: Modules that are kept whole, and why.
+        leaves: Modules that are kept whole, and why; a method of one has parentheses, as in `neck.scale()`.
         way: How its forward was recorded.
         example_keywords: Inputs by name that it was traced with.
     """
@@ -110,7 +110,7 @@ class Network:
         return explain(self.space, self.frozen, self.notes)
 
     def verify(self, n: int = 10, seed: int = 0) -> Verification:
-        """Check `n` random structures: slimmed equals masked, and every cost is exact."""
+        """Check `n` random structures: slimmed equals masked, in eval and in training mode, and every cost is exact."""
         return verify(self, n, seed)
 
     def fingerprint(self) -> str:

@@ -44,9 +44,9 @@ def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
     """Build the network that `structure` describes, with the weights of the channels that `ranking` keeps.
 
     The result shares no tensor with the original and is of the same class, so whatever works with the original
-    (training, `state_dict`, export) works with it; where a forward has a number of channels as a literal, of a class
-    derived from it (`models.literals`). Exactly equal to the original with the removed channels masked at
-    every layer that reads them.
+    (training, `state_dict`, pickle, export) works with it. A module with a number of channels in the code of a method
+    is of a class derived from its own, in which that number is another one (`models.literals`). Exactly equal to the
+    original with the removed channels masked at every operator that mixes them.
 
     Args:
         network: A traced network.

@@ -45,9 +45,9 @@ def trace(
     """Find out what can be pruned in a network. The model is only read; it keeps its mode, gradients and hooks.
 
     The forward runs on a copy, in eval and in training mode, with `example_inputs`, and every operator that it calls is
-    noted (`models.recording`). Every channel of every tensor gets a label and each operator's rule says which labels
-    belong together (`models.operators`). What was noted is then computed for another number of images and compared with
-    what the model returns. The network's own inputs and outputs, hence a classifier's classes, are never pruned. A
+    recorded (`models.recording`). Every channel of every tensor gets a label and each operator's rule says which labels
+    belong together (`models.operators`). What was recorded is then computed for another number of images and compared
+    with what the model returns. The network's own inputs and outputs, hence a classifier's classes, are never pruned. A
     method or module that decides by the values of its data is kept whole, the rest is pruned.
 
     Args:
@@ -71,8 +71,9 @@ def trace(
         The network with its space.
 
     Raises:
-        TraceError: The forward fails on the inputs, what was noted of it gives something else than the model, nothing
-            can be pruned, or time is up. The message names the module, and the line where the forward has one.
+        TraceError: The forward fails on the inputs, decides by the values of its data outside of any submodule, or is
+            something else than what was recorded of it; nothing can be pruned; or time is up. The message names the
+            module, or the line of the code.
         TypeError: The model is no module, or the inputs are no tensors.
         ValueError: A rule is out of range, a glob matches no module, layers cannot be tied, or the inputs disagree on
             n.
