@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all: written beside their place, then renamed, which is atomic within a folder."""
+"""Files that appear whole or not at all: written beside their place, then renamed, which is atomic within a folder.
+
+And what their names must be like.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,38 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_OTHER_FORMATS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pt2", ".onnx", ".h5")
+
+
+def as_path(path: object) -> Path:
+    """A path as the caller gave it.
+
+    Raises:
+        TypeError: It is neither text nor a `Path`.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"Expected a path as text or pathlib.Path, got {type(path).__name__}.")
+    return Path(path)
+
+
+def safetensors_path(path: object) -> Path:
+    """The path of a safetensors file that will be written.
+
+    Names by which programs know another format are refused: `torch.load("net.pt")` of a safetensors file says that the
+    file is damaged, and advises to let it run code.
+
+    Raises:
+        TypeError: It is no path.
+        ValueError: Its name ends like that of another format.
+    """
+    path = as_path(path)
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise ValueError(
+            f"Expected a name that ends in .safetensors, the format of the file, such as {path.stem}.safetensors; got "
+            f"{path.name}, which other programs would read as another format."
+        )
+    return path
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunesearch.errors import PruneSearchError
+from prunesearch.errors import CheckpointError, PruneSearchError
+from prunesearch.models import saving
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.zoo import make_model
 from prunesearch.registry import resolve
@@ -161,6 +162,30 @@ def check_device(name: str) -> None:
 def example_inputs(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Random images of a shape, from a generator of their own."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def in_the_type_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Inputs with floats of as many bits as those of a network."""
+    own = next((tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()), None)
+    return tuple(x.to(own) if own is not None and x.is_floating_point() else x for x in inputs)
+
+
+def remembered_inputs(pruned: Path | None, weights: Path | None) -> tuple[Tensor, ...]:
+    """Inputs such as the file of a pruned network, or else that of weights, remembers; empty if none does.
+
+    Raises:
+        CheckpointError: One is not there, or the first was not written by `prunesearch.save`. The second may be of
+            anybody.
+    """
+    remembered = () if pruned is None else saving.remembered_inputs(pruned)
+    if remembered or weights is None:
+        return remembered
+    if not weights.is_file():
+        raise CheckpointError(f"There is no weights file {weights}.")
+    try:
+        return saving.remembered_inputs(weights)
+    except CheckpointError:
+        return ()
 
 
 def _torchvision(name: str, classes: dict[str, int]) -> Any:

@@ -63,7 +63,7 @@ HOMES = {
     "rich": {"cli/"},
     "jinja2": {"report/"},
     "markupsafe": {"report/"},
-    "safetensors": {"demo.py", "models/checkpoint.py", "models/saving.py"},
+    "safetensors": {"demo.py", "models/checkpoint.py", "models/tensor_file.py"},
     "timm": {"sources.py"},
     "onnxscript": {"models/export.py"},
     "torch": {

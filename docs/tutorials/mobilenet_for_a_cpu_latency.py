@@ -68,7 +68,7 @@ def main(options: argparse.Namespace) -> None:
     )
     print(result)
     print(result.latency)  # predicted, measured, and whether the limit holds
-    ps.save(result.best.build(), options.out / "small.safetensors")
+    ps.save(result.best.build(), options.out / "small.safetensors", example_inputs=data.examples())
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def run(data: ps.Data, options: argparse.Namespace) -> None:
         recipe=ps.Recipe(epochs=options.epochs, batch_size=16, lr=0.01),
         checkpoint=options.out / "small.checkpoint",
     )
-    ps.save(small, options.out / "small.safetensors")
+    ps.save(small, options.out / "small.safetensors", example_inputs=images)
     again = ps.load(options.out / "small.safetensors", copy.deepcopy(model))  # any network of the same class will do
     print("MACs and parameters:", ps.count(model, images[:1]), "->", ps.count(again, images[:1]))
     if data.test is not None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from prunesearch.files import safetensors_path
 from prunesearch.registry import check_options
 
 if TYPE_CHECKING:
@@ -33,6 +34,16 @@ def check_writable(*files: Path | None) -> None:
             raise ValueError(f"The folder {folder} of {file} does not exist. Make it first.")
         if not os.access(folder, os.W_OK):
             raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
+
+
+def check_network_file(file: Path | None) -> None:
+    """Find out before hours of work whether a network can be written after them.
+
+    Raises:
+        ValueError: It cannot, or the file's name ends like that of another format.
+    """
+    if file is not None:
+        check_writable(safetensors_path(file))
 
 
 def check_folders(**folders: Path | None) -> None:

@@ -124,8 +124,15 @@ def export(
     weights: WeightsOption = None,
     pruned: PrunedOption = None,
     input_shape: Annotated[
-        str, option("--input", help="Shape of a batch of at least 2.", panel=NETWORK, metavar="NxCxHxW")
-    ] = "2x3x224x224",
+        str | None,
+        option(
+            "--input",
+            help="Shape of a batch.",
+            panel=NETWORK,
+            metavar="NxCxHxW",
+            show_default="as the file of --pruned or --weights remembers",
+        ),
+    ] = None,
     num_classes: ClassesOption = None,
     out: Annotated[Path | None, writes("The network's file: NAME.onnx, or NAME.pt2 for torch.export.")] = None,
     study: OptionalStudyOption = None,
@@ -153,7 +160,7 @@ def export(
 ) -> None:
     """Write a network, or a study, for other programs. Networks take any batch size.
 
-    Example: `prunesearch export --model zoo:resnet20 --pruned small.safetensors --input 2x3x32x32 --out small.onnx`
+    Example: `prunesearch export --model zoo:resnet20 --pruned small.safetensors --out small.onnx`
 
     Example: `prunesearch export --study sqlite:///search.db --optuna sqlite:///optuna.db --csv trials.csv`
     """
@@ -172,23 +179,51 @@ def export(
         raise ValueError("--optuna, --csv and --parquet are for a study; name its database with --study.")
     if model is None or out is None:
         raise ValueError("Expected --model and --out to export a network, or --study to export a study.")
-    from prunesearch.models.export import export_onnx, write_program
-    from prunesearch.models.saving import load
-    from prunesearch.sources import example_inputs, load_model, parse_shape
-
-    if out.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(out)!r}.")
-    check_writable(out)
-    shape = parse_shape(input_shape)
-    network = load_model(model, weights, num_classes=num_classes, input_shape=shape)
-    if pruned is not None:
-        network = load(pruned, network)
-    write = export_onnx if out.suffix == ".onnx" else write_program
-    write(network, out, example_inputs(shape))
+    _export_network(model, weights, pruned, input_shape, num_classes, out)
     if as_json:
         print_json({"out": str(out), "bytes": out.stat().st_size})
     else:
         say(f"Wrote {out}.")
+
+
+def _export_network(
+    model: str, weights: Path | None, pruned: Path | None, input_shape: str | None, num_classes: int | None, out: Path
+) -> None:
+    from prunesearch.models.export import export_onnx, write_program
+    from prunesearch.models.saving import load
+    from prunesearch.sources import in_the_type_of, load_model
+
+    if out.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(out)!r}.")
+    check_writable(out)
+    inputs = _inputs_of(input_shape, pruned, weights)
+    network = load_model(model, weights, num_classes=num_classes, input_shape=tuple(inputs[0].shape))
+    if pruned is not None:
+        network = load(pruned, network)
+    if pruned is None or input_shape is not None:
+        inputs = in_the_type_of(network, inputs)
+    write = export_onnx if out.suffix == ".onnx" else write_program
+    write(network, out, inputs)
+
+
+def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | None) -> tuple[Any, ...]:
+    """Inputs of the shape that was given, or else as files remember them.
+
+    Raises:
+        CheckpointError: The pruned network's file is not there, or none.
+        ValueError: Nothing says what they are like.
+    """
+    from prunesearch.sources import example_inputs, parse_shape, remembered_inputs
+
+    if input_shape is not None:
+        return (example_inputs(parse_shape(input_shape)),)
+    remembered = remembered_inputs(pruned, weights)
+    if not remembered:
+        named = [f"{path} does not say it" for path in (pruned, weights) if path is not None]
+        raise ValueError(
+            f"Expected --input, the shape of a batch of images such as 1x3x224x224{''.join(f'; {s}' for s in named)}."
+        )
+    return remembered
 
 
 def traced(

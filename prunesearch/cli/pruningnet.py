@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli import completion
-from prunesearch.cli.arguments import check_writable, width_rules
+from prunesearch.cli.arguments import check_network_file, width_rules
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.options import (
     TRAINING,
@@ -112,7 +112,7 @@ def pruningnet(
     from prunesearch.training.pruningnet import PruningNetRecipe, train_pruningnet
 
     recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
-    check_writable(out)
+    check_network_file(out)
     source = load_data(
         data,
         data_root=data_root,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 from prunesearch.cli import completion
-from prunesearch.cli.arguments import check_folders, check_writable, listeners, named_options, width_rules
+from prunesearch.cli.arguments import check_folders, check_network_file, listeners, named_options, width_rules
 from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
@@ -247,7 +247,7 @@ def search(
     from prunesearch.study.database import show as public
     from prunesearch.study.workers import Workers
 
-    check_writable(out)
+    check_network_file(out)
     check_folders(cache=cache, tensorboard=tensorboard)
     crew = Workers(workers, executor, time_limit, max_retries, address)
     limits = Budget.parse(budget, None if latency_table is None else LatencyTable.load(latency_table))
@@ -295,7 +295,7 @@ def search(
     for note in result.notes:
         say(f"note: {note}", aside=True)
     if out is not None:
-        save_network(result.best.build(), out)
+        save_network(result.best.build(), out, example_inputs=source.examples())
     if as_json:
         print_json(
             {

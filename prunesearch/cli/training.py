@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.cli.arguments import check_folders, check_writable
+from prunesearch.cli.arguments import check_folders, check_network_file, check_writable
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
@@ -47,7 +47,7 @@ def training_session(
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
 
-    check_writable(out)
+    check_network_file(out)
     state = checkpoint or out.with_name(out.name + ".checkpoint")
     check_writable(state)
     check_folders(log=log)
@@ -83,7 +83,7 @@ def finish(
     Args:
         trained: The network that is written.
         before: The network whose accuracy it is compared with.
-        data: The test images, if there are any.
+        data: Images, whose shape the file remembers, and the test images, if there are any.
         out: The file.
         reports: One per epoch.
         as_json: Whether to say it to a program.
@@ -93,7 +93,7 @@ def finish(
     from prunesearch.models.saving import save
     from prunesearch.training.evaluation import accuracy_on_test
 
-    save(trained, out)
+    save(trained, out, example_inputs=data.examples())
     found: dict[str, Any] = {"out": str(out), **(more or {}), "epochs": [asdict(report) for report in reports]}
     sentence = f"Wrote {out}{told}."
     if data.test is not None:

@@ -21,7 +21,7 @@ from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.network import Network
-from prunesearch.models.saving import FileKind
+from prunesearch.models.tensor_file import FileKind
 from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,39 +13,101 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
+from prunesearch.files import as_path
+from prunesearch.models.wrappers import unwrapped
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIX = "module."
+_WRAPPED = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names, wherever the wrapped part is
+_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read the names of a file.
+
+    Attributes:
+        names: The name that is meant by each name of the file; None where the prefix is not there.
+        without: What is left out of the names; empty if nothing is.
+    """
+
+    names: Mapping[str, str | None]
+    without: str = ""
+
+    def problems(self, expected: Mapping[str, Tensor]) -> list[str]:
+        """Which tensors there are in the file or in the model only."""
+        meant = set(self.names.values())
+        missing = [f"missing {name}" for name in expected if name not in meant and not _is_counter(name)]
+        return missing + [f"unexpected {name}" for name, read in self.names.items() if read not in expected]
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Load a public checkpoint into a model, in place; on any error the model is as it was.
 
     Understands safetensors, under any name, and torch files read with `weights_only=True`: a bare state dict or one
-    wrapped as `{"state_dict": ...}` (also `model`, `net`, `model_state_dict`), with or without `module.` before every
-    name.
+    wrapped as `{"state_dict": ...}` (also `model`, `net`, `model_state_dict`). Names need not be those of the model if
+    they are so without a prefix that all have (`module.` of `DataParallel`, `_orig_mod.` of `torch.compile`, `model.`
+    of Lightning, or any other), or without the `module` and `_orig_mod` of parts that were wrapped. If they fit as they
+    are, nothing is left out.
 
     Args:
-        model: A network whose parameter names and shapes are those of the file.
+        model: A network whose parameter names and shapes are those of the file. Of a wrapped one, the network inside
+            gets the weights.
         path: The file.
 
     Raises:
         CheckpointError: No such file, damaged, holding code, or of another network; the message says which names or
-            shapes differ.
+            shapes differ, and without which prefix.
+        TypeError: Something else than a network or a path was given.
     """
-    state = _unwrap(_read(Path(path)), Path(path))
-    expected = model.state_dict()
-    problems = [f"missing {name}" for name in expected if name not in state and not _is_counter(name)]
-    problems += [f"unexpected {name}" for name in state if name not in expected]
+    path, network = as_path(path), unwrapped(model)
+    content = _unwrap(_read(path), path)
+    expected = network.state_dict()
+    reading = min(_readings(list(content)), key=lambda reading: len(reading.problems(expected)))
+    problems = reading.problems(expected)
+    state = {read: content[name] for name, read in reading.names.items() if read in expected}
     problems += [
         f"{name} is {tuple(state[name].shape)}, the model has {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
     ]
     if problems:
-        more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise CheckpointError(f"{path} is not of {type(model).__name__}: {'; '.join(problems[:4])}{more}.")
-    model.load_state_dict({**expected, **_converted(state, expected, path)})
+        more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        even = f", even without {reading.without!r} in its names" if reading.without else ""
+        raise CheckpointError(f"{path} is not of {type(network).__name__}{even}: {'; '.join(problems[:_SHOWN])}{more}.")
+    network.load_state_dict({**expected, **_converted(state, expected, path)})
+
+
+def _readings(names: Sequence[str]) -> Iterator[_Reading]:
+    """As they are; without the names of wrappers; each without the prefixes that most names have."""
+    bare = {name: ".".join(part for part in name.split(".") if part not in _WRAPPED) for name in names}
+    for base, without in ((dict(zip(names, names, strict=True)), ""), (bare, _left_out(bare))):
+        if len(set(base.values())) < len(base):
+            continue  # two tensors would get one name
+        yield _Reading(base, without)
+        for prefix in _prefixes(list(base.values())):
+            shorter = {
+                name: read.removeprefix(prefix) if read.startswith(prefix) else None for name, read in base.items()
+            }
+            yield _Reading(shorter, without + prefix)
+
+
+def _left_out(bare: Mapping[str, str]) -> str:
+    """The names of wrappers that are in names."""
+    return "".join(f"{word}." for word in _WRAPPED if any(word in name.split(".") for name in bare))
+
+
+def _prefixes(names: Sequence[str]) -> Iterator[str]:
+    """The modules, from the outermost, that are the beginning of more than half of all names."""
+    prefix = ""
+    while True:
+        inside = [name[len(prefix) :] for name in names if name.startswith(prefix)]
+        ((first, count),) = Counter(name.partition(".")[0] for name in inside if "." in name).most_common(1) or [
+            ("", 0)
+        ]
+        if 2 * count <= len(names):
+            return
+        prefix += f"{first}."
+        yield prefix
 
 
 def _converted(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str | Path) -> dict[str, Tensor]:
@@ -83,10 +147,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict: expected names with tensors, got {type(content).__name__}.")
-    state = {str(name): tensor for name, tensor in content.items()}
-    if state and all(name.startswith(_PREFIX) for name in state):
-        state = {name[len(_PREFIX) :]: tensor for name, tensor in state.items()}
-    return state
+    return {str(name): tensor for name, tensor in content.items()}
 
 
 def _is_counter(name: str) -> bool:

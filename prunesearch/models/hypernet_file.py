@@ -11,10 +11,11 @@ from typing import Any
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError
+from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.saving import FileKind
+from prunesearch.models.tensor_file import FileKind
 
 FORMAT = "prunesearch-pruningnet-1"
 _KIND = FileKind(FORMAT, "about", "is no PruningNet")
@@ -53,13 +54,19 @@ def save_pruningnet(
 
     Args:
         net: The PruningNet.
-        path: The file; an existing one is replaced.
+        path: The file; an existing one is replaced. A name by which programs know another format, such as `net.pt`, is
+            refused.
         training: What its training notes about itself, as JSON.
         more: The training's tensors.
 
     Raises:
         CheckpointError: The folder does not exist, or the file cannot be written.
+        TypeError: Something else than a PruningNet or a path was given.
+        ValueError: The name ends like that of another format.
     """
+    path = safetensors_path(path)
+    if not isinstance(net, PruningNet):
+        raise TypeError(f"Expected a PruningNet, got {type(net).__name__}; prunesearch.save writes other networks.")
     tensors = {_VALUES + name: tensor for name, tensor in net.state_dict().items()}
     tensors |= {_MORE + name: tensor for name, tensor in (more or {}).items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -71,7 +78,7 @@ def save_pruningnet(
             "training": dict(training or {}),
         }
     )
-    _KIND.write(tensors, about, Path(path))
+    _KIND.write(tensors, about, path)
 
 
 def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
@@ -84,7 +91,11 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
     Raises:
         CheckpointError: No such file, damaged, not written by `save_pruningnet`, or of another network.
         NotEnoughMemory: It would not fit.
+        TypeError: Something else than a path or a traced network was given.
     """
+    path = as_path(path)
+    if not isinstance(network, Network):
+        raise TypeError(f"Expected a network that prunesearch.trace gave, got {type(network).__name__}.")
     stored = read(path)
     mine = _groups(network)
     if stored.groups != mine:
@@ -94,7 +105,10 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
             (name, width), (other, other_width) = different
             what = f"group {name!r} with {width} channels where the network has {other!r} with {other_width}"
         raise CheckpointError(f"{path} is of another network: it has {what}.")
-    net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
+    try:
+        net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: no PruningNet is made of what it says ({error}).") from error
     fill(net, stored.values, path)
     return net.eval()
 
@@ -105,18 +119,21 @@ def read(path: str | Path) -> Stored:
     Raises:
         CheckpointError: No such file, damaged, or not a PruningNet's.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}. Train a PruningNet into it first.")
     about, tensors = _KIND.read(path)
-    return Stored(
-        settings=about["settings"],
-        groups=[(name, width) for name, width in about["groups"]],
-        orders=tuple(tuple(order) for order in about["orders"]),
-        training=about["training"],
-        values={name.removeprefix(_VALUES): t for name, t in tensors.items() if name.startswith(_VALUES)},
-        more={name.removeprefix(_MORE): t for name, t in tensors.items() if name.startswith(_MORE)},
-    )
+    try:
+        return Stored(
+            settings=about["settings"],
+            groups=[(name, width) for name, width in about["groups"]],
+            orders=tuple(tuple(order) for order in about["orders"]),
+            training=about["training"],
+            values={name.removeprefix(_VALUES): t for name, t in tensors.items() if name.startswith(_VALUES)},
+            more={name.removeprefix(_MORE): t for name, t in tensors.items() if name.startswith(_MORE)},
+        )
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{path} is damaged: it does not say what PruningNet it holds.") from None
 
 
 def fill(net: PruningNet, values: Mapping[str, Tensor], path: str | Path) -> None:

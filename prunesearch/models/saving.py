@@ -1,97 +1,35 @@
 """Writing a slimmed network to a file, and reading it into a fresh instance of its class. No pickle anywhere.
 
-The file is safetensors: every tensor of the network's state, and in the metadata, as JSON, the widths of its layers and
-the numbers of channels in the code of its forwards that slimming changed (`models.literals`). Any safetensors reader
-can open it; only the widths need this module, or the few lines that `load` takes.
+The file is safetensors: every tensor of the network's state, and in the metadata, as JSON, the widths of its layers,
+the numbers of channels in the code of its forwards that slimming changed (`models.literals`), its buffers that are no
+part of the state, and what its inputs are like. Any safetensors reader can open it and finds the state, no more and no
+less; only the rest needs this module.
 """
 
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
-from prunesearch.files import whole
+from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.literals import Place, literal_at, operators_with_literals, rewrite, rewritten
 from prunesearch.models.slim import set_width
+from prunesearch.models.tensor_file import FileKind, as_text, from_text, has_plain_values, plain
+from prunesearch.models.wrappers import unwrapped
 from prunesearch.models.zoo.layers import PadShortcut
 
 FORMAT = "prunesearch-1"
-
-
-@dataclass(frozen=True)
-class FileKind:
-    """One kind of safetensors file: tensors, a note in JSON, and a checksum of both.
-
-    Attributes:
-        format: Its name and version, in the metadata.
-        note: Under which key of the metadata the note is.
-        foreign: What is said of a file of another kind.
-        foreign_advice: What to do then.
-        damaged_advice: What to do with a damaged one.
-    """
-
-    format: str
-    note: str
-    foreign: str
-    foreign_advice: str = ""
-    damaged_advice: str = ""
-
-    def write(self, tensors: Mapping[str, Tensor], note: str, path: Path) -> None:
-        """Write tensors of the CPU and a note, whole or not at all.
-
-        Raises:
-            CheckpointError: The folder does not exist, or the file cannot be written.
-        """
-        metadata = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
-        try:
-            with whole(path) as draft:
-                draft.touch()
-                mode = (
-                    draft.stat().st_mode
-                )  # as of any new file; some versions of safetensors leave it to the owner alone
-                safetensors.torch.save_file(dict(tensors), draft, metadata)
-                draft.chmod(mode)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise CheckpointError(
-                f"{path} cannot be written: {error}. Is there such a folder, with room in it?"
-            ) from error
-
-    def read(self, path: Path) -> tuple[Any, dict[str, Tensor]]:
-        """The note, parsed, and the tensors.
-
-        Raises:
-            CheckpointError: The file is of another kind, or not what was written.
-        """
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-            if metadata.get("format") != self.format:
-                raise CheckpointError(
-                    f"{path} {self.foreign} (format {metadata.get('format')!r}, expected {self.format!r})."
-                    f"{self.foreign_advice}"
-                )
-            if checksum(metadata[self.note], tensors) != metadata["sha256"]:
-                raise CheckpointError(f"{path} is damaged: its contents are not what was written.{self.damaged_advice}")
-            return json.loads(metadata[self.note]), tensors
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-            raise CheckpointError(
-                f"{path} is damaged, or no safetensors file: {error}.{self.damaged_advice}"
-            ) from error
-
-
 _SLIMMED = FileKind(FORMAT, "widths", "was not written by prunesearch.save", " Read plain weights with load_weights.")
+_DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
+_SHOWN = 4  # differences, and names in each
 
 WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Conv1d: ("in_channels", "out_channels", "groups"),
@@ -116,20 +54,53 @@ WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
 """The attributes of each kind of layer, and of those derived from it, that are numbers of channels."""
 
 
-def save(model: nn.Module, path: str | Path) -> None:
+@dataclass(frozen=True)
+class _Stored:
+    """What a file holds.
+
+    Attributes:
+        kind: Name of the network's class.
+        layers: Widths of each layer.
+        literals: Numbers in the code of forwards, by module.
+        buffers: Those that are no part of the state.
+        inputs: Shape and type of each input, as `_described` says them.
+        tensors: The state.
+    """
+
+    kind: str
+    layers: Mapping[str, Mapping[str, Any]]
+    literals: Mapping[str, Mapping[Place, int]]
+    buffers: Mapping[str, Tensor]
+    inputs: Sequence[Mapping[str, Any]]
+    tensors: Mapping[str, Tensor]
+
+
+def save(model: nn.Module, path: str | Path, *, example_inputs: Tensor | Sequence[Tensor] = ()) -> None:
     """Write a network, slimmed or not, to a safetensors file that `load` reads; whole or not at all.
 
     Args:
-        model: The network; its tensors are copied to the CPU.
-        path: The file, by custom `.safetensors`. An existing one is replaced.
+        model: The network; its tensors are copied to the CPU. Of `DataParallel`, `DistributedDataParallel`,
+            `AveragedModel` and a compiled network, the network inside is written.
+        path: The file. An existing one is replaced. A name by which programs know another format, such as `net.pt`, is
+            refused: `torch.load` would take such a file for a damaged one.
+        example_inputs: A batch (n, ...), or the tuple of positional inputs. The file remembers their shapes, but for n,
+            and types, so that `prunesearch export` need not be told.
 
     Raises:
-        CheckpointError: The folder does not exist, or the file cannot be written.
+        CheckpointError: The folder does not exist, the file cannot be written, or the network keeps something in its
+            state that has no plain values.
+        TypeError: Something else than a network, a path or tensors was given.
+        ValueError: The name ends like that of another format.
     """
-    path = Path(path)
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
-    widths = json.dumps({"layers": _widths(model), "literals": _literals(model)})
-    _SLIMMED.write(tensors, widths, path)
+    path, network = safetensors_path(path), unwrapped(model)
+    note = {
+        "class": type(network).__name__,
+        "inputs": _described(example_inputs),
+        "layers": _widths(network),
+        "literals": _literals(network),
+        "buffers": as_text(plain(_outside_the_state(network))),
+    }
+    _SLIMMED.write(plain(network.state_dict()), json.dumps(note), path)
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
@@ -138,41 +109,49 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     Args:
         path: The file.
         model: The unpruned network, made as it was when the search began; its weights do not matter. It stays as it is.
+            Of a wrapped network (see `save`) the one inside is taken.
 
     Returns:
-        The slimmed network with the weights of the file, on the device and in the mode of `model`.
+        The slimmed network with the weights of the file, on the device and in the mode of `model`; not wrapped.
 
     Raises:
         CheckpointError: No such file, damaged, not written by `save`, or of another network. Nothing of a file can run.
+        TypeError: Something else than a path or a network was given.
     """
-    path = Path(path)
-    widths, literals, tensors = _read(path)
-    mine = _widths(model)
-    problems = [*_differences("layer", widths, mine), *_differences("tensor", tensors, model.state_dict())]
-    problems += [*_impossible_widths(widths, mine), *_impossible_shapes(tensors, model.state_dict())]
-    problems += _impossible_literals(literals, model)
+    path, network = as_path(path), unwrapped(model)
+    stored = _read(path)
+    problems = _problems(stored, network)
     if problems:
-        more = f", and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise CheckpointError(f"{path} is not of {type(model).__name__}: {'; '.join(problems[:4])}{more}.")
-    state = dict(model.named_parameters()) | dict(model.named_buffers())
-    memo = {id(tensor): _like(tensor, tensors[name]) for name, tensor in state.items() if name in tensors}
-    slimmed = copy.deepcopy(model, memo)
-    for layer, attributes in widths.items():
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointError(
+            f"{path} was saved from {stored.kind} and does not fit this {type(network).__name__}: "
+            f"{'; '.join(problems[:_SHOWN])}{more}. Give the network as it was before pruning."
+        )
+    state = dict(network.named_parameters()) | dict(network.named_buffers())
+    values = {**stored.buffers, **stored.tensors}
+    memo = {id(tensor): _like(tensor, values[name]) for name, tensor in state.items() if name in values}
+    slimmed = copy.deepcopy(network, memo)
+    for layer, attributes in stored.layers.items():
         for attribute, width in attributes.items():
             set_width(slimmed.get_submodule(layer), attribute, width)
-    for name, numbers in literals.items():
+    for name, numbers in stored.literals.items():
         rewrite(slimmed.get_submodule(name), numbers)
     return slimmed
 
 
-def checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
-    """Hash of everything in a file; safetensors itself would not notice a flipped bit."""
-    digest = hashlib.sha256(about.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def remembered_inputs(path: str | Path) -> tuple[Tensor, ...]:
+    """What the inputs of a network are like that `save` wrote: zeros, (2, ...) each; empty if it was not told.
+
+    Raises:
+        CheckpointError: No such file, damaged, or not written by `save`.
+    """
+    path = as_path(path)
+    try:
+        return tuple(
+            torch.zeros(2, *described["shape"], dtype=_DTYPES[described["dtype"]]) for described in _read(path).inputs
+        )
+    except (KeyError, TypeError, RuntimeError):
+        raise CheckpointError(f"{path} is damaged: it does not say what its inputs are like.") from None
 
 
 def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -195,34 +174,74 @@ def _as_number(width: int | tuple[int, ...]) -> int:
     return width[-1] if isinstance(width, tuple) else width
 
 
-def _read(path: Path) -> tuple[dict[str, dict[str, int]], dict[str, dict[Place, int]], dict[str, Tensor]]:
+def _outside_the_state(network: nn.Module) -> dict[str, Tensor]:
+    """Buffers that are not persistent. Slimming narrows them, too, and the constructor makes them wide again.
+
+    Sparse ones and their like, which no file can hold, are left to the constructor.
+    """
+    inside = network.state_dict().keys()
+    found = {name: buffer for name, buffer in network.named_buffers() if name not in inside}
+    return {name: buffer for name, buffer in found.items() if has_plain_values(buffer)}
+
+
+def _described(example_inputs: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Shape without the batch, and type, of each input."""
+    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
+    if not isinstance(inputs, (tuple, list)) or not all(isinstance(x, Tensor) and x.dim() > 0 for x in inputs):
+        raise TypeError("Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...).")
+    return [{"shape": list(x.shape[1:]), "dtype": str(x.dtype)} for x in inputs]
+
+
+def _read(path: Path) -> _Stored:
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder; expected a file that prunesearch.save wrote.")
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}.")
-    stored, tensors = _SLIMMED.read(path)
+    note, tensors = _SLIMMED.read(path)
     try:
-        widths = {layer: dict(attributes) for layer, attributes in stored["layers"].items()}
-        literals = {
-            module: {(index, tuple(position)): number for index, position, number in places}
-            for module, places in stored["literals"].items()
-        }
+        return _Stored(
+            note.get("class", "another network"),
+            {layer: dict(attributes) for layer, attributes in note["layers"].items()},
+            {
+                module: {(index, tuple(position)): number for index, position, number in places}
+                for module, places in note["literals"].items()
+            },
+            from_text(note.get("buffers", "")),
+            note.get("inputs", ()),
+            tensors,
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path} is damaged: its widths are no table.") from None
-    return widths, literals, tensors
+        raise CheckpointError(f"{path} is damaged: its note does not say how wide its layers are.") from None
 
 
-def _differences(kind: str, stored: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"missing {kind} {name}" for name in mine if name not in stored)
-    yield from (f"unexpected {kind} {name}" for name in stored if name not in mine)
+def _problems(stored: _Stored, network: nn.Module) -> list[str]:
+    """In words, why slimming could not have made what is stored of a network; only those of the first kind."""
+    mine, state = _widths(network), network.state_dict()
+    different = [*_differences("layers", stored.layers, mine)] or [*_differences("tensors", stored.tensors, state)]
+    return different or [
+        *_impossible_widths(stored.layers, mine),
+        *_impossible_shapes(stored.tensors, state),
+        *_impossible_literals(stored.literals, network),
+    ]
+
+
+def _differences(what: str, stored: Mapping[str, Any], mine: Mapping[str, Any]) -> Iterator[str]:
+    only = {"file": [name for name in stored if name not in mine], "network": [n for n in mine if n not in stored]}
+    for where, names in only.items():
+        if names:
+            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+            listed = ", ".join(name or "the network itself" for name in names[:_SHOWN])
+            yield f"only the {where} has the {what} {listed}{more}"
 
 
 def _impossible_widths(stored: Mapping[str, Mapping[str, Any]], mine: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
     """Widths that slimming could not have made of mine."""
-    for layer in mine.keys() & stored.keys():
-        yield from _differences("width", stored[layer], mine[layer])
+    for layer in mine:
+        yield from _differences(f"widths of {layer or 'the network itself'}", stored[layer], mine[layer])
         for attribute, full in mine[layer].items():
             width = stored[layer].get(attribute)
             if type(width) is not int or not 0 <= width <= full:
-                yield f"{layer}.{attribute} is {width!r}, the unpruned network has {full}"
+                yield f"{layer}.{attribute}".removeprefix(".") + f" is {width!r} in the file and {full} in the network"
 
 
 def _impossible_literals(stored: Mapping[str, Mapping[Place, Any]], model: nn.Module) -> Iterator[str]:
@@ -238,12 +257,14 @@ def _impossible_literals(stored: Mapping[str, Mapping[Place, Any]], model: nn.Mo
 
 def _impossible_shapes(stored: Mapping[str, Tensor], mine: Mapping[str, Tensor]) -> Iterator[str]:
     """Tensors that slimming could not have made of mine."""
-    for name in mine.keys() & stored.keys():
+    for name in mine:
         narrow, full = tuple(stored[name].shape), tuple(mine[name].shape)
         if len(narrow) != len(full) or any(a > b for a, b in zip(narrow, full, strict=True)):
-            yield f"{name} has shape {narrow}, the unpruned network {full}"
+            yield f"{name} has shape {narrow} in the file and {full} in the network"
 
 
 def _like(mine: Tensor, stored: Tensor) -> Tensor:
-    values = stored.to(device=mine.device)
+    values = stored.to(
+        device=mine.device, copy=True
+    )  # in a file it may begin anywhere, and sums would round differently
     return nn.Parameter(values, requires_grad=mine.requires_grad) if isinstance(mine, nn.Parameter) else values

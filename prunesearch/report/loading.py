@@ -41,7 +41,8 @@ def loading(study: StudyContents, url: str) -> Loading:
     python = (
         "import prunesearch as ps\n\nresult = ps.search(\n    network,\n    data,\n    budget=budget,\n"
         f"{literals})\nsmall = result.best.build()  # an ordinary nn.Module\n"
-        'ps.save(small, "small.safetensors")  # and later: ps.load("small.safetensors", model)'
+        'ps.save(small, "small.safetensors", example_inputs=network.example_inputs)\n'
+        '# and later: ps.load("small.safetensors", model)'
     )
     budget, _, table = str(study.question.get("budget", "")).partition(" by table ")
     given: dict[str, Any] = {"budget": budget.replace(", ", ","), **arguments}

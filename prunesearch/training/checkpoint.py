@@ -16,7 +16,7 @@ from torch import Tensor
 
 from prunesearch.errors import CheckpointError
 from prunesearch.files import remove_drafts
-from prunesearch.models.saving import FileKind
+from prunesearch.models.tensor_file import FileKind
 from prunesearch.question import differences
 
 FORMAT = "prunesearch-training-1"

@@ -16,7 +16,13 @@ import prunesearch as ps
 from prunesearch.cli import records
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.latency_table import Layer, Timing, combinations_of
+from prunesearch.models.saving import remembered_inputs
 from tests.cli.calls import LATENCY, SEARCH, Call
+
+
+def assert_remembers_digits(file: Path) -> None:
+    """The images of the data, so that an export need not be told."""
+    assert [(x.shape, x.dtype) for x in remembered_inputs(file)] == [((2, 1, 8, 8), torch.float32)]
 
 
 def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) -> None:
@@ -29,6 +35,7 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
     small = ps.load(folder / "small.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
     assert asdict(ps.count(small, torch.zeros(2, 1, 8, 8))) == found["best"]["cost"]
     assert found["trials"] == 9
+    assert_remembers_digits(folder / "small.safetensors")
     status = call("status", "--study", "sqlite:///s.db")
     assert status.returncode == 0
     assert "surrogate" in status.stdout
@@ -226,17 +233,6 @@ def test_what_to_time_on_another_device_is_written_once(call: Call, folder: Path
     assert "still lacks" in " ".join(run.stderr.split())
 
 
-def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
-    searched = call(*SEARCH, "--n-trials", "2", "--study", "sqlite://", "--save", "e.safetensors")
-    assert searched.returncode == 0, searched.stderr
-    run = call("export", "--model", "zoo:resnet8", "--pruned", "e.safetensors", "--input", "2x1x8x8", "--out", "e.pt2")
-    assert run.returncode == 0, run.stderr
-    images = torch.randn(3, 1, 8, 8)
-    small = ps.load(folder / "e.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8)).eval()
-    with torch.no_grad():
-        torch.testing.assert_close(torch.export.load(folder / "e.pt2").module()(images), small(images))
-
-
 def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Call, folder: Path) -> None:
     url = ("--study", "sqlite:///compared.db")
     for budget in ("macs=50%", "macs=30%"):
@@ -265,12 +261,14 @@ def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, fold
     assert len(found["epochs"]) == 5
     small = ps.load(folder / "paam.st", ps.make_model("resnet8", in_channels=1, image_size=8))
     assert asdict(ps.count(small, torch.zeros(2, 1, 8, 8))) == found["cost"]
+    assert_remembers_digits(folder / "paam.st")
     run = call("manidp", *budget, "--epochs", "3", "--out", "gated.st")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert found["average_macs"] <= 0.6 * found["dense_macs"]
     unpruned = ps.make_model("resnet8", in_channels=1, image_size=8)
     ps.load(folder / "gated.st", ps.gated(unpruned, torch.zeros(2, 1, 8, 8)))
+    assert_remembers_digits(folder / "gated.st")
 
 
 def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folder: Path) -> None:
@@ -280,7 +278,7 @@ def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folde
     assert (found["out"], found["test_images"], len(found["epochs"])) == ("tuned.st", 449, 1)
     again = call("finetune", *SEARCH[1:7], "--epochs", "1", "--out", "tuned.st")
     assert "the network of epoch 1 of 1" in again.stdout
-    assert (folder / "tuned.st").exists()
+    assert_remembers_digits(folder / "tuned.st")
 
 
 @pytest.mark.parametrize("answer", ["n\n", ""])

@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import random
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -60,6 +61,14 @@ FORMS: dict[str, Callable[[State], Any]] = {
     "model_state_dict": lambda w: {"model_state_dict": w},
     "module prefix": lambda w: {f"module.{name}": tensor for name, tensor in w.items()},
     "module prefix inside": lambda w: {"state_dict": {f"module.{name}": tensor for name, tensor in w.items()}},
+    "compiled": lambda w: {f"_orig_mod.{name}": tensor for name, tensor in w.items()},
+    "compiled, then parallel": lambda w: {f"module._orig_mod.{name}": tensor for name, tensor in w.items()},
+    "parallel, then compiled": lambda w: {"state_dict": {f"_orig_mod.module.{n}": tensor for n, tensor in w.items()}},
+    "lightning": lambda w: {"state_dict": {f"model.{name}": tensor for name, tensor in w.items()}, "epoch": 3},
+    "lightning, compiled": lambda w: {"state_dict": {f"model._orig_mod.{n}": tensor for n, tensor in w.items()}},
+    "a network in another": lambda w: {f"teacher.net.{name}": tensor for name, tensor in w.items()},
+    "parallel parts": lambda w: {name.replace(".conv", ".module.conv"): tensor for name, tensor in w.items()},
+    "parallel parts in lightning": lambda w: {f"model.{n.replace('.0.', '.0.module.')}": t for n, t in w.items()},
     "parameters": lambda w: {name: nn.Parameter(tensor, tensor.is_floating_point()) for name, tensor in w.items()},
     "half precision": lambda w: {name: tensor.half().to(tensor.dtype) for name, tensor in w.items()},
     "without counters": lambda w: {name: t for name, t in w.items() if not name.endswith("num_batches_tracked")},
@@ -119,6 +128,35 @@ def test_the_model_keeps_its_tensors_its_mode_and_its_frozen_parameters(
     load_weights(model, tmp_path / "w.pt")
     assert [(id(parameter), parameter.requires_grad) for parameter in model.parameters()] == before
     assert not any(module.training for module in model.modules())
+
+
+class Own(nn.Module):
+    """Its own children have names that wrappers use."""
+
+    def __init__(self, depth: int = 2) -> None:
+        super().__init__()
+        self.module = nn.Conv2d(3, 8, 3)
+        self.model = nn.Sequential(nn.BatchNorm2d(8))
+        self._orig_mod = Own(depth - 1) if depth > 1 else nn.Linear(8, 2)
+
+
+class OnlyModule(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.module = nn.Conv2d(3, 8, 3)
+
+
+@pytest.mark.parametrize("make", [Own, OnlyModule, lambda: nn.Sequential(OrderedDict(model=Own()))])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "model.", "module.module.", "module._orig_mod.", "a.b."]
+)
+def test_children_of_the_models_own_keep_their_names(
+    make: Callable[[], nn.Module], prefix: str, tmp_path: Path
+) -> None:
+    weights, model = dict(randomised(make()).state_dict()), make()
+    torch.save({prefix + name: tensor for name, tensor in weights.items()}, tmp_path / "w.pt")
+    load_weights(model, tmp_path / "w.pt")
+    assert_loaded(model, weights)
 
 
 # --- what does not ----------------------------------------------------------------------------------------------------
@@ -254,6 +292,46 @@ def test_weights_with_a_missing_tensor_are_refused_naming_it(model: nn.Module, w
     del weights["layer2.0.bn1.running_var"]
     torch.save(weights, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=r"is not of ResNet: missing layer2\.0\.bn1\.running_var\.$"):
+        load_weights(model, tmp_path / "w.pt")
+
+
+PREFIXES = {
+    "module": ("module.", lambda w: {f"module.{name}": tensor for name, tensor in w.items()}),
+    "compiled": ("_orig_mod.", lambda w: {f"_orig_mod.{name}": tensor for name, tensor in w.items()}),
+    "both": ("module._orig_mod.", lambda w: {f"module._orig_mod.{name}": tensor for name, tensor in w.items()}),
+    "lightning": ("model.", lambda w: {"state_dict": {f"model.{name}": tensor for name, tensor in w.items()}}),
+}
+
+
+@leaves_model_untouched
+@pytest.mark.parametrize(("prefix", "form"), PREFIXES.values(), ids=PREFIXES)
+def test_what_does_not_fit_without_a_prefix_either_is_said_with_the_prefix(
+    model: nn.Module, weights: State, tmp_path: Path, prefix: str, form: Callable[[State], Any]
+) -> None:
+    even = rf"is not of ResNet, even without '{re.escape(prefix)}' in its names: "
+    lacking = {name: tensor for name, tensor in weights.items() if name != "linear.bias"}
+    for wrong, said in (
+        (lacking, r"missing linear\.bias\.$"),
+        ({**weights, "more": torch.zeros(1)}, rf"unexpected {re.escape(prefix)}more\.$"),
+        ({**weights, "linear.bias": torch.zeros(3)}, r"linear\.bias is \(3,\), the model has \(10,\)\.$"),
+    ):
+        torch.save(form(wrong), tmp_path / "w.pt")
+        with pytest.raises(CheckpointError, match=even + said):
+            load_weights(model, tmp_path / "w.pt")
+
+
+@leaves_model_untouched
+def test_a_prefix_that_not_all_names_have_is_named_with_those_that_do_not(
+    model: nn.Module, weights: State, tmp_path: Path
+) -> None:
+    state = {f"model.{name}": tensor for name, tensor in weights.items()} | {"criterion.weight": torch.ones(10)}
+    torch.save({"state_dict": state}, tmp_path / "w.ckpt")
+    with pytest.raises(
+        CheckpointError, match=r"not of ResNet, even without 'model\.' in its names: unexpected criterion"
+    ):
+        load_weights(model, tmp_path / "w.ckpt")
+    torch.save({**weights, "module.linear.bias": torch.ones(10)}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=r"is not of ResNet: unexpected module\.linear\.bias\.$"):
         load_weights(model, tmp_path / "w.pt")
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import prunesearch as ps
 from tests.models.test_saving import IMAGES, slimmed
@@ -25,11 +27,11 @@ def test_an_exported_program_gives_equal_outputs(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
-def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "n"), [("resnet8", 2), ("mobilenet_v1", 1)])
+def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, n: int, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     small, path = slimmed(name), tmp_path / "small.onnx"
-    ps.export_onnx(small, path, IMAGES)
+    ps.export_onnx(small, path, IMAGES[:n])
     session = runtime.InferenceSession(str(path))
     (output,) = session.run(None, {session.get_inputs()[0].name: SEVEN.numpy()})
     with torch.no_grad():
@@ -37,6 +39,40 @@ def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, tmp_path: P
     assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
 
 
-def test_a_single_example_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"at least 2 images, got \[1\]"):
-        ps.export_program(slimmed("mlp"), IMAGES[:1])
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
+def test_a_single_example_image_will_do_for_any_batch(name: str) -> None:
+    small = slimmed(name)
+    program = ps.export_program(small, IMAGES[:1]).module()
+    with torch.no_grad():
+        for images in (SEVEN, SEVEN[:1]):
+            assert torch.allclose(program(images), small(images), atol=1e-5)
+
+
+class Two(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x + y
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (3, 3), (1, 3), (3, 1)])
+def test_single_inputs_beside_others_are_repeated_as_often(n: int, m: int) -> None:
+    program = ps.export_program(Two(), (torch.zeros(n, 2), torch.zeros(m, 2))).module()
+    assert torch.equal(program(torch.ones(5, 2), torch.ones(5, 2)), torch.full((5, 2), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "said"),
+    [
+        (IMAGES[:0], ValueError, r"with one n >= 1, got n = \[0\]"),
+        ((IMAGES, SEVEN), ValueError, r"with one n >= 1, got n = \[2, 7\]"),
+        ((IMAGES, IMAGES[:0]), ValueError, r"got n = \[2, 0\]"),
+        (torch.tensor(1.0), TypeError, r"each a tensor \(n, \.\.\.\)"),
+        ((), TypeError, "Expected example_inputs as a batch"),
+        (3, TypeError, "Expected example_inputs as a batch"),
+        ([3], TypeError, "Expected example_inputs as a batch"),
+    ],
+)
+def test_inputs_without_one_batch_size_are_refused_in_a_sentence(
+    inputs: Any, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        ps.export_program(slimmed("mlp"), inputs)

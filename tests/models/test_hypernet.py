@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 import prunesearch as ps
 from prunesearch.errors import CheckpointError, NotEnoughMemory, TraceError
 from prunesearch.evaluators.compensation import CompensatedWeights
-from prunesearch.models import memory
+from prunesearch.models import hypernet_file, memory
 from prunesearch.models.generated import GeneratedWeights
 from prunesearch.models.hypernet import Form, PruningNet, encodings
 from prunesearch.models.hypernet_file import load_pruningnet, save_pruningnet
@@ -290,6 +291,27 @@ def test_files_that_are_damaged_missing_or_of_something_else_are_refused(tmp_pat
         load_pruningnet(file, network)
     ps.save(network.model, file)
     with pytest.raises(CheckpointError, match="is no PruningNet"):
+        load_pruningnet(file, network)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda about: about.pop("settings"),
+        lambda about: about.update(groups=3),
+        lambda about: about.update(orders=[3]),
+        lambda about: about["settings"].update(form="large"),
+        lambda about: about["settings"].update(evil=1),
+        lambda about: about.update(settings=[]),
+    ],
+)
+def test_a_note_that_somebody_changed_is_refused(change: Callable[[dict[str, Any]], object], tmp_path: Path) -> None:
+    network, file = block(), tmp_path / "net.safetensors"
+    save_pruningnet(PruningNet(network), file)
+    about, tensors = hypernet_file._KIND.read(file)
+    change(about)
+    hypernet_file._KIND.write(tensors, json.dumps(about), file)
+    with pytest.raises(CheckpointError, match="is damaged"):
         load_pruningnet(file, network)
 
 
