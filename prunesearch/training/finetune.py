@@ -31,11 +31,22 @@ class Training:
         best: The network of the epoch with the best validation accuracy; without `Data(validation=...)` the last.
         last: The network of the last epoch.
         reports: One per epoch.
+        validation_before: Validation accuracy of the network that came in, before any step; None without
+            `Data(validation=...)`. That of `best` is `validation_after`.
+        resumed_at: Epochs that earlier runs with the same checkpoint had done; as many as `reports` if there was
+            nothing left to do.
     """
 
     best: nn.Module
     last: nn.Module
     reports: tuple[EpochReport, ...]
+    validation_before: float | None = None
+    resumed_at: int = 0
+
+    @property
+    def validation_after(self) -> float | None:
+        """Validation accuracy of `best`; None without `Data(validation=...)`."""
+        return self.reports[self.reports[-1].best_epoch - 1].accuracy
 
 
 def finetune(
@@ -97,8 +108,22 @@ def train(
         "network": model_fingerprint(model),
         "teacher": None if teacher is None else model_fingerprint(teacher),
     }
-    outcome = run(learner, data, recipe, seed=seed, session=session or Session(), question=question)
-    return Training(as_module(model, outcome.best), as_module(model, outcome.last), outcome.reports)
+    outcome = run(
+        learner,
+        data,
+        recipe,
+        seed=seed,
+        session=session or Session(),
+        question=question,
+        given=model if recipe.from_scratch else None,
+    )
+    return Training(
+        best=as_module(model, outcome.best),
+        last=as_module(model, outcome.last),
+        reports=outcome.reports,
+        validation_before=outcome.before,
+        resumed_at=outcome.resumed_at,
+    )
 
 
 def start_from(model: nn.Module, recipe: Recipe, seed: int) -> nn.Module:

@@ -36,7 +36,14 @@ _SAVE_EVERY = 60.0
 
 
 def run(
-    learner: Learner, data: Data, recipe: Recipe, *, seed: int, session: Session, question: Mapping[str, Any]
+    learner: Learner,
+    data: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    session: Session,
+    question: Mapping[str, Any],
+    given: nn.Module | None = None,
 ) -> Outcome:
     """Train a learner, in place, from the beginning or from its checkpoint.
 
@@ -47,6 +54,7 @@ def run(
         seed: Decides everything random.
         session: Checkpoint, log and callbacks.
         question: What else decides the outcome; a checkpoint of another question is refused.
+        given: The network that came in, where it is not the learner's own as that comes.
 
     Raises:
         ValueError: Data, labels or settings that do not fit each other.
@@ -59,7 +67,9 @@ def run(
         cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
-            return _Loop(accelerator, learner, data, recipe, seed, session, asked).run()
+            loop = _Loop(accelerator, learner, data, recipe, seed, session, asked)
+            loop.judge_before(given)
+            return loop.run()
 
 
 class _Loop:
@@ -113,14 +123,23 @@ class _Loop:
         """What is evaluated and handed back."""
         return self._learner.network if self._average is None else self._average.network
 
+    def judge_before(self, given: nn.Module | None) -> None:
+        """Evaluate the network that came in, unless an earlier run has done so."""
+        if self._held_out is None or self._number:
+            return
+        network = self._learner.network if given is None else copy.deepcopy(given).to(self._accelerator.device)
+        self._progress.before = evaluate(self._accelerator, network, *self._held_out)[0]
+
     def run(self) -> Outcome:
+        resumed_at = self._progress.epoch
         if self._session.log is not None:
             settings = asdict(self._recipe) | {"seed": self._seed}
             start_logging(self._accelerator, self._session.log, settings, self._progress.epoch)
         while not self._is_finished():
             self._run_epoch()
         last = self._copied()
-        return Outcome(self._best or last, last, tuple(self._progress.reports))
+        progress = self._progress
+        return Outcome(self._best or last, last, tuple(progress.reports), progress.before, resumed_at)
 
     def _is_finished(self) -> bool:
         epoch, patience = self._progress.epoch, self._recipe.patience
