@@ -23,6 +23,7 @@ from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.logits import check_labels
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
@@ -300,9 +301,5 @@ def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
             f"Expected a classifier that returns logits of shape (n, classes); {type(network.model).__name__} returns "
             "something else, which the accuracy evaluator cannot score."
         )
-    if int(labels.min()) < 0 or int(labels.max()) >= outputs:
-        raise ValueError(
-            f"Expected labels from 0 to {outputs - 1}, as the network has {outputs} outputs; got "
-            f"{int(labels.min())} to {int(labels.max())}."
-        )
+    check_labels(labels, outputs)
     return images.to(example.device), labels.to(example.device)

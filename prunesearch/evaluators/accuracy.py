@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batchnorm import in_eval_mode, split
+from prunesearch.models.logits import class_logits
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import WeightSource
@@ -95,7 +96,7 @@ class AccuracyEvaluator:
         while len(logits) < len(structures):
             some = structures[len(logits) : len(logits) + self._at_once] if self._stacked else structures
             try:
-                logits += [output[first:] for output in self._forward.run(some, inputs, first or None)]
+                logits += [class_logits(output[first:]) for output in self._forward.run(some, inputs, first or None)]
             except RuntimeError as error:
                 if not (self._stacked and self._at_once > 1 and is_out_of_memory(error)):
                     raise
@@ -118,7 +119,7 @@ def top1(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 
     """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored."""
     with in_eval_mode(model), torch.inference_mode():
         right = [
-            (model(batch).argmax(1) == truth).sum()
+            (class_logits(model(batch)).argmax(1) == truth).sum()
             for batch, truth in zip(split(images, batch_size), split(labels, batch_size), strict=True)
         ]
     return float(sum(right)) / len(images)
@@ -140,4 +141,4 @@ def _check(images: Tensor, labels: Tensor | None, metric: Metric, path: Path) ->
 def _unpruned_logits(weights: WeightSource, batches: Sequence[Tensor]) -> list[Tensor]:
     model = weights.network.model
     with in_eval_mode(model), torch.inference_mode():
-        return [model(batch) for batch in batches]
+        return [class_logits(model(batch)) for batch in batches]

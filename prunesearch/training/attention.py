@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.budget import Budget, FeasibleSet, above_threshold
@@ -32,6 +31,7 @@ from prunesearch.training.filters import FilterAttention, leaky_exponential, pro
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
+from prunesearch.training.losses import loss_on_labels
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -213,7 +213,7 @@ class Attentive(Learner):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy under the mask, and, now and then, what attention learns from."""
-        loss = self._cross_entropy(self.network(images), labels)
+        loss = loss_on_labels(self.network(images), labels, self._recipe.label_smoothing)
         if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
             loss = loss + self._attention_loss(images, labels)
         self.steps += 1
@@ -281,11 +281,9 @@ class Attentive(Learner):
         scores = leaky_exponential(torch.cat(self._before_activation()))
         frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         with self._scored(scores):
-            logits = torch.func.functional_call(self.network, frozen, (images,))
-        return self._cross_entropy(logits, labels) + self.strength * (self.costs * scores).sum() / self.costs.sum()
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+            returned = torch.func.functional_call(self.network, frozen, (images,))
+        loss = loss_on_labels(returned, labels, self._recipe.label_smoothing)
+        return loss + self.strength * (self.costs * scores).sum() / self.costs.sum()
 
     def _before_activation(self) -> list[Tensor]:
         return [attention(self._rows(group)) for group, attention in enumerate(self.attention)]

@@ -11,12 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.models.fingerprint import model_fingerprint
+from prunesearch.models.logits import main_and_auxiliary
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data
 from prunesearch.training.distillation import Watched, answers, attention_loss, soft_label_loss
 from prunesearch.training.fitting import output_count
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
+from prunesearch.training.losses import auxiliary_loss
 from prunesearch.training.progress import State
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -68,7 +70,8 @@ def finetune(
     same weights, to the last bit, as if it had never stopped (on GPUs as far as their kernels are deterministic).
 
     Args:
-        model: Any classifier that returns (n, classes) logits.
+        model: Any classifier that returns (n, classes) logits, or (n, 1) of two classes. In training mode there may be
+            logits of auxiliary heads beside them, as GoogLeNet has (`training.losses`).
         data: Where the training images come from; with `validation`, the network of the best epoch comes back.
         recipe: How to train; `Recipe(from_scratch=True)` draws the weights anew first.
         teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's (Hinton et
@@ -153,20 +156,21 @@ class Student(Learner):
         self._watched = Watched(network, [] if teacher is None else recipe.features)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, mixed with the divergence from the teacher's answers."""
+        """Cross-entropy, mixed with the divergence from the teacher's answers; that of auxiliary heads is added."""
         recipe = self._recipe
         with self._watched as watched:
-            logits = self.network(images)
+            logits, auxiliary = main_and_auxiliary(self.network(images))
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        beside = auxiliary_loss(auxiliary, labels, recipe.label_smoothing)
         if not self.helpers:
-            return loss
+            return loss + beside
         soft, features = answers(self.helpers[0], images, recipe.features)
         loss = (1 - recipe.distillation) * loss + recipe.distillation * soft_label_loss(
             logits, soft, recipe.temperature
         )
         for mine, theirs in zip(watched.features, features, strict=True):
             loss = loss + recipe.feature_weight * attention_loss(mine, theirs)
-        return loss
+        return loss + beside
 
 
 def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
@@ -174,7 +178,7 @@ def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     guide = copy.deepcopy(teacher).requires_grad_(False).eval()
     images = data.examples()
     classes = [output_count(network, images.to(next(network.parameters()).device)) for network in (model, guide)]
-    if classes[0] != classes[1]:
+    if max(classes[0], 2) != max(classes[1], 2):
         raise ValueError(
             f"Expected a teacher with the {classes[0]} outputs of {type(model).__name__}, got {classes[1]}."
         )

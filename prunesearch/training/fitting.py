@@ -38,7 +38,7 @@ def laid_out(network: nn.Module, images: Tensor, device: torch.device) -> tuple[
 
 
 def output_count(network: nn.Module, images: Tensor) -> int:
-    """Classes of a classifier.
+    """Logits per image of a classifier: one per class, or one for two classes.
 
     Raises:
         ValueError: It does not return (n, classes) logits.

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.models.logits import check_labels
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
 from prunesearch.training.averaging import Average
@@ -48,7 +49,7 @@ def run(
     """Train a learner, in place, from the beginning or from its checkpoint.
 
     Args:
-        learner: Its network returns (n, classes) logits.
+        learner: Its network returns (n, classes) logits, or (n, 1), in eval mode.
         data: What to train on, and what to hold out.
         recipe: How.
         seed: Decides everything random.
@@ -99,6 +100,8 @@ class _Loop:
         self._prepared, *self._stepping = accelerator.prepare(learner, *self._optimizers)
         self._average = Average(learner.network, recipe.ema) if recipe.ema else None
         self._held_out = data.validation_set()
+        if self._held_out is not None:
+            check_labels(self._held_out[1], self._outputs)
         self._session = session
         self._path = None if session.checkpoint is None else Path(session.checkpoint)
         self._question = question
@@ -172,7 +175,7 @@ class _Loop:
             self._session.on_epoch(report)
 
     def _take_step(self, images: Tensor, labels: Tensor) -> float:
-        self._check(labels)
+        check_labels(labels, self._outputs)
         number, recipe = self._number, self._recipe
         for optimizer in self._optimizers:
             set_rate(optimizer, rate(recipe, number / (self._steps * recipe.epochs)))
@@ -192,13 +195,6 @@ class _Loop:
         if self._average is not None:
             self._average.update(self._learner.network, number + 1)
         return value
-
-    def _check(self, labels: Tensor) -> None:
-        if int(labels.min()) < 0 or int(labels.max()) >= self._outputs:
-            raise ValueError(
-                f"Expected labels from 0 to {self._outputs - 1}, as the network has {self._outputs} outputs; got "
-                f"{int(labels.min())} to {int(labels.max())} among the training labels."
-            )
 
     def _diverged(self, loss: float) -> TrainingDiverged:
         kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."

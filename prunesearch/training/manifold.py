@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
+from prunesearch.models.logits import class_logits, main_and_auxiliary
 from prunesearch.models.network import Network
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data
@@ -29,6 +30,7 @@ from prunesearch.training.distillation import Watched
 from prunesearch.training.finetune import as_module
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
+from prunesearch.training.losses import auxiliary_loss
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -180,7 +182,7 @@ class Manifold(Learner):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, sparsity of simple images, and similarity of saliencies to that of features."""
         with self._gates as gates, self._norms as norms:
-            logits = self.network(images)
+            logits, auxiliary = main_and_auxiliary(self.network(images))
         losses = F.cross_entropy(logits, labels, reduction="none")
         saliencies = [saliency.float() for saliency in gates.features]
         weights = self.simplicity(losses.detach())
@@ -191,7 +193,9 @@ class Manifold(Learner):
             self.sums += torch.cat([saliency.sum(0) for saliency in saliencies])
             self.loss_sum += losses.sum()
             self.seen += len(labels)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+        smoothing = self._recipe.label_smoothing
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = loss + auxiliary_loss(auxiliary, labels, smoothing)
         return loss + self._settings.sparsity * sparsity + self._settings.similarity * similarity
 
     def simplicity(self, losses: Tensor) -> Tensor:
@@ -267,4 +271,4 @@ def _mean_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     still = copy.deepcopy(model).eval()
     device = next(still.parameters()).device
     with torch.no_grad():
-        return F.cross_entropy(still(images.to(device)), labels.to(device)).cpu()
+        return F.cross_entropy(class_logits(still(images.to(device))), labels.to(device)).cpu()

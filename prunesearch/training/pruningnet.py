@@ -20,6 +20,7 @@ from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
+from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
 from prunesearch.question import differences
 from prunesearch.structure import Structure
@@ -240,7 +241,7 @@ def _loss(
     model: Callable[..., list[Tensor]], structures: list[Structure], images: Tensor, labels: Tensor, smoothing: float
 ) -> Tensor:
     """Mean over the structures: the first learns from the labels, others from the outputs of the first."""
-    first, *others = model(structures, images)
+    first, *others = map(class_logits, model(structures, images))
     losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
     losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
     return torch.stack(losses).mean()

@@ -10,6 +10,7 @@ from torch import Tensor
 from prunesearch.evaluators.batchnorm import in_eval_mode, split
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
+from prunesearch.models.logits import class_logits
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 
@@ -45,14 +46,10 @@ class TaylorCriterion(ScoringCriterion):
         names = list(dict.fromkeys(part.name for part in produced))
         for name in names:
             values[name].requires_grad_()
-        logits = torch.func.functional_call(network.model, values, (images,))
-        gradients = dict(
-            zip(
-                names,
-                torch.autograd.grad(F.cross_entropy(logits, labels), [values[name] for name in names]),
-                strict=True,
-            )
-        )
+        logits = class_logits(torch.func.functional_call(network.model, values, (images,)))
+        loss, weights = F.cross_entropy(logits, labels), [values[name] for name in names]
+        found = torch.autograd.grad(loss, weights, materialize_grads=True)  # 0 for what runs in training mode only
+        gradients = dict(zip(names, found, strict=True))
         total = np.zeros(network.unit_count)
         for part in produced:
             products = part.of(values[part.name]) * part.of(gradients[part.name])
