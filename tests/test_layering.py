@@ -20,6 +20,7 @@ NOUNS = {
     "latency_model",
     "latency_table",
     "question",
+    "ranges",
     "registry",
     "structure",
     "trial",

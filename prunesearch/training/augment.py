@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from prunesearch.ranges import whole_number
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Augmentation:
     erase: int = 0
 
     def __post_init__(self) -> None:
-        if self.crop < 0 or self.erase < 0:
-            raise ValueError(f"Expected crop and erase as numbers of pixels >= 0, got {self.crop} and {self.erase}.")
+        whole_number("crop", self.crop, at_least=0)
+        whole_number("erase", self.erase, at_least=0)
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
@@ -70,16 +71,17 @@ class Augmentation:
 
     def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
-        padded = F.pad(images, (self.crop,) * 4, mode="reflect") if self.crop else images
-        down, right = torch.randint(0, 2 * self.crop + 1, (2, n, 1), generator=generator)
+        down, right = torch.randint(0, 2 * self.crop + 1, (2, n, 1), generator=generator) - self.crop
         rows = torch.arange(height) + down
         columns = torch.arange(width).expand(n, width)
         if self.flip:
             mirrored = torch.randint(0, 2, (n, 1), generator=generator).bool()
             columns = torch.where(mirrored, columns.flip(1), columns)
-        rows, columns = rows.to(images.device), (columns + right).to(images.device)
+        rows, columns = (
+            _reflected(places, size).to(images.device) for places, size in ((rows, height), (columns + right, width))
+        )
         which = torch.arange(n, device=images.device)
-        moved = padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
+        moved = images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
         return moved.permute(0, 3, 1, 2)
 
     def _erased(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -91,3 +93,9 @@ class Augmentation:
             inside.append(((offset >= 0) & (offset < self.erase)).to(images.device))
         square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
         return images.masked_fill(square, 0)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Places beyond the border, by less than `size`, mirrored at the outermost pixel."""
+    inside = places.abs()
+    return torch.where(inside < size, inside, 2 * (size - 1) - inside)

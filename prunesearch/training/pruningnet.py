@@ -23,6 +23,7 @@ from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
 from prunesearch.question import differences
+from prunesearch.ranges import number, whole_number
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
 from prunesearch.training.data import Data
@@ -58,12 +59,12 @@ class PruningNetRecipe:
     sampling: Sampling = "random"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(
-                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
-            )
-        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0):
-            raise ValueError(f"Expected momentum and label_smoothing in [0, 1) and weight_decay >= 0, got {self}.")
+        whole_number("epochs", self.epochs, at_least=1)
+        whole_number("batch_size", self.batch_size, at_least=2)
+        number("lr", self.lr, "(0, inf)")
+        number("momentum", self.momentum, "[0, 1)")
+        number("weight_decay", self.weight_decay, "[0, inf)")
+        number("label_smoothing", self.label_smoothing, "[0, 1)")
         if self.sampling not in get_args(Sampling):
             raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")
 

@@ -38,7 +38,7 @@ WRONG = {
     "study of another name": (("delete", "--study", "sqlite:///known.db", "--study-name", "x", "--yes"), "'x'"),
     "export of nothing": (("export",), "Expected --model and --out to export a network"),
     "export to nowhere": (("export", "--study", "sqlite:///known.db"), "--optuna URL, --csv FILE or --parquet FILE"),
-    "no workers": ((*SEARCH, "--workers", "0"), "at least one worker"),
+    "no workers": ((*SEARCH, "--workers", "0"), "Expected workers as a whole number of at least 1, got 0"),
     "unknown executor": ((*SEARCH, "--executor", "magic"), "there are auto, inline, processes, ray"),
     "time limit without workers": ((*SEARCH, "--executor", "inline", "--time-limit", "3"), "Use the executor"),
     "address without a cluster": ((*SEARCH, "--address", "auto"), "settings of the executor 'ray'"),
