@@ -53,11 +53,12 @@ def number(name: str, value: Any, interval: str) -> float:
     expected = f"Expected {name} as a number {_in_words(interval, low, high)}, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(expected)
-    above = value > low if interval[0] == "(" else value >= low
-    below = value < high if interval[-1] == ")" else value <= high
-    if not (above and below and math.isfinite(value)):
+    found = float(value)
+    above = found > low if interval[0] == "(" else found >= low
+    below = found < high if interval[-1] == ")" else found <= high
+    if not (above and below and math.isfinite(found)):
         raise ValueError(expected)
-    return float(value)
+    return found
 
 
 def _in_words(interval: str, low: float, high: float) -> str:

@@ -42,6 +42,7 @@ COMPOSERS = {
     "cli",
     "comparison",
     "demo",
+    "given",
     "measured",
     "sources",
 }  # may import everything
@@ -75,6 +76,7 @@ HOMES = {
         "api.py",
         "comparison.py",
         "demo.py",
+        "given.py",
         "sources.py",
     },
 }

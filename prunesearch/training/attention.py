@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from prunesearch.models.slim import kept_units, slim
 from prunesearch.ranges import number, whole_number
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.training.accelerating import Log
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
@@ -66,7 +66,7 @@ class AttentionSettings:
         whole_number("hidden", self.hidden, at_least=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttentionPruned:
     """What PAAM found. `search(result.network, ..., criterion=result.ranking)` goes on from there.
 
@@ -86,10 +86,14 @@ class AttentionPruned:
     model: nn.Module
     reports: tuple[EpochReport, ...]
 
+    def __repr__(self) -> str:
+        cost = self.network.space.cost(self.structure)
+        return f"AttentionPruned({type(self.model).__name__}, MACs {cost.macs:,}, {len(self.reports)} epochs)"
+
 
 def paam(
     network: Network,
-    data: Data,
+    data: Data | Source,
     *,
     budget: Budget,
     recipe: Recipe | None = None,
@@ -125,7 +129,7 @@ def paam(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings = recipe or Recipe(), settings or AttentionSettings()
+    recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
     feasible = budget.check(network.space)
     live = round(settings.share * recipe.epochs)
     if live < 3 or live == recipe.epochs:
@@ -141,7 +145,7 @@ def paam(
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step),
-        question={"network": network.fingerprint(), "budget": str(feasible.limits), "settings": str(settings)},
+        question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
     )
     found = replace(network, model=as_module(network.model, outcome.last))
     scores = [leaky_exponential(torch.from_numpy(values)).numpy() for values in learner.importances()]

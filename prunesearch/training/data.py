@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,9 +69,9 @@ class Data:
         whole_number("seed", self.seed, at_least=0)
         for name in ("train", "test", "calibrate_on", "validation"):
             given = getattr(self, name)
-            if name == "train" or not (given is None or isinstance(given, numbers.Real)):
+            if name == "train" or not (given is None or isinstance(given, (int, float))):
                 object.__setattr__(self, name, understood(name, given))
-        if isinstance(self.validation, numbers.Real):
+        if isinstance(self.validation, (int, float)):
             held_out = round(self.validation * size_of(self.train)) if 0 < self.validation < 1 else 0
             if not 0 < held_out < size_of(self.train):
                 raise ValueError(
@@ -161,7 +160,7 @@ class Data:
         """
         if self.validation is None:
             return None
-        if isinstance(self.validation, numbers.Real):
+        if isinstance(self.validation, (int, float)):
             return self._steady(self.train, self._held_out, "validation")
         return batch_of(self.validation, np.arange(size_of(self.validation)))
 
@@ -222,7 +221,7 @@ class Data:
     @cached_property
     def _held_out(self) -> IntArray:
         """Indices of the training images that are kept for validation."""
-        if not isinstance(self.validation, numbers.Real):
+        if not isinstance(self.validation, (int, float)):
             return np.empty(0, dtype=np.int64)
         classes = classes_of(self.train)
         return _shuffled_subset(classes, round(self.validation * len(classes)), self.seed)
@@ -256,10 +255,10 @@ def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArr
 
 def _brief(source: Source | float) -> str:
     """A source without its contents."""
-    if isinstance(source, numbers.Real):
+    if isinstance(source, (int, float)):
         return str(source)
     if is_tensors(source):
-        return " ".join(str(tuple(part.shape)) for part in source)
+        return f"images {tuple(source[0].shape)} and labels"
     return f"{type(items_of(source)).__name__} of {size_of(source)}"
 
 

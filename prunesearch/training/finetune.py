@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.logits import main_and_auxiliary
+from prunesearch.ranges import whole_number
 from prunesearch.training.accelerating import Log
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched, answers, attention_loss, soft_label_loss
-from prunesearch.training.fitting import output_count
+from prunesearch.training.fitting import check_weights, output_count
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
 from prunesearch.training.losses import auxiliary_loss
@@ -25,7 +26,7 @@ from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.scratch import drawn_anew
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training:
     """A finished training.
 
@@ -45,6 +46,13 @@ class Training:
     validation_before: float | None = None
     resumed_at: int = 0
 
+    def __repr__(self) -> str:
+        before, after = (
+            "" if accuracy is None else f", validation {accuracy:.2%} {when}"
+            for accuracy, when in ((self.validation_before, "before"), (self.validation_after, "after"))
+        )
+        return f"Training({type(self.best).__name__}, {len(self.reports)} epochs{before}{after})"
+
     @property
     def validation_after(self) -> float | None:
         """Validation accuracy of `best`; None without `Data(validation=...)`."""
@@ -53,7 +61,7 @@ class Training:
 
 def finetune(
     model: nn.Module,
-    data: Data,
+    data: Data | Source,
     *,
     recipe: Recipe | None = None,
     teacher: nn.Module | None = None,
@@ -72,7 +80,8 @@ def finetune(
     Args:
         model: Any classifier that returns (n, classes) logits, or (n, 1) of two classes. In training mode there may be
             logits of auxiliary heads beside them, as GoogLeNet has (`training.losses`).
-        data: Where the training images come from; with `validation`, the network of the best epoch comes back.
+        data: Where the training images come from; with `validation`, the network of the best epoch comes back. A source
+            alone, such as a DataLoader, is `Data(train=...)`.
         recipe: How to train; `Recipe(from_scratch=True)` draws the weights anew first.
         teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's (Hinton et
             al. 2015, arXiv:1503.02531). Usually the unpruned network.
@@ -83,7 +92,8 @@ def finetune(
         on_step: Called after every step; an exception from it stops the training, with the state on disk.
 
     Raises:
-        ValueError: The model has nothing to train, or data, labels, teacher or recipe do not fit it.
+        ValueError: The model has nothing to train or weights without values, or data, labels, teacher or recipe do not
+            fit it.
         TrainingDiverged: The loss became NaN or infinite; carries the step and the last good network.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
@@ -93,7 +103,7 @@ def finetune(
 
 def train(
     model: nn.Module,
-    data: Data,
+    data: Data | Source,
     *,
     recipe: Recipe | None = None,
     teacher: nn.Module | None = None,
@@ -101,12 +111,13 @@ def train(
     session: Session | None = None,
 ) -> Training:
     """What `finetune` does, with all that came of it: the best network, the last one, and how it went."""
-    recipe = recipe or Recipe()
+    recipe, data = recipe or Recipe(), as_data(data)
+    whole_number("seed", seed, at_least=0)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no parameter to train: none has requires_grad.")
-    learner = Student(
-        start_from(model, recipe, seed), None if teacher is None else _guide(model, teacher, data), recipe
-    )
+    network = start_from(model, recipe, seed)
+    check_weights(network)
+    learner = Student(network, None if teacher is None else _guide(model, teacher, data), recipe)
     question = {
         "network": model_fingerprint(model),
         "teacher": None if teacher is None else model_fingerprint(teacher),
@@ -175,6 +186,7 @@ class Student(Learner):
 
 def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     """A copy of the teacher, ready to be asked."""
+    check_weights(teacher)
     guide = copy.deepcopy(teacher).requires_grad_(False).eval()
     images = data.examples()
     classes = [output_count(network, images.to(next(network.parameters()).device)) for network in (model, guide)]

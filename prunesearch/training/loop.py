@@ -187,7 +187,7 @@ class _Loop:
         loss = self._prepared(moved, labels.to(self._accelerator.device))
         value = float(process_mean(self._accelerator, loss))
         if not math.isfinite(value):
-            raise self._diverged(value)
+            raise self._diverged(value, moved)
         self._accelerator.backward(loss)
         for stepping in self._stepping:
             stepping.step()
@@ -196,15 +196,18 @@ class _Loop:
             self._average.update(self._learner.network, number + 1)
         return value
 
-    def _diverged(self, loss: float) -> TrainingDiverged:
+    def _diverged(self, loss: float, images: Tensor) -> TrainingDiverged:
         kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."
         good = None
         if self._good is not None:
             good = copy.deepcopy(self._learner.network).cpu().eval()
             good.load_state_dict(self._good)
+        advice = f"Lower the learning rate (now {self._recipe.lr})."
+        if not bool(images.isfinite().all()):
+            advice = "Images of that batch hold NaN or infinite values; leave them out."
         return TrainingDiverged(
-            f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. Lower the "
-            f"learning rate (now {self._recipe.lr}), or check the images for NaN.{kept}",
+            f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. {advice}"
+            f"{kept}",
             step=self._number,
             last_good=good,
         )

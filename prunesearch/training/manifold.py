@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from prunesearch.models.logits import class_logits, main_and_auxiliary
 from prunesearch.models.network import Network
 from prunesearch.ranges import number
 from prunesearch.training.accelerating import Log
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched
 from prunesearch.training.finetune import as_module
 from prunesearch.training.learner import Learner
@@ -61,7 +61,7 @@ class ManifoldSettings:
         number("simple", self.simple, "(0, inf)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DynamicallyPruned:
     """What ManiDP made of a network.
 
@@ -79,10 +79,14 @@ class DynamicallyPruned:
     dense_macs: int
     reports: tuple[EpochReport, ...]
 
+    def __repr__(self) -> str:
+        macs = f"{self.average_macs:,.0f} of {self.dense_macs:,} MACs on average"
+        return f"DynamicallyPruned({type(self.model).__name__}, {macs}, {len(self.reports)} epochs)"
+
 
 def manidp(
     network: Network,
-    data: Data,
+    data: Data | Source,
     *,
     budget: Budget,
     recipe: Recipe | None = None,
@@ -116,7 +120,7 @@ def manidp(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings = recipe or Recipe(), settings or ManifoldSettings()
+    recipe, settings, data = recipe or Recipe(), settings or ManifoldSettings(), as_data(data)
     limits = dict(budget.check(network.space).limits)
     if set(limits) != {"macs"}:
         raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
@@ -132,7 +136,7 @@ def manidp(
         recipe,
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step),
-        question={"network": network.fingerprint(), "budget": limits, "settings": str(settings)},
+        question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met
     average = macs_per_image(pruned, images).double().mean().item()

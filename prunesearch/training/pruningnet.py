@@ -26,7 +26,7 @@ from prunesearch.question import differences
 from prunesearch.ranges import number, whole_number
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 
@@ -71,7 +71,7 @@ class PruningNetRecipe:
 
 def train_pruningnet(
     net: PruningNet,
-    data: Data,
+    data: Data | Source,
     *,
     recipe: PruningNetRecipe | None = None,
     seed: int = 0,
@@ -108,7 +108,7 @@ def train_pruningnet(
         NotEnoughMemory: Gradients and momentum would not fit; nothing of them has been allocated.
         TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
     """
-    recipe = recipe or PruningNetRecipe()
+    recipe, data = recipe or PruningNetRecipe(), as_data(data)
     if net.network.outputs is None:
         raise ValueError(f"Expected a classifier; {type(net.network.model).__name__} returns no (n, classes) logits.")
     question = _question(net, data, recipe, seed)
@@ -271,11 +271,12 @@ def _resume(
         CheckpointError: It is damaged, or of another training.
     """
     stored = read(path)
-    for field, was, now in differences(stored.training.get("question", {}), question):
-        raise CheckpointError(
-            f"{path} is of another training: the {field} was {was}, now it is {now}. Train into another file, or "
-            "remove this one."
-        )
+    told = "; ".join(
+        f"{field} was {was}, now {now}"
+        for field, was, now in differences(stored.training.get("question", {}), question)
+    )
+    if told:
+        raise CheckpointError(f"{path} is of another training: {told}. Train into another file, or remove this one.")
     fill(net, stored.values, path)
     if optimizer is not None:
         for name, parameter in net.named_parameters():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -54,10 +54,11 @@ def understood(name: str, given: Any) -> Source:
         raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
     as_image(item[0])
     as_label(item[1])
-    return given  # type: ignore[no-any-return]
+    found: Source = given
+    return found
 
 
-def is_tensors(source: Source) -> bool:
+def is_tensors(source: Any) -> TypeGuard[tuple[Tensor, Tensor]]:
     """Whether it is a pair of tensors; else it has items."""
     return isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor) for part in source)
 
@@ -69,13 +70,13 @@ def items_of(source: Any) -> Any:
 
 def size_of(source: Source) -> int:
     """How many images there are."""
-    return len(source[0]) if is_tensors(source) else len(items_of(source))  # type: ignore[index]
+    return len(source[0]) if is_tensors(source) else len(items_of(source))
 
 
 def kept_labels(source: Source) -> np.ndarray[Any, Any]:
     """The label of each image, without decoding images where the dataset keeps them as torchvision's do."""
     if is_tensors(source):
-        return np.asarray(source[1].cpu())  # type: ignore[index, union-attr]
+        return np.asarray(source[1].cpu())
     items = items_of(source)
     for attribute in ("targets", "labels"):
         found = getattr(items, attribute, None)
@@ -98,7 +99,7 @@ def batch_of(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
     """
     if is_tensors(source):
         index = torch.from_numpy(chosen)
-        return source[0][index], source[1][index].long()  # type: ignore[index, union-attr]
+        return source[0][index], source[1][index].long()
     items = items_of(source)
     pairs = [items[int(i)][:2] for i in chosen]
     return _stacked([as_image(image) for image, _ in pairs]), torch.tensor([as_label(label) for _, label in pairs])
