@@ -88,7 +88,7 @@ class AttentionPruned:
 
     def __repr__(self) -> str:
         cost = self.network.space.cost(self.structure)
-        return f"AttentionPruned({type(self.model).__name__}, MACs {cost.macs:,}, {len(self.reports)} epochs)"
+        return f"AttentionPruned({type(self.model).__name__}, MACs {cost.macs:,}, epochs: {len(self.reports)})"
 
 
 def paam(

@@ -60,10 +60,13 @@ class Augmentation:
         """
         if self == Augmentation():
             return images
-        if images.dim() != 4 or self.crop >= min(images.shape[2:]):
+        if images.dim() != 4:
             raise ValueError(
-                f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "
-                f"{tuple(images.shape)}. Use Augmentation()."
+                f"Expected (n, c, h, w) images to augment, got {tuple(images.shape)}. Leave the augmentation out."
+            )
+        if self.crop >= min(images.shape[2:]):
+            raise ValueError(
+                f"Expected images larger than crop={self.crop} pixels, got {tuple(images.shape)}. Give a smaller crop."
             )
         if self.flip or self.crop:
             images = self._moved(images, generator)

@@ -51,7 +51,7 @@ class Training:
             "" if accuracy is None else f", validation {accuracy:.2%} {when}"
             for accuracy, when in ((self.validation_before, "before"), (self.validation_after, "after"))
         )
-        return f"Training({type(self.best).__name__}, {len(self.reports)} epochs{before}{after})"
+        return f"Training({type(self.best).__name__}, epochs: {len(self.reports)}{before}{after})"
 
     @property
     def validation_after(self) -> float | None:

@@ -81,7 +81,7 @@ class DynamicallyPruned:
 
     def __repr__(self) -> str:
         macs = f"{self.average_macs:,.0f} of {self.dense_macs:,} MACs on average"
-        return f"DynamicallyPruned({type(self.model).__name__}, {macs}, {len(self.reports)} epochs)"
+        return f"DynamicallyPruned({type(self.model).__name__}, {macs}, epochs: {len(self.reports)})"
 
 
 def manidp(

@@ -58,7 +58,7 @@ WRONG = {
     "nothing to compare with": (("verify", "--model", "zoo:resnet8", "--latency-table", "t.json"), "with --pruned"),
     "option with a typo": ((*SEARCH, "--searcher", "evolution", "--option", "populatoin=3"), "Did you mean 'popul"),
     "option that wants a number": ((*SEARCH, "--searcher", "evolution", "--option", "parents=few"), "a number such as"),
-    "share beyond one": ((*SEARCH, "--screen", "2"), "Expected screen as a share in (0, 1]"),
+    "share beyond one": ((*SEARCH, "--screen", "2"), "Expected screen as a number in (0, 1]"),
     "folder that is a file": ((*SEARCH, "--tensorboard", "mine.py"), "Expected --tensorboard as a folder"),
     "output in no folder": ((*SEARCH, "--out", "no/small.st"), "The folder no of no/small.st does not exist"),
     "output that is a folder": (("finetune", *SEARCH[1:7], "--out", "."), ". is a folder; expected a file"),

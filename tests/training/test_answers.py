@@ -160,5 +160,5 @@ def test_token_ids_are_searched_and_finetuned(criterion: str, weights: str) -> N
 
 def test_token_ids_cannot_be_mirrored() -> None:
     data = Data(train=(torch.zeros(64, 9).long(), torch.zeros(64).long()))
-    with pytest.raises(ValueError, match=r"\(n, c, h, w\) images .* to augment, got \(16, 9\)"):
+    with pytest.raises(ValueError, match=r"\(n, c, h, w\) images to augment, got \(16, 9\)"):
         finetune(Text(), data, recipe=Recipe(epochs=1, batch_size=16, augmentation=Augmentation(flip=True)))
