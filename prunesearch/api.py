@@ -25,8 +25,8 @@ from prunesearch.given import (
     as_budget,
     as_callbacks,
     as_network,
-    check_evaluator,
-    check_searcher,
+    check_evaluator_object,
+    check_searcher_object,
     is_searcher,
     ranking_of,
     searcher_name,
@@ -247,12 +247,12 @@ def search(
     network, budget = as_network(network, data), as_budget(budget, table)
     n_trials, seed = whole_number("n_trials", n_trials, at_least=1), whole_number("seed", seed, at_least=0)
     images = None if images is None else whole_number("images", images, at_least=1)
-    screen, callbacks = number("screen", screen, "(0, 1]"), as_callbacks(callbacks)
-    check_searcher(searcher, options)
-    check_evaluator(evaluator, images=images, screen=screen, options=evaluator_options)
+    screen, callbacks = number("screen as a share", screen, "(0, 1]"), as_callbacks(callbacks)
+    check_searcher_object(searcher, options)
+    check_evaluator_object(evaluator, images=images, screen=screen, options=evaluator_options)
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
-    workers = workers if isinstance(workers, Workers) else Workers(workers)
+    workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
     if workers.executor == "ray" and not workers.gpus and network.example_inputs[0].is_cuda:
         workers = replace(workers, gpus=1.0)
     budget.check(network.space)
@@ -310,7 +310,8 @@ def search(
         else:
             pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
             trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
-        unpruned = opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
+        opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
+        unpruned = opened.fact("score_full")
     winner = best(trials)
     if winner is None:
         reason = trials[0].failure if trials else "The searcher proposed nothing."

@@ -83,7 +83,7 @@ def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
     return found
 
 
-def check_searcher(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
+def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
     """Make sure that it is a name, an object that searches, or what makes one; the names are looked up elsewhere.
 
     Raises:
@@ -109,7 +109,7 @@ def searcher_name(given: str | Searcher | Callable[..., Searcher]) -> str:
     return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
 
 
-def check_evaluator(
+def check_evaluator_object(
     given: str | Evaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
 ) -> None:
     """Make sure that it is a name, or an object that scores, which takes no settings any more.

@@ -24,15 +24,14 @@ def whole_number(name: str, value: Any, *, at_least: int) -> int:
         >>> whole_number("epochs", 2.5, at_least=1)
         Traceback (most recent call last):
         ...
-        TypeError: Expected epochs as a whole number of at least 1, got 2.5.
+        TypeError: Expected epochs as a whole number, got 2.5.
     """
-    expected = f"Expected {name} as a whole number of at least {at_least}, got {value!r}."
     try:
         found = operator.index(value)
     except TypeError:
-        raise TypeError(expected) from None
+        raise TypeError(f"Expected {name} as a whole number, got {value!r}.") from None
     if found < at_least:
-        raise ValueError(expected)
+        raise ValueError(f"Expected {name} >= {at_least}, got {value!r}.")
     return found
 
 
@@ -47,21 +46,15 @@ def number(name: str, value: Any, interval: str) -> float:
         >>> number("lr", 0.0, "(0, inf)")
         Traceback (most recent call last):
         ...
-        ValueError: Expected lr as a number above 0, got 0.0.
+        ValueError: Expected lr > 0, got 0.0.
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
-    expected = f"Expected {name} as a number {_in_words(interval, low, high)}, got {value!r}."
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(expected)
+        raise TypeError(f"Expected {name} as a number, got {value!r}.")
     found = float(value)
     above = found > low if interval[0] == "(" else found >= low
     below = found < high if interval[-1] == ")" else found <= high
     if not (above and below and math.isfinite(found)):
-        raise ValueError(expected)
+        inside = f"in {interval}" if math.isfinite(high) else f"{'>' if interval[0] == '(' else '>='} {low:g}"
+        raise ValueError(f"Expected {name} {inside}, got {value!r}.")
     return found
-
-
-def _in_words(interval: str, low: float, high: float) -> str:
-    if math.isfinite(high):
-        return f"in {interval}"
-    return f"above {low:g}" if interval[0] == "(" else f"of at least {low:g}"

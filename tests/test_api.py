@@ -220,14 +220,14 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
         ({"searcher": "magic"}, ValueError, "Unknown searcher 'magic'; there are uniform, random, evolution"),
         ({"criterion": "magic"}, ValueError, "Unknown channel criterion"),
         ({"metric": "magic"}, ValueError, "Unknown metric"),
-        ({"n_trials": 0}, ValueError, "^Expected n_trials as a whole number of at least 1, got 0.$"),
-        ({"n_trials": 2.5}, TypeError, "^Expected n_trials as a whole number of at least 1, got 2.5.$"),
-        ({"seed": -1}, ValueError, "^Expected seed as a whole number of at least 0, got -1.$"),
-        ({"seed": None}, TypeError, "^Expected seed as a whole number of at least 0, got None.$"),
-        ({"images": 0}, ValueError, "^Expected images as a whole number of at least 1, got 0.$"),
-        ({"screen": 0}, ValueError, r"^Expected screen as a number in \(0, 1\], got 0.$"),
-        ({"workers": 0}, ValueError, "^Expected workers as a whole number of at least 1, got 0.$"),
-        ({"workers": "two"}, TypeError, "^Expected workers as a whole number of at least 1, got 'two'.$"),
+        ({"n_trials": 0}, ValueError, "^Expected n_trials >= 1, got 0.$"),
+        ({"n_trials": 2.5}, TypeError, "^Expected n_trials as a whole number, got 2.5.$"),
+        ({"seed": -1}, ValueError, "^Expected seed >= 0, got -1.$"),
+        ({"seed": None}, TypeError, "^Expected seed as a whole number, got None.$"),
+        ({"images": 0}, ValueError, "^Expected images >= 1, got 0.$"),
+        ({"screen": 0}, ValueError, r"^Expected screen as a share in \(0, 1\], got 0.$"),
+        ({"workers": 0}, ValueError, "^Expected at least one worker, or -1 for one per core, got 0.$"),
+        ({"workers": "two"}, TypeError, "^Expected workers as a whole number, got 'two'.$"),
         ({"callbacks": [1]}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
         ({"callbacks": 1}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
         ({"budget": "50%"}, ValueError, r'got \'50%\'\. Did you mean "macs=50%"\?$'),
@@ -310,7 +310,7 @@ def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Ne
     assert len(result.best.calibration) == digits_data.calibration
     all_of_them = ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=10_000)
     assert f"images={digits_data.calibration}" in all_of_them.best.trial.evaluator
-    with pytest.raises(ValueError, match="images as a whole number"):
+    with pytest.raises(ValueError, match="images >= 1"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=0)
 
 

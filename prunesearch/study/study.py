@@ -93,18 +93,19 @@ class Study:
         """Everything scored so far, in order."""
         return self._store.trials(self.name)
 
-    def note(self, key: str, find: Callable[[], Any]) -> Any:
-        """Record a fact beside the trials, for reports, unless it is there from an earlier run; return what is there.
+    def fact(self, key: str) -> Any:
+        """A fact that stands beside the trials; None if there is none of this name."""
+        return (self._store.summary(self.name) or {}).get(key)
+
+    def note(self, key: str, find: Callable[[], Any]) -> None:
+        """Record a fact beside the trials, for reports, unless it is there from an earlier run.
 
         Args:
             key: What it is called in the study's summary.
             find: Finds it; a plain value.
         """
-        known = self._store.summary(self.name) or {}
-        if key not in known:
-            known = {key: find()}
-            self._store.add_to_summary(self.name, known)
-        return known[key]
+        if key not in (self._store.summary(self.name) or {}):
+            self._store.add_to_summary(self.name, {key: find()})
 
     def known_scores(self, fields: Sequence[str]) -> dict[Structure, tuple[float, str]]:
         """Scores in other studies of the database that apply here, too, each with where it stands.

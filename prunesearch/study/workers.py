@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from prunesearch.ranges import number, whole_number
+from prunesearch.errors import expect
 from prunesearch.study.executors import Executor, InlineExecutor
 from prunesearch.study.handover import pack
 from prunesearch.study.pool import Crew, Pool, PoolExecutor
@@ -21,7 +21,7 @@ class Workers:
     """Where structures are scored. None of it changes the history of a study, so all of it may change between runs.
 
     Attributes:
-        count: How many workers; -1 is one for each core that this process may use.
+        count: How many workers; -1: one per core that this process may use.
         executor: `"inline"` (this process), `"processes"` (on this machine, each with its share of the cores), `"ray"`
             (actors of a Ray cluster), or `"auto"`: inline for one worker without a time limit, otherwise processes.
         time_limit: Seconds that one structure may take; then it has failed. Needs workers that can be killed.
@@ -43,11 +43,10 @@ class Workers:
     def __post_init__(self) -> None:
         if self.count == -1:
             object.__setattr__(self, "count", cores())
-        whole_number("workers", self.count, at_least=1)
-        whole_number("max_retries", self.max_retries, at_least=0)
-        number("gpus", self.gpus, "[0, inf)")
-        if self.time_limit is not None:
-            number("time_limit", self.time_limit, "(0, inf)")
+        expect(self.count >= 1, "at least one worker, or -1 for one per core", self.count)
+        expect(self.max_retries >= 0, "max_retries >= 0", self.max_retries)
+        expect(self.gpus >= 0, "gpus >= 0", self.gpus)
+        expect(self.time_limit is None or self.time_limit > 0, "a time limit above 0 s", self.time_limit)
         if self.executor not in EXECUTORS:
             raise ValueError(f"Unknown executor {self.executor!r}; there are {', '.join(EXECUTORS)}.")
         if self.executor == "inline" and (self.count > 1 or self.time_limit is not None):

@@ -24,7 +24,6 @@ from prunesearch.budget import Budget, FeasibleSet, above_threshold
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
-from prunesearch.ranges import number, whole_number
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
@@ -59,11 +58,10 @@ class AttentionSettings:
     hidden: int = 64
 
     def __post_init__(self) -> None:
-        number("share", self.share, "(0, 1)")
-        whole_number("every", self.every, at_least=1)
-        number("reach", self.reach, "(0, inf)")
-        number("strength", self.strength, "(0, inf)")
-        whole_number("hidden", self.hidden, at_least=1)
+        if not 0 < self.share < 1 or self.every < 1 or min(self.reach, self.strength) <= 0 or self.hidden < 1:
+            raise ValueError(
+                f"Expected share in (0, 1), every and hidden >= 1, and reach and strength > 0, got {self}."
+            )
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-
-from prunesearch.ranges import whole_number
 
 
 @dataclass(frozen=True)
@@ -27,8 +26,8 @@ class Augmentation:
     erase: int = 0
 
     def __post_init__(self) -> None:
-        whole_number("crop", self.crop, at_least=0)
-        whole_number("erase", self.erase, at_least=0)
+        if self.crop < 0 or self.erase < 0:
+            raise ValueError(f"Expected crop and erase as numbers of pixels >= 0, got {self.crop} and {self.erase}.")
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
@@ -60,13 +59,10 @@ class Augmentation:
         """
         if self == Augmentation():
             return images
-        if images.dim() != 4:
+        if images.dim() != 4 or self.crop >= min(images.shape[2:]):
             raise ValueError(
-                f"Expected (n, c, h, w) images to augment, got {tuple(images.shape)}. Leave the augmentation out."
-            )
-        if self.crop >= min(images.shape[2:]):
-            raise ValueError(
-                f"Expected images larger than crop={self.crop} pixels, got {tuple(images.shape)}. Give a smaller crop."
+                f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "
+                f"{tuple(images.shape)}. Use Augmentation()."
             )
         if self.flip or self.crop:
             images = self._moved(images, generator)
@@ -74,17 +70,16 @@ class Augmentation:
 
     def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
         n, _, height, width = images.shape
-        down, right = torch.randint(0, 2 * self.crop + 1, (2, n, 1), generator=generator) - self.crop
+        padded = F.pad(images, (self.crop,) * 4, mode="reflect") if self.crop else images
+        down, right = torch.randint(0, 2 * self.crop + 1, (2, n, 1), generator=generator)
         rows = torch.arange(height) + down
         columns = torch.arange(width).expand(n, width)
         if self.flip:
             mirrored = torch.randint(0, 2, (n, 1), generator=generator).bool()
             columns = torch.where(mirrored, columns.flip(1), columns)
-        rows, columns = (
-            _reflected(places, size).to(images.device) for places, size in ((rows, height), (columns + right, width))
-        )
+        rows, columns = rows.to(images.device), (columns + right).to(images.device)
         which = torch.arange(n, device=images.device)
-        moved = images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
+        moved = padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
         return moved.permute(0, 3, 1, 2)
 
     def _erased(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,9 +91,3 @@ class Augmentation:
             inside.append(((offset >= 0) & (offset < self.erase)).to(images.device))
         square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
         return images.masked_fill(square, 0)
-
-
-def _reflected(places: Tensor, size: int) -> Tensor:
-    """Places beyond the border, by less than `size`, mirrored at the outermost pixel."""
-    inside = places.abs()
-    return torch.where(inside < size, inside, 2 * (size - 1) - inside)

@@ -65,8 +65,8 @@ def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) ->
     told = "; ".join(_told(stored, asked))
     if told:
         raise CheckpointError(
-            f"{path} is of another training: {told}. Give the same arguments to continue it, or another "
-            "checkpoint path to begin a new one."
+            f"{path} is of another training: {told}. Give the same arguments to continue it, or another checkpoint "
+            "path to start again."
         )
 
 
@@ -76,7 +76,7 @@ def _told(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
         if isinstance(was, Mapping) and isinstance(now, Mapping):
             yield from _told(was, now)
         else:
-            yield f"{field} was {was}, now {now}"
+            yield f"{field} was {was}, now it is {now}"
 
 
 def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -96,6 +96,9 @@ class _Loop:
         self._format, self._outputs = laid_out(learner.network, data.examples(), accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
+        kind = data.examples().dtype
+        if recipe.augmentation.crop and not kind.is_floating_point:
+            raise ValueError(f"Expected floating-point images to crop, got {kind}. Leave crop out of the augmentation.")
         self._optimizers = list(learner.optimizers(recipe))
         self._prepared, *self._stepping = accelerator.prepare(learner, *self._optimizers)
         self._average = Average(learner.network, recipe.ema) if recipe.ema else None

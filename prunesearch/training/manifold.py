@@ -24,7 +24,6 @@ from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
 from prunesearch.models.logits import class_logits, main_and_auxiliary
 from prunesearch.models.network import Network
-from prunesearch.ranges import number
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched
@@ -56,9 +55,8 @@ class ManifoldSettings:
     simple: float = 0.5
 
     def __post_init__(self) -> None:
-        number("sparsity", self.sparsity, "[0, inf)")
-        number("similarity", self.similarity, "[0, inf)")
-        number("simple", self.simple, "(0, inf)")
+        if min(self.sparsity, self.similarity) < 0 or self.simple <= 0:
+            raise ValueError(f"Expected sparsity and similarity >= 0 and simple > 0, got {self}.")
 
 
 @dataclass(frozen=True, repr=False)

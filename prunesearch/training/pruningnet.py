@@ -23,7 +23,6 @@ from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
 from prunesearch.question import differences
-from prunesearch.ranges import number, whole_number
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
 from prunesearch.training.data import Data, Source, as_data
@@ -59,12 +58,12 @@ class PruningNetRecipe:
     sampling: Sampling = "random"
 
     def __post_init__(self) -> None:
-        whole_number("epochs", self.epochs, at_least=1)
-        whole_number("batch_size", self.batch_size, at_least=2)
-        number("lr", self.lr, "(0, inf)")
-        number("momentum", self.momentum, "[0, 1)")
-        number("weight_decay", self.weight_decay, "[0, inf)")
-        number("label_smoothing", self.label_smoothing, "[0, 1)")
+        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
+            raise ValueError(
+                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
+            )
+        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0):
+            raise ValueError(f"Expected momentum and label_smoothing in [0, 1) and weight_decay >= 0, got {self}.")
         if self.sampling not in get_args(Sampling):
             raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")
 
@@ -271,12 +270,11 @@ def _resume(
         CheckpointError: It is damaged, or of another training.
     """
     stored = read(path)
-    told = "; ".join(
-        f"{field} was {was}, now {now}"
-        for field, was, now in differences(stored.training.get("question", {}), question)
-    )
-    if told:
-        raise CheckpointError(f"{path} is of another training: {told}. Train into another file, or remove this one.")
+    for field, was, now in differences(stored.training.get("question", {}), question):
+        raise CheckpointError(
+            f"{path} is of another training: the {field} was {was}, now it is {now}. Train into another file, or "
+            "remove this one."
+        )
     fill(net, stored.values, path)
     if optimizer is not None:
         for name, parameter in net.named_parameters():

@@ -117,7 +117,7 @@ def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> N
     assert "98,187 parameters, 1.3 times" in first.stdout
     again = call(*train, "net.safetensors", "--lr", "0.01")
     assert again.returncode == 2
-    assert "recipe's lr was 0.05, now 0.01" in again.stderr
+    assert "the recipe's lr was 0.05, now it is 0.01" in again.stderr
     assert call(*train, "other.safetensors", "--lr", "0.01").returncode == 0
     search = (*SEARCH, "--searcher", "evolution", "--n-trials", "8", "--study", "sqlite:///g.db")
     search += ("--study-name", "generated", "--weight-source")

@@ -8,7 +8,6 @@ import pytest
 
 from prunesearch.structure import Structure
 from prunesearch.study.pool import Done, Lost, Pool, PoolExecutor
-from prunesearch.study.processes import cores
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.workers import Workers
 
@@ -107,11 +106,10 @@ def test_an_abandoned_batch_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"count": 0}, "workers as a whole number of at least 1, got 0"),
-        ({"count": -2}, "workers as a whole number of at least 1, got -2"),
-        ({"max_retries": -1}, "max_retries as a whole number of at least 0"),
-        ({"time_limit": 0.0}, "time_limit as a number above 0"),
-        ({"time_limit": float("nan")}, "time_limit as a number above 0"),
+        ({"count": 0}, "at least one worker"),
+        ({"max_retries": -1}, "max_retries >= 0"),
+        ({"time_limit": 0.0}, "above 0 s"),
+        ({"time_limit": float("nan")}, "above 0 s"),
         ({"executor": "threads"}, "Unknown executor 'threads'; there are auto, inline, processes, ray"),
         ({"executor": "inline", "count": 2}, "cannot be stopped at a time limit"),
         ({"executor": "inline", "time_limit": 3.0}, "cannot be stopped at a time limit"),
@@ -122,11 +120,6 @@ def test_an_abandoned_batch_leaves_nothing_behind() -> None:
 def test_workers_that_make_no_sense_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Workers(**settings)  # type: ignore[arg-type]
-
-
-def test_minus_one_worker_is_one_for_each_core() -> None:
-    assert Workers(-1) == Workers(cores())
-    assert cores() >= 1
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,14 @@ def test_token_ids_are_searched_and_finetuned(criterion: str, weights: str) -> N
     assert tuned(ids).shape == (64, 2)
 
 
-def test_token_ids_cannot_be_mirrored() -> None:
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (Augmentation(flip=True), r"\(n, c, h, w\) images .*to augment, got \(16, 9\)"),
+        (Augmentation(crop=2), r"floating-point images to crop, got torch.int64\. Leave crop out"),
+    ],
+)
+def test_token_ids_cannot_be_augmented(augmentation: Augmentation, message: str) -> None:
     data = Data(train=(torch.zeros(64, 9).long(), torch.zeros(64).long()))
-    with pytest.raises(ValueError, match=r"\(n, c, h, w\) images to augment, got \(16, 9\)"):
-        finetune(Text(), data, recipe=Recipe(epochs=1, batch_size=16, augmentation=Augmentation(flip=True)))
+    with pytest.raises(ValueError, match=message):
+        finetune(Text(), data, recipe=Recipe(epochs=1, batch_size=16, augmentation=augmentation))

@@ -66,16 +66,8 @@ def test_what_cannot_be_read_is_refused(text: str) -> None:
 
 
 def test_inputs_that_are_no_images_or_smaller_than_the_crop_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"\(n, c, h, w\) images to augment, got \(4, 3\)\. Leave"):
-        Augmentation(flip=True)(torch.zeros(4, 3), generator())
-    with pytest.raises(ValueError, match="larger than crop=5 pixels, got"):
-        Augmentation(crop=5)(IMAGES, generator())
-    with pytest.raises(ValueError, match="Expected crop as a whole number of at least 0, got -1"):
+    for inputs, augmentation in ((torch.zeros(4, 3), Augmentation(flip=True)), (IMAGES, Augmentation(crop=5))):
+        with pytest.raises(ValueError, match="larger than crop"):
+            augmentation(inputs, generator())
+    with pytest.raises(ValueError, match="pixels >= 0"):
         Augmentation(crop=-1)
-
-
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float64])
-def test_images_of_any_type_are_moved_alike(dtype: torch.dtype) -> None:
-    augmentation = Augmentation(flip=True, crop=2, erase=2)
-    images = (100 * torch.rand(8, 3, 6, 7, generator=generator())).to(dtype)
-    assert torch.equal(augmentation(images, generator()).float(), augmentation(images.float(), generator()))

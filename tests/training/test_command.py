@@ -67,7 +67,7 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--lr", "0"), "lr as a number above 0"),
+        (("--lr", "0"), "lr > 0"),
         (("--augment", "twist"), "such as"),
         (("--optimizer", "lion"), "Expected optimizer as one of sgd, adamw"),
         (("--patience", "3"), "Data(validation=...)"),

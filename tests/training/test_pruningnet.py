@@ -252,7 +252,7 @@ def test_going_on_with_something_else_is_refused_with_the_name_of_what_differs(t
         with pytest.raises(Enough):
             trained(file, on_step=stopping_at(2))
     for what, again in OTHERS.items():
-        with pytest.raises(CheckpointError, match=f"of another training: {what} was"):
+        with pytest.raises(CheckpointError, match=f"of another training: the {what} was"):
             again(file)
 
 

@@ -211,9 +211,11 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path:
     train(**settings)
     before = (tmp_path / "run").read_bytes()
     for field, change in CHANGES.items():
-        with pytest.raises(CheckpointError, match=rf"of another training: {field} was \S+, now \S+\. Give"):
+        with pytest.raises(CheckpointError, match=rf"of another training: {field} was \S+, now it is \S+\. Give"):
             train(**{**settings, **change})
-    with pytest.raises(CheckpointError, match=r"training: epochs was 4, now 5; ema was 0\.9, now 0\.5; seed was 0"):
+    with pytest.raises(
+        CheckpointError, match=r"training: epochs was 4, now it is 5; ema was 0\.9, now it is 0\.5; seed was 0"
+    ):
         train(**{**settings, "recipe": replace(RECIPE, epochs=5, ema=0.5), "seed": 1})
     assert (tmp_path / "run").read_bytes() == before
 
