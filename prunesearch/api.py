@@ -49,7 +49,6 @@ from prunesearch.study.scoring import score_one
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, executors, open_pool
 from prunesearch.training.data import Data, Source, as_data, balanced
-from prunesearch.training.fitting import check_weights
 from prunesearch.trial import Trial, best, pareto_front
 
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
@@ -353,10 +352,9 @@ def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
     """
     if len(network.example_inputs) > 1:
         raise ValueError(
-            f"Expected a network that takes images alone; {type(network.model).__name__} takes "
-            f"{len(network.example_inputs)} inputs, which a search cannot give it."
+            f"Structures are scored on images, so the network must take one tensor; {type(network.model).__name__} was "
+            f"traced with {len(network.example_inputs)} inputs. Wrap it in a module whose forward takes images only."
         )
-    check_weights(network.model)
     images, labels = data.calibration_set()
     example = network.example_inputs[0]
     if images.shape[1:] != example.shape[1:] or images.dtype != example.dtype:
