@@ -8,9 +8,10 @@
 A cell is a network, a budget, an arm and a seed. For all cells of a seed and network: the same trained network, the
 same split of the training images (most train, some are for searching and criteria, the rest validates), the same
 finetuning recipe without a teacher, the same counter of MACs (`ps.count`), BatchNorm statistics re-estimated on the
-same images before finetuning. The test images are looked at once, at the very end of a cell; no arm's setting was
-chosen by them. Seconds are of one CPU core, for what the arm does after the network was trained; evaluation is left
-out. Every cell is written when it is there; run again to go on. The most telling arms of all networks come first.
+same images before finetuning. The test images are looked at once, at the very end of a cell. One setting of `ours` was
+changed after cells of it had been seen, and all its cells were measured anew (docs/evidence.md). Seconds are of one CPU
+core, for what the arm does after the network was trained; evaluation is left out. Every cell is written when it is
+there; run again to go on. The most telling arms of all networks come first.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ class Split:
     Attributes:
         train: Train and finetune.
         search: Score structures, choose channels, re-estimate BatchNorm statistics.
-        validation: Tell the accuracy before finetuning; nothing is chosen by them.
+        validation: Tell the accuracy before finetuning; nothing is trained or scored by them.
         test: Tell the accuracy afterwards.
         name: Of the data set.
     """

@@ -107,6 +107,12 @@ class Bench:
         """The protocol's; small networks have other MACs."""
         return SMOKE_BUDGET if self.smoke else protocol.budget
 
+    def scoring(self, protocol: Protocol) -> ps.Data:
+        """The data, with as many images to score structures by as the protocol has."""
+        if self.smoke or protocol.calibration is None:
+            return self.data
+        return replace(self.data, calibration=protocol.calibration)
+
     def recipe(self, protocol: Protocol) -> ps.Recipe | None:
         """The protocol's, or as short as can be."""
         if protocol.recipe is None or not self.smoke:
@@ -139,7 +145,7 @@ def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     if bench.smoke:
         options |= {"n_trials": min(4, options.get("n_trials", 4)), "images": 16}
         options.pop("criterion_options", None)
-    found = ps.search(network, bench.data, budget=bench.budget(protocol), **options)
+    found = ps.search(network, bench.scoring(protocol), budget=bench.budget(protocol), **options)
     before = found.best.build()
     teacher = network.model if protocol.taught else None
     return _finished(bench, protocol, network, before, teacher)

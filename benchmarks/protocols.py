@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from released import ITPRUNER
+
 import prunesearch as ps
 from prunesearch.training.pruningnet import PruningNetRecipe
 
@@ -47,6 +49,7 @@ class Protocol:
         departures: Where we do otherwise, knowingly.
         kind: How it is run: a search, one with a PruningNet, PAAM or ManiDP.
         search: Arguments of `ps.search`.
+        calibration: How many training images score structures; None: as many as `ps.Data` takes by default.
         recipe: Of finetuning; None if the method does not finetune.
         taught: Whether the unpruned network teaches.
         pruningnet: How the PruningNet is trained.
@@ -62,6 +65,7 @@ class Protocol:
     departures: str
     kind: Literal["search", "pruningnet", "paam", "manidp"] = "search"
     search: Mapping[str, Any] = field(default_factory=dict)
+    calibration: int | None = None
     recipe: ps.Recipe | None = None
     taught: bool = False
     pruningnet: PruningNetRecipe | None = None
@@ -81,6 +85,7 @@ BASE: Mapping[Dataset, ps.Recipe] = {
 
 META = "Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258"
 IT = "Zheng et al., An Information Theory-inspired Strategy (ITPruner), arXiv:2108.08532"
+EAGLE = "Li et al., EagleEye, ECCV 2020, arXiv:2007.02491"
 HE = "He, Zhang, Sun, Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017, arXiv:1707.06168"
 CAP = "CaP: compensation-aware pruning, authors' code"
 CACP = "Conditional Automated Channel Pruning, IEEE SPL 2021"
@@ -109,18 +114,54 @@ def _meta(network: Network, macs: str, text: str, recipe: ps.Recipe, net: Prunin
     )  # fmt: skip
 
 
-_IT_SEARCH = {"searcher": "convex", "n_trials": 1, "options": {"form": "linear"}}
 _IT_LARGE = ps.Recipe(epochs=250, batch_size=1024, lr=0.4, weight_decay=4e-5, warmup=1 / 250, label_smoothing=0.1)
 _IT_SMALL = ps.Recipe(epochs=300, lr=0.1, warmup=0.0, augmentation=CROPS, from_scratch=True)
 
 
 def _it(network: Network, dataset: Dataset, macs: str, published: Published, recipe: ps.Recipe) -> Protocol:
-    facts = "widths from a linear objective over HSIC importances under one quadratic limit; recipe [code]"
-    departures = "solved to a local optimum with a bound; the released widths are another thing: form='gradient'"
+    released = ITPRUNER[network, macs]
+    facts = (
+        f"widths from a linear objective over HSIC importances under one quadratic limit; beta {released.beta} over "
+        f"{released.layers} layers, a strength of {released.strength:.1f}; recipe [code]"
+    )
+    departures = (
+        "similarity of what our layers are given, theirs of what blocks give; solved to a local optimum with a bound; "
+        "the released widths are another thing: form='gradient'"
+    )
+    options = {"form": "linear", "strengths": (released.strength,)}
     return Protocol(
         "ITPruner", IT, network, dataset, ps.Budget(macs=macs), published, facts, departures,
-        search=_IT_SEARCH, recipe=recipe,
+        search={"searcher": "convex", "n_trials": 1, "options": options}, recipe=recipe,
     )  # fmt: skip
+
+
+_EAGLE_FACTS = (
+    "random structures, L1 channels, exponential averages as statistics, accuracy on 10,000 training images, "
+    "120 epochs at 0.01, weight decay 1e-4 [code]; 1,000 structures [paper]"
+)
+_EAGLE_DEPARTURES = (
+    "structures are scaled to the budget, not drawn until they fit, and have no lowest width; statistics come from the "
+    "images that score, theirs from 13,056 others; Nesterov"
+)
+_EAGLE_RECIPE = ps.Recipe(epochs=120, lr=0.01, weight_decay=1e-4, warmup=0.0)
+
+
+def _eagle(network: Network, macs: str, text: str, batch_size: int = 128) -> Protocol:
+    return Protocol(
+        "EagleEye", EAGLE, network, "imagenet", ps.Budget(macs=macs),
+        Published(text, "[readme]; baseline [authors, in an issue]"), _EAGLE_FACTS, _EAGLE_DEPARTURES,
+        search={"searcher": "random", "n_trials": 1000, "evaluator": "adaptive_bn"}, calibration=10_000,
+        recipe=replace(_EAGLE_RECIPE, batch_size=batch_size),
+    )  # fmt: skip
+
+
+_EAGLE_SMALL = replace(
+    _eagle("resnet56", "62.23M", ""),
+    dataset="cifar10",
+    published=Published("94.66; called ResNet-50, in an earlier revision ResNet-56; baseline not found", "[readme]"),
+    facts=f"{_EAGLE_FACTS}; for ImageNet, nothing was found for CIFAR-10",
+    recipe=replace(_EAGLE_RECIPE, augmentation=CROPS),
+)
 
 
 _LASSO_SEARCH = {"searcher": "uniform", "n_trials": 1, "criterion": "lasso", "weight_source": "reconstructed"}
@@ -168,8 +209,10 @@ def _paam(network: Network, dataset: Dataset, params: str, text: str) -> Protoco
 PROTOCOLS: tuple[Protocol, ...] = (
     _meta("mobilenet_v1", "316M", "uniform 0.75x 68.4 at 325M; 70.9 at 316M", _MOBILE, _MOBILE_NET),
     _meta("mobilenet_v1", "142M", "uniform 0.5x 63.7 at 149M; 66.1 at 142M", _MOBILE, _MOBILE_NET),
+    _meta("mobilenet_v1", "41M", "uniform 0.25x 50.6 at 41M; 57.2 at 41M", _MOBILE, _MOBILE_NET),
     _meta("mobilenet_v2_14", "303M", "uniform 1.0x 72.0 at 313M; 72.7 at 303M, from 1.4x", _MOBILE, _V2_NET),
     _meta("mobilenet_v2_14", "140M", "uniform 67.2 at 140M; 68.2 at 140M, from 1.4x", _MOBILE, _V2_NET),
+    _meta("mobilenet_v2_14", "43M", "uniform 54.6 at 43M; 58.3 at 43M, from 1.4x", _MOBILE, _V2_NET),
     _meta("resnet50", "2.0G", "uniform 1x 76.6 at 4.1G; 75.4 at 2.0G", _RESNET, _RESNET_NET),
     _meta("resnet50", "1.0G", "uniform 0.5x 72.0 at 1.1G; 73.4 at 1.0G", _RESNET, _RESNET_NET),
     _it(
@@ -183,6 +226,11 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "vgg16", "cifar10", "100M", _NOTHING,
         ps.Recipe(epochs=300, lr=0.1, warmup=1 / 300, augmentation=replace(CROPS, erase=16)),
     ),
+    _eagle("resnet50", "75%", "77.2, 77.1 at 3G"),
+    _eagle("resnet50", "50%", "77.2, 76.4 at 2G"),
+    _eagle("resnet50", "25%", "77.2, 74.2 at 1G"),
+    _eagle("mobilenet_v1", "50%", "72.62, 70.9 at 284M", batch_size=512),
+    _EAGLE_SMALL,
     Protocol(
         "LASSO", HE, "resnet56", "cifar10", ps.Budget(macs="50%"),
         Published("92.80, 91.80 at 2.00x", "[other] Torch-Pruning's table"),

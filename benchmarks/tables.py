@@ -3,9 +3,10 @@
     python benchmarks/tables.py           # rewrite
     python benchmarks/tables.py --check   # only say whether something is out of date (exit status 1)
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and comes from `benchmarks/results/NAME.json` through
-its function in `TABLES` (`SOURCES` has other files); `<!-- table: NAME of ROW -->` takes what concerns one row
-through that in `EXCERPTS`. The functions are in `tabulated`. Nothing between the marks is typed by hand.
+A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and comes from `benchmarks/results/NAME.json`, or from
+the cells in the folder `NAME`, through its function in `TABLES` (`SOURCES` has other files); `<!-- table: NAME of ROW
+-->` takes what concerns one row through that in `EXCERPTS`. The functions are in `tabulated`. Nothing between the marks
+is typed by hand.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from tabulated import (
     latency,
     papers,
     pruningnet,
+    racing,
     searchers,
     studies,
     training,
@@ -48,6 +50,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "finetune": training.finetune,
     "papers": papers.papers,
     "pruningnet": pruningnet.table,
+    "racing": racing.table,
     "searchers": searchers.table,
     "studies": studies.studies,
     "training_methods": training.training_methods,
@@ -61,16 +64,24 @@ EXCERPTS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
 }
 
 
+def measured(name: str) -> Mapping[str, Any] | None:
+    """Results from their file, or a cell from each file of their folder; None if there are none."""
+    file, folder = RESULTS / f"{name}.json", RESULTS / name
+    if file.exists():
+        return json.loads(file.read_text())
+    cells = {cell.stem: json.loads(cell.read_text()) for cell in sorted(folder.glob("*.json"))}
+    return {"cells": cells} if cells else None
+
+
 def render(text: str) -> str:
     """Return a page with every table between its marks written anew."""
 
     def replace(match: re.Match[str]) -> str:
         name, row = match[1], match[2]
-        file = RESULTS / f"{SOURCES.get(name, name)}.json"
-        if not file.exists():
+        result = measured(SOURCES.get(name, name))
+        if result is None:
             table = "Not measured yet."
         else:
-            result = json.loads(file.read_text())
             table = TABLES[name](result) if row is None else EXCERPTS[name](result, row)
         return f"<!-- table: {name}{'' if row is None else f' of {row}'} -->\n\n{table}\n\n<!-- end -->"
 

@@ -36,7 +36,7 @@ class Task:
     Attributes:
         name: Of the data set.
         train: (n, c, h, w) images and (n,) labels.
-        test: Images that nothing is chosen by.
+        test: Images that nothing is trained or scored by.
     """
 
     name: str

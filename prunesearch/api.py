@@ -14,13 +14,15 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
 from prunesearch.errors import EvaluationFailed
-from prunesearch.evaluators import gather, make_evaluator, make_weights
+from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.channels.criterion import Criterion
-from prunesearch.evaluators.diagnosis import diagnose
+from prunesearch.evaluators.classic import ClassicEvaluator
+from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.given import (
     as_budget,
     as_callbacks,
@@ -202,7 +204,8 @@ def search(
         seed: Decides every random draw.
         criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or an object
             that ranks (`evaluators.channels.criterion.Criterion`), or a ranking that is known already, such as what
-            PAAM learnt.
+            PAAM learnt. Not asked, and no part of the study's question, where the weight source has a ranking of its
+            own.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
@@ -233,7 +236,8 @@ def search(
 
     Raises:
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
-        ValueError: An unknown name, a number out of its range, or data that do not fit the network.
+        ValueError: An unknown name, a number out of its range, data that do not fit the network, or a NaN or an
+            infinity in the images or the network, with the name of the tensor.
         TypeError: An argument of another kind, or an option that the searcher or evaluator does not have.
         TraceError: The module cannot be traced.
         StudyMismatch: The stored study answers another question.
@@ -252,21 +256,27 @@ def search(
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
     workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
-    if workers.executor == "ray" and not workers.gpus and network.example_inputs[0].is_cuda:
-        workers = replace(workers, gpus=1.0)
     budget.check(network.space)
     calibration, classes = check_data(network, data)
+    if workers.executor == "ray" and not workers.gpus and calibration.is_cuda:
+        workers = replace(workers, gpus=1.0)
     if images is None:
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
-    if isinstance(criterion, str):
-        chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
-        ranking, ranked_by = chooser.rank(network, calibration, classes), criterion
-    else:
+    settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
+    tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
+    check_finite(network.model, calibration, *tensors)
+    ranking, ranked_by = None, criterion
+    if not isinstance(criterion, str):
         ranking, ranked_by = ranking_of(criterion, criterion_options, network, calibration, classes)
+    else:
+        chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
+        if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
+            ranking = chooser.rank(network, calibration, classes)
     weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
     built = weights if build_with is None else make_weights(build_with, network, ranking, calibration, cache=cache)
-    settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
+    if not weights.sliced:
+        check_finite(weights.build(network.space.full), calibration)
 
     def scorer_on(subset: Tensor) -> Evaluator:
         if not isinstance(evaluator, str):
@@ -278,7 +288,7 @@ def search(
         subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
     scorers = tuple(map(scorer_on, subsets))
     scorer = scorers[-1]
-    tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
+    asked = str(ranked_by) + (_listed(criterion_options) if criterion_options else "")
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
@@ -286,7 +296,7 @@ def search(
         "budget": str(budget),
         "searcher": f"{searcher_name(searcher)}{_listed(options or {})}",
         "seed": seed,
-        "criterion": ranked_by + (_listed(criterion_options) if criterion_options else ""),
+        **({} if has_own_ranking(weight_source) else {"criterion": asked}),
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
@@ -316,7 +326,8 @@ def search(
         reason = trials[0].failure if trials else "The searcher proposed nothing."
         raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
     notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
-    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
+    by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
+    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
     return SearchResult(
         best=Winner(winner, built, calibration),
         trials=tuple(trials),
@@ -348,15 +359,11 @@ def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
     """Return the calibration images and labels, on the network's device, or say how they do not fit the network.
 
     Raises:
-        ValueError: Images of another shape or type than the example inputs, or labels beyond the network's outputs.
+        ValueError: The network takes something else than images, or images of another shape or type; or there are
+            labels beyond its outputs.
     """
-    if len(network.example_inputs) > 1:
-        raise ValueError(
-            f"Structures are scored on images, so the network must take one tensor; {type(network.model).__name__} was "
-            f"traced with {len(network.example_inputs)} inputs. Wrap it in a module whose forward takes images only."
-        )
+    example = takes_images(network)
     images, labels = data.calibration_set()
-    example = network.example_inputs[0]
     if images.shape[1:] != example.shape[1:] or images.dtype != example.dtype:
         raise ValueError(
             f"Expected images of shape (n, {', '.join(map(str, example.shape[1:]))}) and type {example.dtype}, as in "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -14,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import prunesearch as ps
-from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.channels import CRITERIA, make_criterion
+from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.registry import resolve
 from prunesearch.search import SEARCHERS
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
@@ -150,8 +153,6 @@ def test_a_password_in_the_url_is_not_printed_with_the_result(network: Network, 
 def test_changed_weights_data_or_space_are_another_question(
     network: Network, digits_data: Data, images: Tensor, tmp_path: Path
 ) -> None:
-    import copy
-
     url = f"sqlite:///{tmp_path / 'study.db'}"
     ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url)
     retrained = copy.deepcopy(network.model)
@@ -253,6 +254,69 @@ def test_images_of_another_shape_and_labels_beyond_the_outputs_are_refused(netwo
         ps.search(network, Data(train=(torch.randn(20, 3, 8, 8), labels)), budget=BUDGET)
     with pytest.raises(ValueError, match=r"Expected labels from 0 to 9.*got 0 to 10"):
         ps.search(network, Data(train=(torch.randn(22, 1, 8, 8), torch.arange(22) % 11)), budget=BUDGET)
+
+
+def test_a_tensor_of_the_network_that_is_not_finite_is_named_before_anything_is_computed(
+    network: Network, digits_data: Data, images: Tensor, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(network.model)
+    name, weight = list(model.named_parameters())[7]
+    weight.data.view(-1)[3] = float("nan")
+    broken = ps.trace(model, images[:2])
+    for settings in ({}, {"criterion": "taylor"}, {"weight_source": "reconstructed"}, {"evaluator": "adaptive_bn"}):
+        with pytest.raises(ValueError, match=f"The tensor {name} of the network has a NaN"):
+            ps.search(broken, digits_data, budget=BUDGET, study=f"sqlite:///{tmp_path / 's.db'}", **settings)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_are_not_finite_are_refused_also_those_of_the_evaluator(
+    network: Network, digits_data: Data, images: Tensor, labels: Tensor
+) -> None:
+    broken = images.clone()
+    broken[5, 0, 0, 0] = float("inf")
+    with pytest.raises(ValueError, match="images hold NaN or infinite values"):
+        ps.search(network, Data(train=(broken, labels), calibration=256), budget=BUDGET, n_trials=2)
+    with pytest.raises(ValueError, match="the first of them at index 5"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=2, evaluator_options={"calibration": broken})
+
+
+def test_generated_weights_that_are_not_finite_are_named(network: Network, digits_data: Data, tmp_path: Path) -> None:
+    net = ps.PruningNet(network)
+    for parameter in net.parameters():
+        parameter.data.fill_(float("nan"))
+    save_pruningnet(net, tmp_path / "net.safetensors")
+    source = f"generated:{tmp_path / 'net.safetensors'}"
+    with pytest.raises(ValueError, match=r"conv1\.weight of the network has a NaN"):
+        ps.search(network, digits_data, budget=BUDGET, n_trials=2, weight_source=source)
+
+
+def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_part_of_the_question(
+    network: Network, digits_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_pruningnet(ps.PruningNet(network), tmp_path / "net.safetensors")
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    asked: list[str] = []
+    for name in CRITERIA:
+        kind = resolve(CRITERIA, name, "criterion")
+        rank = kind.rank
+        monkeypatch.setattr(kind, "rank", lambda self, *given, rank=rank: asked.append("") or rank(self, *given))
+
+    def find(criterion: str, **settings: object) -> list[tuple[tuple[int, ...], float | None]]:
+        arguments = {"budget": BUDGET, "searcher": "random", "n_trials": 3, "study": url, **settings}
+        source = f"generated:{tmp_path / 'net.safetensors'}"
+        found = ps.search(network, digits_data, criterion=criterion, weight_source=source, **arguments)  # type: ignore[arg-type]
+        return [(trial.structure, trial.score) for trial in found.trials]
+
+    first = find("l1")
+    assert find("taylor") == find("lfe", criterion_options={"masks": 20}) == first
+    assert asked == []
+    with closing(Store(url, create=False)) as store:
+        assert store.studies() == ["search"]
+        assert "criterion" not in (store.question("search") or {})
+    assert find("l1", build_with="inherited") == first  # the winner's weights want to know which channels stay
+    assert len(asked) == 1
+    with pytest.raises(ValueError, match="Unknown channel criterion 'magic'"):
+        find("magic")
 
 
 def test_a_network_that_returns_no_logits_is_refused() -> None:
@@ -415,7 +479,13 @@ def test_a_search_on_labels_of_something_else_says_so(network: Network, digits_d
 @pytest.mark.parametrize("evaluator", ["adaptive_bn", "precise_bn"])
 def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_data: Data, evaluator: str) -> None:
     result = ps.search(
-        network, digits_data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=2, evaluator=evaluator
+        network,
+        digits_data,
+        budget=ps.Budget(macs="60%"),
+        searcher="random",
+        n_trials=2,
+        evaluator=evaluator,
+        evaluator_options={"batch_size": 32},
     )
     assert all(0 <= trial.score <= 1 for trial in result.trials if trial.score is not None)
     assert evaluator in result.trials[0].evaluator

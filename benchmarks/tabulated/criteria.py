@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import percent
+from tabulated.summaries import over_seeds, percent
 
 
 def table(result: Mapping[str, Any]) -> str:
     """Accuracy of the same structures, by which channels stay and with what weights."""
     facts, blocks = result["facts"], []
+    trained = [len(row["unpruned"]) for row in result["rows"].values()]
     for network, row in result["rows"].items():
         cells = {_place(cell): cell for cell in row["cells"]}
         shares, seeds = (list(dict.fromkeys(cell[key] for cell in row["cells"])) for key in ("keep", "seed"))
@@ -29,17 +30,19 @@ def table(result: Mapping[str, Any]) -> str:
         unpruned = [row["unpruned"][str(seed)] for seed in seeds]
         blocks.append(
             "\n".join(
-                [f"**{network}**, unpruned {percent(unpruned)}; n = {len(unpruned)} trained networks.", "", *lines, ""]
+                [f"**{network}**, unpruned {percent(unpruned)}; trained networks: {len(unpruned)}.", "", *lines, ""]
                 + [_recovered(row, cells, share) for share in shares]
             )
         )
+    after, against = (over_seeds(trained, spread) for spread in ("standard deviation", "standard error"))
     note = (
-        f"Accuracy on {facts['test_images']:,} test images of {facts['data']} in per cent, mean and standard deviation."
-        f" Each seed trains a network of its own, {facts['epochs']} epochs of {facts['train_images']:,} images, and "
-        "gives the uniform structure and a random one; BatchNorm statistics are re-estimated on 1,024 images. *Before* "
-        f"any finetuning: both; *after* {facts['finetune_epochs']} epoch of {facts['finetune_images']:,} images (rate "
-        f"{facts['finetune_lr']}): the uniform one. *Against l1*: the accuracy afterwards minus that of `l1` with "
-        "inherited weights, in points, mean and standard error. Seconds are medians, taken beside other work."
+        f"Accuracy on {facts['test_images']:,} test images of {facts['data']} in per cent. Each seed trains a network "
+        f"of its own, {facts['epochs']} epochs of {facts['train_images']:,} images, and gives the uniform structure "
+        "and a random one; BatchNorm statistics are re-estimated on 1,024 images. *Before* any finetuning: both "
+        f"structures, mean ± standard deviation; *after* {facts['finetune_epochs']} epoch of "
+        f"{facts['finetune_images']:,} images (rate {facts['finetune_lr']}): the uniform one, {after}. *Against l1*: "
+        "the accuracy afterwards minus that of `l1` with inherited weights, in points, "
+        f"{against}. Seconds are medians, taken beside other work."
     )
     return "\n\n".join([*blocks, note])
 

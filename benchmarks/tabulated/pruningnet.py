@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import percent, tau
+from tabulated.summaries import over_seeds, percent, tau
+
+_SOURCES = ("inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch")
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -25,8 +27,7 @@ def table(result: Mapping[str, Any]) -> str:
             f"| weights | parameters | trainings | seconds each | {head} | ms per score |",
             f"|---|---:|---:|---:|{'---:|' * 2 * len(shares)}---:|",
         ]
-        sources = ["inherited", "supernet", "compact, sandwich", "compact", "published", "published, scratch"]
-        for source in (source for source in sources if f"scores {source} 0" in cells):
+        for source in (source for source in _SOURCES if f"scores {source} 0" in cells):
             lines.append(f"| {source} | {_ranking(cells, source, truth, seeds)} |")
         lines += [
             "",
@@ -34,7 +35,7 @@ def table(result: Mapping[str, Any]) -> str:
             "",
         ]
         lines += [f"| structure and weights | {' | '.join(shares)} | seeds |", f"|---|{'---:|' * len(shares)}---:|"]
-        for source in ("uniform", *sources):
+        for source in ("uniform", *_SOURCES):
             lines.append(_winners(cells, source, shares, seeds, "accuracy", source))
         longer = " and ".join(
             f"{cells[f'winner inherited {share} 0']['epochs at equal compute']} (at {share})" for share in shares
@@ -42,9 +43,16 @@ def table(result: Mapping[str, Any]) -> str:
         named = f"inherited, finetuned at equal total compute: {longer} epochs"
         lines.append(_winners(cells, "inherited", shares, seeds, "accuracy at equal compute", named))
         blocks.append("\n".join(lines))
+    counts = [
+        count
+        for row in result["rows"].values()
+        for source in ("uniform", *_SOURCES)
+        for count in _counts(row["cells"], source, shares, seeds)
+    ]
     error = (2 * (2 * n + 5) / (9 * n * (n - 1))) ** 0.5
     note = (
-        f"Mean ± standard deviation over seeds, of training and search. {facts['data']}, images averaged over "
+        f"Taus and accuracies of winners: {over_seeds(counts, 'standard deviation')}, of training and "
+        f"search. {facts['data']}, images averaged over "
         f"{facts['pool']}x{facts['pool']} pixels, {facts['train_images']:,} for training, of which "
         f"{facts['calibration']:,} only score; 10,000 test images. Scores: minus the loss on those. A structure's "
         f"accuracy: {facts['finetune_epochs']} epochs from inherited weights, or {facts['scratch_epochs']} from "
@@ -54,6 +62,13 @@ def table(result: Mapping[str, Any]) -> str:
         f"others shared, torch {facts['torch']}, CPU only."
     )
     return "\n\n".join([*blocks, note])
+
+
+def _counts(cells: Mapping[str, Any], source: str, shares: Sequence[str], seeds: int) -> list[int]:
+    """How many seeds each row of a source has."""
+    rows = (f"scores {source}", *(f"winner {source} {share}" for share in shares))
+    counts = (sum(f"{row} {seed}" in cells for seed in range(seeds)) for row in rows)
+    return [count for count in counts if count]
 
 
 def _ranking(cells: Mapping[str, Any], source: str, truth: Mapping[str, Any], seeds: int) -> str:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import quartiles
+from tabulated.summaries import over_seeds, quartiles
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -26,8 +26,12 @@ def table(result: Mapping[str, Any]) -> str:
             lines.append(f"| {name} | {' | '.join(regrets)} | {hits} of {len(cells)} | {taken:.0f} | {own:.1f} |")
         head = f"**{place}**: {about['within the budget']:,} of {about['structures']:,} structures within the budget"
         blocks.append("\n".join([head, "", *lines]))
+    most = max(len(cells) for row in result["rows"].values() for cells in row["searchers"].values())
+    seeds = (
+        "Median (quartiles) over the seeds; deterministic searchers give the same for all" if most > 1 else "One seed"
+    )
     note = (
-        "Median (quartiles) over the seeds; deterministic searchers give the same for all. Tables: every structure "
+        f"{seeds}. Tables: every structure "
         f"scored once, {facts['images']} images of {facts['data']}, networks trained for {facts['epochs']} epochs of "
         f"{facts['train_images']:,} images; budgets are shares of the MACs, of the synthetic ones 40%."
     )
@@ -64,11 +68,12 @@ def excerpt(result: Mapping[str, Any], searcher: str) -> str:
 
 
 def _searches(network: str, cells: Mapping[str, Any]) -> str:
+    loss = over_seeds([len(runs) for runs in cells.values() if runs], "standard deviation")
     lines = [
         f"**Whole searches of {network}**, all widths, 50% of the MACs: loss of the winner on 2,048 images that had no "
         "part in the search, with statistics re-estimated on them.",
         "",
-        "| searcher | loss, mean ± standard deviation | seeds | evaluations | seconds |",
+        f"| searcher | loss, {loss} | seeds | evaluations | seconds |",
         "|---|---:|---:|---:|---:|",
     ]
     for name, runs in cells.items():

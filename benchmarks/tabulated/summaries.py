@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 def quartiles(values: Sequence[float | None]) -> str:
@@ -22,6 +22,21 @@ def percent(values: Sequence[float], digits: int = 1) -> str:
     """Mean and standard deviation of shares, in per cent."""
     deviation = f" ± {100 * statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{100 * statistics.mean(values):.{digits}f}{deviation}"
+
+
+def over_seeds(counts: Collection[int], spread: str) -> str:
+    """What the numbers of a table are, by how many seeds its rows have: one seed has no spread.
+
+    Args:
+        counts: Seeds of each row.
+        spread: What stands after the plus-minus sign, such as "standard error".
+    """
+    few, many = min(counts, default=1), max(counts, default=1)
+    if many < 2:
+        return "one seed"
+    if few < 2:
+        return f"mean ± {spread} where a row has several seeds (at most {many})"
+    return f"mean ± {spread} of {many if few == many else f'{few} to {many}'} seeds"
 
 
 def tau(scores: Sequence[float], truth: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import percent
+from tabulated.summaries import over_seeds, percent
 
 
 def finetune(result: Mapping[str, Any]) -> str:
@@ -26,7 +26,8 @@ def finetune(result: Mapping[str, Any]) -> str:
         changes.append(f"| {title} | {_accuracy_and_seconds([seed[name] for seed in seeds])} |")
     before, after = ([seed[key] for seed in seeds] for key in ("unpruned", "pruned"))
     note = (
-        f"{_seeds_in_words(len(seeds))} (pretrained weights and order of images). {facts['model']} "
+        f"Accuracy: {over_seeds([len(seeds)], 'standard deviation')} (pretrained weights and order of images). "
+        f"{facts['model']} "
         f"on {facts['train_images']:,} images of {facts['data']} of {'x'.join(map(str, facts['image'][1:]))} pixels, "
         f"pruned to {statistics.mean(seed['macs'] for seed in seeds):.1%} of its MACs: test accuracy "
         f"{percent(before, 2)}% unpruned, {percent(after, 2)}% pruned and not yet finetuned. Seconds of one core of "
@@ -62,15 +63,17 @@ def training_methods(result: Mapping[str, Any]) -> str:
             lines.append(
                 f"| {title} | {accuracy} | {macs / full:.1%} | {params / size:.1%} | {seconds:.0f} | {len(done)} |"
             )
+    counts = [len(done) for done in rows.values() if done]
     total = facts["pretraining"] + facts["finetuning"]
     hits = statistics.mean(row["accuracy"] for row in rows["unpruned"])
+    error = (2 * hits * (1 - hits) / facts["test_images"]) ** 0.5
     note = (
         f"{facts['model']} on {facts['train_images']:,} images of {facts['data']} of "
         f"{'x'.join(map(str, facts['image'][1:]))} pixels, {facts['test_images']:,} test images; budget "
         f"{facts['budget']} of the MACs. ManiDP meets it for the average training image; its MACs here are the average "
-        "of the test images. Several seeds: mean ± standard deviation. By the number of test images alone, differences "
-        f"below {2 * (2 * hits * (1 - hits) / facts['test_images']) ** 0.5:.1%} between two runs say nothing (two "
-        "standard errors). What starts from trained weights had "
+        f"of the test images. Accuracy: {over_seeds(counts, 'standard deviation')}. By the number of test images "
+        f"alone, differences below {2 * error:.1%} between two runs say nothing (two standard errors). What starts "
+        "from trained weights had "
         f"{facts['pretraining']} epochs before and {facts['finetuning']} of its own, what starts from scratch {total}. "
         "Seconds of one CPU core, whose speed varied, for the row's own work: without the pretraining of what starts "
         f"from trained weights, nor the search for the structure that is trained from scratch. torch {facts['torch']}."
@@ -96,10 +99,6 @@ def dynamic_speed(result: Mapping[str, Any]) -> str:
         f"{facts['machine']}, torch {facts['torch']}. MACs are the measured average of these images, gates included."
     )
     return "\n".join([*lines, "", note])
-
-
-def _seeds_in_words(n: int) -> str:
-    return "One seed" if n == 1 else f"Mean ± standard deviation over {n} seeds"
 
 
 def _accuracy_and_seconds(cells: Sequence[Mapping[str, float]]) -> str:

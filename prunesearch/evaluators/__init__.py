@@ -39,27 +39,44 @@ EVIDENCE: Mapping[str, str] = {
 """What searchers may want to know of a network before the first proposal, as arrays."""
 
 
+def has_own_ranking(name: str) -> bool:
+    """Whether a weight source brings its own choice of channels, so that a criterion has no part in it.
+
+    Args:
+        name: One of `WEIGHT_SOURCES`, with or without a file.
+
+    Raises:
+        ValueError: No weight source has this name; the message has the list.
+    """
+    kind = resolve(WEIGHT_SOURCES, name.partition(":")[0], "weight source")
+    return "ranking" not in inspect.signature(kind).parameters
+
+
 def make_weights(
-    name: str, network: Network, ranking: Ranking, images: Tensor, *, cache: str | Path | None = None
+    name: str, network: Network, ranking: Ranking | None, images: Tensor, *, cache: str | Path | None = None
 ) -> WeightSource:
     """Build a weight source by name.
 
     Args:
         name: One of `WEIGHT_SOURCES`; those of a PruningNet are `"generated:FILE"`, with the file it is in.
         network: The traced network.
-        ranking: Which channels stay.
+        ranking: Which channels stay; None will do for those that have a ranking of their own (`has_own_ranking`).
         images: (n, ...) images, for those that look at some.
         cache: Folder where those that gather statistics of layers keep them.
 
     Raises:
-        ValueError: No weight source has this name; the message has the list.
+        ValueError: No weight source has this name, and the message has the list; or it needs a ranking, got None.
         CheckpointError: The file cannot be read, or is of another network.
     """
+    owns = has_own_ranking(name)
     name, colon, file = name.partition(":")
     kind = resolve(WEIGHT_SOURCES, name, "weight source")
     if colon and "file" not in inspect.signature(kind).parameters:
         raise ValueError(f"The weight source {name!r} has no file, got {file!r}.")
-    weights: WeightSource = kind(network, ranking, images, *([file] if colon else []), **cached(kind, cache))
+    if ranking is None and not owns:
+        raise ValueError(f"The weight source {name!r} needs a ranking that says which channels stay, got None.")
+    arguments = [network, *([] if owns else [ranking]), images, *([file] if colon else [])]
+    weights: WeightSource = kind(*arguments, **cached(kind, cache))
     return weights
 
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.evaluators.batchnorm import in_eval_mode, split
+from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.models.logits import class_logits
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
@@ -47,7 +48,8 @@ class AccuracyEvaluator:
         at_once: Structures in one launch, if stacked; halved for good when memory runs out.
 
     Raises:
-        ValueError: Unknown metric or path, no images, or labels missing or of another number than the images.
+        ValueError: Unknown metric or path, no images, labels missing or of another number than the images, or a network
+            that takes something else than images.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class AccuracyEvaluator:
         at_once: int = 16,
     ) -> None:
         _check(images, labels, metric, path)
+        takes_images(weights.network)
         self._metric = self.measures = metric
         self._batches = split(images, batch_size)
         self._calibration = calibration
@@ -105,7 +108,7 @@ class AccuracyEvaluator:
 
     def _measure(self, logits: Tensor, labels: Tensor) -> float:
         if self._metric == "loss":
-            return -float(F.cross_entropy(logits, labels, reduction="sum"))
+            return -float(F.cross_entropy(at_least_float32(logits), labels, reduction="sum"))
         return float((logits.argmax(1) == labels).sum())
 
 

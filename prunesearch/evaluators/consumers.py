@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.fingerprint import fingerprint
@@ -95,7 +96,11 @@ def consumers(
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions, 16 of each image.
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
+
+    Raises:
+        ValueError: The network takes something else than images.
     """
+    takes_images(network)
     images = images[:_IMAGES]
     folder = None
     if cache is not None:

@@ -5,15 +5,56 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batchnorm import batch_norms
+from prunesearch.evaluators.batchnorm import batch_norms, in_eval_mode
+from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.finite import first_not_finite
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
+_TRIED = 64
 
-def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Structure) -> tuple[str, ...]:
+
+def check_finite(model: nn.Module, *images: Tensor) -> None:
+    """Refuse what can only give scores that are no numbers.
+
+    A tensor that is not finite does no harm where the outputs are finite all the same, such as a mask of `-inf`.
+
+    Args:
+        model: The network; it is only read.
+        *images: (n, ...) images each; the network is run on 64 of the first.
+
+    Raises:
+        ValueError: An image, or what the network returns, has a NaN or an infinity; the message has the number of the
+            image, or the name of the first parameter or buffer that has one.
+    """
+    for some in images:
+        broken = (~torch.isfinite(some)).flatten(1).any(1).nonzero()
+        if len(broken):
+            raise ValueError(
+                f"Expected images of finite numbers; {len(broken)} of {len(some)} have a NaN or an infinity, the first "
+                f"of them at index {int(broken[0])}. Take them out, or mend how they are normalised."
+            )
+    with in_eval_mode(model), torch.inference_mode():
+        outputs = model(images[0][:_TRIED])
+    if torch.isfinite(outputs).all():
+        return
+    name = first_not_finite(model)
+    if name is not None:
+        raise ValueError(
+            f"The tensor {name} of the network has a NaN or an infinity, and so have its outputs. Load finite weights."
+        )
+    raise ValueError(
+        "What the network returns is not finite, although its tensors and the images are: numbers on the way are too "
+        f"large for {outputs.dtype}. Normalise the images as in training, or search in torch.float32."
+    )
+
+
+def diagnose(
+    weights: WeightSource, images: Tensor, labels: Tensor, best: Structure, accuracy: Evaluator | None = None
+) -> tuple[str, ...]:
     """What a user should know of a finished search.
 
     A network is at chance if it is not better, by three standard errors, than always naming the most frequent class.
@@ -23,6 +64,7 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
         images: (n, ...) images that scored the structures.
         labels: (n,) their classes.
         best: The best structure.
+        accuracy: Scores by accuracy as the search did; by default with the statistics of the very images.
     """
     model = weights.network.model
     notes = []
@@ -38,11 +80,13 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
             "mean nothing. Are its weights trained, the images normalised as in training, the labels those of training?"
         )
         return tuple(notes)
-    there, found = AccuracyEvaluator(weights, images, labels, metric="accuracy").score([full, best])
+    accuracy = accuracy or AccuracyEvaluator(weights, images, labels, metric="accuracy")
+    there, found = accuracy.score([full, best])
     if unpruned is not None and there <= limit:
         notes.append(
-            f"With the batch's own BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
-            'which is chance: scores mean nothing. Score with evaluator="adaptive_bn", or on more images.'
+            f"With re-estimated BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
+            'which is chance: scores mean nothing. Score on more images, or with evaluator="adaptive_bn", which '
+            "estimates statistics from all calibration images."
         )
     elif found <= limit:
         notes.append(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
@@ -43,6 +44,7 @@ def nhsic(network: Network, images: Tensor) -> tuple[FloatArray, IntArray]:
     where it leaves BatchNorm and random erasing in training mode; features are inputs of layers, not outputs of
     hand-picked blocks.
     """
+    takes_images(network)
     kernels, owners = _kernels(network, images)
     if not kernels:
         return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.consumers import Patches, is_linear_map, matrix_of
+from prunesearch.evaluators.inputs import first_input, takes_images
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -22,6 +26,7 @@ _IMAGES = 256
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
 _SMALL = 0.05  # of the largest scale of a BatchNorm: below it a target would be blown up
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
+_TRACED = ("_forward", "_once", "_branches")
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -108,6 +113,7 @@ class ReconstructedWeights(RefittedWeights):
     description = "reconstructed"
 
     def __init__(self, network: Network, ranking: Ranking, images: Tensor, *, seed: int = 0) -> None:
+        takes_images(network)
         layers = {
             read.module: network.model.get_submodule(read.module)
             for read in network.reads
@@ -117,14 +123,28 @@ class ReconstructedWeights(RefittedWeights):
         super().__init__(network, ranking, self._layers)
         self._images = images[:_IMAGES]
         self._seed = seed
-        self._forward = SharedForward(self)
-        calls = [str(node.target) for node in self._forward.graph.nodes if node.op == "call_module"]
-        self._once = {name for name in self._layers if calls.count(name) == 1}
-        self._branches = dict(_branches(network.model, self._forward.graph, self._layers))
         norms = [branch.norm for branch in self._branches.values() if branch.norm is not None]
         self.refitted |= {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}
         self._targets: dict[str, _Target] = {}
         self._forward.observe(network.space.full, self._images, self._look(self._note))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but what is read off the traced forward: no graph can be copied, so a copy traces anew."""
+        return {name: value for name, value in vars(self).items() if name not in _TRACED}
+
+    @cached_property
+    def _forward(self) -> SharedForward:
+        return SharedForward(self)
+
+    @cached_property
+    def _once(self) -> frozenset[str]:
+        """Layers that run once."""
+        calls = Counter(str(node.target) for node in self._forward.graph.nodes if node.op == "call_module")
+        return frozenset(name for name in self._layers if calls[name] == 1)
+
+    @cached_property
+    def _branches(self) -> Mapping[str, _Branch]:
+        return dict(_branches(self.network.model, self._forward.graph, self._layers))
 
     def influences(self, tensor: str) -> frozenset[int]:
         """All groups, for what is fitted: everything before it counts."""
@@ -151,7 +171,7 @@ class ReconstructedWeights(RefittedWeights):
             if node.op != "call_module" or name not in self._once:
                 return
             patches = Patches(self._layers[name], self._seed)
-            rows = patches.of(values[node.all_input_nodes[0]]).double().cpu()
+            rows = patches.of(values[first_input(self._layers[name], node.args, node.kwargs)]).double().cpu()
             branch = self._branches.get(name)
             see(name, patches, rows, None if branch is None else values[branch.shortcut])
 

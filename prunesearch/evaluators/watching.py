@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batchnorm import in_eval_mode
+from prunesearch.evaluators.inputs import first_argument, first_input
 
 Look: TypeAlias = Callable[[Tensor], "Tensor | None"]
 """Called with the first input of a layer; what it returns, if it does, takes its place."""
@@ -25,14 +26,16 @@ def watched(model: nn.Module, looks: Iterable[tuple[str, Look]]) -> Iterator[Non
     with ExitStack() as stack:
         stack.enter_context(in_eval_mode(model))
         for name, look in looks:
-            handle = model.get_submodule(name).register_forward_pre_hook(_hook(look))
+            handle = model.get_submodule(name).register_forward_pre_hook(_hook(look), with_kwargs=True)
             stack.callback(handle.remove)
         yield
 
 
-def _hook(look: Look) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        seen = look(inputs[0])
-        return None if seen is None else (seen, *inputs[1:])
+def _hook(look: Look) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:
+    def hook(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        seen = look(first_input(layer, arguments, keywords))
+        if seen is None:
+            return None
+        return ((seen, *arguments[1:]), keywords) if arguments else ((), {**keywords, first_argument(layer): seen})
 
     return hook

@@ -76,14 +76,14 @@ class GeneratedWeights:
         return frozenset(name for name, _ in self.network.model.named_parameters())
 
 
-def generated_weights(network: Network, ranking: Ranking, images: Tensor, file: str = "") -> GeneratedWeights:
+def generated_weights(network: Network, images: Tensor, file: str = "") -> GeneratedWeights:
     """The weights of a PruningNet's file, as weight sources are made by name; it brings a ranking of its own.
 
     Raises:
         ValueError: No file is given.
         CheckpointError: It is not a PruningNet of this network.
     """
-    del ranking, images
+    del images
     if not file:
         raise ValueError('Expected the file of a trained PruningNet, as "generated:FILE"; got no file.')
     return GeneratedWeights(load_pruningnet(file, network))

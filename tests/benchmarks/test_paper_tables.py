@@ -1,12 +1,83 @@
-"""Every protocol runs, on noise and small networks."""
+"""Protocols have the settings and figures of their sources, and every one runs, on noise and small networks."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import paper_tables
 import pytest
 from protocols import PROTOCOLS, Protocol
+from released import Released
+
+from prunesearch.budget import Budget
+from prunesearch.search.convex import ConvexSearcher
+from tests.toys import chain_space
 
 METHODS = {protocol.method: protocol for protocol in PROTOCOLS}
+
+METAPRUNING = {  # of the authors' README: top-1 at so many FLOPs, of uniform networks and of theirs
+    "mobilenet_v1": {"316M": ("68.4 at 325M", 70.9), "142M": ("63.7 at 149M", 66.1), "41M": ("50.6 at 41M", 57.2)},
+    "mobilenet_v2_14": {"303M": ("72.0 at 313M", 72.7), "140M": ("67.2 at 140M", 68.2), "43M": ("54.6 at 43M", 58.3)},
+    "resnet50": {"2.0G": ("76.6 at 4.1G", 75.4), "1.0G": ("72.0 at 1.1G", 73.4)},
+}
+ITPRUNER = {  # of the authors' scripts: --beta, --target_flops, and how many features `feature_extract` gives
+    "mobilenet_v1": ("285M", 233, 14),
+    "mobilenet_v2": ("220M", 2000, 8),
+    "resnet50": ("54.7%", 2000, 37),
+    "resnet56": ("60M", 500, 27),
+    "vgg16": ("100M", 231, 13),
+}
+EAGLEEYE = {  # of the authors' scripts and README: --flops_target, --batch_size, top-1 at so many FLOPs
+    ("resnet50", "75%"): (128, "77.1 at 3G"),
+    ("resnet50", "50%"): (128, "76.4 at 2G"),
+    ("resnet50", "25%"): (128, "74.2 at 1G"),
+    ("mobilenet_v1", "50%"): (512, "70.9 at 284M"),
+    ("resnet56", "62.23M"): (128, "94.66"),
+}
+
+
+def of(method: str) -> list[Protocol]:
+    return [protocol for protocol in PROTOCOLS if protocol.method == method]
+
+
+def test_every_row_of_metaprunings_tables_is_a_protocol_with_its_figures() -> None:
+    found = {(protocol.network, protocol.budget.macs): protocol.published.text for protocol in of("MetaPruning")}
+    rows = {(network, macs): row for network, table in METAPRUNING.items() for macs, row in table.items()}
+    assert found.keys() == rows.keys()
+    for place, (uniform, accuracy) in rows.items():
+        assert uniform in found[place]
+        assert f"; {accuracy} at {place[1]}" in found[place]
+
+
+def test_itpruner_runs_at_the_strengths_of_its_scripts() -> None:
+    assert {protocol.network for protocol in of("ITPruner")} == set(ITPRUNER)
+    for protocol in of("ITPruner"):
+        macs, beta, layers = ITPRUNER[protocol.network]
+        assert protocol.budget.macs == macs
+        assert protocol.search["options"] == {"form": "linear", "strengths": (beta / layers,)}
+
+
+def test_a_strength_makes_layers_as_important_as_the_released_beta_does() -> None:
+    similarity = np.array([1.1, 0.7, 1.6, 0.9, 1.3])
+    importance = np.exp(-40 * similarity / similarity.sum())
+    space = chain_space((8,) * len(similarity))
+    searcher = ConvexSearcher(space, Budget(macs="50%"), similarity=np.split(similarity, len(similarity)))
+    weights = searcher._weights(Released(40, len(similarity)).strength)
+    np.testing.assert_allclose(weights / weights.sum(), importance / importance.sum())
+
+
+def test_eagleeye_has_the_settings_of_its_scripts() -> None:
+    found = {(protocol.network, protocol.budget.macs): protocol for protocol in of("EagleEye")}
+    assert found.keys() == EAGLEEYE.keys()
+    for place, (batch_size, accuracy) in EAGLEEYE.items():
+        protocol, recipe = found[place], found[place].recipe
+        assert accuracy in protocol.published.text
+        assert recipe is not None
+        assert (recipe.epochs, recipe.lr, recipe.weight_decay, recipe.schedule) == (120, 0.01, 1e-4, "cosine")
+        assert recipe.batch_size == batch_size
+        assert (protocol.search["n_trials"], protocol.search["evaluator"]) == (1000, "adaptive_bn")
+        assert protocol.calibration == 10_000
 
 
 def test_no_two_protocols_share_a_cell() -> None:
@@ -16,6 +87,12 @@ def test_no_two_protocols_share_a_cell() -> None:
 def test_a_published_figure_has_a_source() -> None:
     for protocol in PROTOCOLS:
         assert protocol.published.text == "not found" or protocol.published.source.startswith("["), protocol.name
+
+
+def test_a_protocol_scores_by_as_many_images_as_it_has() -> None:
+    bench = dataclasses.replace(paper_tables.smoke_bench(), smoke=False)
+    assert all(bench.scoring(protocol).calibration == 10_000 for protocol in of("EagleEye"))
+    assert all(bench.scoring(protocol) is bench.data for protocol in of("ITPruner"))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from tests.models_state import generators, state_of
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "accuracy": ({"metric": "loss"}, {"metric": "accuracy"}, {"metric": "agreement"}, {"batch_size": 100}),
+    "adaptive_bn": ({"batch_size": 32},),
 }
 CASES = [(name, options) for name in EVALUATORS for options in OPTIONS.get(name, ({},))]
 

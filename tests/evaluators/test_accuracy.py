@@ -16,7 +16,9 @@ from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
 from prunesearch.evaluators.batchnorm import recalibrate_bn, split
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.models.network import Network
+from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.slim import slim
+from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
@@ -49,6 +51,26 @@ def test_each_metric_equals_its_definition(weights: InheritedWeights, images: Te
         assert score == pytest.approx(value, abs=1e-5), metric
 
 
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.float64])
+def test_metrics_of_networks_in_other_precisions_are_summed_in_float32_at_least(
+    network: Network, images: Tensor, labels: Tensor, kind: torch.dtype, path: Any
+) -> None:
+    """In 16 bits a sum over 256 images would have two or three digits."""
+    pixels = images.to(kind)
+    traced = trace(copy.deepcopy(network.model).to(kind), pixels[:2])
+    weights = InheritedWeights(traced, L1Criterion().rank(traced))
+    forward = (StackedForward if path == "stacked" else SharedForward)(weights)
+    for structure in (traced.space.full, traced.space.minimum):
+        (logits,) = forward.run([structure], pixels)
+        exact = -F.cross_entropy(logits.double(), labels).item()
+        assert logits.dtype == kind
+        (loss,) = AccuracyEvaluator(weights, pixels, labels, path=path).score([structure])
+        assert loss == pytest.approx(exact, rel=1e-14 if kind == torch.float64 else 1e-6)
+        (accuracy,) = AccuracyEvaluator(weights, pixels, labels, metric="accuracy", path=path).score([structure])
+        assert accuracy == int((logits.argmax(1) == labels).sum()) / len(labels)
+
+
 def test_agreement_is_with_the_unpruned_network_in_eval_mode_whatever_its_mode_is(
     weights: InheritedWeights, images: Tensor
 ) -> None:
@@ -73,8 +95,6 @@ def test_stacked_scores_are_sliced_ones_to_four_digits(
 def test_when_memory_runs_out_fewer_structures_are_stacked(
     weights: InheritedWeights, images: Tensor, labels: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prunesearch.models.stacked_forward import StackedForward
-
     launches: list[int] = []
     run = StackedForward.run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -26,14 +27,75 @@ def test_precise_statistics_are_those_of_all_images_together() -> None:
     assert model.training
 
 
-def test_adaptive_statistics_are_exponential_averages_from_those_that_were_there() -> None:
-    norm = nn.BatchNorm1d(3, momentum=0.25)
-    images = torch.randn(30, 3) + 4
-    mean = torch.zeros(3)
-    for batch in images.split(10):
-        mean = 0.75 * mean + 0.25 * batch.mean(0)
-    adaptive_bn(norm, images, batch_size=10)
+def test_precise_statistics_of_16_bits_are_summed_in_float32() -> None:
+    images = (torch.randn(2048, 3) + 8).bfloat16()  # in bfloat16 the square of the mean would swallow the variance
+    norm = nn.BatchNorm1d(3).bfloat16()
+    precise_bn(norm, images, batch_size=16)
+    expected = images.float().var(0, correction=0)
+    torch.testing.assert_close(norm.running_var.float(), expected, rtol=0.01, atol=0.0)
+
+
+def test_adaptive_statistics_are_exponential_averages_over_a_hundred_batches_from_those_that_were_there() -> None:
+    norm = nn.BatchNorm1d(3).double()
+    images = torch.randn(30, 3, dtype=torch.float64) + 4
+    seen = batches_of(norm, images, batch_size=10)
+    mean, variance = torch.zeros(3).double(), torch.ones(3).double()
+    for batch in seen:
+        mean = 0.9 * mean + 0.1 * batch.mean(0)
+        variance = 0.9 * variance + 0.1 * batch.var(0)
+    assert len(seen) == 100
     torch.testing.assert_close(norm.running_mean, mean)
+    torch.testing.assert_close(norm.running_var, variance)
+
+
+@pytest.mark.parametrize("momentum", [0.1, 0.01, 0.9, None])
+@pytest.mark.parametrize("n", [3, 150, 1000])
+def test_hardly_anything_is_left_of_the_old_statistics_whatever_momentum_layers_have(
+    n: int, momentum: float | None
+) -> None:
+    """What is left is what two estimates from the same images, but other old statistics, differ by."""
+    images = torch.randn(n, 2, dtype=torch.float64)
+    norms = [nn.BatchNorm1d(2, momentum=momentum).double() for _ in range(2)]
+    norms[1].running_mean += 1000.0
+    norms[1].running_var += 1000.0
+    for norm in norms:
+        norm.num_batches_tracked += 10_000  # as after a training
+        adaptive_bn(norm, images)
+        assert norm.momentum == momentum
+    for name in ("running_mean", "running_var"):
+        one, other = (getattr(norm, name) for norm in norms)
+        left = (other - one) / 1000.0
+        torch.testing.assert_close(left, torch.full_like(left, 0.9**100), rtol=1e-6, atol=1e-12)
+        assert bool((left < 1e-4).all())
+
+
+@pytest.mark.parametrize(("n", "size"), [(7, 7), (128, 128), (300, 128), (1000, 128), (12_800, 128), (20_000, 128)])
+def test_every_image_is_as_often_in_the_batches_as_any_other_to_one_time(n: int, size: int) -> None:
+    seen = batches_of(nn.BatchNorm1d(1), torch.arange(float(n))[:, None])
+    assert [len(batch) for batch in seen] == [size] * 100
+    times = torch.cat(seen).long().flatten().bincount(minlength=n)
+    assert int(times.max() - times.min()) <= 1
+    assert not torch.equal(seen[0].flatten(), torch.arange(float(size)))  # shuffled
+
+
+def test_the_protocols_agree_on_pruned_networks(network: Network, images: Tensor, labels: Tensor) -> None:
+    """Both estimate what is true of the pruned network, so neither may be drawn to what was true of the whole one."""
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    space = network.space
+    structures = [space.check(row.tolist()) for row in space.sample(np.random.default_rng(0), 4)]
+    adaptive = adaptive_bn_evaluator(weights, images, labels, batch_size=64).score(structures)
+    precise = precise_bn_evaluator(weights, images, labels, batch_size=64).score(structures)
+    untouched = [top1(weights.build(structure), images, labels) for structure in structures]
+    assert adaptive == pytest.approx(precise, abs=0.05)
+    assert untouched != pytest.approx(precise, abs=0.1)
+
+
+def batches_of(norm: nn.BatchNorm1d, images: Tensor, **settings: int) -> list[Tensor]:
+    """What `adaptive_bn` runs a model on."""
+    seen: list[Tensor] = []
+    with norm.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone())):
+        adaptive_bn(norm, images, **settings)
+    return seen
 
 
 @pytest.mark.parametrize("make", [adaptive_bn_evaluator, precise_bn_evaluator])

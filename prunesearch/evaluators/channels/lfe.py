@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prunesearch.evaluators.batchnorm import at_least_float32
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.logits import class_logits
@@ -176,6 +178,7 @@ def responses(
 
     Units that are not `present`, a (units,) mask, are dropped always.
     """
+    takes_images(network)
     found: list[float] = []
     state = _Masks(units, present, len(images))
     looks = [
@@ -188,7 +191,7 @@ def responses(
             some = masks[start : start + _AT_ONCE]
             state.masks = torch.from_numpy(some)
             logits = class_logits(network.model(images.repeat(len(some), *[1] * (images.dim() - 1))))
-            losses = F.cross_entropy(logits, labels.repeat(len(some)), reduction="none")
+            losses = F.cross_entropy(at_least_float32(logits), labels.repeat(len(some)), reduction="none")
             found += (-losses.reshape(len(some), -1).mean(1)).tolist()
     return np.array(found)
 

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunesearch.evaluators.batchnorm import in_eval_mode, split
+from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
+from prunesearch.evaluators.inputs import takes_images
 from prunesearch.models.logits import class_logits
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
@@ -33,6 +34,7 @@ class TaylorCriterion(ScoringCriterion):
     def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
         """What the loss would change, squared."""
         images, labels = given(images, "images", "taylor"), given(labels, "labels", "taylor")
+        takes_images(network)
         importance = np.zeros(network.unit_count)
         with in_eval_mode(network.model), torch.enable_grad():
             for some, truth in zip(split(images, _BATCH), split(labels, _BATCH), strict=True):
@@ -47,8 +49,9 @@ class TaylorCriterion(ScoringCriterion):
         for name in names:
             values[name].requires_grad_()
         logits = class_logits(torch.func.functional_call(network.model, values, (images,)))
-        loss, weights = F.cross_entropy(logits, labels), [values[name] for name in names]
-        found = torch.autograd.grad(loss, weights, materialize_grads=True)  # 0 for what runs in training mode only
+        loss = F.cross_entropy(at_least_float32(logits), labels)
+        # zeros for what runs in training mode only
+        found = torch.autograd.grad(loss, [values[name] for name in names], materialize_grads=True)
         gradients = dict(zip(names, found, strict=True))
         total = np.zeros(network.unit_count)
         for part in produced:

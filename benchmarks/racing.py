@@ -1,0 +1,184 @@
+"""What is a search worth on images that it did not see, and how many CPU-seconds does it take?
+
+    python benchmarks/racing.py --data-root D --weights resnet20.safetensors [--cells uniform surrogate-200x64.0]
+
+The public ResNet-20, adapted to the JPEG images of CIFAR-10 (`adapt.py`), under a limit on MACs. A cell is an arm and a
+seed, `surrogate-200x64.0`. An arm searches on the 2,048 search images (`realdata.py`); its winner keeps its inherited
+weights, gets BatchNorm statistics of those images, and is judged once by its loss on the 2,048 unseen ones. CPU-seconds
+are those of the search, in one thread. Each cell is a file of its own in `results/racing`; run again to go on.
+
+Another search takes part by one line in `ARMS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import realdata
+import tasks
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import prunesearch as ps
+
+RESULTS = Path(__file__).parent / "results" / "racing"
+LIMIT = "19.91M"
+"""MACs, of 40.55 million."""
+
+SEEDS, BATCH = 5, 256
+Arm = Callable[[ps.Network, ps.Data, ps.Budget, int], ps.SearchResult]
+"""Takes a network, data whose `calibrate_on` are the search images, a limit and a seed."""
+
+
+def searched(network: ps.Network, data: ps.Data, budget: ps.Budget, seed: int, **settings: Any) -> ps.SearchResult:
+    """`ps.search` with given settings."""
+    return ps.search(network, data, budget=budget, seed=seed, **settings)
+
+
+ARMS: Mapping[str, Arm] = {
+    "uniform": partial(searched, searcher="uniform", n_trials=1, images=64),
+    "surrogate-200x64": partial(searched, searcher="surrogate", n_trials=200, images=64),
+    "surrogate-200x512": partial(searched, searcher="surrogate", n_trials=200, images=512),
+    "surrogate-600x64": partial(searched, searcher="surrogate", n_trials=600, images=64),
+    "random-200x64": partial(searched, searcher="random", n_trials=200, images=64),
+    "random-200x512": partial(searched, searcher="random", n_trials=200, images=512),
+}
+"""By name: the searcher, structures x images that score each. `surrogate-200x64` are the defaults of version 0.1.0."""
+
+CELLS = tuple(f"{arm}.{seed}" for seed in range(SEEDS) for arm in ARMS)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all cells share.
+
+    Attributes:
+        network: Traced, with its trained weights.
+        search: Images and labels that searches see.
+        train: Images and labels to train on, for searches that do.
+        unseen: Images and labels that judge winners.
+    """
+
+    network: ps.Network
+    search: realdata.Pair
+    train: realdata.Pair
+    unseen: realdata.Pair
+
+    @property
+    def data(self) -> ps.Data:
+        """As an arm gets it."""
+        return ps.Data(train=self.train, calibrate_on=self.search, calibration=len(self.search[0]))
+
+
+def bench_of(model: nn.Module, cifar: realdata.Cifar10) -> Bench:
+    """Of CIFAR-10 and a network for it."""
+    parts = [(realdata.normalised(images), labels) for images, labels in (cifar.search, cifar.train, cifar.unseen)]
+    return Bench(ps.trace(model.eval(), parts[0][0][:2]), *parts)
+
+
+def measured(bench: Bench, arm: Arm, seed: int, limit: ps.Budget) -> dict[str, Any]:
+    """One cell."""
+    start, wall = time.process_time(), time.perf_counter()
+    result = arm(bench.network, bench.data, limit, seed)
+    seconds = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall}
+    winner, trial = result.best.build(), result.best.trial
+    loss, accuracy = judged(winner, *bench.unseen)
+    unpruned, _ = judged(bench.network.model, *bench.unseen)
+    return {
+        "loss": loss,
+        "accuracy": accuracy,
+        "score": trial.score,
+        "unpruned loss": unpruned,
+        "macs": trial.cost.macs,
+        "params": trial.cost.params,
+        "structure": list(trial.structure),
+        "evaluations": len(result.trials),
+        "seconds": {name: round(value, 2) for name, value in seconds.items()},
+    }
+
+
+def judged(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy in eval mode."""
+    with torch.inference_mode():
+        logits = torch.cat([model(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+    return float(F.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).float().mean())
+
+
+def facts(bench: Bench, limit: ps.Budget) -> dict[str, Any]:
+    """What a cell was measured on and with. Cells of one table have the same, but for machine and versions."""
+    return {
+        "network": bench.network.fingerprint(),
+        "limit": str(limit),
+        "full macs": bench.network.space.cost(bench.network.space.full).macs,
+        "search images": len(bench.search[0]),
+        "unseen images": len(bench.unseen[0]),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"prunesearch": ps.__version__, "torch": torch.__version__},
+    }
+
+
+def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None:
+    """Measure all cells that are empty.
+
+    Raises:
+        SystemExit: A cell that is there is of another network or limit.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    common = facts(bench, limit)
+    for cell in cells:
+        arm, _, seed = cell.rpartition(".")
+        file = out / f"{cell}.json"
+        if file.exists():
+            stored = json.loads(file.read_text())["facts"]
+            other = [name for name in ("network", "limit") if stored[name] != common[name]]
+            if other:
+                raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
+            continue
+        found = measured(bench, ARMS[arm], int(seed), limit)
+        tasks.save({"arm": arm, "seed": int(seed), **found, "facts": common}, file)
+        print(f"{cell}: loss {found['loss']:.3f}, {found['seconds']['cpu']:.0f} CPU-seconds", flush=True)
+
+
+def cells_of(names: Sequence[str]) -> list[str]:
+    """All cells of arms, and single ones.
+
+    Raises:
+        SystemExit: There is neither an arm nor a cell of a name.
+    """
+    unknown = [name for name in names if name not in ARMS and name not in CELLS]
+    if unknown:
+        raise SystemExit(f"Expected arms ({', '.join(ARMS)}) or ARM.SEED with seeds below {SEEDS}, got {unknown[0]}.")
+    return [cell for cell in CELLS if cell in names or cell.rpartition(".")[0] in names]
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    realdata.add_arguments(parser)
+    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by adapt.py")
+    parser.add_argument("--cells", nargs="*", default=list(ARMS), help="arms, or single cells as ARM.SEED")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the cells; default: results/racing")
+    return parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    arguments = parsed(given)
+    cells = cells_of(arguments.cells)
+    torch.set_num_threads(1)
+    model = ps.make_model("resnet20")
+    ps.load_weights(model, arguments.weights)
+    bench = bench_of(model, realdata.cifar10(arguments.data_root, arguments.cache))
+    run(bench, cells, arguments.out, ps.Budget(macs=LIMIT))
+
+
+if __name__ == "__main__":
+    main()

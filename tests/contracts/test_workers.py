@@ -1,0 +1,145 @@
+"""Every weight source with every evaluator scores in other processes as it does in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from prunesearch.evaluators import EVALUATORS, WEIGHT_SOURCES, make_evaluator, make_weights
+from prunesearch.evaluators.channels.l1 import L1Criterion
+from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.hypernet import PruningNet
+from prunesearch.models.hypernet_file import save_pruningnet
+from prunesearch.models.network import Network
+from prunesearch.models.trace import trace
+from prunesearch.models.weights import WeightSource
+from prunesearch.structure import Structure
+from prunesearch.study.handover import pack, unpack
+from prunesearch.study.pool import Pool, PoolExecutor
+from prunesearch.study.scoring import Recipe
+from prunesearch.study.workers import Workers, open_pool
+
+PAIRS = [(source, evaluator) for source in WEIGHT_SOURCES for evaluator in EVALUATORS]
+OPTIONS = {"adaptive_bn": {"batches": 3}}
+EXECUTORS = [
+    "processes",
+    pytest.param(
+        "ray",
+        marks=[
+            pytest.mark.skipif(
+                find_spec("ray") is None, reason="ray is not installed (pip install 'prunesearch[ray]')"
+            ),
+            pytest.mark.filterwarnings("ignore::FutureWarning"),  # Ray's about its own next release
+            pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Ray leaves files of its processes open
+            pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+        ],
+    ),
+]
+
+
+class Tiny(nn.Module):
+    """A residual branch with a BatchNorm at its end, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.back, self.norm = nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.norm(self.back(F.relu(self.inner(x)))))
+        return self.head(x.mean((2, 3)))
+
+
+IMAGES, LABELS = torch.randn(24, 1, 6, 6, generator=torch.Generator().manual_seed(0)), torch.arange(24) % 3
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return trace(Tiny(), IMAGES[:2])
+
+
+@pytest.fixture(scope="module")
+def structures(network: Network) -> list[Structure]:
+    space = network.space
+    return [space.minimum, tuple(group.widths[len(group.widths) // 2] for group in space.groups)]
+
+
+@pytest.fixture(scope="module")
+def sources(network: Network, tmp_path_factory: pytest.TempPathFactory) -> dict[str, WeightSource]:
+    ranking, file = L1Criterion().rank(network), tmp_path_factory.mktemp("nets") / "net.safetensors"
+    save_pruningnet(PruningNet(network, ranking=ranking), file)
+    names = {name: f"{name}:{file}" if name == "generated" else name for name in WEIGHT_SOURCES}
+    return {name: make_weights(full, network, ranking, IMAGES) for name, full in names.items()}
+
+
+def scorer(weights: WeightSource, evaluator: str) -> Evaluator:
+    return make_evaluator(evaluator, weights, IMAGES, LABELS, **OPTIONS.get(evaluator, {}))
+
+
+def recipe_of(weights: WeightSource, *evaluators: str) -> Recipe:
+    return lambda: tuple(scorer(weights, evaluator) for evaluator in evaluators)
+
+
+@pytest.mark.parametrize("source", sorted(WEIGHT_SOURCES))
+def test_what_a_worker_is_handed_scores_alike_also_after_it_has_scored_here(
+    source: str, sources: dict[str, WeightSource], structures: list[Structure]
+) -> None:
+    """In this very process, so that the source that cannot be copied is named."""
+    recipe = recipe_of(sources[source], *EVALUATORS)
+    here = [evaluator.score(structures) for evaluator in recipe()]
+    assert [evaluator.score(structures) for evaluator in unpack(pack(recipe))()] == here
+
+
+@pytest.fixture(scope="module", params=EXECUTORS)
+def pool(request: pytest.FixtureRequest, sources: dict[str, WeightSource]) -> Iterator[Pool]:
+    """Workers that have the scorers of all pairs, as starting some for each would take long."""
+    recipes = [recipe_of(sources[source], evaluator) for source, evaluator in PAIRS]
+    with open_pool(Workers(2, request.param), lambda: tuple(made for recipe in recipes for made in recipe())) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=" ".join)
+def test_a_score_of_a_worker_is_that_of_this_process(
+    pool: Pool, pair: tuple[str, str], sources: dict[str, WeightSource], structures: list[Structure]
+) -> None:
+    outcomes = list(PoolExecutor(pool, rung=PAIRS.index(pair)).run(structures))
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    source, evaluator = pair
+    here = scorer(sources[source], evaluator).score(structures)
+    assert [outcome.score for outcome in outcomes] == pytest.approx(here, rel=1e-5)
+
+
+@pytest.mark.parametrize("source", sorted(WEIGHT_SOURCES))
+def test_no_traced_graph_is_handed_over(source: str, sources: dict[str, WeightSource]) -> None:
+    """It could not be put together again: torch traces it anew, in ways that change with its version."""
+    assert b"torch.fx" not in pack(recipe_of(sources[source], "accuracy"))
+
+
+@pytest.mark.slow
+def test_workers_end_a_search_with_the_history_of_one_process(network: Network) -> None:
+    import prunesearch as ps
+
+    def history(workers: int) -> list[tuple[Structure, float | None]]:
+        found = ps.search(
+            network,
+            ps.Data(train=(IMAGES, LABELS), calibration=24),
+            budget=ps.Budget(macs="70%"),
+            searcher="random",
+            n_trials=3,
+            weight_source="reconstructed",
+            workers=workers,
+        )
+        return [(trial.structure, trial.score) for trial in found.trials]
+
+    there, here = history(2), history(1)
+    assert [structure for structure, _ in there] == [structure for structure, _ in here]
+    assert [score for _, score in there] == pytest.approx([score for _, score in here], rel=1e-5)
