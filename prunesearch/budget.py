@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 Limit: TypeAlias = int | float | str
 Resource: TypeAlias = Literal["macs", "params", "latency_ms"]
 
+_LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*")
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
 
@@ -39,7 +41,7 @@ class Budget:
         flops: The same as `macs`, counting a multiply-accumulate twice: `flops="40M"` is `macs="20M"`, and a
             percentage means the same for both. Give one of the two.
         latency_ms: Milliseconds of one forward, as predicted from `table`, or a share of the unpruned network's.
-        table: What latency is predicted from.
+        table: What latency is predicted from, or the path of its file.
 
     Example:
         >>> print(Budget(macs="40%", params="1.5M"))
@@ -57,6 +59,8 @@ class Budget:
     table: LatencyTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.table, (str, Path)):
+            object.__setattr__(self, "table", LatencyTable.load(self.table))
         given = self._limits()
         if not given:
             raise ValueError('Expected at least one limit, got none. Say for example Budget(macs="50%").')
@@ -65,8 +69,8 @@ class Budget:
         if (self.latency_ms is None) != (self.table is None):
             raise ValueError(
                 f"Expected latency_ms and table together, got latency_ms={self.latency_ms!r} and "
-                f"{'no table' if self.table is None else 'a table'}. LatencyTable.load(file) reads a table, and "
-                "LatencyTable.measure(network), or prunesearch latency, makes one."
+                f"{'no table' if self.table is None else 'a table'}. A table may be the path of its file, which "
+                "LatencyTable.measure(network, file=...), or prunesearch latency, makes."
             )
         for name, limit in given.items():
             _parse(name, limit)
@@ -89,7 +93,8 @@ class Budget:
         for part in text.split(","):
             name, equals, limit = part.partition("=")
             if not equals or name.strip() not in cls.__dataclass_fields__.keys() - {"table"}:
-                raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.')
+                hint = f' Did you mean "macs={text.strip()}"?' if _LIMIT.fullmatch(text) else ""
+                raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.{hint}')
             limits[name.strip()] = limit.strip()
         return cls(**limits, table=table)
 
@@ -352,7 +357,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
     unit = "milliseconds above 0" if is_time else "a count of at least 1"
     expected = f'Expected {name} as {unit} or a share such as "50%", got {limit!r}.'
     if isinstance(limit, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*", limit)
+        match = _LIMIT.fullmatch(limit)
         if match is None or (is_time and match[2] in _SUFFIX and match[2]):
             raise ValueError(expected if is_time else f"{expected} Counts may end in k, M or G.")
         number, suffix = Fraction(match[1]), match[2]

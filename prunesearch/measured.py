@@ -17,15 +17,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
+from prunesearch.given import as_budget, as_network, is_searcher
 from prunesearch.structure import Structure
 from prunesearch.study.database import IN_MEMORY, parse
 from prunesearch.study.store import Store, look
+from prunesearch.training.data import as_data
 from prunesearch.trial import Trial, best
 
 if TYPE_CHECKING:
     from prunesearch.api import SearchResult, Winner
     from prunesearch.models.network import Network
-    from prunesearch.training.data import Data
 
 _ROUNDS = 6
 _MARGIN = 1.01  # beyond what was measured, or the next winner would be on the line again
@@ -86,10 +87,17 @@ def until_it_holds(search: _F) -> _F:
     """Let a search with a latency budget, whose table was measured on this machine, go on until its winner holds."""
 
     @functools.wraps(search)
-    def measured(network: Network, data: Data, *, budget: Budget, **others: Any) -> SearchResult:
+    def measured(network: Any, data: Any, *, budget: Any, table: Any = None, **others: Any) -> SearchResult:
+        data = as_data(data)
+        network, budget = as_network(network, data), as_budget(budget, table)
         if budget.table is None or budget.table.is_elsewhere:
             found: SearchResult = search(network, data, budget=budget, **others)
             return found
+        if is_searcher(others.get("searcher")):
+            raise ValueError(
+                "A search under a latency budget may take several rounds, each with a fresh searcher. Give the class "
+                "of the searcher instead of an object."
+            )
         budget.check(network.space)
         check_conditions(budget.table)
         return _Rounds(functools.partial(search, network, data), network, budget, others).run()

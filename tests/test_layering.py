@@ -20,6 +20,7 @@ NOUNS = {
     "latency_model",
     "latency_table",
     "question",
+    "ranges",
     "registry",
     "structure",
     "trial",
@@ -41,6 +42,7 @@ COMPOSERS = {
     "cli",
     "comparison",
     "demo",
+    "given",
     "measured",
     "sources",
 }  # may import everything
@@ -74,6 +76,7 @@ HOMES = {
         "api.py",
         "comparison.py",
         "demo.py",
+        "given.py",
         "sources.py",
     },
 }

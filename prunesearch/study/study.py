@@ -93,6 +93,10 @@ class Study:
         """Everything scored so far, in order."""
         return self._store.trials(self.name)
 
+    def fact(self, key: str) -> Any:
+        """A fact that stands beside the trials; None if there is none of this name."""
+        return (self._store.summary(self.name) or {}).get(key)
+
     def note(self, key: str, find: Callable[[], Any]) -> None:
         """Record a fact beside the trials, for reports, unless it is there from an earlier run.
 

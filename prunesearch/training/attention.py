@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.budget import Budget, FeasibleSet, above_threshold
@@ -27,11 +26,12 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.training.accelerating import Log
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
+from prunesearch.training.losses import loss_on_labels
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -64,7 +64,7 @@ class AttentionSettings:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttentionPruned:
     """What PAAM found. `search(result.network, ..., criterion=result.ranking)` goes on from there.
 
@@ -84,10 +84,14 @@ class AttentionPruned:
     model: nn.Module
     reports: tuple[EpochReport, ...]
 
+    def __repr__(self) -> str:
+        cost = self.network.space.cost(self.structure)
+        return f"AttentionPruned({type(self.model).__name__}, MACs {cost.macs:,}, epochs: {len(self.reports)})"
+
 
 def paam(
     network: Network,
-    data: Data,
+    data: Data | Source,
     *,
     budget: Budget,
     recipe: Recipe | None = None,
@@ -123,7 +127,7 @@ def paam(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings = recipe or Recipe(), settings or AttentionSettings()
+    recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
     feasible = budget.check(network.space)
     live = round(settings.share * recipe.epochs)
     if live < 3 or live == recipe.epochs:
@@ -139,7 +143,7 @@ def paam(
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step),
-        question={"network": network.fingerprint(), "budget": str(feasible.limits), "settings": str(settings)},
+        question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
     )
     found = replace(network, model=as_module(network.model, outcome.last))
     scores = [leaky_exponential(torch.from_numpy(values)).numpy() for values in learner.importances()]
@@ -213,7 +217,7 @@ class Attentive(Learner):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy under the mask, and, now and then, what attention learns from."""
-        loss = self._cross_entropy(self.network(images), labels)
+        loss = loss_on_labels(self.network(images), labels, self._recipe.label_smoothing)
         if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
             loss = loss + self._attention_loss(images, labels)
         self.steps += 1
@@ -281,11 +285,9 @@ class Attentive(Learner):
         scores = leaky_exponential(torch.cat(self._before_activation()))
         frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         with self._scored(scores):
-            logits = torch.func.functional_call(self.network, frozen, (images,))
-        return self._cross_entropy(logits, labels) + self.strength * (self.costs * scores).sum() / self.costs.sum()
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+            returned = torch.func.functional_call(self.network, frozen, (images,))
+        loss = loss_on_labels(returned, labels, self._recipe.label_smoothing)
+        return loss + self.strength * (self.costs * scores).sum() / self.costs.sum()
 
     def _before_activation(self) -> list[Tensor]:
         return [attention(self._rows(group)) for group, attention in enumerate(self.attention)]

@@ -6,7 +6,7 @@ The file is written whole or not at all, so a kill leaves the one before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,21 @@ def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
 
 
 def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field, was, now in differences(stored, asked):
+    told = "; ".join(_told(stored, asked))
+    if told:
         raise CheckpointError(
-            f"{path} is of another training: its {field} was {was}, now it is {now}. Give the same arguments to "
-            "continue it, or another checkpoint path to start anew."
+            f"{path} is of another training: {told}. Give the same arguments to continue it, or another checkpoint "
+            "path to start again."
         )
+
+
+def _told(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
+    """What differs, to the single setting."""
+    for field, was, now in differences(stored, asked):
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            yield from _told(was, now)
+        else:
+            yield f"{field} was {was}, now it is {now}"
 
 
 def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

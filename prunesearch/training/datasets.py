@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from prunesearch.ranges import whole_number
 from prunesearch.training.data import Data
 
 Images: TypeAlias = "tuple[Tensor, Tensor]"
@@ -104,8 +105,8 @@ def image_folder(path: str | Path, *, image_size: int = 224, calibration: int = 
         ValueError: A folder is missing or empty, or its classes are not those of `train`.
     """
     folder = Path(path)
-    if image_size < 1 or data_workers < 0:
-        raise ValueError(f"Expected image_size >= 1 and data_workers >= 0, got {image_size} and {data_workers}.")
+    whole_number("image_size", image_size, at_least=1)
+    whole_number("data_workers", data_workers, at_least=0)
     parts = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
     if "train" not in parts or len(parts) == 1:
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) if folder.is_dir() else "no such folder"

@@ -20,11 +20,12 @@ from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
+from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
 from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 
@@ -69,7 +70,7 @@ class PruningNetRecipe:
 
 def train_pruningnet(
     net: PruningNet,
-    data: Data,
+    data: Data | Source,
     *,
     recipe: PruningNetRecipe | None = None,
     seed: int = 0,
@@ -106,7 +107,7 @@ def train_pruningnet(
         NotEnoughMemory: Gradients and momentum would not fit; nothing of them has been allocated.
         TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
     """
-    recipe = recipe or PruningNetRecipe()
+    recipe, data = recipe or PruningNetRecipe(), as_data(data)
     if net.network.outputs is None:
         raise ValueError(f"Expected a classifier; {type(net.network.model).__name__} returns no (n, classes) logits.")
     question = _question(net, data, recipe, seed)
@@ -240,7 +241,7 @@ def _loss(
     model: Callable[..., list[Tensor]], structures: list[Structure], images: Tensor, labels: Tensor, smoothing: float
 ) -> Tensor:
     """Mean over the structures: the first learns from the labels, others from the outputs of the first."""
-    first, *others = model(structures, images)
+    first, *others = map(class_logits, model(structures, images))
     losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
     losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
     return torch.stack(losses).mean()

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.evaluators.accuracy import top1
 from prunesearch.training.accelerating import Accelerator, Log
 from prunesearch.training.averaging import Average
 from prunesearch.training.data import Data
@@ -119,6 +120,32 @@ def test_the_best_epoch_is_the_one_with_the_best_validation_accuracy_and_patienc
     with torch.no_grad():
         assert (result.best(images).argmax(1) == labels).float().mean() == pytest.approx(accuracies[best - 1])
         assert (result.last(images).argmax(1) == labels).float().mean() == pytest.approx(accuracies[-1])
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_what_the_given_network_had_is_told_beside_what_the_returned_one_has(from_scratch: bool) -> None:
+    good = train(small(), blobs(), recipe=SHORT).last
+    data = replace(blobs(), validation=blobs().test)
+    images, labels = blobs().test_set()
+    result = train(good, data, recipe=replace(SHORT, epochs=1, lr=5.0, momentum=0.0, from_scratch=from_scratch))
+    assert result.validation_before == pytest.approx(top1(good, images, labels))
+    assert result.validation_after == pytest.approx(top1(result.best, images, labels))
+    assert train(good, blobs(), recipe=SHORT).validation_before is None
+
+
+def test_a_training_that_goes_on_knows_what_it_began_with(tmp_path: Path) -> None:
+    def stop(report: Any) -> None:
+        if report.step == 5:
+            raise KeyboardInterrupt
+
+    session = Session(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(convolutional(), pictures(), recipe=SHORT, session=replace(session, on_step=stop))
+    first, again = (train(convolutional(), pictures(), recipe=SHORT, session=session) for _ in range(2))
+    images, labels = pictures().validation_set() or (torch.empty(0), torch.empty(0))
+    assert first.validation_before == again.validation_before == pytest.approx(top1(convolutional(), images, labels))
+    assert (first.resumed_at, again.resumed_at) == (1, 3)
+    assert again.reports == first.reports
 
 
 def test_patience_without_validation_is_refused() -> None:

@@ -19,6 +19,7 @@ from prunesearch.evaluators.channels.slices import saved
 from prunesearch.evaluators.inputs import takes_images
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
+from prunesearch.models.logits import class_logits
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -188,8 +189,8 @@ def responses(
     with watched(network.model, looks), torch.inference_mode():
         for start in range(0, len(masks), _AT_ONCE):
             some = masks[start : start + _AT_ONCE]
-            state.masks = torch.from_numpy(some).to(images.dtype).to(images.device)
-            logits = network.model(images.repeat(len(some), *[1] * (images.dim() - 1)))
+            state.masks = torch.from_numpy(some)
+            logits = class_logits(network.model(images.repeat(len(some), *[1] * (images.dim() - 1))))
             losses = F.cross_entropy(at_least_float32(logits), labels.repeat(len(some)), reduction="none")
             found += (-losses.reshape(len(some), -1).mean(1)).tolist()
     return np.array(found)
@@ -210,7 +211,7 @@ class _Masks:
         place = self._place[read.units]
         own = torch.nonzero(place >= 0)[:, 0]
         factors = self._present[read.units].to(x).repeat(len(self.masks), 1)
-        factors[:, own] = self.masks[:, place[own]]
+        factors[:, own] = self.masks[:, place[own]].to(x)
         shape = [1] * x.dim()
         shape[0], shape[read.dim] = len(x), len(place)
         return x * factors.repeat_interleave(self._images, 0).reshape(shape)
