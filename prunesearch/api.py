@@ -253,23 +253,24 @@ def search(
     evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in (options or {})}
     proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
     names = {"searcher_name": searcher, "evaluator_name": scorer.description}
-    with ExitStack() as stack:
-        opened = stack.enter_context(Study(study, study_name, question, network.space))
-        if in_order:
-            rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
-            known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
-            executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
-            trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
-        else:
-            pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
-            trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+    with Study(study, study_name, question, network.space) as opened:
+        with ExitStack() as stack:
+            if in_order:
+                rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
+                known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
+                executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
+                trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+            else:
+                pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
+                trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
         opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
-    winner = best(trials)
-    if winner is None:
-        reason = trials[0].failure if trials else "The searcher proposed nothing."
-        raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-    notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
-    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
+        winner = best(trials)
+        if winner is None:
+            reason = trials[0].failure if trials else "The searcher proposed nothing."
+            raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
+        notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
+        notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure)
+        opened.record({"notes": list(notes)})
     return SearchResult(Winner(winner, built, calibration), tuple(trials), network.space, study, opened.name, notes)
 
 

@@ -94,7 +94,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show one study: its question, its best trials, and why others failed. Reads only.
+    """Show one study: its question, its best trials, why others failed, and what to know of its result. Reads only.
 
     Example: `prunesearch show --study sqlite:///search.db --study-name search`
     """
@@ -107,12 +107,13 @@ def show(
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
         question, recorded = store.question(study_name) or {}, store.trials(study_name)
+        notes = (store.summary(study_name) or {}).get("notes", [])
     top = ranked(recorded)[:trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None and not t.is_screened_out)
     if as_json:
         best = [asdict(trial) for trial in top]
         print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,
-                    "failures": dict(failures)})  # fmt: skip
+                    "failures": dict(failures), "notes": notes})  # fmt: skip
         return
     for field, value in question.items():
         say(f"{field}: {value}")
@@ -124,6 +125,8 @@ def show(
     print_table(table)
     for sentence, count in failures.most_common():
         say(f"{count} failed: {sentence}")
+    for note in notes:
+        say(f"note: {note}")
 
 
 def delete(

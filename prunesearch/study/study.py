@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -34,6 +34,8 @@ MAY_OPEN_ANOTHER = ("searcher", "budget")
 """The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
 _BATCH = 64
 _MAX_FAILURES = 10
+_PATIENCE = 30.0
+"""Seconds that `recording` waits for another driver."""
 
 
 class Study:
@@ -101,7 +103,11 @@ class Study:
             find: Finds it; a plain value.
         """
         if key not in (self._store.summary(self.name) or {}):
-            self._store.add_to_summary(self.name, {key: find()})
+            self.record({key: find()})
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Record facts beside the trials, for reports, in place of those that earlier runs left under these keys."""
+        self._store.add_to_summary(self.name, facts)
 
     def known_scores(self, fields: Sequence[str]) -> dict[Structure, tuple[float, str]]:
         """Scores in other studies of the database that apply here, too, each with where it stands.
@@ -331,6 +337,27 @@ class _Log:
         else:
             self._streak.append(trial)
             self._traceback = self._traceback or traceback or ""
+
+
+@contextmanager
+def recording(url: str, name: str) -> Iterator[Store]:
+    """The database of a study that is finished, opened to record more of its outcome while nobody else drives it.
+
+    Args:
+        url: The database.
+        name: The study; `Store.change_summary` and `Store.add_to_summary` are for its outcome.
+
+    Raises:
+        StudyLocked: Another process drives it, for longer than half a minute.
+        StudyUnreadable: The database cannot be read.
+        StudyUnwritable: It cannot be written, or the study is not there any more.
+    """
+    release = drive(parse(url), url, name, patience=_PATIENCE)
+    try:
+        with closing(Store(url)) as store:
+            yield store
+    finally:
+        release()
 
 
 def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:

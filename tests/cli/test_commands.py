@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import subprocess
@@ -64,6 +65,21 @@ def test_what_is_recorded_is_listed_shown_exported_and_deleted(call: Call, folde
     }
     assert call("delete", *url, "--study-name", name, "--yes").returncode == 0
     assert [line["study"] for line in json.loads(call("list", *url, "--json").stdout)] == ["search"]
+
+
+def test_what_a_search_warns_of_is_shown_and_reported_afterwards(call: Call, folder: Path) -> None:
+    own = ("--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher", "random")
+    url = ("--study", "sqlite:///warned.db")
+    searched = call("search", *own, "--n-trials", "2", *url)
+    said = [line for line in searched.stderr.splitlines() if line.startswith("note: ")]
+    assert len(said) == 2
+    assert said[0].startswith("note: The network has no BatchNorm")
+    shown = call("show", *url)
+    assert [line for line in shown.stdout.splitlines() if line.startswith("note: ")] == said
+    assert json.loads(call("show", *url, "--json").stdout)["notes"] == [line.removeprefix("note: ") for line in said]
+    assert call("report", *url, "--out", "warned.html").returncode == 0
+    page = html.unescape((folder / "warned.html").read_text())
+    assert all(line.removeprefix("note: ") in page for line in said)
 
 
 def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder: Path) -> None:

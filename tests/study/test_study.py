@@ -8,6 +8,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,13 +17,14 @@ from pathlib import Path
 import pytest
 
 from prunesearch.budget import Budget
-from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
 from prunesearch.search import SEARCHERS, make_searcher
 from prunesearch.structure import Structure
+from prunesearch.study import study as study_module
 from prunesearch.study.executors import InlineExecutor, RememberingExecutor
 from prunesearch.study.schema import checksum
 from prunesearch.study.store import Store
-from prunesearch.study.study import Study
+from prunesearch.study.study import Study, recording
 from prunesearch.trial import Trial, best
 from tests.toys import bowl, chain_space, evidence
 
@@ -195,6 +198,48 @@ with Study({url!r}, "toy", QUESTION, SPACE):
         driver.communicate()
     with Study(url, "other", QUESTION, SPACE) as study:  # the lock died with its process
         assert study.trials() == []
+
+
+def test_an_outcome_is_recorded_by_nobody_while_another_drives(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "_PATIENCE", 0.2)
+    run(url, 2)
+    with Study(url, "toy", QUESTION, SPACE), pytest.raises(StudyLocked), recording(url, "toy"):
+        pytest.fail("two had the lock")
+    with recording(url, "toy") as store:
+        store.add_to_summary("toy", {"accuracy": 0.5})
+        with pytest.raises(StudyLocked):
+            Study(url, "toy", QUESTION, SPACE)
+    with Study(url, "toy", QUESTION, SPACE) as opened, closing(Store(url, create=False)) as reader:
+        opened.record({"notes": ["new"]})
+        assert reader.summary("toy") == {"accuracy": 0.5, "notes": ["new"]}
+
+
+def test_an_outcome_waits_for_the_driver_to_end(url: str) -> None:
+    run(url, 2)
+    driving, ended = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with Study(url, "toy", QUESTION, SPACE):
+            driving.set()
+            time.sleep(0.3)
+            ended.set()
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    assert driving.wait(10)
+    with recording(url, "toy") as store:
+        assert ended.is_set()
+        store.add_to_summary("toy", {"accuracy": 0.5})
+    with closing(Store(url, create=False)) as reader:
+        assert reader.summary("toy") == {"accuracy": 0.5}
+    thread.join()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
+def test_a_database_that_cannot_be_there_is_said_to_be_so_and_not_to_be_in_use() -> None:
+    with pytest.raises(StudyUnwritable, match="cannot be created") as caught:
+        Study("sqlite:////proc/x.db", "toy", QUESTION, SPACE)
+    assert "driven" not in str(caught.value)
 
 
 def test_a_link_to_a_database_is_the_same_database_to_the_lock(tmp_path: Path, url: str) -> None:
