@@ -8,9 +8,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+_NEAR = 0.75
+"""Least similarity of a name to one that was mistyped: `modle` has 0.8 to `model`; other words have less."""
 
 
 def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -20,11 +23,20 @@ def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
         ValueError: There is no such name; the message has the list and the nearest one.
     """
     if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(table)}.{hint}")
+        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(table)}.{did_you_mean(name, table)}")
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """A question with the names that a typing error may have made of another, or nothing if none is near.
+
+    Example:
+        >>> did_you_mean("populatoin", ["population", "parents"]), did_you_mean("population", ["exploration"])
+        (" Did you mean 'population'?", '')
+    """
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=_NEAR)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def check_options(given: Mapping[str, Any], known: Mapping[str, Any], whose: str) -> None:
@@ -40,9 +52,9 @@ def check_options(given: Mapping[str, Any], known: Mapping[str, Any], whose: str
     """
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"The {whose} has no option {name!r}; it has {', '.join(known) or 'none'}.{hint}")
+            raise TypeError(
+                f"The {whose} has no option {name!r}; it has {', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+            )
         default = known[name]
         if isinstance(default, (int, float)) and isinstance(value, str):
             raise TypeError(f"Expected the option {name} of the {whose} as a number such as {default}, got {value!r}.")

@@ -84,7 +84,7 @@ WRONG = {
     "comparison of nothing": (("compare",), "Expected --model with --pruned, or --study"),
     "comparison without a model": (("compare", "--pruned", "w.safetensors"), "need --model"),
     "comparison of an empty database": (("compare", "--study", "sqlite:///known.db"), "There are no studies in"),
-    "report of no such study": (("report", "--study", "sqlite:///known.db", "--study-name", "x"), "There is no study 'x'"),
+    "report of no such study": (("report", "--study", "sqlite:///known.db", "--study-name", "x"), "no study 'x' in"),
     "watching as JSON": (("status", "--study", "sqlite:///known.db", "--watch", "1", "--json"), "one of the two"),
     "study as a network": (("export", "--study", "sqlite:///known.db", "--out", "n.onnx"), "--out is for a network"),
     "network as a study": (("export", "--model", "zoo:resnet8", "--csv", "t.csv"), "are for a study"),

@@ -88,7 +88,7 @@ def test_what_two_writers_add_to_a_summary_at_the_same_time_is_all_kept(url: str
 
 
 def test_the_outcome_of_a_study_that_was_deleted_is_refused(url: str) -> None:
-    with closing(Store(url)) as store, pytest.raises(StudyUnwritable, match="Study 'a' .* was deleted meanwhile"):
+    with closing(Store(url)) as store, pytest.raises(StudyUnwritable, match=r"Study 'a' .* was deleted meanwhile"):
         store.add_to_summary("a", {"score_full": 1.0})
 
 
