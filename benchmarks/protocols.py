@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import prunesearch as ps
-from prunesearch.training.pruningnet import PruningNetRecipe
+from prunesearch.training.settings import PruningNetRecipe
 
 Network = Literal["resnet56", "vgg16", "resnet50", "mobilenet_v1", "mobilenet_v2", "mobilenet_v2_14"]
 Dataset = Literal["cifar10", "imagenet"]

@@ -22,10 +22,20 @@ def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
     Raises:
         ValueError: There is no such name; the message has the list and the nearest one.
     """
-    if name not in table:
-        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(table)}.{did_you_mean(name, table)}")
+    check_name(table, name, kind)
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def check_name(table: Iterable[str], name: str, kind: str) -> None:
+    """Make sure that a table has a name; imports nothing.
+
+    Raises:
+        ValueError: It has not; the message has the list and the nearest one.
+    """
+    known = list(table)
+    if name not in known:
+        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(known)}.{did_you_mean(name, known)}")
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:

@@ -42,6 +42,18 @@ def evidence_needed(name: str) -> tuple[str, ...]:
     return tuple(getattr(resolve(SEARCHERS, name, "searcher"), "needs", ()))
 
 
+def check_searcher(name: str, options: Mapping[str, Any]) -> None:
+    """Make sure that there is a searcher of a name and that it has these options.
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+        TypeError: The searcher has no such option, or it is text instead of a number.
+    """
+    kind = resolve(SEARCHERS, name, "searcher")
+    known = {**_constructor_options(kind), **_fields(getattr(kind, "settings_type", None))}
+    check_options(options, known, f"searcher {name!r}")
+
+
 def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **options: Any) -> Searcher:
     """Build a searcher by name.
 
@@ -58,9 +70,9 @@ def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **o
         TypeError: The searcher has no such option, or one of its settings is given twice.
         InfeasibleBudget: No structure meets the budget.
     """
+    check_searcher(name, options)
     kind = resolve(SEARCHERS, name, "searcher")
     settings_type = getattr(kind, "settings_type", None)
-    check_options(options, {**_constructor_options(kind), **_fields(settings_type)}, f"searcher {name!r}")
     if settings_type is not None:
         own = _fields(settings_type).keys() & options.keys()
         if own and "settings" in options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from prunesearch.errors import expect
 from prunesearch.training.augment import Augmentation
 
 Optimizer = Literal["sgd", "adamw"]
@@ -62,26 +63,16 @@ class Recipe:
     from_scratch: bool = False
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(
-                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
-            )
-        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.ema < 1 and 0 <= self.distillation <= 1):
-            raise ValueError(
-                f"Expected momentum, warmup and ema in [0, 1) and distillation in [0, 1], got {self.momentum}, "
-                f"{self.warmup}, {self.ema} and {self.distillation}."
-            )
-        if (
-            self.temperature <= 0
-            or min(self.weight_decay, self.feature_weight) < 0
-            or not 0 <= self.label_smoothing < 1
-        ):
-            raise ValueError(
-                "Expected temperature > 0, weight_decay and feature_weight >= 0 and label_smoothing in [0, 1), "
-                f"got {self.temperature}, {self.weight_decay}, {self.feature_weight} and {self.label_smoothing}."
-            )
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"Expected patience >= 1 or None, got {self.patience}.")
+        expect(self.epochs >= 1, "epochs >= 1", self.epochs)
+        expect(self.batch_size >= 2, "batch_size >= 2", self.batch_size)
+        for name in ("lr", "temperature"):
+            expect(getattr(self, name) > 0, f"{name} > 0", getattr(self, name))
+        for name in ("weight_decay", "feature_weight"):
+            expect(getattr(self, name) >= 0, f"{name} >= 0", getattr(self, name))
+        for name in ("momentum", "warmup", "ema", "label_smoothing"):
+            expect(0 <= getattr(self, name) < 1, f"{name} in [0, 1)", getattr(self, name))
+        expect(0 <= self.distillation <= 1, "distillation in [0, 1]", self.distillation)
+        expect(self.patience is None or self.patience >= 1, "patience >= 1 or None", self.patience)
         for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"Expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")

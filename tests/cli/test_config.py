@@ -45,7 +45,10 @@ def test_a_file_equals_the_flags_and_flags_win(call: Call, folder: Path) -> None
 WRONG = {
     "no TOML": ("model: x", "is no TOML"),
     "unknown key": ("modle = 'x'", "modle is no flag. Did you mean 'model'?"),
-    "unknown key of the command": ("[search]\nseracher = 'x'", "seracher is no flag of search. Did you mean 'searcher'?"),
+    "unknown key of the command": (
+        "[search]\nseracher = 'x'",
+        "seracher is no flag of search. Did you mean 'searcher'?",
+    ),
     "key of another command": ("[search]\nepochs = 3", "epochs is no flag of search"),
     "mistake in what is for another command": (
         "[finetune]\nepocs = 3",

@@ -77,8 +77,8 @@ def test_completions_are_what_there_is() -> None:
     from prunesearch.evaluators.latency.backends import BACKENDS
     from prunesearch.models.hypernet import Form, Start
     from prunesearch.study.workers import EXECUTORS
-    from prunesearch.training.pruningnet import Sampling
     from prunesearch.training.recipe import Optimizer, Precision
+    from prunesearch.training.settings import Sampling
 
     assert completion.EXECUTORS == EXECUTORS
     assert completion.METRICS == METRICS

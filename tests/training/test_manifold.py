@@ -14,9 +14,10 @@ from prunesearch.models.count import count
 from prunesearch.models.gates import gated, gated_layers, macs_per_image
 from prunesearch.models.network import Network
 from prunesearch.training.data import Data
-from prunesearch.training.manifold import Manifold, ManifoldSettings, _similarity_loss, manidp
+from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
+from prunesearch.training.settings import ManifoldSettings
 from tests.models_state import generators, state_of
 from tests.training.test_attention import few
 

@@ -30,8 +30,9 @@ from prunesearch.models.hypernet_file import load_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.training.data import Data
-from prunesearch.training.pruningnet import PruningNetRecipe, _loss, train_pruningnet
+from prunesearch.training.pruningnet import _loss, train_pruningnet
 from prunesearch.training.reports import StepReport
+from prunesearch.training.settings import PruningNetRecipe
 from tests.models_state import generators, state_of
 
 RECIPE = PruningNetRecipe(epochs=3, batch_size=16, lr=0.05)
