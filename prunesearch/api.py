@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
-from prunesearch.errors import EvaluationFailed
+from prunesearch.errors import EvaluationFailed, expect
 from prunesearch.evaluators import gather, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
@@ -142,6 +142,7 @@ def search(
     screen: float = 1.0,
     study: str = IN_MEMORY,
     study_name: str | None = None,
+    open_another: bool = False,
     cache: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     criterion_options: Mapping[str, Any] | None = None,
@@ -182,7 +183,9 @@ def search(
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
-            found anew.
+            found again.
+        open_another: Whether, without a `study_name`, a new study is opened whatever differs: the model, the data, the
+            seed, ... Otherwise anything but the budget and the searcher is refused.
         cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
         options: Further arguments of the searcher's constructor.
         criterion_options: Further arguments of the criterion's.
@@ -197,17 +200,17 @@ def search(
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
         ValueError: An unknown name, a share outside (0, 1], or data that do not fit the network.
         TypeError: `n_trials` or `seed` is no integer, or the searcher or evaluator has no such option.
-        StudyMismatch: The stored study answers another question.
+        StudyMismatch: The stored study is of another search; the message says what differs.
         StudyLocked: Another process drives it.
         StudyUnreadable: The file cannot be read as a database of studies.
         StudyUnwritable: A trial could not be recorded, as on a full disk.
         EvaluationFailed: Nothing could be scored, or no worker could be started.
     """
     n_trials, seed = operator.index(n_trials), operator.index(seed)
-    if n_trials < 1 or seed < 0 or (images is not None and images < 1):
-        raise ValueError(f"Expected n_trials >= 1, seed >= 0 and images >= 1, got {n_trials}, {seed} and {images}.")
-    if not 0 < screen <= 1:
-        raise ValueError(f"Expected screen as a share in (0, 1], got {screen}.")
+    expect(n_trials >= 1, "n_trials >= 1", n_trials)
+    expect(seed >= 0, "seed >= 0", seed)
+    expect(images is None or images >= 1, "images >= 1", images)
+    expect(0 < screen <= 1, "screen as a share in (0, 1]", screen)
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
     workers = workers if isinstance(workers, Workers) else Workers(operator.index(workers))
@@ -249,7 +252,7 @@ def search(
         **({} if in_order else {"order": "as finished"}),
     }
     needed = evidence_needed(searcher)
-    find(study, study_name, question)  # refuses before anything is computed
+    study_name = find(study, study_name, question, open_another=open_another)  # refuses before anything is computed
     evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in (options or {})}
     proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
     names = {"searcher_name": searcher, "evaluator_name": scorer.description}

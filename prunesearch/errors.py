@@ -49,7 +49,7 @@ class InfeasibleBudget(PruneSearchError, ValueError):
 
 
 class StudyMismatch(PruneSearchError):
-    """The stored study answers another question.
+    """The stored study is of another question.
 
     Attributes:
         field: The first part of the question that differs, for example `"budget"`.

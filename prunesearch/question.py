@@ -16,3 +16,15 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
     for field in dict.fromkeys((*asked, *stored)):
         if stored.get(field) != asked.get(field):
             yield field, stored.get(field), asked.get(field)
+
+
+def innermost(field: str, stored: Any, asked: Any) -> tuple[str, Any, Any]:
+    """The first difference within two values of a field, as far in as both are tables.
+
+    Example:
+        >>> innermost("recipe", {"epochs": 6, "lr": 0.1}, {"epochs": 7, "lr": 0.1})
+        ('epochs', 6, 7)
+    """
+    if isinstance(stored, Mapping) and isinstance(asked, Mapping):
+        return innermost(*next(differences(stored, asked)))
+    return field, stored, asked

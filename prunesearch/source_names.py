@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from prunesearch.models.zoo import ZOO
@@ -61,11 +62,23 @@ def function_of_file(source: str) -> tuple[Path, str]:
     return Path(file), function
 
 
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read a shape such as `1x3x224x224`.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    sizes = text.split("x")
+    if len(sizes) < 2 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise ValueError(f'Expected an input shape such as "1x3x224x224", got {text!r}.')
+    return tuple(int(size) for size in sizes)
+
+
 def _models_of_this_name(name: str) -> str:
     """Where there are networks of a name that came without one of these words."""
     kinds = ["zoo"] if name in ZOO else []
-    if name.isidentifier():
-        from torchvision.models import list_models  # only to say it is worth its seconds
+    with suppress(ImportError):
+        from torchvision.models import list_models  # takes seconds, but this is the sentence to find the mistake by
 
         kinds += ["torchvision"] if name in list_models() else []
     return f" Did you mean {' or '.join(f'{kind}:{name}' for kind in kinds)}?" if kinds else ""

@@ -20,6 +20,7 @@ from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.zoo import make_model
 from prunesearch.registry import did_you_mean, resolve
 from prunesearch.source_names import check_data, check_model, function_of_file
+from prunesearch.source_names import parse_shape as parse_shape
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
 from prunesearch.user_files import module_of, run
@@ -123,18 +124,6 @@ def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -
     if kind == "timm":
         return _timm(name, classes)
     return _call(source)
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Read a shape such as `1x3x224x224`.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    sizes = text.split("x")
-    if len(sizes) < 2 or not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise ValueError(f'Expected an input shape such as "1x3x224x224", got {text!r}.')
-    return tuple(int(size) for size in sizes)
 
 
 def check_device(name: str) -> None:

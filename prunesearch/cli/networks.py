@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunesearch.cli.arguments import check_writable, width_rules
+from prunesearch.cli.arguments import width_rules
+from prunesearch.cli.checks import check_network, check_writable
 from prunesearch.cli.console import fail, print_json, say
 from prunesearch.cli.options import (
     DEFAULT_INPUT,
@@ -54,6 +55,7 @@ def explain(
     Example: `prunesearch explain --model torchvision:resnet18 --input 1x3x224x224 --round-to 8`
     """
     rules = width_rules(round_to, min_channels, ignore)
+    check_network(model, weights=weights)
     explanation = traced(model, input_shape, weights, num_classes, rules).explain()
     if as_json:
         print_json(explanation.as_dict())
@@ -84,12 +86,13 @@ def verify(
     Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
     """
     rules = width_rules(round_to, min_channels, ignore)
+    if latency_table is not None and pruned is None:
+        raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
+    check_network(model, weights=weights, pruned=pruned, latency_table=latency_table)
     network = traced(model, input_shape, weights, num_classes, rules)
     if pruned is not None:
         _verify_pruned(network, pruned, latency_table, as_json)
         return
-    if latency_table is not None:
-        raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
     found = network.verify(n, seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
     if as_json:
@@ -196,10 +199,12 @@ def traced(
 ) -> Network:
     """The network that options of the command line name."""
     from prunesearch.errors import CheckpointError, TraceError
-    from prunesearch.models.trace import trace
-    from prunesearch.sources import example_inputs, load_model, parse_shape
+    from prunesearch.source_names import parse_shape
 
     shape = parse_shape(input_shape)
+    from prunesearch.models.trace import trace
+    from prunesearch.sources import example_inputs, load_model
+
     try:
         module = load_model(model, weights, num_classes=num_classes, input_shape=shape)
         return trace(module, example_inputs(shape), **rules)

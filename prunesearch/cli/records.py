@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from prunesearch.cli.arguments import check_writable
+from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import print_json, print_table, say, stdout
 from prunesearch.cli.options import (
     NAME_OF_STUDY,

@@ -263,7 +263,7 @@ class Store:
         except ERRORS as error:
             raise StudyUnwritable(
                 f"{self.url} cannot be written: {self._database.describe(error)}. What was recorded before is kept; "
-                "see to the disk, the permissions or the server, and run the same command again."
+                "check the disk, the permissions or the server, and run the same command again."
             ) from None
 
 

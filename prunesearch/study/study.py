@@ -6,6 +6,8 @@ that was killed at any instant ends with the same history as one that was not.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from prunesearch.errors import EvaluationFailed, StudyMismatch, StudyUnreadable, StudyUnwritable
-from prunesearch.question import differences
+from prunesearch.question import differences, innermost
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import parse, this_process
@@ -32,6 +34,8 @@ from prunesearch.trial import Trial, best, extended, pareto_front
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
 """The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
+_FINGERPRINTS = ("model", "space", "data")
+_FINGERPRINT, _LONGEST = 8, 40  # letters of a fingerprint, and of other values, in the name of a study
 _BATCH = 64
 _MAX_FAILURES = 10
 _PATIENCE = 30.0
@@ -45,8 +49,7 @@ class Study:
 
     Args:
         url: `sqlite:///file.db`, `postgresql://user@server/database`, or `sqlite://` to keep nothing.
-        name: Which study of the database; one is made if there is none of this name. None: the one that answers the
-            question; if those that there are differ in the budget only, a new one.
+        name: Which study of the database; one is made if there is none of this name. None: what `find` gives.
         question: What the study answers, as plain values; a stored study of the same name must have the same.
         space: The space that structures belong to.
 
@@ -54,7 +57,7 @@ class Study:
         name: Its name.
 
     Raises:
-        StudyMismatch: The stored study answers another question; the message names the field that differs.
+        StudyMismatch: The stored study is of another question; the message names the field that differs.
         StudyLocked: Another process drives it.
         StudyUnreadable: The database cannot be read, or is none of studies.
         StudyUnwritable: It cannot be written.
@@ -360,16 +363,18 @@ def recording(url: str, name: str) -> Iterator[Store]:
         release()
 
 
-def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:
+def find(url: str, name: str | None, question: Mapping[str, Any], *, open_another: bool = False) -> str:
     """The name of the study to open; writes nothing.
 
     Args:
         url: The database.
-        name: A study's name, or None for the one that answers the question.
+        name: A study's name; None for the one that answers the question, or, if those that there are differ from it in
+            the budget or the searcher only, for a new one.
         question: What is asked.
+        open_another: Whether a new one is opened whatever differs.
 
     Raises:
-        StudyMismatch: The stored study answers another question.
+        StudyMismatch: The stored study is of another question.
         StudyUnreadable: The database cannot be read, or is none of studies.
     """
     if look(parse(url)) is None:
@@ -377,28 +382,43 @@ def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:
     asked = json.loads(json.dumps(question))
     with closing(Store(url, create=False)) as store:
         stored = {each: store.question(each) or {} for each in store.studies()}
-        found = name or _name_for(stored, asked)
+        found = name or _name_for(stored, asked, open_another)
         if found in stored:
             _compare(store.url, found, stored[found], asked)
     return found
 
 
-def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, Any]) -> str:
+def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, Any], open_another: bool) -> str:
     """The study that answers a question, or a name for a new one.
 
     Neither the budget nor the searcher is a property of the network or the scores, so another is a new study beside the
-    old ones. Any other difference is more likely a mistake: then the study with the default name is meant, and will
-    refuse.
+    old ones. In a file that the user named, any other difference is more likely a mistake: then the study with the
+    default name is meant, and will refuse.
     """
     for name, answered in stored.items():
         if answered == question:
             return name
     first = stored.get(DEFAULT_NAME)
-    if first is None or _lasting(question) not in map(_lasting, stored.values()):
+    if first is None or not (open_another or _lasting(question) in map(_lasting, stored.values())):
         return DEFAULT_NAME
-    return " ".join(
-        [DEFAULT_NAME, *(str(question[field]) for field in MAY_OPEN_ANOTHER if question.get(field) != first.get(field))]
-    )
+    fields = dict.fromkeys((*MAY_OPEN_ANOTHER, *question, *first))
+    differing = [field for field in fields if question.get(field) != first.get(field)]
+    if "model" in differing:
+        differing = [field for field in differing if field != "space"]  # goes with it
+    name = " ".join([DEFAULT_NAME, *(_in_a_name(field, question.get(field)) for field in differing)])
+    others = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in stored else next(other for other in others if other not in stored)
+
+
+def _in_a_name(field: str, value: Any) -> str:
+    """What a study is named after: the budget and the searcher as they are, of others a few letters."""
+    text = str(value)
+    if field in MAY_OPEN_ANOTHER:
+        return text
+    if isinstance(value, Mapping):
+        text = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    letters = _FINGERPRINT if field in _FINGERPRINTS or isinstance(value, Mapping) else _LONGEST
+    return f"{field} {text[:letters]}"
 
 
 def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -406,10 +426,12 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field, theirs, mine in differences(stored, asked):
+    for difference in differences(stored, asked):
+        what, was, now = innermost(*difference)
+        field, theirs, mine = difference
         raise StudyMismatch(
-            f"Study {name!r} in {url} answers another question: its {field} is {theirs!r}, this one's is {mine!r}. Use "
-            "another file or study name, or ask the stored question.",
+            f"Study {name!r} in {url} is of another search: its {what} is {was!r}, not {now!r}. Give another file or "
+            "study name, or the settings that it was started with.",
             field=field,
             stored=theirs,
             asked=mine,

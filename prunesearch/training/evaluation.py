@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,11 +36,24 @@ def accuracy_on_test(network: nn.Module, data: Data) -> tuple[float, int]:
     Raises:
         ValueError: There are no test images.
     """
+    return _accuracy(network, data.test_batches(_AT_ONCE))
+
+
+def accuracy_on_validation(network: nn.Module, data: Data) -> float | None:
+    """The same of the images held out for validation; None if there are none."""
+    held_out = data.validation_set()
+    if held_out is None:
+        return None
+    images, labels = (part.split(_AT_ONCE) for part in held_out)
+    return _accuracy(network, zip(images, labels, strict=True))[0]
+
+
+def _accuracy(network: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, int]:
     network.eval()
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     hits = n = 0
     with torch.no_grad():
-        for images, labels in data.test_batches(_AT_ONCE):
+        for images, labels in batches:
             hits += int((network(images.to(device)).argmax(1).cpu() == labels.cpu()).sum())
             n += len(labels)
     return hits / n, n

@@ -52,7 +52,7 @@ WRONG = {
     "key of another command": ("[search]\nepochs = 3", "epochs is no flag of search"),
     "mistake in what is for another command": (
         "[finetune]\nepocs = 3",
-        "epocs is no flag of finetune. Did you mean epochs",
+        "epocs is no flag of finetune. Did you mean 'epochs'",
     ),
     "unknown command": ("[serach]\nseed = 1", "[serach] is no command. Did you mean 'search'?"),
     "command that is no table": ("search = 3", "expected its flags below [search]"),

@@ -23,7 +23,7 @@ from tests.toys import trial
 
 def test_without_a_terminal_lines_come_at_growing_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    shown = Shown("scored", None, clock=lambda: now[0])
+    shown = Shown("scored", "trials", None, clock=lambda: now[0])
     for done in range(1, 3601):  # one a second, an hour in all
         now[0] = float(done)
         shown.update(done, 3600, "best 0.5")
@@ -34,7 +34,7 @@ def test_without_a_terminal_lines_come_at_growing_intervals(capsys: pytest.Captu
 
 
 def test_a_short_run_says_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = Shown("scored", None)
+    shown = Shown("scored", "trials", None)
     shown.update(1, 2)
     assert capsys.readouterr().err == ""
 
@@ -44,7 +44,7 @@ def test_a_bar_has_the_best_its_macs_the_front_the_rate_and_the_time_left() -> N
     now = [0.0]
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=Console(file=drawn, width=200, force_terminal=True)) as bar:
-        tell = BestSoFar(Shown("scored", bar, clock=lambda: now[0]), macs=100)
+        tell = BestSoFar(Shown("scored", "trials", bar, clock=lambda: now[0]), macs=100)
         now[0] = 2.0
         trials = [replace(trial(i, (i,), 0.1 * i), cost=Cost(10 * i, 1)) for i in range(1, 4)]
         tell(Event("search", trials[0], trials[0], 12, 1.0, tuple(pareto_front(trials[:1]))))
@@ -56,12 +56,12 @@ def test_a_bar_has_the_best_its_macs_the_front_the_rate_and_the_time_left() -> N
 
 def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    shown = Shown("scored", None, clock=lambda: now[0])
+    shown = Shown("scored", "trials", None, clock=lambda: now[0])
     now[0] = 1.0
     shown.update(901, 1000)  # the first of this run
     now[0] = 20.0
     shown.update(920, 1000)
-    assert capsys.readouterr().err == ("scored: goes on after 900 of 1000\nscored 920 of 1000: 1 min 20 s left\n")
+    assert capsys.readouterr().err == ("Resuming: 900 of 1000 trials done.\nscored 920 of 1000: 1 min 20 s left\n")
     assert running.duration(0.2) == "0 s"
 
 

@@ -112,7 +112,9 @@ def test_a_store_in_memory_keeps_nothing() -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:///", "mysql://me:secret@server/db", "sqlite:/x.db"])
+@pytest.mark.parametrize(
+    "url", ["", "studies", "postgres:/x.db", "sqlite:///", "mysql://me:secret@server/db", "sqlite:/x.db"]
+)
 def test_a_url_we_do_not_know_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="Expected a study URL such as") as caught:
         Store(url)
