@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.registry import resolve
-
 if TYPE_CHECKING:
     from prunesearch._version import __version__ as __version__
     from prunesearch.api import SearchResult as SearchResult
@@ -160,6 +158,8 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'prunesearch' has no attribute {name!r}")
+    from prunesearch.registry import resolve
+
     return resolve(_PUBLIC, name, "name")
 
 

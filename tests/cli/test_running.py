@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,6 +65,37 @@ def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.C
     shown.update(920, 1000)
     assert capsys.readouterr().err == ("Resuming: 900 of 1000 trials done.\nscored 920 of 1000: 1 min 20 s left\n")
     assert running.duration(0.2) == "0 s"
+
+
+@pytest.mark.parametrize("module", ["typer", "rich.console", "numpy", "torch", "torch.nn"])
+def test_an_interrupt_while_modules_are_imported_is_one_line_and_no_traceback(module: str) -> None:
+    code = f"""
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["prunesearch", "explain", "--model", "zoo:resnet8", "--input", "1x1x8x8"]
+runpy.run_module("prunesearch", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+
+
+def test_where_interrupts_are_ignored_they_stay_so() -> None:
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from prunesearch.__main__ import main
+sys.argv = ["prunesearch", "--version"]
+try:
+    main()
+finally:
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])
