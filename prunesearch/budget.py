@@ -337,8 +337,8 @@ def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
     low, high = model.predict([space.minimum, space.full]).tolist()
     absolute = float(value) * high if is_share else float(value)
     reached = (
-        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); "
-        f"{model.fixed_ms:.3g} ms of it no choice of widths can save."
+        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); no choice "
+        f"of widths can save {model.fixed_ms:.3g} ms of it."
     )
     if absolute < low:
         raise InfeasibleBudget(
@@ -361,18 +361,19 @@ def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
         raise ValueError(
             f"The latency table is too noisy for a budget of {limit}: predictions are off by "
             f"{model.relative_error:.0%} (one standard deviation), so by up to {error:.3g} ms, and all structures lie "
-            f"between {low:.3g} and {high:.3g} ms. Measure anew on a machine at rest."
+            f"between {low:.3g} and {high:.3g} ms. Measure again while the machine is idle."
         )
     return absolute
 
 
 def _shortest(name: str, limit: Limit) -> str:
-    """The shortest way to write a limit; of equally short ones that with the largest unit."""
+    """The shortest way to write a limit; of equally short ones a whole number, of the largest unit."""
     value, is_share = _parse(name, limit)
     if is_share:
         return f"{_decimal(value * 100)}%"
     units = {"": 1} if name == "latency_ms" else _SUFFIX
-    return min((f"{_decimal(value / size)}{suffix}" for suffix, size in reversed(units.items())), key=len)
+    forms = [f"{_decimal(value / size)}{suffix}" for suffix, size in reversed(units.items())]
+    return min(forms, key=lambda form: (len(form), "." in form))
 
 
 def _decimal(value: Fraction) -> str:

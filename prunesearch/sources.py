@@ -49,7 +49,7 @@ def load_data(
         validation: Share of the training images that is held out, of any data.
 
     Raises:
-        ValueError: Unknown name, an argument that the data set has no use for, files that are missing or damaged, or a
+        ValueError: Unknown name, an argument that the data set does not take, files that are missing or damaged, or a
             function that fails or returns something else than `Data`.
     """
     settings = {
@@ -72,7 +72,7 @@ def load_data(
     for name in given:
         if name not in known:
             flags = ", ".join(map(_flag, known)) or "no such option"
-            raise ValueError(f"{source} has no use for {_flag(name)}; it takes {flags}.")
+            raise ValueError(f"{source} does not take {_flag(name)}; it takes {flags}.")
     with where:
         data = function(**given)
     if not isinstance(data, Data):

@@ -76,7 +76,7 @@ def _parsed(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{file} is no TOML: {error}. Write it as: data = "digits".') from error
+        raise ValueError(f'{file} is not valid TOML: {error}. Write it as: data = "digits".') from error
 
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:

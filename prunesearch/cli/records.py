@@ -149,7 +149,7 @@ def delete(
     from prunesearch.study.tables import check_name
 
     if as_json and not yes:
-        raise ValueError("A program that reads --json cannot be asked whether to delete; expected --yes beside it.")
+        raise ValueError("With --json nobody is asked whether to delete: give --yes, too.")
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
@@ -272,7 +272,7 @@ def _status_table(store: Store, url: str) -> Table:
             cost = line["best"]["cost"]
             shown = (f"{line['best']['score']:.4f}", f"{cost['macs']:,}", f"{cost['params']:,}")
         trials = f"{line['trials']} of {line['wanted']}" if line["wanted"] else str(line["trials"])
-        state = {True: "", False: " (ended without a word)", None: " (on another host)"}[line["running"]]
+        state = {True: "", False: " (ended unexpectedly)", None: " (on another host)"}[line["running"]]
         driver = "-" if line["driver"] is None else line["driver"] + state
         table.add_row(
             progress.name, str(line["searcher"]), str(line["budget"]), trials, str(line["failed"]), *shown, driver

@@ -212,7 +212,7 @@ def search(
     ] = None,
     max_retries: Annotated[
         int,
-        option("--max-retries", help="Tries more for a structure whose worker died.", panel=RUNNING, metavar="N"),
+        option("--max-retries", help="Further tries for a structure whose worker died.", panel=RUNNING, metavar="N"),
     ] = 2,
     as_finished: Annotated[
         bool,
@@ -222,7 +222,7 @@ def search(
         float | None,
         option(
             "--timeout",
-            help="Stop in order after so many seconds.",
+            help="Stop after so many seconds.",
             panel=RUNNING,
             metavar="SECONDS",
             show_default=False,

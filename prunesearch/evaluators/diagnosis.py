@@ -34,8 +34,9 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
     unpruned = top1(model, images, labels) if _has_the_models_weights(weights) else None
     if unpruned is not None and unpruned <= limit:
         notes.append(
-            f"The unpruned network classifies {unpruned:.1%} of the images rightly, and chance is {chance:.1%}: scores "
-            "mean nothing. Are its weights trained, the images normalised as in training, the labels those of training?"
+            f"The unpruned network classifies {unpruned:.1%} of the images correctly, and chance is {chance:.1%}: "
+            "scores mean nothing. Are its weights trained, the images normalised as in training, the labels those of "
+            "training?"
         )
         return tuple(notes)
     there, found = AccuracyEvaluator(weights, images, labels, metric="accuracy").score([full, best])
@@ -46,7 +47,7 @@ def diagnose(weights: WeightSource, images: Tensor, labels: Tensor, best: Struct
         )
     elif found <= limit:
         notes.append(
-            f"The best structure classifies {found:.1%} of the images rightly, and chance is {chance:.1%}: at this "
+            f"The best structure classifies {found:.1%} of the images correctly, and chance is {chance:.1%}: at this "
             "budget scores without training say little. Try a looser budget, or finetune several of the best."
         )
     return tuple(notes)

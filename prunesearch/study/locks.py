@@ -73,7 +73,7 @@ def _lock_beside_file(database: Database, url: str, patience: float) -> Release:
         lock.acquire()
     except Timeout:
         raise StudyLocked(
-            f"{database.path} is being driven already ({_recorded_driver(url)}). Wait for that run, or use another "
+            f"{database.path} is in use by another run ({_recorded_driver(url)}). Wait for it to end, or use another "
             "file."
         ) from None
     except OSError as error:
@@ -104,7 +104,7 @@ def _lock_on_server(database: Database, name: str, patience: float) -> Release:
         owner = None if taken else connection.scalar(_OWNER, _halves(key))
     except DBAPIError as error:
         engine.dispose()
-        raise StudyUnreadable(f"{database.shown} cannot be driven: {database.describe(error)}.") from None
+        raise StudyUnreadable(f"{database.shown} cannot be locked: {database.describe(error)}.") from None
 
     def release() -> None:
         connection.invalidate()  # closes the session, and with it the lock, whatever state it is in
@@ -115,7 +115,7 @@ def _lock_on_server(database: Database, name: str, patience: float) -> Release:
         release()
         driver = "unknown" if owner is None else _process(str(owner))
         raise StudyLocked(
-            f"Study {name!r} in {database.shown} is being driven already ({driver}). Wait for that run, or use "
+            f"Study {name!r} in {database.shown} is in use by another run ({driver}). Wait for it to end, or use "
             "another study name."
         )
     return release

@@ -346,5 +346,5 @@ def _to_trial(row: tuple[Any, ...], number: int, *, has_checksum: bool) -> Trial
 def _to_structure(text: str, number: int) -> Structure:
     widths = json.loads(text)
     if not isinstance(widths, list) or not all(type(width) is int for width in widths):
-        raise ValueError(f"the structure of trial {number} is no list of widths")
+        raise ValueError(f"the structure of trial {number} is not a list of widths")
     return tuple(widths)

@@ -253,8 +253,8 @@ class Study:
         for trial, structure in zip(recorded, asked, strict=False):
             if trial.structure != structure:
                 raise StudyMismatch(
-                    f"Study {self.name!r} cannot go on: trial {trial.number} is recorded as {trial.structure}, but the "
-                    f"searcher now proposes {structure} there. Its code has changed; start a new study.",
+                    f"Study {self.name!r} cannot be continued: trial {trial.number} is recorded as {trial.structure}, "
+                    f"but the searcher now proposes {structure} there. Its code has changed; start a new study.",
                     field="history",
                     stored=trial.structure,
                     asked=structure,

@@ -85,12 +85,12 @@ def paam(
         network: A traced network, trained or not.
         data: Where the training images come from.
         budget: What the structure meets, exactly.
-        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws the weights anew.
+        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws new random weights.
         settings: How attention learns.
         seed: Decides everything random.
         checkpoint: A file for the state; the finetuning has one beside it, ending in `.finetune`.
         log: Where to log a row per epoch; the finetuning in a folder `finetune` of it.
-        on_epoch: Called after every epoch; epochs count anew in the finetuning.
+        on_epoch: Called after every epoch; the finetuning counts its epochs from 1.
         on_step: Called after every step.
 
     Raises:

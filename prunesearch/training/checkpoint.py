@@ -20,7 +20,9 @@ from prunesearch.models.saving import FileKind
 from prunesearch.question import differences, innermost
 
 FORMAT = "prunesearch-training-1"
-_KIND = FileKind(FORMAT, "facts", "is no checkpoint of a training", " Give another path.", " Delete it to start again.")
+_KIND = FileKind(
+    FORMAT, "facts", "is not the checkpoint of a training", " Give another path.", " Delete it to start again."
+)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def finetune(
     Args:
         model: Any classifier that returns (n, classes) logits.
         data: Where the training images come from; with `validation`, the network of the best epoch comes back.
-        recipe: How to train; `Recipe(from_scratch=True)` draws the weights anew first.
+        recipe: How to train; `Recipe(from_scratch=True)` draws new random weights first.
         teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's (Hinton et
             al. 2015, arXiv:1503.02531). Usually the unpruned network.
         seed: Decides the order of the images, their augmentation and every dropout.

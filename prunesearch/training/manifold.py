@@ -222,8 +222,8 @@ class Manifold(Learner):
             layer.threshold.copy_(threshold)
         if least >= self._limit:
             raise InfeasibleBudget(
-                f"A budget of {self._limit:,} macs cannot be met by gates: what has none takes {least:,.0f}, with all "
-                f"gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
+                f"A budget of {self._limit:,} macs cannot be met by gates: layers without gates take {least:,.0f}, "
+                f"with all gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
                 limit=self._limit,
                 reachable=(least, self._full),
                 unit="macs",

@@ -356,7 +356,7 @@ def test_deleting_asks_and_without_a_yes_nothing_is_done(
     run = call("delete", *url, "--study-name", "search")
     assert run.returncode == 1
     assert "nothing was done" in run.stderr
-    assert "expected --yes" in call("delete", *url, "--study-name", "search", "--json").stderr
+    assert "give --yes" in call("delete", *url, "--study-name", "search", "--json").stderr
     found = json.loads(call("delete", *url, "--study-name", "search", "--yes", "--json").stdout)
     assert found == {"study": "search", "from_trial": 0, "deleted": 2}
 

@@ -43,7 +43,7 @@ def test_a_file_equals_the_flags_and_flags_win(call: Call, folder: Path) -> None
 
 
 WRONG = {
-    "no TOML": ("model: x", "is no TOML"),
+    "no TOML": ("model: x", "is not valid TOML"),
     "unknown key": ("modle = 'x'", "modle is no flag. Did you mean 'model'?"),
     "unknown key of the command": (
         "[search]\nseracher = 'x'",

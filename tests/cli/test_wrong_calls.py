@@ -88,7 +88,7 @@ WRONG = {
     "output in no folder": ((*SEARCH, "--out", "no/small.st"), "The folder no of no/small.st does not exist"),
     "output that is a folder": (("finetune", *SEARCH[1:7], "--out", "."), ". is a folder; expected a file"),
     "data without their folder": ((*SEARCH[:5], "--data", "cifar10", *SEARCH[-2:]), "There is no cifar10 in data"),
-    "data with a foreign option": ((*SEARCH, "--image-size", "32"), "digits has no use for --image-size"),
+    "data with a foreign option": ((*SEARCH, "--image-size", "32"), "digits does not take --image-size"),
     "image folder without a folder": ((*SEARCH[:5], "--data", "imagefolder", *SEARCH[-2:]), "imagefolder:FOLDER"),
     "image folder without classes": ((*SEARCH[:5], "--data", "imagefolder:.", *SEARCH[-2:]), "Expected . to have the"),
     "code that fails": (("explain", "--model", "mine.py:fails"), "mine.py:fails failed, line 15: ZeroDivisionError"),

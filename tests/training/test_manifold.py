@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on_with_the_same_thresholds(
 def test_what_gates_cannot_do_is_refused(network: Network, digits_data: Data) -> None:
     for change, message in (
         ({"budget": Budget(macs="60%", params="60%")}, "gates add parameters"),
-        ({"recipe": replace(RECIPE, ema=0.9)}, "without ema"),
+        ({"recipe": replace(RECIPE, ema=0.9)}, "no moving average"),
         ({"recipe": replace(RECIPE, epochs=2)}, "at least 3 epochs"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -74,7 +74,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("form", ["compact", "published"])
 def test_narrow_structures_get_much_better_weights_than_slices(network: Network, digits_data: Data, form: Any) -> None:
-    """At half of every width slices classify about half of the images rightly; deterministic, no margin needed."""
+    """At half of every width slices classify about half of the images correctly; deterministic, no margin needed."""
     ranking = L1Criterion().rank(network)
     net = PruningNet(network, form=form, ranking=ranking)
     before = state_of(network.model), generators()
