@@ -116,6 +116,8 @@ def finetune(
         data_workers=data_workers,
         validation=validation,
     )
+    if patience is not None and source.validation is None:
+        raise ValueError("--patience needs images to validate with: hold some out with --validation 0.1.")
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None

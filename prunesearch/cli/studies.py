@@ -51,6 +51,8 @@ from prunesearch.cli.options import (
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
+    from prunesearch.api import SearchResult
+    from prunesearch.models.network import Network
     from prunesearch.study.events import Event
 
 
@@ -259,7 +261,6 @@ def search(
 
     Example: `prunesearch search --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out small.st`
     """
-    from prunesearch.study.database import show as public
     from prunesearch.study.workers import Workers
 
     url = study or DEFAULT_STUDY
@@ -293,11 +294,10 @@ def search(
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
-    full = network.space.cost(network.space.full)
     if tensorboard is not None:
         callbacks.append(TensorBoardLogger(tensorboard))
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
-        show = BestSoFar(bar, full.macs)
+        show = BestSoFar(bar, network.space.cost(network.space.full).macs)
 
         def on_event(event: Event) -> bool:
             show(event)
@@ -333,6 +333,13 @@ def search(
         say(f"note: {note}", aside=True)
     if out is not None:
         save_network(result.best.build(), out)
+    _tell(result, network, url, out, as_json=as_json)
+
+
+def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *, as_json: bool) -> None:
+    """Say what was found, to people or to a program."""
+    from prunesearch.study.database import show as public
+
     if as_json:
         print_json(
             {
@@ -340,7 +347,7 @@ def search(
                 "name": result.name,
                 "trials": len(result.trials),
                 "best": asdict(result.best.trial),
-                "unpruned": asdict(full),
+                "unpruned": asdict(network.space.cost(network.space.full)),
                 "front": [asdict(winner.trial) for winner in result.front()],
                 "notes": list(result.notes),
                 "out": None if out is None else str(out),

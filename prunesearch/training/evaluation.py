@@ -44,7 +44,7 @@ def accuracy_on_validation(network: nn.Module, data: Data) -> float | None:
     held_out = data.validation_set()
     if held_out is None:
         return None
-    images, labels = (part.split(_AT_ONCE) for part in held_out)
+    images, labels = (torch.split(part, _AT_ONCE) for part in held_out)
     return _accuracy(network, zip(images, labels, strict=True))[0]
 
 
