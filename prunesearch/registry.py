@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-_NEAR = 0.75
-"""Least similarity of a name to one that was mistyped: `modle` has 0.8 to `model`; other words have less."""
+_SHORT = 4
+_NEAR, _NEAR_IF_SHORT = 0.75, 0.6
+"""Least similarity of a name to one that was mistyped: `modle` has 0.8 to `model`, and `tbe` 0.67 to `tpe`."""
 
 
 def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -45,7 +46,8 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
         >>> did_you_mean("populatoin", ["population", "parents"]), did_you_mean("population", ["exploration"])
         (" Did you mean 'population'?", '')
     """
-    near = difflib.get_close_matches(name, list(known), n=most, cutoff=_NEAR)
+    cutoff = _NEAR if len(name) > _SHORT else _NEAR_IF_SHORT
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
