@@ -31,7 +31,6 @@ from prunesearch.given import (
     check_searcher_object,
     is_searcher,
     ranking_of,
-    searcher_name,
 )
 from prunesearch.latency_table import LatencyTable
 from prunesearch.measured import LatencyOutcome, until_it_holds
@@ -41,7 +40,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.ranges import number, whole_number
-from prunesearch.search import evidence_needed, make_searcher
+from prunesearch.search import evidence_needed, make_searcher, searcher_name
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
@@ -176,6 +175,7 @@ def search(
     screen: float = 1.0,
     study: str = IN_MEMORY,
     study_name: str | None = None,
+    open_another: bool = False,
     cache: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     criterion_options: Mapping[str, Any] | None = None,
@@ -222,7 +222,9 @@ def search(
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
-            found anew.
+            found again.
+        open_another: Whether, without a `study_name`, a new study is opened whatever differs: the model, the data, the
+            seed, ... Otherwise anything but the budget and the searcher is refused.
         cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
         options: Further arguments of the searcher's constructor.
         criterion_options: Further arguments of the criterion's.
@@ -240,7 +242,7 @@ def search(
             infinity in the images or the network, with the name of the tensor.
         TypeError: An argument of another kind, or an option that the searcher or evaluator does not have.
         TraceError: The module cannot be traced.
-        StudyMismatch: The stored study answers another question.
+        StudyMismatch: The stored study is of another search; the message says what differs.
         StudyLocked: Another process drives it.
         StudyUnreadable: The file cannot be read as a database of studies.
         StudyUnwritable: A trial could not be recorded, as on a full disk.
@@ -302,32 +304,34 @@ def search(
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if in_order else {"order": "as finished"}),
     }
-    find(study, study_name, question)  # refuses before anything is computed
     proposer: Any = searcher
+    needed = () if is_searcher(proposer) else evidence_needed(proposer)
+    study_name = find(study, study_name, question, open_another=open_another)  # refuses before anything is computed
     if not is_searcher(proposer):
-        needed = [need for need in evidence_needed(proposer) if need not in (options or {})]
-        evidence = {need: gather(need, weights, scorer, calibration) for need in needed}
-        proposer = make_searcher(proposer, network.space, budget, seed=seed, **evidence, **(options or {}))
+        given = options or {}
+        evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in given}
+        proposer = make_searcher(proposer, network.space, budget, seed=seed, **evidence, **given)
     names = {"searcher_name": searcher_name(searcher), "evaluator_name": scorer.description}
-    with ExitStack() as stack:
-        opened = stack.enter_context(Study(study, study_name, question, network.space))
-        if in_order:
-            rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
-            known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
-            executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
-            trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
-        else:
-            pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
-            trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+    with Study(study, study_name, question, network.space) as opened:
+        with ExitStack() as stack:
+            if in_order:
+                rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
+                known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
+                executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
+                trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+            else:
+                pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
+                trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
         opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
         unpruned = opened.fact("score_full")
-    winner = best(trials)
-    if winner is None:
-        reason = trials[0].failure if trials else "The searcher proposed nothing."
-        raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-    notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
-    by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
-    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
+        winner = best(trials)
+        if winner is None:
+            reason = trials[0].failure if trials else "The searcher proposed nothing."
+            raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
+        notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
+        by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
+        notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
+        opened.record({"notes": list(notes)})
     return SearchResult(
         best=Winner(winner, built, calibration),
         trials=tuple(trials),

@@ -11,6 +11,7 @@ import numbers
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Context, Decimal
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,11 +22,14 @@ import numpy.typing as npt
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
+from prunesearch.registry import did_you_mean
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
 Limit: TypeAlias = int | float | str
 Resource: TypeAlias = Literal["macs", "params", "latency_ms"]
 
+_RESOURCES = ("macs", "params", "flops", "latency_ms")
+_EXACT = Context(prec=200)  # digits: more than any limit has
 _LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*")
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
@@ -34,6 +38,8 @@ _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
 @dataclass(frozen=True)
 class Budget:
     """Upper limits on the cost of one image, absolute or relative to the unpruned network; all must hold.
+
+    However a limit is written, it is kept in its shortest form: `"50 %"` is `"50%"`, and `20_000_000` is `"20M"`.
 
     Attributes:
         macs: Multiply-accumulates: a count (`20_000_000`, `"20M"`) or a share of the unpruned network (`"50%"`).
@@ -73,7 +79,7 @@ class Budget:
                 "LatencyTable.measure(network, file=...), or prunesearch latency, makes."
             )
         for name, limit in given.items():
-            _parse(name, limit)
+            object.__setattr__(self, name, _shortest(name, limit))
 
     def __str__(self) -> str:
         limits = ", ".join(f"{name}={limit}" for name, limit in self._limits().items())
@@ -87,16 +93,9 @@ class Budget:
         """Read the command line's form, `"macs=40%,params=1.5M"`; `table` is what `latency_ms` is predicted from.
 
         Raises:
-            ValueError: An unknown resource or a limit that cannot be read.
+            ValueError: An unknown resource, one that is limited twice, or a limit that cannot be read.
         """
-        limits: dict[str, str] = {}
-        for part in text.split(","):
-            name, equals, limit = part.partition("=")
-            if not equals or name.strip() not in cls.__dataclass_fields__.keys() - {"table"}:
-                hint = f' Did you mean "macs={text.strip()}"?' if _LIMIT.fullmatch(text) else ""
-                raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.{hint}')
-            limits[name.strip()] = limit.strip()
-        return cls(**limits, table=table)
+        return cls(**parse_limits(text), table=table)
 
     def check(self, space: Space) -> FeasibleSet:
         """Resolve the limits against a space.
@@ -270,6 +269,27 @@ class FeasibleSet:
         return self.space.from_indices(indices)
 
 
+def parse_limits(text: str) -> dict[str, str]:
+    """The limits of `Budget.parse` as they are written, by resource.
+
+    Raises:
+        ValueError: An unknown resource, or one that is limited twice.
+    """
+    limits: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, limit = (piece.strip() for piece in part.partition("="))
+        if not equals or not name:
+            hint = f' Did you mean "macs={text.strip()}"?' if _LIMIT.fullmatch(text) else ""
+            raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.{hint}')
+        if name not in _RESOURCES:
+            hint = did_you_mean(name, _RESOURCES)
+            raise ValueError(f"A budget cannot limit {name!r}; it can limit {', '.join(_RESOURCES)}.{hint}")
+        if name in limits:
+            raise ValueError(f"The budget limits {name} twice, to {limits[name]} and to {limit}. Give one of the two.")
+        limits[name] = limit
+    return limits
+
+
 def as_structures(array: npt.ArrayLike) -> list[Structure]:
     """Turn (p, g) widths into a list of structures."""
     return [tuple(int(width) for width in row) for row in np.asarray(array)]
@@ -322,8 +342,8 @@ def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
     low, high = model.predict([space.minimum, space.full]).tolist()
     absolute = float(value) * high if is_share else float(value)
     reached = (
-        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); "
-        f"{model.fixed_ms:.3g} ms of it no choice of widths can save."
+        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); no choice "
+        f"of widths can save {model.fixed_ms:.3g} ms of it."
     )
     if absolute < low:
         raise InfeasibleBudget(
@@ -346,9 +366,24 @@ def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
         raise ValueError(
             f"The latency table is too noisy for a budget of {limit}: predictions are off by "
             f"{model.relative_error:.0%} (one standard deviation), so by up to {error:.3g} ms, and all structures lie "
-            f"between {low:.3g} and {high:.3g} ms. Measure anew on a machine at rest."
+            f"between {low:.3g} and {high:.3g} ms. Measure again while the machine is idle."
         )
     return absolute
+
+
+def _shortest(name: str, limit: Limit) -> str:
+    """The shortest way to write a limit; of equally short ones a whole number, of the largest unit."""
+    value, is_share = _parse(name, limit)
+    if is_share:
+        return f"{_decimal(value * 100)}%"
+    units = {"": 1} if name == "latency_ms" else _SUFFIX
+    forms = [f"{_decimal(value / size)}{suffix}" for suffix, size in reversed(units.items())]
+    return min(forms, key=lambda form: (len(form), "." in form))
+
+
+def _decimal(value: Fraction) -> str:
+    """A fraction that decimals can write, written so."""
+    return format(_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
 
 
 def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
@@ -371,7 +406,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
     elif not math.isfinite(limit):
         raise ValueError(expected)
     else:
-        value = Fraction(float(limit)) if isinstance(limit, float) else Fraction(int(limit))
+        value = Fraction(repr(float(limit))) if isinstance(limit, float) else Fraction(int(limit))
     if value <= 0 or (value < 1 and not is_time):
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)

@@ -115,7 +115,7 @@ def compare(
             raise TypeError(f"Expected models as modules by name, got {type(model).__name__} under {name!r}.")
     table = as_table(table)
     if UNPRUNED in (models or {}):
-        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; name the model otherwise.")
+        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; give the model another name.")
     rows: list[tuple[Space, Compared]] = []
     notes: list[str] = []
     test_images = 0
@@ -136,7 +136,7 @@ def compare(
     compared = _with_distances(rows)
     evaluators = {row.evaluator for row in compared if row.evaluator is not None}
     if len(evaluators) > 1:
-        notes.append(f"Scores of different evaluators are no scale for each other: {'; '.join(sorted(evaluators))}.")
+        notes.append(f"Scores of different evaluators cannot be compared: {'; '.join(sorted(evaluators))}.")
     if test_images:
         notes.append(_certainty(compared, test_images))
     return Comparison(compared, test_images, tuple(notes))
@@ -214,6 +214,6 @@ def _certainty(rows: Sequence[Compared], n: int) -> str:
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     error = 2 * math.sqrt(2 * max(a * (1 - a) for a in accuracies) / n)
     return (
-        f"With {n:,} test images, accuracies that differ by less than {error:.2%} are not told apart (two standard "
+        f"With {n:,} test images, accuracies that differ by less than {error:.2%} cannot be told apart (two standard "
         "errors of a difference)."
     )

@@ -104,11 +104,6 @@ def is_searcher(given: object) -> TypeGuard[Searcher]:
     return not isinstance(given, type) and all(callable(getattr(given, name, None)) for name in ("ask", "tell"))
 
 
-def searcher_name(given: str | Searcher | Callable[..., Searcher]) -> str:
-    """What a searcher is called in a study."""
-    return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
-
-
 def check_evaluator_object(
     given: str | Evaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
 ) -> None:

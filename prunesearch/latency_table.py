@@ -222,8 +222,8 @@ class LatencyTable:
             )
         if self.missing:
             raise ValueError(
-                f"The latency table still lacks {self.missing} times. Run the same measurement again to go on, or fill "
-                "in what you measured elsewhere."
+                f"The latency table still lacks {self.missing} times. Run the same measurement again to continue, or "
+                "fill in what you measured elsewhere."
             )
 
     def save(self, path: str | Path) -> None:

@@ -24,6 +24,7 @@ NOUNS = {
     "registry",
     "structure",
     "trial",
+    "user_files",
 }
 MAY_IMPORT = {
     "nouns": set(),
@@ -44,6 +45,7 @@ COMPOSERS = {
     "demo",
     "given",
     "measured",
+    "source_names",
     "sources",
 }  # may import everything
 HOMES = {
@@ -59,7 +61,7 @@ HOMES = {
     "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
-    "torchvision": {"sources.py", "training/datasets.py"},
+    "torchvision": {"source_names.py", "sources.py", "training/datasets.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},

@@ -42,6 +42,23 @@ def evidence_needed(name: str | Callable[..., Searcher]) -> tuple[str, ...]:
     return tuple(getattr(_constructor(name), "needs", ()))
 
 
+def check_searcher(name: str | Callable[..., Searcher], options: Mapping[str, Any]) -> None:
+    """Make sure that there is a searcher of a name, or of a constructor, and that it has these options.
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+        TypeError: The searcher has no such option, or it is text instead of a number.
+    """
+    kind = _constructor(name)
+    known = {**_constructor_options(kind), **_fields(getattr(kind, "settings_type", None))}
+    check_options(options, known, f"searcher {searcher_name(name)!r}")
+
+
+def searcher_name(given: str | Searcher | Callable[..., Searcher]) -> str:
+    """What a searcher is called in a study."""
+    return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+
+
 def make_searcher(
     name: str | Callable[..., Searcher], space: Space, budget: Budget, *, seed: int = 0, **options: Any
 ) -> Searcher:
@@ -60,10 +77,9 @@ def make_searcher(
         TypeError: The searcher has no such option, or one of its settings is given twice.
         InfeasibleBudget: No structure meets the budget.
     """
+    check_searcher(name, options)
     kind = _constructor(name)
     settings_type = getattr(kind, "settings_type", None)
-    called = name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)
-    check_options(options, {**_constructor_options(kind), **_fields(settings_type)}, f"searcher {called!r}")
     if settings_type is not None:
         own = _fields(settings_type).keys() & options.keys()
         if own and "settings" in options:

@@ -35,33 +35,9 @@ from prunesearch.training.losses import loss_on_labels
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.settings import AttentionSettings
 
 _DROPPED = 0.5  # a score below counts as given up, when the strength of the regulariser is adapted
-
-
-@dataclass(frozen=True)
-class AttentionSettings:
-    """How attention is learnt; nothing here is per layer.
-
-    Attributes:
-        share: Of the epochs with live scores; in the others the pruned network is finetuned.
-        every: Attention takes a step at every so many of the network's.
-        reach: How far Adam can move the logarithm of a score in all its steps together; sets its learning rate.
-        strength: Of the scores' term in the loss, at first; it adapts.
-        hidden: Size of queries and keys.
-    """
-
-    share: float = 0.6
-    every: int = 5
-    reach: float = 5.0
-    strength: float = 0.5
-    hidden: int = 64
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.every < 1 or min(self.reach, self.strength) <= 0 or self.hidden < 1:
-            raise ValueError(
-                f"Expected share in (0, 1), every and hidden >= 1, and reach and strength > 0, got {self}."
-            )
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,12 +89,12 @@ def paam(
         network: A traced network, trained or not.
         data: Where the training images come from.
         budget: What the structure meets, exactly.
-        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws the weights anew.
+        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws new random weights.
         settings: How attention learns.
         seed: Decides everything random.
         checkpoint: A file for the state; the finetuning has one beside it, ending in `.finetune`.
         log: Where to log a row per epoch; the finetuning in a folder `finetune` of it.
-        on_epoch: Called after every epoch; epochs count anew in the finetuning.
+        on_epoch: Called after every epoch; the finetuning counts its epochs from 1.
         on_step: Called after every step.
 
     Raises:
@@ -129,12 +105,7 @@ def paam(
     """
     recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
     feasible = budget.check(network.space)
-    live = round(settings.share * recipe.epochs)
-    if live < 3 or live == recipe.epochs:
-        raise ValueError(
-            f"Expected at least 3 epochs with live scores and 1 of finetuning, got {live} of {recipe.epochs}. Give "
-            f"more epochs, or another share (now {settings.share})."
-        )
+    live = settings.live_epochs(recipe.epochs)
     steps = data.steps_per_epoch(recipe.batch_size)
     learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps)
     outcome = run(

@@ -6,7 +6,7 @@ The file is written whole or not at all, so a kill leaves the one before.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,12 @@ from torch import Tensor
 from prunesearch.errors import CheckpointError
 from prunesearch.files import remove_drafts
 from prunesearch.models.tensor_file import FileKind
-from prunesearch.question import differences
+from prunesearch.question import innermost
 
 FORMAT = "prunesearch-training-1"
-_KIND = FileKind(FORMAT, "facts", "is no checkpoint of a training", " Give another path.", " Delete it to start anew.")
+_KIND = FileKind(
+    FORMAT, "facts", "is not the checkpoint of a training", " Give another path.", " Delete it to start again."
+)
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,12 @@ def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
 
 
 def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    told = "; ".join(_told(stored, asked))
+    told = "; ".join(f"{name} was {was}, now it is {now}" for name, was, now in innermost(stored, asked))
     if told:
         raise CheckpointError(
             f"{path} is of another training: {told}. Give the same arguments to continue it, or another checkpoint "
             "path to start again."
         )
-
-
-def _told(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    """What differs, to the single setting."""
-    for field, was, now in differences(stored, asked):
-        if isinstance(was, Mapping) and isinstance(now, Mapping):
-            yield from _told(was, now)
-        else:
-            yield f"{field} was {was}, now it is {now}"
 
 
 def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -178,7 +178,7 @@ def _arrays_of(file: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[in
             raise ValueError(f"its data are {images.shape} {images.dtype}")
     except Exception as error:  # random bytes make an unpickler raise nearly anything
         raise ValueError(
-            f"{file} cannot be read as images of CIFAR: {error}. Nothing in it was run; fetch it anew."
+            f"{file} cannot be read as images of CIFAR: {error}. Nothing in it was run; download it again."
         ) from error
     return images, labels
 
@@ -223,7 +223,7 @@ def _idx(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, np.dtype[n
         sizes = np.frombuffer(raw[4:start], ">u4").astype(int)
         return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes).copy()
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{file} is damaged: {error}. Fetch it anew.") from error
+        raise ValueError(f"{file} is damaged: {error}. Download it again.") from error
 
 
 def _folder_of_classes(folder: Path, image_size: int) -> Any:

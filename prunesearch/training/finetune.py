@@ -82,7 +82,7 @@ def finetune(
             logits of auxiliary heads beside them, as GoogLeNet has (`training.losses`).
         data: Where the training images come from; with `validation`, the network of the best epoch comes back. A source
             alone, such as a DataLoader, is `Data(train=...)`.
-        recipe: How to train; `Recipe(from_scratch=True)` draws the weights anew first.
+        recipe: How to train; `Recipe(from_scratch=True)` draws new random weights first.
         teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's (Hinton et
             al. 2015, arXiv:1503.02531). Usually the unpruned network.
         seed: Decides the order of the images, their augmentation and every dropout.

@@ -34,29 +34,11 @@ from prunesearch.training.losses import auxiliary_loss
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.settings import ManifoldSettings
 
 _BISECTIONS = 7
 _MEASURED = 256
 _RAMP = 2 / 3
-
-
-@dataclass(frozen=True)
-class ManifoldSettings:
-    """Weights of the terms of the loss; the defaults are those of the authors' README for ResNet-56.
-
-    Attributes:
-        sparsity: Of the mean saliency of simple images.
-        similarity: Of the distance between similarities of saliencies and of features.
-        simple: Images with less than this share of the last epoch's mean loss are simple.
-    """
-
-    sparsity: float = 5e-3
-    similarity: float = 1.0
-    simple: float = 0.5
-
-    def __post_init__(self) -> None:
-        if min(self.sparsity, self.similarity) < 0 or self.simple <= 0:
-            raise ValueError(f"Expected sparsity and similarity >= 0 and simple > 0, got {self}.")
 
 
 @dataclass(frozen=True, repr=False)
@@ -119,11 +101,8 @@ def manidp(
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
     recipe, settings, data = recipe or Recipe(), settings or ManifoldSettings(), as_data(data)
+    settings.check(budget, recipe)
     limits = dict(budget.check(network.space).limits)
-    if set(limits) != {"macs"}:
-        raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
-    if recipe.epochs < 3 or recipe.ema or recipe.from_scratch:
-        raise ValueError(f"Expected at least 3 epochs, from trained weights and without ema, got {recipe}.")
     model = gated(network.model, network.example_inputs)
     images, labels = data.calibration_set()
     images, labels = images[:_MEASURED], labels[:_MEASURED]
@@ -251,8 +230,8 @@ class Manifold(Learner):
             layer.threshold.copy_(threshold)
         if least >= self._limit:
             raise InfeasibleBudget(
-                f"A budget of {self._limit:,} macs cannot be met by gates: what has none takes {least:,.0f}, with all "
-                f"gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
+                f"A budget of {self._limit:,} macs cannot be met by gates: layers without gates take {least:,.0f}, "
+                f"with all gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
                 limit=self._limit,
                 reachable=(least, self._full),
                 unit="macs",

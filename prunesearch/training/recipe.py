@@ -49,7 +49,7 @@ class Recipe:
         augmentation: What is done to the images at random.
         patience: Stop when the validation accuracy was not better for so many epochs; None never stops.
         precision: `"bf16"` and `"fp16"` (GPUs only) compute convolutions and products in 16 bits; weights stay 32.
-        from_scratch: Draw all weights anew first: the control for what the pruned network's weights are worth.
+        from_scratch: Draw new random weights first: the control for what the pruned network's weights are worth.
 
     Raises:
         TypeError: A setting is no number, or no whole one.

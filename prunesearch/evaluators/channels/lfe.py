@@ -53,7 +53,7 @@ class LFECriterion(ScoringCriterion):
     Scores are coefficients per MAC that a unit saves, so that they can be compared between groups.
 
     With more than one round, the lowest scores of all groups are removed, 10% of the units present but at most 30% of a
-    group and not all of one, and what is left is measured anew: duplicates look dispensable until one of them is gone.
+    group and not all of one, and what is left is measured again: duplicates look dispensable until one of them is gone.
     Scores are then the order of removal.
 
     Source: Sándor, Pável and Csató, Pruning CNN's with linear filter ensembles, ECAI 2020, arXiv:2001.08142, of which
@@ -159,7 +159,7 @@ def _reliability(found: Sequence[Ensemble]) -> tuple[str, ...]:
         f"The linear models of the criterion lfe explain {np.median(explained):.0%} of the variance of held-out "
         f"responses (median of {len(explained)} groups; {min(explained):.0%} to {max(explained):.0%})."
     )
-    return (note if np.median(explained) >= _RELIABLE else f"{note} Below {_RELIABLE:.0%}, believe its order little.",)
+    return (note if np.median(explained) >= _RELIABLE else f"{note} Below {_RELIABLE:.0%}, do not rely on its order.",)
 
 
 def balanced_masks(units: int, n: int, rng: np.random.Generator) -> FloatArray:
