@@ -24,6 +24,7 @@ from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import Session
 from prunesearch.training.scratch import drawn_anew
+from prunesearch.training.settings import AttentionSettings, ManifoldSettings, PruningNetRecipe
 from tests.models_state import generators, state_of
 from tests.training.test_finetune import blobs, small
 from tests.training.test_resume import convolutional, pictures
@@ -266,3 +267,28 @@ def test_the_shares_of_processes_make_up_the_batch() -> None:
     shares = [[x for x, _ in data.train_batches(16, np.random.default_rng(0), share=(i, 2))] for i in (0, 1)]
     for batch, first, second in zip(whole, *shares, strict=True):
         assert torch.equal(batch, torch.stack([first, second], 1).flatten())
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        *((Recipe, name) for name in ("epochs", "batch_size", "patience")),
+        *((PruningNetRecipe, name) for name in ("epochs", "batch_size")),
+        *((AttentionSettings, name) for name in ("every", "hidden")),
+    ],
+)
+def test_every_count_is_a_whole_number(kind: type[Any], setting: str) -> None:
+    with pytest.raises(TypeError, match=rf"Expected {setting} as a whole number, got 2\.5\."):
+        kind(**{setting: 2.5})
+    with pytest.raises(ValueError, match=rf"Expected {setting} >= \d, got 0\."):
+        kind(**{setting: 0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [(Recipe, "lr"), (PruningNetRecipe, "lr"), (AttentionSettings, "reach"), (ManifoldSettings, "simple")],
+)
+def test_every_measure_is_a_finite_number(kind: type[Any], setting: str) -> None:
+    for wrong in (math.nan, math.inf, 0.0):
+        with pytest.raises(ValueError, match=rf"Expected {setting} > 0, got"):
+            kind(**{setting: wrong})
