@@ -15,7 +15,7 @@ from typing import Any, Literal
 from released import ITPRUNER
 
 import prunesearch as ps
-from prunesearch.training.pruningnet import PruningNetRecipe
+from prunesearch.training.settings import PruningNetRecipe
 
 Network = Literal["resnet56", "vgg16", "resnet50", "mobilenet_v1", "mobilenet_v2", "mobilenet_v2_14"]
 Dataset = Literal["cifar10", "imagenet"]

@@ -38,7 +38,8 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
-from prunesearch.training.pruningnet import PruningNetRecipe, Sampling, train_pruningnet
+from prunesearch.training.pruningnet import train_pruningnet
+from prunesearch.training.settings import PruningNetRecipe, Sampling
 
 SOURCES: Mapping[str, Mapping[str, Any]] = {
     "inherited": {},

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.registry import resolve
-
 if TYPE_CHECKING:
     from prunesearch._version import __version__ as __version__
     from prunesearch.api import SearchResult as SearchResult
@@ -66,7 +64,6 @@ if TYPE_CHECKING:
     from prunesearch.study.workers import Workers as Workers
     from prunesearch.training.accelerating import Log as Log
     from prunesearch.training.attention import AttentionPruned as AttentionPruned
-    from prunesearch.training.attention import AttentionSettings as AttentionSettings
     from prunesearch.training.attention import paam as paam
     from prunesearch.training.augment import Augmentation as Augmentation
     from prunesearch.training.data import Data as Data
@@ -74,19 +71,20 @@ if TYPE_CHECKING:
     from prunesearch.training.finetune import finetune as finetune
     from prunesearch.training.finetune import train as train
     from prunesearch.training.manifold import DynamicallyPruned as DynamicallyPruned
-    from prunesearch.training.manifold import ManifoldSettings as ManifoldSettings
     from prunesearch.training.manifold import manidp as manidp
-    from prunesearch.training.pruningnet import PruningNetRecipe as PruningNetRecipe
     from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
     from prunesearch.training.recipe import Recipe as Recipe
     from prunesearch.training.reports import EpochReport as EpochReport
     from prunesearch.training.reports import Session as Session
     from prunesearch.training.reports import StepReport as StepReport
+    from prunesearch.training.settings import AttentionSettings as AttentionSettings
+    from prunesearch.training.settings import ManifoldSettings as ManifoldSettings
+    from prunesearch.training.settings import PruningNetRecipe as PruningNetRecipe
     from prunesearch.trial import Trial as Trial
 
 _PUBLIC = {
     "AttentionPruned": "prunesearch.training.attention:AttentionPruned",
-    "AttentionSettings": "prunesearch.training.attention:AttentionSettings",
+    "AttentionSettings": "prunesearch.training.settings:AttentionSettings",
     "Augmentation": "prunesearch.training.augment:Augmentation",
     "Budget": "prunesearch.budget:Budget",
     "CheckpointError": "prunesearch.errors:CheckpointError",
@@ -101,12 +99,12 @@ _PUBLIC = {
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Log": "prunesearch.training.accelerating:Log",
-    "ManifoldSettings": "prunesearch.training.manifold:ManifoldSettings",
+    "ManifoldSettings": "prunesearch.training.settings:ManifoldSettings",
     "Network": "prunesearch.models.network:Network",
     "NotEnoughMemory": "prunesearch.errors:NotEnoughMemory",
     "PruneSearchError": "prunesearch.errors:PruneSearchError",
     "PruningNet": "prunesearch.models.hypernet:PruningNet",
-    "PruningNetRecipe": "prunesearch.training.pruningnet:PruningNetRecipe",
+    "PruningNetRecipe": "prunesearch.training.settings:PruningNetRecipe",
     "Recipe": "prunesearch.training.recipe:Recipe",
     "SearchResult": "prunesearch.api:SearchResult",
     "Session": "prunesearch.training.reports:Session",
@@ -160,6 +158,8 @@ __all__ = sorted(_PUBLIC)
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'prunesearch' has no attribute {name!r}")
+    from prunesearch.registry import resolve
+
     return resolve(_PUBLIC, name, "name")
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,30 @@ from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make
 from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.inputs import takes_images
+from prunesearch.given import (
+    as_budget,
+    as_callbacks,
+    as_network,
+    check_evaluator_object,
+    check_searcher_object,
+    is_searcher,
+    ranking_of,
+)
+from prunesearch.latency_table import LatencyTable
 from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.logits import check_labels
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
-from prunesearch.search import evidence_needed, make_searcher
+from prunesearch.ranges import number, whole_number
+from prunesearch.search import evidence_needed, make_searcher, searcher_name
+from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.events import Callback
@@ -36,13 +49,13 @@ from prunesearch.study.executors import Executor, HalvingExecutor, RememberingEx
 from prunesearch.study.scoring import score_one
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, executors, open_pool
-from prunesearch.training.data import Data, balanced
+from prunesearch.training.data import Data, Source, as_data, balanced
 from prunesearch.trial import Trial, best, pareto_front
 
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Winner:
     """The best trial of a search, and how to build its network.
 
@@ -55,6 +68,10 @@ class Winner:
     trial: Trial
     weights: WeightSource
     calibration: Tensor
+
+    def __repr__(self) -> str:
+        cost = f"MACs {self.cost.macs:,}, parameters {self.cost.params:,}"
+        return f"Winner(trial {self.trial.number}, score {self.trial.score:.6g}, {cost}, structure {self.structure})"
 
     @property
     def structure(self) -> Structure:
@@ -73,7 +90,7 @@ class Winner:
         return model
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SearchResult:
     """What a search found.
 
@@ -85,15 +102,20 @@ class SearchResult:
         name: Name of the study in it.
         notes: What should be known before the result is believed.
         latency: Predicted and measured latency of the winner, where the budget limits it and it could be timed here.
+        measures: What the scores are: `"loss"` (they are minus a loss), `"accuracy"` or `"agreement"` (shares of the
+            images); `"score"` of an evaluator that does not say.
+        unpruned: Score of the unpruned network; None if it has none.
     """
 
     best: Winner
     trials: tuple[Trial, ...]
     space: Space
-    study: str = field(repr=False)
+    study: str
     name: str
     notes: tuple[str, ...] = ()
     latency: LatencyOutcome | None = None
+    measures: str = "score"
+    unpruned: float | None = None
 
     def front(self) -> list[Winner]:
         """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""
@@ -116,11 +138,19 @@ class SearchResult:
             )
         return replace(self.best, trial=found)
 
+    def __repr__(self) -> str:
+        notes = "".join(f"; note: {note}" for note in self.notes[:1])
+        more = f", and {len(self.notes) - 1} more" if len(self.notes) > 1 else ""
+        return f"SearchResult({self}{notes}{more})"
+
     def __str__(self) -> str:
         full = self.space.cost(self.space.full)
         cost = self.best.cost
+        assert self.best.trial.score is not None  # or it would not be the best
+        score = f"{self.measures} {_shown(self.measures, self.best.trial.score)}"
+        unpruned = "" if self.unpruned is None else f" (unpruned {_shown(self.measures, self.unpruned)})"
         return (
-            f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: score {self.best.trial.score:.4f}, "
+            f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: {score}{unpruned}, "
             f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
             f"({cost.params / full.params:.1%})" + ("" if self.latency is None else f", latency {self.latency}")
         )
@@ -128,29 +158,31 @@ class SearchResult:
 
 @until_it_holds
 def search(
-    network: Network,
-    data: Data,
+    network: Network | nn.Module,
+    data: Data | Source,
     *,
-    budget: Budget,
-    searcher: str = "surrogate",
+    budget: Budget | str,
+    table: LatencyTable | str | Path | None = None,
+    searcher: str | Searcher | Callable[..., Searcher] = "surrogate",
     n_trials: int = 200,
     seed: int = 0,
-    criterion: str | Ranking = "l1",
+    criterion: str | Ranking | Criterion = "l1",
     weight_source: str = "inherited",
     build_with: str | None = None,
-    evaluator: str = "accuracy",
+    evaluator: str | Evaluator = "accuracy",
     metric: Metric = "loss",
     images: int | None = None,
     screen: float = 1.0,
     study: str = IN_MEMORY,
     study_name: str | None = None,
+    open_another: bool = False,
     cache: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     criterion_options: Mapping[str, Any] | None = None,
     evaluator_options: Mapping[str, Any] | None = None,
     workers: int | Workers = 1,
     in_order: bool = True,
-    callbacks: Sequence[Callback] = (),
+    callbacks: Callback | Sequence[Callback] = (),
 ) -> SearchResult:
     """Search the structure of a network under a budget. Run again with the same arguments to continue.
 
@@ -158,24 +190,29 @@ def search(
     re-estimated (`evaluators.accuracy`). The model is not changed.
 
     Args:
-        network: A traced network with trained weights.
+        network: A traced network with trained weights; a module is traced first, with two of the images.
         data: Images and labels; `data.calibration` of the training images score structures and re-estimate the
-            BatchNorm statistics of the winner.
-        budget: What every structure must meet. Where it limits latency, by a table measured on this machine, the
-            winner is built and timed, and the search goes on until one is in time (`prunesearch.measured`).
-        searcher: One of `prunesearch.search.SEARCHERS`.
+            BatchNorm statistics of the winner. A source alone, such as a DataLoader, is `Data(train=...)`.
+        budget: What every structure must meet, also as a text such as `"macs=50%"`. Where it limits latency, by a table
+            measured on this machine, the winner is built and timed, and the search goes on until one is in time
+            (`prunesearch.measured`).
+        table: What latency is predicted from, or the path of its file, if the budget does not have it.
+        searcher: One of `prunesearch.search.SEARCHERS`; or the class of a searcher, or a fresh object of it
+            (`search.searcher.Searcher`).
         n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
             already, all of those count.
         seed: Decides every random draw.
-        criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or a ranking that
-            is known already, such as what PAAM learnt. Not asked, and no part of the study's question, where the weight
-            source has a ranking of its own.
+        criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or an object
+            that ranks (`evaluators.channels.criterion.Criterion`), or a ranking that is known already, such as what
+            PAAM learnt. Not asked, and no part of the study's question, where the weight source has a ranking of its
+            own.
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
         build_with: Another weight source for the winner alone, such as `"reconstructed"`, which would take long for
             every structure. Scores do not change, so neither does the study.
-        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`.
+        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or an object that scores
+            (`evaluators.evaluator.Evaluator`), with images of its own.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
             `"accuracy"`, or one of each class up to 256, and all for the papers' protocols. More rank with more
@@ -185,7 +222,9 @@ def search(
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
-            found anew.
+            found again.
+        open_another: Whether, without a `study_name`, a new study is opened whatever differs: the model, the data, the
+            seed, ... Otherwise anything but the budget and the searcher is refused.
         cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
         options: Further arguments of the searcher's constructor.
         criterion_options: Further arguments of the criterion's.
@@ -194,27 +233,31 @@ def search(
             history is the same for any.
         in_order: False tells the searcher each score as soon as it is known, so that no worker waits for another. The
             order then depends on how fast they are: **equal seeds no longer give equal results.**
-        callbacks: Called with an `Event` for each new trial; one that returns True ends the search.
+        callbacks: Called with an `Event` for each new trial; one that returns True ends the search. A single one will
+            do.
 
     Raises:
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
-        ValueError: An unknown name, a share outside (0, 1], data that do not fit the network, or a NaN or an infinity
-            in the images or the network, with the name of the tensor.
-        TypeError: `n_trials` or `seed` is no integer, or the searcher or evaluator has no such option.
-        StudyMismatch: The stored study answers another question.
+        ValueError: An unknown name, a number out of its range, data that do not fit the network, or a NaN or an
+            infinity in the images or the network, with the name of the tensor.
+        TypeError: An argument of another kind, or an option that the searcher or evaluator does not have.
+        TraceError: The module cannot be traced.
+        StudyMismatch: The stored study is of another search; the message says what differs.
         StudyLocked: Another process drives it.
         StudyUnreadable: The file cannot be read as a database of studies.
         StudyUnwritable: A trial could not be recorded, as on a full disk.
         EvaluationFailed: Nothing could be scored, or no worker could be started.
     """
-    n_trials, seed = operator.index(n_trials), operator.index(seed)
-    if n_trials < 1 or seed < 0 or (images is not None and images < 1):
-        raise ValueError(f"Expected n_trials >= 1, seed >= 0 and images >= 1, got {n_trials}, {seed} and {images}.")
-    if not 0 < screen <= 1:
-        raise ValueError(f"Expected screen as a share in (0, 1], got {screen}.")
+    data = as_data(data)
+    network, budget = as_network(network, data), as_budget(budget, table)
+    n_trials, seed = whole_number("n_trials", n_trials, at_least=1), whole_number("seed", seed, at_least=0)
+    images = None if images is None else whole_number("images", images, at_least=1)
+    screen, callbacks = number("screen as a share", screen, "(0, 1]"), as_callbacks(callbacks)
+    check_searcher_object(searcher, options)
+    check_evaluator_object(evaluator, images=images, screen=screen, options=evaluator_options)
     if not (in_order or screen == 1.0):
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
-    workers = workers if isinstance(workers, Workers) else Workers(operator.index(workers))
+    workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
     budget.check(network.space)
     calibration, classes = check_data(network, data)
     if workers.executor == "ray" and not workers.gpus and calibration.is_cuda:
@@ -225,8 +268,10 @@ def search(
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
     tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
     check_finite(network.model, calibration, *tensors)
-    ranking = None if isinstance(criterion, str) else criterion
-    if isinstance(criterion, str):
+    ranking, ranked_by = None, criterion
+    if not isinstance(criterion, str):
+        ranking, ranked_by = ranking_of(criterion, criterion_options, network, calibration, classes)
+    else:
         chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
         if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
             ranking = chooser.rank(network, calibration, classes)
@@ -236,6 +281,8 @@ def search(
         check_finite(weights.build(network.space.full), calibration)
 
     def scorer_on(subset: Tensor) -> Evaluator:
+        if not isinstance(evaluator, str):
+            return evaluator
         return make_evaluator(evaluator, weights, calibration[subset], classes[subset], **settings)
 
     subsets = [chosen]
@@ -243,13 +290,13 @@ def search(
         subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
     scorers = tuple(map(scorer_on, subsets))
     scorer = scorers[-1]
-    asked = str(criterion) + (_listed(criterion_options) if criterion_options else "")
+    asked = str(ranked_by) + (_listed(criterion_options) if criterion_options else "")
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
         "data": fingerprint(calibration, classes, *tensors),
         "budget": str(budget),
-        "searcher": f"{searcher}{_listed(options or {})}",
+        "searcher": f"{searcher_name(searcher)}{_listed(options or {})}",
         "seed": seed,
         **({} if has_own_ranking(weight_source) else {"criterion": asked}),
         "weight_source": weights.description,
@@ -257,30 +304,51 @@ def search(
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if in_order else {"order": "as finished"}),
     }
-    needed = evidence_needed(searcher)
-    find(study, study_name, question)  # refuses before anything is computed
-    evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in (options or {})}
-    proposer = make_searcher(searcher, network.space, budget, seed=seed, **evidence, **(options or {}))
-    names = {"searcher_name": searcher, "evaluator_name": scorer.description}
-    with ExitStack() as stack:
-        opened = stack.enter_context(Study(study, study_name, question, network.space))
-        if in_order:
-            rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
-            known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
-            executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
-            trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
-        else:
-            pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
-            trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+    proposer: Any = searcher
+    needed = () if is_searcher(proposer) else evidence_needed(proposer)
+    study_name = find(study, study_name, question, open_another=open_another)  # refuses before anything is computed
+    if not is_searcher(proposer):
+        given = options or {}
+        evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in given}
+        proposer = make_searcher(proposer, network.space, budget, seed=seed, **evidence, **given)
+    names = {"searcher_name": searcher_name(searcher), "evaluator_name": scorer.description}
+    with Study(study, study_name, question, network.space) as opened:
+        with ExitStack() as stack:
+            if in_order:
+                rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
+                known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
+                executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
+                trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+            else:
+                pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
+                trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
         opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
-    winner = best(trials)
-    if winner is None:
-        reason = trials[0].failure if trials else "The searcher proposed nothing."
-        raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-    notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
-    by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
-    notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
-    return SearchResult(Winner(winner, built, calibration), tuple(trials), network.space, study, opened.name, notes)
+        unpruned = opened.fact("score_full")
+        winner = best(trials)
+        if winner is None:
+            reason = trials[0].failure if trials else "The searcher proposed nothing."
+            raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
+        notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
+        by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
+        notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
+        opened.record({"notes": list(notes)})
+    return SearchResult(
+        best=Winner(winner, built, calibration),
+        trials=tuple(trials),
+        space=network.space,
+        study=study,
+        name=opened.name,
+        notes=notes,
+        measures=getattr(scorer, "measures", "score"),
+        unpruned=unpruned,
+    )
+
+
+def _shown(measures: str, score: float) -> str:
+    """A score as what it measures."""
+    if measures == "loss":
+        return f"{-score:.3g}"
+    return f"{score:.1%}" if measures in ("accuracy", "agreement") else f"{score:.4g}"
 
 
 def _listed(options: Mapping[str, Any]) -> str:
@@ -311,9 +379,5 @@ def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
             f"Expected a classifier that returns logits of shape (n, classes); {type(network.model).__name__} returns "
             "something else, which the accuracy evaluator cannot score."
         )
-    if int(labels.min()) < 0 or int(labels.max()) >= outputs:
-        raise ValueError(
-            f"Expected labels from 0 to {outputs - 1}, as the network has {outputs} outputs; got "
-            f"{int(labels.min())} to {int(labels.max())}."
-        )
+    check_labels(labels, outputs)
     return images.to(example.device), labels.to(example.device)

@@ -11,7 +11,9 @@ import numbers
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Context, Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -20,11 +22,15 @@ import numpy.typing as npt
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
+from prunesearch.registry import did_you_mean
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
 Limit: TypeAlias = int | float | str
 Resource: TypeAlias = Literal["macs", "params", "latency_ms"]
 
+_RESOURCES = ("macs", "params", "flops", "latency_ms")
+_EXACT = Context(prec=200)  # digits: more than any limit has
+_LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*")
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
 
@@ -33,13 +39,15 @@ _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
 class Budget:
     """Upper limits on the cost of one image, absolute or relative to the unpruned network; all must hold.
 
+    However a limit is written, it is kept in its shortest form: `"50 %"` is `"50%"`, and `20_000_000` is `"20M"`.
+
     Attributes:
         macs: Multiply-accumulates: a count (`20_000_000`, `"20M"`) or a share of the unpruned network (`"50%"`).
         params: Parameters, likewise.
         flops: The same as `macs`, counting a multiply-accumulate twice: `flops="40M"` is `macs="20M"`, and a
             percentage means the same for both. Give one of the two.
         latency_ms: Milliseconds of one forward, as predicted from `table`, or a share of the unpruned network's.
-        table: What latency is predicted from.
+        table: What latency is predicted from, or the path of its file.
 
     Example:
         >>> print(Budget(macs="40%", params="1.5M"))
@@ -57,6 +65,8 @@ class Budget:
     table: LatencyTable | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.table, (str, Path)):
+            object.__setattr__(self, "table", LatencyTable.load(self.table))
         given = self._limits()
         if not given:
             raise ValueError('Expected at least one limit, got none. Say for example Budget(macs="50%").')
@@ -65,11 +75,11 @@ class Budget:
         if (self.latency_ms is None) != (self.table is None):
             raise ValueError(
                 f"Expected latency_ms and table together, got latency_ms={self.latency_ms!r} and "
-                f"{'no table' if self.table is None else 'a table'}. LatencyTable.load(file) reads a table, and "
-                "LatencyTable.measure(network), or prunesearch latency, makes one."
+                f"{'no table' if self.table is None else 'a table'}. A table may be the path of its file, which "
+                "LatencyTable.measure(network, file=...), or prunesearch latency, makes."
             )
         for name, limit in given.items():
-            _parse(name, limit)
+            object.__setattr__(self, name, _shortest(name, limit))
 
     def __str__(self) -> str:
         limits = ", ".join(f"{name}={limit}" for name, limit in self._limits().items())
@@ -83,15 +93,9 @@ class Budget:
         """Read the command line's form, `"macs=40%,params=1.5M"`; `table` is what `latency_ms` is predicted from.
 
         Raises:
-            ValueError: An unknown resource or a limit that cannot be read.
+            ValueError: An unknown resource, one that is limited twice, or a limit that cannot be read.
         """
-        limits: dict[str, str] = {}
-        for part in text.split(","):
-            name, equals, limit = part.partition("=")
-            if not equals or name.strip() not in cls.__dataclass_fields__.keys() - {"table"}:
-                raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.')
-            limits[name.strip()] = limit.strip()
-        return cls(**limits, table=table)
+        return cls(**parse_limits(text), table=table)
 
     def check(self, space: Space) -> FeasibleSet:
         """Resolve the limits against a space.
@@ -265,6 +269,27 @@ class FeasibleSet:
         return self.space.from_indices(indices)
 
 
+def parse_limits(text: str) -> dict[str, str]:
+    """The limits of `Budget.parse` as they are written, by resource.
+
+    Raises:
+        ValueError: An unknown resource, or one that is limited twice.
+    """
+    limits: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, limit = (piece.strip() for piece in part.partition("="))
+        if not equals or not name:
+            hint = f' Did you mean "macs={text.strip()}"?' if _LIMIT.fullmatch(text) else ""
+            raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.{hint}')
+        if name not in _RESOURCES:
+            hint = did_you_mean(name, _RESOURCES)
+            raise ValueError(f"A budget cannot limit {name!r}; it can limit {', '.join(_RESOURCES)}.{hint}")
+        if name in limits:
+            raise ValueError(f"The budget limits {name} twice, to {limits[name]} and to {limit}. Give one of the two.")
+        limits[name] = limit
+    return limits
+
+
 def as_structures(array: npt.ArrayLike) -> list[Structure]:
     """Turn (p, g) widths into a list of structures."""
     return [tuple(int(width) for width in row) for row in np.asarray(array)]
@@ -317,8 +342,8 @@ def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
     low, high = model.predict([space.minimum, space.full]).tolist()
     absolute = float(value) * high if is_share else float(value)
     reached = (
-        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); "
-        f"{model.fixed_ms:.3g} ms of it no choice of widths can save."
+        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); no choice "
+        f"of widths can save {model.fixed_ms:.3g} ms of it."
     )
     if absolute < low:
         raise InfeasibleBudget(
@@ -341,9 +366,24 @@ def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
         raise ValueError(
             f"The latency table is too noisy for a budget of {limit}: predictions are off by "
             f"{model.relative_error:.0%} (one standard deviation), so by up to {error:.3g} ms, and all structures lie "
-            f"between {low:.3g} and {high:.3g} ms. Measure anew on a machine at rest."
+            f"between {low:.3g} and {high:.3g} ms. Measure again while the machine is idle."
         )
     return absolute
+
+
+def _shortest(name: str, limit: Limit) -> str:
+    """The shortest way to write a limit; of equally short ones a whole number, of the largest unit."""
+    value, is_share = _parse(name, limit)
+    if is_share:
+        return f"{_decimal(value * 100)}%"
+    units = {"": 1} if name == "latency_ms" else _SUFFIX
+    forms = [f"{_decimal(value / size)}{suffix}" for suffix, size in reversed(units.items())]
+    return min(forms, key=lambda form: (len(form), "." in form))
+
+
+def _decimal(value: Fraction) -> str:
+    """A fraction that decimals can write, written so."""
+    return format(_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
 
 
 def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
@@ -352,7 +392,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
     unit = "milliseconds above 0" if is_time else "a count of at least 1"
     expected = f'Expected {name} as {unit} or a share such as "50%", got {limit!r}.'
     if isinstance(limit, str):
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*", limit)
+        match = _LIMIT.fullmatch(limit)
         if match is None or (is_time and match[2] in _SUFFIX and match[2]):
             raise ValueError(expected if is_time else f"{expected} Counts may end in k, M or G.")
         number, suffix = Fraction(match[1]), match[2]
@@ -366,7 +406,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
     elif not math.isfinite(limit):
         raise ValueError(expected)
     else:
-        value = Fraction(float(limit)) if isinstance(limit, float) else Fraction(int(limit))
+        value = Fraction(repr(float(limit))) if isinstance(limit, float) else Fraction(int(limit))
     if value <= 0 or (value < 1 and not is_time):
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)

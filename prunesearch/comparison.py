@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import nn
 
 from prunesearch.evaluators.finished import measure_costs
+from prunesearch.given import as_table
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
@@ -21,6 +23,7 @@ from prunesearch.training.data import Data
 from prunesearch.training.evaluation import accuracy_on_test
 
 UNPRUNED = "unpruned"
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Compared:
     distance: float | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """What `compare` found.
 
@@ -68,6 +71,10 @@ class Comparison:
     test_images: int
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        lines = [f"Comparison of {len(self.rows)} networks:", *map(_line, self.rows[:_SHOWN])]
+        return "\n".join(lines) + ("" if len(self.rows) <= _SHOWN else "\n  ...")
+
 
 def compare(
     network: Network | None = None,
@@ -76,7 +83,7 @@ def compare(
     study: str | None = None,
     study_names: Sequence[str] | None = None,
     data: Data | None = None,
-    table: LatencyTable | None = None,
+    table: LatencyTable | str | Path | None = None,
 ) -> Comparison:
     """Put pruned networks, and winners of studies, side by side. Nothing is changed, and studies are only read.
 
@@ -86,9 +93,11 @@ def compare(
         study: URL of a database of studies.
         study_names: Which of its studies; by default all.
         data: Its test images say how accurate the network and the models are.
-        table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured.
+        table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured; or
+            the path of its file.
 
     Raises:
+        TypeError: The network, a model or the data are something else.
         ValueError: There is nothing to compare, a model is called "unpruned" or is no pruned form of the network, there
             is no study of a name, or the table is of another network or cannot be measured against here.
         StudyUnreadable: The database cannot be read.
@@ -97,8 +106,16 @@ def compare(
         raise ValueError("Expected a network with models pruned from it, or a database of studies; got neither.")
     if network is None and (models or data is not None):
         raise ValueError("Models, and test data, are compared with what they were pruned from; give that network, too.")
+    if not isinstance(network, Network | None):
+        raise TypeError(f"Expected network as trace(model, example_inputs) gives it, got {type(network).__name__}.")
+    if not isinstance(data, Data | None):
+        raise TypeError(f"Expected data as Data(train=..., test=...), got {type(data).__name__}.")
+    for name, model in (models or {}).items():
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Expected models as modules by name, got {type(model).__name__} under {name!r}.")
+    table = as_table(table)
     if UNPRUNED in (models or {}):
-        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; name the model otherwise.")
+        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; give the model another name.")
     rows: list[tuple[Space, Compared]] = []
     notes: list[str] = []
     test_images = 0
@@ -119,10 +136,19 @@ def compare(
     compared = _with_distances(rows)
     evaluators = {row.evaluator for row in compared if row.evaluator is not None}
     if len(evaluators) > 1:
-        notes.append(f"Scores of different evaluators are no scale for each other: {'; '.join(sorted(evaluators))}.")
+        notes.append(f"Scores of different evaluators cannot be compared: {'; '.join(sorted(evaluators))}.")
     if test_images:
         notes.append(_certainty(compared, test_images))
     return Comparison(compared, test_images, tuple(notes))
+
+
+def _line(row: Compared) -> str:
+    facts = [f"MACs {row.cost.macs:,} ({row.macs_share:.1%})", f"parameters {row.cost.params:,}"]
+    if row.accuracy is not None:
+        facts.append(f"accuracy {row.accuracy:.2%}")
+    if row.latency_ms is not None:
+        facts.append(f"{row.latency_ms:.3g} ms")
+    return f"  {row.name}: {', '.join(facts)}"
 
 
 def _of_model(
@@ -188,6 +214,6 @@ def _certainty(rows: Sequence[Compared], n: int) -> str:
     accuracies = [row.accuracy for row in rows if row.accuracy is not None]
     error = 2 * math.sqrt(2 * max(a * (1 - a) for a in accuracies) / n)
     return (
-        f"With {n:,} test images, accuracies that differ by less than {error:.2%} are not told apart (two standard "
+        f"With {n:,} test images, accuracies that differ by less than {error:.2%} cannot be told apart (two standard "
         "errors of a difference)."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
+from prunesearch.study.study import recording
 from prunesearch.training.data import Data
 from prunesearch.training.digits import digits
 from prunesearch.training.finetune import finetune
@@ -157,13 +159,13 @@ def _unpruned_row(network: Network, data: Data) -> Row:
 def _finished(
     result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int, tell: Callable[[str], None]
 ) -> Row:
-    store = Store(result.study)
-    summary = store.summary(result.name)
+    with closing(Store(result.study, create=False)) as store:
+        summary = store.summary(result.name)
     if summary is None or summary.get("structure") != list(result.best.structure):
         tell(f"Finetuning the winner of {result.name}, {_FINETUNING.epochs} epochs.")
         summary = _finetune_and_measure(result, network, data, unpruned, seed)
-        store.add_to_summary(result.name, summary)
-    store.close()
+        with recording(result.study, result.name) as study:
+            study.add_to_summary(result.name, summary)
     return Row(
         searcher=result.name,
         evaluations=len(result.trials),

@@ -13,6 +13,21 @@ class PruneSearchError(Exception):
     """Base of every error that prunesearch raises on purpose."""
 
 
+def expect(is_met: bool, what: str, got: object) -> None:
+    """Make sure of one thing about an argument.
+
+    Args:
+        is_met: Whether it is so.
+        what: What was expected, such as `"epochs >= 1"`.
+        got: What came.
+
+    Raises:
+        ValueError: It is not so.
+    """
+    if not is_met:
+        raise ValueError(f"Expected {what}, got {got!r}.")
+
+
 class TraceError(PruneSearchError):
     """The network could not be traced; the message names the module and the operator."""
 
@@ -34,7 +49,7 @@ class InfeasibleBudget(PruneSearchError, ValueError):
 
 
 class StudyMismatch(PruneSearchError):
-    """The stored study answers another question.
+    """The stored study is of another question.
 
     Attributes:
         field: The first part of the question that differs, for example `"budget"`.

@@ -31,20 +31,22 @@ def read(path: Path) -> LatencyTable:
     """Read a file.
 
     Raises:
-        ValueError: It is no latency table, is damaged, or of a newer version.
+        ValueError: It is not a latency table, is damaged, or of a newer version.
         FileNotFoundError: There is none.
     """
     text = path.read_text(encoding="utf-8")
     try:
         plain = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"{path} is no latency table: it is not JSON ({error}).") from None
+        raise ValueError(f"{path} is not a latency table: it is not JSON ({error}).") from None
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise ValueError(f'{path} is no latency table: expected "format": "{FORMAT}". prunesearch latency makes one.')
+        raise ValueError(
+            f'{path} is not a latency table: expected "format": "{FORMAT}". prunesearch latency makes one.'
+        )
     if plain.get("version") != VERSION:
         raise ValueError(
             f"{path} is of version {plain.get('version')!r} of the format; this release reads version {VERSION}. "
-            "Measure anew, or use the release that wrote it."
+            "Measure again, or use the release that wrote it."
         )
     return from_plain(plain, str(path))
 
@@ -112,7 +114,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
         )
         _check(table)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{where} is damaged: {type(error).__name__} {error}. Measure anew.") from error
+        raise ValueError(f"{where} is damaged: {type(error).__name__} {error}. Measure again.") from error
     except ValueError as error:
         raise ValueError(f"{where} cannot be used: {error}") from error
     return table

@@ -90,7 +90,7 @@ class Built:
     timing: Timing | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LatencyTable:
     """Times of every distinct layer of one network over a grid of widths, under stated conditions.
 
@@ -116,6 +116,11 @@ class LatencyTable:
     reference_ms: float | None = None
     drift: tuple[float, float, float] | None = None
     correction: float = 1.0
+
+    def __repr__(self) -> str:
+        timings = sum(len(layer.timings) for layer in self.layers)
+        where = f"{self.conditions.backend} on {self.conditions.processor}"
+        return f"LatencyTable({where}, {len(self.layers)} layers, {timings} timings, {self.fingerprint})"
 
     @staticmethod
     def measure(
@@ -217,8 +222,8 @@ class LatencyTable:
             )
         if self.missing:
             raise ValueError(
-                f"The latency table still lacks {self.missing} times. Run the same measurement again to go on, or fill "
-                "in what you measured elsewhere."
+                f"The latency table still lacks {self.missing} times. Run the same measurement again to continue, or "
+                "fill in what you measured elsewhere."
             )
 
     def save(self, path: str | Path) -> None:

@@ -15,17 +15,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prunesearch.budget import Budget
-from prunesearch.errors import InfeasibleBudget
+from prunesearch.errors import InfeasibleBudget, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
+from prunesearch.given import as_budget, as_network, is_searcher
 from prunesearch.structure import Structure
 from prunesearch.study.database import IN_MEMORY, parse
 from prunesearch.study.store import Store, look
+from prunesearch.study.study import recording
+from prunesearch.training.data import as_data
 from prunesearch.trial import Trial, best
 
 if TYPE_CHECKING:
     from prunesearch.api import SearchResult, Winner
     from prunesearch.models.network import Network
-    from prunesearch.training.data import Data
 
 _ROUNDS = 6
 _MARGIN = 1.01  # beyond what was measured, or the next winner would be on the line again
@@ -86,10 +88,17 @@ def until_it_holds(search: _F) -> _F:
     """Let a search with a latency budget, whose table was measured on this machine, go on until its winner holds."""
 
     @functools.wraps(search)
-    def measured(network: Network, data: Data, *, budget: Budget, **others: Any) -> SearchResult:
+    def measured(network: Any, data: Any, *, budget: Any, table: Any = None, **others: Any) -> SearchResult:
+        data = as_data(data)
+        network, budget = as_network(network, data), as_budget(budget, table)
         if budget.table is None or budget.table.is_elsewhere:
             found: SearchResult = search(network, data, budget=budget, **others)
             return found
+        if is_searcher(others.get("searcher")):
+            raise ValueError(
+                "A search under a latency budget may take several rounds, each with a fresh searcher. Give the class "
+                "of the searcher instead of an object."
+            )
         budget.check(network.space)
         check_conditions(budget.table)
         return _Rounds(functools.partial(search, network, data), network, budget, others).run()
@@ -192,40 +201,44 @@ class _Rounds:
         notes = result.notes
         if not outcome.holds:
             notes += (f"The latency budget of {outcome.limit_ms:.3g} ms was not met.",)
-        self._record(outcome, timed, result.best)
+        fresh = [_attempt(found.best.structure, expected, times) for found, expected, times in timed]
+        try:
+            self._record(self._facts(outcome, result.best), fresh, notes)
+        except (StudyLocked, StudyUnreadable, StudyUnwritable) as error:  # hours of search are worth more than this
+            notes += (f"What was timed is not recorded in the study. {error}",)
         return replace(result, latency=outcome, notes=notes, trials=tuple(self._trials))
 
-    def _record(
-        self, outcome: LatencyOutcome, timed: list[tuple[SearchResult, float, MeasuredLatency]], winner: Winner
-    ) -> None:
-        """Keep in the first round's study what reports show: who was timed, and what was predicted of every trial.
+    def _facts(self, outcome: LatencyOutcome, winner: Winner) -> dict[str, Any]:
+        """What reports show of the measured search, but who was timed."""
+        return {
+            "table": self._table.fingerprint,
+            "conditions": {**vars(self._table.conditions), "versions": dict(self._table.conditions.versions)},
+            "limit_ms": outcome.limit_ms,
+            "expected_error": None if math.isnan(outcome.expected_error) else outcome.expected_error,
+            "full_ms": self._predicted([self._network.space.full])[0],
+            "narrowest_ms": outcome.narrowest_ms,
+            "winner": list(winner.structure),
+            "rounds": list(self._rounds),
+            "predicted_ms": {
+                name: self._predicted([trial.structure for trial in trials]) for name, trials in self._rounds.items()
+            },
+        }
 
-        Winners that an earlier run timed by the same table stay.
-        """
+    def _record(self, facts: dict[str, Any], fresh: list[dict[str, Any]], notes: tuple[str, ...]) -> None:
+        """Keep it in the first round's study. Winners that an earlier run timed by the same table stay."""
         url = str(self._others.get("study", IN_MEMORY))
         if look(parse(url)) is None:
             return
-        fresh = [_attempt(result.best.structure, predicted, found) for result, predicted, found in timed]
-        with closing(Store(url)) as store:
-            earlier = (store.summary(self._name) or {}).get("latency") or {}
-            old = earlier.get("attempts", []) if earlier.get("table") == self._table.fingerprint else []
-            anew = [attempt["structure"] for attempt in fresh]
-            facts = {
-                "table": self._table.fingerprint,
-                "conditions": {**vars(self._table.conditions), "versions": dict(self._table.conditions.versions)},
-                "limit_ms": outcome.limit_ms,
-                "expected_error": None if math.isnan(outcome.expected_error) else outcome.expected_error,
-                "full_ms": self._predicted([self._network.space.full])[0],
-                "narrowest_ms": outcome.narrowest_ms,
-                "winner": list(winner.structure),
-                "rounds": list(self._rounds),
-                "attempts": [*(attempt for attempt in old if attempt["structure"] not in anew), *fresh],
-                "predicted_ms": {
-                    name: self._predicted([trial.structure for trial in trials])
-                    for name, trials in self._rounds.items()
-                },
-            }
-            store.add_to_summary(self._name, {"latency": facts})
+
+        def with_ours(summary: dict[str, Any]) -> dict[str, Any]:
+            earlier = summary.get("latency") or {}
+            old = earlier.get("attempts", []) if earlier.get("table") == facts["table"] else []
+            again = [attempt["structure"] for attempt in fresh]
+            attempts = [*(attempt for attempt in old if attempt["structure"] not in again), *fresh]
+            return {**summary, "latency": {**facts, "attempts": attempts}, "notes": list(notes)}
+
+        with recording(url, self._name) as store:
+            store.change_summary(self._name, with_ours)
 
     def _predicted(self, structures: list[Structure]) -> list[float]:
         """By the table as it was given."""
@@ -237,8 +250,21 @@ class _Rounds:
         if look(parse(url)) is None:
             return []
         with closing(Store(url, create=False)) as store:
-            names = [name for name in store.studies() if name.startswith(f"{self._name}{_CORRECTED}")]
-        return sorted(float(name.rpartition(_CORRECTED)[2]) for name in names)
+            found = [_correction(name, self._name) for name in store.studies()]
+        return sorted(correction for correction in found if correction is not None)
+
+
+def _correction(name: str, first: str) -> float | None:
+    """The correction of a later round of a search, by the name of its study; None for any other study.
+
+    Example:
+        >>> _correction("search, predictions times 1.05", "search"), _correction("search, predictions times", "search")
+        (1.05, None)
+    """
+    try:
+        return float(name.removeprefix(first + _CORRECTED)) if name.startswith(first + _CORRECTED) else None
+    except ValueError:  # somebody else's name
+        return None
 
 
 def _attempt(structure: Structure, predicted: float, found: MeasuredLatency) -> dict[str, Any]:

@@ -16,3 +16,16 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator
     for field in dict.fromkeys((*asked, *stored)):
         if stored.get(field) != asked.get(field):
             yield field, stored.get(field), asked.get(field)
+
+
+def innermost(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """What `differences` gives, as far in as both values are tables.
+
+    Example:
+        >>> list(innermost({"recipe": {"epochs": 6, "lr": 0.1}}, {"recipe": {"epochs": 7, "lr": 0.1}}))
+        [('epochs', 6, 7)]
+    """
+    for field, was, now in differences(stored, asked):
+        both = isinstance(was, Mapping) and isinstance(now, Mapping)
+        within = list(innermost(was, now)) if both else []
+        yield from within or [(field, was, now)]

@@ -8,9 +8,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+_SHORT = 4
+_NEAR, _NEAR_IF_SHORT = 0.75, 0.6
+"""Least similarity of a name to one that was mistyped: `modle` has 0.8 to `model`, and `tbe` 0.67 to `tpe`."""
 
 
 def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
@@ -19,12 +23,32 @@ def resolve(table: Mapping[str, str], name: str, kind: str) -> Any:
     Raises:
         ValueError: There is no such name; the message has the list and the nearest one.
     """
-    if name not in table:
-        near = difflib.get_close_matches(name, table, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(table)}.{hint}")
+    check_name(table, name, kind)
     module, _, attribute = table[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
+
+
+def check_name(table: Iterable[str], name: str, kind: str) -> None:
+    """Make sure that a table has a name; imports nothing.
+
+    Raises:
+        ValueError: It has not; the message has the list and the nearest one.
+    """
+    known = list(table)
+    if name not in known:
+        raise ValueError(f"Unknown {kind} {name!r}; there are {', '.join(known)}.{did_you_mean(name, known)}")
+
+
+def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
+    """A question with the names that a typing error may have made of another, or nothing if none is near.
+
+    Example:
+        >>> did_you_mean("populatoin", ["population", "parents"]), did_you_mean("population", ["exploration"])
+        (" Did you mean 'population'?", '')
+    """
+    cutoff = _NEAR if len(name) > _SHORT else _NEAR_IF_SHORT
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def check_options(given: Mapping[str, Any], known: Mapping[str, Any], whose: str) -> None:
@@ -40,9 +64,9 @@ def check_options(given: Mapping[str, Any], known: Mapping[str, Any], whose: str
     """
     for name, value in given.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"The {whose} has no option {name!r}; it has {', '.join(known) or 'none'}.{hint}")
+            raise TypeError(
+                f"The {whose} has no option {name!r}; it has {', '.join(known) or 'none'}.{did_you_mean(name, known)}"
+            )
         default = known[name]
         if isinstance(default, (int, float)) and isinstance(value, str):
             raise TypeError(f"Expected the option {name} of the {whose} as a number such as {default}, got {value!r}.")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
-import importlib.util
 import inspect
 import os
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -23,11 +19,12 @@ from prunesearch.errors import CheckpointError, PruneSearchError
 from prunesearch.models import saving
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.zoo import make_model
-from prunesearch.registry import resolve
+from prunesearch.registry import did_you_mean, resolve
+from prunesearch.source_names import check_data, check_model, function_of_file
+from prunesearch.source_names import parse_shape as parse_shape
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
-
-_DATA = "digits, fashion-mnist, cifar10, cifar100, imagefolder:FOLDER, or path/to/file.py:function"
+from prunesearch.user_files import module_of, run
 
 
 def load_data(
@@ -53,7 +50,7 @@ def load_data(
         validation: Share of the training images that is held out, of any data.
 
     Raises:
-        ValueError: Unknown name, an argument that the data set has no use for, files that are missing or damaged, or a
+        ValueError: Unknown name, an argument that the data set does not take, files that are missing or damaged, or a
             function that fails or returns something else than `Data`.
     """
     settings = {
@@ -64,20 +61,19 @@ def load_data(
         "data_workers": data_workers,
     }
     given = {name: value for name, value in settings.items() if value is not None}
-    kind, colon, rest = source.partition(":")
+    check_data(source)
+    kind, _, rest = source.partition(":")
     where: AbstractContextManager[None] = nullcontext()
     if kind.endswith(".py"):
         function, where = _function(source), _in_the_file(source)
     else:
         function = resolve(DATASETS, kind, "data set")
-        if (kind == "imagefolder") != bool(rest) or bool(rest) != bool(colon):
-            raise ValueError(f"Expected data as {_DATA}; got {source!r}.")
         function = partial(function, rest) if rest else function
     known = [name for name in settings if name in inspect.signature(function).parameters]
     for name in given:
         if name not in known:
             flags = ", ".join(map(_flag, known)) or "no such option"
-            raise ValueError(f"{source} has no use for {_flag(name)}; it takes {flags}.")
+            raise ValueError(f"{source} does not take {_flag(name)}; it takes {flags}.")
     with where:
         data = function(**given)
     if not isinstance(data, Data):
@@ -118,6 +114,7 @@ def load_model_for(source: str, weights: Path | None, data: Data) -> nn.Module:
 
 
 def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:
+    check_model(source)
     kind, _, name = source.partition(":")
     if kind == "zoo":
         if len(input_shape) != 4:
@@ -127,23 +124,7 @@ def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -
         return _torchvision(name, classes)
     if kind == "timm":
         return _timm(name, classes)
-    if kind.endswith(".py"):
-        return _call(source)
-    raise ValueError(
-        f"Expected a model as zoo:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function, got {source!r}."
-    )
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """Read a shape such as `1x3x224x224`.
-
-    Raises:
-        ValueError: It is not one.
-    """
-    sizes = text.split("x")
-    if len(sizes) < 2 or not all(size.isdigit() and int(size) > 0 for size in sizes):
-        raise ValueError(f'Expected an input shape such as "1x3x224x224", got {text!r}.')
-    return tuple(int(size) for size in sizes)
+    return _call(source)
 
 
 def check_device(name: str) -> None:
@@ -192,7 +173,7 @@ def _torchvision(name: str, classes: dict[str, int]) -> Any:
     from torchvision import models
 
     if name not in models.list_models():
-        raise ValueError(f"torchvision has no network {name!r}.{_near(name, models.list_models())}")
+        raise ValueError(f"torchvision has no network {name!r}.{did_you_mean(name, models.list_models(), most=4)}")
     own = inspect.signature(models.get_model_builder(name)).parameters
     nothing = {parameter: None for parameter in ("weights", "weights_backbone") if parameter in own}  # fetch nothing
     return models.get_model(name, **nothing, **classes)
@@ -204,13 +185,8 @@ def _timm(name: str, classes: dict[str, int]) -> Any:
     except ImportError as error:
         raise ValueError("timm:NAME needs one more package: pip install 'prunesearch[timm]'.") from error
     if not timm.is_model(name):
-        raise ValueError(f"timm has no network {name!r}.{_near(name, timm.list_models())}")
+        raise ValueError(f"timm has no network {name!r}.{did_you_mean(name, timm.list_models(), most=4)}")
     return timm.create_model(name, pretrained=False, num_classes=classes.get("num_classes"))
-
-
-def _near(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=4) or [known for known in names if known.startswith(name[:4])][:6]
-    return f" Did you mean {', '.join(near)}?" if near and name else ""
 
 
 def _flag(name: str) -> str:
@@ -226,24 +202,15 @@ def _call(source: str) -> Any:
 
 def _function(source: str) -> Callable[..., Any]:
     """`function` of `path/to/file.py:function`; the file is run."""
-    file, _, function = source.rpartition(":")
-    path = Path(file)
-    if not file or not function.isidentifier():
-        raise ValueError(f"Expected path/to/file.py:function, got {source!r}.")
-    if not path.is_file():
-        raise ValueError(f"There is no file {file!r} to take {function!r} from.")
-    name = f"_prunesearch_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"Expected a Python file, got {file!r}.")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # so that classes defined there can be copied and printed
+    file, function = function_of_file(source)
+    module = module_of(file)
     with _in_the_file(source):
-        spec.loader.exec_module(module)
+        run(module)
     found = getattr(module, function, None)
     if not callable(found):
-        own = [key for key, value in vars(module).items() if inspect.isfunction(value) and value.__module__ == name]
-        raise ValueError(f"{file} has no function {function!r}.{_near(function, own)}")
+        functions = [(key, value) for key, value in vars(module).items() if inspect.isfunction(value)]
+        own = [key for key, value in functions if value.__module__ == module.__name__]
+        raise ValueError(f"{file} has no function {function!r}.{did_you_mean(function, own)}")
     return found
 
 
@@ -261,5 +228,5 @@ def _in_the_file(source: str) -> Iterator[None]:
         place = f", line {lines[-1]}" if lines else ""
         said = f"{type(error).__name__}: {error}".rstrip(".")
         raise ValueError(
-            f"{source} failed{place}: {said}. Mend it, or see the whole traceback with PRUNESEARCH_DEBUG=1."
+            f"{source} failed{place}: {said}. Fix it; PRUNESEARCH_DEBUG=1 shows the whole traceback."
         ) from error

@@ -97,7 +97,7 @@ class Cost:
     latency_ms: float | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Space:
     """Every structure one traced network can take, and the integers from which their costs follow.
 
@@ -121,6 +121,11 @@ class Space:
     groups: tuple[Group, ...]
     macs_terms: tuple[Term, ...]
     params_terms: tuple[Term, ...]
+
+    def __repr__(self) -> str:
+        low, high = self.cost(self.minimum), self.cost(self.full)
+        macs, params = f"MACs {low.macs:,} to {high.macs:,}", f"parameters {low.params:,} to {high.params:,}"
+        return f"Space({len(self.groups)} groups, {macs}, {params})"
 
     @cached_property
     def full(self) -> Structure:

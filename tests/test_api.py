@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -219,9 +221,22 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
         ({"searcher": "magic"}, ValueError, "Unknown searcher 'magic'; there are uniform, random, evolution"),
         ({"criterion": "magic"}, ValueError, "Unknown channel criterion"),
         ({"metric": "magic"}, ValueError, "Unknown metric"),
-        ({"n_trials": 0}, ValueError, "n_trials >= 1"),
-        ({"seed": -1}, ValueError, "seed >= 0"),
-        ({"n_trials": 2.5}, TypeError, "integer"),
+        ({"n_trials": 0}, ValueError, "^Expected n_trials >= 1, got 0.$"),
+        ({"n_trials": 2.5}, TypeError, "^Expected n_trials as a whole number, got 2.5.$"),
+        ({"seed": -1}, ValueError, "^Expected seed >= 0, got -1.$"),
+        ({"seed": None}, TypeError, "^Expected seed as a whole number, got None.$"),
+        ({"images": 0}, ValueError, "^Expected images >= 1, got 0.$"),
+        ({"screen": 0}, ValueError, r"^Expected screen as a share in \(0, 1\], got 0.$"),
+        ({"workers": 0}, ValueError, "^Expected at least one worker, or -1 for one per core, got 0.$"),
+        ({"workers": "two"}, TypeError, "^Expected workers as a whole number, got 'two'.$"),
+        ({"callbacks": [1]}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
+        ({"callbacks": 1}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
+        ({"budget": "50%"}, ValueError, r'got \'50%\'\. Did you mean "macs=50%"\?$'),
+        ({"budget": 0.5}, TypeError, 'Expected budget as Budget.*or as a text such as "macs=50%"; got 0.5.$'),
+        ({"searcher": 3}, TypeError, r"as an object with ask\(n\) and tell\(trials\), or as a class .*; got 3.$"),
+        ({"evaluator": len}, TypeError, r"an object with a description and score\(structures\); got an object of"),
+        ({"criterion": nn.ReLU()}, TypeError, r"an object with rank\(network, images, labels\); got an object of ReLU"),
+        ({"criterion": NestedRanking}, TypeError, "got the class NestedRanking"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(
@@ -405,9 +420,34 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
     assert len(ps.search(network, digits_data, budget=budget, n_trials=3, study=url).trials) == 3
 
 
-def test_the_result_reads_as_a_sentence(network: Network, digits_data: Data) -> None:
-    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform")
-    assert f"MACs {result.best.cost.macs:,} (" in str(result)
+@pytest.mark.parametrize(
+    ("settings", "measures", "shown"),
+    [
+        ({}, "loss", lambda score: f"{-score:.3g}"),
+        ({"metric": "accuracy"}, "accuracy", lambda score: f"{score:.1%}"),
+        ({"metric": "agreement"}, "agreement", lambda score: f"{score:.1%}"),
+        ({"evaluator": "adaptive_bn"}, "accuracy", lambda score: f"{score:.1%}"),
+    ],
+)
+def test_the_result_reads_as_a_sentence_about_what_was_measured(
+    network: Network, digits_data: Data, settings: dict[str, Any], measures: str, shown: Callable[[float], str]
+) -> None:
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform", **settings)
+    assert result.measures == measures
+    assert result.unpruned is not None
+    assert result.best.trial.score is not None
+    facts = f"{measures} {shown(result.best.trial.score)} (unpruned {shown(result.unpruned)}), "
+    assert f"{facts}MACs {result.best.cost.macs:,} (" in str(result)
+
+
+def test_the_score_of_the_unpruned_network_is_known_when_a_study_goes_on(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    whole = ps.search(network, digits_data, budget=ps.Budget(macs="100%"), searcher="uniform").best.trial.score
+    for n_trials in (1, 2):
+        result = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=n_trials, study=url)
+        assert result.unpruned == pytest.approx(whole)
 
 
 def test_a_screened_search_scores_only_a_share_and_resumes_alike(

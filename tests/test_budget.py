@@ -38,7 +38,55 @@ def test_the_command_lines_form_means_the_same() -> None:
     assert Budget.parse("macs=50%, params=2k") == Budget(macs="50%", params="2k")
 
 
-@pytest.mark.parametrize("text", ["", "macs", "speed=3", "macs:50%", "macs=50%,,"])
+SPELLINGS = [
+    ("macs", ["50%", "50 %", " 50%", "50.0%", "050%", "5e1%", "5e1 %"]),
+    ("params", ["20M", "20 M", 20_000_000, "20000k", "0.02G", "2e7", 2e7, np.int64(20_000_000), "20.0M"]),
+    ("params", ["1234567", 1_234_567, "1234.567k"]),
+    ("flops", ["1500", 1500, "1.5k"]),
+    ("macs", ["100M", "0.1G", 100_000_000]),
+]
+
+
+@pytest.mark.parametrize(("resource", "spellings"), SPELLINGS)
+def test_a_limit_is_the_same_however_it_is_written(resource: str, spellings: list[str | int]) -> None:
+    budgets = [Budget(**{resource: spelling}) for spelling in spellings]  # type: ignore[arg-type]
+    assert {str(budget) for budget in budgets} == {f"{resource}={spellings[0]}"}
+    assert len(set(budgets)) == 1
+    assert all(Budget.parse(f"{resource}={spelling}") == budgets[0] for spelling in spellings)
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.one_of(st.integers(1, 10**18), st.floats(1, 1e15)))
+def test_the_shortest_form_of_a_limit_means_what_it_was_made_of(limit: float) -> None:
+    budget = Budget(macs=limit)
+    assert Budget(macs=budget.macs) == budget
+    assert Budget.parse(str(budget)) == budget
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(LEAST.macs, FULL.macs), st.integers(1, 10**17))
+def test_the_shortest_form_of_a_count_is_exact(limit: int, large: int) -> None:
+    assert Budget(macs=limit).check(SPACE).limits == (("macs", limit),)
+    with pytest.raises(InfeasibleBudget, match="nothing to search") as caught:
+        Budget(macs=FULL.macs + large).check(SPACE)
+    assert caught.value.limit == FULL.macs + large
+
+
+@pytest.mark.parametrize("resource", ["macs", "params", "flops", "latency_ms"])
+def test_a_limit_that_is_given_twice_is_refused(resource: str) -> None:
+    with pytest.raises(ValueError, match=f"limits {resource} twice, to 50% and to 40%"):
+        Budget.parse(f"{resource}=50%,{resource} = 40%")
+
+
+@pytest.mark.parametrize("text", ["memory=50%", "speed=3", "macs=50%,memory=3"])
+def test_what_cannot_be_limited_is_refused_with_what_can(text: str) -> None:
+    with pytest.raises(ValueError, match=r"it can limit macs, params, flops, latency_ms\.$"):
+        Budget.parse(text)
+    with pytest.raises(ValueError, match="Did you mean 'params'"):
+        Budget.parse("parms=50%")
+
+
+@pytest.mark.parametrize("text", ["", "macs", "macs:50%", "macs=50%,,", "=50%"])
 def test_a_command_line_budget_that_makes_no_sense_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="Expected a budget such as"):
         Budget.parse(text)
@@ -96,7 +144,7 @@ def test_numpys_integers_are_integers() -> None:
 
 
 def test_a_budget_reads_as_the_command_line_writes_it() -> None:
-    assert str(Budget(macs="50%", params=1000)) == "macs=50%, params=1000"
+    assert str(Budget(macs="50%", params=1234)) == "macs=50%, params=1234"
     assert Budget.parse(str(Budget(macs="50%", params="1k"))) == Budget(macs="50%", params="1k")
 
 

@@ -30,5 +30,5 @@ def test_studies_of_the_network_stand_below_it_whatever_else_the_database_has(ne
 
 
 def test_a_model_cannot_be_called_what_the_network_is(network: Network) -> None:
-    with pytest.raises(ValueError, match="name the model otherwise"):
+    with pytest.raises(ValueError, match="give the model another name"):
         compare(network, {"unpruned": network.model})

@@ -164,7 +164,7 @@ def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
     ("damage", "sentence"),
     [
         (lambda text: text[: len(text) // 2], "is not JSON"),
-        (lambda text: "[1, 2]", "is no latency table"),
+        (lambda text: "[1, 2]", "is not a latency table"),
         (damaged(lambda plain: plain.update(version=99)), "of version 99"),
         (damaged(lambda plain: plain.pop("uses")), "is damaged: KeyError 'uses'"),
         (damaged(lambda plain: plain["layers"][0]["times"].popitem()), "layer 0 has times for 7 combinations"),

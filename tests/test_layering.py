@@ -20,9 +20,11 @@ NOUNS = {
     "latency_model",
     "latency_table",
     "question",
+    "ranges",
     "registry",
     "structure",
     "trial",
+    "user_files",
 }
 MAY_IMPORT = {
     "nouns": set(),
@@ -41,7 +43,9 @@ COMPOSERS = {
     "cli",
     "comparison",
     "demo",
+    "given",
     "measured",
+    "source_names",
     "sources",
 }  # may import everything
 HOMES = {
@@ -57,7 +61,7 @@ HOMES = {
     "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
-    "torchvision": {"sources.py", "training/datasets.py"},
+    "torchvision": {"source_names.py", "sources.py", "training/datasets.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
@@ -74,6 +78,7 @@ HOMES = {
         "api.py",
         "comparison.py",
         "demo.py",
+        "given.py",
         "sources.py",
     },
 }

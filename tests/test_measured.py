@@ -113,12 +113,15 @@ def test_a_search_goes_on_until_a_measured_winner_is_in_time(
 
 
 def test_a_limit_out_of_reach_is_said_with_the_best_that_was_reached(
-    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]]
+    network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]], tmp_path: Path
 ) -> None:
     timed = machine(100.0)
-    result = search(network, digits_data, table)
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    result = search(network, digits_data, table, study=url)
     assert result.latency is not None
     assert not result.latency.holds
+    with closing(Store(url, create=False)) as store:
+        assert (store.summary(result.name) or {})["notes"] == list(result.notes)
     narrowest = 100 * _predicted(network, table, network.space.minimum)
     assert timed[-1] == network.space.minimum
     assert result.latency.narrowest_ms == pytest.approx(narrowest)
@@ -157,6 +160,26 @@ def test_a_table_of_another_machine_is_refused_before_anything_is_scored(
     foreign = dataclasses.replace(table, conditions=dataclasses.replace(table.conditions, processor="Abacus 3000"))
     with pytest.raises(ValueError, match=r"measured on 'Abacus 3000'.*elsewhere\(\)"):
         search(network, digits_data, foreign)
+
+
+def test_a_search_whose_study_somebody_else_drives_by_then_says_what_is_not_recorded(
+    network: Network,
+    digits_data: Data,
+    table: LatencyTable,
+    machine: Callable[..., list[Structure]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    machine(1.0)
+
+    def locked(url: str, name: str) -> None:
+        raise ps.StudyLocked("study.db is in use.")
+
+    monkeypatch.setattr(measured, "recording", locked)
+    result = search(network, digits_data, table, study=url)
+    assert result.latency is not None
+    assert result.notes[-1] == "What was timed is not recorded in the study. study.db is in use."
 
 
 def _predicted(network: Network, table: LatencyTable, structure: Structure) -> float:

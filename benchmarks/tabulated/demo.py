@@ -27,7 +27,7 @@ def table(result: Mapping[str, Any]) -> str:
         f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose, "
         f"`evolution` runs with a population of {facts['population']}); "
         f"{facts['finetuning']['epochs']} epochs of finetuning. With {facts['test_images']} test images one image is "
-        f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning are not told apart by this run. "
+        f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning cannot be told apart by this run. "
         f"{facts['seconds']} s in all on {facts['threads']} threads of {facts['processor']}, CPU only, torch "
         f"{facts['torch']}; times per image in batches of {facts['latency_batch_size']}."
     )

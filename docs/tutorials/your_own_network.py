@@ -31,7 +31,7 @@ class Own(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x = x + self.block(x)  # stem and block get narrower together
-        x = torch.cat([self.left(x), self.right(x)], dim=1)  # left and right each for itself
+        x = torch.cat([self.left(x), self.right(x)], dim=1)  # left and right separately
         return self.head(self.embedding(x).mean((2, 3)))
 
 

@@ -71,7 +71,7 @@ def _every_command(
 def _sentence(error: Exception) -> str:
     """What an error says; those of the operating system name the file first."""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}. See to the path, its permissions and the disk."
+        return f"{error.filename}: {error.strerror}. Check the path, its permissions and the disk."
     return str(error)
 
 

@@ -1,15 +1,12 @@
-"""What the values of options say, and whether they can be met, before anything is computed."""
+"""What the values of options say."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prunesearch.files import safetensors_path
 from prunesearch.registry import check_options
 
 if TYPE_CHECKING:
@@ -18,60 +15,15 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def check_writable(*files: Path | None) -> None:
-    """Find out before hours of work whether files can be written after them.
-
-    Raises:
-        ValueError: One cannot.
-    """
-    for file in files:
-        if file is None:
-            continue
-        folder = file.parent
-        if file.is_dir():
-            raise ValueError(f"{file} is a folder; expected a file to write, such as {file / 'name'}.")
-        if not folder.is_dir():
-            raise ValueError(f"The folder {folder} of {file} does not exist. Make it first.")
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
-
-
-def check_network_file(file: Path | None) -> None:
-    """Find out before hours of work whether a network can be written after them.
-
-    Raises:
-        ValueError: It cannot, or the file's name ends like that of another format.
-    """
-    if file is not None:
-        check_writable(safetensors_path(file))
-
-
-def check_folders(**folders: Path | None) -> None:
-    """Find out at once whether folders can be made where options say.
-
-    Args:
-        **folders: By the names of the options.
-
-    Raises:
-        ValueError: A file is in the way.
-    """
-    for name, folder in folders.items():
-        if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-            raise ValueError(f"Expected --{name} as a folder; {folder} is a file. Name another.")
-
-
-def listeners(timeout: float | None, patience: int | None, tensorboard: Path | None) -> list[Callback]:
-    """The callbacks that options ask for."""
+def ends(timeout: float | None, patience: int | None) -> list[Callback]:
+    """The callbacks that end a search early, as options ask for."""
     from prunesearch.study.events import early_stopping, stop_after
-    from prunesearch.study.tensorboard import TensorBoardLogger
 
     found: list[Callback] = []
     if timeout is not None:
         found.append(stop_after(timeout))
     if patience is not None:
         found.append(early_stopping(patience))
-    if tensorboard is not None:
-        found.append(TensorBoardLogger(tensorboard))
     return found
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from prunesearch.cli.arguments import settings, width_rules
+from prunesearch.cli.checks import budget_of, check_data, check_network, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -82,13 +83,9 @@ def paam(
 
     Example: `prunesearch paam --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out paam.st`
     """
-    from prunesearch.budget import Budget
-    from prunesearch.models.trace import trace
-    from prunesearch.sources import load_data, load_model_for
-    from prunesearch.training.attention import AttentionSettings
-    from prunesearch.training.attention import paam as train
     from prunesearch.training.augment import Augmentation
     from prunesearch.training.recipe import Recipe
+    from prunesearch.training.settings import AttentionSettings
 
     recipe = Recipe(
         epochs=epochs,
@@ -100,7 +97,16 @@ def paam(
         precision=precision,  # type: ignore[arg-type]
         from_scratch=from_scratch,
     )
-    method, limits = settings(AttentionSettings, entries), Budget.parse(budget)
+    method, limits = settings(AttentionSettings, entries), budget_of(budget, takes_table=False)
+    method.live_epochs(epochs)
+    rules = width_rules(round_to, min_channels, ignore)
+    check_network(model, weights=weights)
+    check_data(data, validation)
+    check_training_files(out, checkpoint, log, tracker)
+    from prunesearch.models.trace import trace
+    from prunesearch.sources import load_data, load_model_for
+    from prunesearch.training.attention import paam as train
+
     source = load_data(
         data,
         data_root=data_root,
@@ -111,8 +117,8 @@ def paam(
         validation=validation,
     )
     unpruned = load_model_for(model, weights, source)
-    network = trace(unpruned, source.examples(), **width_rules(round_to, min_channels, ignore))
-    with training_session(unpruned, out, checkpoint, log, tracker) as session:
+    network = trace(unpruned, source.examples(), **rules)
+    with training_session(unpruned, out, checkpoint, log, tracker) as running:
         result = train(
             network,
             source,
@@ -120,14 +126,15 @@ def paam(
             recipe=recipe,
             settings=method,
             seed=seed,
-            checkpoint=session.checkpoint,
-            log=session.log,
-            on_epoch=session.on_epoch,
-            on_step=session.on_step,
+            checkpoint=running.session.checkpoint,
+            log=running.session.log,
+            on_epoch=running.session.on_epoch,
+            on_step=running.session.on_step,
         )
     cost = network.space.cost(result.structure)
     share = cost.macs / network.space.cost(network.space.full).macs
     finish(
+        running,
         result.model,
         unpruned,
         source,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
+from prunesearch.cli.checks import check_data, check_network, check_study
 from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import (
     DEFAULT_INPUT,
@@ -74,12 +75,19 @@ def compare(
         raise ValueError("Expected --model with --pruned, or --study, or both; got neither.")
     if study_name and study is None:
         raise ValueError("--study-name needs --study, the database it is in.")
-    from prunesearch.comparison import compare as side_by_side
+    check_network(model, weights=weights, latency_table=latency_table)
+    for path in pruned or ():
+        check_network(None, pruned=path)
+    check_data(data)
+    if study is not None:
+        check_study(study)
     from prunesearch.latency_table import LatencyTable
+
+    table = None if latency_table is None else LatencyTable.load(latency_table)
+    from prunesearch.comparison import compare as side_by_side
     from prunesearch.models.saving import load
     from prunesearch.sources import load_data
 
-    table = None if latency_table is None else LatencyTable.load(latency_table)
     source = network = None
     if data is not None:
         source = load_data(data, data_root=data_root, image_size=image_size, download=download)

@@ -5,7 +5,6 @@ Keys before the first table are for every command that knows them; those of a ta
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
+
+from prunesearch.registry import did_you_mean
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,12 +76,11 @@ def _parsed(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{file} is no TOML: {error}. Write it as: data = "digits".') from error
+        raise ValueError(f'{file} is not valid TOML: {error}. Write it as: data = "digits".') from error
 
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
-    near = difflib.get_close_matches(_dashed(key), known, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
+    hint = did_you_mean(_dashed(key), known)
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
     raise ValueError(f"{file}: {what}.{hint}")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from prunesearch.cli.arguments import check_folders
+from prunesearch.cli.checks import check_folders
 from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
 from prunesearch.cli.running import interruptible
@@ -33,10 +33,10 @@ def demo(
 
     Example: `prunesearch demo --out demo`
     """
+    check_folders(out=out)
     from prunesearch.demo import run_demo
     from prunesearch.report import write_report
 
-    check_folders(out=out)
     out.mkdir(parents=True, exist_ok=True)
     with interruptible():
         found = run_demo(out, n_trials=n_trials, seed=seed, say=lambda sentence: say(sentence, aside=as_json))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from prunesearch.cli.checks import check_data, check_network, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -83,10 +84,7 @@ def finetune(
 
     Example: `prunesearch finetune --model zoo:resnet20 --weights w.pt --pruned small.st --data digits --out tuned.st`
     """
-    from prunesearch.models.saving import load
-    from prunesearch.sources import load_data, load_model_for
     from prunesearch.training.augment import Augmentation
-    from prunesearch.training.finetune import train
     from prunesearch.training.recipe import Recipe
 
     recipe = Recipe(
@@ -101,6 +99,13 @@ def finetune(
         precision=precision,  # type: ignore[arg-type]
         from_scratch=from_scratch,
     )
+    check_network(model, weights=weights, pruned=pruned)
+    check_data(data, validation)
+    check_training_files(out, checkpoint, log, tracker)
+    from prunesearch.models.saving import load
+    from prunesearch.sources import load_data, load_model_for
+    from prunesearch.training.finetune import train
+
     source = load_data(
         data,
         data_root=data_root,
@@ -110,10 +115,33 @@ def finetune(
         data_workers=data_workers,
         validation=validation,
     )
+    if patience is not None and source.validation is None:
+        raise ValueError("--patience needs images to validate with: hold some out with --validation 0.1.")
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None
-    with training_session(network, out, checkpoint, log, tracker) as session:
-        result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=session)
-    told = f", the network of epoch {result.reports[-1].best_epoch} of {len(result.reports)}"
-    finish(result.best, network, source, out, result.reports, as_json=as_json, told=told)
+    with training_session(network, out, checkpoint, log, tracker) as running:
+        result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=running.session)
+    was, now = result.validation_before, result.validation_after
+    finish(
+        running,
+        result.best,
+        network,
+        source,
+        out,
+        result.reports,
+        as_json=as_json,
+        more={} if now is None else {"validation_before": was, "validation": now},
+        first=_warning(was, now),
+        told=f", the network of epoch {result.reports[-1].best_epoch} of {len(result.reports)}",
+    )
+
+
+def _warning(was: float | None, now: float | None) -> str:
+    """What comes first if the training did harm."""
+    if was is None or now is None or now >= was:
+        return ""
+    return (
+        f"The network is worse than before: it gets {now:.2%} of the validation images right, the one it was given "
+        f"{was:.2%}. Try a lower --lr, or more --epochs. "
+    )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from prunesearch.cli.arguments import settings
+from prunesearch.cli.checks import budget_of, check_data, check_network, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -78,14 +79,9 @@ def manidp(
 
     Example: `prunesearch manidp --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out gated.st`
     """
-    from prunesearch.budget import Budget
-    from prunesearch.models.saving import load
-    from prunesearch.models.trace import trace
-    from prunesearch.sources import load_data, load_model_for
     from prunesearch.training.augment import Augmentation
-    from prunesearch.training.manifold import ManifoldSettings
-    from prunesearch.training.manifold import manidp as train
     from prunesearch.training.recipe import Recipe
+    from prunesearch.training.settings import ManifoldSettings
 
     recipe = Recipe(
         epochs=epochs,
@@ -96,7 +92,16 @@ def manidp(
         augmentation=Augmentation.parse(augment),
         precision=precision,  # type: ignore[arg-type]
     )
-    method, limits = settings(ManifoldSettings, entries), Budget.parse(budget)
+    method, limits = settings(ManifoldSettings, entries), budget_of(budget, takes_table=False)
+    method.check(limits, recipe)
+    check_network(model, weights=weights, pruned=pruned)
+    check_data(data, validation)
+    check_training_files(out, checkpoint, log, tracker)
+    from prunesearch.models.saving import load
+    from prunesearch.models.trace import trace
+    from prunesearch.sources import load_data, load_model_for
+    from prunesearch.training.manifold import manidp as train
+
     source = load_data(
         data,
         data_root=data_root,
@@ -108,7 +113,7 @@ def manidp(
     )
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
-    with training_session(network.model, out, checkpoint, log, tracker) as session:
+    with training_session(network.model, out, checkpoint, log, tracker) as running:
         result = train(
             network,
             source,
@@ -116,13 +121,14 @@ def manidp(
             recipe=recipe,
             settings=method,
             seed=seed,
-            checkpoint=session.checkpoint,
-            log=session.log,
-            on_epoch=session.on_epoch,
-            on_step=session.on_step,
+            checkpoint=running.session.checkpoint,
+            log=running.session.log,
+            on_epoch=running.session.on_epoch,
+            on_step=running.session.on_step,
         )
     share = result.average_macs / result.dense_macs
     finish(
+        running,
         result.model,
         network.model,
         source,

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunesearch.cli.arguments import check_writable, width_rules
+from prunesearch.cli.arguments import width_rules
+from prunesearch.cli.checks import check_network, check_writable
 from prunesearch.cli.console import fail, print_json, say
 from prunesearch.cli.options import (
     DEFAULT_INPUT,
@@ -54,6 +55,7 @@ def explain(
     Example: `prunesearch explain --model torchvision:resnet18 --input 1x3x224x224 --round-to 8`
     """
     rules = width_rules(round_to, min_channels, ignore)
+    check_network(model, weights=weights)
     explanation = traced(model, input_shape, weights, num_classes, rules).explain()
     if as_json:
         print_json(explanation.as_dict())
@@ -84,12 +86,13 @@ def verify(
     Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
     """
     rules = width_rules(round_to, min_channels, ignore)
+    if latency_table is not None and pruned is None:
+        raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
+    check_network(model, weights=weights, pruned=pruned, latency_table=latency_table)
     network = traced(model, input_shape, weights, num_classes, rules)
     if pruned is not None:
         _verify_pruned(network, pruned, latency_table, as_json)
         return
-    if latency_table is not None:
-        raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
     found = network.verify(n, seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
     if as_json:
@@ -189,14 +192,15 @@ def export(
 def _export_network(
     model: str, weights: Path | None, pruned: Path | None, input_shape: str | None, num_classes: int | None, out: Path
 ) -> None:
+    if out.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(out)!r}.")
+    check_writable(out)
+    check_network(model, weights=weights, pruned=pruned)
+    inputs = _inputs_of(input_shape, pruned, weights)
     from prunesearch.models.export import export_onnx, write_program
     from prunesearch.models.saving import load
     from prunesearch.sources import in_the_type_of, load_model
 
-    if out.suffix not in (".onnx", ".pt2"):
-        raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(out)!r}.")
-    check_writable(out)
-    inputs = _inputs_of(input_shape, pruned, weights)
     network = load_model(model, weights, num_classes=num_classes, input_shape=tuple(inputs[0].shape))
     if pruned is not None:
         network = load(pruned, network)
@@ -213,13 +217,21 @@ def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | Non
         CheckpointError: The pruned network's file is not there, or none.
         ValueError: Nothing says what they are like.
     """
-    from prunesearch.sources import example_inputs, parse_shape, remembered_inputs
+    from prunesearch.source_names import parse_shape
 
     if input_shape is not None:
-        return (example_inputs(parse_shape(input_shape)),)
-    remembered = remembered_inputs(pruned, weights)
+        shape = parse_shape(input_shape)
+        from prunesearch.sources import example_inputs
+
+        return (example_inputs(shape),)
+    files = [path for path in (pruned, weights) if path is not None]
+    remembered: tuple[Any, ...] = ()
+    if files:
+        from prunesearch.sources import remembered_inputs
+
+        remembered = remembered_inputs(pruned, weights)
     if not remembered:
-        named = [f"{path} does not say it" for path in (pruned, weights) if path is not None]
+        named = [f"{path} does not say it" for path in files]
         raise ValueError(
             f"Expected --input, the shape of a batch of images such as 1x3x224x224{''.join(f'; {s}' for s in named)}."
         )
@@ -231,10 +243,12 @@ def traced(
 ) -> Network:
     """The network that options of the command line name."""
     from prunesearch.errors import CheckpointError, TraceError
-    from prunesearch.models.trace import trace
-    from prunesearch.sources import example_inputs, load_model, parse_shape
+    from prunesearch.source_names import parse_shape
 
     shape = parse_shape(input_shape)
+    from prunesearch.models.trace import trace
+    from prunesearch.sources import example_inputs, load_model
+
     try:
         module = load_model(model, weights, num_classes=num_classes, input_shape=shape)
         return trace(module, example_inputs(shape), **rules)

@@ -64,6 +64,7 @@ ClassesOption = Annotated[
         help="Classes of a zoo, torchvision or timm network.",
         panel=NETWORK,
         metavar=_NUMBER,
+        min=1,
         show_default="its own",
     ),
 ]
@@ -114,7 +115,7 @@ DataRootOption = Annotated[
 ]
 ImageSizeOption = Annotated[
     int | None,
-    option("--image-size", help="Height and width of an imagefolder's images.", panel=DATA, metavar=_NUMBER,
+    option("--image-size", help="Height and width of an imagefolder's images.", panel=DATA, metavar=_NUMBER, min=1,
            show_default="224"),
 ]  # fmt: skip
 DownloadOption = Annotated[
@@ -127,13 +128,14 @@ CalibrationOption = Annotated[
         help="How many training images score structures and calibrate BatchNorm.",
         panel=DATA,
         metavar=_NUMBER,
+        min=1,
         show_default="1024; of digits 512",
     ),
 ]
 DataWorkersOption = Annotated[
     int | None,
     option("--data-workers", help="Processes that read an imagefolder's training images.", panel=DATA,
-           metavar=_NUMBER, show_default="0: this one"),
+           metavar=_NUMBER, min=0, show_default="0: this one"),
 ]  # fmt: skip
 
 BudgetOption = Annotated[
@@ -158,15 +160,15 @@ LatencyTableOption = Annotated[
 ]
 SeedOption = Annotated[int, option("--seed", help="Decides everything random.", panel=RUNNING, metavar=_NUMBER, min=0)]
 
-_STUDY = option(
-    "--study",
-    help="Database, such as sqlite:///search.db or postgresql://USER@SERVER/NAME.",
-    panel=STUDY,
-    metavar="URL",
-    show_default=False,
-)
-StudyOption = Annotated[str, _STUDY]
-OptionalStudyOption = Annotated[str | None, _STUDY]
+DEFAULT_STUDY = "sqlite:///search.db"
+_STUDY: dict[str, Any] = {
+    "help": "Database: a file such as search.db, or postgresql://USER@SERVER/NAME.",
+    "panel": STUDY,
+    "metavar": "URL",
+}
+StudyOption = Annotated[str, option("--study", **_STUDY, show_default=False)]
+OptionalStudyOption = Annotated[str | None, option("--study", **_STUDY, show_default=False)]
+ImplicitStudyOption = Annotated[str | None, option("--study", **_STUDY, show_default=DEFAULT_STUDY)]
 NAME_OF_STUDY: dict[str, Any] = {
     "help": "Which study of the database.",
     "panel": STUDY,
@@ -198,7 +200,7 @@ LabelSmoothingOption = Annotated[
     float, option("--label-smoothing", help="Of the cross-entropy.", panel=TRAINING, metavar="SHARE")
 ]
 AugmentOption = Annotated[str, option("--augment", help="Such as flip,crop=4,erase=8.", panel=TRAINING, metavar="WHAT")]
-FromScratchOption = Annotated[bool, option("--from-scratch", help="Draw all weights anew first.", panel=TRAINING)]
+FromScratchOption = Annotated[bool, option("--from-scratch", help="Draw new random weights first.", panel=TRAINING)]
 PrecisionOption = Annotated[
     str,
     option(

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli import completion
-from prunesearch.cli.arguments import check_network_file, width_rules
+from prunesearch.cli.arguments import width_rules
+from prunesearch.cli.checks import check_data, check_network, check_network_file
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.options import (
     TRAINING,
@@ -31,6 +32,7 @@ from prunesearch.cli.options import (
     writes,
 )
 from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
     from prunesearch.training.reports import StepReport
@@ -105,14 +107,23 @@ def pruningnet(
 
     Example: `prunesearch pruningnet --model zoo:resnet20 --weights w.pt --data digits --out net.safetensors`
     """
-    from prunesearch.evaluators.channels import make_criterion
+    from prunesearch.evaluators.channels import CRITERIA, make_criterion
+    from prunesearch.training.settings import PruningNetRecipe
+
+    recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
+    rules = width_rules(round_to, min_channels, ignore)
+    check_name(completion.FORMS, form, "form")
+    check_name(completion.STARTS, start, "start")
+    if criterion is not None:
+        check_name(CRITERIA, criterion, "channel criterion")
+    check_network(model, weights=weights)
+    check_data(data)
+    check_network_file(out)
     from prunesearch.models.hypernet import PruningNet
     from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model_for
-    from prunesearch.training.pruningnet import PruningNetRecipe, train_pruningnet
+    from prunesearch.training.pruningnet import train_pruningnet
 
-    recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
-    check_network_file(out)
     source = load_data(
         data,
         data_root=data_root,
@@ -122,7 +133,7 @@ def pruningnet(
         data_workers=data_workers,
     )
     module = load_model_for(model, weights, source)
-    network = trace(module, source.examples(), **width_rules(round_to, min_channels, ignore))
+    network = trace(module, source.examples(), **rules)
     if criterion is None and start == "trained":
         criterion = "l1"
     ranking = None
@@ -139,14 +150,22 @@ def pruningnet(
     )
     full = network.space.cost(network.space.full).params
     say(f"{form} form: {net.size:,} parameters, {net.size / full:.1f} times the network's.", aside=as_json)
-    with interruptible("Every step is kept"), first_interrupt_waits() as stop_if_asked, shown("training") as bar:
+    with (
+        interruptible("Every step is kept"),
+        first_interrupt_waits() as stop_if_asked,
+        shown("training", "steps") as bar,
+    ):
+        steps: list[int] = []
 
         def on_step(report: StepReport) -> None:
+            steps.append(report.step)
             bar.update(report.step, report.steps, f"loss {report.loss:.4f}")
             stop_if_asked()
 
         train_pruningnet(net, source, recipe=recipe, seed=seed, file=out, on_step=on_step)
     if as_json:
-        print_json({"out": str(out), "form": form, "parameters": net.size, "network_parameters": full})
+        facts = {"out": str(out), "form": form, "parameters": net.size, "network_parameters": full}
+        print_json({**facts, "was_finished": not steps})
     else:
-        say(f"Trained: {out}. Search with --weight-source generated:{out}")
+        done = "Trained" if steps else "Nothing to do, it is trained"
+        say(f"{done}: {out}. Search with --weight-source generated:{out}")

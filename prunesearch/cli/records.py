@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 from rich.table import Table
 
-from prunesearch.cli.arguments import check_writable
+from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import print_json, print_table, say, stdout
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
@@ -94,7 +94,7 @@ def show(
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Show one study: its question, its best trials, and why others failed. Reads only.
+    """Show one study: its question, its best trials, why others failed, and what to know of its result. Reads only.
 
     Example: `prunesearch show --study sqlite:///search.db --study-name search`
     """
@@ -107,12 +107,13 @@ def show(
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
         question, recorded = store.question(study_name) or {}, store.trials(study_name)
+        notes = (store.summary(study_name) or {}).get("notes", [])
     top = ranked(recorded)[:trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None and not t.is_screened_out)
     if as_json:
         best = [asdict(trial) for trial in top]
         print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,
-                    "failures": dict(failures)})  # fmt: skip
+                    "failures": dict(failures), "notes": notes})  # fmt: skip
         return
     for field, value in question.items():
         say(f"{field}: {value}")
@@ -124,6 +125,8 @@ def show(
     print_table(table)
     for sentence, count in failures.most_common():
         say(f"{count} failed: {sentence}")
+    for note in notes:
+        say(f"note: {note}")
 
 
 def delete(
@@ -146,7 +149,7 @@ def delete(
     from prunesearch.study.tables import check_name
 
     if as_json and not yes:
-        raise ValueError("A program that reads --json cannot be asked whether to delete; expected --yes beside it.")
+        raise ValueError("With --json nobody is asked whether to delete: give --yes, too.")
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
@@ -269,7 +272,7 @@ def _status_table(store: Store, url: str) -> Table:
             cost = line["best"]["cost"]
             shown = (f"{line['best']['score']:.4f}", f"{cost['macs']:,}", f"{cost['params']:,}")
         trials = f"{line['trials']} of {line['wanted']}" if line["wanted"] else str(line["trials"])
-        state = {True: "", False: " (ended without a word)", None: " (on another host)"}[line["running"]]
+        state = {True: "", False: " (ended unexpectedly)", None: " (on another host)"}[line["running"]]
         driver = "-" if line["driver"] is None else line["driver"] + state
         table.add_row(
             progress.name, str(line["searcher"]), str(line["budget"]), trials, str(line["failed"]), *shown, driver

@@ -63,13 +63,14 @@ class Shown:
     """How far something is, on stderr: a bar on a terminal, else a line now and then, rarer the longer it takes.
 
     Args:
-        what: What is going on, one word.
+        what: What is going on, in a word or two.
+        unit: What is counted.
         bar: Where it is drawn; None prints lines.
         clock: Seconds, from any beginning.
     """
 
-    def __init__(self, what: str, bar: Progress | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what, self._bar, self._clock = what, bar, clock
+    def __init__(self, what: str, unit: str, bar: Progress | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._what, self._unit, self._bar, self._clock = what, unit, bar, clock
         self._task = None if bar is None else bar.add_task(what, total=None, left="")
         self._start = clock()
         self._next = _FIRST_LINE
@@ -81,7 +82,7 @@ class Shown:
         if self._first is None:
             self._first = max(0, done - 1)
             if self._first:
-                line = f"{self._what}: goes on after {self._first} of {total}"
+                line = f"Resuming: {self._first} of {total} {self._unit} done."
                 stderr.print(line, markup=False, highlight=False)
         rate = (done - self._first) / max(seconds, 1e-3)
         left = duration((total - done) / rate) if rate else "?"
@@ -95,10 +96,10 @@ class Shown:
 
 
 @contextmanager
-def shown(what: str) -> Iterator[Shown]:
-    """Show how far something is while it goes on."""
+def shown(what: str, unit: str) -> Iterator[Shown]:
+    """Show how far something is while it is being done."""
     if not stderr.is_terminal:
-        yield Shown(what, None)
+        yield Shown(what, unit, None)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -107,7 +108,7 @@ def shown(what: str) -> Iterator[Shown]:
         TextColumn("{task.fields[left]}"),
     )
     with Progress(*columns, console=stderr) as bar:
-        yield Shown(what, bar)
+        yield Shown(what, unit, bar)
 
 
 class BestSoFar:
@@ -121,6 +122,11 @@ class BestSoFar:
     def __init__(self, shown: Shown, macs: int) -> None:
         self._shown, self._macs = shown, macs
         self._fresh = 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there was a trial at all."""
+        return self._fresh > 0
 
     def __call__(self, event: Event) -> None:
         """Count one more."""

@@ -9,9 +9,20 @@ from typing import TYPE_CHECKING, Annotated
 from rich.table import Table
 
 from prunesearch.cli import completion
-from prunesearch.cli.arguments import check_folders, check_network_file, listeners, named_options, width_rules
+from prunesearch.cli.arguments import ends, named_options, width_rules
+from prunesearch.cli.checks import (
+    budget_of,
+    check_data,
+    check_folders,
+    check_network,
+    check_network_file,
+    check_scoring,
+    check_study,
+    check_weight_source,
+)
 from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import (
+    DEFAULT_STUDY,
     NAME_OF_STUDY,
     OUTPUT,
     RUNNING,
@@ -26,13 +37,13 @@ from prunesearch.cli.options import (
     DownloadOption,
     IgnoreOption,
     ImageSizeOption,
+    ImplicitStudyOption,
     JsonOption,
     LatencyTableOption,
     MinChannelsOption,
     ModelOption,
     RoundToOption,
     SeedOption,
-    StudyOption,
     WeightsOption,
     option,
     writes,
@@ -40,6 +51,8 @@ from prunesearch.cli.options import (
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
+    from prunesearch.api import SearchResult
+    from prunesearch.models.network import Network
     from prunesearch.study.events import Event
 
 
@@ -75,9 +88,11 @@ def search(
     ] = None,
     n_trials: Annotated[
         int,
-        option("--n-trials", help="Structures to score in all, earlier runs included.", panel=SEARCH, metavar="N"),
+        option(
+            "--n-trials", help="Structures to score in all, earlier runs included.", panel=SEARCH, metavar="N", min=1
+        ),
     ] = 200,
-    study: StudyOption = "sqlite:///search.db",
+    study: ImplicitStudyOption = None,
     study_name: Annotated[
         str | None, option("--study-name", **NAME_OF_STUDY, show_default="the one of this question")
     ] = None,
@@ -139,6 +154,7 @@ def search(
             help="How many of the calibration images score structures.",
             panel=SCORING,
             metavar="N",
+            min=1,
             show_default="64, or one of each class",
         ),
     ] = None,
@@ -158,7 +174,13 @@ def search(
     ] = None,
     seed: SeedOption = 0,
     workers: Annotated[
-        int, option("--workers", help="How many processes score; the result is the same.", panel=RUNNING, metavar="N")
+        int,
+        option(
+            "--workers",
+            help="Processes that score, -1: one per core; the result is the same.",
+            panel=RUNNING,
+            metavar="N",
+        ),
     ] = 1,
     executor: Annotated[
         str,
@@ -192,7 +214,7 @@ def search(
     ] = None,
     max_retries: Annotated[
         int,
-        option("--max-retries", help="Tries more for a structure whose worker died.", panel=RUNNING, metavar="N"),
+        option("--max-retries", help="Further tries for a structure whose worker died.", panel=RUNNING, metavar="N"),
     ] = 2,
     as_finished: Annotated[
         bool,
@@ -202,7 +224,7 @@ def search(
         float | None,
         option(
             "--timeout",
-            help="Stop in order after so many seconds.",
+            help="Stop after so many seconds.",
             panel=RUNNING,
             metavar="SECONDS",
             show_default=False,
@@ -215,6 +237,7 @@ def search(
             help="Stop after so many trials without a better one.",
             panel=RUNNING,
             metavar="N",
+            min=1,
             show_default=False,
         ),
     ] = None,
@@ -238,19 +261,29 @@ def search(
 
     Example: `prunesearch search --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out small.st`
     """
+    from prunesearch.study.workers import Workers
+
+    url = study or DEFAULT_STUDY
+    options, rules = named_options(entries), width_rules(round_to, min_channels, ignore)
+    limits = budget_of(budget, latency_table)
+    check_network(model, weights=weights)
+    check_data(data)
+    check_scoring(searcher, options, criterion, evaluator, metric, screen)
+    check_weight_source("--weight-source", weight_source)
+    check_weight_source("--build-with", build_with)
+    if as_finished and screen != 1.0:
+        raise ValueError("--screen compares the structures of a batch, and --as-finished knows no batches. Drop one.")
+    check_network_file(out)
+    check_folders(cache=cache, tensorboard=tensorboard)
+    check_study(url)
+    crew = Workers(workers, executor, time_limit, max_retries, address)
+    callbacks = ends(timeout, patience)
     from prunesearch import api
-    from prunesearch.budget import Budget
-    from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model_for
-    from prunesearch.study.database import show as public
-    from prunesearch.study.workers import Workers
+    from prunesearch.study.tensorboard import TensorBoardLogger
 
-    check_network_file(out)
-    check_folders(cache=cache, tensorboard=tensorboard)
-    crew = Workers(workers, executor, time_limit, max_retries, address)
-    limits = Budget.parse(budget, None if latency_table is None else LatencyTable.load(latency_table))
     source = load_data(
         data,
         data_root=data_root,
@@ -260,10 +293,11 @@ def search(
         data_workers=data_workers,
     )
     module = load_model_for(model, weights, source)
-    network = trace(module, source.examples(), **width_rules(round_to, min_channels, ignore))
-    full = network.space.cost(network.space.full)
-    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored") as bar:
-        show = BestSoFar(bar, full.macs)
+    network = trace(module, source.examples(), **rules)
+    if tensorboard is not None:
+        callbacks.append(TensorBoardLogger(tensorboard))
+    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
+        show = BestSoFar(bar, network.space.cost(network.space.full).macs)
 
         def on_event(event: Event) -> bool:
             show(event)
@@ -277,7 +311,7 @@ def search(
             searcher=searcher,
             n_trials=n_trials,
             seed=seed,
-            options=named_options(entries),
+            options=options,
             criterion=criterion,
             weight_source=weight_source,
             build_with=build_with,
@@ -286,24 +320,34 @@ def search(
             images=images,
             screen=screen,
             metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
-            study=study,
+            study=url,
             study_name=study_name,
+            open_another=study is None,
             workers=crew,
             in_order=not as_finished,
-            callbacks=[*listeners(timeout, patience, tensorboard), on_event],
+            callbacks=[*callbacks, on_event],
         )
+    if not show.has_news:
+        say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
     for note in result.notes:
         say(f"note: {note}", aside=True)
     if out is not None:
         save_network(result.best.build(), out, example_inputs=source.examples())
+    _tell(result, network, url, out, as_json=as_json)
+
+
+def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *, as_json: bool) -> None:
+    """Say what was found, to people or to a program."""
+    from prunesearch.study.database import show as public
+
     if as_json:
         print_json(
             {
-                "study": public(study),
+                "study": public(url),
                 "name": result.name,
                 "trials": len(result.trials),
                 "best": asdict(result.best.trial),
-                "unpruned": asdict(full),
+                "unpruned": asdict(network.space.cost(network.space.full)),
                 "front": [asdict(winner.trial) for winner in result.front()],
                 "notes": list(result.notes),
                 "out": None if out is None else str(out),
@@ -311,6 +355,7 @@ def search(
         )
         return
     say(str(result))
+    say(f"Study {result.name!r} in {public(url)}.")
     if out is not None:
         say(f"Wrote {out}.")
     table = Table("group", "width", "kept")

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prunesearch.cli import completion
-from prunesearch.cli.arguments import check_folders, check_writable, width_rules
+from prunesearch.cli.arguments import width_rules
+from prunesearch.cli.checks import check_folders, check_network, check_writable
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.networks import traced
 from prunesearch.cli.options import (
@@ -26,6 +27,8 @@ from prunesearch.cli.options import (
     writes,
 )
 from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.registry import check_name
+from prunesearch.source_names import parse_shape
 
 if TYPE_CHECKING:
     from prunesearch.latency_table import LatencyTable
@@ -101,20 +104,25 @@ def latency(
 
     Example: `prunesearch latency --model torchvision:resnet50 --input 1x3x224x224 --round-to 8 --out cpu.json`
     """
-    from prunesearch.latency_table import LatencyTable
-    from prunesearch.sources import check_device, parse_shape
-
+    rules = width_rules(round_to, min_channels, ignore)
+    check_network(model, weights=weights)
+    batch_size = parse_shape(input_shape)[0]
+    check_name(completion.BACKENDS, backend.partition(":")[0], "backend")
     check_writable(out)
     check_folders(onnx=onnx)
+    if onnx is not None and elsewhere is None:
+        raise ValueError("--onnx writes what is to be timed on another device; name that with --elsewhere.")
+    if elsewhere is not None and out.exists():
+        raise ValueError(f"{out} exists; it may hold times already. Name another file.")
+    from prunesearch.latency_table import LatencyTable
+    from prunesearch.sources import check_device
+
     check_device(device)
-    batch_size = parse_shape(input_shape)[0]
-    network = traced(model, input_shape, weights, num_classes, width_rules(round_to, min_channels, ignore))
+    network = traced(model, input_shape, weights, num_classes, rules)
     if elsewhere is not None:
         _plan(network, elsewhere, batch_size, points, out, onnx, as_json=as_json)
         return
-    if onnx is not None:
-        raise ValueError("--onnx writes what is to be timed on another device; name that with --elsewhere.")
-    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("timed") as bar:
+    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("timed", "timings") as bar:
 
         def on_progress(done: int, wanted: int) -> None:
             bar.update(done, wanted)
@@ -142,8 +150,6 @@ def _plan(
 ) -> None:
     from prunesearch.evaluators.latency.elsewhere import plan
 
-    if out.exists():
-        raise ValueError(f"{out} exists; it may hold times already. Name another file.")
     table = plan(network, device, batch_size=batch_size, points=points or 6, onnx=onnx)
     table.save(out)
     if as_json:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.cli.arguments import check_folders, check_network_file, check_writable
+from prunesearch.cli.checks import state_of
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
@@ -35,26 +35,36 @@ def note_few_steps(network: Any, steps: int) -> None:
     say(f"note: {steps} steps in all are few{why}. Give a smaller --batch-size, or more --epochs.", aside=True)
 
 
+@dataclass(frozen=True)
+class Running:
+    """A training on the command line.
+
+    Attributes:
+        session: What the training is given.
+        state: Its file.
+    """
+
+    session: Session
+    state: Path
+    _show: _LossAndAccuracy
+
+    @property
+    def was_finished(self) -> bool:
+        """Whether an earlier run had done all of it; known at the end."""
+        return not self._show.begun
+
+
 @contextmanager
 def training_session(
     network: Any, out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
-) -> Iterator[Session]:
-    """A session that shows progress; an interrupt ends it with the state on disk.
-
-    Raises:
-        ValueError: The network, the state or the log could not be written, or there is a tracker without a log.
-    """
+) -> Iterator[Running]:
+    """A session that shows progress; an interrupt ends it with the state on disk."""
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
 
-    check_network_file(out)
-    state = checkpoint or out.with_name(out.name + ".checkpoint")
-    check_writable(state)
-    check_folders(log=log)
-    if tracker and log is None:
-        raise ValueError("--tracker says how the log is written; name its folder with --log.")
+    state = state_of(out, checkpoint)
     kept = f"The state is in {state}"
-    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step") as bar:
+    with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step", "steps") as bar:
         show = _LossAndAccuracy(bar)
 
         def on_step(report: StepReport) -> None:
@@ -64,10 +74,11 @@ def training_session(
             stop_if_asked()
 
         logged = None if log is None else Log(log, tuple(tracker or ["csv"]))
-        yield Session(state, logged, show.epoch, on_step)
+        yield Running(Session(state, logged, show.epoch, on_step), state, show)
 
 
 def finish(
+    running: Running,
     trained: Any,
     before: Any,
     data: Data,
@@ -76,11 +87,13 @@ def finish(
     *,
     as_json: bool,
     more: dict[str, Any] | None = None,
+    first: str = "",
     told: str = "",
 ) -> None:
     """Write the network, and say what became of it.
 
     Args:
+        running: The training.
         trained: The network that is written.
         before: The network whose accuracy it is compared with.
         data: Images, whose shape the file remembers, and the test images, if there are any.
@@ -88,14 +101,21 @@ def finish(
         reports: One per epoch.
         as_json: Whether to say it to a program.
         more: Further facts for it.
-        told: Further sentences for people.
+        first: What people are told before anything else.
+        told: What they are told of the file.
     """
     from prunesearch.models.saving import save
     from prunesearch.training.evaluation import accuracy_on_test
 
     save(trained, out, example_inputs=data.examples())
     found: dict[str, Any] = {"out": str(out), **(more or {}), "epochs": [asdict(report) for report in reports]}
-    sentence = f"Wrote {out}{told}."
+    found["was_finished"] = running.was_finished
+    sentence = f"{first}Wrote {out}{told}."
+    if running.was_finished:
+        sentence = (
+            f"{first}Nothing to do: this training is finished, and {out} is what came of it{told}. To train again, "
+            f"delete {running.state}, or give another --out."
+        )
     if data.test is not None:
         (was, n), (now, _) = (accuracy_on_test(network, data) for network in (before, trained))
         found |= {"accuracy_before": was, "accuracy": now, "test_images": n}

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
 from prunesearch.evaluators.inputs import takes_images
+from prunesearch.models.logits import class_logits
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import WeightSource
@@ -65,7 +66,7 @@ class AccuracyEvaluator:
     ) -> None:
         _check(images, labels, metric, path)
         takes_images(weights.network)
-        self._metric = metric
+        self._metric = self.measures = metric
         self._batches = split(images, batch_size)
         self._calibration = calibration
         self._at_once = at_once
@@ -98,7 +99,7 @@ class AccuracyEvaluator:
         while len(logits) < len(structures):
             some = structures[len(logits) : len(logits) + self._at_once] if self._stacked else structures
             try:
-                logits += [output[first:] for output in self._forward.run(some, inputs, first or None)]
+                logits += [class_logits(output[first:]) for output in self._forward.run(some, inputs, first or None)]
             except RuntimeError as error:
                 if not (self._stacked and self._at_once > 1 and is_out_of_memory(error)):
                     raise
@@ -118,10 +119,18 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 
 
 def top1(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 512) -> float:
-    """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored."""
+    """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored.
+
+    Raises:
+        ValueError: No images, not one label per image, or tensors of the meta device, which have no values.
+    """
+    _check_images(images, labels)
+    without = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
+    if without is not None:
+        raise ValueError(f"{without} of {type(model).__name__} is on the meta device, which keeps no values.")
     with in_eval_mode(model), torch.inference_mode():
         right = [
-            (model(batch).argmax(1) == truth).sum()
+            (class_logits(model(batch)).argmax(1) == truth).sum()
             for batch, truth in zip(split(images, batch_size), split(labels, batch_size), strict=True)
         ]
     return float(sum(right)) / len(images)
@@ -132,15 +141,21 @@ def _check(images: Tensor, labels: Tensor | None, metric: Metric, path: Path) ->
         raise ValueError(f"Unknown metric {metric!r}; there are {', '.join(METRICS)}.")
     if path not in ("auto", "sliced", "stacked"):
         raise ValueError(f"Unknown path {path!r}; there are auto, sliced, stacked.")
-    if len(images) == 0:
-        raise ValueError("Expected images to score with, got none.")
+    _check_images(images, labels)
     if labels is None and metric != "agreement":
         raise ValueError(f'The metric {metric!r} needs labels, got none. Pass them, or use metric="agreement".')
+
+
+def _check_images(images: Tensor, labels: Tensor | None) -> None:
+    if len(images) == 0:
+        raise ValueError("Expected images to score with, got none.")
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"Expected one label per image ({len(images)}), got {len(labels)}.")
+    if images.is_meta:
+        raise ValueError("The images are on the meta device, which keeps no values. Load them to another device.")
 
 
 def _unpruned_logits(weights: WeightSource, batches: Sequence[Tensor]) -> list[Tensor]:
     model = weights.network.model
     with in_eval_mode(model), torch.inference_mode():
-        return [model(batch) for batch in batches]
+        return [class_logits(model(batch)) for batch in batches]

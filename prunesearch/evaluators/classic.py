@@ -45,6 +45,7 @@ class ClassicEvaluator:
         if labels is None or len(images) == 0 or len(labels) != len(images):
             got = "no labels" if labels is None else f"{len(labels)} labels"
             raise ValueError(f"Expected images and one label per image, got {len(images)} images and {got}.")
+        self.measures = "accuracy"
         self._weights = weights
         self._images, self._labels = images, labels
         self._estimate = partial(estimate, **settings)

@@ -76,8 +76,9 @@ def diagnose(
     unpruned = top1(model, images, labels) if _has_the_models_weights(weights) else None
     if unpruned is not None and unpruned <= limit:
         notes.append(
-            f"The unpruned network classifies {unpruned:.1%} of the images rightly, and chance is {chance:.1%}: scores "
-            "mean nothing. Are its weights trained, the images normalised as in training, the labels those of training?"
+            f"The unpruned network classifies {unpruned:.1%} of the images correctly, and chance is {chance:.1%}: "
+            "scores mean nothing. Are its weights trained, the images normalised as in training, the labels those of "
+            "training?"
         )
         return tuple(notes)
     accuracy = accuracy or AccuracyEvaluator(weights, images, labels, metric="accuracy")
@@ -90,7 +91,7 @@ def diagnose(
         )
     elif found <= limit:
         notes.append(
-            f"The best structure classifies {found:.1%} of the images rightly, and chance is {chance:.1%}: at this "
+            f"The best structure classifies {found:.1%} of the images correctly, and chance is {chance:.1%}: at this "
             "budget scores without training say little. Try a looser budget, or finetune several of the best."
         )
     return tuple(notes)

@@ -65,7 +65,7 @@ class FinishedCosts:
             off = row.measured / row.predicted - 1
             lines.append(f"{row.cost:<22}{figures[0]:>16}{figures[1]:>16}{off:>+9.1%}  {spread}".rstrip())
         if any(row.measured > row.predicted for row in self.comparisons if "memory" in row.cost):
-            lines.append("Of memory a lower bound is predicted: a forward in Python may hold on to results longer.")
+            lines.append("Predicted memory is a lower bound: a forward in Python may keep results longer.")
         if self.slowdown is not None:
             lines.append(
                 f"Latency is given at the speed the machine had when the table was measured; just now it was "
@@ -116,12 +116,14 @@ def structure_of(network: Network, model: nn.Module) -> Structure:
     rows, sizes = [], []
     for cut in network.cuts:
         if cut.tensor not in tensors or cut.dim >= tensors[cut.tensor].dim():
-            raise ValueError(f"The model has no tensor {cut.tensor} as the network has; it is no pruned form of it.")
+            raise ValueError(f"The model has no tensor {cut.tensor} as the network has; it was not pruned from it.")
         member = network.group_of[cut.units]
         per_unit = np.bincount(member + 1, minlength=len(groups) + 1) / np.array([1, *(g.units for g in groups)])
         rows.append(per_unit[1:])
         sizes.append(tensors[cut.tensor].shape[cut.dim] - per_unit[0])
     units = np.linalg.lstsq(np.array(rows), np.array(sizes), rcond=None)[0].round()
     if not np.array_equal(np.array(rows) @ units, np.array(sizes)):
-        raise ValueError("The model's tensors have sizes that no structure of the network gives; it is no form of it.")
+        raise ValueError(
+            "The model's tensors have sizes that no structure of the network gives; it was not pruned from it."
+        )
     return network.space.check([int(n) * group.unit for n, group in zip(units, groups, strict=True)])

@@ -222,7 +222,7 @@ def _nested(network: Network, ranking: Ranking | None) -> NestedRanking:
         return NestedRanking(tuple(tuple(range(len(units))) for units in network.units))
     if not isinstance(ranking, NestedRanking):
         raise ValueError(
-            f"Expected a ranking with one order per group, got {type(ranking).__name__}, which chooses anew for each "
+            f"Expected a ranking with one order per group, got {type(ranking).__name__}, which chooses again for each "
             "width. Take another criterion, such as l1."
         )
     return ranking

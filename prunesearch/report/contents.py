@@ -15,6 +15,7 @@ from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
 from prunesearch.study.store import Store
+from prunesearch.study.tables import listed
 from prunesearch.trial import Trial, best
 
 
@@ -108,6 +109,12 @@ class StudyContents:
         return {str(resource): int(limit) for resource, limit in feasible.limits}
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What should be known before the result is believed, as the search said it."""
+        found = self.summary.get("notes")
+        return tuple(note for note in found if isinstance(note, str)) if isinstance(found, list) else ()
+
+    @property
     def seconds(self) -> float:
         """Duration of the search as recorded, otherwise the sum over its trials."""
         recorded = self.number("search_seconds")
@@ -156,12 +163,10 @@ def read(store: Store, names: Sequence[str] | None, table: LatencyTable | None =
         StudyUnreadable: What is stored of a study does not fit together.
     """
     stored = store.studies()
-    wanted = stored if names is None else list(dict.fromkeys(names))
+    wanted = stored if names is None else list(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in wanted:
         if name not in stored:
-            raise ValueError(
-                f"Expected names of stored studies, got {name!r}. There are: {', '.join(stored) or 'none yet'}."
-            )
+            raise ValueError(f"There is no study {name!r} in {store.url}; there are {listed(stored) or 'none yet'}.")
     known: dict[str, StudyContents] = {}
     for name in wanted:
         first = known.get(name) or _read_one(store, name)

@@ -30,7 +30,7 @@ class Loading:
 
 
 def loading(study: StudyContents, url: str) -> Loading:
-    """How to go on with a study, and so get its winner, without scoring anything anew.
+    """How to go on with a study, and so get its winner, without scoring anything again.
 
     Args:
         study: One that has trials.

@@ -25,6 +25,7 @@ from prunesearch.report.loading import loading
 from prunesearch.report.plot import Plot
 from prunesearch.study.database import Database, parse
 from prunesearch.study.store import Store
+from prunesearch.study.tables import listed
 
 _ROWS = 25
 """Rows of the table of trials that are there without a script, and on paper."""
@@ -125,6 +126,7 @@ def render(
         loader=PackageLoader("prunesearch.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters["hash"] = _hash
+    environment.filters["listed"] = listed
     groups = comparable(studies)
     colour = colours([study for study in studies if study.scored])
     sections = [_section(group, colour, i) for i, group in enumerate(groups) if any(study.scored for study in group)]
@@ -142,6 +144,7 @@ def render(
         best=best,
         tiles=tiles.tiles(best) if best else [],
         question=tables.question(studies),
+        notes=tables.notes(studies),
         comparison=tables.comparison(studies),
         loading=loading(best, url or f"sqlite:///{database}") if best else None,
         trials=trials.trials(groups),

@@ -153,7 +153,7 @@ def _cloud(
     paths.append(Path("front", steps([plot.place(*point) for point in front])))
     paths.sort(key=lambda path: {"front": 1, "front-dots": 2}.get(path.kind, 0))
     rules = [Rule(False, plot.x.percent(at), text) for at, text in sorted(limits.items())]
-    legend = (*legend_of(series), ("front", None, "not dominated"), ("winner", None, "winner"))
+    legend = (*legend_of(series), ("front", None, "Pareto front"), ("winner", None, "winner"))
     notes = list(_below(series, plot.y))
     reference = _full_score(series)
     if full is not None:
@@ -169,7 +169,7 @@ def _cloud(
             legend = (*legend, ("unpruned", None, f"{name} network"))
         else:
             rules += _unpruned_score(series, plot, f", {size} {unit} to the right")
-    unbeaten = f"{len(front)} of {sum(map(len, points)):,} scored structures are not dominated"
+    unbeaten = f"{len(front)} of {sum(map(len, points)):,} scored structures are on the Pareto front"
     ends = f", from {front[0][1]:.4g} to {front[-1][1]:.4g}" if front else ""
     return replace(
         plot,
@@ -257,4 +257,4 @@ def _below(series: Sequence[Series], score: Axis) -> tuple[str, ...]:
     below = sum(s < score.low for each in series for _, s in each.study.scored)
     if not below:
         return ()
-    return (f"{below:,} scored lower than the figure shows; they are drawn at its foot.",)
+    return (f"{below:,} scored lower than the figure shows; they are drawn at the bottom.",)

@@ -61,6 +61,15 @@ def question(studies: Sequence[StudyContents]) -> dict[str, list[Answer]]:
     return {_FIELDS.get(field, field.replace("_", " ")): _answers(field, studies) for field in fields}
 
 
+def notes(studies: Sequence[StudyContents]) -> list[Answer]:
+    """What searches said of their results, each sentence once with the studies it is about."""
+    about: dict[str, list[str]] = {}
+    for study in studies:
+        for note in study.notes:
+            about.setdefault(note, []).append(study.name)
+    return [Answer(note, tuple(names) if len(studies) > 1 else ()) for note, names in about.items()]
+
+
 def comparison(studies: Sequence[StudyContents]) -> Comparison:
     """Compare what the studies found."""
     networks = [

@@ -56,7 +56,7 @@ def predicted_against_measured(series: Sequence[Series]) -> Plot | None:
     limits = sorted({limit for each in series if each.study.attempts and (limit := each.study.limit_ms) is not None})
     x, y = (axis(f"{title} latency of one forward, ms", [*ends, *limits]) for title in ("Predicted", "Measured"))
     errors = [abs(a.measured_ms / a.predicted_ms - 1) for _, a in timed]
-    says = f"{len(timed)} winners timed; measured is off predicted by {max(errors):.1%} at most."
+    says = f"{len(timed)} winners timed; measured and predicted differ by at most {max(errors):.1%}."
     plot = Plot("latency", "Winners that were built and timed", says, x, y)
     marks = []
     for each, a in timed:

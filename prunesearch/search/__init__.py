@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -33,20 +33,39 @@ SEARCHERS: Mapping[str, str] = {
 }
 
 
-def evidence_needed(name: str) -> tuple[str, ...]:
+def evidence_needed(name: str | Callable[..., Searcher]) -> tuple[str, ...]:
     """What a searcher's constructor wants to know of the network, names of `prunesearch.evaluators.EVIDENCE`.
 
     Raises:
         ValueError: No searcher has this name; the message has the list.
     """
-    return tuple(getattr(resolve(SEARCHERS, name, "searcher"), "needs", ()))
+    return tuple(getattr(_constructor(name), "needs", ()))
 
 
-def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **options: Any) -> Searcher:
+def check_searcher(name: str | Callable[..., Searcher], options: Mapping[str, Any]) -> None:
+    """Make sure that there is a searcher of a name, or of a constructor, and that it has these options.
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+        TypeError: The searcher has no such option, or it is text instead of a number.
+    """
+    kind = _constructor(name)
+    known = {**_constructor_options(kind), **_fields(getattr(kind, "settings_type", None))}
+    check_options(options, known, f"searcher {searcher_name(name)!r}")
+
+
+def searcher_name(given: str | Searcher | Callable[..., Searcher]) -> str:
+    """What a searcher is called in a study."""
+    return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+
+
+def make_searcher(
+    name: str | Callable[..., Searcher], space: Space, budget: Budget, *, seed: int = 0, **options: Any
+) -> Searcher:
     """Build a searcher by name.
 
     Args:
-        name: One of `SEARCHERS`.
+        name: One of `SEARCHERS`; or a constructor as `Searcher` describes it.
         space: Where structures live.
         budget: What every proposal must meet.
         seed: Decides every random draw.
@@ -58,9 +77,9 @@ def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **o
         TypeError: The searcher has no such option, or one of its settings is given twice.
         InfeasibleBudget: No structure meets the budget.
     """
-    kind = resolve(SEARCHERS, name, "searcher")
+    check_searcher(name, options)
+    kind = _constructor(name)
     settings_type = getattr(kind, "settings_type", None)
-    check_options(options, {**_constructor_options(kind), **_fields(settings_type)}, f"searcher {name!r}")
     if settings_type is not None:
         own = _fields(settings_type).keys() & options.keys()
         if own and "settings" in options:
@@ -69,6 +88,10 @@ def make_searcher(name: str, space: Space, budget: Budget, *, seed: int = 0, **o
             options["settings"] = settings_type(**{field: options.pop(field) for field in sorted(own)})
     searcher: Searcher = kind(space, budget, seed=seed, **options)
     return searcher
+
+
+def _constructor(name: str | Callable[..., Searcher]) -> Any:
+    return resolve(SEARCHERS, name, "searcher") if isinstance(name, str) else name
 
 
 def _constructor_options(kind: Any) -> dict[str, Any]:

@@ -22,9 +22,10 @@ IN_MEMORY = "sqlite://"
 _FILE = "sqlite:///"
 _SERVERS = ("postgresql", "postgres", "postgresql+psycopg")
 _EXPECTED = (
-    'Expected a study URL such as "sqlite:///search.db" or "postgresql://user@server/database" '
-    '(or "sqlite://" to keep nothing)'
+    'Expected a study URL such as "sqlite:///search.db" or "postgresql://user@server/database", or a file such as '
+    '"search.db" (or "sqlite://" to keep nothing)'
 )
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 ERRORS = (DBAPIError, UnicodeDecodeError)
 """What connections raise; the second one if a damaged file makes SQLite's own message unreadable."""
 _OF_THE_DISK = ("disk I/O error", "disk is full", "unable to open")
@@ -82,14 +83,14 @@ class Database:
             said = self.describe(error)
             remedy = "If the file should be one, restore it from a copy; otherwise give another file."
             if self.server is not None:
-                remedy = "See to the server, the address and the rights of this user."
+                remedy = "Check the server, the address and the rights of this user."
             elif any(words in said for words in _OF_THE_DISK):
-                remedy = "See to the disk: SQLite keeps two small files beside a study, also for its readers."
+                remedy = "Check the disk: SQLite keeps two small files beside a study, also for its readers."
             raise StudyUnreadable(f"{self.shown} cannot be read as a study: {said}. {remedy}") from None
 
 
 def parse(url: str) -> Database:
-    """Find out which database a URL names; opens nothing.
+    """Find out which database a URL, or the name of a file, means; opens nothing.
 
     Raises:
         ValueError: Not a URL of a database we know.
@@ -101,11 +102,20 @@ def parse(url: str) -> Database:
     kind, _, rest = url.partition("://")
     if kind in _SERVERS:
         return _server(url)
+    if _is_file(url):
+        url = _FILE + url
     name = url[len(_FILE) :] if url.startswith(_FILE) else ""
     if not name or name == ":memory:":
         shown = f"{kind}://***@{rest.rpartition('@')[2]}" if "@" in rest else url  # a password must not reach a log
         raise ValueError(f"{_EXPECTED}, got {shown!r}.")
     return Database(shown=url, path=Path(name))
+
+
+def _is_file(text: str) -> bool:
+    """Whether this is the name of a file and no URL, not even one with a typing error."""
+    if "://" in text or text.startswith(("sqlite:", *(f"{kind}:" for kind in _SERVERS))):
+        return False
+    return Path(text).suffix in _SUFFIXES or Path(text).is_file()
 
 
 def show(url: str) -> str:

@@ -6,15 +6,17 @@ worker cannot import. Nothing that comes from a study or from any other file is 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from mmap import mmap
+from pathlib import Path
 from types import ModuleType
 
 import cloudpickle
 
 from prunesearch.study.scoring import Recipe
+from prunesearch.user_files import folders, loaded_files, make_importable
 
 
 def pack(recipe: Recipe) -> bytes:
@@ -25,9 +27,12 @@ def pack(recipe: Recipe) -> bytes:
     """
     try:
         with ExitStack() as stack:
-            for module in _loaded_from_files():
+            for module in loaded_files():  # the classes in them; what they import is looked for beside them
                 stack.enter_context(_by_value(module))
-            return bytes(cloudpickle.dumps(recipe))
+            packed = BytesIO()
+            cloudpickle.dump(folders(), packed)
+            cloudpickle.dump(recipe, packed)
+            return packed.getvalue()
     except Exception as error:
         raise ValueError(
             f"The network cannot be copied to workers: {type(error).__name__}: {error}. Score it in this process "
@@ -37,7 +42,10 @@ def pack(recipe: Recipe) -> bytes:
 
 def unpack(payload: bytes | mmap) -> Recipe:
     """What `pack` packed."""
-    recipe: Recipe = cloudpickle.loads(payload)
+    packed = BytesIO(payload) if isinstance(payload, bytes) else payload
+    for folder in cloudpickle.load(packed):
+        make_importable(Path(folder))
+    recipe: Recipe = cloudpickle.load(packed)
     return recipe
 
 
@@ -48,8 +56,3 @@ def _by_value(module: ModuleType) -> Iterator[None]:
         yield
     finally:
         cloudpickle.unregister_pickle_by_value(module)
-
-
-def _loaded_from_files() -> list[ModuleType]:
-    """Modules of `--model path/to/file.py:function`, which a fresh process would not find by the names they have."""
-    return [module for name, module in list(sys.modules.items()) if name.startswith("_prunesearch_")]

@@ -168,8 +168,12 @@ class _Worker:
             return True
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _share(size: int) -> int:
     """Threads of each of so many processes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores // size, int(limit) if limit.isdigit() else cores))
+    return max(1, min(cores() // size, int(limit) if limit.isdigit() else cores()))

@@ -95,11 +95,11 @@ def worker() -> str:
 def _outcome(score: Any, seconds: float) -> Outcome:
     """Check what an evaluator gave, which may be anything: a number, or something that holds one, such as a tensor."""
     if isinstance(score, (str, bytes)) or not (isinstance(score, numbers.Real) or hasattr(score, "__float__")):
-        return failed(f"The score is no number but a {type(score).__name__}.", seconds)
+        return failed(f"The score is not a number but a {type(score).__name__}.", seconds)
     try:
         number = float(score)
     except Exception as error:
-        return failed(f"The score is no number: {sentence(error)}", seconds)
+        return failed(f"The score is not a number: {sentence(error)}", seconds)
     if not math.isfinite(number):
         return failed(f"The score is {number}.", seconds)
     return Outcome(number, None, None, seconds, worker())

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -193,15 +193,31 @@ class Store:
         row = self._study_row(name)
         return None if row is None or row.summary is None else self._parsed(row.summary, name)
 
-    def set_summary(self, name: str, summary: Mapping[str, Any]) -> None:
-        """Record what became of the study's winner."""
+    def change_summary(self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+        """Record more of the study's outcome, read and written in one transaction, so that no other change is lost.
+
+        Args:
+            name: The study.
+            change: Is given the summary as it stands, empty if there is none, and returns the new one.
+
+        Raises:
+            StudyUnwritable: The study is not there any more.
+        """
+        study = schema.study
+        mine = study.update().where(study.c.name == name)
         with self._writing() as connection:
-            values = {"summary": json.dumps(summary)}
-            connection.execute(schema.study.update().where(schema.study.c.name == name).values(values))
+            locked = connection.execute(mine.values(summary=study.c.summary))  # a writer who comes now waits for us
+            if locked.rowcount == 0:
+                raise StudyUnwritable(
+                    f"Study {name!r} in {self.url} was deleted meanwhile, so nothing more is recorded."
+                )
+            text = connection.scalar(sa.select(study.c.summary).where(study.c.name == name))
+            summary = change({} if text is None else self._parsed(text, name))
+            connection.execute(mine.values(summary=json.dumps(summary)))
 
     def add_to_summary(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Record more of what became of the study's winner; what is there under other keys stays."""
-        self.set_summary(name, {**(self.summary(name) or {}), **facts})
+        """Record more of the study's outcome; what is there under other keys stays."""
+        self.change_summary(name, lambda summary: {**summary, **facts})
 
     def driver(self) -> Driver | None:
         """Who drives the studies of this file, or last drove and did not end in order; None on a server."""
@@ -247,7 +263,7 @@ class Store:
         except ERRORS as error:
             raise StudyUnwritable(
                 f"{self.url} cannot be written: {self._database.describe(error)}. What was recorded before is kept; "
-                "see to the disk, the permissions or the server, and run the same command again."
+                "check the disk, the permissions or the server, and run the same command again."
             ) from None
 
 
@@ -330,5 +346,5 @@ def _to_trial(row: tuple[Any, ...], number: int, *, has_checksum: bool) -> Trial
 def _to_structure(text: str, number: int) -> Structure:
     widths = json.loads(text)
     if not isinstance(widths, list) or not all(type(width) is int for width in widths):
-        raise ValueError(f"the structure of trial {number} is no list of widths")
+        raise ValueError(f"the structure of trial {number} is not a list of widths")
     return tuple(widths)

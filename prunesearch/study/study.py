@@ -6,10 +6,12 @@ that was killed at any instant ends with the same history as one that was not.
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from prunesearch.errors import EvaluationFailed, StudyMismatch, StudyUnreadable, StudyUnwritable
-from prunesearch.question import differences
+from prunesearch.question import differences, innermost
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import parse, this_process
@@ -32,8 +34,12 @@ from prunesearch.trial import Trial, best, extended, pareto_front
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
 """The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
+_FINGERPRINTS = ("model", "space", "data")
+_FINGERPRINT, _LONGEST = 8, 40  # letters of a fingerprint, and of other values, in the name of a study
 _BATCH = 64
 _MAX_FAILURES = 10
+_PATIENCE = 30.0
+"""Seconds that `recording` waits for another driver."""
 
 
 class Study:
@@ -43,8 +49,7 @@ class Study:
 
     Args:
         url: `sqlite:///file.db`, `postgresql://user@server/database`, or `sqlite://` to keep nothing.
-        name: Which study of the database; one is made if there is none of this name. None: the one that answers the
-            question; if those that there are differ in the budget only, a new one.
+        name: Which study of the database; one is made if there is none of this name. None: what `find` gives.
         question: What the study answers, as plain values; a stored study of the same name must have the same.
         space: The space that structures belong to.
 
@@ -52,7 +57,7 @@ class Study:
         name: Its name.
 
     Raises:
-        StudyMismatch: The stored study answers another question; the message names the field that differs.
+        StudyMismatch: The stored study is of another question; the message names the field that differs.
         StudyLocked: Another process drives it.
         StudyUnreadable: The database cannot be read, or is none of studies.
         StudyUnwritable: It cannot be written.
@@ -93,6 +98,10 @@ class Study:
         """Everything scored so far, in order."""
         return self._store.trials(self.name)
 
+    def fact(self, key: str) -> Any:
+        """A fact that stands beside the trials; None if there is none of this name."""
+        return (self._store.summary(self.name) or {}).get(key)
+
     def note(self, key: str, find: Callable[[], Any]) -> None:
         """Record a fact beside the trials, for reports, unless it is there from an earlier run.
 
@@ -101,7 +110,11 @@ class Study:
             find: Finds it; a plain value.
         """
         if key not in (self._store.summary(self.name) or {}):
-            self._store.add_to_summary(self.name, {key: find()})
+            self.record({key: find()})
+
+    def record(self, facts: Mapping[str, Any]) -> None:
+        """Record facts beside the trials, for reports, in place of those that earlier runs left under these keys."""
+        self._store.add_to_summary(self.name, facts)
 
     def known_scores(self, fields: Sequence[str]) -> dict[Structure, tuple[float, str]]:
         """Scores in other studies of the database that apply here, too, each with where it stands.
@@ -244,8 +257,8 @@ class Study:
         for trial, structure in zip(recorded, asked, strict=False):
             if trial.structure != structure:
                 raise StudyMismatch(
-                    f"Study {self.name!r} cannot go on: trial {trial.number} is recorded as {trial.structure}, but the "
-                    f"searcher now proposes {structure} there. Its code has changed; start a new study.",
+                    f"Study {self.name!r} cannot be continued: trial {trial.number} is recorded as {trial.structure}, "
+                    f"but the searcher now proposes {structure} there. Its code has changed; start a new study.",
                     field="history",
                     stored=trial.structure,
                     asked=structure,
@@ -333,16 +346,39 @@ class _Log:
             self._traceback = self._traceback or traceback or ""
 
 
-def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:
+@contextmanager
+def recording(url: str, name: str) -> Iterator[Store]:
+    """The database of a study that is finished, opened to record more of its outcome while nobody else drives it.
+
+    Args:
+        url: The database.
+        name: The study; `Store.change_summary` and `Store.add_to_summary` are for its outcome.
+
+    Raises:
+        StudyLocked: Another process drives it, for longer than half a minute.
+        StudyUnreadable: The database cannot be read.
+        StudyUnwritable: It cannot be written, or the study is not there any more.
+    """
+    release = drive(parse(url), url, name, patience=_PATIENCE)
+    try:
+        with closing(Store(url)) as store:
+            yield store
+    finally:
+        release()
+
+
+def find(url: str, name: str | None, question: Mapping[str, Any], *, open_another: bool = False) -> str:
     """The name of the study to open; writes nothing.
 
     Args:
         url: The database.
-        name: A study's name, or None for the one that answers the question.
+        name: A study's name; None for the one that answers the question, or, if those that there are differ from it in
+            the budget or the searcher only, for a new one.
         question: What is asked.
+        open_another: Whether a new one is opened whatever differs.
 
     Raises:
-        StudyMismatch: The stored study answers another question.
+        StudyMismatch: The stored study is of another question.
         StudyUnreadable: The database cannot be read, or is none of studies.
     """
     if look(parse(url)) is None:
@@ -350,28 +386,43 @@ def find(url: str, name: str | None, question: Mapping[str, Any]) -> str:
     asked = json.loads(json.dumps(question))
     with closing(Store(url, create=False)) as store:
         stored = {each: store.question(each) or {} for each in store.studies()}
-        found = name or _name_for(stored, asked)
+        found = name or _name_for(stored, asked, open_another)
         if found in stored:
             _compare(store.url, found, stored[found], asked)
     return found
 
 
-def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, Any]) -> str:
+def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, Any], open_another: bool) -> str:
     """The study that answers a question, or a name for a new one.
 
     Neither the budget nor the searcher is a property of the network or the scores, so another is a new study beside the
-    old ones. Any other difference is more likely a mistake: then the study with the default name is meant, and will
-    refuse.
+    old ones. In a file that the user named, any other difference is more likely a mistake: then the study with the
+    default name is meant, and will refuse.
     """
     for name, answered in stored.items():
         if answered == question:
             return name
     first = stored.get(DEFAULT_NAME)
-    if first is None or _lasting(question) not in map(_lasting, stored.values()):
+    if first is None or not (open_another or _lasting(question) in map(_lasting, stored.values())):
         return DEFAULT_NAME
-    return " ".join(
-        [DEFAULT_NAME, *(str(question[field]) for field in MAY_OPEN_ANOTHER if question.get(field) != first.get(field))]
-    )
+    fields = dict.fromkeys((*MAY_OPEN_ANOTHER, *question, *first))
+    differing = [field for field in fields if question.get(field) != first.get(field)]
+    if "model" in differing:
+        differing = [field for field in differing if field != "space"]  # goes with it
+    name = " ".join([DEFAULT_NAME, *(_in_a_name(field, question.get(field)) for field in differing)])
+    others = (f"{name} ({number})" for number in itertools.count(2))
+    return name if name not in stored else next(other for other in others if other not in stored)
+
+
+def _in_a_name(field: str, value: Any) -> str:
+    """What a study is named after: the budget and the searcher as they are, of others a few letters."""
+    text = str(value)
+    if field in MAY_OPEN_ANOTHER:
+        return text
+    if isinstance(value, Mapping):
+        text = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    letters = _FINGERPRINT if field in _FINGERPRINTS or isinstance(value, Mapping) else _LONGEST
+    return f"{field} {text[:letters]}"
 
 
 def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
@@ -380,9 +431,10 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for field, theirs, mine in differences(stored, asked):
+        what, was, now = next(innermost({field: theirs}, {field: mine}))
         raise StudyMismatch(
-            f"Study {name!r} in {url} answers another question: its {field} is {theirs!r}, this one's is {mine!r}. Use "
-            "another file or study name, or ask the stored question.",
+            f"Study {name!r} in {url} is of another search: its {what} is {was!r}, not {now!r}. Give another file or "
+            "study name, or the settings that it was started with.",
             field=field,
             stored=theirs,
             asked=mine,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,21 @@ def check_name(store: Store, name: str) -> None:
     """
     names = store.studies()
     if name not in names:
-        raise ValueError(f"There is no study {name!r} in {store.url}; there are {', '.join(names) or 'none yet'}.")
+        raise ValueError(f"There is no study {name!r} in {store.url}; there are {listed(names) or 'none yet'}.")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in a line, in quotes where one of them has a comma, so that it is clear where each ends.
+
+    Example:
+        >>> print(listed(["search", "mine"]))
+        search, mine
+        >>> print(listed(["search", "search macs=50%, params=1M"]))
+        “search”, “search macs=50%, params=1M”
+    """
+    names = list(names)
+    quoted = [f"“{name}”" for name in names] if any("," in name for name in names) else names
+    return ", ".join(quoted)
 
 
 def _getter(name: str) -> Callable[[Trial], Any]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from prunesearch.errors import expect
 from prunesearch.study.executors import Executor, InlineExecutor
 from prunesearch.study.handover import pack
 from prunesearch.study.pool import Crew, Pool, PoolExecutor
-from prunesearch.study.processes import ProcessCrew
+from prunesearch.study.processes import ProcessCrew, cores
 from prunesearch.study.scoring import Recipe, Scorer
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
@@ -20,7 +21,7 @@ class Workers:
     """Where structures are scored. None of it changes the history of a study, so all of it may change between runs.
 
     Attributes:
-        count: How many workers.
+        count: How many workers; -1: one per core that this process may use.
         executor: `"inline"` (this process), `"processes"` (on this machine, each with its share of the cores), `"ray"`
             (actors of a Ray cluster), or `"auto"`: inline for one worker without a time limit, otherwise processes.
         time_limit: Seconds that one structure may take; then it has failed. Needs workers that can be killed.
@@ -40,13 +41,12 @@ class Workers:
     gpus: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.max_retries < 0 or self.gpus < 0:
-            raise ValueError(
-                f"Expected at least one worker, max_retries >= 0 and gpus >= 0, got {self.count}, {self.max_retries} "
-                f"and {self.gpus}."
-            )
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ValueError(f"Expected a time limit above 0 s, got {self.time_limit}.")
+        if self.count == -1:
+            object.__setattr__(self, "count", cores())
+        expect(self.count >= 1, "at least one worker, or -1 for one per core", self.count)
+        expect(self.max_retries >= 0, "max_retries >= 0", self.max_retries)
+        expect(self.gpus >= 0, "gpus >= 0", self.gpus)
+        expect(self.time_limit is None or self.time_limit > 0, "a time limit above 0 s", self.time_limit)
         if self.executor not in EXECUTORS:
             raise ValueError(f"Unknown executor {self.executor!r}; there are {', '.join(EXECUTORS)}.")
         if self.executor == "inline" and (self.count > 1 or self.time_limit is not None):

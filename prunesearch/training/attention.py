@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.budget import Budget, FeasibleSet, above_threshold
@@ -27,44 +26,21 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.training.accelerating import Log
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
+from prunesearch.training.losses import loss_on_labels
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.settings import AttentionSettings
 
 _DROPPED = 0.5  # a score below counts as given up, when the strength of the regulariser is adapted
 
 
-@dataclass(frozen=True)
-class AttentionSettings:
-    """How attention is learnt; nothing here is per layer.
-
-    Attributes:
-        share: Of the epochs with live scores; in the others the pruned network is finetuned.
-        every: Attention takes a step at every so many of the network's.
-        reach: How far Adam can move the logarithm of a score in all its steps together; sets its learning rate.
-        strength: Of the scores' term in the loss, at first; it adapts.
-        hidden: Size of queries and keys.
-    """
-
-    share: float = 0.6
-    every: int = 5
-    reach: float = 5.0
-    strength: float = 0.5
-    hidden: int = 64
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.every < 1 or min(self.reach, self.strength) <= 0 or self.hidden < 1:
-            raise ValueError(
-                f"Expected share in (0, 1), every and hidden >= 1, and reach and strength > 0, got {self}."
-            )
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttentionPruned:
     """What PAAM found. `search(result.network, ..., criterion=result.ranking)` goes on from there.
 
@@ -84,10 +60,14 @@ class AttentionPruned:
     model: nn.Module
     reports: tuple[EpochReport, ...]
 
+    def __repr__(self) -> str:
+        cost = self.network.space.cost(self.structure)
+        return f"AttentionPruned({type(self.model).__name__}, MACs {cost.macs:,}, epochs: {len(self.reports)})"
+
 
 def paam(
     network: Network,
-    data: Data,
+    data: Data | Source,
     *,
     budget: Budget,
     recipe: Recipe | None = None,
@@ -109,12 +89,12 @@ def paam(
         network: A traced network, trained or not.
         data: Where the training images come from.
         budget: What the structure meets, exactly.
-        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws the weights anew.
+        recipe: How to train, for all epochs together; at least 5. `from_scratch=True` draws new random weights.
         settings: How attention learns.
         seed: Decides everything random.
         checkpoint: A file for the state; the finetuning has one beside it, ending in `.finetune`.
         log: Where to log a row per epoch; the finetuning in a folder `finetune` of it.
-        on_epoch: Called after every epoch; epochs count anew in the finetuning.
+        on_epoch: Called after every epoch; the finetuning counts its epochs from 1.
         on_step: Called after every step.
 
     Raises:
@@ -123,14 +103,9 @@ def paam(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings = recipe or Recipe(), settings or AttentionSettings()
+    recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
     feasible = budget.check(network.space)
-    live = round(settings.share * recipe.epochs)
-    if live < 3 or live == recipe.epochs:
-        raise ValueError(
-            f"Expected at least 3 epochs with live scores and 1 of finetuning, got {live} of {recipe.epochs}. Give "
-            f"more epochs, or another share (now {settings.share})."
-        )
+    live = settings.live_epochs(recipe.epochs)
     steps = data.steps_per_epoch(recipe.batch_size)
     learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps)
     outcome = run(
@@ -139,7 +114,7 @@ def paam(
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step),
-        question={"network": network.fingerprint(), "budget": str(feasible.limits), "settings": str(settings)},
+        question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
     )
     found = replace(network, model=as_module(network.model, outcome.last))
     scores = [leaky_exponential(torch.from_numpy(values)).numpy() for values in learner.importances()]
@@ -213,7 +188,7 @@ class Attentive(Learner):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy under the mask, and, now and then, what attention learns from."""
-        loss = self._cross_entropy(self.network(images), labels)
+        loss = loss_on_labels(self.network(images), labels, self._recipe.label_smoothing)
         if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
             loss = loss + self._attention_loss(images, labels)
         self.steps += 1
@@ -281,11 +256,9 @@ class Attentive(Learner):
         scores = leaky_exponential(torch.cat(self._before_activation()))
         frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         with self._scored(scores):
-            logits = torch.func.functional_call(self.network, frozen, (images,))
-        return self._cross_entropy(logits, labels) + self.strength * (self.costs * scores).sum() / self.costs.sum()
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+            returned = torch.func.functional_call(self.network, frozen, (images,))
+        loss = loss_on_labels(returned, labels, self._recipe.label_smoothing)
+        return loss + self.strength * (self.costs * scores).sum() / self.costs.sum()
 
     def _before_activation(self) -> list[Tensor]:
         return [attention(self._rows(group)) for group, attention in enumerate(self.attention)]

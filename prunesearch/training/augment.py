@@ -1,18 +1,20 @@
-"""Random changes of whole batches of images: one gather instead of a call per image, so that nothing waits for them."""
+"""What is done at random to images, as a plain value: the command line checks it before torch is imported."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from prunesearch.errors import expect
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done at random to every image of a batch, each image for itself.
+    """What is done at random to the images of a batch, to each image differently.
 
     Attributes:
         flip: Mirror left and right, half of the time.
@@ -26,8 +28,8 @@ class Augmentation:
     erase: int = 0
 
     def __post_init__(self) -> None:
-        if self.crop < 0 or self.erase < 0:
-            raise ValueError(f"Expected crop and erase as numbers of pixels >= 0, got {self.crop} and {self.erase}.")
+        expect(self.crop >= 0, "crop >= 0 pixels", self.crop)
+        expect(self.erase >= 0, "erase >= 0 pixels", self.erase)
 
     @classmethod
     def parse(cls, text: str) -> Augmentation:
@@ -64,30 +66,8 @@ class Augmentation:
                 f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "
                 f"{tuple(images.shape)}. Use Augmentation()."
             )
+        from prunesearch.training.pixels import erased, moved
+
         if self.flip or self.crop:
-            images = self._moved(images, generator)
-        return self._erased(images, generator) if self.erase else images
-
-    def _moved(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        n, _, height, width = images.shape
-        padded = F.pad(images, (self.crop,) * 4, mode="reflect") if self.crop else images
-        down, right = torch.randint(0, 2 * self.crop + 1, (2, n, 1), generator=generator)
-        rows = torch.arange(height) + down
-        columns = torch.arange(width).expand(n, width)
-        if self.flip:
-            mirrored = torch.randint(0, 2, (n, 1), generator=generator).bool()
-            columns = torch.where(mirrored, columns.flip(1), columns)
-        rows, columns = rows.to(images.device), (columns + right).to(images.device)
-        which = torch.arange(n, device=images.device)
-        moved = padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
-        return moved.permute(0, 3, 1, 2)
-
-    def _erased(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        n, _, height, width = images.shape
-        inside = []
-        for size in (height, width):
-            first = torch.randint(0, size, (n, 1), generator=generator) - self.erase // 2
-            offset = torch.arange(size) - first
-            inside.append(((offset >= 0) & (offset < self.erase)).to(images.device))
-        square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-        return images.masked_fill(square, 0)
+            images = moved(images, self.flip, self.crop, generator)
+        return erased(images, self.erase, generator) if self.erase else images

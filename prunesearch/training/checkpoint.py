@@ -17,10 +17,12 @@ from torch import Tensor
 from prunesearch.errors import CheckpointError
 from prunesearch.files import remove_drafts
 from prunesearch.models.tensor_file import FileKind
-from prunesearch.question import differences
+from prunesearch.question import innermost
 
 FORMAT = "prunesearch-training-1"
-_KIND = FileKind(FORMAT, "facts", "is no checkpoint of a training", " Give another path.", " Delete it to start anew.")
+_KIND = FileKind(
+    FORMAT, "facts", "is not the checkpoint of a training", " Give another path.", " Delete it to start again."
+)
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,11 @@ def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
 
 
 def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field, was, now in differences(stored, asked):
+    told = "; ".join(f"{name} was {was}, now it is {now}" for name, was, now in innermost(stored, asked))
+    if told:
         raise CheckpointError(
-            f"{path} is of another training: its {field} was {was}, now it is {now}. Give the same arguments to "
-            "continue it, or another checkpoint path to start anew."
+            f"{path} is of another training: {told}. Give the same arguments to continue it, or another checkpoint "
+            "path to start again."
         )
 
 

@@ -1,13 +1,13 @@
-"""The user's data, in whatever form it comes: tensors, a dataset, or a data loader."""
+"""The user's data: what to train, score and test with, and which images of it."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +15,31 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.ranges import whole_number
 from prunesearch.structure import IntArray
+from prunesearch.training.reading import (
+    Source,
+    batch_of,
+    classes_of,
+    is_tensors,
+    items_of,
+    kept_labels,
+    size_of,
+    understood,
+)
+
+__all__ = ["Data", "Source", "as_data", "balanced"]
 
 _NO_TEST = "There is no test data. Give Data(test=...) to report accuracy on images not trained on."
 
-Source: TypeAlias = "tuple[Tensor, Tensor] | Dataset[Any] | DataLoader[Any]"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Data:
     """What a search and a finetune work with. Nothing of it is changed.
 
-    Each source is a pair of tensors (images, labels), a map-style `Dataset` of (image, label) items, or a `DataLoader`
-    (its dataset and number of workers are used; batching and shuffling are ours).
+    Each source is a pair (images, labels) of tensors or arrays of numpy, a map-style `Dataset` of (image, label) items
+    or a list of such items, or a `DataLoader` (its dataset and number of workers are used; batching and shuffling are
+    ours). Labels are class indices from 0.
 
     Attributes:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
@@ -40,8 +52,9 @@ class Data:
         seed: Decides the subset.
 
     Raises:
-        TypeError: A source is none of the three forms.
-        ValueError: A source is empty, has no labels, or labels of another number than its images.
+        TypeError: A source has none of these forms, or a number is no whole number.
+        ValueError: A source is empty, has no labels, or labels of another number than its images; images or labels are
+            of a kind that is not understood, such as PIL images or strings; or a number is out of its range.
     """
 
     train: Source
@@ -52,20 +65,24 @@ class Data:
     validation: Source | float | None = None
 
     def __post_init__(self) -> None:
-        if self.calibration < 1:
-            raise ValueError(f"Expected calibration >= 1 images, got {self.calibration}.")
-        for name in ("train", "test", "calibrate_on"):
-            if getattr(self, name) is not None:
-                _check(name, getattr(self, name))
+        whole_number("calibration", self.calibration, at_least=1)
+        whole_number("seed", self.seed, at_least=0)
+        for name in ("train", "test", "calibrate_on", "validation"):
+            given = getattr(self, name)
+            if name == "train" or not (given is None or isinstance(given, (int, float))):
+                object.__setattr__(self, name, understood(name, given))
         if isinstance(self.validation, (int, float)):
-            held_out = round(self.validation * _size(self.train)) if 0 < self.validation < 1 else 0
-            if not 0 < held_out < _size(self.train):
+            held_out = round(self.validation * size_of(self.train)) if 0 < self.validation < 1 else 0
+            if not 0 < held_out < size_of(self.train):
                 raise ValueError(
-                    f"Expected validation as a share in (0, 1) of the {_size(self.train)} training images that leaves "
-                    f"some on both sides, or as a source; got {self.validation}."
+                    f"Expected validation as a share in (0, 1) of the {size_of(self.train)} training images that "
+                    f"leaves some on both sides, or as a source; got {self.validation}."
                 )
-        elif self.validation is not None:
-            _check("validation", self.validation)
+
+    def __repr__(self) -> str:
+        sources = {name: getattr(self, name) for name in ("train", "test", "validation", "calibrate_on")}
+        given = [f"{name}={_brief(source)}" for name, source in sources.items() if source is not None]
+        return f"Data({', '.join(given)}, calibration={self.calibration}, seed={self.seed})"
 
     def sub_training(self) -> Data:
         """The same data without the images of the calibration set in `train`, so that it stays unseen in training.
@@ -75,17 +92,15 @@ class Data:
         """
         if self.calibrate_on is not None:
             return self
-        size = _size(self.train)
-        rest = np.setdiff1d(np.arange(size), _shuffled_subset(_classes(self.train), self.calibration, self.seed))
+        size = size_of(self.train)
+        rest = np.setdiff1d(np.arange(size), _shuffled_subset(classes_of(self.train), self.calibration, self.seed))
         if len(rest) == 0:
             raise ValueError(
                 f"All {size} training images are calibration images, so none is left to train on. Give a smaller "
                 "Data(calibration=...), or other images as Data(calibrate_on=...)."
             )
         chosen: Source = (
-            _batch(self.train, rest)
-            if isinstance(self.train, (tuple, list))
-            else Subset(_items(self.train), rest.tolist())
+            batch_of(self.train, rest) if is_tensors(self.train) else Subset(items_of(self.train), rest.tolist())
         )
         return replace(self, train=chosen, calibrate_on=self.train)
 
@@ -97,15 +112,15 @@ class Data:
         """
         source, among = self.train, self._trained_on
         if self.calibrate_on is not None:
-            source, among = self.calibrate_on, np.arange(_size(self.calibrate_on))
-        classes = _classes(source)[among]
+            source, among = self.calibrate_on, np.arange(size_of(self.calibrate_on))
+        classes = classes_of(source)[among]
         chosen = among[_shuffled_subset(classes, self.calibration, self.seed)]
         return self._steady(source, chosen, "calibrate_on")
 
     def examples(self, n: int = 2) -> Tensor:
         """(n, ...) first images of `train`, as they come."""
         with _seeded(0):
-            return _batch(self.train, np.arange(min(n, _size(self.train))))[0]
+            return batch_of(self.train, np.arange(min(n, size_of(self.train))))[0]
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """How many batches `train_batches` gives from the first."""
@@ -147,7 +162,7 @@ class Data:
             return None
         if isinstance(self.validation, (int, float)):
             return self._steady(self.train, self._held_out, "validation")
-        return _batch(self.validation, np.arange(_size(self.validation)))
+        return batch_of(self.validation, np.arange(size_of(self.validation)))
 
     def fingerprint(self) -> str:
         """Hash of what is trained on and validated with.
@@ -155,12 +170,12 @@ class Data:
         Of tensors all of it; of a dataset its size, its classes and, if those are steady, 64 of its images.
         """
         held_out = self.validation_set() or (torch.empty(0), torch.empty(0))
-        if isinstance(self.train, (tuple, list)):
+        if is_tensors(self.train):
             return f"{fingerprint(*self.train)}-{fingerprint(*held_out)}"
-        few = np.linspace(0, _size(self.train) - 1, 64).astype(np.int64)
-        images = _batch(self.train, few)[0]
-        steady = images if torch.equal(images, _batch(self.train, few)[0]) else torch.empty(0)
-        return f"{fingerprint(steady, torch.from_numpy(_classes(self.train)))}-{fingerprint(*held_out)}"
+        few = np.linspace(0, size_of(self.train) - 1, 64).astype(np.int64)
+        images = batch_of(self.train, few)[0]
+        steady = images if torch.equal(images, batch_of(self.train, few)[0]) else torch.empty(0)
+        return f"{fingerprint(steady, torch.from_numpy(classes_of(self.train)))}-{fingerprint(*held_out)}"
 
     def test_set(self) -> tuple[Tensor, Tensor]:
         """All of `test` in memory.
@@ -170,7 +185,7 @@ class Data:
         """
         if self.test is None:
             raise ValueError(_NO_TEST)
-        return _batch(self.test, np.arange(_size(self.test)))
+        return batch_of(self.test, np.arange(size_of(self.test)))
 
     def test_batches(self, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
         """All of `test`, in order, a batch in memory at a time.
@@ -180,23 +195,23 @@ class Data:
         """
         if self.test is None:
             raise ValueError(_NO_TEST)
-        index = np.arange(_size(self.test))
+        index = np.arange(size_of(self.test))
         for start in range(0, len(index), batch_size):
-            yield _batch(self.test, index[start : start + batch_size])
+            yield batch_of(self.test, index[start : start + batch_size])
 
     def class_count(self) -> int:
         """How many classes there are if labels count from 0: one more than the largest label of `train`."""
-        _, first = np.unique(_labels(self.train), return_index=True)
-        return 1 + int(_batch(self.train, first)[1].max())  # one image of each: what they say is what counts
+        _, first = np.unique(kept_labels(self.train), return_index=True)
+        return 1 + int(batch_of(self.train, first)[1].max())  # one image of each: what they say is what counts
 
     def _steady(self, source: Source, chosen: IntArray, instead: str) -> tuple[Tensor, Tensor]:
         """Read some images that must be the same at each reading."""
-        images, labels = _batch(source, chosen)
+        images, labels = batch_of(source, chosen)
         if images.is_floating_point() and not bool(images.isfinite().all()):
             raise ValueError(
                 "Some training images hold NaN or infinite values. Leave them out, or normalise otherwise."
             )
-        if not torch.equal(_batch(source, chosen[:4])[0], images[:4]):
+        if not torch.equal(batch_of(source, chosen[:4])[0], images[:4]):
             raise ValueError(
                 "The training data give another image each time they are read (augmentation), so scores could not be "
                 f"compared. Give the same images without it as Data({instead}=...)."
@@ -208,12 +223,17 @@ class Data:
         """Indices of the training images that are kept for validation."""
         if not isinstance(self.validation, (int, float)):
             return np.empty(0, dtype=np.int64)
-        classes = _classes(self.train)
+        classes = classes_of(self.train)
         return _shuffled_subset(classes, round(self.validation * len(classes)), self.seed)
 
     @cached_property
     def _trained_on(self) -> IntArray:
-        return np.setdiff1d(np.arange(_size(self.train)), self._held_out)
+        return np.setdiff1d(np.arange(size_of(self.train)), self._held_out)
+
+
+def as_data(given: Data | Source) -> Data:
+    """Data as they are; a source alone is what to train with."""
+    return given if isinstance(given, Data) else Data(train=given)
 
 
 def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArray:
@@ -233,78 +253,13 @@ def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArr
     return order[np.argsort(rank_in_class[order], kind="stable")][:n]
 
 
-def _check(name: str, source: Source) -> None:
-    expected = f"Expected {name} as (images, labels), a Dataset of (image, label) items, or a DataLoader"
-    if isinstance(source, (tuple, list)):
-        if len(source) != 2 or not all(isinstance(tensor, Tensor) for tensor in source):
-            raise TypeError(f"{expected}; got a {type(source).__name__} of {len(source)}.")
-        images, labels = source
-        if labels.dim() != 1 or labels.is_floating_point():
-            raise ValueError(
-                f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}."
-            )
-        if len(images) != len(labels):
-            raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image.")
-        size = len(images)
-    else:
-        items = source.dataset if isinstance(source, DataLoader) else source
-        if not isinstance(items, Sized) or not hasattr(items, "__getitem__"):
-            raise TypeError(f"{expected}; got {type(source).__name__}, which has no length or cannot be indexed.")
-        size = len(items)
-        item = items[0] if size else (None, None)
-        if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
-    if size == 0:
-        raise ValueError(f"{name} is empty.")
-
-
-def _items(source: Source) -> Any:
-    return source.dataset if isinstance(source, DataLoader) else source
-
-
-def _size(source: Source) -> int:
-    return len(source[0]) if isinstance(source, (tuple, list)) else len(_items(source))
-
-
-def _classes(source: Source) -> IntArray:
-    """Something that tells classes apart, for balance only: what a dataset keeps is not always what its items say."""
-    classes: IntArray = np.unique(_labels(source), return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return classes
-
-
-def _labels(source: Source) -> np.ndarray[Any, Any]:
-    """The label of each image, without decoding images where the dataset keeps them as torchvision's do."""
-    items = source if isinstance(source, (tuple, list)) else _items(source)
-    kept: Any = source[1] if isinstance(source, (tuple, list)) else None
-    for attribute in ("targets", "labels"):
-        found = getattr(items, attribute, None)
-        if kept is None and isinstance(found, (list, tuple, np.ndarray, Tensor)) and len(found) == len(items):
-            kept = found
-    if kept is None:
-        kept = [_label(items[i][1]) for i in range(len(items))]
-    return np.asarray(kept)
-
-
-def _label(value: Any) -> int:
-    """A class index, whatever it came as."""
-    label = np.asarray(value)
-    if label.ndim > 0 and label.size != 1:
-        raise ValueError(
-            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot."
-        )
-    if not np.issubdtype(label.dtype, np.integer) and not np.issubdtype(label.dtype, np.bool_):
-        raise ValueError(f"Expected labels as integer class indices, got {value!r}.")
-    return int(label.item())
-
-
-def _batch(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
-    if isinstance(source, (tuple, list)):
-        index = torch.from_numpy(chosen)
-        return source[0][index], source[1][index].long()
-    items = _items(source)
-    pairs = [items[int(i)][:2] for i in chosen]
-    images = torch.stack([torch.as_tensor(image) for image, _ in pairs])
-    return images, torch.tensor([_label(label) for _, label in pairs])
+def _brief(source: Source | float) -> str:
+    """A source without its contents."""
+    if isinstance(source, (int, float)):
+        return str(source)
+    if is_tensors(source):
+        return f"images {tuple(source[0].shape)} and labels"
+    return f"{type(items_of(source)).__name__} of {size_of(source)}"
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
@@ -317,10 +272,10 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
         return len(self._chosen)
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
-        if isinstance(self._source, (tuple, list)):  # nothing is drawn
-            return _batch(self._source, self._chosen[step])
+        if is_tensors(self._source):  # nothing is drawn
+            return batch_of(self._source, self._chosen[step])
         with _seeded(self._seeds[step]):
-            return _batch(self._source, self._chosen[step])
+            return batch_of(self._source, self._chosen[step])
 
 
 @contextmanager

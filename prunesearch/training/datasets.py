@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from prunesearch.ranges import whole_number
 from prunesearch.training.data import Data
 
 Images: TypeAlias = "tuple[Tensor, Tensor]"
@@ -104,8 +105,8 @@ def image_folder(path: str | Path, *, image_size: int = 224, calibration: int = 
         ValueError: A folder is missing or empty, or its classes are not those of `train`.
     """
     folder = Path(path)
-    if image_size < 1 or data_workers < 0:
-        raise ValueError(f"Expected image_size >= 1 and data_workers >= 0, got {image_size} and {data_workers}.")
+    whole_number("image_size", image_size, at_least=1)
+    whole_number("data_workers", data_workers, at_least=0)
     parts = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
     if "train" not in parts or len(parts) == 1:
         there = ", ".join(sorted(entry.name for entry in folder.iterdir())[:6]) if folder.is_dir() else "no such folder"
@@ -177,7 +178,7 @@ def _arrays_of(file: Path) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[in
             raise ValueError(f"its data are {images.shape} {images.dtype}")
     except Exception as error:  # random bytes make an unpickler raise nearly anything
         raise ValueError(
-            f"{file} cannot be read as images of CIFAR: {error}. Nothing in it was run; fetch it anew."
+            f"{file} cannot be read as images of CIFAR: {error}. Nothing in it was run; download it again."
         ) from error
     return images, labels
 
@@ -222,7 +223,7 @@ def _idx(folder: Path, name: str, dimensions: int) -> np.ndarray[Any, np.dtype[n
         sizes = np.frombuffer(raw[4:start], ">u4").astype(int)
         return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes).copy()
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(f"{file} is damaged: {error}. Fetch it anew.") from error
+        raise ValueError(f"{file} is damaged: {error}. Download it again.") from error
 
 
 def _folder_of_classes(folder: Path, image_size: int) -> Any:

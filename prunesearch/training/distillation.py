@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesearch.models.logits import class_logits
+
 
 def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Divergence of (n, classes) logits from a teacher's, softened; times temperature^2, so that gradients keep size.
@@ -73,4 +75,4 @@ class Watched:
 def answers(teacher: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
     """Logits and features of a teacher."""
     with Watched(teacher, names) as watched:
-        return teacher(images), watched.features
+        return class_logits(teacher(images)), watched.features

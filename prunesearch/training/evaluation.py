@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesearch.models.logits import class_logits
 from prunesearch.training.accelerating import Accelerator, process_mean
 from prunesearch.training.data import Data
 
@@ -21,7 +22,7 @@ def evaluate(accelerator: Accelerator, network: nn.Module, images: Tensor, label
     with torch.no_grad():
         for start in range(0, len(labels), _AT_ONCE):
             some, wanted = (part[start : start + _AT_ONCE] for part in (images, labels))
-            logits = network(some.to(accelerator.device)).float().cpu()
+            logits = class_logits(network(some.to(accelerator.device))).float().cpu()
             hits, loss = (logits.argmax(1) == wanted).sum(), F.cross_entropy(logits, wanted, reduction="sum")
             sums += torch.stack([hits.float(), loss, torch.tensor(float(len(wanted)))])
     hits, loss, n = process_mean(accelerator, sums.to(accelerator.device)).cpu()
@@ -39,6 +40,6 @@ def accuracy_on_test(network: nn.Module, data: Data) -> tuple[float, int]:
     hits = n = 0
     with torch.no_grad():
         for images, labels in data.test_batches(_AT_ONCE):
-            hits += int((network(images.to(device)).argmax(1).cpu() == labels.cpu()).sum())
+            hits += int((class_logits(network(images.to(device))).argmax(1).cpu() == labels.cpu()).sum())
             n += len(labels)
     return hits / n, n

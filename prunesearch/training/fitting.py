@@ -4,8 +4,27 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from prunesearch.models.undisturbed import undisturbed
+
+
+def check_weights(network: nn.Module) -> None:
+    """Make sure that a network has weights, and that they are numbers.
+
+    Raises:
+        ValueError: A parameter or buffer has no shape or no values yet, or holds NaN; the message has its name.
+    """
+    for name, tensor in (*network.named_parameters(), *network.named_buffers()):
+        if is_lazy(tensor):
+            raise ValueError(f"{name} of {type(network).__name__} has no shape yet. Run the network once before.")
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} of {type(network).__name__} is on the meta device, which keeps no values. Give it some: "
+                'network.to_empty(device="cpu"), then load_state_dict.'
+            )
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise ValueError(f"{name} of {type(network).__name__} holds NaN. Load other weights.")
 
 
 def laid_out(network: nn.Module, images: Tensor, device: torch.device) -> tuple[torch.memory_format, int]:
@@ -27,30 +46,30 @@ def laid_out(network: nn.Module, images: Tensor, device: torch.device) -> tuple[
         try:
             moved = images.to(device).contiguous(memory_format=torch.channels_last)
             return torch.channels_last, output_count(network, moved)
-        except RuntimeError:  # such as a view that wants the usual order
+        except ValueError:  # such as of a view that wants the usual order
             network.to(memory_format=torch.contiguous_format)
-    try:
-        return torch.contiguous_format, output_count(network, images.to(device))
-    except RuntimeError as error:
-        raise ValueError(
-            f"{type(network).__name__} cannot run on images of shape {tuple(images.shape)}: {error}"
-        ) from error
+    return torch.contiguous_format, output_count(network, images.to(device))
 
 
 def output_count(network: nn.Module, images: Tensor) -> int:
-    """Classes of a classifier.
+    """Logits per image of a classifier: one per class, or one for two classes.
 
     Raises:
-        ValueError: It does not return (n, classes) logits.
+        ValueError: It does not run on these images, or does not return (n, classes) logits.
     """
     modes = [(module, module.training) for module in network.modules()]
     try:
         with undisturbed([images]) as (copied,):
             logits = network.eval()(copied)
+    except Exception as error:  # whatever the forward of somebody's network raises
+        raise ValueError(
+            f"{type(network).__name__} cannot run on images of shape {tuple(images.shape)} and type {images.dtype}: "
+            f"{error}"
+        ) from error
     finally:
         for module, mode in modes:
             module.training = mode
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"Expected a classifier that returns (n, classes) logits, got {got}.")
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+        raise ValueError(f"Expected a classifier that returns (n, classes) logits in eval mode, got {got}.")
     return int(logits.shape[1])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.models.logits import check_labels
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
 from prunesearch.training.averaging import Average
@@ -36,17 +37,25 @@ _SAVE_EVERY = 60.0
 
 
 def run(
-    learner: Learner, data: Data, recipe: Recipe, *, seed: int, session: Session, question: Mapping[str, Any]
+    learner: Learner,
+    data: Data,
+    recipe: Recipe,
+    *,
+    seed: int,
+    session: Session,
+    question: Mapping[str, Any],
+    given: nn.Module | None = None,
 ) -> Outcome:
     """Train a learner, in place, from the beginning or from its checkpoint.
 
     Args:
-        learner: Its network returns (n, classes) logits.
+        learner: Its network returns (n, classes) logits, or (n, 1), in eval mode.
         data: What to train on, and what to hold out.
         recipe: How.
         seed: Decides everything random.
         session: Checkpoint, log and callbacks.
         question: What else decides the outcome; a checkpoint of another question is refused.
+        given: The network that came in, where it is not the learner's own as that comes.
 
     Raises:
         ValueError: Data, labels or settings that do not fit each other.
@@ -59,7 +68,9 @@ def run(
         cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
-            return _Loop(accelerator, learner, data, recipe, seed, session, asked).run()
+            loop = _Loop(accelerator, learner, data, recipe, seed, session, asked)
+            loop.judge_before(given)
+            return loop.run()
 
 
 class _Loop:
@@ -85,10 +96,15 @@ class _Loop:
         self._format, self._outputs = laid_out(learner.network, data.examples(), accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
+        kind = data.examples().dtype
+        if recipe.augmentation.crop and not kind.is_floating_point:
+            raise ValueError(f"Expected floating-point images to crop, got {kind}. Leave crop out of the augmentation.")
         self._optimizers = list(learner.optimizers(recipe))
         self._prepared, *self._stepping = accelerator.prepare(learner, *self._optimizers)
         self._average = Average(learner.network, recipe.ema) if recipe.ema else None
         self._held_out = data.validation_set()
+        if self._held_out is not None:
+            check_labels(self._held_out[1], self._outputs)
         self._session = session
         self._path = None if session.checkpoint is None else Path(session.checkpoint)
         self._question = question
@@ -113,14 +129,23 @@ class _Loop:
         """What is evaluated and handed back."""
         return self._learner.network if self._average is None else self._average.network
 
+    def judge_before(self, given: nn.Module | None) -> None:
+        """Evaluate the network that came in, unless an earlier run has done so."""
+        if self._held_out is None or self._number:
+            return
+        network = self._learner.network if given is None else copy.deepcopy(given).to(self._accelerator.device)
+        self._progress.before = evaluate(self._accelerator, network, *self._held_out)[0]
+
     def run(self) -> Outcome:
+        resumed_at = self._progress.epoch
         if self._session.log is not None:
             settings = asdict(self._recipe) | {"seed": self._seed}
             start_logging(self._accelerator, self._session.log, settings, self._progress.epoch)
         while not self._is_finished():
             self._run_epoch()
         last = self._copied()
-        return Outcome(self._best or last, last, tuple(self._progress.reports))
+        progress = self._progress
+        return Outcome(self._best or last, last, tuple(progress.reports), progress.before, resumed_at)
 
     def _is_finished(self) -> bool:
         epoch, patience = self._progress.epoch, self._recipe.patience
@@ -153,7 +178,7 @@ class _Loop:
             self._session.on_epoch(report)
 
     def _take_step(self, images: Tensor, labels: Tensor) -> float:
-        self._check(labels)
+        check_labels(labels, self._outputs)
         number, recipe = self._number, self._recipe
         for optimizer in self._optimizers:
             set_rate(optimizer, rate(recipe, number / (self._steps * recipe.epochs)))
@@ -165,7 +190,7 @@ class _Loop:
         loss = self._prepared(moved, labels.to(self._accelerator.device))
         value = float(process_mean(self._accelerator, loss))
         if not math.isfinite(value):
-            raise self._diverged(value)
+            raise self._diverged(value, moved)
         self._accelerator.backward(loss)
         for stepping in self._stepping:
             stepping.step()
@@ -174,22 +199,18 @@ class _Loop:
             self._average.update(self._learner.network, number + 1)
         return value
 
-    def _check(self, labels: Tensor) -> None:
-        if int(labels.min()) < 0 or int(labels.max()) >= self._outputs:
-            raise ValueError(
-                f"Expected labels from 0 to {self._outputs - 1}, as the network has {self._outputs} outputs; got "
-                f"{int(labels.min())} to {int(labels.max())} among the training labels."
-            )
-
-    def _diverged(self, loss: float) -> TrainingDiverged:
+    def _diverged(self, loss: float, images: Tensor) -> TrainingDiverged:
         kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."
         good = None
         if self._good is not None:
             good = copy.deepcopy(self._learner.network).cpu().eval()
             good.load_state_dict(self._good)
+        advice = f"Lower the learning rate (now {self._recipe.lr})."
+        if not bool(images.isfinite().all()):
+            advice = "Images of that batch hold NaN or infinite values; leave them out."
         return TrainingDiverged(
-            f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. Lower the "
-            f"learning rate (now {self._recipe.lr}), or check the images for NaN.{kept}",
+            f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. {advice}"
+            f"{kept}",
             step=self._number,
             last_good=good,
         )

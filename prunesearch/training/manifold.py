@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,42 +22,26 @@ from torch import Tensor, nn
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
+from prunesearch.models.logits import class_logits, main_and_auxiliary
 from prunesearch.models.network import Network
 from prunesearch.training.accelerating import Log
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched
 from prunesearch.training.finetune import as_module
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
+from prunesearch.training.losses import auxiliary_loss
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.settings import ManifoldSettings
 
 _BISECTIONS = 7
 _MEASURED = 256
 _RAMP = 2 / 3
 
 
-@dataclass(frozen=True)
-class ManifoldSettings:
-    """Weights of the terms of the loss; the defaults are those of the authors' README for ResNet-56.
-
-    Attributes:
-        sparsity: Of the mean saliency of simple images.
-        similarity: Of the distance between similarities of saliencies and of features.
-        simple: Images with less than this share of the last epoch's mean loss are simple.
-    """
-
-    sparsity: float = 5e-3
-    similarity: float = 1.0
-    simple: float = 0.5
-
-    def __post_init__(self) -> None:
-        if min(self.sparsity, self.similarity) < 0 or self.simple <= 0:
-            raise ValueError(f"Expected sparsity and similarity >= 0 and simple > 0, got {self}.")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DynamicallyPruned:
     """What ManiDP made of a network.
 
@@ -75,10 +59,14 @@ class DynamicallyPruned:
     dense_macs: int
     reports: tuple[EpochReport, ...]
 
+    def __repr__(self) -> str:
+        macs = f"{self.average_macs:,.0f} of {self.dense_macs:,} MACs on average"
+        return f"DynamicallyPruned({type(self.model).__name__}, {macs}, epochs: {len(self.reports)})"
+
 
 def manidp(
     network: Network,
-    data: Data,
+    data: Data | Source,
     *,
     budget: Budget,
     recipe: Recipe | None = None,
@@ -112,12 +100,9 @@ def manidp(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings = recipe or Recipe(), settings or ManifoldSettings()
+    recipe, settings, data = recipe or Recipe(), settings or ManifoldSettings(), as_data(data)
+    settings.check(budget, recipe)
     limits = dict(budget.check(network.space).limits)
-    if set(limits) != {"macs"}:
-        raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
-    if recipe.epochs < 3 or recipe.ema or recipe.from_scratch:
-        raise ValueError(f"Expected at least 3 epochs, from trained weights and without ema, got {recipe}.")
     model = gated(network.model, network.example_inputs)
     images, labels = data.calibration_set()
     images, labels = images[:_MEASURED], labels[:_MEASURED]
@@ -128,7 +113,7 @@ def manidp(
         recipe,
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step),
-        question={"network": network.fingerprint(), "budget": limits, "settings": str(settings)},
+        question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met
     average = macs_per_image(pruned, images).double().mean().item()
@@ -180,7 +165,7 @@ class Manifold(Learner):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy, sparsity of simple images, and similarity of saliencies to that of features."""
         with self._gates as gates, self._norms as norms:
-            logits = self.network(images)
+            logits, auxiliary = main_and_auxiliary(self.network(images))
         losses = F.cross_entropy(logits, labels, reduction="none")
         saliencies = [saliency.float() for saliency in gates.features]
         weights = self.simplicity(losses.detach())
@@ -191,7 +176,9 @@ class Manifold(Learner):
             self.sums += torch.cat([saliency.sum(0) for saliency in saliencies])
             self.loss_sum += losses.sum()
             self.seen += len(labels)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self._recipe.label_smoothing)
+        smoothing = self._recipe.label_smoothing
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        loss = loss + auxiliary_loss(auxiliary, labels, smoothing)
         return loss + self._settings.sparsity * sparsity + self._settings.similarity * similarity
 
     def simplicity(self, losses: Tensor) -> Tensor:
@@ -243,8 +230,8 @@ class Manifold(Learner):
             layer.threshold.copy_(threshold)
         if least >= self._limit:
             raise InfeasibleBudget(
-                f"A budget of {self._limit:,} macs cannot be met by gates: what has none takes {least:,.0f}, with all "
-                f"gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
+                f"A budget of {self._limit:,} macs cannot be met by gates: layers without gates take {least:,.0f}, "
+                f"with all gates open it is {self._full:,.0f}. Raise the budget, or prune the network first.",
                 limit=self._limit,
                 reachable=(least, self._full),
                 unit="macs",
@@ -267,4 +254,4 @@ def _mean_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     still = copy.deepcopy(model).eval()
     device = next(still.parameters()).device
     with torch.no_grad():
-        return F.cross_entropy(still(images.to(device)), labels.to(device)).cpu()
+        return F.cross_entropy(class_logits(still(images.to(device))), labels.to(device)).cpu()

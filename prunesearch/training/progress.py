@@ -19,11 +19,15 @@ class Outcome:
         best: Of the epoch with the best validation accuracy; the last without validation.
         last: Of the last epoch.
         reports: One per epoch.
+        before: Validation accuracy of the network that came in; None without validation.
+        resumed_at: Epochs that earlier runs of the same training had done.
     """
 
     best: State
     last: State
     reports: tuple[EpochReport, ...]
+    before: float | None = None
+    resumed_at: int = 0
 
 
 @dataclass
@@ -36,6 +40,7 @@ class Progress:
         loss: Sum over those.
         seconds: Spent by earlier runs.
         best: Validation accuracy and negative loss of the best epoch.
+        before: Validation accuracy of the network that came in.
         reports: One per epoch done.
     """
 
@@ -44,4 +49,5 @@ class Progress:
     loss: float = 0.0
     seconds: float = 0.0
     best: tuple[float, float] | None = None
+    before: float | None = None
     reports: list[EpochReport] = field(default_factory=list)

@@ -7,9 +7,9 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,56 +20,22 @@ from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
+from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
 from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
+from prunesearch.training.settings import PruningNetRecipe
 
-Sampling = Literal["random", "sandwich"]
 _BYTES = 4 * (1 + 1 + 2)  # gradient, momentum, and what a file is written from, per parameter
-
-
-@dataclass(frozen=True)
-class PruningNetRecipe:
-    """How to train on random structures.
-
-    Attributes:
-        epochs: Passes over the training data. The authors' rule of thumb: a quarter of those of ordinary training.
-        batch_size: Images per step, of all processes together.
-        lr: Learning rate of SGD at the start; it falls linearly to zero.
-        momentum: Of SGD.
-        weight_decay: On parameters of two or more dimensions.
-        label_smoothing: Of the cross-entropy.
-        sampling: Structures per step. `"random"`: one, every width drawn uniformly (MetaPruning). `"sandwich"`: the
-            full and the narrowest one and two random ones; all but the full learn from its outputs (in-place
-            distillation).
-    """
-
-    epochs: int = 10
-    batch_size: int = 128
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.1
-    sampling: Sampling = "random"
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(
-                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
-            )
-        if not (0 <= self.momentum < 1 and 0 <= self.label_smoothing < 1 and self.weight_decay >= 0):
-            raise ValueError(f"Expected momentum and label_smoothing in [0, 1) and weight_decay >= 0, got {self}.")
-        if self.sampling not in get_args(Sampling):
-            raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")
 
 
 def train_pruningnet(
     net: PruningNet,
-    data: Data,
+    data: Data | Source,
     *,
     recipe: PruningNetRecipe | None = None,
     seed: int = 0,
@@ -106,7 +72,7 @@ def train_pruningnet(
         NotEnoughMemory: Gradients and momentum would not fit; nothing of them has been allocated.
         TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
     """
-    recipe = recipe or PruningNetRecipe()
+    recipe, data = recipe or PruningNetRecipe(), as_data(data)
     if net.network.outputs is None:
         raise ValueError(f"Expected a classifier; {type(net.network.model).__name__} returns no (n, classes) logits.")
     question = _question(net, data, recipe, seed)
@@ -240,7 +206,7 @@ def _loss(
     model: Callable[..., list[Tensor]], structures: list[Structure], images: Tensor, labels: Tensor, smoothing: float
 ) -> Tensor:
     """Mean over the structures: the first learns from the labels, others from the outputs of the first."""
-    first, *others = model(structures, images)
+    first, *others = map(class_logits, model(structures, images))
     losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
     losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
     return torch.stack(losses).mean()

@@ -5,11 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from prunesearch.ranges import number, whole_number
 from prunesearch.training.augment import Augmentation
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["cosine", "constant"]
 Precision = Literal["fp32", "bf16", "fp16"]
+
+_INTERVALS = {
+    "lr": "(0, inf)",
+    "momentum": "[0, 1)",
+    "weight_decay": "[0, inf)",
+    "warmup": "[0, 1)",
+    "label_smoothing": "[0, 1)",
+    "distillation": "[0, 1]",
+    "temperature": "(0, inf)",
+    "feature_weight": "[0, inf)",
+    "ema": "[0, 1)",
+}
 
 
 @dataclass(frozen=True)
@@ -36,10 +49,11 @@ class Recipe:
         augmentation: What is done to the images at random.
         patience: Stop when the validation accuracy was not better for so many epochs; None never stops.
         precision: `"bf16"` and `"fp16"` (GPUs only) compute convolutions and products in 16 bits; weights stay 32.
-        from_scratch: Draw all weights anew first: the control for what the pruned network's weights are worth.
+        from_scratch: Draw new random weights first: the control for what the pruned network's weights are worth.
 
     Raises:
-        ValueError: A setting out of its range.
+        TypeError: A setting is no number, or no whole one.
+        ValueError: A setting is out of its range.
     """
 
     epochs: int = 10
@@ -62,26 +76,12 @@ class Recipe:
     from_scratch: bool = False
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 2 or self.lr <= 0:
-            raise ValueError(
-                f"Expected epochs >= 1, batch_size >= 2 and lr > 0, got {self.epochs}, {self.batch_size} and {self.lr}."
-            )
-        if not (0 <= self.momentum < 1 and 0 <= self.warmup < 1 and 0 <= self.ema < 1 and 0 <= self.distillation <= 1):
-            raise ValueError(
-                f"Expected momentum, warmup and ema in [0, 1) and distillation in [0, 1], got {self.momentum}, "
-                f"{self.warmup}, {self.ema} and {self.distillation}."
-            )
-        if (
-            self.temperature <= 0
-            or min(self.weight_decay, self.feature_weight) < 0
-            or not 0 <= self.label_smoothing < 1
-        ):
-            raise ValueError(
-                "Expected temperature > 0, weight_decay and feature_weight >= 0 and label_smoothing in [0, 1), "
-                f"got {self.temperature}, {self.weight_decay}, {self.feature_weight} and {self.label_smoothing}."
-            )
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"Expected patience >= 1 or None, got {self.patience}.")
+        whole_number("epochs", self.epochs, at_least=1)
+        whole_number("batch_size", self.batch_size, at_least=2)
+        for name, interval in _INTERVALS.items():
+            number(name, getattr(self, name), interval)
+        if self.patience is not None:
+            whole_number("patience", self.patience, at_least=1)
         for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"Expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")

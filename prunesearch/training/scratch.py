@@ -29,7 +29,7 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
             if own and reset is None:
                 raise ValueError(
                     f"{name or type(network).__name__} ({type(module).__name__}) has tensors of its own and no "
-                    "reset_parameters(), so its weights cannot be drawn anew. Give it one, or build the network anew "
+                    "reset_parameters(), so no new weights can be drawn for it. Give it one, or build a new network "
                     "yourself and train that."
                 )
             if reset is not None:

@@ -42,19 +42,20 @@ def of(method: str) -> list[Protocol]:
 
 
 def test_every_row_of_metaprunings_tables_is_a_protocol_with_its_figures() -> None:
-    found = {(protocol.network, protocol.budget.macs): protocol.published.text for protocol in of("MetaPruning")}
+    found = {(protocol.network, protocol.budget): protocol.published.text for protocol in of("MetaPruning")}
     rows = {(network, macs): row for network, table in METAPRUNING.items() for macs, row in table.items()}
-    assert found.keys() == rows.keys()
-    for place, (uniform, accuracy) in rows.items():
-        assert uniform in found[place]
-        assert f"; {accuracy} at {place[1]}" in found[place]
+    assert found.keys() == {(network, Budget(macs=macs)) for network, macs in rows}
+    for (network, macs), (uniform, accuracy) in rows.items():
+        text = found[network, Budget(macs=macs)]
+        assert uniform in text
+        assert f"; {accuracy} at {macs}" in text
 
 
 def test_itpruner_runs_at_the_strengths_of_its_scripts() -> None:
     assert {protocol.network for protocol in of("ITPruner")} == set(ITPRUNER)
     for protocol in of("ITPruner"):
         macs, beta, layers = ITPRUNER[protocol.network]
-        assert protocol.budget.macs == macs
+        assert protocol.budget == Budget(macs=macs)
         assert protocol.search["options"] == {"form": "linear", "strengths": (beta / layers,)}
 
 
@@ -68,10 +69,11 @@ def test_a_strength_makes_layers_as_important_as_the_released_beta_does() -> Non
 
 
 def test_eagleeye_has_the_settings_of_its_scripts() -> None:
-    found = {(protocol.network, protocol.budget.macs): protocol for protocol in of("EagleEye")}
-    assert found.keys() == EAGLEEYE.keys()
-    for place, (batch_size, accuracy) in EAGLEEYE.items():
-        protocol, recipe = found[place], found[place].recipe
+    found = {(protocol.network, protocol.budget): protocol for protocol in of("EagleEye")}
+    assert found.keys() == {(network, Budget(macs=macs)) for network, macs in EAGLEEYE}
+    for (network, macs), (batch_size, accuracy) in EAGLEEYE.items():
+        protocol = found[network, Budget(macs=macs)]
+        recipe = protocol.recipe
         assert accuracy in protocol.published.text
         assert recipe is not None
         assert (recipe.epochs, recipe.lr, recipe.weight_decay, recipe.schedule) == (120, 0.01, 1e-4, "cosine")

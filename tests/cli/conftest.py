@@ -47,6 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
         "def holes():\n    nothing = torch.full((64, 1, 8, 8), float('nan'))\n"
         "    return ps.Data(train=(nothing, torch.arange(64) % 10), calibration=32)\n"
     )
+    (path / "photos").mkdir()
     (path / "foreign.py").write_text("def model(:")
     Store(f"sqlite:///{path / 'known.db'}").close()
     (path / "foreign.db").write_text("not a database, but a text that is long enough to be looked at" * 20)

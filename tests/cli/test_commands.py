@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -73,6 +75,21 @@ def test_what_is_recorded_is_listed_shown_exported_and_deleted(call: Call, folde
     assert [line["study"] for line in json.loads(call("list", *url, "--json").stdout)] == ["search"]
 
 
+def test_what_a_search_warns_of_is_shown_and_reported_afterwards(call: Call, folder: Path) -> None:
+    own = ("--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher", "random")
+    url = ("--study", "sqlite:///warned.db")
+    searched = call("search", *own, "--n-trials", "2", *url)
+    said = [line for line in searched.stderr.splitlines() if line.startswith("note: ")]
+    assert len(said) == 2
+    assert said[0].startswith("note: The network has no BatchNorm")
+    shown = call("show", *url)
+    assert [line for line in shown.stdout.splitlines() if line.startswith("note: ")] == said
+    assert json.loads(call("show", *url, "--json").stdout)["notes"] == [line.removeprefix("note: ") for line in said]
+    assert call("report", *url, "--out", "warned.html").returncode == 0
+    page = html.unescape((folder / "warned.html").read_text())
+    assert all(line.removeprefix("note: ") in page for line in said)
+
+
 def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder: Path) -> None:
     train = ("finetune", *SEARCH[1:7], "--out", "few.safetensors", "--epochs")
     short = call(*train, "1")
@@ -80,7 +97,7 @@ def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder
     assert "note: 10 steps in all are few and leave 35% of the BatchNorm" in short.stderr
     enough = call(*train, "10", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
     assert "note:" not in enough.stderr
-    assert "goes on" not in enough.stderr
+    assert "Resuming" not in enough.stderr
 
 
 def test_a_table_in_a_pipe_is_whole(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,9 +293,56 @@ def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folde
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert (found["out"], found["test_images"], len(found["epochs"])) == ("tuned.st", 449, 1)
+    assert not found["was_finished"]
+    (folder / "tuned.st").unlink()
     again = call("finetune", *SEARCH[1:7], "--epochs", "1", "--out", "tuned.st")
+    assert again.stdout.startswith("Nothing to do: this training is finished, and tuned.st is what came of it")
     assert "the network of epoch 1 of 1" in again.stdout
     assert_remembers_digits(folder / "tuned.st")
+    assert (folder / "tuned.st").exists()
+    longer = call("finetune", *SEARCH[1:7], "--epochs", "2", "--out", "tuned.st")
+    assert longer.returncode == 2
+    assert "tuned.st.checkpoint is of another training: epochs was 1, now it is 2." in longer.stderr
+
+
+def test_a_training_that_does_harm_says_so_first(call: Call) -> None:
+    train = ("finetune", *SEARCH[1:7], "--validation", "0.2", "--epochs", "1", "--out")
+    harmed = call(*train, "worse.st", "--lr", "5")
+    assert harmed.returncode == 0, harmed.stderr
+    assert harmed.stdout.startswith("The network is worse than before: it gets ")
+    assert " of the validation images right, the one it was given " in harmed.stdout.splitlines()[0]
+    again = json.loads(call(*train, "worse.st", "--lr", "5", "--json").stdout)
+    assert again["was_finished"]
+    assert again["validation"] < again["validation_before"]
+    kept = call(*train, "kept.st", "--lr", "1e-9")
+    assert kept.stdout.startswith("Wrote kept.st"), kept.stdout
+    found = json.loads(call(*train, "kept.st", "--lr", "1e-9", "--json").stdout)
+    assert found["validation"] >= found["validation_before"]
+
+
+def test_a_study_that_nobody_named_takes_whatever_is_asked_and_a_named_one_refuses(
+    call: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in ("w.safetensors", "mine.py"):
+        shutil.copy(folder / file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    random = ("--searcher", "random", "--n-trials", "2")
+    other = ("search", "--model", "mine.py:model", "--data", "mine.py:data", "--budget", "macs=50%", *random)
+    assert "Study 'search' in sqlite:///search.db." in call(*SEARCH, *random).stdout
+    names = [json.loads(call(*command, "--json").stdout)["name"] for command in (
+        (*SEARCH, *random, "--seed", "1"), other, (*SEARCH, *random, "--calibration", "256"), (*SEARCH, *random),
+    )]  # fmt: skip
+    assert names[0] == "search seed 1"
+    assert names[1].startswith("search model ")
+    assert names[2].startswith("search data ")
+    assert names[3] == "search"
+    assert len(json.loads(call("list", "--study", "search.db", "--json").stdout)) == 4
+    for named in (("--study", "search.db"), ("--study", "sqlite:///search.db"), ("--study-name", "search")):
+        refused = call(*other, "--seed", "9", *named)
+        assert refused.returncode == 2
+        assert "is of another search: its model is" in refused.stderr
+    finished = call(*SEARCH, *random)
+    assert "Nothing to do: study 'search' has its 2 trials." in finished.stderr
 
 
 @pytest.mark.parametrize("answer", ["n\n", ""])
@@ -291,7 +355,7 @@ def test_deleting_asks_and_without_a_yes_nothing_is_done(
     run = call("delete", *url, "--study-name", "search")
     assert run.returncode == 1
     assert "nothing was done" in run.stderr
-    assert "expected --yes" in call("delete", *url, "--study-name", "search", "--json").stderr
+    assert "give --yes" in call("delete", *url, "--study-name", "search", "--json").stderr
     found = json.loads(call("delete", *url, "--study-name", "search", "--yes", "--json").stdout)
     assert found == {"study": "search", "from_trial": 0, "deleted": 2}
 
@@ -301,7 +365,7 @@ def test_another_question_for_a_stored_study_is_refused(call: Call) -> None:
     assert call(*SEARCH, "--n-trials", "2", "--study", url).returncode == 0
     run = call(*SEARCH, "--n-trials", "2", "--study", url, "--seed", "7")
     assert run.returncode == 2
-    assert "its seed is 0, this one's is 7" in " ".join(run.stderr.split())
+    assert "its seed is 0, not 7" in " ".join(run.stderr.split())
 
 
 def test_a_process_of_its_own_exits_as_the_function_does(folder: Path) -> None:

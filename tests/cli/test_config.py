@@ -43,15 +43,18 @@ def test_a_file_equals_the_flags_and_flags_win(call: Call, folder: Path) -> None
 
 
 WRONG = {
-    "no TOML": ("model: x", "is no TOML"),
-    "unknown key": ("modle = 'x'", "modle is no flag. Did you mean model?"),
-    "unknown key of the command": ("[search]\nseracher = 'x'", "seracher is no flag of search. Did you mean searcher?"),
+    "no TOML": ("model: x", "is not valid TOML"),
+    "unknown key": ("modle = 'x'", "modle is no flag. Did you mean 'model'?"),
+    "unknown key of the command": (
+        "[search]\nseracher = 'x'",
+        "seracher is no flag of search. Did you mean 'searcher'?",
+    ),
     "key of another command": ("[search]\nepochs = 3", "epochs is no flag of search"),
     "mistake in what is for another command": (
         "[finetune]\nepocs = 3",
-        "epocs is no flag of finetune. Did you mean epochs",
+        "epocs is no flag of finetune. Did you mean 'epochs'",
     ),
-    "unknown command": ("[serach]\nseed = 1", "[serach] is no command. Did you mean search?"),
+    "unknown command": ("[serach]\nseed = 1", "[serach] is no command. Did you mean 'search'?"),
     "command that is no table": ("search = 3", "expected its flags below [search]"),
     "text for a switch": ("[search]\nas-finished = 'yes'", "expected as-finished = true or false, got 'yes'"),
     "list for one value": ("[search]\nseed = [1, 2]", "expected seed as text or a number"),

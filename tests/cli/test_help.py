@@ -65,6 +65,11 @@ except SystemExit:
     assert done.returncode == 0
 
 
+def test_the_study_that_is_meant_if_none_is_named_is_in_the_help(call: Call) -> None:
+    assert "[default: (sqlite:///search.db)]" in call("search", "--help").stdout
+    assert "sqlite:///search.db)" not in call("show", "--help").stdout  # which has no such default
+
+
 def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "prunesearch", "--version"], check=True, capture_output=True, text=True
@@ -77,8 +82,8 @@ def test_completions_are_what_there_is() -> None:
     from prunesearch.evaluators.latency.backends import BACKENDS
     from prunesearch.models.hypernet import Form, Start
     from prunesearch.study.workers import EXECUTORS
-    from prunesearch.training.pruningnet import Sampling
     from prunesearch.training.recipe import Optimizer, Precision
+    from prunesearch.training.settings import Sampling
 
     assert completion.EXECUTORS == EXECUTORS
     assert completion.METRICS == METRICS

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from tests.toys import trial
 
 def test_without_a_terminal_lines_come_at_growing_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    shown = Shown("scored", None, clock=lambda: now[0])
+    shown = Shown("scored", "trials", None, clock=lambda: now[0])
     for done in range(1, 3601):  # one a second, an hour in all
         now[0] = float(done)
         shown.update(done, 3600, "best 0.5")
@@ -34,7 +36,7 @@ def test_without_a_terminal_lines_come_at_growing_intervals(capsys: pytest.Captu
 
 
 def test_a_short_run_says_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = Shown("scored", None)
+    shown = Shown("scored", "trials", None)
     shown.update(1, 2)
     assert capsys.readouterr().err == ""
 
@@ -44,7 +46,7 @@ def test_a_bar_has_the_best_its_macs_the_front_the_rate_and_the_time_left() -> N
     now = [0.0]
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=Console(file=drawn, width=200, force_terminal=True)) as bar:
-        tell = BestSoFar(Shown("scored", bar, clock=lambda: now[0]), macs=100)
+        tell = BestSoFar(Shown("scored", "trials", bar, clock=lambda: now[0]), macs=100)
         now[0] = 2.0
         trials = [replace(trial(i, (i,), 0.1 * i), cost=Cost(10 * i, 1)) for i in range(1, 4)]
         tell(Event("search", trials[0], trials[0], 12, 1.0, tuple(pareto_front(trials[:1]))))
@@ -56,13 +58,44 @@ def test_a_bar_has_the_best_its_macs_the_front_the_rate_and_the_time_left() -> N
 
 def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    shown = Shown("scored", None, clock=lambda: now[0])
+    shown = Shown("scored", "trials", None, clock=lambda: now[0])
     now[0] = 1.0
     shown.update(901, 1000)  # the first of this run
     now[0] = 20.0
     shown.update(920, 1000)
-    assert capsys.readouterr().err == ("scored: goes on after 900 of 1000\nscored 920 of 1000: 1 min 20 s left\n")
+    assert capsys.readouterr().err == ("Resuming: 900 of 1000 trials done.\nscored 920 of 1000: 1 min 20 s left\n")
     assert running.duration(0.2) == "0 s"
+
+
+@pytest.mark.parametrize("module", ["typer", "rich.console", "numpy", "torch", "torch.nn"])
+def test_an_interrupt_while_modules_are_imported_is_one_line_and_no_traceback(module: str) -> None:
+    code = f"""
+import os, runpy, signal, sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["prunesearch", "explain", "--model", "zoo:resnet8", "--input", "1x1x8x8"]
+runpy.run_module("prunesearch", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+
+
+def test_where_interrupts_are_ignored_they_stay_so() -> None:
+    code = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+from prunesearch.__main__ import main
+sys.argv = ["prunesearch", "--version"]
+try:
+    main()
+finally:
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), typer.Abort()])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,17 +31,39 @@ WRONG = {
     "images it cannot take": (("explain", "--model", "mine.py:model"), "fails on example_inputs of shape"),
     "control flow on data": (("explain", "--model", "mine.py:branching", "--input", "1x1x8x8"),
                              "module '1' decides by the values of its data"),
-    "missing weights": ((*SEARCH[:4], "no.pt", *SEARCH[5:]), "There is no weights file no.pt"),
+    "missing weights": ((*SEARCH[:4], "no.pt", *SEARCH[5:]), "no.pt, which --weights names"),
     "foreign weights": ((*SEARCH[:4], "mine.py", *SEARCH[5:]), "mine.py is damaged, or holds more than tensors"),
     "weights of another network": (("explain", "--model", "zoo:resnet20", "--input", "1x1x8x8", "--weights",
                                     "w.safetensors"), "is not of ResNet: missing layer1.1.conv1.weight"),
     "foreign study": ((*SEARCH, "--study", "sqlite:///foreign.db"), "cannot be read as a study"),
     "missing study": (("status", "--study", "sqlite:///no.db"), "There is no study file no.db"),
-    "url that is none": (("status", "--study", "s.db"), 'Expected a study URL such as "sqlite:///search.db"'),
+    "url that is none": (("status", "--study", "studies"), 'Expected a study URL such as "sqlite:///search.db"'),
+    "study as a file": (("status", "--study", "no.db"), "There is no study file no.db"),
     "study that is not there": (("show", "--study", "sqlite:///no.db"), "There is no study file no.db"),
     "study of another name": (("delete", "--study", "sqlite:///known.db", "--study-name", "x", "--yes"), "'x'"),
     "export of nothing": (("export",), "Expected --model and --out to export a network"),
     "export to nowhere": (("export", "--study", "sqlite:///known.db"), "--optuna URL, --csv FILE or --parquet FILE"),
+    "resource that is none": ((*SEARCH[:-1], "memory=50%"), "it can limit macs, params, flops, latency_ms."),
+    "limit given twice": ((*SEARCH[:-1], "macs=50%,macs=40%"), "The budget limits macs twice, to 50% and to 40%."),
+    "table without a limit": ((*SEARCH, "--latency-table", "t.json"), "for a limit in milliseconds"),
+    "latency without a table to give": (("paam", *SEARCH[1:-1], "latency_ms=4", "--out", "t.st"), "cannot limit"),
+    "folder of images as data": ((*SEARCH[:5], "--data", "photos", *SEARCH[-2:]), "Did you mean imagefolder:photos?"),
+    "name of a known network": (("explain", "--model", "resnet18"), "Did you mean torchvision:resnet18?"),
+    "name of two networks": (("explain", "--model", "vgg11"), "Did you mean zoo:vgg11 or torchvision:vgg11?"),
+    "no trials": ((*SEARCH, "--n-trials", "0"), "'--n-trials'"),
+    "no images": ((*SEARCH, "--images", "0"), "'--images'"),
+    "no time": ((*SEARCH, "--timeout", "0"), "a time above 0 s"),
+    "no epochs": (("finetune", *SEARCH[1:7], "--out", "t.st", "--epochs", "0"), "Expected epochs >= 1, got 0."),
+    "no images per step": (("paam", *SEARCH[1:], "--out", "t.st", "--batch-size", "1"), "batch_size >= 2, got 1."),
+    "share of validation": (("finetune", *SEARCH[1:7], "--out", "t.st", "--validation", "2"), "Expected --validation"),
+    "unknown evaluator": ((*SEARCH, "--evaluator", "magic"), "there are accuracy, adaptive_bn, precise_bn"),
+    "missing PruningNet": ((*SEARCH, "--weight-source", "generated:no.st"), "no.st, which --weight-source names"),
+    "PruningNet of no file": ((*SEARCH, "--build-with", "generated"), 'Expected --build-with as "generated:FILE"'),
+    "screening without batches": ((*SEARCH, "--screen", "0.5", "--as-finished"), "--as-finished knows no batches"),
+    "augmentation that is none": (("finetune", *SEARCH[1:7], "--out", "t.st", "--augment", "x"), "Expected an augment"),
+    "missing pruned network": (("finetune", *SEARCH[1:7], "--out", "t.st", "--pruned", "no.st"), "which --pruned"),
+    "unknown form": (("pruningnet", *SEARCH[1:7], "--out", "t.st", "--form", "magic"), "there are published, compact"),
+    "file without a function": (("explain", "--model", "mine.py"), "Expected path/to/file.py:function"),
     "no workers": ((*SEARCH, "--workers", "0"), "at least one worker"),
     "unknown executor": ((*SEARCH, "--executor", "magic"), "there are auto, inline, processes, ray"),
     "time limit without workers": ((*SEARCH, "--executor", "inline", "--time-limit", "3"), "Use the executor"),
@@ -50,7 +75,7 @@ WRONG = {
     "glob of no layer": (("explain", "--model", "zoo:resnet8", "--round-to", "stem.*=8"), "matches 'stem.*'"),
     "unknown timm network": (("explain", "--model", "timm:nope"), "timm"),
     "export to nowhere known": (("export", "--model", "zoo:resnet8", "--out", "e.pkl"), "NAME.onnx or NAME.pt2"),
-    "latency without a table": ((*SEARCH[:-1], "latency_ms=4"), "Expected latency_ms and table together"),
+    "latency without a table": ((*SEARCH[:-1], "latency_ms=4"), "give --latency-table FILE"),
     "latency table that is none": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "mine.py"), "is not JSON"),
     "missing latency table": ((*SEARCH[:-1], "latency_ms=4", "--latency-table", "no.json"), "no.json"),
     "unknown backend": ((*LATENCY, "--backend", "magic"), "there are eager, inductor, onnxruntime"),
@@ -59,7 +84,7 @@ WRONG = {
     "nothing to compare with": (("verify", "--model", "zoo:resnet8", "--latency-table", "t.json"), "with --pruned"),
     "option with a typo": ((*SEARCH, "--searcher", "evolution", "--option", "populatoin=3"), "Did you mean 'popul"),
     "option that wants a number": ((*SEARCH, "--searcher", "evolution", "--option", "parents=few"), "a number such as"),
-    "share beyond one": ((*SEARCH, "--screen", "2"), "Expected screen as a share in (0, 1]"),
+    "share beyond one": ((*SEARCH, "--screen", "2"), "Expected --screen as a share"),
     "folder that is a file": ((*SEARCH, "--tensorboard", "mine.py"), "Expected --tensorboard as a folder"),
     "output in no folder": ((*SEARCH, "--out", "no/small.st"), "The folder no of no/small.st does not exist"),
     "output that is a folder": (("finetune", *SEARCH[1:7], "--out", "."), ". is a folder; expected a file"),
@@ -69,18 +94,18 @@ WRONG = {
     "images of no known shape": (("export", "--model", "zoo:resnet8", "--out", "e.onnx"), "Expected --input, the"),
     "export of no file": (("export", "--model", "zoo:resnet8", "--pruned", "no.st", "--out", "e.onnx"), "no.st"),
     "export of no weights": (("export", "--model", "zoo:resnet8", "--weights", "no.st", "--out", "e.onnx"),
-                             "There is no weights file no.st"),
+                             "There is no file no.st, which --weights names"),
     "data without their folder": ((*SEARCH[:5], "--data", "cifar10", *SEARCH[-2:]), "There is no cifar10 in data"),
-    "data with a foreign option": ((*SEARCH, "--image-size", "32"), "digits has no use for --image-size"),
+    "data with a foreign option": ((*SEARCH, "--image-size", "32"), "digits does not take --image-size"),
     "image folder without a folder": ((*SEARCH[:5], "--data", "imagefolder", *SEARCH[-2:]), "imagefolder:FOLDER"),
     "image folder without classes": ((*SEARCH[:5], "--data", "imagefolder:.", *SEARCH[-2:]), "Expected . to have the"),
     "code that fails": (("explain", "--model", "mine.py:fails"), "mine.py:fails failed, line 15: ZeroDivisionError"),
     "code that fails, from here": (("explain", "--model", "./mine.py:fails"), "failed, line 15: ZeroDivisionError"),
     "tracker of no log": (("finetune", *SEARCH[1:7], "--out", "t.st", "--tracker", "csv"), "its folder with --log"),
     "code that cannot be read": (("explain", "--model", "foreign.py:model"), "SyntaxError"),
-    "function with a typo": (("explain", "--model", "mine.py:modle"), "Did you mean model"),
+    "function with a typo": (("explain", "--model", "mine.py:modle"), "Did you mean 'model'?"),
     "images that are no numbers": ((*SEARCH[:2], "mine.py:model", "--data", "mine.py:holes", *SEARCH[-2:]), "hold NaN"),
-    "no classes": (("explain", "--model", "zoo:resnet8", "--num-classes", "0"), "Expected at least 1 class"),
+    "no classes": (("explain", "--model", "zoo:resnet8", "--num-classes", "0"), "'--num-classes'"),
     "device of another machine": ((*LATENCY, "--device", "tpu"), "Expected --device as one that torch has here"),
     "negative seed": ((*SEARCH, "--seed", "-1"), "--seed"),
     "no structures to verify": (("verify", "--model", "zoo:resnet8", "--n", "0"), "--n"),
@@ -92,7 +117,7 @@ WRONG = {
     "comparison of nothing": (("compare",), "Expected --model with --pruned, or --study"),
     "comparison without a model": (("compare", "--pruned", "w.safetensors"), "need --model"),
     "comparison of an empty database": (("compare", "--study", "sqlite:///known.db"), "There are no studies in"),
-    "report of no such study": (("report", "--study", "sqlite:///known.db", "--study-name", "x"), "got 'x'"),
+    "report of no such study": (("report", "--study", "sqlite:///known.db", "--study-name", "x"), "no study 'x' in"),
     "watching as JSON": (("status", "--study", "sqlite:///known.db", "--watch", "1", "--json"), "one of the two"),
     "study as a network": (("export", "--study", "sqlite:///known.db", "--out", "n.onnx"), "--out is for a network"),
     "network as a study": (("export", "--model", "zoo:resnet8", "--csv", "t.csv"), "are for a study"),
@@ -103,6 +128,18 @@ WRONG = {
     "unknown option": (("explain", "--nonsense"), "No such option"),
     "unknown command": (("nonsense",), "No such command"),
 }  # fmt: skip
+
+
+WITH_TORCH = {
+    "infeasible budget", "unknown torchvision network", "missing function", "function that gives no model",
+    "images it cannot take", "control flow on data", "foreign weights", "weights of another network",
+    "glob of no layer", "unknown timm network", "too many threads", "data with a foreign option",
+    "image folder without classes", "data without their folder", "code that fails", "code that fails, from here",
+    "code that cannot be read", "function with a typo", "images that are no numbers", "device of another machine",
+    "patience without validation", "name of a known network", "name of two networks", "export to nowhere known",
+    "comparison of an empty database",
+}  # fmt: skip
+"""Calls that are seen to be wrong only once there is a network, data, a study, or a list of what torchvision has."""
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -123,3 +160,32 @@ def test_a_wrong_call_is_a_sentence_and_status_2_and_writes_nothing(
     assert run.stdout == ""
     assert "Traceback" not in run.stderr
     assert contents(folder) == before
+
+
+def test_what_flags_say_wrong_is_found_before_torch_is_imported(folder: Path) -> None:
+    calls = {name: list(arguments) for name, (arguments, _) in WRONG.items() if name not in WITH_TORCH}
+    code = """
+import contextlib, io, json, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from prunesearch.cli import main
+ended = {}
+for name, arguments in json.load(sys.stdin).items():
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.suppress(SystemExit):
+        try:
+            main(arguments)
+        except ImportError as error:
+            said.write(f"imported: {error}")
+    ended[name] = " ".join(said.getvalue().split())
+json.dump(ended, sys.stdout)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(calls), capture_output=True, text=True, check=True, cwd=folder
+    )
+    ended = json.loads(done.stdout)
+    assert [name for name in calls if WRONG[name][1] not in ended[name]] == []
+    assert len(calls) > 60

@@ -75,7 +75,7 @@ def test_the_evaluator_of_the_search_decides_what_is_at_chance(
     assert "the unpruned network falls from" in note
     assert 'with evaluator="adaptive_bn", which estimates statistics from all calibration images' in note
     (note,) = diagnose(*arguments, Scores(0.9, 0.1))
-    assert note.startswith("The best structure classifies 10.0% of the images rightly")
+    assert note.startswith("The best structure classifies 10.0% of the images correctly")
     assert diagnose(*arguments, Scores(0.9, 0.8)) == ()
 
 

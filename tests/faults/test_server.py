@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import asdict
 
 import pytest
 import sqlalchemy as sa
@@ -15,7 +18,7 @@ from prunesearch.structure import Cost
 from prunesearch.study.database import parse
 from prunesearch.study.locks import driver_of
 from prunesearch.study.store import Store
-from prunesearch.study.study import Study
+from prunesearch.study.study import Study, recording
 from prunesearch.trial import Trial
 from tests.faults.processes import finish, recorded, start, stored, uninterrupted, wait_for
 from tests.faults.tally import Tally
@@ -55,6 +58,29 @@ def test_trials_come_out_as_they_went_in(url: str) -> None:
         assert reader.trials("a") == AWKWARD
         with pytest.raises(PruneSearchError, match="read-only"):
             reader.want("a", 3)
+
+
+def test_what_two_writers_add_to_a_summary_is_all_kept_and_an_outcome_waits_for_the_driver(url: str) -> None:
+    with closing(Store(url)) as store:
+        store.create(NAME, QUESTION, asdict(SPACE))
+
+    def count(key: str) -> None:
+        with closing(Store(url)) as mine:
+            for _ in range(20):
+                mine.change_summary(NAME, lambda summary: {**summary, key: summary.get(key, 0) + 1})
+                mine.change_summary(NAME, lambda summary: {**summary, "both": summary.get("both", 0) + 1})
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(count, ("one", "other")))
+    driving = Study(url, NAME, QUESTION, SPACE)
+    ending = threading.Timer(0.5, driving.close)
+    ending.start()
+    with recording(url, NAME) as store:
+        assert not ending.is_alive()
+        store.add_to_summary(NAME, {"accuracy": 0.5})
+        with pytest.raises(StudyLocked):
+            Study(url, NAME, QUESTION, SPACE)
+        assert store.summary(NAME) == {"one": 20, "other": 20, "both": 40, "accuracy": 0.5}
 
 
 def test_killed_again_and_again_the_history_is_that_of_an_uninterrupted_run(url: str, tally: Tally) -> None:

@@ -319,7 +319,7 @@ def test_a_note_that_somebody_changed_is_refused(change: Callable[[dict[str, Any
 
 
 class Moody:
-    """A ranking that chooses anew for each width."""
+    """A ranking that chooses again for each width."""
 
     def keep(self, group: int, units: int) -> Any:
         return np.arange(units)
@@ -332,7 +332,7 @@ class Moody:
         ({"start": "cold"}, "Unknown start 'cold'; there are trained, scratch"),
         ({"hidden": 0}, "at least 1, got 0 and 8"),
         ({"rank": 0}, "at least 1, got 32 and 0"),
-        ({"ranking": Moody()}, "got Moody, which chooses anew"),
+        ({"ranking": Moody()}, "got Moody, which chooses again"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

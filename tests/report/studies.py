@@ -62,7 +62,7 @@ def add_study(
         if rows:
             connection.execute(schema.trial.insert(), rows)
     if summary is not None:
-        store.set_summary(name, json.loads(json.dumps(summary)))
+        store.add_to_summary(name, json.loads(json.dumps(summary)))
     store.close()
 
 

@@ -69,7 +69,7 @@ def test_the_front_is_what_no_other_point_beats() -> None:
     plot = by_name(drawn(contents())["front"], "front-macs")
     (front,) = [path.data for path in plot.paths if path.kind == "front-dots"]
     assert [round(x) for x, _ in values(plot, front)] == [100, 102]
-    assert plot.says.startswith("2 of 3 scored structures are not dominated")
+    assert plot.says.startswith("2 of 3 scored structures are on the Pareto front")
 
 
 def test_non_dominated_points_are_those_of_the_pareto_front_of_trials() -> None:

@@ -158,6 +158,18 @@ def test_a_field_of_the_question_that_studies_share_is_there_once(add: Add, repo
     assert "12 (second)" in text
 
 
+def test_what_a_search_said_of_its_result_is_there_with_the_studies_it_is_about(add: Add, report: Report) -> None:
+    add("alone", [trial(0, (8, 32), -0.5)], summary={"notes": ["Scores mean nothing."]})
+    assert "Scores mean nothing. (" not in report().text
+    assert "Scores mean nothing." in report().text
+    add("a, b", [trial(0, (8, 32), -0.5)], summary={"notes": ["Scores mean nothing.", "It has no BatchNorm."]})
+    text = report().text
+    assert text.count("Scores mean nothing.") == 1
+    assert "Scores mean nothing. (“alone”, “a, b”)" in text
+    assert "It has no BatchNorm. (a, b)" not in text
+    assert "It has no BatchNorm. (“a, b”)" in text
+
+
 def test_the_blob_holds_every_trial(add: Add, report: Report) -> None:
     add("search", [trial(i, (8, 32), -1.0 / (i + 1)) for i in range(60)])
     add("other", [trial(0, (4, 16), None, "Out of memory.")])
@@ -172,7 +184,7 @@ def test_the_blob_holds_every_trial(add: Add, report: Report) -> None:
 def test_text_of_the_database_is_never_markup(add: Add, report: Report) -> None:
     hostile = [trial(0, (8, 32), -0.5, searcher=HOSTILE), trial(1, (4, 16), None, HOSTILE)]
     add(HOSTILE, hostile, space=toy_space(HOSTILE), model=HOSTILE, **{HOSTILE: HOSTILE})
-    add("other", [trial(0, (8, 32), -0.5)], summary={"accuracy_after": HOSTILE})
+    add("other", [trial(0, (8, 32), -0.5)], summary={"accuracy_after": HOSTILE, "notes": [HOSTILE, 3]})
     page = report()
     assert not [tag for tag, a in page.elements if tag == "img" or "onerror" in a]
     assert not [text for _, text in page.scripts if "alert(1)</" in text or text.startswith("alert(")]
@@ -228,7 +240,7 @@ def test_studies_can_be_chosen_by_name(add: Add, report: Report) -> None:
 def test_an_unknown_name_is_refused_with_the_list_of_those_there_are(add: Add, url: str, tmp_path: Path) -> None:
     add("first")
     add("second")
-    with pytest.raises(ValueError, match=r"got 'third'. There are: first, second\."):
+    with pytest.raises(ValueError, match=r"no study 'third' in .*; there are first, second\."):
         write_report(url, tmp_path / "report.html", ["first", "third"])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from prunesearch.study.database import parse, show
@@ -12,6 +14,8 @@ from prunesearch.study.database import parse, show
     [
         ("sqlite://", "sqlite://", "memory"),
         ("sqlite:///a/b.db", "sqlite:///a/b.db", "b.db"),
+        ("a/b.db", "sqlite:///a/b.db", "b.db"),
+        ("/a/b.sqlite3", "sqlite:////a/b.sqlite3", "b.sqlite3"),
         ("postgresql://server/studies", "postgresql://server/studies", "studies"),
         ("postgres://me:secret@server:5433/studies", "postgresql://me:***@server:5433/studies", "studies"),
         ("postgresql://me:sec/ret@server/x", "postgresql://me:***@server/x", "x"),
@@ -24,6 +28,7 @@ def test_a_url_is_shown_without_its_password(url: str, shown: str, name: str) ->
     database = parse(url)
     assert (database.shown, database.name) == (shown, name)
     assert show(url) == shown
+    assert parse(shown).path == database.path
     assert "secret" not in repr(database)
 
 
@@ -41,6 +46,13 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_its_password(url: 
     with pytest.raises(ValueError, match="Expected") as caught:
         parse(url)
     assert "sec" not in str(caught.value)
+
+
+def test_an_existing_file_of_any_name_is_a_database_to_look_into(tmp_path: Path) -> None:
+    (tmp_path / "studies").touch()
+    assert parse(str(tmp_path / "studies")).path == tmp_path / "studies"
+    with pytest.raises(ValueError, match=r"or a file such as .* got 'studies'"):
+        parse("studies")
 
 
 @pytest.mark.parametrize("url", [None, 3, b"sqlite://"])

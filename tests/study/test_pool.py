@@ -8,6 +8,7 @@ import pytest
 
 from prunesearch.structure import Structure
 from prunesearch.study.pool import Done, Lost, Pool, PoolExecutor
+from prunesearch.study.processes import cores
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.workers import Workers
 
@@ -128,3 +129,9 @@ def test_workers_that_make_no_sense_are_refused(settings: dict[str, object], mes
 )
 def test_one_worker_without_a_time_limit_is_this_process(workers: Workers, here: bool) -> None:
     assert workers.are_here is here
+
+
+def test_minus_one_is_a_worker_per_core_and_less_is_refused_alone() -> None:
+    assert Workers(-1).count == cores()
+    with pytest.raises(ValueError, match=r"^Expected at least one worker, or -1 for one per core, got -2\.$"):
+        Workers(-2)

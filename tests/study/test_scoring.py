@@ -36,15 +36,15 @@ def test_numbers_and_what_holds_one_are_scores(number: Any) -> None:
 
 
 WRONG = {
-    "None": (None, "The score is no number but a NoneType."),
-    "a text": ("0.5", "The score is no number but a str."),
-    "bytes": (b"1", "The score is no number but a bytes."),
-    "a list": ([0.5], "The score is no number but a list."),
-    "a complex number": (1j, "The score is no number but a complex."),
+    "None": (None, "The score is not a number but a NoneType."),
+    "a text": ("0.5", "The score is not a number but a str."),
+    "bytes": (b"1", "The score is not a number but a bytes."),
+    "a list": ([0.5], "The score is not a number but a list."),
+    "a complex number": (1j, "The score is not a number but a complex."),
     "NaN": (float("nan"), "The score is nan."),
     "infinity": (-np.inf, "The score is -inf."),
-    "a tensor of several": (torch.zeros(3), "The score is no number: "),
-    "a number too large": (Fraction(10**400), "The score is no number: OverflowError:"),
+    "a tensor of several": (torch.zeros(3), "The score is not a number: "),
+    "a number too large": (Fraction(10**400), "The score is not a number: OverflowError:"),
 }
 
 

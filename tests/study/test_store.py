@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_studies_of_one_file_do_not_mix(url: str) -> None:
     for name in ("a", "b"):
         store.create(name, {}, SPACE)
     store.add("a", trial(0, (1,), 1.0))
-    store.set_summary("b", {"accuracy_after": 0.5})
+    store.add_to_summary("b", {"accuracy_after": 0.5})
     assert (len(store.trials("a")), len(store.trials("b"))) == (1, 0)
     assert (store.summary("a"), store.summary("b")) == (None, {"accuracy_after": 0.5})
     store.add_to_summary("a", {"score_full": 1.0})
@@ -68,6 +69,27 @@ def test_studies_of_one_file_do_not_mix(url: str) -> None:
     assert (store.summary("a"), store.summary("b")) == ({"score_full": 1.0}, {"accuracy_after": 0.5, "score_full": 2.0})
     assert store.question("c") is None
     store.close()
+
+
+def test_what_two_writers_add_to_a_summary_at_the_same_time_is_all_kept(url: str) -> None:
+    with closing(Store(url)) as store:
+        store.create("a", {}, SPACE)
+
+    def count(key: str) -> None:
+        with closing(Store(url)) as mine:
+            for _ in range(20):
+                mine.change_summary("a", lambda summary: {**summary, key: summary.get(key, 0) + 1})
+                mine.change_summary("a", lambda summary: {**summary, "both": summary.get("both", 0) + 1})
+
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(count, ("one", "other")))
+    with closing(Store(url, create=False)) as store:
+        assert store.summary("a") == {"one": 20, "other": 20, "both": 40}
+
+
+def test_the_outcome_of_a_study_that_was_deleted_is_refused(url: str) -> None:
+    with closing(Store(url)) as store, pytest.raises(StudyUnwritable, match=r"Study 'a' .* was deleted meanwhile"):
+        store.add_to_summary("a", {"score_full": 1.0})
 
 
 def test_a_reader_sees_what_is_committed_while_a_writer_is_open(url: str) -> None:
@@ -90,7 +112,9 @@ def test_a_store_in_memory_keeps_nothing() -> None:
     fresh.close()
 
 
-@pytest.mark.parametrize("url", ["", "studies.db", "sqlite:///", "mysql://me:secret@server/db", "sqlite:/x.db"])
+@pytest.mark.parametrize(
+    "url", ["", "studies", "postgres:/x.db", "sqlite:///", "mysql://me:secret@server/db", "sqlite:/x.db"]
+)
 def test_a_url_we_do_not_know_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="Expected a study URL such as") as caught:
         Store(url)

@@ -8,6 +8,8 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,13 +17,14 @@ from pathlib import Path
 import pytest
 
 from prunesearch.budget import Budget
-from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
 from prunesearch.search import SEARCHERS, make_searcher
 from prunesearch.structure import Structure
+from prunesearch.study import study as study_module
 from prunesearch.study.executors import InlineExecutor, RememberingExecutor
 from prunesearch.study.schema import checksum
 from prunesearch.study.store import Store
-from prunesearch.study.study import Study
+from prunesearch.study.study import Study, find, recording
 from prunesearch.trial import Trial, best
 from tests.toys import bowl, chain_space, evidence
 
@@ -197,6 +200,48 @@ with Study({url!r}, "toy", QUESTION, SPACE):
         assert study.trials() == []
 
 
+def test_an_outcome_is_recorded_by_nobody_while_another_drives(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "_PATIENCE", 0.2)
+    run(url, 2)
+    with Study(url, "toy", QUESTION, SPACE), pytest.raises(StudyLocked), recording(url, "toy"):
+        pytest.fail("two had the lock")
+    with recording(url, "toy") as store:
+        store.add_to_summary("toy", {"accuracy": 0.5})
+        with pytest.raises(StudyLocked):
+            Study(url, "toy", QUESTION, SPACE)
+    with Study(url, "toy", QUESTION, SPACE) as opened, closing(Store(url, create=False)) as reader:
+        opened.record({"notes": ["new"]})
+        assert reader.summary("toy") == {"accuracy": 0.5, "notes": ["new"]}
+
+
+def test_an_outcome_waits_for_the_driver_to_end(url: str) -> None:
+    run(url, 2)
+    driving, ended = threading.Event(), threading.Event()
+
+    def drive() -> None:
+        with Study(url, "toy", QUESTION, SPACE):
+            driving.set()
+            time.sleep(0.3)
+            ended.set()
+
+    thread = threading.Thread(target=drive)
+    thread.start()
+    assert driving.wait(10)
+    with recording(url, "toy") as store:
+        assert ended.is_set()
+        store.add_to_summary("toy", {"accuracy": 0.5})
+    with closing(Store(url, create=False)) as reader:
+        assert reader.summary("toy") == {"accuracy": 0.5}
+    thread.join()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="there is no /proc")
+def test_a_database_that_cannot_be_there_is_said_to_be_so_and_not_to_be_in_use() -> None:
+    with pytest.raises(StudyUnwritable, match="cannot be created") as caught:
+        Study("sqlite:////proc/x.db", "toy", QUESTION, SPACE)
+    assert "driven" not in str(caught.value)
+
+
 def test_a_link_to_a_database_is_the_same_database_to_the_lock(tmp_path: Path, url: str) -> None:
     run(url, 2)
     (tmp_path / "link.db").symlink_to(tmp_path / "study.db")
@@ -286,10 +331,54 @@ def test_without_a_name_the_question_finds_its_study_and_another_budget_or_searc
     assert opened({**QUESTION, "searcher": "evolution()"}) == "search evolution()"
     assert opened({**QUESTION, "seed": 5}, "mine") == "mine"
     assert opened({**QUESTION, "seed": 5}) == "mine"
-    with pytest.raises(StudyMismatch, match="its seed is 0, this one's is 6"):
+    with pytest.raises(StudyMismatch, match="its seed is 0, not 6"):
         opened({**QUESTION, "seed": 6})
-    with pytest.raises(StudyMismatch, match="its budget is '50%', this one's is '40%'"):
+    with pytest.raises(StudyMismatch, match="its budget is '50%', not '40%'"):
         opened({**QUESTION, "budget": "40%"}, "search")
+
+
+OTHERS = [
+    ({"seed": 1}, "search seed 1"),
+    ({"model": "fedcba9876543210"}, "search model fedcba98"),
+    ({"model": "fedcba9876543210", "space": "1"}, "search model fedcba98"),
+    ({"space": "1"}, "search space 1"),
+    ({"data": "0123456789abcdef", "budget": "40%"}, "search 40% data 01234567"),
+    ({"evaluator": "accuracy(metric=agreement, images=64, batch_size=64)"},
+     "search evaluator accuracy(metric=agreement, images=64, ba"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "name"), OTHERS)
+def test_where_no_study_was_named_whatever_differs_opens_another(
+    url: str, change: dict[str, object], name: str
+) -> None:
+    first = {**QUESTION, "model": "0123456789abcdef", "evaluator": "accuracy(metric=loss)", "versions": {"torch": "2"}}
+    with Study(url, None, first, SPACE):
+        pass
+    other = {**first, **change}
+    assert find(url, None, other, open_another=True) == name
+    with pytest.raises(StudyMismatch):  # a study that is named refuses
+        find(url, "search", other, open_another=True)
+    with Study(url, name, other, SPACE):
+        pass
+    assert find(url, None, other, open_another=True) == name
+    assert find(url, None, first, open_another=True) == "search"
+    assert " versions " in find(url, None, {**other, "versions": {"torch": "3"}}, open_another=True)
+
+
+def test_a_name_that_another_question_has_is_not_taken(url: str) -> None:
+    for name, question in (("search", QUESTION), ("search seed 1", {**QUESTION, "seed": 2})):
+        with Study(url, name, question, SPACE):
+            pass
+    assert find(url, None, {**QUESTION, "seed": 1}, open_another=True) == "search seed 1 (2)"
+
+
+def test_of_a_table_that_differs_the_entry_is_named(url: str) -> None:
+    with Study(url, "toy", {**QUESTION, "versions": {"torch": "2", "prunesearch": "1"}}, SPACE):
+        pass
+    with pytest.raises(StudyMismatch, match="its torch is '2', not '3'") as caught:
+        Study(url, "toy", {**QUESTION, "versions": {"torch": "3", "prunesearch": "1"}}, SPACE)
+    assert caught.value.field == "versions"
 
 
 def test_a_driver_is_recorded_while_it_drives(url: str) -> None:

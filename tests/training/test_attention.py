@@ -17,11 +17,12 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
-from prunesearch.training.attention import AttentionPruned, AttentionSettings, Attentive, paam
+from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
 from prunesearch.training.filters import FilterAttention, leaky_exponential
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
+from prunesearch.training.settings import AttentionSettings
 from tests.models_state import generators, state_of
 
 RECIPE = Recipe(epochs=7, batch_size=64, lr=0.05)

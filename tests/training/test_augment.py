@@ -69,5 +69,5 @@ def test_inputs_that_are_no_images_or_smaller_than_the_crop_are_refused() -> Non
     for inputs, augmentation in ((torch.zeros(4, 3), Augmentation(flip=True)), (IMAGES, Augmentation(crop=5))):
         with pytest.raises(ValueError, match="larger than crop"):
             augmentation(inputs, generator())
-    with pytest.raises(ValueError, match="pixels >= 0"):
+    with pytest.raises(ValueError, match="crop >= 0 pixels"):
         Augmentation(crop=-1)

@@ -70,7 +70,7 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
         (("--lr", "0"), "lr > 0"),
         (("--augment", "twist"), "such as"),
         (("--optimizer", "lion"), "Expected optimizer as one of sgd, adamw"),
-        (("--patience", "3"), "Data(validation=...)"),
+        (("--patience", "3"), "with --validation 0.1"),
         (("--pruned", "absent.safetensors"), "no file absent.safetensors"),
         (("--lr", "1e9", "--epochs", "1"), "The training loss became"),
     ],

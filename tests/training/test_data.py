@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from prunesearch.models.fingerprint import fingerprint
-from prunesearch.training.data import Data
+from prunesearch.training.data import Data, as_data
 from prunesearch.training.digits import digits
 
 IMAGES = torch.arange(60, dtype=torch.float32).view(60, 1, 1, 1)
@@ -38,6 +40,17 @@ SOURCES = {
     "loader": DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7, shuffle=True),
     "targets": Items(targets=True),
     "no targets": Items(targets=False),
+    "arrays": (IMAGES.numpy(), LABELS.numpy()),
+    "arrays of 64 bits": (IMAGES.double().numpy(), LABELS.numpy().astype(np.uint8)),
+    "array that cannot be written": (np.broadcast_to(IMAGES.numpy(), IMAGES.shape), LABELS.tolist()),
+    "big-endian array": (IMAGES.numpy().astype(">f4"), LABELS[:, None]),
+    "two lists": (list(IMAGES), LABELS.tolist()),
+    "pairs": list(zip(IMAGES, LABELS, strict=True)),
+    "pairs of arrays": tuple((image.numpy(), label) for image, label in zip(IMAGES, LABELS.tolist(), strict=True)),
+    "loader of a subset": DataLoader(
+        TensorDataset(torch.cat([IMAGES, IMAGES + 1000]), torch.cat([LABELS, LABELS])),
+        sampler=SubsetRandomSampler(range(60)),
+    ),
 }
 
 
@@ -47,6 +60,7 @@ def test_every_form_of_source_gives_the_same_calibration_set(source: Any) -> Non
     expected_images, expected_labels = Data(train=(IMAGES, LABELS), calibration=24).calibration_set()
     assert torch.equal(images, expected_images)
     assert torch.equal(labels, expected_labels)
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
 
 
 def test_the_calibration_set_is_balanced_distinct_and_labelled_right() -> None:
@@ -148,7 +162,7 @@ class Labelled(Dataset[Any]):
         return IMAGES[index], self.label
 
 
-@pytest.mark.parametrize("label", [1.7, "cat", torch.tensor([0.0, 1.0, 0.0])])
+@pytest.mark.parametrize("label", [1.7, "cat", None, torch.tensor([0.0, 1.0, 0.0])])
 def test_labels_that_are_no_class_indices_are_refused(label: Any) -> None:
     with pytest.raises(ValueError, match="class indices"):
         Data(train=Labelled(label)).calibration_set()
@@ -167,21 +181,92 @@ class Stream(IterableDataset[Any]):
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [
-        ((IMAGES,), TypeError, "got a tuple of 1"),
-        ((IMAGES, LABELS.tolist()), TypeError, r"\(images, labels\)"),
+        (None, TypeError, "got None"),
+        ([], ValueError, "train is empty"),
+        ((), ValueError, "train is empty"),
+        (([], []), ValueError, "train is empty"),
+        ((IMAGES,), TypeError, "got a tuple of 1, the first a Tensor"),
+        ((IMAGES, LABELS, LABELS), TypeError, "got a tuple of 3, the first a Tensor"),
+        (list(IMAGES), TypeError, "got a list of 60, the first a Tensor"),
+        ({"images": IMAGES, "labels": LABELS}, TypeError, "got {'images'"),
+        ([{"image": IMAGES[0], "label": 0}], TypeError, "the first a dict"),
+        ((IMAGES, ["cat"] * 60), ValueError, "labels are strings, such as 'cat'"),
+        ((IMAGES, np.array(["cat"] * 60)), ValueError, "labels are strings, such as 'cat'"),
+        ([(IMAGES[0], "cat")], ValueError, "labels are strings, such as 'cat'"),
+        ((IMAGES, np.array([None] * 60)), ValueError, "class indices"),
+        ((np.array([None] * 60), LABELS), ValueError, "images as tensors, got ndarray"),
+        ((IMAGES.to("meta"), LABELS), ValueError, "meta device"),
         ((IMAGES, LABELS[:5]), ValueError, "60 images and 5 labels"),
         ((IMAGES, LABELS.float()), ValueError, r"class indices, got \(60,\) torch.float32"),
         ((IMAGES, torch.zeros(60, 10, dtype=torch.long)), ValueError, r"class indices, got \(60, 10\)"),
         ((IMAGES[:0], LABELS[:0]), ValueError, "train is empty"),
         (TensorDataset(IMAGES), ValueError, "have no labels"),
         (Stream(), TypeError, "got Stream, which has no length"),
-        ("digits", ValueError, "have no labels"),
+        ("digits", TypeError, "got 'digits'"),
         (3, TypeError, "got int"),
     ],
 )
 def test_data_of_another_form_are_refused(source: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         Data(train=source)
+    assert str(caught.value).count(". ") <= 1
+
+
+class Made(Dataset[Any]):
+    """Images that a function makes of their index."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self.make = make
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.make(index), index % 2
+
+
+def picture(index: int) -> Any:
+    return Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (picture, r"got PIL images\. Add torchvision\.transforms\.ToTensor\(\)"),
+        (lambda index: "photos/1.jpg", "Expected images as tensors, got str"),
+        (lambda index: None, "Expected images as tensors, got NoneType"),
+        (lambda index: torch.zeros(3, 8 + index, 8), r"one size, got \(3, .*Resize\(256\) and transforms.CenterCrop"),
+        (lambda index: torch.zeros(3 - index % 2 * 2, 8, 8), r"one size, got .*transforms.Grayscale\(3\)"),
+        (lambda index: torch.zeros(3 + index), r"one size, got .*Pad or cut them to one length"),
+    ],
+)
+def test_images_that_cannot_be_a_batch_are_refused_with_what_to_do(make: Callable[[int], Any], message: str) -> None:
+    for source in (Made(make), DataLoader(Made(make)), [(make(i), i % 2) for i in range(8)]):
+        with pytest.raises(ValueError, match=message):
+            Data(train=source).calibration_set()
+
+
+@pytest.mark.parametrize("labels", [LABELS > 0, (LABELS > 0).float(), (LABELS > 0).double()[:, None].numpy()])
+def test_labels_of_two_classes_may_be_of_any_type(labels: Any) -> None:
+    items = list(zip(IMAGES, torch.as_tensor(labels), strict=True))
+    for source in ((IMAGES, labels), items):
+        images, found = Data(train=source, calibration=60).calibration_set()
+        assert torch.equal(found, (LABELS > 0).long()[images.flatten().long()])
+
+
+def test_a_source_alone_is_what_to_train_with() -> None:
+    data = Data(train=(IMAGES, LABELS))
+    assert as_data(data) is data
+    assert as_data((IMAGES, LABELS)).train == data.train
+    assert as_data(SOURCES["loader"]).train is SOURCES["loader"]
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_data_print_what_they_are_and_not_what_is_in_them(source: Any) -> None:
+    printed = repr(Data(train=source, validation=source, test=source))
+    assert "60" in printed
+    assert "\n" not in printed
+    assert len(printed) < 200
 
 
 def test_asking_for_a_test_set_that_is_not_there_says_how_to_give_one() -> None:

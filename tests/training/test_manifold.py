@@ -14,9 +14,10 @@ from prunesearch.models.count import count
 from prunesearch.models.gates import gated, gated_layers, macs_per_image
 from prunesearch.models.network import Network
 from prunesearch.training.data import Data
-from prunesearch.training.manifold import Manifold, ManifoldSettings, _similarity_loss, manidp
+from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
+from prunesearch.training.settings import ManifoldSettings
 from tests.models_state import generators, state_of
 from tests.training.test_attention import few
 
@@ -100,7 +101,7 @@ def test_an_interrupted_run_goes_on_with_the_same_thresholds(
 def test_what_gates_cannot_do_is_refused(network: Network, digits_data: Data) -> None:
     for change, message in (
         ({"budget": Budget(macs="60%", params="60%")}, "gates add parameters"),
-        ({"recipe": replace(RECIPE, ema=0.9)}, "without ema"),
+        ({"recipe": replace(RECIPE, ema=0.9)}, "no moving average"),
         ({"recipe": replace(RECIPE, epochs=2)}, "at least 3 epochs"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -30,8 +30,9 @@ from prunesearch.models.hypernet_file import load_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.training.data import Data
-from prunesearch.training.pruningnet import PruningNetRecipe, _loss, train_pruningnet
+from prunesearch.training.pruningnet import _loss, train_pruningnet
 from prunesearch.training.reports import StepReport
+from prunesearch.training.settings import PruningNetRecipe
 from tests.models_state import generators, state_of
 
 RECIPE = PruningNetRecipe(epochs=3, batch_size=16, lr=0.05)
@@ -73,7 +74,7 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 @pytest.mark.parametrize("form", ["compact", "published"])
 def test_narrow_structures_get_much_better_weights_than_slices(network: Network, digits_data: Data, form: Any) -> None:
-    """At half of every width slices classify about half of the images rightly; deterministic, no margin needed."""
+    """At half of every width slices classify about half of the images correctly; deterministic, no margin needed."""
     ranking = L1Criterion().rank(network)
     net = PruningNet(network, form=form, ranking=ranking)
     before = state_of(network.model), generators()

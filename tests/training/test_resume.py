@@ -197,7 +197,8 @@ def other_network() -> nn.Module:
 
 CHANGES: dict[str, dict[str, Any]] = {
     "data": {"data": pictures(seed=1)},
-    "recipe": {"recipe": replace(RECIPE, lr=0.01)},
+    "lr": {"recipe": replace(RECIPE, lr=0.01)},
+    "crop": {"recipe": replace(RECIPE, augmentation=replace(RECIPE.augmentation, crop=2))},
     "network": {"model": other_network()},
     "teacher": {"teacher": convolutional()},
     "seed": {"seed": 1},
@@ -210,8 +211,12 @@ def test_a_checkpoint_of_another_training_is_refused_with_what_differs(tmp_path:
     train(**settings)
     before = (tmp_path / "run").read_bytes()
     for field, change in CHANGES.items():
-        with pytest.raises(CheckpointError, match=f"its {field} was"):
+        with pytest.raises(CheckpointError, match=rf"of another training: {field} was \S+, now it is \S+\. Give"):
             train(**{**settings, **change})
+    with pytest.raises(
+        CheckpointError, match=r"training: epochs was 4, now it is 5; ema was 0\.9, now it is 0\.5; seed was 0"
+    ):
+        train(**{**settings, "recipe": replace(RECIPE, epochs=5, ema=0.5), "seed": 1})
     assert (tmp_path / "run").read_bytes() == before
 
 
@@ -219,7 +224,7 @@ def test_a_label_changed_on_disk_is_noticed(tmp_path: Path) -> None:
     states(tmp_path / "run")
     data = pictures()
     data.train[1][5] = (data.train[1][5] + 1) % 3  # type: ignore[index]
-    with pytest.raises(CheckpointError, match="its data was"):
+    with pytest.raises(CheckpointError, match="training: data was"):
         train(convolutional(), data, recipe=RECIPE, teacher=convolutional(), session=Session(tmp_path / "run"))
 
 
@@ -232,7 +237,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     foreign = safetensors.torch.save({"x": torch.zeros(1)})
     for damaged in (content[:-10], flipped, foreign, b""):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match=r"damaged|no checkpoint"):
+        with pytest.raises(CheckpointError, match=r"damaged|not the checkpoint"):
             states(path)
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.evaluators.accuracy import top1
 from prunesearch.training.accelerating import Accelerator, Log
 from prunesearch.training.averaging import Average
 from prunesearch.training.data import Data
@@ -23,6 +24,7 @@ from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import Session
 from prunesearch.training.scratch import drawn_anew
+from prunesearch.training.settings import AttentionSettings, ManifoldSettings, PruningNetRecipe
 from tests.models_state import generators, state_of
 from tests.training.test_finetune import blobs, small
 from tests.training.test_resume import convolutional, pictures
@@ -119,6 +121,32 @@ def test_the_best_epoch_is_the_one_with_the_best_validation_accuracy_and_patienc
     with torch.no_grad():
         assert (result.best(images).argmax(1) == labels).float().mean() == pytest.approx(accuracies[best - 1])
         assert (result.last(images).argmax(1) == labels).float().mean() == pytest.approx(accuracies[-1])
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_what_the_given_network_had_is_told_beside_what_the_returned_one_has(from_scratch: bool) -> None:
+    good = train(small(), blobs(), recipe=SHORT).last
+    data = replace(blobs(), validation=blobs().test)
+    images, labels = blobs().test_set()
+    result = train(good, data, recipe=replace(SHORT, epochs=1, lr=5.0, momentum=0.0, from_scratch=from_scratch))
+    assert result.validation_before == pytest.approx(top1(good, images, labels))
+    assert result.validation_after == pytest.approx(top1(result.best, images, labels))
+    assert train(good, blobs(), recipe=SHORT).validation_before is None
+
+
+def test_a_training_that_goes_on_knows_what_it_began_with(tmp_path: Path) -> None:
+    def stop(report: Any) -> None:
+        if report.step == 5:
+            raise KeyboardInterrupt
+
+    session = Session(tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        train(convolutional(), pictures(), recipe=SHORT, session=replace(session, on_step=stop))
+    first, again = (train(convolutional(), pictures(), recipe=SHORT, session=session) for _ in range(2))
+    images, labels = pictures().validation_set() or (torch.empty(0), torch.empty(0))
+    assert first.validation_before == again.validation_before == pytest.approx(top1(convolutional(), images, labels))
+    assert (first.resumed_at, again.resumed_at) == (1, 3)
+    assert again.reports == first.reports
 
 
 def test_patience_without_validation_is_refused() -> None:
@@ -239,3 +267,28 @@ def test_the_shares_of_processes_make_up_the_batch() -> None:
     shares = [[x for x, _ in data.train_batches(16, np.random.default_rng(0), share=(i, 2))] for i in (0, 1)]
     for batch, first, second in zip(whole, *shares, strict=True):
         assert torch.equal(batch, torch.stack([first, second], 1).flatten())
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [
+        *((Recipe, name) for name in ("epochs", "batch_size", "patience")),
+        *((PruningNetRecipe, name) for name in ("epochs", "batch_size")),
+        *((AttentionSettings, name) for name in ("every", "hidden")),
+    ],
+)
+def test_every_count_is_a_whole_number(kind: type[Any], setting: str) -> None:
+    with pytest.raises(TypeError, match=rf"Expected {setting} as a whole number, got 2\.5\."):
+        kind(**{setting: 2.5})
+    with pytest.raises(ValueError, match=rf"Expected {setting} >= \d, got 0\."):
+        kind(**{setting: 0})
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"),
+    [(Recipe, "lr"), (PruningNetRecipe, "lr"), (AttentionSettings, "reach"), (ManifoldSettings, "simple")],
+)
+def test_every_measure_is_a_finite_number(kind: type[Any], setting: str) -> None:
+    for wrong in (math.nan, math.inf, 0.0):
+        with pytest.raises(ValueError, match=rf"Expected {setting} > 0, got"):
+            kind(**{setting: wrong})

@@ -19,6 +19,7 @@ from prunesearch.evaluators.channels.slices import saved
 from prunesearch.evaluators.inputs import takes_images
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
+from prunesearch.models.logits import class_logits
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -52,7 +53,7 @@ class LFECriterion(ScoringCriterion):
     Scores are coefficients per MAC that a unit saves, so that they can be compared between groups.
 
     With more than one round, the lowest scores of all groups are removed, 10% of the units present but at most 30% of a
-    group and not all of one, and what is left is measured anew: duplicates look dispensable until one of them is gone.
+    group and not all of one, and what is left is measured again: duplicates look dispensable until one of them is gone.
     Scores are then the order of removal.
 
     Source: Sándor, Pável and Csató, Pruning CNN's with linear filter ensembles, ECAI 2020, arXiv:2001.08142, of which
@@ -158,7 +159,7 @@ def _reliability(found: Sequence[Ensemble]) -> tuple[str, ...]:
         f"The linear models of the criterion lfe explain {np.median(explained):.0%} of the variance of held-out "
         f"responses (median of {len(explained)} groups; {min(explained):.0%} to {max(explained):.0%})."
     )
-    return (note if np.median(explained) >= _RELIABLE else f"{note} Below {_RELIABLE:.0%}, believe its order little.",)
+    return (note if np.median(explained) >= _RELIABLE else f"{note} Below {_RELIABLE:.0%}, do not rely on its order.",)
 
 
 def balanced_masks(units: int, n: int, rng: np.random.Generator) -> FloatArray:
@@ -188,8 +189,8 @@ def responses(
     with watched(network.model, looks), torch.inference_mode():
         for start in range(0, len(masks), _AT_ONCE):
             some = masks[start : start + _AT_ONCE]
-            state.masks = torch.from_numpy(some).to(images.dtype).to(images.device)
-            logits = network.model(images.repeat(len(some), *[1] * (images.dim() - 1)))
+            state.masks = torch.from_numpy(some)
+            logits = class_logits(network.model(images.repeat(len(some), *[1] * (images.dim() - 1))))
             losses = F.cross_entropy(at_least_float32(logits), labels.repeat(len(some)), reduction="none")
             found += (-losses.reshape(len(some), -1).mean(1)).tolist()
     return np.array(found)
@@ -210,7 +211,7 @@ class _Masks:
         place = self._place[read.units]
         own = torch.nonzero(place >= 0)[:, 0]
         factors = self._present[read.units].to(x).repeat(len(self.masks), 1)
-        factors[:, own] = self.masks[:, place[own]]
+        factors[:, own] = self.masks[:, place[own]].to(x)
         shape = [1] * x.dim()
         shape[0], shape[read.dim] = len(x), len(place)
         return x * factors.repeat_interleave(self._images, 0).reshape(shape)

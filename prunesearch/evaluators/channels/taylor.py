@@ -11,6 +11,7 @@ from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, spl
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
 from prunesearch.evaluators.inputs import takes_images
+from prunesearch.models.logits import class_logits
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 
@@ -47,9 +48,11 @@ class TaylorCriterion(ScoringCriterion):
         names = list(dict.fromkeys(part.name for part in produced))
         for name in names:
             values[name].requires_grad_()
-        logits = torch.func.functional_call(network.model, values, (images,))
+        logits = class_logits(torch.func.functional_call(network.model, values, (images,)))
         loss = F.cross_entropy(at_least_float32(logits), labels)
-        gradients = dict(zip(names, torch.autograd.grad(loss, [values[name] for name in names]), strict=True))
+        # zeros for what runs in training mode only
+        found = torch.autograd.grad(loss, [values[name] for name in names], materialize_grads=True)
+        gradients = dict(zip(names, found, strict=True))
         total = np.zeros(network.unit_count)
         for part in produced:
             products = part.of(values[part.name]) * part.of(gradients[part.name])

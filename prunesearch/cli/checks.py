@@ -1,0 +1,191 @@
+"""Whether options can be met, found out before torch is imported, data are read and a network is traced."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunesearch.cli.completion import METRICS
+from prunesearch.files import safetensors_path
+from prunesearch.registry import check_name
+
+if TYPE_CHECKING:
+    from prunesearch.budget import Budget
+
+
+def check_network(model: str | None, **files: Path | None) -> None:
+    """Make sure that a model may be one, and that the files that belong to it are there.
+
+    Args:
+        model: What `--model` says.
+        **files: By the names of their options.
+
+    Raises:
+        ValueError: It is none, or there is no such file.
+    """
+    from prunesearch.source_names import check_model
+
+    if model is not None:
+        check_model(model)
+    for name, file in files.items():
+        if file is not None and not file.is_file():
+            raise ValueError(f"There is no file {file}, which --{name.replace('_', '-')} names.")
+
+
+def check_data(data: str | None, validation: float | None = None) -> None:
+    """Make sure that data may be some, and that a share of them can be held out.
+
+    Raises:
+        ValueError: They are none, or the share is out of range.
+    """
+    from prunesearch.source_names import check_data as check
+
+    if data is not None:
+        check(data)
+    if validation is not None and not 0 < validation < 1:
+        raise ValueError(f"Expected --validation as a share between 0 and 1, such as 0.1, got {validation}.")
+
+
+def check_scoring(
+    searcher: str, options: Mapping[str, Any], criterion: str, evaluator: str, metric: str, screen: float
+) -> None:
+    """Make sure that there is everything that a search is told to use.
+
+    Raises:
+        ValueError: A name is unknown, or the share that survives screening is out of range.
+        TypeError: The searcher has no such option, or it is text instead of a number.
+    """
+    from prunesearch.evaluators import EVALUATORS
+    from prunesearch.evaluators.channels import CRITERIA
+    from prunesearch.search import SEARCHERS, check_searcher
+
+    check_name(SEARCHERS, searcher, "searcher")
+    check_name(CRITERIA, criterion, "channel criterion")
+    check_name(EVALUATORS, evaluator, "evaluator")
+    check_name(METRICS, metric, "metric")
+    if not 0 < screen <= 1:
+        raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
+    check_searcher(searcher, options)
+
+
+def check_weight_source(option: str, name: str | None) -> None:
+    """Make sure that a source of weights is one, and that its file is there.
+
+    Raises:
+        ValueError: It is none, has a file where none belongs, or the file is missing.
+    """
+    from prunesearch.evaluators import WEIGHT_SOURCES
+
+    if name is None:
+        return
+    kind, colon, file = name.partition(":")
+    check_name(WEIGHT_SOURCES, kind, "weight source")
+    if kind != "generated" and colon:
+        raise ValueError(f"The weight source {kind!r} has no file, got {file!r}.")
+    if kind == "generated" and not file:
+        raise ValueError(f'Expected {option} as "generated:FILE"; got no file.')
+    if file and not Path(file).is_file():
+        raise ValueError(f"There is no file {file}, which {option} names.")
+
+
+def check_study(url: str) -> None:
+    """Make sure that a study may be kept there.
+
+    Raises:
+        ValueError: It is no URL of a database, and no file either.
+        StudyUnreadable: It is damaged, of another program, of a newer release, or cannot be there.
+    """
+    from prunesearch.study.database import parse
+    from prunesearch.study.store import look
+
+    look(parse(url))
+
+
+def budget_of(text: str, latency_table: Path | None = None, *, takes_table: bool = True) -> Budget:
+    """The budget that options ask for.
+
+    Args:
+        text: What `--budget` says.
+        latency_table: What `--latency-table` says.
+        takes_table: Whether the command has such an option.
+
+    Raises:
+        ValueError: It is none, or one of the two is there without the other.
+    """
+    from prunesearch.budget import Budget, parse_limits
+    from prunesearch.latency_table import LatencyTable
+
+    limit = parse_limits(text).get("latency_ms")
+    if limit is not None and not takes_table:
+        raise ValueError(f"This command cannot limit latency_ms, got {text!r}. Limit macs or params.")
+    if limit is not None and latency_table is None:
+        raise ValueError(
+            f"latency_ms={limit} is predicted from a table: give --latency-table FILE, which prunesearch latency makes."
+        )
+    if limit is None and latency_table is not None:
+        raise ValueError(
+            f"--latency-table is for a limit in milliseconds, such as --budget latency_ms=4; the budget is {text!r}."
+        )
+    return Budget.parse(text, None if latency_table is None else LatencyTable.load(latency_table))
+
+
+def check_training_files(out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None) -> None:
+    """Make sure that what a training leaves can be written.
+
+    Raises:
+        ValueError: The network, the state or the log cannot, or there is a tracker without a log.
+    """
+    check_network_file(out)
+    check_writable(state_of(out, checkpoint))
+    check_folders(log=log)
+    if tracker and log is None:
+        raise ValueError("--tracker says how the log is written; name its folder with --log.")
+
+
+def state_of(out: Path, checkpoint: Path | None) -> Path:
+    """The file of a training's state: the one that is named, or one beside the network."""
+    return checkpoint or out.with_name(out.name + ".checkpoint")
+
+
+def check_writable(*files: Path | None) -> None:
+    """Find out before hours of work whether files can be written after them.
+
+    Raises:
+        ValueError: One cannot.
+    """
+    for file in files:
+        if file is None:
+            continue
+        folder = file.parent
+        if file.is_dir():
+            raise ValueError(f"{file} is a folder; expected a file to write, such as {file / 'name'}.")
+        if not folder.is_dir():
+            raise ValueError(f"The folder {folder} of {file} does not exist. Make it first.")
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
+
+
+def check_network_file(file: Path | None) -> None:
+    """Find out before hours of work whether a network can be written after them.
+
+    Raises:
+        ValueError: It cannot, or the file's name ends like that of another format.
+    """
+    if file is not None:
+        check_writable(safetensors_path(file))
+
+
+def check_folders(**folders: Path | None) -> None:
+    """Find out at once whether folders can be made where options say.
+
+    Args:
+        **folders: By the names of the options.
+
+    Raises:
+        ValueError: A file is in the way.
+    """
+    for name, folder in folders.items():
+        if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+            raise ValueError(f"Expected --{name} as a folder; {folder} is a file. Name another.")

@@ -1,0 +1,84 @@
+"""What `--model` and `--data` may say, checked before torch is imported and anything is loaded."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from prunesearch.models.zoo import ZOO
+from prunesearch.registry import check_name, did_you_mean
+from prunesearch.training import DATASETS
+
+MODELS = "zoo:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function"
+DATA = (
+    f"{', '.join(name for name in DATASETS if name != 'imagefolder')}, imagefolder:FOLDER or path/to/file.py:function"
+)
+
+
+def check_model(source: str) -> None:
+    """Make sure that a source may name a model; what torchvision, timm and functions have is seen when it is loaded.
+
+    Raises:
+        ValueError: It names none.
+    """
+    kind, _, name = source.partition(":")
+    if kind.endswith(".py"):
+        function_of_file(source)
+    elif kind == "zoo":
+        check_name(ZOO, name, "zoo network")
+    elif kind not in ("torchvision", "timm"):
+        raise ValueError(f"Expected a model as {MODELS}, got {source!r}.{_models_of_this_name(source)}")
+
+
+def check_data(source: str) -> None:
+    """Make sure that a source may name data; whether they are there is seen when they are loaded.
+
+    Raises:
+        ValueError: It names none.
+    """
+    kind, _, folder = source.partition(":")
+    if kind.endswith(".py"):
+        function_of_file(source)
+        return
+    if kind not in DATASETS:
+        folders = f" Did you mean imagefolder:{source}?" if Path(source).is_dir() else ""
+        hint = folders or did_you_mean(kind, DATASETS)
+        raise ValueError(f"Unknown data set {source!r}; there are {DATA}.{hint}")
+    if (kind == "imagefolder") != bool(folder) or source.endswith(":"):
+        raise ValueError(f"Expected data as {DATA}; got {source!r}.")
+
+
+def function_of_file(source: str) -> tuple[Path, str]:
+    """The two parts of `path/to/file.py:function`.
+
+    Raises:
+        ValueError: It is not of this form, or there is no such file.
+    """
+    file, _, function = source.rpartition(":")
+    if not file or not function.isidentifier():
+        raise ValueError(f"Expected path/to/file.py:function, got {source!r}.")
+    if not Path(file).is_file():
+        raise ValueError(f"There is no file {file!r} to take {function!r} from.")
+    return Path(file), function
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """Read a shape such as `1x3x224x224`.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    sizes = text.split("x")
+    if len(sizes) < 2 or not all(size.isdigit() and int(size) > 0 for size in sizes):
+        raise ValueError(f'Expected an input shape such as "1x3x224x224", got {text!r}.')
+    return tuple(int(size) for size in sizes)
+
+
+def _models_of_this_name(name: str) -> str:
+    """Where there are networks of a name that came without one of these words."""
+    kinds = ["zoo"] if name in ZOO else []
+    with suppress(ImportError):
+        from torchvision.models import list_models  # takes seconds, but this is the sentence to find the mistake by
+
+        kinds += ["torchvision"] if name in list_models() else []
+    return f" Did you mean {' or '.join(f'{kind}:{name}' for kind in kinds)}?" if kinds else ""

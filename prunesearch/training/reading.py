@@ -1,0 +1,211 @@
+"""Where images and labels come from, in whatever form; inside it is a pair of tensors, or something with items."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Sized
+from typing import Any, TypeAlias, TypeGuard
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
+
+from prunesearch.structure import IntArray
+
+Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
+Source: TypeAlias = "tuple[Array, Array | Sequence[int]] | Sequence[tuple[Any, Any]] | Dataset[Any] | DataLoader[Any]"
+
+_FORMS = "(images, labels), a Dataset of (image, label) items or a list of such, or a DataLoader"
+
+
+def understood(name: str, given: Any) -> Source:
+    """A source in one of the two forms that everything else here takes; what is one already comes back as it is.
+
+    Args:
+        name: What it is called, for errors.
+        given: As `Data` takes it. Arrays of numpy become tensors, 64-bit floats of torch's default type, and float
+            labels that are all 0 or 1 become integers. A DataLoader that draws from a subset of its dataset
+            (SubsetRandomSampler) is one of that subset.
+
+    Raises:
+        TypeError: It has none of the forms.
+        ValueError: It is empty, has no labels, or labels of another number than its images; or images or labels are of
+            a kind that is not understood.
+    """
+    if isinstance(given, DataLoader) and isinstance(given.sampler, SubsetRandomSampler):
+        some: Dataset[Any] = Subset(given.dataset, list(given.sampler.indices))
+        given = DataLoader(some, num_workers=given.num_workers)
+    if isinstance(given, (tuple, list)) and len(given) == 2 and _is_pair(*given):
+        return _as_tensors(name, *given)
+    items = items_of(given)
+    if given is None or isinstance(given, (str, bytes, Mapping)):
+        raise TypeError(f"Expected {name} as {_FORMS}; got {repr(given)[:40]}.")
+    if not isinstance(items, Sized) or not hasattr(items, "__getitem__"):
+        raise TypeError(
+            f"Expected {name} as {_FORMS}; got {type(items).__name__}, which has no length or cannot be indexed."
+        )
+    if len(items) == 0:
+        raise ValueError(f"{name} is empty.")
+    item = items[0]
+    if isinstance(given, (tuple, list)) and not isinstance(item, (tuple, list)):
+        kind = f"{type(given).__name__} of {len(given)}, the first a {type(item).__name__}"
+        raise TypeError(f"Expected {name} as {_FORMS}; got a {kind}.")
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
+    as_image(item[0])
+    as_label(item[1])
+    found: Source = given
+    return found
+
+
+def is_tensors(source: Any) -> TypeGuard[tuple[Tensor, Tensor]]:
+    """Whether it is a pair of tensors; else it has items."""
+    return isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor) for part in source)
+
+
+def items_of(source: Any) -> Any:
+    """What has the items."""
+    return source.dataset if isinstance(source, DataLoader) else source
+
+
+def size_of(source: Source) -> int:
+    """How many images there are."""
+    return len(source[0]) if is_tensors(source) else len(items_of(source))
+
+
+def kept_labels(source: Source) -> np.ndarray[Any, Any]:
+    """The label of each image, without decoding images where the dataset keeps them as torchvision's do."""
+    if is_tensors(source):
+        return np.asarray(source[1].cpu())
+    items = items_of(source)
+    for attribute in ("targets", "labels"):
+        found = getattr(items, attribute, None)
+        if isinstance(found, (list, tuple, np.ndarray, Tensor)) and len(found) == len(items):
+            return np.asarray(found)
+    return np.asarray([as_label(items[i][1]) for i in range(len(items))])
+
+
+def classes_of(source: Source) -> IntArray:
+    """Something that tells classes apart, for balance only: what a dataset keeps is not always what its items say."""
+    classes: IntArray = np.unique(kept_labels(source), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return classes
+
+
+def batch_of(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
+    """(n, ...) images and (n,) labels of some indices.
+
+    Raises:
+        ValueError: Images are of several sizes, or images or labels are of a kind that is not understood.
+    """
+    if is_tensors(source):
+        index = torch.from_numpy(chosen)
+        return source[0][index], source[1][index].long()
+    items = items_of(source)
+    pairs = [items[int(i)][:2] for i in chosen]
+    return _stacked([as_image(image) for image, _ in pairs]), torch.tensor([as_label(label) for _, label in pairs])
+
+
+def as_image(image: Any) -> Tensor:
+    """One image, or whatever the network takes of one.
+
+    Raises:
+        ValueError: It is nothing that can be a tensor, or a tensor without values.
+    """
+    if type(image).__module__.partition(".")[0] == "PIL":
+        raise ValueError(
+            "Expected images as tensors, got PIL images. Add torchvision.transforms.ToTensor() to the transform of the "
+            "dataset."
+        )
+    try:
+        tensor = _from_numpy(image) if isinstance(image, np.ndarray) else torch.as_tensor(image)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"Expected images as tensors, got {type(image).__name__}.") from error
+    if tensor.is_meta:
+        raise ValueError("The images are on the meta device, which keeps no values. Load them to another device.")
+    return tensor
+
+
+def as_label(value: Any) -> int:
+    """One class index, whatever it came as.
+
+    Raises:
+        ValueError: It is none.
+    """
+    label = np.asarray(value)
+    if label.dtype.kind in "US":
+        raise ValueError(_strings(value))
+    if label.ndim > 0 and label.size != 1:
+        raise ValueError(
+            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot."
+        )
+    if label.dtype.kind not in "iub" and not (label.dtype.kind == "f" and label.item() in (0, 1)):
+        raise ValueError(f"Expected labels as integer class indices, got {value!r}.")
+    return int(label.item())
+
+
+def _is_pair(images: Any, labels: Any) -> bool:
+    """Whether two things are images and labels, and not two items (image, label)."""
+    if isinstance(images, (Tensor, np.ndarray)) and isinstance(labels, (Tensor, np.ndarray)):
+        return True
+    return _is_sequence(images) and _is_sequence(labels) and all(np.ndim(label) == 0 for label in labels)
+
+
+def _is_sequence(value: Any) -> bool:
+    return isinstance(value, (Tensor, np.ndarray, list, tuple)) and (not isinstance(value, Tensor) or value.dim() > 0)
+
+
+def _as_tensors(name: str, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+    if len(images) == len(labels) == 0:
+        raise ValueError(f"{name} is empty.")
+    if len(images) != len(labels):
+        raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image.")
+    found = _stacked([as_image(image) for image in images]) if isinstance(images, (list, tuple)) else as_image(images)
+    return found, _class_indices(name, labels)
+
+
+def _class_indices(name: str, labels: Any) -> Tensor:
+    if not isinstance(labels, Tensor):
+        array = np.asarray(labels)
+        if array.dtype.kind in "US" and array.size:
+            raise ValueError(_strings(array.flat[0]))
+        if array.dtype.kind not in "iubf":
+            raise ValueError(f"Expected the labels of {name} as (n,) class indices, got {array.shape} {array.dtype}.")
+        labels = torch.from_numpy(array.astype(np.float64 if array.dtype.kind == "f" else np.int64))
+    indices = labels[:, 0] if labels.dim() == 2 and labels.shape[1] == 1 else labels
+    if indices.is_floating_point() and bool(((indices == 0) | (indices == 1)).all()):
+        indices = indices.long()  # as a binary cross-entropy wants them
+    if indices.dim() != 1 or indices.is_floating_point() or indices.is_complex():
+        hint = " Take the argmax of one-hot." if labels.dim() == 2 else ""
+        raise ValueError(
+            f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}.{hint}"
+        )
+    return indices
+
+
+def _strings(label: Any) -> str:
+    return (
+        f"The labels are strings, such as {str(label)!r}; expected class indices. Number them, for example by "
+        "{name: index for index, name in enumerate(sorted(set(labels)))}."
+    )
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """Numpy's own float64, which networks seldom have, becomes torch's default type, as Python's floats do."""
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    tensor = torch.from_numpy(native)
+    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
+
+
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    odd = next((image for image in images if image.shape != images[0].shape), None)
+    if odd is None:
+        return torch.stack(list(images))
+    if odd.dim() < 2:
+        advice = "Pad or cut them to one length."
+    elif odd.shape[1:] == images[0].shape[1:]:
+        advice = "Give all of them the same channels, for example by transforms.Grayscale(3)."
+    else:
+        advice = (
+            "Add transforms.Resize(256) and transforms.CenterCrop(224), or other sizes, to the dataset's transform."
+        )
+    raise ValueError(f"Expected images of one size, got {tuple(images[0].shape)} and {tuple(odd.shape)}. {advice}")

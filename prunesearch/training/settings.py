@@ -1,0 +1,121 @@
+"""Settings of the methods that train, as plain values: the command line checks them before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from prunesearch.budget import Budget
+from prunesearch.errors import expect
+from prunesearch.ranges import number, whole_number
+from prunesearch.training.recipe import Recipe
+
+Sampling = Literal["random", "sandwich"]
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """How attention is learnt; nothing here is per layer.
+
+    Attributes:
+        share: Of the epochs with live scores; in the others the pruned network is finetuned.
+        every: Attention takes a step at every so many of the network's.
+        reach: How far Adam can move the logarithm of a score in all its steps together; sets its learning rate.
+        strength: Of the scores' term in the loss, at first; it adapts.
+        hidden: Size of queries and keys.
+    """
+
+    share: float = 0.6
+    every: int = 5
+    reach: float = 5.0
+    strength: float = 0.5
+    hidden: int = 64
+
+    def __post_init__(self) -> None:
+        number("share", self.share, "(0, 1)")
+        whole_number("every", self.every, at_least=1)
+        number("reach", self.reach, "(0, inf)")
+        number("strength", self.strength, "(0, inf)")
+        whole_number("hidden", self.hidden, at_least=1)
+
+    def live_epochs(self, epochs: int) -> int:
+        """How many of so many epochs have live scores.
+
+        Raises:
+            ValueError: Too few, or all of them.
+        """
+        live = round(self.share * epochs)
+        if live < 3 or live == epochs:
+            raise ValueError(
+                f"Expected at least 3 epochs with live scores and 1 of finetuning, got {live} of {epochs}. Give more "
+                f"epochs, or another share (now {self.share})."
+            )
+        return live
+
+
+@dataclass(frozen=True)
+class ManifoldSettings:
+    """Weights of the terms of the loss; the defaults are those of the authors' README for ResNet-56.
+
+    Attributes:
+        sparsity: Of the mean saliency of simple images.
+        similarity: Of the distance between similarities of saliencies and of features.
+        simple: Images with less than this share of the last epoch's mean loss are simple.
+    """
+
+    sparsity: float = 5e-3
+    similarity: float = 1.0
+    simple: float = 0.5
+
+    def __post_init__(self) -> None:
+        number("sparsity", self.sparsity, "[0, inf)")
+        number("similarity", self.similarity, "[0, inf)")
+        number("simple", self.simple, "(0, inf)")
+
+    @staticmethod
+    def check(budget: Budget, recipe: Recipe) -> None:
+        """Make sure that gates can be trained to a budget by a recipe.
+
+        Raises:
+            ValueError: They cannot.
+        """
+        if budget.params is not None or budget.latency_ms is not None:
+            raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
+        expect(recipe.epochs >= 3, "at least 3 epochs", recipe.epochs)
+        expect(not recipe.ema, "no moving average (ema=0)", recipe.ema)
+        expect(not recipe.from_scratch, "trained weights (from_scratch=False)", recipe.from_scratch)
+
+
+@dataclass(frozen=True)
+class PruningNetRecipe:
+    """How to train on random structures.
+
+    Attributes:
+        epochs: Passes over the training data. The authors' rule of thumb: a quarter of those of ordinary training.
+        batch_size: Images per step, of all processes together.
+        lr: Learning rate of SGD at the start; it falls linearly to zero.
+        momentum: Of SGD.
+        weight_decay: On parameters of two or more dimensions.
+        label_smoothing: Of the cross-entropy.
+        sampling: Structures per step. `"random"`: one, every width drawn uniformly (MetaPruning). `"sandwich"`: the
+            full and the narrowest one and two random ones; all but the full learn from its outputs (in-place
+            distillation).
+    """
+
+    epochs: int = 10
+    batch_size: int = 128
+    lr: float = 0.05
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    label_smoothing: float = 0.1
+    sampling: Sampling = "random"
+
+    def __post_init__(self) -> None:
+        whole_number("epochs", self.epochs, at_least=1)
+        whole_number("batch_size", self.batch_size, at_least=2)
+        number("lr", self.lr, "(0, inf)")
+        number("momentum", self.momentum, "[0, 1)")
+        number("label_smoothing", self.label_smoothing, "[0, 1)")
+        number("weight_decay", self.weight_decay, "[0, inf)")
+        if self.sampling not in get_args(Sampling):
+            raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")

@@ -1,0 +1,80 @@
+"""What a notebook shows of a value: what it is in a few lines, never what is in its tensors."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+
+import prunesearch as ps
+from prunesearch.training.finetune import train
+from tests.test_given import IMAGES, LABELS, Net, network, search
+from tests.toys import chain_space, toy_table
+
+LARGE = re.compile(
+    r"Tensor|Module|Network|Array|Ranking|WeightSource|Space|Source|LatencyTable|tuple\[(Compared|Group|Layer)"
+)
+PRINTED_ELSEWHERE = {"Network"}
+
+
+def finished() -> ps.Training:
+    return train(Net(), ps.Data(train=(IMAGES, LABELS), validation=0.5), recipe=ps.Recipe(epochs=1, batch_size=8))
+
+
+@pytest.fixture(scope="module")
+def examples() -> Mapping[str, Any]:
+    """One of each public dataclass that holds tensors, modules or the like."""
+    net, training = network(), finished()
+    result = search(net)
+    ranking = ps.search(net, (IMAGES, LABELS), budget="macs=50%", n_trials=1).best.weights.ranking
+    scores = tuple(torch.rand(1000).numpy() for _ in net.space.groups)
+    return {
+        "AttentionPruned": ps.AttentionPruned(
+            net.space.minimum,
+            ranking,
+            scores,
+            net,
+            training.best,
+            training.reports,  # type: ignore[arg-type]
+        ),
+        "Budget": ps.Budget(latency_ms="60%", table=toy_table(chain_space())),
+        "Comparison": ps.compare(net, {f"model {i}": net.model for i in range(20)}),
+        "Data": ps.Data(train=(IMAGES, LABELS)),
+        "DynamicallyPruned": ps.DynamicallyPruned(training.best, 1e6, 2_000_000, training.reports),
+        "LatencyTable": toy_table(chain_space()),
+        "SearchResult": result,
+        "Space": net.space,
+        "Training": training,
+        "Winner": result.best,
+    }
+
+
+def test_every_public_dataclass_with_much_inside_prints_in_a_few_lines(examples: Mapping[str, Any]) -> None:
+    public = [(name, getattr(ps, name)) for name in ps.__all__]
+    large = {
+        name
+        for name, kind in public
+        if isinstance(kind, type)
+        and dataclasses.is_dataclass(kind)
+        and any(LARGE.search(str(field.type)) for field in dataclasses.fields(kind))
+    }
+    assert large - PRINTED_ELSEWHERE == examples.keys()
+    for name, example in examples.items():
+        printed = repr(example)
+        assert name in printed
+        assert printed.count("\n") < 10, name
+        assert len(printed) < 1500, name
+        assert "tensor(" not in printed
+        assert "Conv2d(" not in printed
+
+
+def test_a_result_prints_in_three_lines_and_a_long_study_no_longer(examples: Mapping[str, Any]) -> None:
+    result = examples["SearchResult"]
+    long = dataclasses.replace(result, trials=result.trials * 1000, notes=("A note.",) * 100)
+    assert repr(long).count("\n") < 3
+    assert len(repr(long)) < len(repr(result)) + 100
+    assert str(result) in repr(result)
