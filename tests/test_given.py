@@ -183,10 +183,7 @@ class Two(Net):
         return self.answer(x + z)
 
 
-NOT_YET = pytest.mark.xfail(reason="a forward is scored without its *arguments", strict=False)
-
-
-@pytest.mark.parametrize("kind", [Optional, pytest.param(Keywords, marks=NOT_YET), pytest.param(Star, marks=NOT_YET)])
+@pytest.mark.parametrize("kind", [Optional, Keywords, Star])
 def test_other_arguments_of_a_forward_may_be_left_out(kind: type[Net]) -> None:
     net = kind()
     result = search(net)

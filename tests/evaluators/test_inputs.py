@@ -71,12 +71,7 @@ def traced(kind: type[Body], inputs: tuple[Tensor, ...] = (IMAGES[:2],)) -> Netw
     return trace(kind(), inputs)
 
 
-_TRACER = pytest.mark.xfail(reason="the traced forward has a placeholder for what it is not given", strict=False)
-
-
-@pytest.mark.parametrize(
-    "kind", [Optional, *(pytest.param(kind, marks=_TRACER) for kind in (Keywords, Rest, Everything))]
-)
+@pytest.mark.parametrize("kind", [Optional, Keywords, Rest, Everything])
 def test_what_else_a_forward_could_take_changes_nothing(kind: type[Body]) -> None:
     """Scores, refitted weights, evidence and rankings are those of the forward that takes images only."""
 
