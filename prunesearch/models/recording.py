@@ -250,6 +250,10 @@ class _Recorder(TorchFunctionMode):
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         self._layers = {id(m) for m in model.modules() if is_layer(m) and not is_altered(m)}
         self._stack: list[str] = [""]
+        self._entered: list[tuple[nn.Module, BaseException | None]] = []  # with the error that was being handled then
+        self._failed: tuple[BaseException | None, str] | None = (
+            None  # the last error, and the innermost module it is of
+        )
         self._whole: _Whole | None = None
         tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
@@ -303,7 +307,8 @@ class _Recorder(TorchFunctionMode):
         except Exception as error:  # whatever the caller's forward raises
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
             mode = ", in training mode" if self._model.training else ""
-            what = f"module {self._stack[-1]!r} fails" if self._stack[-1] else f"the forward fails{_line(error)}"
+            module = self._failed[1] if self._failed is not None and self._failed[0] is error else ""
+            what = f"module {module!r} fails" if module else f"the forward fails{_line(error)}"
             raise TraceError(
                 f"{type(self._model).__name__}: {what} on example_inputs of shape {shapes}{mode}: {error}"
             ) from error
@@ -327,7 +332,7 @@ class _Recorder(TorchFunctionMode):
             for module in self._model.modules():
                 if id(module) in self._names and not isinstance(module, torch.jit.ScriptModule):
                     handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
-                    handles.append(module.register_forward_hook(self._leave, with_kwargs=True))
+                    handles.append(module.register_forward_hook(self._leave, with_kwargs=True, always_call=True))
             yield
         finally:
             for parent, name, child in opaque:
@@ -376,6 +381,7 @@ class _Recorder(TorchFunctionMode):
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         name = self._names[id(module)]
         self._stack.append(name)
+        self._entered.append((module, sys.exc_info()[1]))
         if self._whole is None and (id(module) in self._layers or name in self._leaves):
             self._deadline.check(f"module {name}")
             with torch._C.DisableTorchFunction():  # what we ask of tensors ourselves is not the forward's
@@ -383,14 +389,26 @@ class _Recorder(TorchFunctionMode):
             self._whole = _Whole(module, given, self._flops.get_total_flops(), is_layer=id(module) in self._layers)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """A module has returned, or has failed, which a forward may catch."""
+        if not self._entered or self._entered[-1][0] is not module:  # it failed in a hook, before it was entered
+            return
+        _, handled = self._entered.pop()
+        error = sys.exc_info()[1]
+        has_failed = error is not handled
         running = self._whole
         if running is not None and running.module is module and running.given is not None:
-            (arguments, keywords), numbers = running.given
             self._whole = None
-            with torch._C.DisableTorchFunction():
-                node = self._add("call_module", self._names[id(module)], arguments, keywords, numbers, output)
-            node.meta["flops"] = self._flops.get_total_flops() - running.before
+            if not has_failed:
+                self._note_whole(running, output)
+        if has_failed and (self._failed is None or self._failed[0] is not error):
+            self._failed = error, self._stack[-1]
         self._stack.pop()
+
+    def _note_whole(self, running: _Whole, output: Any) -> None:
+        (arguments, keywords), numbers = running.given
+        with torch._C.DisableTorchFunction():
+            node = self._add("call_module", self._names[id(running.module)], arguments, keywords, numbers, output)
+        node.meta["flops"] = self._flops.get_total_flops() - running.before
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._whole is not None and not self._is_inside:

@@ -246,6 +246,22 @@ def test_a_nest_that_the_network_returns_comes_out_of_its_operators(name: str) -
     assert all(map(torch.equal, ours, theirs))
 
 
+def test_a_module_that_fails_inside_of_a_try_leaves_the_record_in_order() -> None:
+    class Tries(Middle):
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                h = self.layer(self.conv1(x))
+            except RuntimeError:
+                h = self.conv1(x)
+            return self.fc(self.conv2(h).mean((2, 3)))
+
+    torch.manual_seed(0)
+    recording = noted(Tries(lambda net, h, x: h, layer=nn.Sequential(nn.ReLU(), nn.Conv2d(9, 8, 1))))
+    assert [node.target for node in recording.graph.nodes if node.op == "call_module"][-2:] == ["conv2", "fc"]
+    assert nodes(recording, "mean")[0].meta["scope"] == ""
+    assert torch.equal(replayed(recording, SMALL)[0], recording.output)
+
+
 # --- in place, constants, contexts ------------------------------------------------------------------------------------
 
 WRITING: dict[str, Operation] = {
