@@ -54,6 +54,13 @@ def search(net: Any = None, data: Any = (IMAGES, LABELS), **settings: Any) -> ps
     return ps.search(network() if net is None else net, data, **{**usual, **settings})
 
 
+def kinds(value: Any) -> str:
+    """What a test is given, in words that are the same in every process."""
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{name} {getattr(item, '__name__', type(item).__name__)}" for name, item in value.items())
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -69,7 +76,7 @@ def search(net: Any = None, data: Any = (IMAGES, LABELS), **settings: Any) -> ps
         {"criterion": L2Criterion(), "as": "l2"},
         {"workers": 1, "callbacks": lambda event: None},
     ],
-    ids=str,
+    ids=kinds,
 )
 def test_what_is_understood_gives_what_it_stands_for(change: dict[str, Any]) -> None:
     expected = search(criterion=change.pop("as", "l1"))
@@ -132,7 +139,7 @@ def test_a_study_with_objects_goes_on_with_equal_ones_and_refuses_others(criteri
         ({"net": "resnet18"}, "Expected network as trace.*got 'resnet18'"),
         ({"net": Net}, "Expected network as trace.*got the class Net"),
     ],
-    ids=str,
+    ids=kinds,
 )
 def test_settings_that_nobody_would_look_at_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
