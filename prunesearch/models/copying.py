@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
+from prunesearch.models.nested import tensors_in
+
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -19,8 +21,8 @@ def copied(model: Module, memo: dict[int, Tensor] | None = None) -> Module:
     """
     replaced = dict(memo or {})
     for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:  # which torch does not copy
+        for value in tensors_in([*vars(module).values()]):
+            if not value.is_leaf:  # which torch does not copy
                 replaced.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(model, replaced)
 

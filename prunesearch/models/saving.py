@@ -8,7 +8,6 @@ less; only the rest needs this module.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path, safetensors_path
+from prunesearch.models.copying import copied
 from prunesearch.models.literals import Place, places_in, rewrite, rewritten
 from prunesearch.models.slim import layer_widths, narrowed_attributes, set_attribute, set_width, width_of
 from prunesearch.models.tensor_file import FileKind, as_text, from_text, has_plain_values, plain
@@ -110,7 +110,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     state = dict(network.named_parameters()) | dict(network.named_buffers())
     values = {**stored.buffers, **stored.tensors}
     memo = {id(tensor): _like(tensor, values[name]) for name, tensor in state.items() if name in values}
-    slimmed = copy.deepcopy(network, memo)
+    slimmed = copied(network, memo)
     for layer, attributes in stored.layers.items():
         for attribute, width in attributes.items():
             set_width(slimmed.get_submodule(layer), attribute, width)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils.parametrize import is_parametrized
 
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
@@ -94,7 +95,10 @@ def trace(
     groups = _groups(units, found, widths)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
-        raise TraceError(f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.")
+        advice = "".join(f" {note}" for note in _parametrised(model))
+        raise TraceError(
+            f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.{advice}"
+        )
     cuts = _cuts(found, units)
     network = Network(
         model=model,
@@ -125,7 +129,7 @@ def trace(
         frozen=dict(units.frozen),
         leaves=dict(followed.recordings[0].leaves),
         way=followed.way,
-        notes=followed.notes,
+        notes=(*followed.notes, *_parametrised(model)),
         outputs=_outputs(followed.recordings[0].output),
     )
     if (
@@ -150,6 +154,31 @@ def _reads_widths(model: nn.Module) -> bool:
     kinds = {kind for module in model.modules() for kind in type(module).__mro__ if not is_torchs(kind)}
     methods = [value for kind in kinds for name, value in vars(kind).items() if name != "__init__"]
     return any(isinstance(value, FunctionType) and not widths.isdisjoint(value.__code__.co_names) for value in methods)
+
+
+def _parametrised(model: nn.Module) -> tuple[str, ...]:
+    """What to know of layers whose weights are computed, as by `weight_norm`."""
+    layers = [name for name, module in model.named_modules() if is_parametrized(module)]
+    old = {
+        name: type(hook).__name__
+        for name, module in model.named_modules()
+        for hook in module._forward_pre_hooks.values()
+        if type(hook).__name__ in ("WeightNorm", "SpectralNorm")
+    }
+    notes = []
+    if layers:
+        notes.append(
+            f"The weight of {layers[0]} ({len(layers)} such layers) is computed from others. For a plain one, which can "
+            "be narrowed: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+        )
+    if old:
+        name, kind = next(iter(old.items()))
+        remove = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"
+        notes.append(
+            f"The weight of {name} ({len(old)} such layers) is computed from others. For a plain one, which can be "
+            f"narrowed: torch.nn.utils.{remove}(layer)."
+        )
+    return tuple(notes)
 
 
 def _prove(network: Network) -> None:

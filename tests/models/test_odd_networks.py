@@ -435,7 +435,9 @@ def test_a_layer_whose_weights_have_lengths_of_their_own_keeps_its_inputs(kind: 
     kind(model.conv2)
     network = proven(model, SMALL)
     assert names(network) == ["conv2"]
-    assert "remove_parametrizations" in network.frozen["conv1"]
+    assert "divides by a length over all of them" in network.frozen["conv1"]
+    assert "conv1 (2 such layers)" in network.notes[-1]
+    assert "remove_" in network.notes[-1]
 
 
 @pytest.mark.parametrize("kind", [nn.utils.parametrizations.spectral_norm, nn.utils.spectral_norm])

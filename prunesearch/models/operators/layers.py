@@ -361,7 +361,7 @@ def weight_norm(walk: Walk, node: fx.Node) -> Value:
     value, lengths = walk.value(node.args[0]), walk.value(node.args[1])
     dims = argument(node, 2, "dim", default=0)
     dim = walk.plain(dims)
-    why = "divides by a length over them; torch.nn.utils.parametrize.remove_parametrizations makes it a plain weight"
+    why = "divides by a length over all of them"
     if value is None or type(dim) is not int or dim < 0:
         walk.freeze_inputs(node, why)
         return None
