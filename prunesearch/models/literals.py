@@ -233,7 +233,7 @@ def _call(source: Source, function: FunctionType, site: Site, node: fx.Node) -> 
     if span is None:  # Python 3.10
         at = [call for call in calls if call.lineno <= site.line - offset <= (call.end_lineno or 0)]
     else:
-        at = [call for call in calls if _span_of(call, offset) == span]
+        at = [call for call in calls if span in _spans_of(call, offset)]
     at = [call for call in at if _calls(call, node, function.__globals__)]
     return at[0] if len(at) == 1 else None
 
@@ -247,10 +247,19 @@ def _span(site: Site) -> Span | None:
     return line, end_line, column, end_column
 
 
-def _span_of(call: ast.expr, offset: int) -> Span:
+def _spans_of(call: ast.expr, offset: int) -> list[Span]:
+    """Where a call is said to be: from its beginning, or, if it is of several lines, from the name of the method."""
     assert call.end_lineno is not None
     assert call.end_col_offset is not None
-    return call.lineno + offset, call.end_lineno + offset, call.col_offset, call.end_col_offset
+    last, end = call.end_lineno + offset, call.end_col_offset
+    spans = [(call.lineno + offset, last, call.col_offset, end)]
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+        assert call.func.end_lineno is not None
+        assert call.func.end_col_offset is not None
+        spans.append(
+            (call.func.end_lineno + offset, last, call.func.end_col_offset - len(call.func.attr.encode()), end)
+        )
+    return spans
 
 
 def _calls(call: ast.Call | ast.Subscript, node: fx.Node, names: Mapping[str, Any]) -> bool:

@@ -208,3 +208,27 @@ LITERALS: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
 def test_a_literal_number_of_channels_in_any_notation_is_followed(name: str) -> None:
     network = proven(Middle(LITERALS[name], op=nn.Linear(288, 2)), SMALL)
     assert "conv1" in names(network)
+
+
+def test_a_literal_in_a_call_of_several_lines_is_followed() -> None:
+    # fmt: off
+    def operation(net: Any, h: Tensor, x: Tensor) -> Tensor:
+        h = (
+            h
+            .flatten(2)
+            .view(
+                -1, 8,  # é: columns are counted in bytes
+                6,
+                6,
+            )
+        )
+        return F.pad(
+            h[:, :4],
+            (0, 0,
+             0, 0,
+             0, 4),
+        )
+    # fmt: on
+
+    network = proven(Middle(operation), SMALL)
+    assert list(network.frozen) == ["fc"]
