@@ -22,7 +22,7 @@ import inspect
 import linecache
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
@@ -133,10 +133,11 @@ def _function_with(module: nn.Module, code: CodeType) -> tuple[str, FunctionType
 
 
 def _function(module: nn.Module, name: str) -> FunctionType | None:
-    """A function that a module holds, or a method of its class beneath decorators; None for anything else."""
+    """A plain function that a module holds, or a method of its class beneath decorators; None for anything else."""
     found = vars(module).get(name)
-    if not isinstance(found, FunctionType):
-        found = inspect.getattr_static(type(module), name, None)
+    if isinstance(found, FunctionType):
+        return None if hasattr(found, "__wrapped__") else found
+    found = inspect.getattr_static(type(module), name, None)
     if not isinstance(found, FunctionType):
         return None
     inner = inspect.unwrap(found)
@@ -363,16 +364,29 @@ def rewrite(module: nn.Module, numbers: Numbers) -> None:
         module: The module that they belong to.
         numbers: The new number at each place.
     """
+    if not numbers:
+        return
     held = {place: number for place, number in numbers.items() if place.function in vars(module)}
     for name in {place.function for place in held}:
         original, before = _held_functions(module).get(name, (vars(module)[name], {}))
-        changes = {**before, **{place: number for place, number in held.items() if place.function == name}}
-        vars(module)[name] = _with_numbers(original, changes)
-        vars(module)[_REPLACED] = {**_held_functions(module), name: (original, changes)}
+        _hold(module, name, original, {**before, **{at: number for at, number in held.items() if at.function == name}})
     methods = {place: number for place, number in numbers.items() if place not in held}
-    if methods:
-        kind, before = _origin(type(module))
-        module.__class__ = _derived(kind, tuple(sorted({**before, **methods}.items(), key=_order)))
+    kind, changes = _origin(type(module))
+    bound = {key: value for key, value in vars(module).items() if _is_method_of(module, value)}
+    module.__class__ = _derived(kind, tuple(sorted({**changes, **methods}.items(), key=_order)))
+    vars(module).update({key: getattr(module, value.__name__) for key, value in bound.items()})
+
+
+def _is_method_of(module: nn.Module, value: Any) -> bool:
+    """Whether a value is a method that the module took from itself, as in `self.run = self._run`."""
+    if not isinstance(value, MethodType) or value.__self__ is not module:
+        return False
+    return inspect.getattr_static(type(module), value.__name__, None) is value.__func__
+
+
+def _hold(module: nn.Module, name: str, original: FunctionType, changes: Mapping[Place, int]) -> None:
+    vars(module)[name] = _with_numbers(original, changes)
+    vars(module)[_REPLACED] = {**_held_functions(module), name: (original, dict(changes))}
 
 
 def rewritten(module: nn.Module) -> Numbers:
@@ -400,6 +414,7 @@ def _origin(kind: type) -> tuple[type, Numbers]:
 
 @functools.lru_cache(maxsize=256)
 def _derived(kind: type, numbers: tuple[tuple[Place, int], ...]) -> type:
+    """A class that differs from `kind` in its numbers, made without a word to whoever registers classes."""
     methods: dict[str, dict[Place, int]] = {}
     for place, number in numbers:
         methods.setdefault(place.function, {})[place] = number
@@ -411,21 +426,31 @@ def _derived(kind: type, numbers: tuple[tuple[Place, int], ...]) -> type:
         "__reduce_ex__": _reduce,
         _DERIVED: (kind, numbers),
     }
-    return type(kind)(kind.__name__, (kind,), namespace)
+    derived = type.__new__(type(kind), kind.__name__, (nn.Module,), namespace)
+    derived.__bases__ = (kind,)
+    return derived
 
 
 def _reduce(self: Any, protocol: Any) -> Any:
-    """Pickles as an instance of the caller's class and the numbers that differ."""
+    """Pickles as an instance of the caller's class, with his functions, and the numbers that differ."""
     kind, numbers = vars(type(self))[_DERIVED]
     reduced = super(type(self), self).__reduce_ex__(protocol)
     if reduced[0] not in (copyreg.__newobj__, copyreg._reconstructor):  # type: ignore[attr-defined]
         return reduced  # pickles in a way of its own
-    return (_instance, (kind, numbers), *reduced[2:])
+    held, (state, *rest) = _held_functions(self), reduced[2:]
+    if isinstance(state, dict):
+        state = {name: value for name, value in state.items() if name not in (*held, _REPLACED)}
+    return (_instance, (kind, numbers, held), state, *rest)
 
 
-def _instance(kind: type, numbers: tuple[tuple[Place, int], ...]) -> Any:
+def _instance(
+    kind: type, numbers: tuple[tuple[Place, int], ...], held: Mapping[str, tuple[FunctionType, Mapping[Place, int]]]
+) -> Any:
     derived: Any = _derived(kind, numbers)
-    return derived.__new__(derived)
+    made = derived.__new__(derived)
+    for name, (original, changes) in held.items():
+        _hold(made, name, original, changes)
+    return made
 
 
 def _method(kind: type, name: str, changes: Mapping[Place, int]) -> Any:
