@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -53,7 +54,7 @@ def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
         return few // n
     try:
         many = _macs(model, with_images(inputs, 2 * n))
-    except RuntimeError:  # a forward for one number of images
+    except Exception:  # whatever a forward for one number of images raises
         return few // n
     per_image = (many - few) // n
     return few - per_image * n + per_image
@@ -67,10 +68,13 @@ def _macs(model: nn.Module, inputs: Inputs) -> int:
 
 def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
     modes = {module: module.training for module in model.modules()}
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # in one kernel, of which the counter sees nothing
     try:
         with undisturbed(inputs.tensors) as copies, attributes_kept(model), counter:
             ours = inputs.with_tensors(copies)
             model.eval()(*ours.args, **ours.kwargs)
     finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes.items():
             module.training = training

@@ -78,7 +78,7 @@ class Network:
         if others:
             raise ValueError(
                 f"{asker} drops channels where modules read them, but {type(self.model).__name__} mixes some in the "
-                f"code of a forward: {others[0].replace('%', ': ')}. Use another one."
+                f"code of a forward: {others[0].replace('%', ': ').removeprefix(': ')}. Use another one."
             )
         return tuple(read for read in self.reads if read.is_layer)
 
