@@ -17,10 +17,12 @@ from prunesearch.errors import TraceError
 from prunesearch.models.batches import follow_batch
 from prunesearch.models.copying import without_data
 from prunesearch.models.deadline import Deadline
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.operators import known_kind
 from prunesearch.models.recording import Inputs, Recording, record
 from prunesearch.models.replay import Replay
+from prunesearch.models.tensor_file import has_plain_values
 from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
 _TOLERANCE = 1e-4
@@ -138,9 +140,10 @@ def _training(
 
 def _steps(recording: Recording) -> list[str]:
     """What a forward does, in order, with which operands."""
-    return [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in recording.graph.nodes] + [
-        str([(decision.equal, decision.where) for decision in recording.decisions])
-    ]
+    steps = [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in recording.graph.nodes]
+    constants = [fingerprint(x) if has_plain_values(x) else str(x) for x in recording.constants.values()]
+    decisions = [(decision.equal, decision.where) for decision in recording.decisions]
+    return [*steps, *constants, f"{decisions} {recording.asked}"]
 
 
 def recorded(

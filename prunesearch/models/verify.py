@@ -36,8 +36,9 @@ class Verification:
         largest_difference: Largest absolute difference of any output, slimmed against masked; NaN if an output is.
         scale: Largest absolute output of the masked networks, to judge the difference by.
         costs_exact: Whether every predicted cost equalled the one counted on the built network.
-        training_difference: The same difference in training mode, as a share of its scale; None where the forward draws
-            at random in a way that depends on widths, so that two networks cannot be compared.
+        training_difference: The same difference in training mode, as a share of its scale, infinite where the slimmed
+            network fails in it; None where the full network fails, or where the forward draws at random in a way that
+            depends on widths, so that two networks cannot be compared.
     """
 
     structures: int
@@ -99,13 +100,19 @@ def _compared(network: Network, forward: MaskedForward, structure: Structure, rn
 
 
 def _training_difference(slimmed: nn.Module, full: nn.Module, inputs: Inputs) -> float | None:
-    """As a share of the largest output; None if it is that of draws which depend on widths."""
+    """As a share of the largest output; infinite where only the smaller network fails.
+
+    None if the full network fails, or where the difference is that of draws which depend on widths.
+    """
     several = varied(with_images(inputs, max(8, len(inputs.tensors[0]))))
     try:
-        ours, theirs = (_outputs(model.train(), several) for model in (slimmed, full))
-        other = _outputs(full, several, seed=1)
+        theirs, other = (_outputs(full.train(), several, seed) for seed in (0, 1))
     except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
         return None
+    try:
+        ours = _outputs(slimmed.train(), several)
+    except Exception:  # whatever a forward raises at another width
+        return math.inf
     difference = _distance(ours, theirs) / max(_largest(theirs), 1e-12)
     draws = not torch.equal(other, theirs)
     return None if draws and difference > 1e-3 else difference
@@ -143,7 +150,7 @@ def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     tensors = list(tensors_in(output))
     if not tensors:
         raise TypeError(f"Expected a network that returns tensors, got {type(output).__name__}.")
-    return torch.cat([tensor.flatten().cpu().double() for tensor in tensors])
+    return torch.cat([tensor.detach().flatten().cpu().double() for tensor in tensors])
 
 
 __all__ = ["Verification", "masked", "verify"]

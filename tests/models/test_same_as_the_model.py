@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import prunesearch as ps
 from prunesearch.errors import TraceError
-from tests.models.networks import image, names, proven
+from tests.models.networks import SMALL, Middle, image, names, proven
 
 IMAGES = image(2, 3, 8, 8)
 
@@ -230,3 +231,26 @@ def test_inputs_by_name_in_dictionaries_and_lists_are_traced_verified_and_counte
     network = proven(Net(), {"batch": {"image": IMAGES}, "second": [IMAGES]})
     assert names(network) == ["a"]
     assert network.space.cost(network.space.full).macs == 64 * (24 + 24 + 32)
+
+
+class Modes(Middle):
+    """Adds one constant in training, another one in use."""
+
+    def __init__(self, operation: Any) -> None:
+        super().__init__(operation)
+        self.training_offset, self.offset = torch.linspace(0, 1, 8).view(8, 1, 1), torch.zeros(1, 1, 1)
+
+
+def test_constants_that_differ_between_the_modes_are_seen_in_both() -> None:
+    network = proven(Modes(lambda net, h, x: h + (net.training_offset if net.training else net.offset)), SMALL)
+    assert "combines it with something whose size stays" in network.frozen["conv1"]
+
+
+def test_a_network_whose_training_would_fail_with_fewer_channels_is_refused() -> None:
+    def operation(net: Any, h: Tensor, x: Tensor) -> Tensor:
+        if net.training and math.gcd(h.size(1), 8) != 8:
+            raise RuntimeError("of no use")
+        return h
+
+    with pytest.raises(TraceError, match="by a share of inf in training mode"):
+        ps.trace(Middle(operation), SMALL, min_channels=1)
