@@ -91,7 +91,8 @@ def normalised(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> O
     name = getattr(func, "__name__", "")
     owner: object = getattr(func, "__self__", None)
     if isinstance(func, MethodWrapperType) and isinstance(owner, GetSetDescriptorType):
-        return _attribute(owner.__name__, args) if name == "__get__" else None
+        kinds = {"__get__": _attribute, "__set__": _assigned}
+        return kinds[name](owner.__name__, args) if name in kinds else None
     if isinstance(func, type):
         return None
     is_method = getattr(func, "__qualname__", "").startswith(("Tensor.", "TensorBase.", "_TensorBase."))
@@ -114,6 +115,27 @@ def reads_values(called: Operator) -> bool:
     """Whether Python is told values of data."""
     name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")
     return name in _VALUES
+
+
+def written_by(called: Operator) -> tuple[Tensor, ...]:
+    """Tensors whose values an operator changes."""
+    name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")
+    written = [called.kwargs.get("out")]
+    is_in_place = name.endswith("_") and not name.endswith("__") and name not in _WITHOUT_VALUES
+    if called.args and (is_in_place or called.target in _ASSIGNING or called.kwargs.get("inplace")):
+        written.append(called.args[0])
+    return tuple(tensor for tensor in written if isinstance(tensor, Tensor))
+
+
+_ASSIGNING = {set_item, operator.iadd, operator.isub, operator.imul, operator.itruediv}
+_WITHOUT_VALUES = {"requires_grad_", "detach_", "share_memory_"}
+"""Methods with the name of one that changes values, which change none."""
+
+
+def _assigned(name: str, args: tuple[Any, ...]) -> Operator | None:
+    """`tensor.data = value`, as a copy of the values."""
+    is_copy = name == "data" and isinstance(args[1], Tensor) and args[0].shape == args[1].shape
+    return Operator("call_method", "copy_", args, {}) if is_copy else None
 
 
 def _attribute(name: str, args: tuple[Any, ...]) -> Operator | None:

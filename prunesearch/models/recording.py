@@ -30,7 +30,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models import numbers
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.nested import Nest, mapped, tensors_in
-from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, set_item
+from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, written_by
 from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
 from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
@@ -173,22 +173,22 @@ def record(
         recorder = _Recorder(model, whole, is_layer, deadline, in_place_of_meta)
         try:
             return recorder.run(inputs, seed)
-        except _DependsOnData as found:
+        except _NotFollowed as found:
             if not found.holder:
                 raise TraceError(
-                    f"{type(model).__name__} decides by the values of its data, at {found.where}, outside of any "
-                    "submodule. Move that into a module of its own, which is then kept whole."
+                    f"{type(model).__name__} {found.why}, outside of any submodule. Move that into a module of its "
+                    "own, which is then kept whole."
                 ) from found
-            whole[found.holder] = f"decides by the values of its data, at {found.where}"
+            whole[found.holder] = found.why
 
 
-class _DependsOnData(Exception):
-    """A tensor's values were asked for, in a module or a method, empty for the outermost forward."""
+class _NotFollowed(Exception):
+    """Something cannot be followed, in a module or a method, empty for the outermost forward."""
 
-    def __init__(self, holder: str, where: str) -> None:
-        super().__init__(where)
+    def __init__(self, holder: str, why: str) -> None:
+        super().__init__(why)
         self.holder = holder
-        self.where = where
+        self.why = f"{why}, at {_where(_caller())}"
 
 
 @dataclass
@@ -248,7 +248,9 @@ class _Recorder(TorchFunctionMode):
             _Uncounted() if model.training else FlopCounterMode(display=False)
         )  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
-        self._layers = {id(m) for m in model.modules() if is_layer(m) and not is_altered(m)}
+        layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
+        self._layers = {id(layer) for layer in layers}
+        self._weights_of_layers = {_memory_of(weight) for layer in layers for weight in layer.parameters()}
         self._stack: list[str] = [""]
         self._entered: list[tuple[nn.Module, BaseException | None]] = []  # with the error that was being handled then
         self._failed: tuple[BaseException | None, str] | None = (
@@ -302,7 +304,7 @@ class _Recorder(TorchFunctionMode):
     def _call(self, inputs: Inputs) -> Any:
         try:
             return self._model(*inputs.args, **inputs.kwargs)
-        except (_DependsOnData, TraceError):
+        except (_NotFollowed, TraceError):
             raise
         except Exception as error:  # whatever the caller's forward raises
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
@@ -450,20 +452,22 @@ class _Recorder(TorchFunctionMode):
         if called.target == "shape of":
             return self._shape(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._depends_on_inputs(args, kwargs):
-            raise _DependsOnData(self._holder(), _where(_caller()))
+            raise _NotFollowed(self._holder(), "decides by the values of its data")
+        if not self._weights_of_layers.isdisjoint(map(_memory_of, written_by(called))):
+            raise _NotFollowed(self._holder(), "writes to weights of layers")
         (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
-        before = self._flops.get_total_flops()
+        before, is_assigned = self._flops.get_total_flops(), False
         result = func(*args, **kwargs)
         if called.target == "__len__":
             self._decisions.setdefault(Decision((Size(arguments[0], 0),), False, _where(_caller())))
-        if called.target is set_item:
-            result = called.args[0]
-        if not any(True for _ in tensors_in(result)):
+        if result is None and written_by(called):  # an assignment
+            result, is_assigned = called.args[0], True
+        if not any(True for _ in tensors_in(result)) and not reads_values(called):
             is_number = called.target == "numel"
             return self._computed(called.op, called.target, arguments, result) if is_number else result
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta["flops"] = self._flops.get_total_flops() - before
-        return None if called.target is set_item else result
+        return None if is_assigned else result
 
     # --- the graph
 
@@ -779,6 +783,11 @@ def _has_integer(value: Any) -> bool:
 def _plain_shape(tensor: Tensor) -> tuple[int, ...]:
     with torch._C.DisableTorchFunction():
         return tuple(tensor.shape)
+
+
+def _memory_of(tensor: Tensor) -> int:
+    """The same for two tensors that live in one memory."""
+    return tensor.untyped_storage()._cdata if tensor.layout == torch.strided else id(tensor)
 
 
 def _autocast(device: str) -> tuple[bool, torch.dtype | None]:

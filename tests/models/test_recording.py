@@ -23,7 +23,9 @@ from prunesearch.models.nested import tensors_in
 from prunesearch.models.numbers import Attribute, Multiple, Size
 from prunesearch.models.recording import Recording, record
 from prunesearch.models.replay import Replay
-from tests.models.networks import SMALL, Middle, image, proven, snapshot
+from prunesearch.models.shared_forward import SharedForward
+from prunesearch.models.weights import InheritedWeights
+from tests.models.networks import SMALL, Middle, image, proven, random_ranking, snapshot
 from tests.models_state import generators
 
 Operation = Callable[[Any, Tensor, Tensor], Any]
@@ -195,7 +197,7 @@ class Methodical(Middle):
 
 
 def test_a_method_that_decides_by_values_is_one_operator_and_the_rest_of_its_module_is_not() -> None:
-    recording = noted(Methodical(lambda net, h, x: net.choose(h.relu(), k=8)))
+    recording = noted(Methodical(lambda net, h, x: net.choose(h.relu(), k=8)).eval())
     assert list(recording.leaves) == ["choose()"]
     (node,) = [node for node in recording.graph.nodes if getattr(node.target, "__name__", "") == "choose"]
     assert [argument.target for argument in node.args] == ["relu"]
@@ -271,6 +273,7 @@ WRITING: dict[str, Operation] = {
     "a view": lambda net, h, x: [h.flatten(2)[:, :4].mul_(3), h][1],
     "a part": lambda net, h, x: [h.chunk(2, 1)[0].zero_(), h][1],
     "data": lambda net, h, x: [h.data.mul_(2), h][1],
+    "assigned data": lambda net, h, x: [setattr(h, "data", h.data.relu() + 1), h][1],
     "out": lambda net, h, x: torch.add(h, 1, out=torch.empty_like(h)),
     "a buffer of one's own": lambda net, h, x: [out := torch.zeros_like(h), out[:, 4:].copy_(h[:, :4]), out][0],
 }
@@ -283,6 +286,60 @@ def test_what_is_written_in_place_is_written_again_when_it_is_computed_anew(name
     with torch.no_grad():
         theirs = recording.model(other.clone())
     assert torch.equal(replayed(recording, other.clone())[0], theirs)
+
+
+class Merging(nn.Module):
+    """Computes the weights of a layer from those of others whenever it runs."""
+
+    def __init__(self, assigns: bool) -> None:
+        super().__init__()
+        self.wide, self.narrow, self.merged = (nn.Conv2d(8, 8, k, padding=k // 2) for k in (3, 1, 3))
+        self.assigns = assigns
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            weight = self.wide.weight + F.pad(self.narrow.weight, (1, 1, 1, 1))
+            if self.assigns:
+                self.merged.weight.data = weight
+            else:
+                self.merged.weight.copy_(weight)
+        return self.merged(x)
+
+
+@pytest.mark.parametrize("assigns", [False, True])
+def test_code_that_writes_to_the_weights_of_a_layer_is_kept_whole(assigns: bool) -> None:
+    network = proven(Middle(lambda net, h, x: net.merging(h), merging=Merging(assigns)), SMALL)
+    assert list(network.leaves) == ["merging"]
+    assert network.leaves["merging"].startswith(f"writes to weights of layers, at {__file__}")
+    assert "conv2" in {group.name for group in network.space.groups}
+
+
+class Causal(nn.Conv2d):
+    """Masks its weights for good, as PixelCNN does."""
+
+    def __init__(self, assigns: bool) -> None:
+        super().__init__(8, 8, 3, padding=1)
+        self.register_buffer("mask", torch.ones(8, 8, 3, 3).tril())
+        self.assigns = assigns
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.assigns:
+            self.weight.data = self.weight.data * self.mask
+        else:
+            self.weight.data *= self.mask
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("assigns", [False, True])
+def test_a_layer_that_masks_its_own_weights_is_pruned_and_scored_rightly(assigns: bool) -> None:
+    network = proven(Middle(lambda net, h, x: net.causal(h), causal=Causal(assigns)), SMALL)
+    assert list(network.frozen) == ["fc"]
+    weights, least = InheritedWeights(network, random_ranking(network)), network.space.minimum
+    (ours,) = SharedForward(weights).run([least], SMALL)
+    built = weights.build(least).eval()
+    built.bn1.train()
+    with torch.inference_mode():
+        torch.testing.assert_close(ours, built(SMALL), rtol=1e-4, atol=1e-5)
 
 
 def test_tensors_from_nowhere_are_constants_and_those_of_the_model_are_not() -> None:
@@ -312,6 +369,14 @@ def test_checkpointed_code_is_noted_like_any_other() -> None:
     assert [node.target for node in recording.graph.nodes if str(node.target).startswith("inside")] == [
         "inside.0", "inside.1", "inside.2",
     ]  # fmt: skip
+
+
+def test_values_of_weights_that_python_is_told_keep_the_weights() -> None:
+    def operation(net: Any, h: Tensor, x: Tensor) -> Tensor:
+        return h * float(np.abs(net.conv1.weight.detach().numpy()).mean())
+
+    network = proven(Middle(operation), SMALL)
+    assert network.frozen["conv1"] == "method 'numpy' has no rule"
 
 
 def test_random_draws_of_python_and_numpy_are_noted() -> None:
