@@ -23,6 +23,12 @@ def example_batch(network: Network) -> Batch:
     batch = batch_of(network.example_inputs, network.example_keywords)
     if isinstance(batch, Tensor):
         return batch
+    if network.inputs.is_listed:  # then its costs are those of one image of the list
+        raise ValueError(
+            f"{type(network.model).__name__} was traced with a list or tuple as its first input, which is taken for a "
+            "list of images, and data can only hold tensors (n, ...). Wrap it in a module that takes each tensor as an "
+            "input of its own."
+        )
     for name, part in parts_of(batch).items():
         if part is not None and not isinstance(part, Tensor):
             raise ValueError(

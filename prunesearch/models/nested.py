@@ -194,9 +194,10 @@ def in_order_of(example: Batch, batch: Batch) -> tuple[Tensor, ...]:
     )
     odd = next((name for name in {**wanted, **given} if (name in wanted) != (name in given)), None)
     if odd is not None:
+        trouble = "is missing" if odd in wanted else "was not there"
         raise ValueError(
-            f"Expected inputs as the network was traced with ({_listed(example)}), got {_listed(batch)}: the input {odd} "
-            f"{'is missing' if odd in wanted else 'was not there'}."
+            f"Expected inputs as the network was traced with ({_listed(example)}), got {_listed(batch)}: the input "
+            f"{odd} {trouble}."
         )
     return tuple(given[name] for name in wanted)
 

@@ -260,7 +260,11 @@ def _together(images: Sequence[Batch]) -> Batch:
         odd = {name for name, _ in {*_kinds(parts[0])} ^ {*_kinds(other)}}
         if odd:
             raise ValueError(f"Expected the same inputs of every image; some have {min(odd)} and some do not.")
-    stacked = [_stacked([part[name] for part in parts]) for name, x in parts[0].items() if isinstance(x, Tensor)]
+    stacked = [
+        _stacked([part[name] for part in parts], f"the input {name}")
+        for name, x in parts[0].items()
+        if isinstance(x, Tensor)
+    ]
     return nested.Nest(images[0])(*stacked)
 
 
@@ -268,7 +272,7 @@ def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, bool]]:
     return [(name, isinstance(part, Tensor)) for name, part in parts.items()]
 
 
-def _stacked(images: Sequence[Tensor]) -> Tensor:
+def _stacked(images: Sequence[Tensor], what: str = "images") -> Tensor:
     odd = next((image for image in images if image.shape != images[0].shape), None)
     if odd is None:
         return torch.stack(list(images))
@@ -280,4 +284,4 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
         advice = (
             "Add transforms.Resize(256) and transforms.CenterCrop(224), or other sizes, to the dataset's transform."
         )
-    raise ValueError(f"Expected images of one size, got {tuple(images[0].shape)} and {tuple(odd.shape)}. {advice}")
+    raise ValueError(f"Expected {what} of one size, got {tuple(images[0].shape)} and {tuple(odd.shape)}. {advice}")

@@ -124,7 +124,7 @@ def test_images_alone_are_refused_with_a_sentence_by_a_network_that_takes_more(u
 @pytest.mark.parametrize(
     ("inputs", "sentence"),
     [
-        (([IMAGES[0], IMAGES[1]],), r"0\.0 has 1 and 0\.1 has 6|as many images in every input"),
+        (([IMAGES[0], IMAGES[1]],), "taken for a list of images"),
         ((IMAGES[:2], 3.0), "traced with a float as its input 1"),
         ((IMAGES[:2], torch.tensor(2.0)), "1 is a single number"),
     ],
