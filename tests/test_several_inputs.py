@@ -77,6 +77,10 @@ FORMS: dict[str, tuple[Any, Any]] = {
         NAMED,
         [({"picture": x.numpy(), "facts": z.numpy()}, y) for x, z, y in zip(PICTURES, FACTS, LABELS, strict=True)],
     ),
+    "a list and labels": (
+        NAMED,
+        ([{"facts": z, "picture": x} for x, z in zip(PICTURES, FACTS, strict=True)], LABELS.tolist()),
+    ),
     "a loader": (
         POSITIONAL,
         DataLoader([([x, z], int(y)) for x, z, y in zip(PICTURES, FACTS, LABELS, strict=True)], batch_size=8),
@@ -133,6 +137,24 @@ def test_the_form_of_the_inputs_does_not_matter(form: tuple[Any, Any]) -> None:
     built, other = found.best.build(), plain.best.build()
     assert torch.equal(nested.called(built, batch), other(*POSITIONAL))
     assert ps.top1(built, batch, LABELS) == ps.top1(other, POSITIONAL, LABELS)
+
+
+def test_a_module_is_traced_with_the_inputs_of_its_data() -> None:
+    data = (NAMED, LABELS)
+    found = ps.search(Both(), Data(train=data, calibration=64), budget="macs=60%", n_trials=6, searcher="random")
+    assert history(found) == history(search(traced(NAMED), data))
+
+
+@pytest.mark.parametrize("evaluator", ["accuracy", "precise_bn"])
+def test_statistics_can_come_from_inputs_of_their_own(evaluator: str) -> None:
+    def scores(batch: Any, network: Network, others: Any) -> list[float]:
+        options = {"calibration": others}
+        return history(search(network, (batch, LABELS), evaluator=evaluator, evaluator_options=options))[1]
+
+    packed = scores(PACKED, traced(PACKED, Packed), PACKED[:40] + 1)
+    others = {"picture": PICTURES[:40] + 1, "facts": FACTS[:40] + 1}
+    assert scores(NAMED, traced(NAMED), others) == pytest.approx(packed, abs=1e-5)
+    assert scores(NAMED, traced(NAMED), nested.taken(NAMED, slice(40))) != pytest.approx(packed, abs=1e-5)
 
 
 def test_one_tensor_in_a_tuple_is_that_tensor() -> None:

@@ -210,7 +210,7 @@ def _as_tensors(name: str, images: Any, labels: Any) -> tuple[Batch, Tensor]:
         raise ValueError(f"{name} is empty.")
     if len(images) != len(labels):
         raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image.")
-    found = _stacked([as_image(image) for image in images]) if isinstance(images, (list, tuple)) else as_image(images)
+    found = _together([as_inputs(image) for image in images]) if isinstance(images, (list, tuple)) else as_image(images)
     return found, _class_indices(name, labels)
 
 
