@@ -22,7 +22,7 @@ from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
-from prunesearch.evaluators.inputs import takes_images
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.given import (
     as_budget,
     as_callbacks,
@@ -36,6 +36,7 @@ from prunesearch.latency_table import LatencyTable
 from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.logits import check_labels
+from prunesearch.models.nested import Batch, device_of, in_order_of, moved, parts_of, taken, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
@@ -67,7 +68,7 @@ class Winner:
 
     trial: Trial
     weights: WeightSource
-    calibration: Tensor
+    calibration: Batch
 
     def __repr__(self) -> str:
         cost = f"MACs {self.cost.macs:,}, parameters {self.cost.params:,}"
@@ -260,13 +261,13 @@ def search(
     workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
     budget.check(network.space)
     calibration, classes = check_data(network, data)
-    if workers.executor == "ray" and not workers.gpus and calibration.is_cuda:
+    if workers.executor == "ray" and not workers.gpus and device_of(calibration).type == "cuda":
         workers = replace(workers, gpus=1.0)
     if images is None:
         images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
     chosen = _balanced(classes, images)
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
-    tensors = [value for _, value in sorted(settings.items()) if isinstance(value, Tensor)]
+    tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
     check_finite(network.model, calibration, *tensors)
     ranking, ranked_by = None, criterion
     if not isinstance(criterion, str):
@@ -283,7 +284,7 @@ def search(
     def scorer_on(subset: Tensor) -> Evaluator:
         if not isinstance(evaluator, str):
             return evaluator
-        return make_evaluator(evaluator, weights, calibration[subset], classes[subset], **settings)
+        return make_evaluator(evaluator, weights, taken(calibration, subset), classes[subset], **settings)
 
     subsets = [chosen]
     if screen != 1.0:
@@ -330,7 +331,7 @@ def search(
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
         by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
-        notes += diagnose(weights, calibration[chosen], classes[chosen], winner.structure, by_accuracy)
+        notes += diagnose(weights, taken(calibration, chosen), classes[chosen], winner.structure, by_accuracy)
         opened.record({"notes": list(notes)})
     return SearchResult(
         best=Winner(winner, built, calibration),
@@ -359,20 +360,16 @@ def _balanced(classes: Tensor, n: int) -> Tensor:
     return torch.from_numpy(balanced(classes.cpu().numpy(), n)).to(classes.device)
 
 
-def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
+def check_data(network: Network, data: Data) -> tuple[Batch, Tensor]:
     """Return the calibration images and labels, on the network's device, or say how they do not fit the network.
 
     Raises:
-        ValueError: The network takes something else than images, or images of another shape or type; or there are
-            labels beyond its outputs.
+        ValueError: The network takes other inputs, or images of another shape or type; or there are labels beyond its
+            outputs.
     """
-    example = takes_images(network)
+    example = example_batch(network)
     images, labels = data.calibration_set()
-    if images.shape[1:] != example.shape[1:] or images.dtype != example.dtype:
-        raise ValueError(
-            f"Expected images of shape (n, {', '.join(map(str, example.shape[1:]))}) and type {example.dtype}, as in "
-            f"example_inputs; got {tuple(images.shape)} and {images.dtype}."
-        )
+    _check_inputs(example, images)
     outputs = network.outputs
     if outputs is None:
         raise ValueError(
@@ -380,4 +377,17 @@ def check_data(network: Network, data: Data) -> tuple[Tensor, Tensor]:
             "something else, which the accuracy evaluator cannot score."
         )
     check_labels(labels, outputs)
-    return images.to(example.device), labels.to(example.device)
+    device = device_of(example)
+    return moved(images, device), labels.to(device)
+
+
+def _check_inputs(example: Batch, images: Batch) -> None:
+    """Make sure that data are what the network was traced with, but for the number of images."""
+    tensors = {name: x for name, x in parts_of(example).items() if isinstance(x, Tensor)}
+    for (name, wanted), given in zip(tensors.items(), in_order_of(example, images), strict=True):
+        if given.shape[1:] != wanted.shape[1:] or given.dtype != wanted.dtype:
+            raise ValueError(
+                f"Expected {f'the input {name}' if name else 'images'} of shape "
+                f"(n, {', '.join(map(str, wanted.shape[1:]))}) and type {wanted.dtype}, as in example_inputs; got "
+                f"{tuple(given.shape)} and {given.dtype}."
+            )

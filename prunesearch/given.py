@@ -16,6 +16,7 @@ from prunesearch.evaluators import EVALUATORS
 from prunesearch.evaluators.channels import CRITERIA
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.nested import Batch, moved
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
@@ -39,7 +40,7 @@ def as_network(given: Network | nn.Module, data: Data) -> Network:
             f"Expected network as trace(model, example_inputs) gives it, or as a torch.nn.Module; got {_kind(given)}."
         )
     device = next((parameter.device for parameter in given.parameters()), None)
-    return trace(given, data.examples().to(device))
+    return trace(given, moved(data.examples(), device))
 
 
 def as_table(given: LatencyTable | str | Path | None) -> LatencyTable | None:
@@ -127,7 +128,7 @@ def check_evaluator_object(
 
 
 def ranking_of(
-    criterion: Any, options: Mapping[str, Any] | None, network: Network, images: Tensor, labels: Tensor
+    criterion: Any, options: Mapping[str, Any] | None, network: Network, images: Batch, labels: Tensor
 ) -> tuple[Ranking, str]:
     """What a criterion, or a ranking that is known already, says, and what a study calls it.
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget, StudyLocked, StudyUnreadable, StudyUnwritable
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
 from prunesearch.given import as_budget, as_network, is_searcher
 from prunesearch.structure import Structure
@@ -181,9 +182,9 @@ class _Rounds:
         """Predicted and measured; what seems too slow is looked at twice: neighbours only ever slow a network down."""
         predicted = float(self._as_given.costs("latency_ms", [winner.structure])[0])
         model = winner.build()
-        measured = measure_finished(model, self._network.example_inputs, self._table)
+        measured = measure_finished(model, example_batch(self._network), self._table)
         if measured.timing.ms > self._limit_ms:
-            again = measure_finished(model, self._network.example_inputs, self._table)
+            again = measure_finished(model, example_batch(self._network), self._table)
             measured = min(measured, again, key=lambda each: each.timing.ms)
         return predicted, measured
 

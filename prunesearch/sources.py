@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prunesearch.errors import CheckpointError, PruneSearchError
 from prunesearch.models import saving
 from prunesearch.models.checkpoint import load_weights
+from prunesearch.models.nested import Batch, mapped
 from prunesearch.models.zoo import make_model
 from prunesearch.registry import did_you_mean, resolve
 from prunesearch.source_names import check_data, check_model, function_of_file
@@ -145,13 +146,13 @@ def example_inputs(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def in_the_type_of(network: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def in_the_type_of(network: nn.Module, inputs: Batch) -> Batch:
     """Inputs with floats of as many bits as those of a network."""
     own = next((tensor.dtype for tensor in network.parameters() if tensor.is_floating_point()), None)
-    return tuple(x.to(own) if own is not None and x.is_floating_point() else x for x in inputs)
+    return mapped(inputs, lambda x: x.to(own) if own is not None and x.is_floating_point() else x)
 
 
-def remembered_inputs(pruned: Path | None, weights: Path | None) -> tuple[Tensor, ...]:
+def remembered_inputs(pruned: Path | None, weights: Path | None) -> Batch:
     """Inputs such as the file of a pruned network, or else that of weights, remembers; empty if none does.
 
     Raises:

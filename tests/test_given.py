@@ -199,8 +199,8 @@ def test_other_arguments_of_a_forward_may_be_left_out(kind: type[Net]) -> None:
     assert ps.count(small, IMAGES[:1]) == result.best.cost
 
 
-def test_a_network_of_two_inputs_is_refused_in_a_sentence() -> None:
-    with pytest.raises(ValueError, match="must take one tensor; Two was traced with 2 inputs"):
+def test_data_of_one_input_are_refused_by_a_network_of_two_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"\(0, 1\), got one tensor: the input 1 is missing"):
         search(ps.trace(Two(), (IMAGES[:2], IMAGES[:2])))
     with pytest.raises(ValueError, match=r"Two cannot run on images .*missing 1 required positional argument: 'z'"):
         ps.finetune(Two(), (IMAGES, LABELS), recipe=ps.Recipe(epochs=1))

@@ -210,7 +210,7 @@ def _export_network(
     write(network, out, inputs)
 
 
-def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | None) -> tuple[Any, ...]:
+def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | None) -> Any:
     """Inputs of the shape that was given, or else as files remember them.
 
     Raises:
@@ -225,7 +225,7 @@ def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | Non
 
         return (example_inputs(shape),)
     files = [path for path in (pruned, weights) if path is not None]
-    remembered: tuple[Any, ...] = ()
+    remembered: Any = ()
     if files:
         from prunesearch.sources import remembered_inputs
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from prunesearch.evaluators.evaluator import Evaluator
+    from prunesearch.models.nested import Batch
     from prunesearch.models.network import Network
     from prunesearch.models.ranking import Ranking
     from prunesearch.models.weights import WeightSource
@@ -53,7 +54,7 @@ def has_own_ranking(name: str) -> bool:
 
 
 def make_weights(
-    name: str, network: Network, ranking: Ranking | None, images: Tensor, *, cache: str | Path | None = None
+    name: str, network: Network, ranking: Ranking | None, images: Batch, *, cache: str | Path | None = None
 ) -> WeightSource:
     """Build a weight source by name.
 
@@ -80,7 +81,7 @@ def make_weights(
     return weights
 
 
-def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Tensor) -> Any:
+def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Batch) -> Any:
     """Gather one kind of evidence for a searcher; deterministic.
 
     Args:
@@ -96,7 +97,7 @@ def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Tenso
 
 
 def make_evaluator(
-    name: str, weights: WeightSource, images: Tensor, labels: Tensor | None = None, **options: Any
+    name: str, weights: WeightSource, images: Batch, labels: Tensor | None = None, **options: Any
 ) -> Evaluator:
     """Build an evaluator by name.
 

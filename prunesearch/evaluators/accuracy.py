@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
-from prunesearch.evaluators.inputs import takes_images
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.models.logits import class_logits
+from prunesearch.models.nested import Batch, called, device_of, in_order_of, joined, size_of, tensors_in
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import WeightSource
@@ -36,7 +37,7 @@ class AccuracyEvaluator:
 
     Args:
         weights: Where the weights of a structure come from.
-        images: (n, ...) images, normalised like the training set.
+        images: (n, ...) images, normalised like the training set; or several inputs (`models.nested.Batch`).
         labels: (n,) class indices; None will do for `metric="agreement"`.
         metric: `"loss"`: minus the cross-entropy, the default because it tells apart structures of equal accuracy;
             `"accuracy"`: the share classified correctly; `"agreement"`: the share classified as by the unpruned
@@ -49,23 +50,23 @@ class AccuracyEvaluator:
 
     Raises:
         ValueError: Unknown metric or path, no images, labels missing or of another number than the images, or a network
-            that takes something else than images.
+            that was traced with other inputs.
     """
 
     def __init__(
         self,
         weights: WeightSource,
-        images: Tensor,
+        images: Batch,
         labels: Tensor | None = None,
         *,
         metric: Metric = "loss",
         batch_size: int = 256,
-        calibration: Tensor | None = None,
+        calibration: Batch | None = None,
         path: Path = "auto",
         at_once: int = 16,
     ) -> None:
         _check(images, labels, metric, path)
-        takes_images(weights.network)
+        in_order_of(example_batch(weights.network), images)
         self._metric = self.measures = metric
         self._batches = split(images, batch_size)
         self._calibration = calibration
@@ -75,11 +76,11 @@ class AccuracyEvaluator:
         assert labels is not None
         self._labels = split(labels, batch_size)
         if path == "auto":
-            path = "stacked" if images.is_cuda and weights.sliced else "sliced"
+            path = "stacked" if device_of(images).type == "cuda" and weights.sliced else "sliced"
         self._forward = SharedForward(weights) if path == "sliced" else StackedForward(weights)
         self._stacked = path == "stacked"
-        self.description = f"accuracy(metric={metric}, images={len(images)}, batch_size={batch_size}"
-        self.description += "" if calibration is None else f", calibration={len(calibration)}"
+        self.description = f"accuracy(metric={metric}, images={size_of(images)}, batch_size={batch_size}"
+        self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
         self.description += ", path=stacked)" if self._stacked else ")"
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
@@ -92,9 +93,9 @@ class AccuracyEvaluator:
         n = sum(map(len, self._labels))
         return [totals[structure] / n for structure in structures]
 
-    def _logits(self, structures: Sequence[Structure], images: Tensor) -> list[Tensor]:
-        first = 0 if self._calibration is None else len(self._calibration)
-        inputs = images if self._calibration is None else torch.cat([self._calibration, images])
+    def _logits(self, structures: Sequence[Structure], images: Batch) -> list[Tensor]:
+        first = 0 if self._calibration is None else size_of(self._calibration)
+        inputs = images if self._calibration is None else joined([self._calibration, images])
         logits: list[Tensor] = []
         while len(logits) < len(structures):
             some = structures[len(logits) : len(logits) + self._at_once] if self._stacked else structures
@@ -118,7 +119,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
-def top1(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 512) -> float:
+def top1(model: nn.Module, images: Batch, labels: Tensor, *, batch_size: int = 512) -> float:
     """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored.
 
     Raises:
@@ -130,13 +131,13 @@ def top1(model: nn.Module, images: Tensor, labels: Tensor, *, batch_size: int = 
         raise ValueError(f"{without} of {type(model).__name__} is on the meta device, which keeps no values.")
     with in_eval_mode(model), torch.inference_mode():
         right = [
-            (class_logits(model(batch)).argmax(1) == truth).sum()
+            (class_logits(called(model, batch)).argmax(1) == truth).sum()
             for batch, truth in zip(split(images, batch_size), split(labels, batch_size), strict=True)
         ]
-    return float(sum(right)) / len(images)
+    return float(sum(right)) / size_of(images)
 
 
-def _check(images: Tensor, labels: Tensor | None, metric: Metric, path: Path) -> None:
+def _check(images: Batch, labels: Tensor | None, metric: Metric, path: Path) -> None:
     if metric not in METRICS:
         raise ValueError(f"Unknown metric {metric!r}; there are {', '.join(METRICS)}.")
     if path not in ("auto", "sliced", "stacked"):
@@ -146,16 +147,17 @@ def _check(images: Tensor, labels: Tensor | None, metric: Metric, path: Path) ->
         raise ValueError(f'The metric {metric!r} needs labels, got none. Pass them, or use metric="agreement".')
 
 
-def _check_images(images: Tensor, labels: Tensor | None) -> None:
-    if len(images) == 0:
+def _check_images(images: Batch, labels: Tensor | None) -> None:
+    n = size_of(images)
+    if n == 0:
         raise ValueError("Expected images to score with, got none.")
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"Expected one label per image ({len(images)}), got {len(labels)}.")
-    if images.is_meta:
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"Expected one label per image ({n}), got {len(labels)}.")
+    if any(x.is_meta for x in tensors_in(images)):
         raise ValueError("The images are on the meta device, which keeps no values. Load them to another device.")
 
 
-def _unpruned_logits(weights: WeightSource, batches: Sequence[Tensor]) -> list[Tensor]:
+def _unpruned_logits(weights: WeightSource, batches: Sequence[Batch]) -> list[Tensor]:
     model = weights.network.model
     with in_eval_mode(model), torch.inference_mode():
-        return [class_logits(model(batch)) for batch in batches]
+        return [class_logits(called(model, batch)) for batch in batches]

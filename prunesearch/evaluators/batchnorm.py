@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
+from prunesearch.models.nested import Batch, called, cut, device_of, size_of, taken
 
 _MOMENTUM = 0.1
 
 
-def recalibrate_bn(model: nn.Module, images: Tensor, *, batch_size: int = 256) -> None:
+def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) -> None:
     """Replace each BatchNorm's running statistics by those the model itself produces on `images`, in place.
 
     No weight changes; modes and momenta are restored. The mean is the average over batches of equal weight, and so is
@@ -34,10 +35,10 @@ def recalibrate_bn(model: nn.Module, images: Tensor, *, batch_size: int = 256) -
         for norm in norms:
             norm.reset_running_stats()
         for batch in split(images, batch_size) if norms else ():
-            model(batch)
+            called(model, batch)
 
 
-def adaptive_bn(model: nn.Module, images: Tensor, *, batch_size: int = 128, batches: int = 100) -> None:
+def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batches: int = 100) -> None:
     """Re-estimate BatchNorm statistics as EagleEye does: exponential averages over 100 batches of 128, in place.
 
     Each batch moves every statistic by a tenth (momentum 0.1, whatever momentum the layers have) from what was there to
@@ -57,11 +58,11 @@ def adaptive_bn(model: nn.Module, images: Tensor, *, batch_size: int = 128, batc
         batches: How many batches. Fewer than about 90 leave more than 1e-4 of the old statistics.
     """
     with _estimating(model, momentum=_MOMENTUM) as norms:
-        for chosen in _shuffled(len(images), batch_size, batches if norms else 0):
-            model(images[chosen.to(images.device)])
+        for chosen in _shuffled(size_of(images), batch_size, batches if norms else 0):
+            called(model, taken(images, chosen.to(device_of(images))))
 
 
-def precise_bn(model: nn.Module, images: Tensor, *, batch_size: int = 128) -> None:
+def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> None:
     """Re-estimate BatchNorm statistics as those of the whole population of images, in place.
 
     The mean is the average of the batches' means; the variance counts the spread of those means, too. Both are summed
@@ -76,7 +77,7 @@ def precise_bn(model: nn.Module, images: Tensor, *, batch_size: int = 128) -> No
         hooks = [norm.register_forward_pre_hook(_noting(sizes, i), with_kwargs=True) for i, norm in enumerate(norms)]
         try:
             for batch in split(images, batch_size) if norms else ():
-                model(batch)
+                called(model, batch)
                 for norm, n, mean, variance in zip(norms, sizes, means, variances, strict=True):
                     assert norm.running_mean is not None
                     assert norm.running_var is not None
@@ -96,15 +97,16 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
-def split(tensor: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
     """Cut into batches of at most `batch_size` and nearly equal length, so that none is a poor sample.
 
     Raises:
         ValueError: There is nothing to cut.
     """
-    if len(tensor) == 0:
+    n = size_of(batch)
+    if n == 0:
         raise ValueError("Expected at least one image, got none.")
-    return tensor.tensor_split(math.ceil(len(tensor) / batch_size))
+    return cut(batch, math.ceil(n / batch_size))
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

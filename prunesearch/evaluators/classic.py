@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import top1
 from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
-from prunesearch.evaluators.inputs import takes_images
+from prunesearch.evaluators.inputs import example_batch
+from prunesearch.models.nested import Batch, in_order_of, size_of
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
@@ -28,29 +29,30 @@ class ClassicEvaluator:
         **settings: Further arguments of `estimate`, which the description tells.
 
     Raises:
-        ValueError: No images or labels, not one label per image, or a network that takes something else than images.
+        ValueError: No images or labels, not one label per image, or a network that was traced with other inputs.
     """
 
     def __init__(
         self,
         weights: WeightSource,
-        images: Tensor,
+        images: Batch,
         labels: Tensor | None,
         *,
         estimate: Callable[..., None],
-        calibration: Tensor | None,
+        calibration: Batch | None,
         **settings: int,
     ) -> None:
-        takes_images(weights.network)
-        if labels is None or len(images) == 0 or len(labels) != len(images):
+        in_order_of(example_batch(weights.network), images)
+        n = size_of(images)
+        if labels is None or n == 0 or len(labels) != n:
             got = "no labels" if labels is None else f"{len(labels)} labels"
-            raise ValueError(f"Expected images and one label per image, got {len(images)} images and {got}.")
+            raise ValueError(f"Expected images and one label per image, got {n} images and {got}.")
         self.measures = "accuracy"
         self._weights = weights
         self._images, self._labels = images, labels
         self._estimate = partial(estimate, **settings)
         self._calibration = images if calibration is None else calibration
-        used = {"images": len(images), "calibration": len(self._calibration), **settings}
+        used = {"images": n, "calibration": size_of(self._calibration), **settings}
         self.description = f"{estimate.__name__}({', '.join(f'{name}={value}' for name, value in used.items())})"
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
@@ -64,10 +66,10 @@ class ClassicEvaluator:
 
 def adaptive_bn_evaluator(
     weights: WeightSource,
-    images: Tensor,
+    images: Batch,
     labels: Tensor | None,
     *,
-    calibration: Tensor | None = None,
+    calibration: Batch | None = None,
     batch_size: int = 128,
     batches: int = 100,
 ) -> ClassicEvaluator:
@@ -97,10 +99,10 @@ def adaptive_bn_evaluator(
 
 def precise_bn_evaluator(
     weights: WeightSource,
-    images: Tensor,
+    images: Batch,
     labels: Tensor | None,
     *,
-    calibration: Tensor | None = None,
+    calibration: Batch | None = None,
     batch_size: int = 128,
 ) -> ClassicEvaluator:
     """The protocol of fvcore: statistics of all images together, then the accuracy.

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.structure import Structure
@@ -44,7 +45,7 @@ class CompensatedWeights(RefittedWeights):
         self,
         network: Network,
         ranking: Ranking,
-        images: Tensor,
+        images: Batch,
         *,
         seed: int = 0,
         cache: str | Path | None = None,

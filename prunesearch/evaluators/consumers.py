@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
-from prunesearch.evaluators.inputs import takes_images
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.nested import Batch, called, in_order_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.tensor_file import FileKind
 from prunesearch.structure import FloatArray, IntArray
@@ -84,9 +85,7 @@ class Consumer:
         return inside, np.array([position[int(unit)] for unit in self.units[inside]], dtype=np.int64)
 
 
-def consumers(
-    network: Network, images: Tensor, *, seed: int = 0, cache: str | Path | None = None
-) -> Iterator[Consumer]:
+def consumers(network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None) -> Iterator[Consumer]:
     """Every `Linear` and `Conv2d` that mixes narrowed channels, and moments of what it is given.
 
     Layers are gathered together as long as their covariances take less than 1 GiB; then comes another pass.
@@ -98,10 +97,10 @@ def consumers(
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
 
     Raises:
-        ValueError: The network takes something else than images.
+        ValueError: The network was traced with other inputs.
     """
-    takes_images(network)
-    images = images[:_IMAGES]
+    in_order_of(example_batch(network), images)
+    images = taken(images, slice(_IMAGES))
     folder = None
     if cache is not None:
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
@@ -180,7 +179,7 @@ class _Sums:
 
 
 def _gathered(
-    network: Network, reads: Sequence[Read], images: Tensor, seed: int, folder: Path | None
+    network: Network, reads: Sequence[Read], images: Batch, seed: int, folder: Path | None
 ) -> Iterator[Consumer]:
     files = [None if folder is None else folder / f"{read.place}.safetensors" for read in reads]
     stored = [_stored(file) for file in files]
@@ -193,7 +192,7 @@ def _gathered(
     if sums:
         with watched(network.model, [(name, sums_.add) for name, sums_ in sums.items()]), torch.inference_mode():
             for batch in split(images, _BATCH):
-                network.model(batch)
+                called(network.model, batch)
     for read, layer, file, moments in zip(reads, layers, files, stored, strict=True):
         if moments is None:
             moments = sums.pop(read.place).moments()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.nested import Batch
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray, Space, Structure
 
 _POINTS = 8
 
 
-def curves(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+def curves(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
     """Per group, (its allowed widths,) score of the network with only that group at each of them.
 
     At most 8 widths of a group are scored, evenly spread in their logarithm and the narrowest and widest among them;

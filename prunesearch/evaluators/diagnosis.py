@@ -11,40 +11,45 @@ from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
 from prunesearch.evaluators.batchnorm import batch_norms, in_eval_mode
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.finite import first_not_finite
+from prunesearch.models.nested import Batch, called, parts_of, taken
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
 _TRIED = 64
 
 
-def check_finite(model: nn.Module, *images: Tensor) -> None:
+def check_finite(model: nn.Module, *images: Batch) -> None:
     """Refuse what can only give scores that are no numbers.
 
     A tensor that is not finite does no harm where the outputs are finite all the same, such as a mask of `-inf`.
 
     Args:
         model: The network; it is only read.
-        *images: (n, ...) images each; the network is run on 64 of the first.
+        *images: (n, ...) images, or several inputs, each; the network is run on 64 of the first.
 
     Raises:
         ValueError: An image, or what the network returns, has a NaN or an infinity; the message has the number of the
             image, or the name of the first parameter or buffer that has one.
     """
-    for some in images:
-        broken = (~torch.isfinite(some)).flatten(1).any(1).nonzero()
+    for name, some in (part for batch in images for part in parts_of(batch).items()):
+        if not isinstance(some, Tensor):
+            continue
+        broken = (~torch.isfinite(some)).unsqueeze(-1).flatten(1).any(1).nonzero()
         if len(broken):
+            where = f" in the input {name}" if name else ""
             raise ValueError(
-                f"Expected images of finite numbers; {len(broken)} of {len(some)} have a NaN or an infinity, the first "
-                f"of them at index {int(broken[0])}. Take them out, or mend how they are normalised."
+                f"Expected images of finite numbers; {len(broken)} of {len(some)} have a NaN or an infinity{where}, "
+                f"the first of them at index {int(broken[0])}. Take them out, or mend how they are normalised."
             )
     with in_eval_mode(model), torch.inference_mode():
-        outputs = model(images[0][:_TRIED])
+        outputs = called(model, taken(images[0], slice(_TRIED)))
     if torch.isfinite(outputs).all():
         return
-    name = first_not_finite(model)
-    if name is not None:
+    tensor = first_not_finite(model)
+    if tensor is not None:
         raise ValueError(
-            f"The tensor {name} of the network has a NaN or an infinity, and so have its outputs. Load finite weights."
+            f"The tensor {tensor} of the network has a NaN or an infinity, and so have its outputs. Load finite "
+            "weights."
         )
     raise ValueError(
         "What the network returns is not finite, although its tensors and the images are: numbers on the way are too "
@@ -53,7 +58,7 @@ def check_finite(model: nn.Module, *images: Tensor) -> None:
 
 
 def diagnose(
-    weights: WeightSource, images: Tensor, labels: Tensor, best: Structure, accuracy: Evaluator | None = None
+    weights: WeightSource, images: Batch, labels: Tensor, best: Structure, accuracy: Evaluator | None = None
 ) -> tuple[str, ...]:
     """What a user should know of a finished search.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.finished import measure_finished
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
@@ -86,20 +87,18 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
         ValueError: The model is no pruned form of the network, or the table cannot be measured against here.
     """
     structure = structure_of(network, model)
-    predicted, counted = network.space.cost(structure), count(model, network.example_inputs)
+    predicted, counted = network.space.cost(structure), count(model, network.inputs)
     rows = [
         Comparison("MACs", predicted.macs, counted.macs, counted.macs, counted.macs),
         Comparison("parameters", predicted.params, counted.params, counted.params, counted.params),
     ]
     still = copy.deepcopy(model).eval()
-    taken = measured_peak_bytes(still, network.example_inputs)
-    rows.append(
-        Comparison("peak memory, bytes", predicted_peak_bytes(still, network.example_inputs), taken, taken, taken)
-    )
+    taken = measured_peak_bytes(still, network.inputs)
+    rows.append(Comparison("peak memory, bytes", predicted_peak_bytes(still, network.inputs), taken, taken, taken))
     if table is None:
         return FinishedCosts(structure, tuple(rows), None)
     expected = float(LatencyModel(table, network.space).predict([structure])[0])
-    found = measure_finished(model, network.example_inputs, table)
+    found = measure_finished(model, example_batch(network), table)
     timing = found.timing
     rows.append(Comparison("latency, ms", expected, timing.ms, timing.low, timing.high))
     return FinishedCosts(structure, tuple(rows), found.slowdown)

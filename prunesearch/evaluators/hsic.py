@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from prunesearch.evaluators.evaluator import Evaluator
-from prunesearch.evaluators.inputs import takes_images
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.watching import watched
+from prunesearch.models.nested import Batch, called, in_order_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray, IntArray
@@ -18,7 +19,7 @@ from prunesearch.structure import FloatArray, IntArray
 _IMAGES = 256
 
 
-def similarity(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
     """Per group, (layers that read it,) summed similarity of what each is given with what all other layers are given.
 
     As `search.convex` wants it: a residual stream counts as often as layers read it. Deterministic; no labels.
@@ -29,12 +30,12 @@ def similarity(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> t
         images: (n, ...) images, normalised like the training set; the first 256 count.
     """
     del evaluator
-    between, owners = nhsic(weights.network, images[:_IMAGES])
+    between, owners = nhsic(weights.network, taken(images, slice(_IMAGES)))
     summed = between.sum(axis=1) - np.diag(between)
     return tuple(summed[owners == group] for group in range(len(weights.network.units)))
 
 
-def nhsic(network: Network, images: Tensor) -> tuple[FloatArray, IntArray]:
+def nhsic(network: Network, images: Batch) -> tuple[FloatArray, IntArray]:
     """(l, l) normalised HSIC between features, in [0, 1] with ones on the diagonal; and the (l,) group of each.
 
     A feature is what one layer is given of one group, flattened.
@@ -44,7 +45,7 @@ def nhsic(network: Network, images: Tensor) -> tuple[FloatArray, IntArray]:
     where it leaves BatchNorm and random erasing in training mode; features are inputs of layers, not outputs of
     hand-picked blocks.
     """
-    takes_images(network)
+    in_order_of(example_batch(network), images)
     kernels, owners = _kernels(network, images)
     if not kernels:
         return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
@@ -53,7 +54,7 @@ def nhsic(network: Network, images: Tensor) -> tuple[FloatArray, IntArray]:
     return (flat @ flat.T).numpy(), np.array(owners)
 
 
-def _kernels(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]:
+def _kernels(network: Network, images: Batch) -> tuple[list[Tensor], list[int]]:
     """Centred (n, n) kernels of what each reading layer is given of each group, and those groups."""
     kernels: list[Tensor] = []
     owners: list[int] = []
@@ -73,5 +74,5 @@ def _kernels(network: Network, images: Tensor) -> tuple[list[Tensor], list[int]]
         members = {int(g): torch.from_numpy(np.flatnonzero(of == g)) for g in np.unique(of[of >= 0])}
         looks.append((read.place, partial(note, read.dim, members)))
     with watched(network.model, looks), torch.inference_mode():
-        network.model(images)
+        called(network.model, images)
     return kernels, owners

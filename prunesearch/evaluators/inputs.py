@@ -8,25 +8,38 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunesearch.models.nested import Batch, batch_of, parts_of, size_of
 from prunesearch.models.network import Network
 
 
-def takes_images(network: Network) -> Tensor:
-    """The example input of a network that takes one tensor of images, (n, ...).
+def example_batch(network: Network) -> Batch:
+    """What a network was traced with, in the form in which it is given data: of a single input that alone.
 
     Further arguments of its forward do no harm, as long as it was traced without them: they take their defaults.
 
     Raises:
-        ValueError: It was traced with something else, of which there are no data to score with.
+        ValueError: There is something in it that data cannot be a batch of.
     """
-    inputs = network.example_inputs
-    if isinstance(inputs, tuple) and len(inputs) == 1 and isinstance(inputs[0], Tensor):
-        return inputs[0]
-    kinds = ", ".join(type(value).__name__ for value in inputs)
-    raise ValueError(
-        f"Structures are scored on images, so the network must take one tensor; {type(network.model).__name__} was "
-        f"traced with {len(inputs)} inputs ({kinds}). Wrap it in a module whose forward takes the images only."
-    )
+    batch = batch_of(network.example_inputs, network.example_keywords)
+    if isinstance(batch, Tensor):
+        return batch
+    if network.inputs.is_listed:  # then its costs are those of one image of the list
+        raise ValueError(
+            f"{type(network.model).__name__} was traced with a list or tuple as its first input, which is taken for a "
+            "list of images, and data can only hold tensors (n, ...). Wrap it in a module that takes each tensor as an "
+            "input of its own."
+        )
+    for name, part in parts_of(batch).items():
+        if part is not None and not isinstance(part, Tensor):
+            raise ValueError(
+                f"{type(network.model).__name__} was traced with a {type(part).__name__} as its input {name}, and data "
+                "can only hold tensors (n, ...). Wrap it in a module whose forward takes the tensors only."
+            )
+    try:
+        size_of(batch)
+    except ValueError as error:
+        raise ValueError(f"{type(network.model).__name__} cannot be given batches of images: {error}") from error
+    return batch
 
 
 def first_input(layer: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:

@@ -14,8 +14,9 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.consumers import Patches, is_linear_map, matrix_of
-from prunesearch.evaluators.inputs import first_input, takes_images
+from prunesearch.evaluators.inputs import example_batch, first_input
 from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.shared_forward import SharedForward
@@ -112,8 +113,8 @@ class ReconstructedWeights(RefittedWeights):
 
     description = "reconstructed"
 
-    def __init__(self, network: Network, ranking: Ranking, images: Tensor, *, seed: int = 0) -> None:
-        takes_images(network)
+    def __init__(self, network: Network, ranking: Ranking, images: Batch, *, seed: int = 0) -> None:
+        in_order_of(example_batch(network), images)
         layers = {
             read.place: network.model.get_submodule(read.place)
             for read in network.reads
@@ -121,7 +122,7 @@ class ReconstructedWeights(RefittedWeights):
         }
         self._layers = {name: layer for name, layer in layers.items() if getattr(layer, "groups", 1) == 1}
         super().__init__(network, ranking, self._layers)
-        self._images = images[:_IMAGES]
+        self._images = taken(images, slice(_IMAGES))
         self._seed = seed
         norms = [branch.norm for branch in self._branches.values() if branch.norm is not None]
         self.refitted |= {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}

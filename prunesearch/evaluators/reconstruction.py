@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from torch import Tensor
 
 from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray
 
 
-def width_errors(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
     """Per group, (its allowed widths,) error of its consumers at each, relative to the variance of their outputs.
 
     The dropped channels are those that `weights` drops; 0 at full width. A group read only by layers of which nothing

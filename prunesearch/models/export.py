@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,39 @@ from torch import Tensor, nn
 
 from prunesearch.files import whole
 from prunesearch.models.copying import copied
+from prunesearch.models.nested import Batch, arguments, mapped, parts_of, tensors_in
 from prunesearch.models.tensor_file import writable
 from prunesearch.models.wrappers import unwrapped
 
 
-def export_program(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> torch.export.ExportedProgram:
+def export_program(model: nn.Module, example_inputs: Batch) -> torch.export.ExportedProgram:
     """Export a network in eval mode with `torch.export`; `torch.export.save` writes it to a file.
 
     Args:
         model: The network; it is not changed. Of a wrapped or compiled one, the network inside is exported.
-        example_inputs: A batch (n, ...), or the tuple of positional inputs. n may be another later; a single image is
-            repeated, because `torch.export` would take a batch of 1 for a fixed number.
+        example_inputs: A batch (n, ...), the tuple of positional inputs, or the dictionary of inputs by name. n may be
+            another later; a single image is repeated, because `torch.export` would take a batch of 1 for a fixed
+            number.
 
     Raises:
         TypeError: Something else than a network or tensors was given.
         ValueError: The inputs have no images, or not equally many.
     """
-    inputs = _batches(example_inputs)
+    positional, by_name = arguments(_batches(example_inputs))
     network = copied(unwrapped(model)).eval()
-    return torch.export.export(network, inputs, dynamic_shapes=_any_batch(inputs))
+    any_n = _any_batch((positional, by_name))
+    shapes = (*any_n[0], *any_n[1].values()) if by_name else any_n[0]
+    return torch.export.export(network, positional, by_name, dynamic_shapes=shapes)
 
 
-def export_onnx(model: nn.Module, path: str | Path, example_inputs: Tensor | Sequence[Tensor]) -> None:
+def export_onnx(model: nn.Module, path: str | Path, example_inputs: Batch) -> None:
     """Write a network in eval mode as one ONNX file; whole or not at all. Needs the extra `prunesearch[onnx]`.
 
     Args:
         model: The network; it is not changed. Of a wrapped or compiled one, the network inside is exported.
         path: The file. An existing one is replaced.
-        example_inputs: A batch (n, ...), or the tuple of positional inputs; n may be another later.
+        example_inputs: A batch (n, ...), the tuple of positional inputs, or the dictionary of inputs by name; n may be
+            another later.
 
     Raises:
         CheckpointError: The path is a folder, or in none.
@@ -57,27 +62,32 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Tensor | Seq
         exported.save(draft)
 
 
-def write_program(model: nn.Module, path: str | Path, example_inputs: Tensor | Sequence[Tensor]) -> None:
+def write_program(model: nn.Module, path: str | Path, example_inputs: Batch) -> None:
     """Write what `export_program` gives; whole or not at all. `torch.export.load` reads it."""
     path = writable(path)
     with whole(path) as draft:
         torch.export.save(export_program(model, example_inputs), draft)
 
 
-def _batches(example_inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _batches(example_inputs: Batch) -> Batch:
     """The inputs with at least two images each."""
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    if not (
-        isinstance(inputs, (tuple, list)) and inputs and all(isinstance(x, Tensor) and x.dim() > 0 for x in inputs)
-    ):
-        raise TypeError("Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...).")
-    sizes = [len(x) for x in inputs]
+    tensors = [*tensors_in(example_inputs)]
+    others = [part for part in parts_of(example_inputs).values() if not (part is None or isinstance(part, Tensor))]
+    if others or not tensors or not all(x.dim() > 0 for x in tensors):
+        raise TypeError(
+            "Expected example_inputs as a batch of inputs, or a tuple or dictionary of them, each a tensor (n, ...)."
+        )
+    sizes = [len(x) for x in tensors]
     n = max(2, *sizes)
     if not {1, n} >= set(sizes):
         raise ValueError(f"Expected example_inputs of shape (n, ...) with one n >= 1, got n = {sizes}.")
-    return tuple(torch.cat([x] * n) if len(x) == 1 else x for x in inputs)
+    return mapped(example_inputs, lambda x: torch.cat([x] * n) if len(x) == 1 else x)
 
 
-def _any_batch(inputs: Sequence[Tensor]) -> Any:
-    batch = torch.export.Dim("n")
-    return tuple({0: batch} for _ in inputs)
+def _any_batch(inputs: Any) -> Any:
+    """What `torch.export` wants to be told for each tensor: that its first dimension may be any."""
+    if isinstance(inputs, Mapping):
+        return {name: _any_batch(item) for name, item in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return type(inputs)(_any_batch(item) for item in inputs)
+    return {0: torch.export.Dim("n")} if isinstance(inputs, Tensor) else None

@@ -7,13 +7,18 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.nested import Batch, parts_of
 
-def fingerprint(*tensors: Tensor) -> str:
-    """Hash of the shapes, types and values of tensors, in order."""
+
+def fingerprint(*batches: Batch) -> str:
+    """Hash of the shapes, types and values of tensors, in order; in nests of them also of their names."""
     digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for batch in batches:
+        for name, tensor in sorted(parts_of(batch).items()):
+            if not isinstance(tensor, Tensor):
+                continue
+            digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

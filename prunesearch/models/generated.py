@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import load_pruningnet
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.slim import named_tensors, slim
@@ -76,7 +77,7 @@ class GeneratedWeights:
         return frozenset(name for name, _ in self.network.model.named_parameters())
 
 
-def generated_weights(network: Network, images: Tensor, file: str = "") -> GeneratedWeights:
+def generated_weights(network: Network, images: Batch, file: str = "") -> GeneratedWeights:
     """The weights of a PruningNet's file, as weight sources are made by name; it brings a ranking of its own.
 
     Raises:

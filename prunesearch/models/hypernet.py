@@ -20,6 +20,7 @@ from torch.func import functional_call
 from prunesearch.errors import TraceError
 from prunesearch.models.generators import CompactGenerator, PublishedGenerator, start_weights
 from prunesearch.models.memory import require
+from prunesearch.models.nested import device_of
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.slim import kept_units, narrow, slim
@@ -112,20 +113,22 @@ class PruningNet(nn.Module):
         """Parameters."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def forward(self, structures: Sequence[Structure], *inputs: Tensor) -> list[Any]:
+    def forward(self, structures: Sequence[Structure], /, *inputs: Any, **by_name: Any) -> list[Any]:
         """Run the networks of some structures on the same inputs; in training mode, as BatchNorm has no statistics.
 
         Args:
             structures: Any of the network's space.
             *inputs: What the network takes.
+            **by_name: What it takes by name.
 
         Returns:
             What the network returns, for each structure; gradients reach every parameter.
         """
         outputs = []
+        device = device_of((inputs, by_name))
         for structure in structures:
-            skeleton = slim(self.network, structure, self.ranking).to(inputs[0].device).train(self.training)
-            outputs.append(functional_call(skeleton, self.tensors(structure), inputs))
+            skeleton = slim(self.network, structure, self.ranking).to(device).train(self.training)
+            outputs.append(functional_call(skeleton, self.tensors(structure), inputs, by_name))
         return outputs
 
     def tensors(self, structure: Structure) -> dict[str, Tensor]:

@@ -1,13 +1,17 @@
-"""The tensors inside whatever a forward takes or returns."""
+"""The tensors inside whatever a forward takes or returns, and batches: what a network is given of n images at once."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
+
+Batch: TypeAlias = Any
+"""A tensor (n, ...), or a tuple (positional inputs), list or dictionary (inputs by name) of such, nested or not."""
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -70,3 +74,138 @@ class Nest:
 def bytes_of(value: Any) -> int:
     """What its tensors take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(value))
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def parts_of(value: Any, name: str = "") -> dict[str, Any]:
+    """What nested tuples, lists and mappings hold, in order, by where it is: `"mask"`, `"0"`, `"boxes.1"`.
+
+    Anything else, such as a tensor, is the only part, called `""`.
+    """
+    if isinstance(value, Mapping):
+        inside = {str(key): item for key, item in value.items()}
+    elif isinstance(value, (tuple, list)):
+        inside = {str(key): item for key, item in enumerate(value)}
+    else:
+        return {name: value}
+    found: dict[str, Any] = {}
+    for key, item in inside.items():
+        found |= parts_of(item, f"{name}.{key}" if name else key)
+    return found
+
+
+def size_of(batch: Batch) -> int:
+    """How many images there are: the first dimension of every tensor.
+
+    Raises:
+        ValueError: Tensors disagree, or there is none.
+    """
+    if isinstance(batch, Tensor):
+        return len(batch)
+    tensors = {name: x for name, x in parts_of(batch).items() if isinstance(x, Tensor)}
+    if not tensors:
+        raise ValueError(f"Expected a batch of tensors, got a {type(batch).__name__} without one.")
+    sizes = {name: len(x) if x.dim() else None for name, x in tensors.items()}
+    (first, n), *_ = sizes.items()
+    for name, other in sizes.items():
+        if other is None:
+            raise ValueError(f"Expected every input with n images first, (n, ...); {name} is a single number.")
+        if other != n:
+            raise ValueError(f"Expected as many images in every input; {first} has {n} and {name} has {other}.")
+    assert n is not None
+    return n
+
+
+def taken(batch: Batch, index: Tensor | slice) -> Batch:
+    """Some images of a batch: those of an index or a slice."""
+    return mapped(batch, lambda x: x[index])
+
+
+def moved(batch: Batch, device: torch.device | str | None) -> Batch:
+    """The batch on a device; None leaves it where it is."""
+    return mapped(batch, lambda x: x.to(device))
+
+
+def device_of(batch: Batch) -> torch.device:
+    """Where its first tensor is."""
+    return next(tensors_in(batch)).device
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches, one after the other, as one: tensors of the same place are put together."""
+    parts = [parts_of(batch) for batch in batches]
+    together = [torch.cat([part[name] for part in parts]) for name, x in parts[0].items() if isinstance(x, Tensor)]
+    return Nest(batches[0])(*together)
+
+
+def cut(batch: Batch, pieces: int) -> tuple[Batch, ...]:
+    """A batch in so many pieces of nearly equal length."""
+    tensors = [x.tensor_split(pieces) for x in tensors_in(batch)]
+    return tuple(Nest(batch)(*piece) for piece in zip(*tensors, strict=True))
+
+
+def repeated(batch: Batch, k: int) -> Batch:
+    """A batch k times, one after the other."""
+    return mapped(batch, lambda x: x.repeat(k, *[1] * (x.dim() - 1)))
+
+
+def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a forward is called with: a tensor alone, tuples and lists by position, dictionaries by name."""
+    if isinstance(batch, Mapping):
+        return (), dict(batch)
+    return (tuple(batch), {}) if isinstance(batch, (tuple, list)) else ((batch,), {})
+
+
+def called(model: Callable[..., Any], batch: Batch) -> Any:
+    """What a network returns for a batch."""
+    if isinstance(batch, Tensor):
+        return model(batch)
+    positional, by_name = arguments(batch)
+    return model(*positional, **by_name)
+
+
+def batch_of(positional: Sequence[Any], by_name: Mapping[str, Any]) -> Batch:
+    """What a forward is called with, as one batch: of a single tensor that alone."""
+    if by_name:
+        return dict(by_name)
+    return positional[0] if len(positional) == 1 and isinstance(positional[0], Tensor) else tuple(positional)
+
+
+def described(batch: Batch) -> str:
+    """Shapes and types, for messages: of a tensor `"shape (2, 3) and type torch.int64"`."""
+    if isinstance(batch, Tensor):
+        return f"shape {tuple(batch.shape)} and type {batch.dtype}"
+    inside = {name: x for name, x in parts_of(batch).items() if isinstance(x, Tensor)}
+    return ", ".join(f"{name} {tuple(x.shape)} {x.dtype}" for name, x in inside.items())
+
+
+def in_order_of(example: Batch, batch: Batch) -> tuple[Tensor, ...]:
+    """The tensors of a batch in the order of those of an example, whatever the order of its dictionaries.
+
+    Raises:
+        ValueError: They do not hold tensors in the same places; the message names the first that only one of them has.
+    """
+    if isinstance(batch, Tensor) and isinstance(example, Tensor):
+        return (batch,)
+    wanted, given = (
+        {name: x for name, x in parts_of(_told(each)).items() if isinstance(x, Tensor)} for each in (example, batch)
+    )
+    odd = next((name for name in {**wanted, **given} if (name in wanted) != (name in given)), None)
+    if odd is not None:
+        trouble = "is missing" if odd in wanted else "was not there"
+        raise ValueError(
+            f"Expected inputs as the network was traced with ({_listed(example)}), got {_listed(batch)}: the input "
+            f"{odd} {trouble}."
+        )
+    return tuple(given[name] for name in wanted)
+
+
+def _told(batch: Batch) -> Batch:
+    """A tensor alone is the first positional input."""
+    return (batch,) if isinstance(batch, Tensor) else batch
+
+
+def _listed(batch: Batch) -> str:
+    return "one tensor" if isinstance(batch, Tensor) else ", ".join(parts_of(batch)) or "none"

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunesearch.models.following import Way, recorded
-from prunesearch.models.recording import Inputs, Recording
+from prunesearch.models.following import Way, inputs_of, recorded
+from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.undisturbed import undisturbed
 
 
-def predicted_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
+def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
     """Bytes of weights, inputs and results alive at once, by the order of operators and their shapes alone.
 
     Each result is given up after the operator that uses it last. A forward in Python may hold on to them longer, so
@@ -23,26 +22,29 @@ def predicted_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
 
     Args:
         model: A copy of one's own, in eval mode, on any device.
-        inputs: What it takes.
+        inputs: What it takes: a batch, positional inputs, or inputs by name.
     """
-    meta = tuple(x.to("meta") for x in inputs)
+    given = inputs_of(inputs)
+    meta = given.with_tensors([x.to("meta") for x in given.tensors])
     light = model.to("meta")
-    peak = _Live(recorded(light, Inputs(meta), {}, way=Way()))
+    peak = _Live(recorded(light, meta, {}, way=Way()))
     with undisturbed(()):
-        peak.run(*meta)
+        peak.run(*meta.tensors)
     return _weights(model) + peak.most
 
 
-def measured_peak_bytes(model: nn.Module, inputs: Sequence[Tensor]) -> int:
+def measured_peak_bytes(model: nn.Module, inputs: Any) -> int:
     """The same, watched while the model runs: every storage that an operator returns, until it is freed.
 
     Args:
         model: In eval mode.
-        inputs: What it takes.
+        inputs: What it takes: a batch, positional inputs, or inputs by name.
     """
-    with undisturbed(inputs) as copies, _Watch() as watch:
+    given = inputs_of(inputs)
+    with undisturbed(given.tensors) as copies, _Watch() as watch:
         watch.add(copies)
-        model(*copies)
+        ours = given.with_tensors(copies)
+        model(*ours.args, **ours.kwargs)
     return _weights(model) + watch.most
 
 

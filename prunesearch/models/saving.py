@@ -9,7 +9,7 @@ less; only the rest needs this module.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.copying import copied
 from prunesearch.models.literals import Place, places_in, rewrite, rewritten
+from prunesearch.models.nested import Batch
 from prunesearch.models.slim import layer_widths, narrowed_attributes, set_attribute, set_width, width_of
 from prunesearch.models.tensor_file import FileKind, as_text, from_text, has_plain_values, plain
 from prunesearch.models.wrappers import unwrapped
@@ -50,11 +51,11 @@ class _Stored:
     attributes: Mapping[str, Mapping[str, Any]]
     literals: Mapping[str, Mapping[Place, Any]]
     buffers: Mapping[str, Tensor]
-    inputs: Sequence[Mapping[str, Any]]
+    inputs: Any
     tensors: Mapping[str, Tensor]
 
 
-def save(model: nn.Module, path: str | Path, *, example_inputs: Tensor | Sequence[Tensor] = ()) -> None:
+def save(model: nn.Module, path: str | Path, *, example_inputs: Batch = ()) -> None:
     """Write a network, slimmed or not, to a safetensors file that `load` reads; whole or not at all.
 
     Args:
@@ -62,8 +63,8 @@ def save(model: nn.Module, path: str | Path, *, example_inputs: Tensor | Sequenc
             `AveragedModel` and a compiled network, the network inside is written.
         path: The file. An existing one is replaced. A name by which programs know another format, such as `net.pt`, is
             refused: `torch.load` would take such a file for a damaged one.
-        example_inputs: A batch (n, ...), or the tuple of positional inputs. The file remembers their shapes, but for n,
-            and types, so that `prunesearch export` need not be told.
+        example_inputs: A batch (n, ...), the tuple of positional inputs, or the dictionary of inputs by name. The file
+            remembers their shapes, but for n, and types, so that `prunesearch export` need not be told.
 
     Raises:
         CheckpointError: The folder does not exist, the file cannot be written, or the network keeps something in its
@@ -122,19 +123,31 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     return slimmed
 
 
-def remembered_inputs(path: str | Path) -> tuple[Tensor, ...]:
+def remembered_inputs(path: str | Path) -> tuple[Any, ...] | dict[str, Any]:
     """What the inputs of a network are like that `save` wrote: zeros, (2, ...) each; empty if it was not told.
+
+    Inputs by name are a dictionary, others a tuple.
 
     Raises:
         CheckpointError: No such file, damaged, or not written by `save`.
     """
     path = as_path(path)
     try:
-        return tuple(
-            torch.zeros(2, *described["shape"], dtype=_DTYPES[described["dtype"]]) for described in _read(path).inputs
-        )
-    except (KeyError, TypeError, RuntimeError):
+        found = _zeros(_read(path).inputs)
+    except (AttributeError, KeyError, TypeError, RuntimeError):
         raise CheckpointError(f"{path} is damaged: it does not say what its inputs are like.") from None
+    return found if isinstance(found, dict) else tuple(found)
+
+
+def _zeros(described: Any) -> Any:
+    """What `_described` said."""
+    if described is None:
+        return None
+    if isinstance(described, (list, tuple)):
+        return tuple(_zeros(item) for item in described)
+    if "named" in described:
+        return {name: _zeros(item) for name, item in described["named"].items()}
+    return torch.zeros(2, *described["shape"], dtype=_DTYPES[described["dtype"]])
 
 
 def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -180,12 +193,21 @@ def _outside_the_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: buffer for name, buffer in found.items() if has_plain_values(buffer)}
 
 
-def _described(example_inputs: Tensor | Sequence[Tensor]) -> list[dict[str, Any]]:
+def _described(example_inputs: Batch) -> Any:
     """Shape without the batch, and type, of each input."""
-    inputs = (example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs
-    if not isinstance(inputs, (tuple, list)) or not all(isinstance(x, Tensor) and x.dim() > 0 for x in inputs):
-        raise TypeError("Expected example_inputs as a batch of inputs, or a tuple of them, each a tensor (n, ...).")
-    return [{"shape": list(x.shape[1:]), "dtype": str(x.dtype)} for x in inputs]
+    return _shapes((example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs)
+
+
+def _shapes(inputs: Any) -> Any:
+    if isinstance(inputs, Tensor) and inputs.dim() > 0:
+        return {"shape": list(inputs.shape[1:]), "dtype": str(inputs.dtype)}
+    if isinstance(inputs, Mapping):
+        return {"named": {str(name): _shapes(item) for name, item in inputs.items()}}
+    if isinstance(inputs, (tuple, list)):
+        return [None if item is None else _shapes(item) for item in inputs]
+    raise TypeError(
+        "Expected example_inputs as a batch of inputs, or a tuple or dictionary of them, each a tensor (n, ...)."
+    )
 
 
 def _read(path: Path) -> _Stored:

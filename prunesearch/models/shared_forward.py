@@ -18,7 +18,7 @@ from torch import Tensor, fx
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
 from prunesearch.models.copying import copied
 from prunesearch.models.following import recorded, with_images
-from prunesearch.models.nested import bytes_of, tensors_in
+from prunesearch.models.nested import Batch, batch_of, bytes_of, in_order_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
 from prunesearch.models.undisturbed import undisturbed
 from prunesearch.models.weights import WeightSource
@@ -44,6 +44,7 @@ class SharedForward:
         self._weights = weights
         self._network = weights.network
         self._max_bytes = max_bytes
+        self._example = batch_of(self._network.example_inputs, self._network.example_keywords)
         still = copied(self._network.model).eval()
         recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
         graph = recording.graph
@@ -58,27 +59,27 @@ class SharedForward:
         self._steps = steps_of(recording, self._network, weights, self._memory)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
-    def run(self, structures: Sequence[Structure], inputs: Tensor, statistics: int | None = None) -> list[Any]:
+    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
         """Return what the network returns for each structure, in order.
 
         Args:
             structures: (p, g) structures; equal ones are computed once.
-            inputs: (n, ...) one batch.
+            inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
         """
         ordered = sorted(set(structures), key=lambda structure: [structure[group] for group in self._order])
         outputs: dict[Structure, Any] = {}
         with torch.inference_mode():
-            for structure, output in self._outputs(ordered, self._laid_out(inputs), statistics):
+            for structure, output in self._outputs(ordered, self._placed(inputs), statistics):
                 outputs[structure] = output
         return [outputs[structure] for structure in structures]
 
-    def observe(self, structure: Structure, inputs: Tensor, look: Callable[[fx.Node, Values], None]) -> Any:
+    def observe(self, structure: Structure, inputs: Batch, look: Callable[[fx.Node, Values], None]) -> Any:
         """Return what the network returns for one structure, with a look at each node before it is computed.
 
         Args:
             structure: The structure.
-            inputs: (n, ...) one batch, from all of which BatchNorm takes its statistics.
+            inputs: One batch, (n, ...), from all of which BatchNorm takes its statistics.
             look: Called with a node of `graph` and the values of nodes that are still needed. The weights of a layer
                 are asked for after the look at it.
         """
@@ -86,10 +87,10 @@ class SharedForward:
         uses = Counter(source for step in self._steps for source in step.sources)
         values: dict[fx.Node, Any] = {}
         with torch.inference_mode():
-            images = self._laid_out(inputs)
+            images = self._placed(inputs)
             for step in self._steps:
                 look(step.node, values)
-                values[step.node] = layers.run(step, values, (images,))
+                values[step.node] = layers.run(step, values, images)
                 for source in step.sources:
                     uses[source] -= 1
                     if not uses[source]:
@@ -102,7 +103,7 @@ class SharedForward:
         return self._steps[0].node.graph
 
     def _outputs(
-        self, ordered: Sequence[Structure], inputs: Tensor, statistics: int | None
+        self, ordered: Sequence[Structure], inputs: tuple[Tensor, ...], statistics: int | None
     ) -> Iterator[tuple[Structure, Any]]:
         until = self._kept_until([[self._key(step, s) for step in self._steps] for s in ordered])
         kept: dict[Key, Any] = {}
@@ -112,6 +113,10 @@ class SharedForward:
             for key in [key for key in kept if until[key] <= index]:
                 del kept[key]
             self._forget(kept, until)
+
+    def _placed(self, inputs: Batch) -> tuple[Tensor, ...]:
+        """What the placeholders of the forward stand for, in order."""
+        return tuple(self._laid_out(x) for x in in_order_of(self._example, inputs))
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
         """A copy, as a forward may write to it; images with their channels last in memory, much faster so on CPUs.
@@ -171,14 +176,15 @@ class _Run:
         self,
         shared: SharedForward,
         structure: Structure,
-        inputs: Tensor,
+        inputs: tuple[Tensor, ...],
         statistics: int | None,
         kept: dict[Key, Any],
         until: Mapping[Key, int],
         index: int,
     ) -> None:
         self._shared = shared
-        self._inputs = (inputs,)
+        self._inputs = inputs
+        self._given = {x.untyped_storage().data_ptr() for x in inputs}
         self._kept = kept
         self._until = until
         self._index = index
@@ -234,6 +240,6 @@ class _Run:
             return False
         place = values[node].untyped_storage().data_ptr()
         others = [value for other, value in values.items() if other is not node]
-        return place != self._inputs[0].untyped_storage().data_ptr() and all(
+        return place not in self._given and all(
             value.untyped_storage().data_ptr() != place for value in tensors_in([others, list(self._kept.values())])
         )

@@ -18,6 +18,7 @@ from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
 from prunesearch.models.following import recorded
 from prunesearch.models.masked import Norm, mixed_operand, norm_of
+from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import named_tensors
@@ -46,6 +47,7 @@ class StackedForward:
 
     def __init__(self, weights: WeightSource) -> None:
         self._weights = weights
+        self._example = batch_of(weights.network.example_inputs, weights.network.example_keywords)
         model = copied(weights.network.model).eval()
         self._full = named_tensors(model)
         self._own: dict[str, dict[str, str]] = {}  # of each layer whose weights are stacked, their names in the model
@@ -60,18 +62,19 @@ class StackedForward:
         for read in weights.network.reads:
             self._reads.setdefault(read.place, []).append(read)
 
-    def run(self, structures: Sequence[Structure], inputs: Tensor, statistics: int | None = None) -> list[Any]:
+    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
         """Return what the network returns for each structure, in order.
 
         Args:
             structures: (k, g) structures.
-            inputs: (n, ...) one batch.
+            inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
         """
         k = len(structures)
+        tensors = in_order_of(self._example, inputs)
         kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
         masks = {
-            name: [(read.dim, kept[:, read.units].to(inputs.device)) for read in reads]
+            name: [(read.dim, kept[:, read.units].to(tensors[0].device)) for read in reads]
             for name, reads in self._reads.items()
         }
         with torch.inference_mode():
@@ -79,9 +82,7 @@ class StackedForward:
                 layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
                 for layer, own in self._own.items()
             }
-            output = _Stack(self._forward, masks, k, statistics, stacked).run(
-                inputs.repeat(k, *[1] * (inputs.dim() - 1))
-            )
+            output = _Stack(self._forward, masks, k, statistics, stacked).run(*repeated(tensors, k))
         return [_part(output, i, k) for i in range(k)]
 
     def _stacked(self, name: str, structures: Sequence[Structure]) -> Tensor:

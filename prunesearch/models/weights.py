@@ -12,6 +12,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from prunesearch.models.coupling import Cut
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.slim import kept_units, named_tensors, positions, slim
@@ -120,7 +121,7 @@ class InheritedWeights:
         return {}
 
 
-def inherited_weights(network: Network, ranking: Ranking, images: Tensor) -> InheritedWeights:
+def inherited_weights(network: Network, ranking: Ranking, images: Batch) -> InheritedWeights:
     """`InheritedWeights`, which need no images, as weight sources are made by name."""
     del images
     return InheritedWeights(network, ranking)

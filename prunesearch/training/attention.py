@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.budget import Budget, FeasibleSet, above_threshold
+from prunesearch.models.nested import Batch, arguments, called
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
@@ -186,9 +187,9 @@ class Attentive(Learner):
             module = self.network.get_submodule(read.place)
             module.register_forward_pre_hook(self._multiplying(torch.from_numpy(read.units), read.dim))
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Batch, labels: Tensor) -> Tensor:
         """Cross-entropy under the mask, and, now and then, what attention learns from."""
-        loss = loss_on_labels(self.network(images), labels, self._recipe.label_smoothing)
+        loss = loss_on_labels(called(self.network, images), labels, self._recipe.label_smoothing)
         if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
             loss = loss + self._attention_loss(images, labels)
         self.steps += 1
@@ -248,7 +249,7 @@ class Attentive(Learner):
         )
         return replace(self._feasible, limits=limits)
 
-    def _attention_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _attention_loss(self, images: Batch, labels: Tensor) -> Tensor:
         """Cross-entropy of the whole network with scores on its feature maps, plus what the scores cost.
 
         Gradients reach attention only; the network's statistics stay as they are.
@@ -256,7 +257,7 @@ class Attentive(Learner):
         scores = leaky_exponential(torch.cat(self._before_activation()))
         frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         with self._scored(scores):
-            returned = torch.func.functional_call(self.network, frozen, (images,))
+            returned = torch.func.functional_call(self.network, frozen, *arguments(images))
         loss = loss_on_labels(returned, labels, self._recipe.label_smoothing)
         return loss + self.strength * (self.costs * scores).sum() / self.costs.sum()
 

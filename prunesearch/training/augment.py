@@ -9,7 +9,8 @@ from prunesearch.errors import expect
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor
+
+    from prunesearch.models.nested import Batch
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,19 @@ class Augmentation:
                 raise ValueError(f'Expected an augmentation such as "flip,crop=4,erase=8" or "none", got {text!r}.')
         return cls(**settings)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def check(self, images: Batch) -> None:
+        """Make sure that it can be applied to inputs of this kind.
+
+        Raises:
+            ValueError: Something is to be done, and there are several inputs.
+        """
+        if self != Augmentation() and isinstance(images, (tuple, list, dict)):
+            raise ValueError(
+                "Expected one tensor of images to augment, got several inputs, which would have to change together. "
+                "Use Augmentation(), and augment in the dataset."
+            )
+
+    def __call__(self, images: Batch, generator: torch.Generator) -> Batch:
         """Change (n, c, h, w) images; what is not of four dimensions is returned as it is if nothing is to be done.
 
         Args:
@@ -61,6 +74,7 @@ class Augmentation:
         """
         if self == Augmentation():
             return images
+        self.check(images)
         if images.dim() != 4 or self.crop >= min(images.shape[2:]):
             raise ValueError(
                 f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from prunesearch.models import nested
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.nested import Batch, tensors_in
 from prunesearch.ranges import whole_number
 from prunesearch.structure import IntArray
 from prunesearch.training.reading import (
@@ -39,7 +41,8 @@ class Data:
 
     Each source is a pair (images, labels) of tensors or arrays of numpy, a map-style `Dataset` of (image, label) items
     or a list of such items, or a `DataLoader` (its dataset and number of workers are used; batching and shuffling are
-    ours). Labels are class indices from 0.
+    ours). Labels are class indices from 0. Of a network with several inputs, images are what it is called with: a tuple
+    of tensors, (n, ...) each, a list, or a dictionary by name, nested or not; of an item those of one image.
 
     Attributes:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
@@ -104,7 +107,7 @@ class Data:
         )
         return replace(self, train=chosen, calibrate_on=self.train)
 
-    def calibration_set(self) -> tuple[Tensor, Tensor]:
+    def calibration_set(self) -> tuple[Batch, Tensor]:
         """(n, ...) images and (n,) labels to score with: a subset with equal shares of every class.
 
         Raises:
@@ -117,7 +120,7 @@ class Data:
         chosen = among[_shuffled_subset(classes, self.calibration, self.seed)]
         return self._steady(source, chosen, "calibrate_on")
 
-    def examples(self, n: int = 2) -> Tensor:
+    def examples(self, n: int = 2) -> Batch:
         """(n, ...) first images of `train`, as they come."""
         with _seeded(0):
             return batch_of(self.train, np.arange(min(n, size_of(self.train))))[0]
@@ -128,7 +131,7 @@ class Data:
 
     def train_batches(
         self, batch_size: int, rng: np.random.Generator, *, first: int = 0, share: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[Batch, Tensor]]:
         """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one.
 
         Whatever a dataset draws at random of torch, numpy or Python is decided by `rng` for each batch, so that a batch
@@ -152,7 +155,7 @@ class Data:
         else:
             yield from (batches[step] for step in range(first, steps))
 
-    def validation_set(self) -> tuple[Tensor, Tensor] | None:
+    def validation_set(self) -> tuple[Batch, Tensor] | None:
         """All images and labels held out for validation, in memory; None if there are none.
 
         Raises:
@@ -174,10 +177,10 @@ class Data:
             return f"{fingerprint(*self.train)}-{fingerprint(*held_out)}"
         few = np.linspace(0, size_of(self.train) - 1, 64).astype(np.int64)
         images = batch_of(self.train, few)[0]
-        steady = images if torch.equal(images, batch_of(self.train, few)[0]) else torch.empty(0)
+        steady = images if _same(images, batch_of(self.train, few)[0]) else torch.empty(0)
         return f"{fingerprint(steady, torch.from_numpy(classes_of(self.train)))}-{fingerprint(*held_out)}"
 
-    def test_set(self) -> tuple[Tensor, Tensor]:
+    def test_set(self) -> tuple[Batch, Tensor]:
         """All of `test` in memory.
 
         Raises:
@@ -187,7 +190,7 @@ class Data:
             raise ValueError(_NO_TEST)
         return batch_of(self.test, np.arange(size_of(self.test)))
 
-    def test_batches(self, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
+    def test_batches(self, batch_size: int = 256) -> Iterator[tuple[Batch, Tensor]]:
         """All of `test`, in order, a batch in memory at a time.
 
         Raises:
@@ -204,14 +207,14 @@ class Data:
         _, first = np.unique(kept_labels(self.train), return_index=True)
         return 1 + int(batch_of(self.train, first)[1].max())  # one image of each: what they say is what counts
 
-    def _steady(self, source: Source, chosen: IntArray, instead: str) -> tuple[Tensor, Tensor]:
+    def _steady(self, source: Source, chosen: IntArray, instead: str) -> tuple[Batch, Tensor]:
         """Read some images that must be the same at each reading."""
         images, labels = batch_of(source, chosen)
-        if images.is_floating_point() and not bool(images.isfinite().all()):
+        if not all(bool(x.isfinite().all()) for x in tensors_in(images) if x.is_floating_point()):
             raise ValueError(
                 "Some training images hold NaN or infinite values. Leave them out, or normalise otherwise."
             )
-        if not torch.equal(batch_of(source, chosen[:4])[0], images[:4]):
+        if not _same(batch_of(source, chosen[:4])[0], nested.taken(images, slice(4))):
             raise ValueError(
                 "The training data give another image each time they are read (augmentation), so scores could not be "
                 f"compared. Give the same images without it as Data({instead}=...)."
@@ -258,11 +261,18 @@ def _brief(source: Source | float) -> str:
     if isinstance(source, (int, float)):
         return str(source)
     if is_tensors(source):
-        return f"images {tuple(source[0].shape)} and labels"
+        images, _ = source
+        shown = f"images {tuple(images.shape)}" if isinstance(images, Tensor) else f"inputs {nested.described(images)}"
+        return f"{shown} and labels"
     return f"{type(items_of(source)).__name__} of {size_of(source)}"
 
 
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
+def _same(one: Batch, other: Batch) -> bool:
+    """Whether two batches of the same kind hold the same values."""
+    return all(torch.equal(x, y) for x, y in zip(tensors_in(one), tensors_in(other), strict=True))
+
+
+class _Batches(Dataset[tuple[Batch, Tensor]]):
     """Whole batches as the items of a dataset, each with a seed of its own: the same from any worker, in any order."""
 
     def __init__(self, source: Source, chosen: Sequence[IntArray], seeds: Sequence[int]) -> None:
@@ -271,7 +281,7 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self._chosen)
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> tuple[Batch, Tensor]:
         if is_tensors(self._source):  # nothing is drawn
             return batch_of(self._source, self._chosen[step])
         with _seeded(self._seeds[step]):

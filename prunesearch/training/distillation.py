@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.models.logits import class_logits
+from prunesearch.models.nested import Batch, called
 
 
 def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
@@ -72,7 +73,7 @@ class Watched:
 
 
 @torch.no_grad()
-def answers(teacher: nn.Module, images: Tensor, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+def answers(teacher: nn.Module, images: Batch, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
     """Logits and features of a teacher."""
     with Watched(teacher, names) as watched:
-        return class_logits(teacher(images)), watched.features
+        return class_logits(called(teacher, images)), watched.features

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.logits import main_and_auxiliary
+from prunesearch.models.nested import Batch, called, moved
 from prunesearch.ranges import whole_number
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
@@ -166,11 +167,11 @@ class Student(Learner):
         self._recipe = recipe
         self._watched = Watched(network, [] if teacher is None else recipe.features)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, images: Batch, labels: Tensor) -> Tensor:
         """Cross-entropy, mixed with the divergence from the teacher's answers; that of auxiliary heads is added."""
         recipe = self._recipe
         with self._watched as watched:
-            logits, auxiliary = main_and_auxiliary(self.network(images))
+            logits, auxiliary = main_and_auxiliary(called(self.network, images))
         loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         beside = auxiliary_loss(auxiliary, labels, recipe.label_smoothing)
         if not self.helpers:
@@ -189,7 +190,7 @@ def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     check_weights(teacher)
     guide = copy.deepcopy(teacher).requires_grad_(False).eval()
     images = data.examples()
-    classes = [output_count(network, images.to(next(network.parameters()).device)) for network in (model, guide)]
+    classes = [output_count(network, moved(images, next(network.parameters()).device)) for network in (model, guide)]
     if max(classes[0], 2) != max(classes[1], 2):
         raise ValueError(
             f"Expected a teacher with the {classes[0]} outputs of {type(model).__name__}, got {classes[1]}."

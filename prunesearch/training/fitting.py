@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from prunesearch.models.nested import Batch, Nest, called, described, mapped, moved, tensors_in
 from prunesearch.models.undisturbed import undisturbed
 
 
@@ -27,31 +28,36 @@ def check_weights(network: nn.Module) -> None:
             raise ValueError(f"{name} of {type(network).__name__} holds NaN. Load other weights.")
 
 
-def laid_out(network: nn.Module, images: Tensor, device: torch.device) -> tuple[torch.memory_format, int]:
+def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[torch.memory_format, int]:
     """Lay the network's weights out in memory as its forward is fastest: channels last, if it runs so.
 
     Args:
         network: Changed in place, in layout only.
-        images: (n, ...) examples.
+        images: (n, ...) examples, or several inputs.
         device: Where the network is.
 
     Returns:
-        The layout, for images of four dimensions, and the number of the network's outputs.
+        The layout, for tensors of four dimensions, and the number of the network's outputs.
 
     Raises:
         ValueError: The network does not run on these images, or does not return (n, classes) logits.
     """
-    if images.dim() == 4:
+    placed = moved(images, device)
+    if any(x.dim() == 4 for x in tensors_in(placed)):
         network.to(memory_format=torch.channels_last)
         try:
-            moved = images.to(device).contiguous(memory_format=torch.channels_last)
-            return torch.channels_last, output_count(network, moved)
+            return torch.channels_last, output_count(network, in_format(placed, torch.channels_last))
         except ValueError:  # such as of a view that wants the usual order
             network.to(memory_format=torch.contiguous_format)
-    return torch.contiguous_format, output_count(network, images.to(device))
+    return torch.contiguous_format, output_count(network, placed)
 
 
-def output_count(network: nn.Module, images: Tensor) -> int:
+def in_format(images: Batch, layout: torch.memory_format) -> Batch:
+    """The batch with its tensors of four dimensions laid out so in memory."""
+    return mapped(images, lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x)
+
+
+def output_count(network: nn.Module, images: Batch) -> int:
     """Logits per image of a classifier: one per class, or one for two classes.
 
     Raises:
@@ -59,12 +65,12 @@ def output_count(network: nn.Module, images: Tensor) -> int:
     """
     modes = [(module, module.training) for module in network.modules()]
     try:
-        with undisturbed([images]) as (copied,):
-            logits = network.eval()(copied)
+        with undisturbed([*tensors_in(images)]) as copies:
+            logits = called(network.eval(), Nest(images)(*copies))
     except Exception as error:  # whatever the forward of somebody's network raises
         raise ValueError(
-            f"{type(network).__name__} cannot run on images of shape {tuple(images.shape)} and type {images.dtype}: "
-            f"{error}"
+            f"{type(network).__name__} cannot run on {'images' if isinstance(images, Tensor) else 'inputs'} of "
+            f"{described(images)}: {error}"
         ) from error
     finally:
         for module, mode in modes:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.nested import Batch
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 
@@ -27,8 +28,8 @@ class Learner(nn.Module):
         self.network = network
         self.helpers = tuple(helpers)  # torch does not register what is in a tuple
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Loss of a batch: the mean over (n, ...) images with (n,) labels."""
+    def forward(self, images: Batch, labels: Tensor) -> Tensor:
+        """Loss of a batch: the mean over (n, ...) images, or several inputs, with (n,) labels."""
         raise NotImplementedError
 
     def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.logits import check_labels
+from prunesearch.models.nested import Batch, moved, tensors_in
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
 from prunesearch.training.averaging import Average
 from prunesearch.training.data import Data
 from prunesearch.training.evaluation import evaluate
-from prunesearch.training.fitting import laid_out
+from prunesearch.training.fitting import in_format, laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
 from prunesearch.training.progress import Outcome, Progress, State
@@ -93,10 +94,12 @@ class _Loop:
                 f"Expected a batch_size that {self._share[1]} processes can share, got {recipe.batch_size}."
             )
         self._learner = learner.to(accelerator.device)
-        self._format, self._outputs = laid_out(learner.network, data.examples(), accelerator.device)
+        examples = data.examples()
+        self._format, self._outputs = laid_out(learner.network, examples, accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
-        kind = data.examples().dtype
+        recipe.augmentation.check(examples)
+        kind = next(tensors_in(examples)).dtype
         if recipe.augmentation.crop and not kind.is_floating_point:
             raise ValueError(f"Expected floating-point images to crop, got {kind}. Leave crop out of the augmentation.")
         self._optimizers = list(learner.optimizers(recipe))
@@ -177,20 +180,19 @@ class _Loop:
         if self._session.on_epoch is not None:
             self._session.on_epoch(report)
 
-    def _take_step(self, images: Tensor, labels: Tensor) -> float:
+    def _take_step(self, images: Batch, labels: Tensor) -> float:
         check_labels(labels, self._outputs)
         number, recipe = self._number, self._recipe
         for optimizer in self._optimizers:
             set_rate(optimizer, rate(recipe, number / (self._steps * recipe.epochs)))
         draw, dropout = np.random.default_rng([self._seed, 4, number, self._share[0]]).integers(2**63, size=2).tolist()
         torch.manual_seed(dropout)
-        moved = recipe.augmentation(images.to(self._accelerator.device), torch.Generator().manual_seed(draw))
-        if moved.dim() == 4:
-            moved = moved.contiguous(memory_format=self._format)
-        loss = self._prepared(moved, labels.to(self._accelerator.device))
+        augmented = recipe.augmentation(moved(images, self._accelerator.device), torch.Generator().manual_seed(draw))
+        given = in_format(augmented, self._format)
+        loss = self._prepared(given, labels.to(self._accelerator.device))
         value = float(process_mean(self._accelerator, loss))
         if not math.isfinite(value):
-            raise self._diverged(value, moved)
+            raise self._diverged(value, given)
         self._accelerator.backward(loss)
         for stepping in self._stepping:
             stepping.step()
@@ -199,14 +201,14 @@ class _Loop:
             self._average.update(self._learner.network, number + 1)
         return value
 
-    def _diverged(self, loss: float, images: Tensor) -> TrainingDiverged:
+    def _diverged(self, loss: float, images: Batch) -> TrainingDiverged:
         kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."
         good = None
         if self._good is not None:
             good = copy.deepcopy(self._learner.network).cpu().eval()
             good.load_state_dict(self._good)
         advice = f"Lower the learning rate (now {self._recipe.lr})."
-        if not bool(images.isfinite().all()):
+        if not all(bool(x.isfinite().all()) for x in tensors_in(images)):
             advice = "Images of that batch hold NaN or infinite values; leave them out."
         return TrainingDiverged(
             f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. {advice}"

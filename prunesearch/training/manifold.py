@@ -103,8 +103,10 @@ def manidp(
     recipe, settings, data = recipe or Recipe(), settings or ManifoldSettings(), as_data(data)
     settings.check(budget, recipe)
     limits = dict(budget.check(network.space).limits)
-    model = gated(network.model, network.example_inputs)
     images, labels = data.calibration_set()
+    if not isinstance(images, Tensor):
+        raise ValueError("ManiDP counts for each image what its gates let pass, so it takes one tensor of images.")
+    model = gated(network.model, network.example_inputs)
     images, labels = images[:_MEASURED], labels[:_MEASURED]
     learner = Manifold(copy.deepcopy(model), network.model, images, labels, int(limits["macs"]), settings, recipe)
     outcome = run(

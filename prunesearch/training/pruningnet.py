@@ -22,6 +22,7 @@ from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
+from prunesearch.models.nested import Batch, arguments, moved
 from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Accelerator
@@ -159,7 +160,7 @@ class _Run:
             each = (time.monotonic() - start) / (self.step - first)
             yield StepReport(self.step, self.steps, loss, each * (self.steps - self.step))
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(self) -> Iterator[tuple[Batch, Tensor]]:
         """Those of the steps that are left, each process its share."""
         share = (self._accelerator.process_index, self._accelerator.num_processes)
         done = self.step % self._per_epoch
@@ -168,9 +169,9 @@ class _Run:
             yield from self._data.train_batches(self._recipe.batch_size, rng, first=done, share=share)
             done = 0
 
-    def _update(self, model: Any, images: Tensor, labels: Tensor) -> float:
+    def _update(self, model: Any, images: Batch, labels: Tensor) -> float:
         device = self._accelerator.device
-        loss = _loss(model, self._structures(), images.to(device), labels.to(device), self._recipe.label_smoothing)
+        loss = _loss(model, self._structures(), moved(images, device), labels.to(device), self._recipe.label_smoothing)
         value = float(self._accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(value):
             raise self._diverged(f"The training loss became {value}")
@@ -203,10 +204,11 @@ class _Run:
 
 
 def _loss(
-    model: Callable[..., list[Tensor]], structures: list[Structure], images: Tensor, labels: Tensor, smoothing: float
+    model: Callable[..., list[Tensor]], structures: list[Structure], images: Batch, labels: Tensor, smoothing: float
 ) -> Tensor:
     """Mean over the structures: the first learns from the labels, others from the outputs of the first."""
-    first, *others = map(class_logits, model(structures, images))
+    positional, by_name = arguments(images)
+    first, *others = map(class_logits, model(structures, *positional, **by_name))
     losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
     losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
     return torch.stack(losses).mean()

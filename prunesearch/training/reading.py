@@ -1,4 +1,7 @@
-"""Where images and labels come from, in whatever form; inside it is a pair of tensors, or something with items."""
+"""Where images and labels come from, in whatever form; inside it is a batch with labels, or something with items.
+
+What a network takes of one image may be several tensors: a tuple, list or dictionary of them, nested or not.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
 
+from prunesearch.models import nested
+from prunesearch.models.nested import Batch
 from prunesearch.structure import IntArray
 
 Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
-Source: TypeAlias = "tuple[Array, Array | Sequence[int]] | Sequence[tuple[Any, Any]] | Dataset[Any] | DataLoader[Any]"
+Source: TypeAlias = "tuple[Batch, Array | Sequence[int]] | Sequence[tuple[Any, Any]] | Dataset[Any] | DataLoader[Any]"
 
 _FORMS = "(images, labels), a Dataset of (image, label) items or a list of such, or a DataLoader"
 
@@ -52,15 +57,20 @@ def understood(name: str, given: Any) -> Source:
         raise TypeError(f"Expected {name} as {_FORMS}; got a {kind}.")
     if not isinstance(item, (tuple, list)) or len(item) < 2:
         raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
-    as_image(item[0])
+    as_inputs(item[0])
     as_label(item[1])
     found: Source = given
     return found
 
 
-def is_tensors(source: Any) -> TypeGuard[tuple[Tensor, Tensor]]:
-    """Whether it is a pair of tensors; else it has items."""
-    return isinstance(source, tuple) and len(source) == 2 and all(isinstance(part, Tensor) for part in source)
+def is_tensors(source: Any) -> TypeGuard[tuple[Batch, Tensor]]:
+    """Whether it is a batch and a tensor of labels; else it has items."""
+    return (
+        isinstance(source, tuple)
+        and len(source) == 2
+        and isinstance(source[1], Tensor)
+        and (isinstance(source[0], Tensor) or is_nest(source[0]))
+    )
 
 
 def items_of(source: Any) -> Any:
@@ -70,7 +80,7 @@ def items_of(source: Any) -> Any:
 
 def size_of(source: Source) -> int:
     """How many images there are."""
-    return len(source[0]) if is_tensors(source) else len(items_of(source))
+    return nested.size_of(source[0]) if is_tensors(source) else len(items_of(source))
 
 
 def kept_labels(source: Source) -> np.ndarray[Any, Any]:
@@ -91,18 +101,41 @@ def classes_of(source: Source) -> IntArray:
     return classes
 
 
-def batch_of(source: Source, chosen: IntArray) -> tuple[Tensor, Tensor]:
-    """(n, ...) images and (n,) labels of some indices.
+def batch_of(source: Source, chosen: IntArray) -> tuple[Batch, Tensor]:
+    """(n, ...) images, or whatever else the network takes of n, and (n,) labels of some indices.
 
     Raises:
         ValueError: Images are of several sizes, or images or labels are of a kind that is not understood.
     """
     if is_tensors(source):
         index = torch.from_numpy(chosen)
-        return source[0][index], source[1][index].long()
+        return nested.taken(source[0], index), source[1][index].long()
     items = items_of(source)
     pairs = [items[int(i)][:2] for i in chosen]
-    return _stacked([as_image(image) for image, _ in pairs]), torch.tensor([as_label(label) for _, label in pairs])
+    return _together([as_inputs(image) for image, _ in pairs]), torch.tensor([as_label(label) for _, label in pairs])
+
+
+def is_nest(value: Any) -> bool:
+    """Whether it is several inputs, and not one in the form of a list of numbers."""
+    if isinstance(value, Mapping):
+        return True
+    if not isinstance(value, (tuple, list)):
+        return False
+    arrays = isinstance(value, tuple) and any(isinstance(item, np.ndarray) and item.ndim for item in value)
+    return arrays or any((isinstance(item, Tensor) and item.dim() > 0) or is_nest(item) for item in value)
+
+
+def as_inputs(value: Any) -> Batch:
+    """What the network takes of one image: a tensor, or a nest of tensors. None stays None.
+
+    Raises:
+        ValueError: Something in it can be no tensor.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): as_inputs(item) for name, item in value.items()}
+    if is_nest(value):
+        return tuple(None if item is None else as_inputs(item) for item in value)
+    return as_image(value)
 
 
 def as_image(image: Any) -> Tensor:
@@ -147,19 +180,37 @@ def _is_pair(images: Any, labels: Any) -> bool:
     """Whether two things are images and labels, and not two items (image, label)."""
     if isinstance(images, (Tensor, np.ndarray)) and isinstance(labels, (Tensor, np.ndarray)):
         return True
-    return _is_sequence(images) and _is_sequence(labels) and all(np.ndim(label) == 0 for label in labels)
+    if not _is_sequence(labels) or not (_is_sequence(images) or isinstance(images, Mapping)):
+        return False
+    return all(not isinstance(label, (tuple, list, Mapping)) and np.ndim(label) == 0 for label in labels)
+
+
+def _is_batch(images: Any, labels: Any) -> bool:
+    """Whether what comes with labels is a nest of inputs (n, ...), and not a list of n images."""
+    if not is_nest(images) or isinstance(images, Mapping):
+        return isinstance(images, Mapping)
+    sizes = {len(part) for part in nested.parts_of(images).values() if np.ndim(part) > 0}
+    return len(images) != len(labels) and len(labels) in sizes
 
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, (Tensor, np.ndarray, list, tuple)) and (not isinstance(value, Tensor) or value.dim() > 0)
 
 
-def _as_tensors(name: str, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
+def _as_tensors(name: str, images: Any, labels: Any) -> tuple[Batch, Tensor]:
+    if _is_batch(images, labels):
+        inputs = as_inputs(images)
+        n = nested.size_of(inputs)
+        if n != len(labels):
+            raise ValueError(f"{name} has {n} images and {len(labels)} labels; expected one label per image.")
+        if n == 0:
+            raise ValueError(f"{name} is empty.")
+        return inputs, _class_indices(name, labels)
     if len(images) == len(labels) == 0:
         raise ValueError(f"{name} is empty.")
     if len(images) != len(labels):
         raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image.")
-    found = _stacked([as_image(image) for image in images]) if isinstance(images, (list, tuple)) else as_image(images)
+    found = _together([as_inputs(image) for image in images]) if isinstance(images, (list, tuple)) else as_image(images)
     return found, _class_indices(name, labels)
 
 
@@ -196,7 +247,32 @@ def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
     return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
-def _stacked(images: Sequence[Tensor]) -> Tensor:
+def _together(images: Sequence[Batch]) -> Batch:
+    """The inputs of several images as a batch.
+
+    Raises:
+        ValueError: One image has an input that another has not, or of another size.
+    """
+    if isinstance(images[0], Tensor) and all(isinstance(image, Tensor) for image in images):
+        return _stacked(images)
+    parts = [nested.parts_of(image) for image in images]
+    for other in parts:
+        odd = {name for name, _ in {*_kinds(parts[0])} ^ {*_kinds(other)}}
+        if odd:
+            raise ValueError(f"Expected the same inputs of every image; some have {min(odd)} and some do not.")
+    stacked = [
+        _stacked([part[name] for part in parts], f"the input {name}")
+        for name, x in parts[0].items()
+        if isinstance(x, Tensor)
+    ]
+    return nested.Nest(images[0])(*stacked)
+
+
+def _kinds(parts: Mapping[str, Any]) -> list[tuple[str, bool]]:
+    return [(name, isinstance(part, Tensor)) for name, part in parts.items()]
+
+
+def _stacked(images: Sequence[Tensor], what: str = "images") -> Tensor:
     odd = next((image for image in images if image.shape != images[0].shape), None)
     if odd is None:
         return torch.stack(list(images))
@@ -208,4 +284,4 @@ def _stacked(images: Sequence[Tensor]) -> Tensor:
         advice = (
             "Add transforms.Resize(256) and transforms.CenterCrop(224), or other sizes, to the dataset's transform."
         )
-    raise ValueError(f"Expected images of one size, got {tuple(images[0].shape)} and {tuple(odd.shape)}. {advice}")
+    raise ValueError(f"Expected {what} of one size, got {tuple(images[0].shape)} and {tuple(odd.shape)}. {advice}")

@@ -16,10 +16,10 @@ from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.evaluators.hsic import nhsic
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
-from prunesearch.training.data import Data
 
 IMAGES = torch.randn(48, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(48) % 3
@@ -115,18 +115,29 @@ NEEDS_IMAGES: dict[str, Callable[[Network], Any]] = {
 
 
 @pytest.mark.parametrize("use", NEEDS_IMAGES.values(), ids=NEEDS_IMAGES)
-def test_a_network_that_takes_more_than_images_is_refused_with_a_sentence(use: Callable[[Network], Any]) -> None:
+def test_images_alone_are_refused_with_a_sentence_by_a_network_that_takes_more(use: Callable[[Network], Any]) -> None:
     network = traced(Two, (IMAGES[:2], IMAGES[:2]))
-    with pytest.raises(ValueError, match=r"must take one tensor; Two was traced with 2 inputs \(Tensor, Tensor\)"):
+    with pytest.raises(ValueError, match=r"Expected inputs as .* \(0, 1\), got one tensor: the input 1 is missing"):
         use(network)
 
 
-def test_a_search_on_a_network_that_takes_more_than_images_is_refused_with_a_sentence() -> None:
-    import prunesearch as ps
+@pytest.mark.parametrize(
+    ("inputs", "sentence"),
+    [
+        (([IMAGES[0], IMAGES[1]],), "taken for a list of images"),
+        ((IMAGES[:2], 3.0), "traced with a float as its input 1"),
+        ((IMAGES[:2], torch.tensor(2.0)), "1 is a single number"),
+    ],
+)
+def test_inputs_that_are_no_batches_of_tensors_are_refused_with_a_sentence(
+    inputs: tuple[Any, ...], sentence: str
+) -> None:
+    class Odd(Body):
+        def forward(self, x: Any, y: Any = 1.0) -> Tensor:
+            return self.body((torch.stack(x) if isinstance(x, list) else x) * y)
 
-    network = traced(Two, (IMAGES[:2], IMAGES[:2]))
-    with pytest.raises(ValueError, match="must take one tensor"):
-        ps.search(network, Data(train=(IMAGES, LABELS)), budget=ps.Budget(macs="80%"), n_trials=2)
+    with pytest.raises(ValueError, match=sentence):
+        example_batch(traced(Odd, inputs))
 
 
 class ByName(nn.Module):

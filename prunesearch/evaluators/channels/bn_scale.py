@@ -7,6 +7,7 @@ from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.evaluators.channels.slices import unit_scores
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 
@@ -22,7 +23,7 @@ class BNScaleCriterion(ScoringCriterion):
         seed: Not used; every criterion takes one.
     """
 
-    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
         """Scales, each relative to the mean of its layer."""
         scales = unit_scores(network, "scales", lambda weights: weights.abs().sum(dim=1))
         norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import given
 from prunesearch.evaluators.consumers import Consumer, consumers
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -39,7 +40,7 @@ class CaPCriterion:
         self._seed = seed
         self._cache = cache
 
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
+    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> NestedRanking:
         """Order the units of every group."""
         readers = list(consumers(network, given(images, "images", "cap"), seed=self._seed, cache=self._cache))
         orders = []

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal, Protocol
 from torch import Tensor
 
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
@@ -23,7 +24,7 @@ class Criterion(Protocol):
     def needs(self) -> Need:
         """What it looks at besides the weights: `"nothing"`, some `"images"`, or images and `"labels"`."""
 
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> Ranking:
+    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> Ranking:
         """Say which units of each group stay at each width.
 
         Args:
@@ -51,16 +52,16 @@ class ScoringCriterion(ABC):
         self._seed = seed
 
     @abstractmethod
-    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
         """(units,) importance of every unit of the network, comparable between groups; that of no group is not used."""
 
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
+    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> NestedRanking:
         """Order the units of every group by importance; see `Criterion`."""
         scores = self.scores(network, images, labels)
         return NestedRanking.by_importance([scores[units] for units in network.units])
 
 
-def comparable_scores(weights: WeightSource, evaluator: Evaluator, images: Tensor) -> tuple[FloatArray, ...]:
+def comparable_scores(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
     """Per group, (units,) scores of the criterion that chose the channels, as `search.global_order` wants them.
 
     Args:
@@ -81,7 +82,7 @@ def comparable_scores(weights: WeightSource, evaluator: Evaluator, images: Tenso
     return scores
 
 
-def given(needed: Tensor | None, what: str, criterion: str) -> Tensor:
+def given(needed: Batch | None, what: str, criterion: str) -> Batch:
     """Return what a criterion needs.
 
     Raises:

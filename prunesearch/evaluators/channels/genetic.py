@@ -12,6 +12,7 @@ from torch import Tensor
 from prunesearch.evaluators.channels.criterion import given
 from prunesearch.evaluators.consumers import consumers
 from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
 
@@ -65,7 +66,7 @@ class GeneticCriterion:
         self._seed = seed
         self._cache = cache
 
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> MaskRanking:
+    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> MaskRanking:
         """Gather the Gram matrices; masks are sought when asked for."""
         readers = consumers(network, given(images, "images", "genetic"), seed=self._seed, cache=self._cache)
         return MaskRanking(tuple(gram_matrices(network, readers)), self._seed)

@@ -13,6 +13,7 @@ from torch import Tensor
 from prunesearch.evaluators.channels.criterion import given
 from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
 
@@ -64,7 +65,7 @@ class LassoCriterion:
         self._normalised = normalised
         self._cache = cache
 
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> PathRanking:
+    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> PathRanking:
         """Solve the path of every group."""
         readers = consumers(network, given(images, "images", "lasso"), seed=self._seed, cache=self._cache)
         squares = np.zeros(network.unit_count)

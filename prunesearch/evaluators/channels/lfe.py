@@ -16,10 +16,11 @@ from torch import Tensor
 from prunesearch.evaluators.batchnorm import at_least_float32
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
-from prunesearch.evaluators.inputs import takes_images
+from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.logits import class_logits
+from prunesearch.models.nested import Batch, called, in_order_of, repeated, size_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -81,17 +82,17 @@ class LFECriterion(ScoringCriterion):
         self._images = images
         self._rounds = rounds
 
-    def scores(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
         """Coefficients per MAC, or the order of removal."""
         return self._scores(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))[0]
 
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> NestedRanking:
+    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> NestedRanking:
         """Order the units of every group by score; note how much of held-out responses the linear model explains."""
         scores, found = self._scores(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))
         return NestedRanking.by_importance([scores[units] for units in network.units], notes=_reliability(found))
 
     def ensembles(
-        self, network: Network, images: Tensor, labels: Tensor, present: Mask | None = None, attempt: int = 0
+        self, network: Network, images: Batch, labels: Tensor, present: Mask | None = None, attempt: int = 0
     ) -> list[Ensemble]:
         """Per group, what its masks say.
 
@@ -103,7 +104,7 @@ class LFECriterion(ScoringCriterion):
             attempt: Of the draws of masks; another one draws others.
         """
         present = np.ones(network.unit_count, dtype=np.bool_) if present is None else present
-        images, labels = images[: self._images], labels[: self._images]
+        images, labels = taken(images, slice(self._images)), labels[: self._images]
         found = []
         for index, units in enumerate(network.units):
             rng = np.random.default_rng([self._seed, 5, index, attempt] if attempt else [self._seed, 5, index])
@@ -112,7 +113,7 @@ class LFECriterion(ScoringCriterion):
             found.append(fit_ensemble(masks, responses(network, varied, masks, images, labels, present), rng))
         return found
 
-    def _scores(self, network: Network, images: Tensor, labels: Tensor) -> tuple[FloatArray, list[Ensemble]]:
+    def _scores(self, network: Network, images: Batch, labels: Tensor) -> tuple[FloatArray, list[Ensemble]]:
         """(units,) scores, and the ensembles of the first round."""
         present = np.ones(network.unit_count, dtype=np.bool_)
         first = found = self.ensembles(network, images, labels)
@@ -172,15 +173,15 @@ def balanced_masks(units: int, n: int, rng: np.random.Generator) -> FloatArray:
 
 
 def responses(
-    network: Network, units: IntArray, masks: FloatArray, images: Tensor, labels: Tensor, present: Mask
+    network: Network, units: IntArray, masks: FloatArray, images: Batch, labels: Tensor, present: Mask
 ) -> FloatArray:
     """(m,) minus the loss of the network under each of (m, u) masks of some units, at the layers that read them.
 
     Units that are not `present`, a (units,) mask, are dropped always.
     """
-    takes_images(network)
+    in_order_of(example_batch(network), images)
     found: list[float] = []
-    state = _Masks(units, present, len(images))
+    state = _Masks(units, present, size_of(images))
     looks = [
         (read.place, partial(state.apply, read))
         for read in network.layer_reads("The criterion lfe")
@@ -190,7 +191,7 @@ def responses(
         for start in range(0, len(masks), _AT_ONCE):
             some = masks[start : start + _AT_ONCE]
             state.masks = torch.from_numpy(some)
-            logits = class_logits(network.model(images.repeat(len(some), *[1] * (images.dim() - 1))))
+            logits = class_logits(called(network.model, repeated(images, len(some))))
             losses = F.cross_entropy(at_least_float32(logits), labels.repeat(len(some)), reduction="none")
             found += (-losses.reshape(len(some), -1).mean(1)).tolist()
     return np.array(found)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.latency.timing import Call
+from prunesearch.models.nested import Batch, Nest, called, tensors_in
 from prunesearch.registry import resolve
 
 BACKENDS: Mapping[str, str] = {
@@ -50,6 +51,26 @@ def make_backend(name: str, device: str, threads: int) -> Backend:
     kind, _, provider = name.partition(":")
     backend: Backend = resolve(BACKENDS, kind, "backend")(device, threads, provider)
     return backend
+
+
+def positional(module: nn.Module, example: Batch, n: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A module as backends run it, on tensors by position, and n times the first image of an example of its inputs."""
+    tensors = tuple(x[:1].expand(n, *x.shape[1:]).contiguous() for x in tensors_in(example))
+    if isinstance(example, Tensor) or (isinstance(example, tuple) and all(isinstance(x, Tensor) for x in example)):
+        return module, tensors
+    return _Positional(module, Nest(example)), tensors
+
+
+class _Positional(nn.Module):
+    """A module that takes the tensors of its inputs by position, whatever they are nested in."""
+
+    def __init__(self, module: nn.Module, nest: Nest) -> None:
+        super().__init__()
+        self.module = module
+        self._nest = nest
+
+    def forward(self, *tensors: Tensor) -> object:
+        return called(self.module, self._nest(*tensors))
 
 
 class Eager:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from prunesearch.evaluators.latency.backends import make_backend
+from prunesearch.evaluators.latency.backends import make_backend, positional
 from prunesearch.evaluators.latency.timing import Reference, pinned, processor_name, time_calls
 from prunesearch.latency_table import LatencyTable, Timing
+from prunesearch.models.nested import Batch
 
 _VISITS = 40
 
@@ -33,12 +33,12 @@ class MeasuredLatency:
         return self.timing.ms * self.slowdown
 
 
-def measure_finished(model: nn.Module, inputs: Sequence[Tensor], table: LatencyTable) -> MeasuredLatency:
+def measure_finished(model: nn.Module, inputs: Batch, table: LatencyTable) -> MeasuredLatency:
     """Time a network in eval mode as the table's layers were timed.
 
     Args:
         model: Any network; it is not changed.
-        inputs: What it takes; the first image is repeated to the table's batch size.
+        inputs: What it takes (`models.nested.Batch`); the first image is repeated to the table's batch size.
         table: Says how.
 
     Raises:
@@ -46,13 +46,11 @@ def measure_finished(model: nn.Module, inputs: Sequence[Tensor], table: LatencyT
     """
     check_conditions(table)
     conditions = table.conditions
-    n = conditions.batch_size
-    batch = tuple(x[:1].expand(n, *x.shape[1:]).contiguous() for x in inputs)
     modes = {module: module.training for module in model.modules()}
     with pinned(conditions.threads):
         runner = make_backend(conditions.backend, conditions.device, conditions.threads)
         try:
-            call = runner.prepare(model.eval(), batch)
+            call = runner.prepare(*positional(model.eval(), inputs, conditions.batch_size))
         finally:
             for module, training in modes.items():
                 module.training = training

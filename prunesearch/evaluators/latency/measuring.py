@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.latency.backends import Backend, make_backend
+from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.latency.backends import Backend, make_backend, positional
 from prunesearch.evaluators.latency.grids import grid_of, levels, networks_to_time, packed
 from prunesearch.evaluators.latency.timing import Reference, pinned, processor_name, time_calls
 from prunesearch.latency_table import (
@@ -63,7 +64,7 @@ def measure(
     if batch_size < 1 or (points is not None and points < 2):
         raise ValueError(f"Expected batch_size >= 1 and points >= 2, got {batch_size} and {points}.")
     with pinned(threads):
-        runner = make_backend(backend, device or str(network.example_inputs[0].device), threads)
+        runner = make_backend(backend, device or str(network.inputs.tensors[0].device), threads)
         blocked = BlockedNetwork(network, batch_size)
         conditions = Conditions(
             backend=backend,
@@ -191,8 +192,7 @@ def time_networks(
 def build_network(network: Network, structure: Structure, batch_size: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """A whole network in eval mode, with whichever channels, and a batch for it."""
     ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
-    inputs = tuple(x[:1].expand(batch_size, *x.shape[1:]).contiguous() for x in network.example_inputs)
-    return slim(network, structure, ranking).eval(), inputs
+    return positional(slim(network, structure, ranking).eval(), example_batch(network), batch_size)
 
 
 def _with_times(table: LatencyTable, times: Mapping[tuple[int, int], Timing]) -> LatencyTable:

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunesearch.evaluators.batchnorm import in_eval_mode
 from prunesearch.latency_table import Timing
+from prunesearch.models.nested import Batch, called, device_of, size_of
 
 Call = Callable[[], object]
 
@@ -53,33 +54,34 @@ class LatencyMeasurement:
     repeats: int
 
 
-def measure_latency(model: nn.Module, images: Tensor, *, repeats: int = 15, warmup: int = 3) -> LatencyMeasurement:
+def measure_latency(model: nn.Module, images: Batch, *, repeats: int = 15, warmup: int = 3) -> LatencyMeasurement:
     """Time forwards of one batch in eval mode, garbage collection off; only the CPU has been tried.
 
     Args:
         model: The network, on the device of `images`.
-        images: (n, ...) one batch; times are divided by n.
+        images: (n, ...) one batch, or several inputs; times are divided by n.
         repeats: Timed forwards, at least 2.
         warmup: Forwards before, not counted.
 
     Raises:
         ValueError: Fewer than 2 repeats, or no images.
     """
-    if repeats < 2 or len(images) == 0:
-        raise ValueError(f"Expected repeats >= 2 and at least one image, got {repeats} and {len(images)}.")
-    synchronize = torch.cuda.synchronize if images.is_cuda else _nothing
+    n = size_of(images)
+    if repeats < 2 or n == 0:
+        raise ValueError(f"Expected repeats >= 2 and at least one image, got {repeats} and {n}.")
+    synchronize = torch.cuda.synchronize if device_of(images).type == "cuda" else _nothing
     seconds = []
     with no_garbage_collection(), in_eval_mode(model), torch.inference_mode():
         for repeat in range(warmup + repeats):
             synchronize()
             start = time.perf_counter()
-            model(images)
+            called(model, images)
             synchronize()
             if repeat >= warmup:
                 seconds.append(time.perf_counter() - start)
-    per_image = [1000 * value / len(images) for value in seconds]
+    per_image = [1000 * value / n for value in seconds]
     low, median, high = statistics.quantiles(per_image, n=4, method="inclusive")
-    return LatencyMeasurement(median, (low, high), len(images), torch.get_num_threads(), str(images.device), repeats)
+    return LatencyMeasurement(median, (low, high), n, torch.get_num_threads(), str(device_of(images)), repeats)
 
 
 @dataclass
