@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def normalised(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> O
         return kinds[name](owner.__name__, args) if name in kinds else None
     if isinstance(func, type):
         return None
+    if isinstance(func, OpOverload):
+        return _of_overload(func, args, kwargs)
     is_method = getattr(func, "__qualname__", "").startswith(("Tensor.", "TensorBase.", "_TensorBase."))
     if name == "size" and is_method:
         return Operator("call_method", "shape of", args, kwargs)
@@ -108,6 +112,21 @@ def normalised(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> O
         return Operator("call_function", operator.neg, args, kwargs)
     if is_method:
         return Operator("call_method", _DUNDERS.get(name, name), args, kwargs)
+    return Operator("call_function", func, args, kwargs)
+
+
+def _of_overload(func: OpOverload, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Operator:
+    """The operator that a TorchScript function called, as Python code would have called it."""
+    namespace, _, name = func._schema.name.partition("::")
+    if namespace != "aten":
+        return Operator("call_function", func, args, kwargs)
+    if name in _BINARY and len(args) == 2 and not kwargs:
+        return Operator("call_function", _BINARY[name], args, kwargs)
+    for home in (torch, functional, torch._C._nn):
+        if callable(getattr(home, name, None)) and not name.endswith("_"):
+            return Operator("call_function", getattr(home, name), args, kwargs)
+    if hasattr(Tensor, name):
+        return Operator("call_method", name, args, kwargs)
     return Operator("call_function", func, args, kwargs)
 
 

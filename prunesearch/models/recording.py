@@ -15,7 +15,7 @@ import random
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import CodeType, FrameType, FunctionType
 from typing import Any, Protocol, TypeAlias
@@ -23,7 +23,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
@@ -456,6 +458,8 @@ class _Recorder(TorchFunctionMode):
         if not self._weights_of_layers.isdisjoint(map(_memory_of, written_by(called))):
             raise _NotFollowed(self._holder(), "writes to weights of layers")
         (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
+        if isinstance(func, OpOverload):  # called by a TorchScript function, which may look at sizes
+            self._ask_all((called.args, called.kwargs))
         before, is_assigned = self._flops.get_total_flops(), False
         result = func(*args, **kwargs)
         if called.target == "__len__":
@@ -588,6 +592,11 @@ class _Recorder(TorchFunctionMode):
         dim = plain(args[1] if len(args) > 1 else kwargs.get("dim", 0))
         return self._size(node, dim % max(len(_plain_shape(tensor)), 1), result)
 
+    def _ask_all(self, value: Any) -> None:
+        for tensor in tensors_in(value):
+            for dim in range(tensor.dim()):
+                self._size(self._node_of(tensor), dim, 0)
+
     def _size(self, node: fx.Node, dim: int, result: int) -> Any:
         size = Size(node, dim)
         self._asked.setdefault(size)
@@ -693,8 +702,11 @@ class _Counter(Protocol):
         """How many so far."""
 
 
-class _Uncounted(nullcontext[None]):
-    """Where nobody wants to know."""
+class _Uncounted(TorchDispatchMode):
+    """Where nobody wants to know. What TorchScript functions do is seen only beneath a mode like this one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
 
     def get_total_flops(self) -> int:
         """None were counted."""

@@ -112,6 +112,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     values = {**stored.buffers, **stored.tensors}
     memo = {id(tensor): _like(tensor, values[name]) for name, tensor in state.items() if name in values}
     slimmed = copied(network, memo)
+    _fill_programs(slimmed, values)
     for layer, attributes in stored.layers.items():
         for attribute, width in attributes.items():
             set_width(slimmed.get_submodule(layer), attribute, width)
@@ -121,6 +122,15 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     for name, numbers in stored.literals.items():
         rewrite(slimmed.get_submodule(name), {place: numbers[place] for place in _places(network, name, numbers)})
     return slimmed
+
+
+def _fill_programs(slimmed: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Write stored tensors into TorchScript programs, which copy their own whatever they are told."""
+    for prefix, module in slimmed.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            for name, tensor in (*module.named_parameters(prefix), *module.named_buffers(prefix)):
+                if name in values:
+                    tensor.data.copy_(values[name])
 
 
 def remembered_inputs(path: str | Path) -> tuple[Any, ...] | dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.checkpoint import checkpoint
 
+import prunesearch as ps
 from prunesearch.errors import TraceError
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import inputs_of, is_layer
@@ -369,6 +371,38 @@ def test_checkpointed_code_is_noted_like_any_other() -> None:
     assert [node.target for node in recording.graph.nodes if str(node.target).startswith("inside")] == [
         "inside.0", "inside.1", "inside.2",
     ]  # fmt: skip
+
+
+def scripted(function: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch would have people compile instead
+        return torch.jit.script(function)
+
+
+def swish(x: Tensor) -> Tensor:
+    return x.mul(torch.sigmoid(x)) + 1.0
+
+
+def halves(x: Tensor) -> Tensor:
+    if x.size(1) > 4:
+        return x * 2.0
+    return x
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_what_torchscript_functions_compute_is_noted_as_if_python_did(training: bool) -> None:
+    function = scripted(swish)
+    for _ in range(3):  # the first runs of such a function are others than the later ones
+        recording = recorded(lambda net, h, x: function(h), training=training)
+        called = [node.target for node in recording.graph.nodes if node.op == "call_function"]
+        assert called[:3] == [torch.sigmoid, operator.mul, operator.add]
+    assert list(proven(Middle(lambda net, h, x: function(h)), SMALL).frozen) == ["fc"]
+
+
+def test_a_network_is_refused_in_which_a_torchscript_function_looks_at_widths() -> None:
+    function = scripted(halves)
+    with pytest.raises(TraceError, match="with fewer channels is something else"):
+        ps.trace(Middle(lambda net, h, x: function(h)), SMALL, min_channels=1)
 
 
 def test_values_of_weights_that_python_is_told_keep_the_weights() -> None:

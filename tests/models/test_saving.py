@@ -16,6 +16,7 @@ from torch import nn
 import prunesearch as ps
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.saving import remembered_inputs
+from tests.models.networks import random_ranking
 from tests.models_state import state_of
 
 SMALL = {"in_channels": 1, "image_size": 8}
@@ -127,6 +128,43 @@ def test_what_is_no_network_or_no_path_is_said_in_a_sentence(
         call(tmp_path / "net.safetensors", ps.make_model("mlp", **SMALL))
     assert len(str(error.value)) < 200
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_the_weights_of_a_torchscript_child_come_back_too(tmp_path: Path) -> None:
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        script = torch.jit.script(nn.Sequential(nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)))
+        return nn.Sequential(nn.Conv2d(1, 6, 1), nn.Conv2d(6, 8, 1), script, nn.Conv2d(8, 4, 1)).eval()
+
+    network, path = ps.trace(made(0), IMAGES), tmp_path / "small.safetensors"
+    small = ps.slim(network, network.space.minimum, random_ranking(network)).eval()
+    ps.save(small, path)
+    with torch.no_grad():
+        assert torch.equal(ps.load(path, made(1))(IMAGES), small(IMAGES))
+
+
+def test_a_network_that_computes_its_weights_comes_back_into_a_fresh_one(tmp_path: Path) -> None:
+    def made(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        normed = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(6, 8, 1))
+        return nn.Sequential(nn.Conv2d(1, 6, 1), normed, Remembering(), nn.Conv2d(8, 4, 1)).eval()
+
+    network, path = ps.trace(made(0), IMAGES), tmp_path / "small.safetensors"
+    small = ps.slim(network, network.space.minimum, random_ranking(network)).eval()
+    ps.save(small, path)
+    used = made(1)
+    used(IMAGES)  # holds a computed tensor from now on
+    with torch.no_grad():
+        assert torch.equal(ps.load(path, used)(IMAGES), small(IMAGES))
+
+
+class Remembering(nn.Module):
+    """Keeps what it was given."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.feature = x
+        return x
 
 
 class Odd(nn.Module):
