@@ -33,7 +33,10 @@ python_use_unqualified_type_names = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(torch|np|npt|numpy|nn|os|Path|pathlib|Tensor|Module|collections|fx)\b.*"),
     (r"py:.*", r"(typing\.Literal|tuple)\[.*"),  # cut apart at their commas on the way
-    (r"py:class", r"Source|Ranking|Metric|Callback|abc\.ABC|prunesearch\.models\.coupling\.\w+"),  # aliases; what is inside a network
+    (
+        r"py:class",
+        r"Source|Ranking|Metric|Callback|abc\.ABC|prunesearch\.models\.coupling\.\w+",
+    ),  # aliases; what is inside a network
     (r"py:class", r".* .*"),  # the first line of a property's docstring, if it has a colon, is taken for a type
 ]
 

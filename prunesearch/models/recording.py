@@ -247,7 +247,7 @@ class _Recorder(TorchFunctionMode):
         self._asked: dict[Size, None] = {}
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
         self._flops: _Counter = (
-            _Uncounted() if model.training else FlopCounterMode(display=False)
+            _Uncounted() if model.training else FlopCounterMode(display=False)  # type: ignore[no-untyped-call]
         )  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
@@ -702,7 +702,7 @@ class _Counter(Protocol):
         """How many so far."""
 
 
-class _Uncounted(TorchDispatchMode):
+class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Where nobody wants to know. What TorchScript functions do is seen only beneath a mode like this one."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
