@@ -34,6 +34,7 @@ class ConditionalSettings:
         updates: Per episode learnt; published: one per step of it.
         noise: Standard deviation of the truncated normal around the policy's action, after the warm-up.
         noise_decay: Factor per later episode of the same share; published: 0.95 per episode of any.
+        least_noise: Where the decay ends; published: nowhere.
     """
 
     warmup: int = 20
@@ -46,12 +47,13 @@ class ConditionalSettings:
     updates: int = 4
     noise: float = 0.5
     noise_decay: float = 0.96
+    least_noise: float = 0.04
 
     def __post_init__(self) -> None:
         if min(self.warmup, self.batch_size, self.hidden, self.minibatch, self.updates) < 1:
             raise ValueError(f"Expected sizes of at least 1, got {self}.")
-        if not 0 < self.noise_decay <= 1 or self.noise < 0:
-            raise ValueError(f"Expected noise >= 0 and a noise_decay in (0, 1], got {self}.")
+        if not 0 < self.noise_decay <= 1 or min(self.noise, self.least_noise) < 0:
+            raise ValueError(f"Expected noise and least_noise >= 0 and a noise_decay in (0, 1], got {self}.")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ class ConditionalSearcher(BatchSearcher):
       has a number and the last fraction; it has the group's costs in place of kernel sizes and strides.
     - Normal scores of ranks within a share take the place of scores minus a baseline.
     - Random structures scaled to the budget warm up, not random walks. Networks are smaller, rates higher, updates
-      fewer, for hundreds of evaluations. Noise decays per share. There is no reconstruction inside, and no beam search.
+      fewer, for hundreds of evaluations. Noise decays per share, and
+      not to nothing. There is no reconstruction inside, and no beam search.
 
     Args:
         space: Where structures live.
@@ -145,11 +148,14 @@ class ConditionalSearcher(BatchSearcher):
             return
         for number in range(self._settings.batch_size):
             index = (batch + number) % len(self._shares)
-            noise = self._settings.noise * self._settings.noise_decay ** (self._turns[index] - self._settings.warmup)
-            proposed = self._act(self._shares[index], self._sets[index], noise, rng)
+            proposed = self._act(self._shares[index], self._sets[index], self._noise(index), rng)
             if not self.queue.put([proposed], 1):
                 put_random(self.queue, self._sets[index], rng, 1)
             self._turns[index] += 1
+
+    def _noise(self, index: int) -> float:
+        own = self._settings
+        return max(own.least_noise, own.noise * own.noise_decay ** (self._turns[index] - own.warmup))
 
     def policy(self, share: float) -> Structure:
         """What the policy, without noise, keeps for a share of the budget, also one that it was not trained on.
@@ -186,8 +192,7 @@ class ConditionalSearcher(BatchSearcher):
         self._episodes += [self._episode(told[i], float(scores[i])) for i in fresh]
         rewards = self._returns() / len(self.space.groups)
         states, actions, bounds = (
-            np.stack([getattr(episode, part) for episode in self._episodes])
-            for part in ("states", "actions", "bounds")
+            np.stack([getattr(episode, part) for episode in self._episodes]) for part in ("states", "actions", "bounds")
         )
         walks = Walks(states, actions, bounds[..., 0], bounds[..., 1], rewards)
         self.agent.learn(walks, len(fresh) * self._settings.updates, rng)
