@@ -74,7 +74,7 @@ HOMES = {
         "models/",
         "evaluators/",
         "training/",
-        "search/conditional.py",
+        "search/ddpg.py",
         "api.py",
         "comparison.py",
         "demo.py",

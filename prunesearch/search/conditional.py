@@ -5,17 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.errors import InfeasibleBudget
+from prunesearch.search.ddpg import Agent, DDPGSettings, Walks
 from prunesearch.search.proposals import BatchSearcher, put_random
+from prunesearch.search.surrogate import normal_scores
 from prunesearch.structure import FloatArray, Space, Structure
 
-FEATURES = 10
+_SCALE = 0.3  # so that most returns are between -1 and 1
 
 
 @dataclass(frozen=True)
@@ -28,37 +29,48 @@ class ConditionalSettings:
         hidden: Units of the hidden layers of actor and critic; published: 300.
         actor_lr: Of Adam; published: 1e-4.
         critic_lr: Of Adam; published: 1e-3.
-        tau: Share of the online networks that goes into the target ones per update.
-        minibatch: Steps per update.
+        tau: Share of the online networks that goes into the target ones per update; published: 0.01.
+        minibatch: Steps per update; published: 64.
         updates: Per episode learnt; published: one per step of it.
         noise: Standard deviation of the truncated normal around the policy's action, after the warm-up.
         noise_decay: Factor per later episode of the same share; published: 0.95 per episode of any.
+        least_noise: Where the decay ends; published: nowhere.
     """
 
     warmup: int = 20
     batch_size: int = 6
     hidden: int = 64
-    actor_lr: float = 1e-3
-    critic_lr: float = 1e-2
-    tau: float = 0.01
-    minibatch: int = 64
-    updates: int = 8
+    actor_lr: float = 2e-3
+    critic_lr: float = 5e-3
+    tau: float = 0.1
+    minibatch: int = 128
+    updates: int = 4
     noise: float = 0.5
-    noise_decay: float = 0.98
+    noise_decay: float = 0.96
+    least_noise: float = 0.04
 
     def __post_init__(self) -> None:
         if min(self.warmup, self.batch_size, self.hidden, self.minibatch, self.updates) < 1:
             raise ValueError(f"Expected sizes of at least 1, got {self}.")
-        if not 0 < self.noise_decay <= 1 or self.noise < 0:
-            raise ValueError(f"Expected noise >= 0 and a noise_decay in (0, 1], got {self}.")
+        if not 0 < self.noise_decay <= 1 or min(self.noise, self.least_noise) < 0:
+            raise ValueError(f"Expected noise and least_noise >= 0 and a noise_decay in (0, 1], got {self}.")
 
 
 @dataclass(frozen=True)
 class _Episode:
-    """One walk through the groups: (g, features) states, (g,) kept fractions, its share of the budget, its score."""
+    """One walk through the groups.
+
+    Attributes:
+        states: (g, features).
+        actions: (g,) kept fractions.
+        bounds: (g, 2) the lowest and the highest of them that the share allowed.
+        share: Index of the share of the budget.
+        score: Of the structure.
+    """
 
     states: FloatArray
     actions: FloatArray
+    bounds: FloatArray
     share: int
     score: float
 
@@ -67,16 +79,25 @@ class ConditionalSearcher(BatchSearcher):
     """Learns one policy that answers several budgets, and others in between.
 
     An episode walks through the groups in order. The state says which group it is, what it costs, how much is already
-    saved and still to come, the previous action, and the share of the budget that is asked for; the action is the kept
-    fraction, clamped so that the rest can still meet that share. The return of an episode is the rank of its score
-    among those of its share, from -1/2 to 1/2, in equal parts at every step.
+    saved and still to come, what the groups before it keep, and the share of the budget that is asked for; the action
+    is the kept fraction, clamped so that the rest can still meet that share and use it up. The return of an episode is
+    the normal score of its rank among those of its share, in equal parts at every step.
 
     Source: Liu et al., Conditional automated channel pruning, IEEE SPL 2021 (arXiv:2009.09724), and the authors' code:
-    DDPG, actor and critic of two hidden layers, learning rates 1e-4 and 1e-3, tau 0.01, discount 1, truncated normal
-    noise. Departs from it: the clamp is the one on the kept fraction, exact by the space's costs, where the printed
-    equation contradicts itself; warm-up structures are random ones scaled to the budget; what the last group leaves of
-    the budget is used up; kernel sizes and strides are not in the state, the group's costs are; noise decays per share;
-    ranks within a share take the place of baselines per share; there is no reconstruction inside.
+    DDPG, actor and critic of two hidden layers, discount 1, truncated normal noise, features scaled over the layers.
+    Departs from it:
+
+    - The actor is linear with inverted gradients (arXiv:1511.04143), where theirs ends in a sigmoid, which saturates.
+    - The clamp is exact by the space's costs, where the printed equation contradicts itself, and has a lower side, too:
+      what no later group could use is used now. Without it a policy that keeps little everywhere is never corrected,
+      as what it leaves is used up after the walk, and the critic sees other actions than it chose. Noise is drawn, and
+      the critic asked, within the clamp only.
+    - The state has the index of the group as a vector of zeros and a one, and all kept fractions so far, where theirs
+      has a number and the last fraction; it has the group's costs in place of kernel sizes and strides.
+    - Normal scores of ranks within a share take the place of scores minus a baseline.
+    - Random structures scaled to the budget warm up, not random walks. Networks are smaller, rates higher, updates
+      fewer, for hundreds of evaluations. Noise decays per share, and
+      not to nothing. There is no reconstruction inside, and no beam search.
 
     Args:
         space: Where structures live.
@@ -85,8 +106,13 @@ class ConditionalSearcher(BatchSearcher):
         shares: Of the budget, each in (0, 1]: one policy serves them all.
         settings: How it learns.
 
+    Attributes:
+        walk: What the agent sees and may do.
+        agent: Actor and critic.
+
     Raises:
-        InfeasibleBudget: No structure meets the budget.
+        InfeasibleBudget: No structure meets the budget, or one of its shares.
+        ValueError: There is no share, or one outside (0, 1].
     """
 
     settings_type = ConditionalSettings
@@ -101,20 +127,19 @@ class ConditionalSearcher(BatchSearcher):
         settings: ConditionalSettings | None = None,
     ) -> None:
         super().__init__(space, budget, seed=seed)
-        if not shares or not all(0 < share <= 1 for share in shares):
-            raise ValueError(f"Expected shares of the budget in (0, 1], got {tuple(shares)}.")
-        self._shares = tuple(sorted(shares, reverse=True))
-        self._sets = [self.feasible.tightened(share) for share in self._shares]
-        self._settings = settings or ConditionalSettings()
-        self._walk = _Walk(space, self.feasible)
-        self._agent = _Agent(self._settings, seed)
+        if not shares:
+            raise ValueError("Expected at least one of the shares of the budget, got none. Say for example [1, 0.8].")
+        self._shares = tuple(sorted(set(shares), reverse=True))
+        self._sets = [_of_share(self.feasible, share) for share in self._shares]
+        self._settings = own = settings or ConditionalSettings()
+        self.walk = Walk(space, self.feasible)
+        ddpg = DDPGSettings(own.hidden, own.actor_lr, own.critic_lr, own.tau, own.minibatch)
+        self.agent = Agent(self.walk.features, ddpg, seed)
         self._episodes: list[_Episode] = []
-        self._learnt = 0
         self._turns = [0] * len(self._shares)
 
     def plan(self, rng: np.random.Generator, batch: int) -> None:
         """Learn from what was told, then put a structure of each share in turn into the queue."""
-        self._remember()
         self._learn(rng)
         if min(self._turns) < self._settings.warmup:
             for index, feasible in enumerate(self._sets):
@@ -123,68 +148,76 @@ class ConditionalSearcher(BatchSearcher):
             return
         for number in range(self._settings.batch_size):
             index = (batch + number) % len(self._shares)
-            noise = self._settings.noise * self._settings.noise_decay ** (self._turns[index] - self._settings.warmup)
-            proposed = self._act(self._shares[index], self._sets[index], noise, rng)
+            proposed = self._act(self._shares[index], self._sets[index], self._noise(index), rng)
             if not self.queue.put([proposed], 1):
                 put_random(self.queue, self._sets[index], rng, 1)
             self._turns[index] += 1
 
+    def _noise(self, index: int) -> float:
+        own = self._settings
+        return max(own.least_noise, own.noise * own.noise_decay ** (self._turns[index] - own.warmup))
+
     def policy(self, share: float) -> Structure:
-        """What the policy, without noise, keeps for a share of the budget, one it was not trained on included.
+        """What the policy, without noise, keeps for a share of the budget, also one that it was not trained on.
+
+        It has learnt from everything told by now. Asking it changes nothing of what is proposed later.
 
         Raises:
             ValueError: The share is not in (0, 1].
+            InfeasibleBudget: No structure meets it.
         """
-        if not 0 < share <= 1:
-            raise ValueError(f"Expected a share of the budget in (0, 1], got {share}.")
-        return self._act(share, self.feasible.tightened(share), 0.0, np.random.default_rng(0))
+        feasible = _of_share(self.feasible, share)
+        learnt = copy.copy(self)
+        learnt.agent, learnt._episodes = copy.deepcopy(self.agent), list(self._episodes)
+        learnt._learn(np.random.default_rng([self._seed, 2, len(self.told)]))
+        return learnt._act(share, feasible, 0.0, np.random.default_rng(0))
 
     def _act(self, share: float, feasible: FeasibleSet, noise: float, rng: np.random.Generator) -> Structure:
         """Walk through the groups; widen what is left."""
         kept: Structure = ()
-        previous = 1.0
-        for group in self.space.groups:
-            state = self._walk.state(kept, share, previous)
-            wanted = _truncated_normal(self._agent.act(state), noise, rng)
-            allowed = self._walk.allowed(kept, feasible)
-            width = min(allowed, key=lambda candidate: abs(candidate / group.width - wanted))
-            kept, previous = (*kept, width), width / group.width
+        for g, group in enumerate(self.space.groups):
+            (allowed,) = self.walk.allowed(kept, feasible, [g])
+            wanted = self.agent.act(self.walk.states(kept, share, [g])[0])
+            wanted = _truncated_normal(wanted, noise, (allowed[0] / group.width, allowed[-1] / group.width), rng)
+            kept = (*kept, min(allowed, key=lambda width: abs(width / group.width - wanted)))
         return as_structures(feasible.widen([kept]))[0]
 
-    def _remember(self) -> None:
-        """Make episodes of the trials told since, whoever proposed them."""
+    def _learn(self, rng: np.random.Generator) -> None:
+        """Make episodes of the trials told since, whoever proposed them, and learn from all."""
         structures, scores = self.told.scored()
-        for structure, score in zip(
-            as_structures(structures)[len(self._episodes) :], scores[len(self._episodes) :], strict=True
-        ):
-            self._episodes.append(self._episode(structure, float(score)))
+        fresh = range(len(self._episodes), len(scores))
+        if not fresh or not self.space.groups:
+            return
+        told = as_structures(structures)
+        self._episodes += [self._episode(told[i], float(scores[i])) for i in fresh]
+        rewards = self._returns() / len(self.space.groups)
+        states, actions, bounds = (
+            np.stack([getattr(episode, part) for episode in self._episodes]) for part in ("states", "actions", "bounds")
+        )
+        walks = Walks(states, actions, bounds[..., 0], bounds[..., 1], rewards)
+        self.agent.learn(walks, len(fresh) * self._settings.updates, rng)
 
     def _episode(self, structure: Structure, score: float) -> _Episode:
-        usage = float(self.feasible.usage([structure])[0])
         admitting = [i for i, feasible in enumerate(self._sets) if feasible.contains([structure])[0]]
         index = admitting[-1] if admitting else 0
-        share = self._shares[index] if admitting else min(usage, 1.0)
-        actions = np.array(structure) / np.array(self.space.full)
-        previous = [1.0, *actions[:-1]]
-        states = [self._walk.state(structure[:g], share, previous[g]) for g in range(len(structure))]
-        return _Episode(np.array(states), actions, index, score)
+        steps = range(len(structure))
+        full = np.array(self.space.full)
+        allowed = self.walk.allowed(structure, self._sets[index], steps)
+        bounds = np.array([(widths[0], widths[-1]) for widths in allowed]) / full[:, None]
+        states = self.walk.states(structure, self._shares[index], steps)
+        return _Episode(states, np.array(structure) / full, bounds, index, score)
 
-    def _learn(self, rng: np.random.Generator) -> None:
-        fresh = len(self._episodes) - self._learnt
-        if fresh == 0 or not self.space.groups:
-            return
+    def _returns(self) -> FloatArray:
+        """(p,) how good every episode is among those of its share: normal scores, most of them between -1 and 1."""
         returns = np.zeros(len(self._episodes))
         shares = np.array([episode.share for episode in self._episodes])
         scores = np.array([episode.score for episode in self._episodes])
         for share in np.unique(shares):
-            chosen = shares == share
-            ranks = scores[chosen].argsort(kind="stable").argsort(kind="stable")
-            returns[chosen] = (ranks + 0.5) / chosen.sum() - 0.5
-        self._agent.learn(self._episodes, returns / len(self.space.groups), fresh * self._settings.updates, rng)
-        self._learnt = len(self._episodes)
+            returns[shares == share] = normal_scores(scores[shares == share]) * _SCALE
+        return returns
 
 
-class _Walk:
+class Walk:
     """The environment: what the agent sees of each group, and which widths the rest of the walk still allows."""
 
     def __init__(self, space: Space, feasible: FeasibleSet) -> None:
@@ -193,118 +226,82 @@ class _Walk:
         full = np.array(space.full)
         without = np.repeat(full[None], len(full), axis=0)
         np.fill_diagonal(without, np.array(space.minimum))
-        self._macs = (space.macs([full]) - space.macs(without)) / space.macs([full])
-        self._params = (space.params([full]) - space.params(without)) / space.params([full])
-        self._widths = full / full.max(initial=1)
+        macs = space.macs([full]) - space.macs(without)
+        params = space.params([full]) - space.params(without)
+        shares = macs / max(macs.sum(), 1)
+        ahead = shares[::-1].cumsum()[::-1]
+        self._static = np.column_stack([*map(_spread, (full, shares, params, ahead)), np.eye(len(full))])
         self._most = float(feasible.usage([full])[0])
+        self.features = self._static.shape[1] + len(full) + 5
 
-    def state(self, kept: Structure, share: float, previous: float) -> FloatArray:
-        """(features,) before the next group is decided."""
-        g, groups = len(kept), len(self._space.groups)
+    def states(self, kept: Structure, share: float, steps: Sequence[int]) -> FloatArray:
+        """(steps, features) before each of some groups is decided, those before it being `kept`."""
         full, minimum = self._space.full, self._space.minimum
-        decided = float(self._feasible.usage([(*kept, *full[g:])])[0])
-        least = float(self._feasible.usage([(*kept, *minimum[g:])])[0])
-        return np.array(
-            [
-                g / groups,
-                self._widths[g],
-                self._macs[g],
-                self._params[g],
-                len(self._space.groups[g].widths) / self._space.groups[g].width,
-                share,
-                (self._most - decided) / self._most,
-                least / share,
-                self._macs[g:].sum(),
-                previous,
-            ]
+        most = self._feasible.usage([(*kept[:g], *full[g:]) for g in steps])
+        least = self._feasible.usage([(*kept[:g], *minimum[g:]) for g in steps])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            room = np.nan_to_num(np.clip((share - least) / (most - least), 0.0, 1.0), nan=1.0)
+        previous = [kept[g - 1] / full[g - 1] if g else 1.0 for g in steps]
+        dynamic = np.column_stack(
+            [np.full(len(steps), share), 1 - most / self._most, least / share, room, np.array(previous)]
         )
+        before = np.arange(len(full)) < np.array(steps)[:, None]
+        fractions = np.zeros(len(full))
+        fractions[: len(kept)] = 2 * np.array(kept) / full[: len(kept)] - 1
+        return np.column_stack([self._static[list(steps)], 2 * dynamic - 1, before * fractions])
 
-    def allowed(self, kept: Structure, feasible: FeasibleSet) -> list[int]:
-        """Widths of the next group that leave room for the others at their narrowest."""
-        g = len(kept)
-        widths = self._space.groups[g].widths
-        rest = self._space.minimum[g + 1 :]
-        inside = feasible.contains([(*kept, width, *rest) for width in widths])
-        return [width for width, is_inside in zip(widths, inside, strict=True) if is_inside]
+    def allowed(self, kept: Structure, feasible: FeasibleSet, steps: Sequence[int]) -> list[list[int]]:
+        """Widths of each of some groups, ascending, after which the rest can still meet the budget and use it up.
 
+        So none that is too wide with the later groups at their narrowest, and none so narrow that a wider one would
+        fit with all of them at full width. The narrowest alone where none meets the budget, as with foreign structures.
+        """
+        groups = [self._space.groups[g] for g in steps]
+        meets = feasible.contains(self._tried(kept, steps, self._space.minimum))
+        wastes = feasible.contains(self._tried(kept, steps, self._space.full))
+        ends = np.cumsum([len(group.widths) for group in groups])[:-1]
+        found = []
+        for group, enough, too_little in zip(groups, np.split(meets, ends), np.split(wastes, ends), strict=True):
+            widths = np.array(group.widths)
+            inside = widths[enough] if enough.any() else widths[:1]
+            start = widths[too_little].max(initial=0)
+            found.append(inside[inside >= min(start, inside[-1])].tolist())
+        return found
 
-class _Agent:
-    """DDPG in float64 on the CPU: actor, critic, and slow copies of both.
-
-    Source: Lillicrap et al., Continuous control with deep reinforcement learning, ICLR 2016, arXiv:1509.02971.
-    """
-
-    def __init__(self, settings: ConditionalSettings, seed: int) -> None:
-        self._settings = settings
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._actor = _Actor(settings.hidden).double()
-            self._critic = _Critic(settings.hidden).double()
-        self._slow_actor, self._slow_critic = copy.deepcopy(self._actor), copy.deepcopy(self._critic)
-        self._actor_optimizer = torch.optim.Adam(self._actor.parameters(), lr=settings.actor_lr, fused=True)
-        self._critic_optimizer = torch.optim.Adam(self._critic.parameters(), lr=settings.critic_lr, fused=True)
-
-    def act(self, state: FloatArray) -> float:
-        """The kept fraction that the policy prefers."""
-        with torch.no_grad():
-            return float(self._actor(torch.from_numpy(state)[None]))
-
-    def learn(self, episodes: Sequence[_Episode], rewards: FloatArray, updates: int, rng: np.random.Generator) -> None:
-        """Update both networks from random steps of the episodes, whose steps have the (p,) rewards."""
-        states = torch.from_numpy(np.concatenate([episode.states for episode in episodes]))
-        actions = torch.from_numpy(np.concatenate([episode.actions for episode in episodes]))
-        steps = len(episodes[0].actions)
-        reward = torch.from_numpy(np.repeat(rewards, steps))
-        last = torch.arange(len(actions)) % steps == steps - 1
-        following = torch.where(last, torch.arange(len(actions)), torch.arange(len(actions)) + 1)
-        for _ in range(updates):
-            chosen = torch.from_numpy(rng.integers(0, len(actions), self._settings.minibatch))
-            self._update(states[chosen], actions[chosen], reward[chosen], states[following[chosen]], ~last[chosen])
-
-    def _update(self, states: Tensor, actions: Tensor, rewards: Tensor, following: Tensor, goes_on: Tensor) -> None:
-        with torch.no_grad():
-            later = self._slow_critic(following, self._slow_actor(following))
-        loss = F.mse_loss(self._critic(states, actions), rewards + goes_on * later)
-        _step(self._critic_optimizer, loss)
-        _step(self._actor_optimizer, -self._critic(states, self._actor(states)).mean())
-        with torch.no_grad():
-            for slow, online in ((self._slow_actor, self._actor), (self._slow_critic, self._critic)):
-                torch._foreach_lerp_(list(slow.parameters()), list(online.parameters()), self._settings.tau)
+    def _tried(self, kept: Structure, steps: Sequence[int], later: Structure) -> list[Structure]:
+        """Every width of each of some groups, after the `kept` ones before it and before `later` ones."""
+        return [(*kept[:g], width, *later[g + 1 :]) for g in steps for width in self._space.groups[g].widths]
 
 
-class _Actor(nn.Module):
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)
-        )
-
-    def forward(self, states: Tensor) -> Tensor:
-        return torch.sigmoid(self.layers(states)).squeeze(-1)
-
-
-class _Critic(nn.Module):
-    def __init__(self, hidden: int) -> None:
-        super().__init__()
-        self.state, self.action = nn.Linear(FEATURES, hidden), nn.Linear(1, hidden)
-        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-
-    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
-        return self.rest(self.state(states) + self.action(actions[:, None])).squeeze(-1)
+def _of_share(feasible: FeasibleSet, share: float) -> FeasibleSet:
+    """The structures within a share of the budget, or an error that says why there are none."""
+    if not 0 < share <= 1:
+        raise ValueError(f"Expected a share of the budget in (0, 1], got {share}.")
+    within = feasible.tightened(share)
+    for (resource, whole), (_, least) in zip(feasible.limits, within.limits, strict=True):
+        if least > whole * share:
+            raise InfeasibleBudget(
+                f"A share of {share:g} of the budget ({whole * share:,.6g} {resource}) cannot be met: the narrowest "
+                f"structure has {least:,.6g}, a share of {least / whole:.3g}. Ask for more.",
+                limit=whole * share,
+                reachable=(least, feasible.costs(resource, [feasible.space.full])[0]),
+                unit=resource,
+            )
+    return within
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+def _spread(values: FloatArray) -> FloatArray:
+    """From -1 for the lowest to 1 for the highest; 0 where all are equal."""
+    span = np.ptp(values) if len(values) else 0
+    return 2 * (values - values.min()) / span - 1 if span else np.zeros(len(values))
 
 
-def _truncated_normal(mean: float, deviation: float, rng: np.random.Generator) -> float:
-    """A draw in [0, 1]."""
-    if deviation < 1e-6:
-        return min(max(mean, 0.0), 1.0)
-    for _ in range(100):
-        drawn = rng.normal(mean, deviation)
-        if 0 <= drawn <= 1:
-            return float(drawn)
-    return min(max(mean, 0.0), 1.0)
+def _truncated_normal(mean: float, deviation: float, bounds: tuple[float, float], rng: np.random.Generator) -> float:
+    """A draw within the bounds; the mean, moved there, where nothing is to be drawn."""
+    low, high = bounds
+    mean = min(max(mean, low), high)
+    if deviation < 1e-6 or low == high:
+        return mean
+    normal = NormalDist(mean, deviation)
+    drawn = normal.inv_cdf(min(max(rng.uniform(normal.cdf(low), normal.cdf(high)), 1e-9), 1 - 1e-9))
+    return min(max(drawn, low), high)

@@ -13,7 +13,6 @@ import pytest
 from prunesearch.budget import Budget
 from prunesearch.search import make_searcher
 from prunesearch.search.bayes import BayesSearcher
-from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings
 from prunesearch.search.genetic import GeneticSearcher, GeneticSettings
 from prunesearch.search.nsga2 import NSGA2Searcher, NSGA2Settings
 from prunesearch.search.searcher import Searcher
@@ -160,43 +159,12 @@ def test_an_unknown_sampler_or_option_is_refused() -> None:
         BayesSearcher(SPACE, BUDGET, sampler_options={"nonsense": 1})
 
 
-def test_one_policy_answers_every_share_of_the_budget_also_ones_in_between() -> None:
-    shares = (1.0, 0.7, 0.4)
-    searcher = ConditionalSearcher(SPACE, BUDGET, shares=shares)
-    trials = played(searcher, 90)
-    feasible = BUDGET.check(SPACE)
-    used = feasible.usage([trial.structure for trial in trials])
-    for share in shares:
-        assert ((used <= share) & (used > share - 0.1)).sum() >= 20
-    for share in (1.0, 0.85, 0.55, 0.4):
-        structure = searcher.policy(share)
-        assert share - 0.1 < feasible.usage([structure])[0] <= share
-
-
-def test_the_policy_learns_what_to_keep() -> None:
-    """Only the third group counts. A policy that had learnt nothing would keep no more of it than random structures do:
-    their mean, and less than one in 20 of them as much as is asked for here."""
-
-    def score(structure: Structure) -> float:
-        return structure[2] / SPACE.full[2]
-
-    searcher = ConditionalSearcher(SPACE, BUDGET, seed=0)
-    played(searcher, 150, score)
-    random = sorted(trial.score or 0.0 for trial in played(make_searcher("random", SPACE, BUDGET), 200, score))
-    assert score(searcher.policy(1.0)) >= random[190]
-
-
 BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: GeneticSettings(population=1), "population"),
     (lambda: GeneticSettings(mutation_probability=0), "mutation_probability"),
     (lambda: NSGA2Settings(population=2), "population"),
     (lambda: NSGA2Settings(lowest_share=0), "lowest_share"),
     (lambda: SurrogateSettings(batch_size=0), "sizes"),
-    (lambda: ConditionalSettings(warmup=0), "sizes"),
-    (lambda: ConditionalSettings(noise_decay=2), "noise_decay"),
-    (lambda: ConditionalSearcher(SPACE, BUDGET, shares=()), "shares"),
-    (lambda: ConditionalSearcher(SPACE, BUDGET, shares=(0.0,)), "shares"),
-    (lambda: ConditionalSearcher(SPACE, BUDGET).policy(2.0), "share"),
     (lambda: BayesSearcher(SPACE, BUDGET, batch_size=0), "batch_size"),
     (lambda: GeneticSearcher(SPACE, BUDGET, errors=[np.zeros(3)] * 6), "errors for each"),
     (lambda: GeneticSearcher(SPACE, BUDGET, errors=[-np.ones(16)] * 6), "at least 0"),
