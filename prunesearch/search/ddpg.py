@@ -1,4 +1,4 @@
-"""DDPG with inverted gradients: an actor that says one number per state, within bounds of that state, and its critic."""
+"""DDPG with inverted gradients: an actor that says one number per state, within its bounds, and a critic."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class Agent:
     shrinks on the way to a bound and turns round beyond it. So the actor neither leaves the bounds nor gets stuck at
     one, as a sigmoid does. The critic is asked about actions inside the bounds only, as it was trained on no others.
 
-    Source: Lillicrap et al., Continuous control with deep reinforcement learning, ICLR 2016, arXiv:1509.02971; Hausknecht
-    and Stone, Deep reinforcement learning in parameterized action space, ICLR 2016, arXiv:1511.04143 (equation 11,
+    Source: Lillicrap et al., Continuous control with deep reinforcement learning, ICLR 2016, arXiv:1509.02971;
+    Hausknecht and Stone, Deep reinforcement learning in parameterized action space, ICLR 2016, arXiv:1511.04143 (equation 11,
     with the distance to the bound over the whole range of actions, 1, in place of that of the state).
 
     Args:
