@@ -61,8 +61,8 @@ class Agent:
     one, as a sigmoid does. The critic is asked about actions inside the bounds only, as it was trained on no others.
 
     Source: Lillicrap et al., Continuous control with deep reinforcement learning, ICLR 2016, arXiv:1509.02971;
-    Hausknecht and Stone, Deep reinforcement learning in parameterized action space, ICLR 2016, arXiv:1511.04143 (equation 11,
-    with the distance to the bound over the whole range of actions, 1, in place of that of the state).
+    Hausknecht and Stone, Deep reinforcement learning in parameterized action space, ICLR 2016, arXiv:1511.04143
+    (equation 11, with the distance to the bound over the whole range of actions, 1, in place of that of the state).
 
     Args:
         features: Numbers in a state.
