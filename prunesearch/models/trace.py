@@ -325,9 +325,10 @@ def _macs_terms(found: Found, units: Units) -> tuple[Term, ...]:
     terms = []
     for product in found.products:
         widths = [units.width(units.ids(labels)) for labels in product.factors]
-        constant = [width for width in widths if not width.terms][: max(len(widths) - 2, 0)]
-        left, right = (_ONE, _ONE, *[width for width in widths if width not in constant])[-2:]
-        size = product.size * math.prod(width.constant for width in constant)
+        extra = max(len(widths) - 2, 0)
+        constant = [i for i, width in enumerate(widths) if not width.terms][:extra]
+        left, right = (_ONE, _ONE, *(width for i, width in enumerate(widths) if i not in constant))[-2:]
+        size = product.size * math.prod(widths[i].constant for i in constant)
         terms.append(Term(product.layer, size, left, right))
     return (*terms, *(Term(layer, macs, _ONE, _ONE) for layer, macs in found.uncounted))
 

@@ -254,3 +254,18 @@ def test_a_network_whose_training_would_fail_with_fewer_channels_is_refused() ->
 
     with pytest.raises(TraceError, match="by a share of inf in training mode"):
         ps.trace(Middle(operation), SMALL, min_channels=1)
+
+
+def test_a_layer_over_positions_is_counted_where_sizes_without_channels_are_equal() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.mix, self.head = nn.Linear(3, 8), nn.Linear(6, 6), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.embed(x)
+            return self.head(h + self.mix(h.transpose(1, 2)).transpose(1, 2))
+
+    network = proven(Mixer(), image(2, 6, 3))
+    assert names(network) == ["embed"]
+    assert network.space.cost(network.space.full).macs == 6 * 3 * 8 + 8 * 6 * 6 + 6 * 8 * 4
