@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from prunesearch.evaluators.batchnorm import in_eval_mode
+from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.evaluators.inputs import first_argument, first_input
 
 Look: TypeAlias = Callable[[Tensor], "Tensor | None"]

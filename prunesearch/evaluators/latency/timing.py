@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunesearch.evaluators.batchnorm import in_eval_mode
+from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.latency_table import Timing
 from prunesearch.models.nested import Batch, called, device_of, size_of
 
