@@ -31,6 +31,8 @@ SEARCHERS: Mapping[str, str] = {
     "binary": "prunesearch.search.binary:BinarySearcher",
     "global": "prunesearch.search.global_order:GlobalSearcher",
 }
+WITH_POLICY = ("conditional",)
+"""Those that learn a policy (`PolicySearcher`), so that sentences can name them and nothing is imported for it."""
 
 
 def evidence_needed(name: str | Callable[..., Searcher]) -> tuple[str, ...]:
@@ -52,6 +54,15 @@ def check_searcher(name: str | Callable[..., Searcher], options: Mapping[str, An
     kind = _constructor(name)
     known = {**_constructor_options(kind), **_fields(getattr(kind, "settings_type", None))}
     check_options(options, known, f"searcher {searcher_name(name)!r}")
+
+
+def learns_policy(name: str | Callable[..., Searcher]) -> bool:
+    """Whether a searcher of a name, or of a constructor, learns a policy (`PolicySearcher`).
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+    """
+    return callable(getattr(_constructor(name), "policy", None))
 
 
 def searcher_name(given: str | Searcher | Callable[..., Searcher]) -> str:
