@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from prunesearch.budget import Budget
 from prunesearch.evaluators import EVALUATORS
 from prunesearch.evaluators.channels import CRITERIA
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.latency_table import LatencyTable
-from prunesearch.models.nested import Batch, moved
+from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
 from prunesearch.search import SEARCHERS
 from prunesearch.search.searcher import Searcher
 from prunesearch.study.events import Callback
+from prunesearch.tasks.examples import Examples
 from prunesearch.training.data import Data
 
 
@@ -128,16 +129,15 @@ def check_evaluator_object(
 
 
 def ranking_of(
-    criterion: Any, options: Mapping[str, Any] | None, network: Network, images: Batch, labels: Tensor
+    criterion: Any, options: Mapping[str, Any] | None, network: Network, examples: Examples
 ) -> tuple[Ranking, str]:
     """What a criterion, or a ranking that is known already, says, and what a study calls it.
 
     Args:
-        criterion: A ranking, with `keep(group, units)`, or a criterion, with `rank(network, images, labels)`.
+        criterion: A ranking, with `keep(group, units)`, or a criterion, with `rank(network, examples)`.
         options: Must be none.
         network: The traced network.
-        images: (n, ...) images to look at.
-        labels: (n,) their classes.
+        examples: What it may look at.
 
     Raises:
         TypeError: It is neither.
@@ -150,9 +150,9 @@ def ranking_of(
     if isinstance(criterion, type) or not (is_criterion or callable(getattr(criterion, "keep", None))):
         raise TypeError(
             f"Expected criterion as one of {', '.join(CRITERIA)}, as a ranking with keep(group, units), or as an "
-            f"object with rank(network, images, labels); got {_kind(criterion)}."
+            f"object with rank(network, examples); got {_kind(criterion)}."
         )
-    ranking: Ranking = criterion.rank(network, images, labels) if is_criterion else criterion
+    ranking: Ranking = criterion.rank(network, examples) if is_criterion else criterion
     return ranking, f"{type(criterion).__qualname__} {_fingerprint(ranking, network)}"
 
 

@@ -48,8 +48,36 @@ def check_data(data: str | None, validation: float | None = None) -> None:
         raise ValueError(f"Expected --validation as a share between 0 and 1, such as 0.1, got {validation}.")
 
 
+def check_task(name: str | None) -> None:
+    """Make sure that a task is one, as far as that can be told without running the user's code.
+
+    Raises:
+        ValueError: It is none, or there is no such file.
+    """
+    from prunesearch.source_names import check_task as check
+
+    if name is not None:
+        check(name)
+
+
+def check_metric(name: str | None, task: str | None, data: str) -> None:
+    """Make sure that there is a metric, where it is known what for: of data and tasks that are no files of the user's.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    from prunesearch.tasks import CLASSIFICATION
+
+    if name is not None and task in (None, CLASSIFICATION) and ".py:" not in data:
+        check_name(METRICS, name, "metric")
+
+
 def check_scoring(
-    searcher: str, options: Mapping[str, Any], criterion: str, evaluator: str, metric: str, screen: float
+    searcher: str,
+    options: Mapping[str, Any],
+    criterion: str,
+    evaluator: str,
+    screen: float,
 ) -> None:
     """Make sure that there is everything that a search is told to use.
 
@@ -64,7 +92,6 @@ def check_scoring(
     check_name(SEARCHERS, searcher, "searcher")
     check_name(CRITERIA, criterion, "channel criterion")
     check_name(EVALUATORS, evaluator, "evaluator")
-    check_name(METRICS, metric, "metric")
     if not 0 < screen <= 1:
         raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
     check_searcher(searcher, options)

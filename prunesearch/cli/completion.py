@@ -10,7 +10,7 @@ import typer
 Complete = Callable[[str], list[str]]
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
-METRICS = ("loss", "accuracy", "agreement")
+METRICS = ("loss", "accuracy", "fidelity", "agreement", "metric")
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("fp32", "bf16", "fp16")
 FORMS = ("published", "compact", "supernet")
@@ -52,6 +52,13 @@ def weight_sources(incomplete: str) -> list[str]:
     from prunesearch.evaluators import WEIGHT_SOURCES
 
     return one_of(f"{name}:" if name == "generated" else name for name in WEIGHT_SOURCES)(incomplete)
+
+
+def tasks(incomplete: str) -> list[str]:
+    """Names for `--task`."""
+    from prunesearch.tasks import TASKS
+
+    return one_of(TASKS)(incomplete)
 
 
 def data_sets(incomplete: str) -> list[str]:

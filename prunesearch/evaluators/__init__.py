@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from prunesearch.registry import cached, resolve
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from prunesearch.evaluators.evaluator import Evaluator
     from prunesearch.models.nested import Batch
     from prunesearch.models.network import Network
     from prunesearch.models.ranking import Ranking
     from prunesearch.models.weights import WeightSource
+    from prunesearch.tasks.examples import Examples
 
 EVALUATORS: Mapping[str, str] = {
     "accuracy": "prunesearch.evaluators.accuracy:AccuracyEvaluator",
@@ -96,20 +95,17 @@ def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Batch
     return resolve(EVIDENCE, name, "kind of evidence")(weights, evaluator, images)
 
 
-def make_evaluator(
-    name: str, weights: WeightSource, images: Batch, labels: Tensor | None = None, **options: Any
-) -> Evaluator:
+def make_evaluator(name: str, weights: WeightSource, examples: Examples, **options: Any) -> Evaluator:
     """Build an evaluator by name.
 
     Args:
         name: One of `EVALUATORS`.
         weights: Where the weights of a structure come from.
-        images: (n, ...) images, normalised like the training set.
-        labels: (n,) class indices, where the evaluator needs them.
+        examples: What scores, with its task; inputs normalised like the training set.
         **options: Passed on to the evaluator's constructor.
 
     Raises:
         ValueError: No evaluator has this name; the message has the list.
     """
-    evaluator: Evaluator = resolve(EVALUATORS, name, "evaluator")(weights, images, labels, **options)
+    evaluator: Evaluator = resolve(EVALUATORS, name, "evaluator")(weights, examples, **options)
     return evaluator

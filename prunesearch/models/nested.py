@@ -113,6 +113,11 @@ def parts_of(value: Any, name: str = "") -> dict[str, Any]:
     return found
 
 
+def members(batch: Batch) -> tuple[Batch, ...]:
+    """What a tuple holds, or the batch alone."""
+    return batch if isinstance(batch, tuple) else (batch,)
+
+
 def size_of(batch: Batch) -> int:
     """How many images there are: the first dimension of every tensor.
 

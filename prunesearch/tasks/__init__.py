@@ -10,11 +10,12 @@ from prunesearch.registry import resolve
 if TYPE_CHECKING:
     from prunesearch.tasks.classify import classification as classification
     from prunesearch.tasks.follow import fidelity as fidelity
-    from prunesearch.tasks.tag import multilabel as multilabel
     from prunesearch.tasks.regress import regression as regression
     from prunesearch.tasks.segment import segmentation as segmentation
+    from prunesearch.tasks.tag import multilabel as multilabel
     from prunesearch.tasks.task import Task
 
+CLASSIFICATION = "classification"
 TASKS: Mapping[str, str] = {
     "classification": "prunesearch.tasks.classify:classification",
     "multilabel": "prunesearch.tasks.tag:multilabel",

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from prunesearch.models.nested import Batch
+from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.logits import check_labels, class_logits, main_and_auxiliary
 from prunesearch.tasks.outputs import described, main_output
 from prunesearch.tasks.task import Task, first_of, second_of
@@ -35,6 +36,11 @@ def classification() -> Task:
         targets_have_positions=False,
         name="classification",
     )
+
+
+def labelled(images: Batch, labels: Tensor) -> Examples:
+    """Images, or several inputs, with (n,) class indices, as examples."""
+    return Examples((images, labels), classification())
 
 
 def cross_entropy(outputs: Any, batch: Batch) -> Tensor:

@@ -87,6 +87,11 @@ def follows(task: Task) -> bool:
     return task.loss is None and task.metric is None
 
 
+def judged_as(task: Task) -> Task:
+    """What a task is judged by: itself, or, without labels, how well the unpruned network is followed."""
+    return followed(task) if follows(task) else task
+
+
 def followed(task: Task) -> Task:
     """A task whose batches are pairs of a batch and what the unpruned network returns for it."""
     return replace(

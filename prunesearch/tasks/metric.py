@@ -10,10 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from prunesearch.models.nested import Batch, moved
+from prunesearch.models.nested import Batch, in_float32, moved
 from prunesearch.tasks.outputs import main_output
 from prunesearch.tasks.task import Task
-
 
 _SHARES = ("accuracy", "agreement", "mIoU", "mAP")
 
@@ -70,6 +69,7 @@ class Measured:
 
     def update(self, outputs: Any, batch: Batch, n: int) -> None:
         """Take in the outputs of a batch of n examples."""
+        outputs = in_float32(outputs)
         if self._object is not None:
             _asked(self._task, "metric", self._object.update, *_arguments(self._task, self._object, outputs, batch))
         else:
@@ -125,6 +125,7 @@ def training_loss(task: Task, returned: Any, batch: Batch, label_smoothing: floa
     elif label_smoothing:
         raise ValueError(f"Expected label_smoothing=0, as the loss of {task} smooths no labels; got {label_smoothing}.")
     else:
+        assert task.loss is not None  # or nothing is trained by it
         found = _asked(task, "loss", task.loss, returned, batch)
     if not isinstance(found, Tensor) or found.dim() > 1:
         raise ValueError(

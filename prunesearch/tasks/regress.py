@@ -53,7 +53,7 @@ def check(outputs: Any, batch: Batch) -> None:
     own, wanted = _fitting(main_output(outputs), batch[1])
     if own.shape[1:] != wanted.shape[1:]:
         raise ValueError(
-            f"Expected outputs of the shape of the targets, {(n, {', '.join(map(str, batch[1].shape[1:]))}); the network returned "
+            f"Expected outputs of the shape of the targets, {tuple(wanted.shape)}; the network returned "
             f"{described(outputs)}."
         )
 

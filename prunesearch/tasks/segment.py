@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunesearch.models.nested import Batch
 from prunesearch.ranges import whole_number
-from prunesearch.tasks.outputs import described, main_output, main_name, named_outputs
+from prunesearch.tasks.outputs import described, main_name, main_output, named_outputs
 from prunesearch.tasks.task import Task
 
 _AUXILIARY = 0.5
@@ -85,9 +85,7 @@ class _Check:
         if logits.dim() != 4:
             raise ValueError(f"Expected (n, classes, h, w) logits; the network returned {described(outputs)}.")
         if masks.dim() != 3 or masks.is_floating_point():
-            raise ValueError(
-                f"Expected masks of class indices, (n, h, w); got {tuple(masks.shape)} and {masks.dtype}."
-            )
+            raise ValueError(f"Expected masks of class indices, (n, h, w); got {tuple(masks.shape)} and {masks.dtype}.")
         known = masks[masks != self.ignore_index]
         if len(known) and not 0 <= int(known.min()) <= int(known.max()) < logits.shape[1]:
             raise ValueError(

@@ -19,7 +19,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, tensors_in
 from prunesearch.ranges import whole_number
 from prunesearch.structure import IntArray
-from prunesearch.tasks import TASKS, make_task
+from prunesearch.tasks import CLASSIFICATION, TASKS, make_task
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.task import Task
 from prunesearch.training.reading import (
@@ -38,7 +38,6 @@ from prunesearch.training.reading import (
 
 __all__ = ["Data", "Source", "as_data", "balanced"]
 
-CLASSIFICATION = "classification"
 _NO_TEST = "There is no test data. Give Data(test=...) to report accuracy on images not trained on."
 
 
@@ -205,9 +204,9 @@ class Data:
         Of tensors all of it; of a dataset its size, its classes and, if those are steady, 64 of its images.
         """
         held_out = self.validation_set()
-        rest = fingerprint(*_members((torch.empty(0), torch.empty(0)) if held_out is None else held_out))
+        rest = fingerprint(*nested.members((torch.empty(0), torch.empty(0)) if held_out is None else held_out))
         if is_batch(self.train):
-            return f"{fingerprint(*_members(self.train))}-{rest}"
+            return f"{fingerprint(*nested.members(self.train))}-{rest}"
         few = np.linspace(0, size_of(self.train) - 1, 64).astype(np.int64)
         inputs = self.goal.inputs(self._read(self.train, few))
         steady = inputs if _same(inputs, self.goal.inputs(self._read(self.train, few))) else torch.empty(0)
@@ -369,11 +368,6 @@ def _has_no_labels(train: Any) -> bool:
         return False
     item: Any = items[0]  # type: ignore[index]  # it has __getitem__
     return isinstance(item[0] if isinstance(item, tuple) and len(item) == 1 else item, (Tensor, np.ndarray))
-
-
-def _members(batch: Batch) -> tuple[Batch, ...]:
-    """What a tuple holds, or the batch alone."""
-    return batch if isinstance(batch, tuple) else (batch,)
 
 
 class _Batches(Dataset[Any]):

@@ -7,7 +7,7 @@ from torch import nn
 
 from prunesearch.models.nested import called
 from prunesearch.models.undisturbed import in_eval_mode
-from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.examples import Examples, followed, following, follows
 from prunesearch.tasks.metric import Measured, higher_is_better
 from prunesearch.training.data import Data
 
@@ -41,17 +41,25 @@ def order_of(examples: Examples, metric: float, loss: float | None) -> tuple[flo
     return sign * metric, 0.0 if loss is None else -loss
 
 
-def metric_on_test(network: nn.Module, data: Data) -> tuple[float, int]:
+def metric_on_test(network: nn.Module, data: Data, reference: nn.Module | None = None) -> tuple[float, int]:
     """The metric of the task on the test examples, and how many there are; the network's modes are restored.
+
+    Args:
+        network: What is judged.
+        data: With test examples.
+        reference: The unpruned network, with which a task that has no labels compares.
 
     Raises:
         ValueError: There are no test examples, or the task has nothing to judge by.
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    measured, n = Measured(data.goal), 0
+    compares = follows(data.goal) and reference is not None
+    measured, n = Measured(followed(data.goal) if compares else data.goal), 0
     with in_eval_mode(network), torch.no_grad():
         for batch in data.test_batches(_AT_ONCE):
             placed = data.examples_of(batch).to(device)
+            if compares and reference is not None:
+                placed = following(placed, reference)
             measured.update(called(network, placed.inputs), placed.batch, len(placed))
             n += len(placed)
     return measured.compute(), n

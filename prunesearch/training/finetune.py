@@ -13,8 +13,8 @@ from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.nested import Batch, called, moved
 from prunesearch.ranges import whole_number
 from prunesearch.tasks import outputs
-from prunesearch.tasks.examples import Examples, followed, following, follows
-from prunesearch.tasks.metric import as_text, name_of, training_loss
+from prunesearch.tasks.examples import Examples, following, follows, judged_as
+from prunesearch.tasks.metric import as_text, higher_is_better, name_of, training_loss
 from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
@@ -39,6 +39,7 @@ class Training:
         validation_before: Validation metric of the network that came in, before any step; None without
             `Data(validation=...)`. That of `best` is `validation_after`.
         metric: What the metric is called: `"accuracy"` of classification; `"loss"` of a task without one.
+        higher_is_better: Of the metric.
         resumed_at: Epochs that earlier runs with the same checkpoint had done; as many as `reports` if there was
             nothing left to do.
     """
@@ -49,6 +50,7 @@ class Training:
     validation_before: float | None = None
     resumed_at: int = 0
     metric: str = "accuracy"
+    higher_is_better: bool = True
 
     def __repr__(self) -> str:
         before, after = (
@@ -56,6 +58,14 @@ class Training:
             for value, when in ((self.validation_before, "before"), (self.validation_after, "after"))
         )
         return f"Training({type(self.best).__name__}, epochs: {len(self.reports)}{before}{after})"
+
+    @property
+    def did_harm(self) -> bool:
+        """Whether `best` is worse on the validation examples than the network that came in."""
+        before, after = self.validation_before, self.validation_after
+        if before is None or after is None:
+            return False
+        return after < before if self.higher_is_better else after > before
 
     @property
     def validation_after(self) -> float | None:
@@ -142,13 +152,15 @@ def train(
         question=question,
         given=model if recipe.from_scratch else None,
     )
+    judged = judged_as(data.goal)
     return Training(
         best=as_module(model, outcome.best),
         last=as_module(model, outcome.last),
         reports=outcome.reports,
         validation_before=outcome.before,
         resumed_at=outcome.resumed_at,
-        metric=name_of(followed(data.goal) if follows(data.goal) else data.goal),
+        metric=name_of(judged),
+        higher_is_better=higher_is_better(judged),
     )
 
 
@@ -209,9 +221,7 @@ def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     check_weights(teacher)
     guide = copy.deepcopy(teacher).requires_grad_(False).eval()
     inputs = data.examples()
-    own, wanted = (
-        outputs_of(network, moved(inputs, next(network.parameters()).device)) for network in (model, guide)
-    )
+    own, wanted = (outputs_of(network, moved(inputs, next(network.parameters()).device)) for network in (model, guide))
     try:
         data.goal.distil(own, wanted, 1.0)
     except Exception as error:  # whatever a function of somebody's raises

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError, TrainingDiverged
@@ -21,11 +20,14 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
 from prunesearch.models.memory import require
-from prunesearch.models.nested import Batch, arguments, moved
+from prunesearch.models.nested import Batch, arguments, mapped, members, moved
 from prunesearch.question import differences
 from prunesearch.structure import Structure
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, new_accelerator
 from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.fitting import outputs_of
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe
@@ -75,7 +77,7 @@ def train_pruningnet(
     recipe, data = recipe or PruningNetRecipe(), as_data(data)
     check_has_loss(data.goal, "A PruningNet")
     if data.goal.check is not None:
-        data.goal.check(outputs_of(net.network.model, data.examples()), data.examples_of(data.calibration_set()).take(slice(2)).batch)
+        data.goal.check(outputs_of(net.network.model, data.examples()), data.calibration_set())
     question = _question(net, data, recipe, seed)
     if file is not None and Path(file).exists():
         _resume(net, Path(file), question)
@@ -203,9 +205,7 @@ class _Run:
         )
 
 
-def _loss(
-    model: Callable[..., list[Any]], structures: list[Structure], examples: Examples, smoothing: float
-) -> Tensor:
+def _loss(model: Callable[..., list[Any]], structures: list[Structure], examples: Examples, smoothing: float) -> Tensor:
     """Mean over the structures: the first learns from the task's loss, others from the outputs of the first."""
     positional, by_name = arguments(examples.inputs)
     first, *others = model(structures, *positional, **by_name)

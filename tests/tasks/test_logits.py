@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from prunesearch.models.logits import check_labels, class_logits, main_and_auxiliary
+from torch import Tensor
 
 MAIN, FIRST, SECOND = torch.randn(3, 4, 5)
 Pair = namedtuple("Pair", ["logits", "aux"])
