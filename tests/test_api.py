@@ -26,6 +26,7 @@ from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data, balanced
 from tests.models_state import generators, state_of
 
@@ -190,7 +191,7 @@ def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Netw
     }
     images, labels = digits_data.calibration_set()
     for criterion, winner in found.items():
-        ranking = make_criterion(criterion).rank(network, images, labels)
+        ranking = make_criterion(criterion).rank(network, labelled(images, labels))
         assert isinstance(ranking, NestedRanking)
         assert ranking.scores is not None
         asked = GlobalSearcher(network.space, BUDGET, unit_scores=ranking.scores).ask(1)

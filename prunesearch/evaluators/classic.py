@@ -22,7 +22,7 @@ _AT_ONCE = 512
 
 
 class ClassicEvaluator:
-    """Metric of a structure's network (of classification accuracy) after its BatchNorm statistics were re-estimated in passes of their own.
+    """The task's metric after the BatchNorm statistics of a structure's network were re-estimated in other passes.
 
     For comparison; `AccuracyEvaluator` costs a small fraction.
 

@@ -227,6 +227,6 @@ def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     except Exception as error:  # whatever a function of somebody's raises
         raise ValueError(
             f"Expected a teacher whose outputs are comparable with those of {type(model).__name__}, "
-            f"{outputs.described(own)}; got {outputs.described(wanted)}: {error}"
+            f"{outputs.described(own)}; got {outputs.described(wanted)}."
         ) from error
     return guide

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from prunesearch.models.logits import check_labels, class_logits, main_and_auxiliary
 from torch import Tensor
+
+from prunesearch.tasks.logits import check_labels, class_logits, main_and_auxiliary
 
 MAIN, FIRST, SECOND = torch.randn(3, 4, 5)
 Pair = namedtuple("Pair", ["logits", "aux"])
