@@ -161,7 +161,7 @@ def test_labels_beyond_the_outputs_are_refused_with_both_numbers() -> None:
 
 
 def test_a_teacher_with_other_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="comparable with those of Sequential, .2, 2.; got .2, 3."):
+    with pytest.raises(ValueError, match=r"comparable with those of Sequential, \(2, 2\); got \(2, 3\)"):
         finetune(small(), blobs(), teacher=nn.Linear(4, 3), recipe=SHORT)
 
 
