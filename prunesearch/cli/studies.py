@@ -45,10 +45,14 @@ from prunesearch.cli.options import (
     RoundToOption,
     SeedOption,
     WeightsOption,
+    one_of,
     option,
     writes,
 )
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
+from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
+from prunesearch.evaluators.channels import CRITERION
+from prunesearch.search import SEARCHER
 
 if TYPE_CHECKING:
     from prunesearch.api import SearchResult
@@ -74,7 +78,7 @@ def search(
         str,
         option(
             "--searcher",
-            help="Which one; see docs/searchers.md.",
+            help=f"{one_of(SEARCHER)}; see docs/searchers.md.",
             panel=SEARCH,
             metavar="NAME",
             autocompletion=completion.searchers,
@@ -100,7 +104,7 @@ def search(
         str,
         option(
             "--criterion",
-            help="Which channels stay; see docs/criteria.md.",
+            help=f"Which channels stay: {one_of(CRITERION)}; see docs/criteria.md.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.criteria,
@@ -110,7 +114,7 @@ def search(
         str,
         option(
             "--weight-source",
-            help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.",
+            help=f"Weights of structures: {one_of(WEIGHT_SOURCE, generated='generated:FILE')}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.weight_sources,
@@ -131,7 +135,7 @@ def search(
         str,
         option(
             "--evaluator",
-            help="How: accuracy, adaptive_bn or precise_bn.",
+            help=f"How: {one_of(EVALUATOR)}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.evaluators,
