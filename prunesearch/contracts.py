@@ -112,7 +112,9 @@ class Contract:
         try:
             signature.bind(*arguments, **named)
         except TypeError as error:
-            raise self.broken(given, f"it cannot be made from {self.made_from}: {error}") from None
+            raise self.broken(
+                given, f"it cannot be made from {self.made_from}: {error}; it takes {signature}"
+            ) from None
 
 
 def name_of(given: Any) -> str:

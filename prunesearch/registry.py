@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prunesearch.user_files import file_of, in_the_file
+from prunesearch.user_files import file_of
 
 _SHORT = 4
 _NEAR, _NEAR_IF_SHORT = 0.75, 0.6
@@ -105,14 +105,14 @@ class Registry:
         found = list(entry_points(group=self.group, name=name))
         if name in self.own and found:
             raise ValueError(
-                f"{_distribution(found[0])} adds a {self.kind} {name!r}, which is a name of prunesearch's own. "
-                "Uninstall it, or ask its authors for another name."
+                f"The {self.kind} {name!r} of the distribution {_distribution(found[0])} has the name of one of "
+                "prunesearch's own. Uninstall that package, or ask its authors for another name."
             )
         if len(found) > 1:
             places = " or ".join(repr(entry.value) for entry in found)
             raise ValueError(
-                f"{' and '.join(map(_distribution, found))} each add a {self.kind} {name!r}. Say which one is meant: "
-                f"{places}."
+                f"The {self.kind} {name!r} comes from the distributions {' and '.join(map(_distribution, found))}. Say "
+                f"which is meant: {places}."
             )
         return found[0] if found else None
 
@@ -170,13 +170,13 @@ def _loaded(entry: EntryPoint, kind: str) -> Any:
         return entry.load()
     except Exception as error:  # the code of another package may raise anything
         raise ValueError(
-            f"{_distribution(entry)} adds the {kind} {entry.name!r}, but {entry.value} cannot be imported: "
-            f"{_said(error)}. Mend or uninstall that package."
+            f"The {kind} {entry.name!r} of the distribution {_distribution(entry)} cannot be imported from "
+            f"{entry.value}: {_said(error)}. Mend or uninstall that package."
         ) from error
 
 
 def _distribution(entry: EntryPoint) -> str:
-    return f"The distribution {'of unknown name' if entry.dist is None else entry.dist.name}"
+    return "of unknown name" if entry.dist is None else entry.dist.name
 
 
 def _attribute(place: str, kind: str) -> Any:
@@ -195,8 +195,9 @@ def _attribute(place: str, kind: str) -> Any:
 
 def _module(where: str, place: str, kind: str) -> ModuleType:
     if where.endswith(".py"):
-        with in_the_file(place):
-            return file_of(Path(where))
+        if not Path(where).is_file():
+            raise ValueError(f"There is no file {where!r} to take the {kind} {place!r} from.")
+        return file_of(Path(where), place)
     try:
         return importlib.import_module(where)
     except Exception as error:  # the caller's own code may raise anything

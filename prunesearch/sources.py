@@ -23,7 +23,7 @@ from prunesearch.source_names import check_data, check_model, function_of_file
 from prunesearch.source_names import parse_shape as parse_shape
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
-from prunesearch.user_files import in_the_file, module_of, run
+from prunesearch.user_files import file_of, in_the_file
 
 
 def load_data(
@@ -202,9 +202,7 @@ def _call(source: str) -> Any:
 def _function(source: str) -> Callable[..., Any]:
     """`function` of `path/to/file.py:function`; the file is run."""
     file, function = function_of_file(source)
-    module = module_of(file)
-    with in_the_file(source):
-        run(module)
+    module = file_of(file, source)
     found = getattr(module, function, None)
     if not callable(found):
         functions = [(key, value) for key, value in vars(module).items() if inspect.isfunction(value)]

@@ -47,20 +47,22 @@ def run(module: ModuleType) -> None:
     module.__spec__.loader.exec_module(module)
 
 
-def file_of(file: Path) -> ModuleType:
-    """A file as a module that was run, now or, by this function or for another purpose, earlier in this process.
+def file_of(file: Path, source: str) -> ModuleType:
+    """A file as a module that was run, now or earlier in this process.
+
+    Args:
+        file: The file.
+        source: What the user calls it, with what is taken from it.
 
     Raises:
-        ValueError: There is no such file, or as `module_of`.
-        Exception: Whatever its code raises.
+        ValueError: Its code fails; or as `module_of`.
     """
-    if not file.is_file():
-        raise ValueError(f"There is no file {str(file)!r}.")
     name = _own_name(Path(os.path.abspath(file)))
     if name not in sys.modules:
         module = module_of(file)
         try:
-            run(module)
+            with in_the_file(source):
+                run(module)
         except BaseException:
             for each in [each for each, loaded in sys.modules.items() if loaded is module]:
                 del sys.modules[each]  # half of a module is nothing to find later
