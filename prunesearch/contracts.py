@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from prunesearch.errors import ContractBroken
@@ -16,6 +17,7 @@ class Contract:
     """One role: its names, what its objects have, and what they are made from.
 
     What is given for a role is a name, `"package.module:attribute"`, an object, or a class or function that makes one.
+    Other objects that can be called, such as networks, make none.
 
     Attributes:
         name: Of the protocol, such as `"Searcher"`.
@@ -45,11 +47,12 @@ class Contract:
             return found
         if any(method not in missing for method in self.methods):
             raise self.broken(given, f"it has no {' and no '.join(missing)}")
-        if not callable(found):
+        if not (inspect.isroutine(found) or isinstance(found, partial)):
+            members = ", ".join((*self.attributes, *self.methods))
             raise TypeError(
                 f"Expected {self.names.kind} as one of {', '.join(self.names.names())}, as package.module:attribute, "
-                f"as an object with {', '.join((*self.attributes, *self.methods))}, or as what makes one from "
-                f"{self.made_from}; got {kind_of(given)}."
+                f"as an object with {members}, or as a class or function that makes one from {self.made_from}; got "
+                f"{kind_of(given)}."
             )
         return found
 
