@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prunesearch.comparison import Comparison as Comparison
     from prunesearch.comparison import compare as compare
     from prunesearch.errors import CheckpointError as CheckpointError
+    from prunesearch.errors import ContractBroken as ContractBroken
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
     from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
@@ -94,6 +95,7 @@ _PUBLIC = {
     "CheckpointError": "prunesearch.errors:CheckpointError",
     "Compared": "prunesearch.comparison:Compared",
     "Comparison": "prunesearch.comparison:Comparison",
+    "ContractBroken": "prunesearch.errors:ContractBroken",
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
     "DynamicallyPruned": "prunesearch.training.manifold:DynamicallyPruned",

@@ -13,23 +13,23 @@ from torch import Tensor, nn
 
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
+from prunesearch.contracts import name_of
 from prunesearch.errors import EvaluationFailed
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
 from prunesearch.evaluators.batchnorm import recalibrate_bn
-from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.given import (
+    Chooser,
     as_budget,
     as_callbacks,
     as_network,
     check_evaluator_object,
     check_searcher_object,
-    is_searcher,
-    ranking_of,
+    listed,
 )
 from prunesearch.latency_table import LatencyTable
 from prunesearch.measured import LatencyOutcome, until_it_holds
@@ -39,7 +39,8 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.ranges import number, whole_number
-from prunesearch.search import WITH_POLICY, evidence_needed, make_searcher, searcher_name
+from prunesearch.search import WITH_POLICY, evidence_needed, is_searcher, make_searcher
+from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import PolicySearcher, Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
@@ -211,10 +212,10 @@ def search(
     searcher: str | Searcher | Callable[..., Searcher] = "surrogate",
     n_trials: int = 200,
     seed: int = 0,
-    criterion: str | Ranking | Criterion = "l1",
-    weight_source: str = "inherited",
-    build_with: str | None = None,
-    evaluator: str | Evaluator = "accuracy",
+    criterion: str | Ranking | Criterion | Callable[..., Criterion] = "l1",
+    weight_source: str | WeightSource | Callable[..., WeightSource] = "inherited",
+    build_with: str | WeightSource | Callable[..., WeightSource] | None = None,
+    evaluator: str | Evaluator | Callable[..., Evaluator] = "accuracy",
     metric: str | None = None,
     images: int | None = None,
     screen: float = 1.0,
@@ -234,6 +235,9 @@ def search(
     Nothing is trained: a structure's score is that of the network's own weights, narrowed, with BatchNorm statistics
     re-estimated (`evaluators.accuracy`). The model is not changed.
 
+    Wherever a name is taken, so is one that an installed package adds by an entry point, `"package.module:attribute"`,
+    an object of the same contract, or a class or function that makes one (docs/extending.md).
+
     Args:
         network: A traced network with trained weights; a module is traced first, with two of the images.
         data: What to score with, and what the network is for (`Data.task`): `data.calibration` of the training examples
@@ -243,8 +247,8 @@ def search(
             measured on this machine, the winner is built and timed, and the search goes on until one is in time
             (`prunesearch.measured`).
         table: What latency is predicted from, or the path of its file, if the budget does not have it.
-        searcher: One of `prunesearch.search.SEARCHERS`; or the class of a searcher, or a fresh object of it
-            (`search.searcher.Searcher`).
+        searcher: One of `prunesearch.search.SEARCHERS`; or what makes a searcher of (space, budget, seed=), or a fresh
+            object (`search.searcher.Searcher`).
         n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
             already, all of those count.
         seed: Decides every random draw.
@@ -255,10 +259,12 @@ def search(
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
+            Or what makes a source of (network, ranking, images), or an object of this very network
+            (`models.weights.WeightSource`), with a ranking of its own.
         build_with: Another weight source for the winner alone, such as `"reconstructed"`, which would take long for
             every structure. Scores do not change, so neither does the study.
-        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or an object that scores
-            (`evaluators.evaluator.Evaluator`), with images of its own.
+        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or what makes an evaluator of
+            (weights, examples), or an object that scores (`evaluators.evaluator.Evaluator`), with examples of its own.
         metric: What `"accuracy"` scores: `"loss"` (its negative) of the task; `"fidelity"` to the outputs of the
             unpruned network (minus the distance from them) or `"agreement"` with them, which need no labels; or the
             task's own, as `"accuracy"` of classification. None takes the loss, or fidelity where the task has none. The
@@ -289,7 +295,9 @@ def search(
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
         ValueError: An unknown name, a number out of its range, data that do not fit the network, or a NaN or an
             infinity in the images or the network, with the name of the tensor.
-        TypeError: An argument of another kind, or an option that the searcher or evaluator does not have.
+        TypeError: An argument of another kind, or an option that the searcher, criterion or evaluator does not have.
+        ContractBroken: What was given in place of a name does not do what its role asks for, such as a searcher that
+            proposes what is over the budget.
         TraceError: The module cannot be traced.
         StudyMismatch: The stored study is of another search; the message says what differs.
         StudyLocked: Another process drives it.
@@ -318,21 +326,16 @@ def search(
     settings = {**({"metric": metric} if evaluator == "accuracy" and metric else {}), **(evaluator_options or {})}
     tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
     check_finite(network.model, calibration, *tensors)
-    ranking, ranked_by = None, criterion
-    if not isinstance(criterion, str):
-        ranking, ranked_by = ranking_of(criterion, criterion_options, network, examples)
-    else:
-        chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
-        if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
-            ranking = chooser.rank(network, examples)
+    chooser = Chooser(criterion, criterion_options, seed=seed, cache=cache)
+    ranking, ranked_by = None, ""
+    if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
+        ranking, ranked_by = chooser.choose(network, examples)
     weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
     built = weights if build_with is None else make_weights(build_with, network, ranking, calibration, cache=cache)
     if not weights.sliced:
         check_finite(weights.build(network.space.full), calibration)
 
     def scorer_on(subset: Tensor) -> Evaluator:
-        if not isinstance(evaluator, str):
-            return evaluator
         return make_evaluator(evaluator, weights, examples.take(subset), **settings)
 
     subsets = [chosen]
@@ -340,15 +343,14 @@ def search(
         subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
     scorers = tuple(map(scorer_on, subsets))
     scorer = scorers[-1]
-    asked = str(ranked_by) + (_listed(criterion_options) if criterion_options else "")
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
         "data": fingerprint(*members(examples.batch), *tensors),
         "budget": str(budget),
-        "searcher": f"{searcher_name(searcher)}{_listed(options or {})}",
+        "searcher": f"{name_of(searcher)}{listed(options or {})}",
         "seed": seed,
-        **({} if has_own_ranking(weight_source) else {"criterion": asked}),
+        **({} if has_own_ranking(weight_source) else {"criterion": ranked_by}),
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
@@ -362,17 +364,18 @@ def search(
         given = options or {}
         evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in given}
         proposer = make_searcher(proposer, network.space, budget, seed=seed, **evidence, **given)
-    names = {"searcher_name": searcher_name(searcher), "evaluator_name": scorer.description}
+    checked = CheckedSearcher(proposer, network.space, budget, searcher)
+    names = {"searcher_name": name_of(searcher), "evaluator_name": scorer.description}
     with Study(study, study_name, question, network.space) as opened:
         with ExitStack() as stack:
             if in_order:
                 rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
                 known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
                 executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
-                trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+                trials = opened.run(checked, executor, n_trials, callbacks=callbacks, **names)
             else:
                 pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
-                trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+                trials = opened.run_as_finished(checked, pool, n_trials, callbacks=callbacks, **names)
         opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
         unpruned = opened.fact("score_full")
         winner = best(trials)
@@ -402,10 +405,6 @@ def _built(weights: WeightSource, structure: Structure, calibration: Batch) -> n
     model = weights.build(structure).eval()
     recalibrate_bn(model, calibration)
     return model
-
-
-def _listed(options: Mapping[str, Any]) -> str:
-    return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
 
 
 def _balanced(classes: Tensor, n: int) -> Tensor:

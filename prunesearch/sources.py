@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunesearch.errors import CheckpointError, PruneSearchError
+from prunesearch.errors import CheckpointError
 from prunesearch.models import saving
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.nested import Batch, mapped
@@ -27,7 +25,7 @@ from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.task import Task
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
-from prunesearch.user_files import module_of, run
+from prunesearch.user_files import file_of, in_the_file
 
 
 def load_data(
@@ -70,7 +68,7 @@ def load_data(
     kind, _, rest = source.partition(":")
     where: AbstractContextManager[None] = nullcontext()
     if kind.endswith(".py"):
-        function, where = _function(source), _in_the_file(source)
+        function, where = _function(source), in_the_file(source)
     else:
         function = resolve(DATASETS, kind, "data set")
         function = partial(function, rest) if rest else function
@@ -221,37 +219,17 @@ def _flag(name: str) -> str:
 def _call(source: str) -> Any:
     """Call `function` of `path/to/file.py:function`."""
     function = _function(source)
-    with _in_the_file(source):
+    with in_the_file(source):
         return function()
 
 
 def _function(source: str) -> Callable[..., Any]:
     """`function` of `path/to/file.py:function`; the file is run."""
     file, function = function_of_file(source)
-    module = module_of(file)
-    with _in_the_file(source):
-        run(module)
+    module = file_of(file, source)
     found = getattr(module, function, None)
     if not callable(found):
         functions = [(key, value) for key, value in vars(module).items() if inspect.isfunction(value)]
         own = [key for key, value in functions if value.__module__ == module.__name__]
         raise ValueError(f"{file} has no function {function!r}.{did_you_mean(function, own)}")
     return found
-
-
-@contextmanager
-def _in_the_file(source: str) -> Iterator[None]:
-    """What goes wrong in code of the user's is said in a sentence, with the line of their file."""
-    file = os.path.abspath(source.rpartition(":")[0])
-    try:
-        yield
-    except PruneSearchError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file]
-        place = f", line {lines[-1]}" if lines else ""
-        said = f"{type(error).__name__}: {error}".rstrip(".")
-        raise ValueError(
-            f"{source} failed{place}: {said}. Fix it; PRUNESEARCH_DEBUG=1 shows the whole traceback."
-        ) from error

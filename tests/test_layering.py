@@ -14,6 +14,7 @@ import prunesearch
 ROOT = Path(prunesearch.__file__).parent
 NOUNS = {
     "budget",
+    "contracts",
     "errors",
     "files",
     "latency_file",

@@ -13,6 +13,7 @@ from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
     from prunesearch.budget import Budget
+    from prunesearch.contracts import Contract
 
 
 def check_network(model: str | None, **files: Path | None) -> None:
@@ -72,6 +73,24 @@ def check_metric(name: str | None, task: str | None, data: str) -> None:
         check_name(METRICS, name, "metric")
 
 
+def check_named(contract: Contract, name: str) -> None:
+    """Make sure that a name of a role stands for something, or that `package.module:attribute` can be imported.
+
+    What is in the working folder can be imported, as if the command were a script there.
+
+    Raises:
+        ValueError: It does not, or cannot.
+        TypeError: What it stands for cannot play the role.
+    """
+    from prunesearch.user_files import make_importable
+
+    if ":" in name:
+        make_importable(Path.cwd())
+    contract.names.check(name)
+    if name not in contract.names.own:
+        contract.found(name)
+
+
 def check_scoring(
     searcher: str,
     options: Mapping[str, Any],
@@ -85,13 +104,13 @@ def check_scoring(
         ValueError: A name is unknown, or the share that survives screening is out of range.
         TypeError: The searcher has no such option, or it is text instead of a number.
     """
-    from prunesearch.evaluators import EVALUATORS
-    from prunesearch.evaluators.channels import CRITERIA
-    from prunesearch.search import SEARCHERS, check_searcher
+    from prunesearch.evaluators import EVALUATOR
+    from prunesearch.evaluators.channels import CRITERION
+    from prunesearch.search import SEARCHER, check_searcher
 
-    check_name(SEARCHERS, searcher, "searcher")
-    check_name(CRITERIA, criterion, "channel criterion")
-    check_name(EVALUATORS, evaluator, "evaluator")
+    check_named(SEARCHER, searcher)
+    check_named(CRITERION, criterion)
+    check_named(EVALUATOR, evaluator)
     if not 0 < screen <= 1:
         raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
     check_searcher(searcher, options)
@@ -122,13 +141,16 @@ def check_weight_source(option: str, name: str | None) -> None:
     Raises:
         ValueError: It is none, has a file where none belongs, or the file is missing.
     """
-    from prunesearch.evaluators import WEIGHT_SOURCES
+    from prunesearch.evaluators import WEIGHT_SOURCE
 
     if name is None:
         return
     kind, colon, file = name.partition(":")
-    check_name(WEIGHT_SOURCES, kind, "weight source")
-    if kind != "generated" and colon:
+    if not WEIGHT_SOURCE.names.has(kind):
+        check_named(WEIGHT_SOURCE, name)
+        return
+    check_named(WEIGHT_SOURCE, kind)
+    if kind in WEIGHT_SOURCE.names.own and kind != "generated" and colon:
         raise ValueError(f"The weight source {kind!r} has no file, got {file!r}.")
     if kind == "generated" and not file:
         raise ValueError(f'Expected {option} as "generated:FILE"; got no file.')

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli import completion
 from prunesearch.cli.arguments import width_rules
-from prunesearch.cli.checks import check_data, check_network, check_network_file, check_task
+from prunesearch.cli.checks import check_data, check_named, check_network, check_network_file, check_task
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.options import (
     TRAINING,
@@ -29,10 +29,12 @@ from prunesearch.cli.options import (
     SeedOption,
     TaskOption,
     WeightsOption,
+    one_of,
     option,
     writes,
 )
 from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.evaluators.channels import CRITERION
 from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ def pruningnet(
         str | None,
         option(
             "--criterion",
-            help="Which channels structures take.",
+            help=f"Which channels structures take: {one_of(CRITERION)}.",
             panel=TRAINING,
             metavar="NAME",
             autocompletion=completion.criteria,
@@ -109,7 +111,7 @@ def pruningnet(
 
     Example: `prunesearch pruningnet --model zoo:resnet20 --weights w.pt --data digits --out net.safetensors`
     """
-    from prunesearch.evaluators.channels import CRITERIA, make_criterion
+    from prunesearch.evaluators.channels import make_criterion
     from prunesearch.training.settings import PruningNetRecipe
 
     recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
@@ -117,7 +119,7 @@ def pruningnet(
     check_name(completion.FORMS, form, "form")
     check_name(completion.STARTS, start, "start")
     if criterion is not None:
-        check_name(CRITERIA, criterion, "channel criterion")
+        check_named(CRITERION, criterion)
     check_network(model, weights=weights)
     check_data(data)
     check_task(task)

@@ -49,11 +49,15 @@ from prunesearch.cli.options import (
     SeedOption,
     TaskOption,
     WeightsOption,
+    one_of,
     option,
     writes,
 )
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
+from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
+from prunesearch.evaluators.channels import CRITERION
+from prunesearch.search import SEARCHER
 
 if TYPE_CHECKING:
     from prunesearch.api import SearchResult
@@ -80,7 +84,7 @@ def search(
         str,
         option(
             "--searcher",
-            help="Which one; see docs/searchers.md.",
+            help=f"{one_of(SEARCHER)}; see docs/searchers.md.",
             panel=SEARCH,
             metavar="NAME",
             autocompletion=completion.searchers,
@@ -116,7 +120,7 @@ def search(
         str,
         option(
             "--criterion",
-            help="Which channels stay; see docs/criteria.md.",
+            help=f"Which channels stay: {one_of(CRITERION)}; see docs/criteria.md.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.criteria,
@@ -126,7 +130,7 @@ def search(
         str,
         option(
             "--weight-source",
-            help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.",
+            help=f"Weights of structures: {one_of(WEIGHT_SOURCE, generated='generated:FILE')}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.weight_sources,
@@ -147,7 +151,7 @@ def search(
         str,
         option(
             "--evaluator",
-            help="How: accuracy, adaptive_bn or precise_bn.",
+            help=f"How: {one_of(EVALUATOR)}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.evaluators,

@@ -111,6 +111,15 @@ WRONG = {
     "images that are no numbers": ((*SEARCH[:2], "mine.py:model", "--data", "mine.py:holes", *SEARCH[-2:]), "hold NaN"),
     "no classes": (("explain", "--model", "zoo:resnet8", "--num-classes", "0"), "'--num-classes'"),
     "device of another machine": ((*LATENCY, "--device", "tpu"), "Expected --device as one that torch has here"),
+    "searcher of no module": ((*SEARCH, "--searcher", "no_such:Walker"), "There is no module 'no_such' to take"),
+    "searcher with a typo": ((*SEARCH, "--searcher", "roles:Wakler"), "roles has no 'Wakler' to take as the searche"),
+    "searcher of no file": ((*SEARCH, "--searcher", "no.py:Walker"), "There is no file 'no.py' to take the searcher"),
+    "searcher that cannot be told": ((*SEARCH, "--searcher", "roles:silent"), "contract Searcher: it has no tell"),
+    "option that its class has not": ((*SEARCH, "--searcher", "roles:Walker", "--option", "x=3"), "no option 'x'"),
+    "criterion that is a number": ((*SEARCH, "--criterion", "mine:number"), "cannot be made from (seed=)"),
+    "weights of no module": ((*SEARCH, "--weight-source", "no_such:source"), "There is no module 'no_such'"),
+    "winner's weights with a typo": ((*SEARCH, "--build-with", "roles:sourse"), "Did you mean 'source'?"),
+    "evaluator that fails": ((*SEARCH, "--evaluator", "foreign:Judge"), "cannot be imported: SyntaxError"),
     "negative seed": ((*SEARCH, "--seed", "-1"), "--seed"),
     "no structures to verify": (("verify", "--model", "zoo:resnet8", "--n", "0"), "--n"),
     "teacher's precision": (("finetune", *SEARCH[1:7], "--out", "t.st", "--precision", "fp8"), "fp32, bf16, fp16, got"),
@@ -141,7 +150,9 @@ WITH_TORCH = {
     "image folder without classes", "data without their folder", "code that fails", "code that fails, from here",
     "code that cannot be read", "function with a typo", "images that are no numbers", "device of another machine",
     "patience without validation", "name of a known network", "name of two networks", "export to nowhere known",
-    "comparison of an empty database", "policy for less than anything",
+    "comparison of an empty database", "policy for less than anything", "criterion that is a number",
+    "searcher with a typo", "searcher that cannot be told", "option that its class has not",
+    "winner's weights with a typo",
 }  # fmt: skip
 """Calls that are seen to be wrong only once there is a network, data, a study, or a list of what torchvision has."""
 
