@@ -51,7 +51,7 @@ from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, executors, open_pool
 from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
-from prunesearch.tasks.metric import as_text
+from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, Source, as_data, balanced
 from prunesearch.training.fitting import outputs_of
 from prunesearch.trial import Trial, best, pareto_front
@@ -354,7 +354,7 @@ def search(
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
-        **({} if examples.task.name == CLASSIFICATION else {"task": examples.task.name}),
+        **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
         **({} if in_order else {"order": "as finished"}),
     }
     proposer: Any = searcher
@@ -409,6 +409,22 @@ def _built(weights: WeightSource, structure: Structure, calibration: Batch) -> n
 
 def _balanced(classes: Tensor, n: int) -> Tensor:
     return torch.from_numpy(balanced(classes.cpu().numpy(), n)).to(classes.device)
+
+
+def _identity(network: Network, examples: Examples) -> str:
+    """What a study knows a task by: its name, and what it makes of the unpruned network on a few examples.
+
+    As functions of the caller's cannot be compared; three digits are the same on another machine.
+    """
+    few = examples.take(slice(8))
+    outputs = outputs_of(network.model, few.inputs)
+    found = [examples.task.name]
+    for what in ("loss", "metric"):
+        if getattr(examples.task, what) is not None:
+            measured = Measured(examples.task, what)
+            measured.update(outputs, few.batch, len(few))
+            found.append(f"{what} {measured.compute():.3g}")
+    return ", ".join(found)
 
 
 def check_data(network: Network, data: Data) -> Examples:

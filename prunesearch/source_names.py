@@ -7,7 +7,6 @@ from pathlib import Path
 
 from prunesearch.models.zoo import ZOO
 from prunesearch.registry import check_name, did_you_mean
-from prunesearch.tasks import TASKS
 from prunesearch.training import DATASETS
 
 MODELS = "zoo:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function"
@@ -47,18 +46,6 @@ def check_data(source: str) -> None:
         raise ValueError(f"Unknown data set {source!r}; there are {DATA}.{hint}")
     if (kind == "imagefolder") != bool(folder) or source.endswith(":"):
         raise ValueError(f"Expected data as {DATA}; got {source!r}.")
-
-
-def check_task(source: str) -> None:
-    """Make sure that a source may name a task.
-
-    Raises:
-        ValueError: It names none.
-    """
-    if source.partition(":")[0].endswith(".py"):
-        function_of_file(source)
-    else:
-        check_name(TASKS, source, "task")
 
 
 def function_of_file(source: str) -> tuple[Path, str]:

@@ -19,7 +19,7 @@ from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.nested import Batch, mapped
 from prunesearch.models.zoo import make_model
 from prunesearch.registry import did_you_mean, resolve
-from prunesearch.source_names import check_data, check_model, check_task, function_of_file
+from prunesearch.source_names import check_data, check_model, function_of_file
 from prunesearch.source_names import parse_shape as parse_shape
 from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.task import Task
@@ -89,13 +89,15 @@ def load_task(source: str) -> Task:
     """The task that a source names.
 
     Args:
-        source: One of `prunesearch.tasks.TASKS`, or `path/to/file.py:function`, which is called without arguments.
+        source: A name of a task (`prunesearch.tasks.make_task`), or `path/to/file.py:function`, which is called
+            without arguments.
 
     Raises:
         ValueError: Unknown name, or the function fails or returns something else than a `Task`.
     """
-    check_task(source)
-    found = _call(source) if source.partition(":")[0].endswith(".py") else make_task(source)
+    if not source.partition(":")[0].endswith(".py"):
+        return make_task(source)
+    found = _call(source)
     if not isinstance(found, Task):
         raise ValueError(f"Expected {source} to return a prunesearch.Task, got {type(found).__name__}.")
     return found

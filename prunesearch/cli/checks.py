@@ -50,15 +50,20 @@ def check_data(data: str | None, validation: float | None = None) -> None:
 
 
 def check_task(name: str | None) -> None:
-    """Make sure that a task is one, as far as that can be told without running the user's code.
+    """Make sure that a task is one, as far as that can be told without running the user's file.
 
     Raises:
         ValueError: It is none, or there is no such file.
     """
-    from prunesearch.source_names import check_task as check
+    from prunesearch.source_names import function_of_file
+    from prunesearch.tasks import TASK
 
-    if name is not None:
-        check(name)
+    if name is None:
+        return
+    if name.partition(":")[0].endswith(".py"):
+        function_of_file(name)
+    else:
+        check_named(TASK, name)
 
 
 def check_metric(name: str | None, task: str | None, data: str) -> None:

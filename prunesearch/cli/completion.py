@@ -57,9 +57,9 @@ def weight_sources(incomplete: str) -> list[str]:
 
 def tasks(incomplete: str) -> list[str]:
     """Names for `--task`."""
-    from prunesearch.tasks import TASKS
+    from prunesearch.tasks import TASK
 
-    return one_of(TASKS)(incomplete)
+    return one_of(TASK.names.names())(incomplete)
 
 
 def data_sets(incomplete: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.fx.immutable_collections import immutable_dict
 
 Batch: TypeAlias = Any
 """A tensor (n, ...), or a tuple (positional inputs), list or dictionary (inputs by name) of such, nested or not."""
@@ -61,7 +62,7 @@ def mapped(value: Any, function: Callable[[Tensor], Any], ragged: Callable[[Ragg
 
 
 def _with_items(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if type(value) is dict:
+    if type(value) in (dict, immutable_dict):  # the latter is what a recorded forward returns
         return items
     other = copy.copy(value)  # keeps what a class derived from a dictionary knows besides its items
     for key, item in items.items():

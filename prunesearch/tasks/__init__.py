@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.registry import resolve
+from prunesearch.contracts import Contract, kind_of
+from prunesearch.registry import Registry, resolve
 
 if TYPE_CHECKING:
     from prunesearch.tasks.classify import classification as classification
@@ -25,14 +26,34 @@ TASKS: Mapping[str, str] = {
 }
 
 
-def make_task(name: str) -> Task:
-    """A task by name, with its defaults.
+TASK = Contract(
+    "Task",
+    Registry("task", "prunesearch.tasks", TASKS),
+    methods=(),
+    attributes=("inputs", "loss", "metric", "distil"),
+    made_from="()",
+)
+
+
+def make_task(given: str | Task | Callable[[], Task]) -> Task:
+    """A task.
+
+    Args:
+        given: One of `TASKS`, with its defaults, or a name that an installed package adds (entry points,
+            `prunesearch.tasks`); `"package.module:attribute"`; what makes one without arguments; or a `Task`, which is
+            returned.
 
     Raises:
         ValueError: No task has this name; the message has the list.
+        TypeError: It is none of these.
+        ContractBroken: What is made is no `Task`.
     """
-    task: Task = resolve(TASKS, name, "task")()
-    return task
+    from prunesearch.tasks.task import Task
+
+    made = TASK.make(given)
+    if not isinstance(made, Task):
+        raise TASK.broken(given, f"expected a prunesearch.Task, got {kind_of(made)}")
+    return made
 
 
 def __getattr__(name: str) -> Any:

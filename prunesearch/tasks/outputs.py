@@ -107,6 +107,11 @@ def output_agreement(outputs: Any, reference: Any) -> Tensor:
 
 
 def _paired(outputs: Any, reference: Any) -> list[tuple[Tensor, Tensor]]:
+    """Tensors of the same places. What a network returns besides in training mode, of auxiliary heads, is left out."""
+    if isinstance(reference, Tensor) and not isinstance(outputs, Tensor):
+        outputs = main_output(outputs)
+    elif isinstance(reference, Mapping) and isinstance(outputs, Mapping):
+        outputs = {name: outputs.get(name) for name in reference}
     own, wanted = list(tensors_in(outputs)), list(tensors_in(reference))
     if [x.shape for x in own] != [x.shape for x in wanted]:
         raise ValueError(

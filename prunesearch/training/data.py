@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +19,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, tensors_in
 from prunesearch.ranges import whole_number
 from prunesearch.structure import IntArray
-from prunesearch.tasks import CLASSIFICATION, TASKS, make_task
+from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.task import Task
 from prunesearch.training.reading import (
@@ -64,8 +64,8 @@ class Data:
             balanced by class.
         calibrate_on: Where to take those from instead of `train`, which may then be augmented at random.
         seed: Decides the subset.
-        task: What the network is for: a `Task`, or the name of one. By default classification; of a source without
-            labels, such as a tensor of images, fidelity to the unpruned network.
+        task: What the network is for: a `Task`, or the name of one (`prunesearch.tasks.make_task`). By default
+            classification; of a source without labels, such as a tensor of images, fidelity to the unpruned network.
 
     Raises:
         TypeError: A source has none of these forms, or a number is no whole number.
@@ -79,7 +79,7 @@ class Data:
     calibrate_on: Source | None = None
     seed: int = 0
     validation: Source | float | None = None
-    task: Task | str | None = None
+    task: Task | str | Callable[[], Task] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", _task_of(self.task, self.train))
@@ -341,19 +341,15 @@ def _same(one: Batch, other: Batch) -> bool:
     return all(torch.equal(x, y) for x, y in zip(tensors_in(one), tensors_in(other), strict=True))
 
 
-def _task_of(given: Task | str | None, train: Any) -> Task:
+def _task_of(given: Task | str | Callable[[], Task] | None, train: Any) -> Task:
     """The task that was given, or that a source looks like.
 
     Raises:
         TypeError: It is none.
         ValueError: No task has this name.
     """
-    if isinstance(given, Task):
-        return given
-    if isinstance(given, str):
-        return make_task(given)
     if given is not None:
-        raise TypeError(f"Expected task as a Task, or as one of {', '.join(TASKS)}; got {given!r:.80}.")
+        return make_task(given)
     return make_task("fidelity" if _has_no_labels(train) else CLASSIFICATION)
 
 

@@ -264,7 +264,8 @@ def as_label(value: Any) -> int:
         raise ValueError(_strings(value))
     if label.ndim > 0 and label.size != 1:
         raise ValueError(
-            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot."
+            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot, "
+            "or give Data(task=...) for targets of another kind."
         )
     if label.dtype.kind not in "iub" and not (label.dtype.kind == "f" and label.item() in (0, 1)):
         raise ValueError(f"Expected labels as integer class indices, got {value!r}.")
@@ -321,7 +322,8 @@ def _class_indices(name: str, labels: Any) -> Tensor:
     if indices.is_floating_point() and bool(((indices == 0) | (indices == 1)).all()):
         indices = indices.long()  # as a binary cross-entropy wants them
     if indices.dim() != 1 or indices.is_floating_point() or indices.is_complex():
-        hint = " Take the argmax of one-hot." if labels.dim() == 2 else ""
+        argmax = "take the argmax of one-hot, or " if labels.dim() == 2 else ""
+        hint = f" {argmax}give Data(task=...) for targets of another kind, such as task='regression'."
         raise ValueError(
             f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}.{hint}"
         )
