@@ -322,8 +322,8 @@ def _class_indices(name: str, labels: Any) -> Tensor:
     if indices.is_floating_point() and bool(((indices == 0) | (indices == 1)).all()):
         indices = indices.long()  # as a binary cross-entropy wants them
     if indices.dim() != 1 or indices.is_floating_point() or indices.is_complex():
-        argmax = "take the argmax of one-hot, or " if labels.dim() == 2 else ""
-        hint = f" {argmax}give Data(task=...) for targets of another kind, such as task='regression'."
+        advice = "Take the argmax of one-hot, or give" if labels.dim() == 2 else "Give"
+        hint = f" {advice} Data(task=...) for targets of another kind, such as task='regression'."
         raise ValueError(
             f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}.{hint}"
         )
