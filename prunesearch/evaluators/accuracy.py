@@ -133,23 +133,20 @@ def top1(model: nn.Module, images: Batch, labels: Tensor, *, batch_size: int = 5
     Raises:
         ValueError: No images, not one label per image, or tensors of the meta device, which have no values.
     """
-    check_values(images, len(labels))
+    check_values(images)
     without = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
     if without is not None:
         raise ValueError(f"{without} of {type(model).__name__} is on the meta device, which keeps no values.")
     return measured_on(model, labelled(images, labels), batch_size=batch_size)
 
 
-def check_values(inputs: Batch, labels: int | None = None) -> None:
-    """Make sure that there are inputs with values, and as many labels.
+def check_values(inputs: Batch) -> None:
+    """Make sure that there are inputs with values.
 
     Raises:
         ValueError: There are none.
     """
-    n = size_of(inputs)
-    if n == 0:
+    if size_of(inputs) == 0:
         raise ValueError("Expected images to score with, got none.")
-    if labels is not None and labels != n:
-        raise ValueError(f"Expected one label per image ({n}), got {labels}.")
     if any(x.is_meta for x in tensors_in(inputs)):
         raise ValueError("The images are on the meta device, which keeps no values. Load them to another device.")

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunesearch.models.nested import Batch
+from prunesearch.models.nested import Batch, size_of
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.logits import check_labels, class_logits, main_and_auxiliary
 from prunesearch.tasks.outputs import described, main_output
@@ -39,7 +39,13 @@ def classification() -> Task:
 
 
 def labelled(images: Batch, labels: Tensor) -> Examples:
-    """Images, or several inputs, with (n,) class indices, as examples."""
+    """Images, or several inputs, with (n,) class indices, as examples.
+
+    Raises:
+        ValueError: There is not one label per image.
+    """
+    if len(labels) != size_of(images):
+        raise ValueError(f"Expected one label per image ({size_of(images)}), got {len(labels)}.")
     return Examples((images, labels), classification())
 
 
