@@ -182,7 +182,7 @@ class SearchResult:
     def shown(self, score: float) -> str:
         """A score as what it measures."""
         value = -score if self.is_negated else score
-        return as_text(self.measures, value) if self.measures != "loss" else f"{value:.3g}"
+        return as_text(self.measures, value, digits=1)
 
     def __repr__(self) -> str:
         notes = "".join(f"; note: {note}" for note in self.notes[:1])

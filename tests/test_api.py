@@ -241,7 +241,7 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
             TypeError,
             r"an object with description, score\(structures\), .*got an object of ReLU",
         ),
-        ({"criterion": nn.ReLU()}, TypeError, r"with rank\(network, images, labels\), or .*; got an object of ReLU"),
+        ({"criterion": nn.ReLU()}, TypeError, r"with rank\(network, examples\), or .*; got an object of ReLU"),
         (
             {"criterion": NestedRanking},
             TypeError,
@@ -331,7 +331,7 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
 
 def test_a_network_that_returns_no_logits_is_refused() -> None:
     network = ps.trace(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(2, 1, 8, 8))
-    with pytest.raises(ValueError, match="returns logits of shape"):
+    with pytest.raises(ValueError, match="Expected a classifier that returns"):
         ps.search(network, Data(train=(torch.randn(4, 1, 8, 8), torch.zeros(4).long())), budget=BUDGET)
 
 

@@ -28,6 +28,7 @@ from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import InheritedWeights, inherited_weights
 from prunesearch.search import make_searcher
 from prunesearch.search.random_search import RandomSearcher
+from prunesearch.tasks.classify import labelled
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
 from tests.packages import install
@@ -106,15 +107,16 @@ def test_objects_are_returned_by_what_makes_them_by_name() -> None:
     net = network()
     searcher, criterion = RandomSearcher(net.space, BUDGET), L2Criterion()
     weights = InheritedWeights(net, L2)
-    evaluator = AccuracyEvaluator(weights, IMAGES, LABELS)
+    examples = labelled(IMAGES, LABELS)
+    evaluator = AccuracyEvaluator(weights, examples)
     assert make_searcher(searcher, net.space, BUDGET) is searcher
     assert make_criterion(criterion) is criterion
     assert make_weights(weights, net, None, IMAGES) is weights
-    assert make_evaluator(evaluator, weights, IMAGES, LABELS) is evaluator
+    assert make_evaluator(evaluator, weights, examples) is evaluator
     for make in (
         lambda: make_searcher(searcher, net.space, BUDGET, batch=3),
         lambda: make_criterion(criterion, power=2),
-        lambda: make_evaluator(evaluator, weights, IMAGES, LABELS, metric="loss"),
+        lambda: make_evaluator(evaluator, weights, examples, metric="loss"),
     ):
         with pytest.raises(ValueError, match="is an object, which has settings of its own"):
             make()

@@ -145,9 +145,9 @@ def check_has_loss(task: Task, asker: str) -> None:
         raise ValueError(f"{asker} learns from a loss, and the task {task.name} has none. Give a Task with a loss.")
 
 
-def as_text(name: str, value: float) -> str:
-    """A metric as people write it: shares in per cent."""
-    return f"{value:.2%}" if name in _SHARES else f"{value:.4g}"
+def as_text(name: str, value: float, digits: int = 2) -> str:
+    """A metric as people write it: shares in per cent with so many digits after the point, else two digits more."""
+    return f"{value:.{digits}%}" if name in _SHARES else f"{value:.{digits + 2}g}"
 
 
 def summed(found: Tensor, n: int) -> Tensor:
