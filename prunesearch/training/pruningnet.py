@@ -25,7 +25,7 @@ from prunesearch.models.memory import require
 from prunesearch.models.nested import Batch, arguments, moved
 from prunesearch.question import differences
 from prunesearch.structure import Structure
-from prunesearch.training.accelerating import Accelerator
+from prunesearch.training.accelerating import Accelerator, new_accelerator
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
@@ -84,7 +84,7 @@ def train_pruningnet(
     device = next(net.parameters()).device
     require(_BYTES * net.size, device, f"Training {net.size / 1e6:.1f} M parameters", 'Use form="compact".')
     has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if has_bfloat16 else "no")
+    accelerator = new_accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if has_bfloat16 else "no")
     run = _Run(net, data, recipe, seed, accelerator)
     state = None if file is None else Path(f"{file}.training")
     if state is not None and state.exists():
