@@ -28,8 +28,8 @@ from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import InheritedWeights, inherited_weights
 from prunesearch.search import make_searcher
 from prunesearch.search.random_search import RandomSearcher
-from prunesearch.tasks.classify import labelled
 from prunesearch.structure import Space, Structure
+from prunesearch.tasks.classify import labelled
 from prunesearch.trial import Trial
 from tests.packages import install
 from tests.test_given import BUDGET, IMAGES, LABELS, history, network, search
