@@ -22,11 +22,11 @@ import argparse
 import fnmatch
 import json
 import math
+import multiprocessing
+import os
 import platform
 import re
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -217,8 +217,6 @@ def without_paths(message: str) -> str:
 
 def one(name: str, check: str) -> dict[str, Any]:
     """What one check finds, or why it found nothing."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         model, example_inputs = packages.make(name)
@@ -232,19 +230,29 @@ def one(name: str, check: str) -> dict[str, Any]:
 
 
 def apart(name: str, check: str) -> dict[str, Any]:
-    """The same in a process of its own."""
-    command = [sys.executable, __file__, "--one", name, "--checks", check]
+    """The same in a process of its own, a copy of this one, which has imported what takes long."""
+    forked = multiprocessing.get_context("fork")
+    ours, theirs = forked.Pipe(duplex=False)
+    child = forked.Process(target=_send, args=(theirs, name, check))
+    child.start()
+    theirs.close()
+    found: dict[str, Any] = {"failed": True, "reason": f"longer than {LIMITS[check]} s"}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMITS[check], check=False)
-    except subprocess.TimeoutExpired:
-        return {"failed": True, "reason": f"longer than {LIMITS[check]} s"}
-    lines = [line for line in done.stdout.splitlines() if line.startswith(_MARK)]
-    if not lines:
-        return {"failed": True, "reason": f"ended with status {done.returncode}: {without_paths(done.stderr)[-200:]}"}
-    return json.loads(lines[-1].removeprefix(_MARK))
+        if ours.poll(LIMITS[check]):
+            found = ours.recv()
+    except EOFError:
+        child.join()
+        found = {"failed": True, "reason": f"ended with status {child.exitcode}"}
+    child.kill()
+    child.join()
+    return found
 
 
-_MARK = "cell: "
+def _send(pipe: Any, name: str, check: str) -> None:
+    warnings.simplefilter("ignore")
+    with open(os.devnull, "w") as nowhere:  # some packages print
+        os.dup2(nowhere.fileno(), 1)
+    pipe.send(one(name, check))
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -278,11 +286,7 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=tasks.CACHE / "coverage.jsonl")
     parser.add_argument("--out", type=Path, default=RESULTS / "coverage.json")
     parser.add_argument("--write", action="store_true", help="only turn cells into results")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(_MARK + json.dumps(one(arguments.one, *arguments.checks)), flush=True)
-        return
     if not arguments.write:
         arguments.cells.parent.mkdir(parents=True, exist_ok=True)
         fill(arguments.cells, arguments.networks, arguments.checks)
@@ -292,8 +296,10 @@ def main() -> None:
 def fill(cells: Path, globs: Iterable[str], checks: Iterable[str]) -> None:
     """Run what is missing, one check after the other, all networks of each."""
     wanted = [name for name in packages.names() if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+    torch.set_num_threads(1)
     for check in checks:
         for name in wanted:
+            packages.load(name)
             if check in read(cells).get(name, {}):
                 continue
             found = apart(name, check)

@@ -59,9 +59,14 @@ _TIMM_SIZES = {"edgenext": 160, "tresnet": 160, "xception": 160, "inception": 16
 def timm(name: str) -> Made:
     """Image classifiers; what was made for one size gets it."""
     module = importlib.import_module("timm")
+    size = next((size for prefix, size in _TIMM_SIZES.items() if name.startswith(prefix)), 64)
+    if "_patch16_" in name:
+        try:
+            return module.create_model(name, img_size=size), images(size)
+        except TypeError:  # takes no such argument
+            pass
     model = module.create_model(name)
     config = model.default_cfg
-    size = next((size for prefix, size in _TIMM_SIZES.items() if name.startswith(prefix)), 64)
     is_fixed = config.get("fixed_input_size") or any(hasattr(child, "pos_embed") for child in model.modules())
     return model, images(config["input_size"][-1] if is_fixed else size)
 
@@ -344,6 +349,11 @@ def names() -> tuple[str, ...]:
         "torchaudio": _AUDIO.split(),
     }
     return tuple(f"{package}:{name}" for package, found in listed.items() for name in found)
+
+
+def load(name: str) -> None:
+    """Import the package of a network."""
+    importlib.import_module(name.partition(":")[0].replace("zoo", "prunesearch"))
 
 
 def make(name: str) -> Made:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.recording import Inputs
 from prunesearch.models.undisturbed import attributes_kept, undisturbed
@@ -37,7 +38,7 @@ def count(model: nn.Module, example_inputs: Any) -> Cost:
 
 def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
     """MACs of one image of each layer that runs as a module, as `count` counts them."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False)  # with its tally by module
     _run(model, Inputs(tuple(inputs)), counter)
     names = dict(model.named_modules())
     prefix = f"{type(model).__name__}."
@@ -61,7 +62,7 @@ def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _macs(model: nn.Module, inputs: Inputs) -> int:
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounter()
     _run(model, inputs, counter)
     return counter.get_total_flops() // 2
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models.batches import follow_batch
 from prunesearch.models.copying import without_data
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.flops import FlopCounter
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.operators import known_kind
 from prunesearch.models.recording import Inputs, Recording, record
@@ -142,7 +142,7 @@ def _steps(recording: Recording) -> list[str]:
     """What a forward does, in order, with which operands."""
     steps = [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in recording.graph.nodes]
     constants = [fingerprint(x) if has_plain_values(x) else str(x) for x in recording.constants.values()]
-    decisions = [(decision.equal, decision.where) for decision in recording.decisions]
+    decisions = [(decision.relation, decision.where) for decision in recording.decisions]
     return [*steps, *constants, f"{decisions} {recording.asked}"]
 
 
@@ -314,7 +314,7 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> Any:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         replay = _CountingReplay(recording, counter)
         output = replay.run(*tensors)
     replay.note_shares(recording.images, images)
@@ -324,7 +324,7 @@ def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> A
 class _CountingReplay(Replay):
     """Counts what each operator costs for another number of images, and so what one image costs."""
 
-    def __init__(self, recording: Recording, counter: FlopCounterMode) -> None:
+    def __init__(self, recording: Recording, counter: FlopCounter) -> None:
         super().__init__(recording)
         self._counter = counter
         self._flops: dict[fx.Node, int] = {}

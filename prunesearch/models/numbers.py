@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import fx
 
+from prunesearch.models.forms import OPPOSITES, Form
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -33,14 +35,6 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Multiple:
-    """An attribute times a constant."""
-
-    attribute: Attribute
-    factor: int = 1
-
-
-@dataclass(frozen=True)
 class Size:
     """How large a tensor is along one dimension.
 
@@ -53,8 +47,8 @@ class Size:
     dim: int
 
 
-Origin: TypeAlias = "fx.Node | Size | Multiple"
-"""What a number is: computed by a node of the recorded forward, the size of a tensor, or held by a module."""
+Origin: TypeAlias = "fx.Node | Size | Form"
+"""What a number is: computed by a node of the recorded forward, the size of a tensor, or made of attributes."""
 
 
 class Ledger(Protocol):
@@ -63,8 +57,8 @@ class Ledger(Protocol):
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
         """An operator was applied to them; what is returned stands for the result."""
 
-    def compared(self, one: Any, other: Any, equal: bool | None) -> None:
-        """Two of them, or one and a constant, were compared; `equal` is the outcome if it was for equality."""
+    def compared(self, one: Any, other: Any, relation: str) -> None:
+        """Two of them, or one and a constant, were compared; `relation` holds: `"eq"`, `"ne"`, `"lt"` and so on."""
 
     def coerced(self, number: Any) -> None:
         """One was made a plain number, whose origin is not followed any more."""
@@ -77,7 +71,7 @@ class TracedInt(int):
     ledger: Ledger
 
     def __bool__(self) -> bool:
-        self.ledger.compared(self, 0, None)
+        self.ledger.compared(self, 0, "ne" if int.__bool__(self) else "eq")
         return int.__bool__(self)
 
     def __pos__(self) -> int:
@@ -99,7 +93,7 @@ class TracedFloat(float):
     ledger: Ledger
 
     def __bool__(self) -> bool:
-        self.ledger.compared(self, 0, None)
+        self.ledger.compared(self, 0, "ne" if float.__bool__(self) else "eq")
         return float.__bool__(self)
 
     def __pos__(self) -> float:
@@ -198,7 +192,7 @@ def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         if not _is_number(other):
             return NotImplemented
         result = function(plain(self), plain(other))
-        self.ledger.compared(self, other, result if name == "eq" else not result if name == "ne" else None)
+        self.ledger.compared(self, other, name if result else OPPOSITES[name])
         return result
 
     return method

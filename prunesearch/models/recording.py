@@ -26,14 +26,15 @@ from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models import numbers
 from prunesearch.models.deadline import Deadline
+from prunesearch.models.flops import FlopCounter
+from prunesearch.models.forms import Form, combined
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, written_by
-from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
+from prunesearch.models.numbers import Attribute, Origin, Size, is_traced, plain, traced
 from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
 Position: TypeAlias = tuple["int | str", ...]
@@ -62,13 +63,14 @@ class Decision:
     """Numbers that the forward compared, or went on with as plain numbers.
 
     Attributes:
-        numbers: What they are; a constant is not among them.
-        equal: Whether two numbers were compared and found equal, which they must then stay.
+        numbers: What they are; of two that were compared, one may be a constant.
+        relation: Of two that were compared, what was found and must stay so: `"eq"`, `"ne"`, `"lt"`, `"le"`, `"gt"` or
+            `"ge"`; empty if one was turned into a plain number.
         where: The line of the code, in words.
     """
 
-    numbers: tuple[Origin, ...]
-    equal: bool
+    numbers: tuple[Origin | float, ...]
+    relation: str
     where: str
 
 
@@ -246,9 +248,7 @@ class _Recorder(TorchFunctionMode):
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
-        self._flops: _Counter = (
-            _Uncounted() if model.training else FlopCounterMode(display=False)  # type: ignore[no-untyped-call]
-        )  # costs are those of eval
+        self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
         self._layers = {id(layer) for layer in layers}
@@ -432,13 +432,13 @@ class _Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             running.used.update(self._tensors[id(x)] for x in tensors_in(given) if id(x) in self._tensors)
             numbers = self._noted_numbers(given)
-        for multiple in numbers:
-            self._decide((multiple,), equal=False)
+        for form in numbers:
+            self._decide((form,))
 
-    def _noted_numbers(self, value: Any) -> list[Multiple]:
+    def _noted_numbers(self, value: Any) -> list[Form]:
         """Numbers that modules hold, anywhere in some arguments."""
         if is_traced(value):
-            return [value.origin] if isinstance(value.origin, Multiple) else []
+            return [value.origin] if isinstance(value.origin, Form) else []
         if isinstance(value, slice):
             value = (value.start, value.stop, value.step)
         if isinstance(value, dict):
@@ -463,7 +463,7 @@ class _Recorder(TorchFunctionMode):
         before, is_assigned = self._flops.get_total_flops(), False
         result = func(*args, **kwargs)
         if called.target == "__len__":
-            self._decisions.setdefault(Decision((Size(arguments[0], 0),), False, _where(_caller())))
+            self._decisions.setdefault(Decision((Size(arguments[0], 0),), "", _where(_caller())))
         if result is None and written_by(called):  # an assignment
             result, is_assigned = called.args[0], True
         if not any(True for _ in tensors_in(result)) and not reads_values(called):
@@ -476,7 +476,7 @@ class _Recorder(TorchFunctionMode):
     # --- the graph
 
     def _add(
-        self, op: str, target: Any, args: Any, kwargs: Any, numbers: Mapping[Position, Multiple], result: Any
+        self, op: str, target: Any, args: Any, kwargs: Any, numbers: Mapping[Position, Form], result: Any
     ) -> fx.Node:
         node = self._graph.create_node(op, target, tuple(args), dict(kwargs))
         node.meta["scope"] = self._stack[-1]
@@ -514,9 +514,9 @@ class _Recorder(TorchFunctionMode):
             for key, item in vars(value).items():
                 self._remember(item, _Part(node, getattr, key))
 
-    def _noted(self, value: Any) -> tuple[Any, dict[Position, Multiple]]:
+    def _noted(self, value: Any) -> tuple[Any, dict[Position, Form]]:
         """Arguments as the graph has them, and which of their numbers modules hold."""
-        numbers: dict[Position, Multiple] = {}
+        numbers: dict[Position, Form] = {}
 
         def noted(item: Any, position: Position) -> Any:
             if isinstance(item, Tensor):
@@ -524,7 +524,7 @@ class _Recorder(TorchFunctionMode):
             if is_traced(item):
                 if item.ledger is not self:  # an earlier run kept it
                     return plain(item)
-                if isinstance(item.origin, Multiple):
+                if isinstance(item.origin, Form):
                     numbers[position] = item.origin
                     return plain(item)
                 return self._number_node(item.origin)
@@ -543,7 +543,7 @@ class _Recorder(TorchFunctionMode):
 
         result = noted(value, ())
         # the outermost two levels are (args, kwargs) and then a position or keyword
-        return result, {position[1:]: multiple for position, multiple in numbers.items() if len(position) > 1}
+        return result, {position[1:]: form for position, form in numbers.items() if len(position) > 1}
 
     def _node_of(self, tensor: Any) -> fx.Node:
         if id(tensor) in self._known:
@@ -615,50 +615,52 @@ class _Recorder(TorchFunctionMode):
             self._sizes[key] = node
         return self._sizes[key]
 
-    def _computed(self, op: str, target: Any, arguments: Any, result: Any) -> Any:
+    def _computed(self, op: str, target: Any, arguments: Any, result: Any, held: Any = None) -> Any:
         node = self._graph.create_node(op, target, tuple(arguments))
-        node.meta.update(number=True, scope=self._stack[-1], value=result)
+        node.meta.update(number=True, scope=self._stack[-1], value=result, numbers=held or {})
         node.meta["fed"] = any(source.meta.get("fed") for source in node.all_input_nodes)
         return traced(result, node, self)
 
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
         if self._is_torchs:
             return result
-        origins = [number.origin for number in arguments if is_traced(number)]
-        held = [origin for origin in origins if isinstance(origin, Multiple)]
-        if len(held) == len(origins):
-            if len(held) == 1 and function.__name__ == "mul" and type(result) is int:
-                (factor,) = (plain(number) for number in arguments if not is_traced(number))
-                return traced(result, Multiple(held[0].attribute, held[0].factor * factor), self)
-            for origin in held:
-                self._decide((origin,), equal=False)
-            return result
-        for origin in held:
-            self._decide((origin,), equal=False)
+        if all(not is_traced(number) or isinstance(number.origin, Form) for number in arguments):
+            return self._of_attributes(function, arguments, result)
+        held = {(i,): x.origin for i, x in enumerate(arguments) if is_traced(x) and isinstance(x.origin, Form)}
         nodes = [
             self._number_node(number.origin)
-            if is_traced(number) and not isinstance(number.origin, Multiple)
+            if is_traced(number) and not isinstance(number.origin, Form)
             else plain(number)
             for number in arguments
         ]
-        return self._computed("call_function", function, nodes, result)
+        return self._computed("call_function", function, nodes, result, held)
 
-    def compared(self, one: Any, other: Any, equal: bool | None) -> None:
-        origins = tuple(number.origin for number in (one, other) if is_traced(number))
-        self._decide(origins, equal=bool(equal) and len(origins) == 2)
+    def _of_attributes(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
+        """What is computed of numbers that modules hold, and constants."""
+        forms = [x.origin if is_traced(x) else Form((), x) for x in arguments if type(plain(x)) is int]
+        form = combined(function.__name__, *forms) if len(forms) == len(arguments) == 2 else None
+        if form is not None and type(result) is int:
+            return traced(result, form, self)
+        for number in arguments:
+            if is_traced(number):
+                self._decide((number.origin,))
+        return result
+
+    def compared(self, one: Any, other: Any, relation: str) -> None:
+        self._decide(tuple(x.origin if is_traced(x) else x for x in (one, other)), relation)
 
     def coerced(self, number: Any) -> None:
-        self._decide((number.origin,), equal=False)
+        self._decide((number.origin,))
 
     @property
     def _is_torchs(self) -> bool:
         """Whether it is torch that computes, in an operator or in a layer that is not entered; or nobody any more."""
         return self._is_over or self._is_inside or (self._whole is not None and self._whole.is_layer)
 
-    def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
+    def _decide(self, origins: tuple[Origin | float, ...], relation: str = "") -> None:
         if self._is_torchs:
             return
-        self._decisions.setdefault(Decision(origins, equal, _where(_caller())))
+        self._decisions.setdefault(Decision(origins, relation, _where(_caller())))
 
     # --- helpers
 
@@ -742,7 +744,7 @@ def _trace_attributes(model: nn.Module, ledger: Any) -> None:
 
     def with_origin(value: Any, module: str, path: tuple[str | int, ...]) -> Any:
         if type(value) is int:
-            return traced(value, Multiple(Attribute(module, path)), ledger)
+            return traced(value, Form.of(Attribute(module, path)), ledger)
         if type(value) in (tuple, list) and len(value) <= 64 and any(type(item) is int for item in value):
             return type(value)(with_origin(item, module, (*path, i)) for i, item in enumerate(value))
         return value
@@ -756,7 +758,7 @@ def _trace_attributes(model: nn.Module, ledger: Any) -> None:
 
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
-_OURS = {__file__, numbers.__file__, undisturbed.__code__.co_filename, FlopCounterMode.__init__.__code__.co_filename}
+_OURS = {__file__, numbers.__file__, undisturbed.__code__.co_filename}
 
 
 def _is_between(filename: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from types import FunctionType
 from typing import Any
 
@@ -15,12 +16,15 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunesearch.errors import TraceError
+from prunesearch.models.amounts import attribute_key, attribute_value, freeze_sources
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import follow, inputs_of, outside_of
+from prunesearch.models.forms import RELATIONS, Form
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
+from prunesearch.models.numbers import Attribute
 from prunesearch.models.recording import Inputs
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import WIDTHS, layer_widths
@@ -91,7 +95,7 @@ def trace(
         walk(recording, ignored_layers, found)
     for layers in tied_layers:
         _tie(found, layers)
-    units, widths = _units(found, rules)
+    units, widths = _units(found, rules, model)
     groups = _groups(units, found, widths)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
@@ -263,12 +267,12 @@ def _tie(found: Found, layers: Sequence[str]) -> None:
         found.labels.tie(made[layers[0]], made[name])
 
 
-def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]]]:
+def _units(found: Found, rules: WidthRules, model: nn.Module) -> tuple[Units, list[tuple[int, ...]]]:
     """Form groups, with their allowed widths; those with a single one are frozen and the rest formed anew."""
     units = Units(found.labels, found.producers, found.uses())
     widths = _widths(units, found, rules)
-    if _freeze_third_factors(found, units):
-        return _units(found, rules)
+    if _freeze_third_factors(found, units) or _freeze_what_may_differ(found, units, widths, model):
+        return _units(found, rules, model)
     rigid = [group for group, allowed in zip(units.groups, widths, strict=True) if len(allowed) == 1]
     if not rigid:
         return units, widths
@@ -276,7 +280,7 @@ def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]
     for group in rigid:
         members = produced[np.isin(units.ids(produced), group.units)]
         found.labels.freeze(members, f"has a single allowed width, {group.width}")
-    return _units(found, rules)
+    return _units(found, rules, model)
 
 
 def _widths(units: Units, found: Found, rules: WidthRules) -> list[tuple[int, ...]]:
@@ -300,6 +304,41 @@ def _freeze_third_factors(found: Found, units: Units) -> bool:
             found.labels.freeze(labels, "is the third width that one product depends on")
             more = True
     return more
+
+
+def _freeze_what_may_differ(found: Found, units: Units, widths: Sequence[tuple[int, ...]], model: nn.Module) -> bool:
+    """Where a forward compared numbers, every structure must give the same answer, or they stay. Says if some do."""
+    kept = []
+    for condition in found.conditions:
+        if RELATIONS[condition.relation](*_bounds(condition.difference, found, units, widths, model)):
+            kept.append(condition)
+        else:
+            freeze_sources(found.labels, condition.difference, found.counts, model, condition.why)
+    more = len(kept) < len(found.conditions)
+    found.conditions = kept
+    return more
+
+
+def _bounds(
+    form: Form, found: Found, units: Units, widths: Sequence[tuple[int, ...]], model: nn.Module
+) -> tuple[Fraction, Fraction]:
+    """Between what a number lies in every structure."""
+    constant, slopes, slack = Fraction(form.constant), dict.fromkeys(range(len(widths)), Fraction(0)), 0
+    for source, share in form.terms:
+        labels = found.counts.get(attribute_key(model, source)) if isinstance(source, Attribute) else source
+        if labels is None:
+            constant += share.ratio * attribute_value(model, source)
+            continue
+        width = units.width(units.ids(labels))
+        constant += share.ratio * width.constant
+        slack += share.down > 1  # it may not come out even
+        for group, channels in width.terms:
+            slopes[group] += share.ratio * channels
+    ends = [
+        sorted(slope * (width // units.groups[group].per_unit) for width in (widths[group][0], widths[group][-1]))
+        for group, slope in slopes.items()
+    ]
+    return constant + sum(low for low, _ in ends) - slack, constant + sum(high for _, high in ends) + slack
 
 
 def _cuts(found: Found, units: Units) -> tuple[Cut, ...]:

@@ -155,7 +155,7 @@ def _can_adapt(walk: Walk, size: tuple[Position, Any], labels: IntArray, along: 
     number = walk.number(size[1])
     if number is None:
         return True
-    return number.ratio is not None and number.ratio * len(number.labels) == len(along)
+    return number.form is not None and walk.plain(size[1]) == len(along)
 
 
 def _adapts(walk: Walk, node: fx.Node, size: tuple[Position, Any], labels: IntArray) -> bool:
@@ -306,8 +306,10 @@ def expand(walk: Walk, node: fx.Node) -> Value:
 
 def _as_many(walk: Walk, node: fx.Node, position: Position, number: Number, size: int) -> IntArray | None:
     """Labels of a new dimension whose size is a number that follows channels."""
-    follows = number.ratio == 1 and len(number.labels) == size and walk.fits(node, position, number.labels)
-    return number.labels if follows else None
+    term = None if number.form is None else number.form.only
+    is_theirs = term is not None and term[1].ratio == 1 and term[0] is number.labels
+    labels = number.labels if is_theirs else walk.labels.fresh(size)
+    return labels if walk.fits(node, position, labels) else None
 
 
 def made(walk: Walk, node: fx.Node) -> Value:
