@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from torch import fx, nn
 
 from prunesearch.models.coupling import Labels
-from prunesearch.models.forms import Form, Share, combined
+from prunesearch.models.forms import Form, Product, Quotient, Share, combined
 from prunesearch.models.numbers import Attribute, Origin, Size
 from prunesearch.models.operators.values import Number, Tracked
 from prunesearch.structure import IntArray
@@ -57,12 +57,21 @@ class Amounts:
         model: The module whose forward it is.
         labels: Of every channel.
         count: Records that an attribute counts some channels; says whether it can.
+        counted: Which channels an attribute counts; None if it counts none, or none yet.
     """
 
-    def __init__(self, model: nn.Module, labels: Labels, count: Callable[[tuple[str, str], IntArray], bool]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        labels: Labels,
+        count: Callable[[tuple[str, str], IntArray], bool],
+        counted: Callable[[tuple[str, str]], IntArray | None],
+    ) -> None:
         self._model = model
         self._labels = labels
         self._count = count
+        self._counted = counted
+        self._kept: list[tuple[Number, str]] = []
         self._numbers: dict[fx.Node, Number] = {}
         self._balances: list[tuple[IntArray, IntArray, str]] = []
         self.used_as_it_is: dict[tuple[str, str], str] = {}
@@ -73,13 +82,16 @@ class Amounts:
 
     def value_of(self, source: Any) -> int:
         """What a source of a form is now."""
+        if isinstance(source, Quotient):
+            return int(source.dividend.value(self.value_of)) // self.value_of(source.divisor)
+        if isinstance(source, Product):
+            return self.value_of(source.one) * self.value_of(source.other)
         return attribute_value(self._model, source) if isinstance(source, Attribute) else len(source)
 
     def pin(self, form: Form | None, by: str) -> None:
         """Say that something takes attributes as they are, which then may count no channels that go."""
-        for source, _ in () if form is None else form.terms:
-            if isinstance(source, Attribute):
-                self.used_as_it_is.setdefault(attribute_key(self._model, source), by)
+        for attribute in _attributes(form):
+            self.used_as_it_is.setdefault(attribute_key(self._model, attribute), by)
 
     # --- computing
 
@@ -115,7 +127,7 @@ class Amounts:
         one, other = operands
         assert one is not None
         assert other is not None
-        if node.target in (operator.mul, operator.floordiv):  # attributes as constants
+        if node.target is operator.mul:  # attributes as constants
             one, other = (self._constant(form) for form in (one, other))
         form = combined(getattr(node.target, "__name__", ""), one, other)
         return form if form is not None and form.value(self.value_of) == node.meta["value"] else None
@@ -138,6 +150,7 @@ class Amounts:
 
     def follow(self, form: Form | None, labels: IntArray) -> bool:
         """Let a number be that of the kept channels among `labels`, at any width; False if it cannot."""
+        form = self._without_quotients(form)
         if form is None or form.constant or form.value(self.value_of) != len(labels):
             return False
         if form.only is not None and not isinstance(form.only[0], Attribute):
@@ -153,6 +166,22 @@ class Amounts:
         ((attribute, share),) = held
         counted = _minus(less, more) if share.up > 0 else _minus(more, less)
         return counted is not None and self._follow_attribute(attribute, Share(abs(share.up), share.down), counted)
+
+    def _without_quotients(self, form: Form | None) -> Form | None:
+        """The same with one number of each product and each divisor as a constant, which it then stays."""
+        if form is None or form.only is None or not isinstance(form.only[0], (Quotient, Product)):
+            is_sum_of_others = form is not None and not any(isinstance(s, (Quotient, Product)) for s, _ in form.terms)
+            return form if is_sum_of_others else None
+        source, share = form.only
+        if isinstance(source, Quotient):
+            self.pin(Form.of(source.divisor), "a quotient in a forward")
+            made = source.dividend.over(self.value_of(source.divisor))
+            return None if made is None or share != Share() else made
+        counting, other = source.one, source.other
+        if self._counted(attribute_key(self._model, other)) is not None:
+            counting, other = other, counting
+        self.pin(Form.of(other), "a product in a forward")
+        return Form.of(counting, self.value_of(other) * share.up) if share.down == 1 else None
 
     def _sides(self, form: Form) -> tuple[IntArray, IntArray]:
         """The channels that are added, and those that are taken away."""
@@ -191,6 +220,21 @@ class Amounts:
             return False
         return self._count(attribute_key(self._model, attribute), counted)
 
+    def keep(self, number: Number, why: str) -> None:
+        """Let a number stay what it is, for this reason; of a quotient both sides may shrink alike."""
+        self._kept.append((number, why))
+
+    def _settle_kept(self, number: Number, why: str) -> None:
+        source = None if number.form is None or number.form.only is None else number.form.only[0]
+        counted = None
+        if isinstance(source, Quotient):
+            counted = self._counted(attribute_key(self._model, source.divisor))
+        if counted is not None and self.follow(source.dividend, np.repeat(counted, self.value_of(source))):
+            return
+        self.pin(number.form, why)
+        for labels in (number.labels, *([] if counted is None else [counted])):
+            self._labels.freeze(labels, why)
+
     # --- what must hold in the end
 
     def form_of(self, origin: Origin | float) -> Form | None:
@@ -206,7 +250,9 @@ class Amounts:
         return Form((), origin) if isinstance(origin, (int, float)) else None  # type: ignore[arg-type]
 
     def settle(self) -> None:
-        """Freeze the channels of sums that came out even by chance."""
+        """Keep what must stay, and freeze the channels of sums that came out even by chance."""
+        for number, why in self._kept:
+            self._settle_kept(number, why)
         for more, less, why in self._balances:
             if len(more) != len(less) or not self._labels.count_alike(more, less):
                 for labels in (more, less):
@@ -227,21 +273,35 @@ def _minus(whole: IntArray, part: IntArray) -> IntArray | None:
     return np.array(left, dtype=np.int64) if len(left) == len(whole) - len(part) else None
 
 
-def freeze_sources(
-    labels: Labels, form: Form, counts: Mapping[tuple[str, str], IntArray], model: nn.Module, why: str
-) -> None:
-    """Let all channels stay that a form depends on, through attributes, too."""
-    for source in sources(form, counts, model):
-        labels.freeze(source, why)
+def _attributes(form: Form | None) -> list[Attribute]:
+    """Every number that a module holds of which a form is made."""
+    found: list[Attribute] = []
+    for source, _ in () if form is None else form.terms:
+        if isinstance(source, Attribute):
+            found.append(source)
+        elif isinstance(source, Quotient):
+            found += [*_attributes(source.dividend), source.divisor]
+        elif isinstance(source, Product):
+            found += [source.one, source.other]
+    return found
 
 
-def sources(form: Form, counts: Mapping[tuple[str, str], IntArray], model: nn.Module) -> Sequence[IntArray]:
+def channels_of(form: Form, counts: Mapping[tuple[str, str], IntArray], model: nn.Module) -> tuple[IntArray, ...]:
     """The arrays of labels that a form depends on; attributes that count channels stand for these."""
-    found = [
-        counts.get(attribute_key(model, source)) if isinstance(source, Attribute) else source
-        for source, _ in form.terms
-    ]
-    return [labels for labels in found if labels is not None]
+    counted = [counts.get(attribute_key(model, attribute)) for attribute in _attributes(form)]
+    return (*(labels for labels in counted if labels is not None), *_arrays(form))
 
 
-__all__ = ["Amounts", "Condition", "attribute_key", "attribute_value", "freeze_sources", "sources"]
+def _arrays(form: Form) -> list[IntArray]:
+    found: list[IntArray] = []
+    for source, _ in form.terms:
+        if isinstance(source, np.ndarray):
+            found.append(source)
+        elif isinstance(source, Quotient):
+            found += _arrays(source.dividend)
+    return found
+
+
+def is_linear(form: Form) -> bool:
+    """Whether it has neither quotients nor products of numbers that vary."""
+    return not any(isinstance(source, (Quotient, Product)) for source, _ in form.terms)

@@ -94,8 +94,32 @@ def _is_same(one: Any, other: Any) -> bool:
     return one is other or (isinstance(one, type(other)) and not hasattr(one, "__array__") and bool(one == other))
 
 
+@dataclass(frozen=True)
+class Quotient:
+    """A form over a number that a module holds, as in `c // self.heads`: a source of forms, too."""
+
+    dividend: Form
+    divisor: Any
+
+
+@dataclass(frozen=True)
+class Product:
+    """Two numbers that modules hold, as in `self.heads * self.head_size`: a source of forms, too."""
+
+    one: Any
+    other: Any
+
+
 def combined(function: str, one: Form, other: Form) -> Form | None:
-    """What an operator of Python's makes of two numbers; None if that is no such sum."""
+    """What an operator of Python's makes of two numbers; None if that is no such sum.
+
+    Of two that have terms, the second one of a quotient and both of a product must be a number that a module holds.
+    """
+    if function == "floordiv" and other.only is not None and other.only[1] == Share():
+        return Form.of(Quotient(one, other.only[0]))
+    if function == "mul" and one.only is not None and other.only is not None:
+        is_plain = one.only[1] == other.only[1] == Share()
+        return Form.of(Product(one.only[0], other.only[0])) if is_plain else None
     if function in ("add", "sub"):
         return one.plus(other, 1 if function == "add" else -1)
     if function == "mul" and not other.terms:

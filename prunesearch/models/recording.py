@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
@@ -29,13 +30,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models import numbers
+from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.forms import Form, combined
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, written_by
 from prunesearch.models.numbers import Attribute, Origin, Size, is_traced, plain, traced
-from prunesearch.models.undisturbed import attributes_kept, undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed, without_fast_paths
 
 Position: TypeAlias = tuple["int | str", ...]
 """The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
@@ -279,7 +281,7 @@ class _Recorder(TorchFunctionMode):
             self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
             self._autocast = _autocast(self._device)
             with ExitStack() as stack:
-                for context in (attributes_kept(self._model), self._hooks(), self._flops, self):
+                for context in (without_fast_paths(), attributes_kept(self._model), self._hooks(), self._flops, self):
                     stack.enter_context(context)
                 _trace_attributes(self._model, self)
                 output = self._call(ours)
@@ -448,6 +450,8 @@ class _Recorder(TorchFunctionMode):
         )
 
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is F.multi_head_attention_forward and can_be_followed(args, kwargs):
+            return self._in_operators(multi_head_attention, args, kwargs)
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
             return func(*args, **kwargs)
@@ -472,6 +476,15 @@ class _Recorder(TorchFunctionMode):
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta["flops"] = self._flops.get_total_flops() - before
         return None if is_assigned else result
+
+    def _in_operators(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what stands for one of torch's functions, and note the operators that it calls."""
+        self._is_inside = False
+        try:
+            with self:
+                return function(*args, **kwargs)
+        finally:
+            self._is_inside = True
 
     # --- the graph
 

@@ -16,7 +16,7 @@ from torch.func import functional_call
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
-from prunesearch.models.following import recorded
+from prunesearch.models.following import check_number, recorded
 from prunesearch.models.masked import Norm, mixed_operand, norm_of
 from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
 from prunesearch.models.recording import Recording
@@ -72,6 +72,7 @@ class StackedForward:
         """
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
+        check_number(self._weights.network.way, self._forward, k * len(tensors[0]))
         kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
         masks = {
             name: [(read.dim, kept[:, read.units].to(tensors[0].device)) for read in reads]

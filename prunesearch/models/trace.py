@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from types import FunctionType
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunesearch.errors import TraceError
-from prunesearch.models.amounts import attribute_key, attribute_value, freeze_sources
+from prunesearch.models.amounts import attribute_key, attribute_value, channels_of, is_linear
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
@@ -25,11 +26,11 @@ from prunesearch.models.forms import RELATIONS, Form
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.numbers import Attribute
-from prunesearch.models.recording import Inputs
+from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import WIDTHS, layer_widths
 from prunesearch.models.verify import verify_these
-from prunesearch.models.walk import Found, walk
+from prunesearch.models.walk import Fork, Found, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
 
 _ONE = Width(1)
@@ -90,12 +91,8 @@ def trace(
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part))
-    found = Found()
-    for recording in followed.recordings:
-        walk(recording, ignored_layers, found)
-    for layers in tied_layers:
-        _tie(found, layers)
-    units, widths = _units(found, rules, model)
+    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, rules, model)
+    found, units, widths = coupling.found, coupling.units, coupling.widths
     groups = _groups(units, found, widths)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
@@ -143,6 +140,63 @@ def trace(
     ):
         _prove(network)
     return network
+
+
+@dataclass(frozen=True)
+class _Coupling:
+    """What is coupled, where forks of the walk were taken one way.
+
+    Attributes:
+        found: What the walks found.
+        units: Labels, in groups.
+        widths: Allowed widths of each group.
+        removable: Multiply-accumulates that the narrowest structure does without.
+    """
+
+    found: Found
+    units: Units
+    widths: Sequence[tuple[int, ...]]
+    removable: int
+
+
+_TRIALS = 8
+"""How many ways to take forks are tried."""
+
+
+def _coupled(
+    recordings: Sequence[Recording],
+    ignored_layers: Sequence[str],
+    tied_layers: Sequence[Sequence[str]],
+    rules: WidthRules,
+    model: nn.Module,
+) -> _Coupling:
+    """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay."""
+
+    def taken(choices: Mapping[Fork, int]) -> _Coupling:
+        found = Found()
+        for recording in recordings:
+            walk(recording, ignored_layers, found, choices)
+        for layers in tied_layers:
+            _tie(found, layers)
+        units, widths = _units(found, rules, model)
+        space = Space(_groups(units, found, widths), _macs_terms(found, units), ())
+        removable = space.cost(space.full).macs - space.cost(space.minimum).macs if space.groups else 0
+        return _Coupling(found, units, widths, removable)
+
+    choices: dict[Fork, int] = {}
+    best = taken(choices)
+    tried = 0
+    for fork, (options, labels) in best.found.forks.items():
+        if all(best.units.groups_of(some) for some in labels):
+            continue
+        for other in range(1, options):
+            if tried == _TRIALS:
+                return best
+            tried += 1
+            coupling = taken({**choices, fork: other})
+            if coupling.removable > best.removable:
+                best, choices[fork] = coupling, other
+    return best
 
 
 def _has_numbers(network: Network, found: Found, units: Units) -> bool:
@@ -310,10 +364,14 @@ def _freeze_what_may_differ(found: Found, units: Units, widths: Sequence[tuple[i
     """Where a forward compared numbers, every structure must give the same answer, or they stay. Says if some do."""
     kept = []
     for condition in found.conditions:
-        if RELATIONS[condition.relation](*_bounds(condition.difference, found, units, widths, model)):
+        difference = condition.difference
+        channels = [some for some in channels_of(difference, found.counts, model) if units.groups_of(some)]
+        if not channels or (
+            is_linear(difference) and RELATIONS[condition.relation](*_bounds(difference, found, units, widths, model))
+        ):
             kept.append(condition)
-        else:
-            freeze_sources(found.labels, condition.difference, found.counts, model, condition.why)
+        for labels in () if kept[-1:] == [condition] else channels:
+            found.labels.freeze(labels, condition.why)
     more = len(kept) < len(found.conditions)
     found.conditions = kept
     return more

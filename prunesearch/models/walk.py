@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -28,6 +28,8 @@ from prunesearch.structure import IntArray
 
 Visit: TypeAlias = "tuple[str | None, CodeType, int]"
 """A call in the code of a module: the module, the code, the instruction."""
+Fork: TypeAlias = "tuple[CodeType, int] | str"
+"""A call of an operator that leaves a choice, wherever that code runs; or a node by its name."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Found:
             to the number; of the forward in eval mode.
         asked: Labels of channels whose number a forward asked for.
         conditions: What forwards found when they compared numbers.
+        forks: Where channels become several dimensions and any of them could follow: how many there are to choose
+            from, and the channels.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -76,22 +80,26 @@ class Found:
     numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
     asked: list[IntArray] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
+    forks: dict[Fork, tuple[int, list[IntArray]]] = field(default_factory=dict)
 
     def uses(self) -> list[IntArray]:
         """Every array of labels that costs depend on: units that run through the same ones are interchangeable."""
         return [*self.cuts.values(), *(factor for product in self.products for factor in product.factors)]
 
 
-def walk(recording: Recording, ignored: Sequence[str], found: Found) -> None:
+def walk(
+    recording: Recording, ignored: Sequence[str], found: Found, choices: Mapping[Fork, int] = MappingProxyType({})
+) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
     Args:
         recording: The forward.
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
+        choices: Which way to take where there are several; the first by default.
     """
     products, uncounted = len(found.products), len(found.uncounted)
-    _Walk(recording, ignored, found).run()
+    _Walk(recording, ignored, found, choices).run()
     if recording.training:  # coupled, but not part of the cost
         del found.products[products:], found.uncounted[uncounted:]
 
@@ -103,14 +111,15 @@ class _SeveralTensors(Exception):
 class _Walk:
     """Applies each operator's rule to the labels of what it was given: `operators.values.Walk`."""
 
-    def __init__(self, recording: Recording, ignored: Sequence[str], found: Found) -> None:
+    def __init__(self, recording: Recording, ignored: Sequence[str], found: Found, choices: Mapping[Fork, int]) -> None:
+        self._choices = choices
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
         self._ignored = tuple(ignored)
         self._found = found
         self._values: dict[fx.Node, Value] = {}
-        self._amounts = Amounts(self._model, self.labels, self._count_attribute)
+        self._amounts = Amounts(self._model, self.labels, self._count_attribute, self._found.counts.get)
         tensors = (
             *self._model.named_parameters(remove_duplicate=False),
             *self._model.named_buffers(remove_duplicate=False),
@@ -144,7 +153,7 @@ class _Walk:
             self._values[node] = self._apply_rule(node)
             for position, form in node.meta.get("numbers", {}).items():
                 if (node, position) not in self._followed:
-                    self._amounts.pin(form, describe(node))
+                    self._amounts.keep(Number(np.empty(0, np.int64), form), describe(node))
 
     def _apply_rule(self, node: fx.Node) -> Value:
         site = node.meta.get("site")
@@ -191,12 +200,13 @@ class _Walk:
         followed = {_at(node, position) for other, position in self._followed if other is node}
         for argument in node.all_input_nodes:
             if self.number(argument) is not None and argument not in followed:
-                self._freeze_number(argument, f"{describe(node)} computes with how many there are")
+                self.keep(argument, node, "computes with how many there are")
 
     def _freeze_number(self, argument: fx.Node, reason: str) -> None:
         number = self.number(argument)
         if number is not None:
             self.labels.freeze(number.labels, reason)
+            self._amounts.pin(number.form, reason)
 
     def _check_count(self, node: fx.Node) -> None:
         """What a rule says an operator costs must be what was counted when it ran."""
@@ -282,6 +292,18 @@ class _Walk:
 
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
         self._freeze_all(node, f"{describe(node)} {why}")
+
+    def choose(self, node: fx.Node, options: int, labels: IntArray) -> int:
+        site = node.meta.get("site")
+        fork: Fork = node.name if site is None else (site.code, site.instruction)
+        _, before = self._found.forks.get(fork, (options, []))
+        self._found.forks[fork] = options, [*before, labels]
+        return min(self._choices.get(fork, 0), options - 1)
+
+    def keep(self, argument: Any, node: fx.Node, why: str) -> None:
+        number = self.number(argument)
+        if number is not None:
+            self._amounts.keep(number, f"{describe(node)} {why}")
 
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         given = _at(node, position)
@@ -445,12 +467,6 @@ class _Walk:
 
     def _freeze_what_is_used_as_it_is(self) -> None:
         """A number that something takes as it is would not be what it was if it followed channels."""
-        for node in self._recording.graph.nodes:
-            number = self.number(node)
-            for user in () if number is None or number.form is None else node.users:
-                uses = [position for position in positions_of(user, node) if (user, position) not in self._followed]
-                if uses and not user.meta.get("number"):
-                    self._amounts.pin(number.form, describe(user))
         constants = self._amounts.used_as_it_is
         for key, labels in self._found.counts.items():
             if key in constants:
@@ -466,28 +482,6 @@ def _at(node: fx.Node, position: Position) -> Any:
     for step in position:
         value = getattr(value, str(step)) if isinstance(value, slice) else value[step]
     return value
-
-
-def positions_of(node: fx.Node, wanted: fx.Node) -> list[Position]:
-    """Every way to another node in the arguments of a node."""
-    found: list[Position] = []
-
-    def look(value: Any, position: Position) -> None:
-        if value is wanted:
-            found.append(position)
-        elif isinstance(value, slice):
-            for end in ("start", "stop", "step"):
-                look(getattr(value, end), (*position, end))
-        elif isinstance(value, (tuple, list)):
-            for i, item in enumerate(value):
-                look(item, (*position, i))
-        elif isinstance(value, dict):
-            for key, item in value.items():
-                look(item, (*position, key))
-
-    look(node.args, ())
-    look(node.kwargs, ())
-    return found
 
 
 def place(node: fx.Node, *, training: bool = False) -> str:

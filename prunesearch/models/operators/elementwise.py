@@ -16,9 +16,7 @@ from prunesearch.structure import IntArray
 def elementwise(walk: Walk, node: fx.Node) -> Value:
     """Operators on one or several tensors of one (broadcast) shape; channels that meet are tied."""
     for source in node.all_input_nodes:
-        number = walk.number(source)
-        if number is not None:
-            walk.freeze(number.labels, node, "computes with how many there are")
+        walk.keep(source, node, "computes with how many there are")
     return combined(walk, node, node.all_input_nodes, walk.shape(node))
 
 

@@ -19,6 +19,7 @@ from prunesearch.models.operators.values import (
     argument,
     combined,
     dims_of,
+    freeze_others,
     give_up,
     position,
     tracked,
@@ -202,8 +203,21 @@ def get_item(walk: Walk, node: fx.Node) -> Value:
     values = walk.values(source)
     if isinstance(values, tuple):
         return part(walk, node)
+    if walk.is_tensor(node.args[1]):
+        return _looked_up(walk, node, source)
     result = _indexed(walk, node, source)
     return give_up(walk, node) if result is None else tracked(result[0])
+
+
+def _looked_up(walk: Walk, node: fx.Node, source: Any) -> Value:
+    """`table[index]`, with numbers in a tensor: of the first dimension, the others are what they were."""
+    value, before, index = walk.value(source), walk.shape(source), node.args[1]
+    more = len(walk.shape(node)) - len(before)
+    if value is None or more + 1 != len(walk.shape(index)):
+        return give_up(walk, node)  # such as a mask, which takes several dimensions
+    freeze_others(walk, node, index, [], "looks rows up by it")
+    walk.freeze(value.at(0), node, "takes some of the channels")
+    return tracked({dim + more: labels for dim, labels in value.axes.items() if dim > 0})
 
 
 def assigned(walk: Walk, node: fx.Node) -> Value:
@@ -260,9 +274,7 @@ def _indexed(walk: Walk, node: fx.Node, source: Any) -> tuple[dict[int, IntArray
                 shape.append(size)
             else:
                 walk.freeze(labels, node, "takes a single channel")
-                number = walk.number(entry)
-                if number is not None:
-                    walk.freeze(number.labels, node, "takes a position by how many there are")
+                walk.keep(entry, node, "takes a position by how many there are")
             dim += 1
     return axes, shape
 

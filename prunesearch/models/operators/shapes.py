@@ -68,18 +68,15 @@ def reshape(walk: Walk, node: fx.Node) -> Value:
     for piece in _pieces(before, after):
         axes.update(_moved(walk, node, value, piece, dict(enumerate(sizes))))
     for dim, (_, size) in enumerate(sizes):
-        number = walk.number(size)
-        if number is not None and axes.get(dim) is None:
-            walk.freeze(number.labels, node, "takes their number for a size that stays")
+        if axes.get(dim) is None:
+            walk.keep(size, node, "takes their number for a size that stays")
     return tracked(axes)
 
 
 def _without_channels(walk: Walk, node: fx.Node, sizes: list[tuple[Position, Any]]) -> Value:
     """A tensor of which nothing is known gets a shape: numbers in it that depend on channels stay."""
     for _, size in sizes:
-        number = walk.number(size)
-        if number is not None:
-            walk.freeze(number.labels, node, "gives it to something whose size stays")
+        walk.keep(size, node, "gives it to something whose size stays")
     return None
 
 
@@ -128,7 +125,9 @@ def _split(
 ) -> dict[int, IntArray | None]:
     """Channels become several dimensions: one of them follows, the same ones go along all others."""
     grid = labels.reshape([shape[dim] for dim in dims])
-    for axis in _candidates(walk, dims, sizes):
+    order = _candidates(walk, dims, sizes)
+    chosen = order.pop(walk.choose(node, len(order), labels))
+    for axis in (chosen, *order):
         along = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
         if not _can_adapt(walk, sizes[dims[axis]], labels, along):
             continue

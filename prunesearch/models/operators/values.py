@@ -87,6 +87,12 @@ class Walk(Protocol):
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
         """Let every channel stay that reaches an operator, or that a number that reaches it depends on."""
 
+    def choose(self, node: fx.Node, options: int, labels: IntArray) -> int:
+        """Which of several ways to take with these channels, from 0; it is tried which prunes most."""
+
+    def keep(self, argument: Any, node: fx.Node, why: str) -> None:
+        """Let a number stay what it is, whatever channels it depends on, saying which operator made it necessary."""
+
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Let the number at a position be that of kept channels among `labels`; False if it cannot be changed so."""
 
