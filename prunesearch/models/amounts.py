@@ -6,6 +6,7 @@ import operator
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,10 @@ class Amounts:
         return Number(np.concatenate([number.labels for number in known]), form)
 
     def _form_of(self, node: fx.Node, held: Mapping[Any, Form]) -> Form | None:
+        if node.target is operator.mul:
+            scaled = self._scaled(node.args)
+            if scaled is not None:
+                return scaled if scaled.value(self.value_of) == node.meta["value"] else None
         operands = [self._operand(argument, held.get((i,))) for i, argument in enumerate(node.args)]
         if len(operands) != 2 or None in operands:
             return None
@@ -129,8 +134,18 @@ class Amounts:
         assert other is not None
         if node.target is operator.mul:  # attributes as constants
             one, other = (self._constant(form) for form in (one, other))
-        form = combined(getattr(node.target, "__name__", ""), one, other)
+        name = getattr(node.target, "__name__", "").replace("truediv", "floordiv")  # the same where it comes out even
+        form = combined(name, one, other)
         return form if form is not None and form.value(self.value_of) == node.meta["value"] else None
+
+    def _scaled(self, operands: Sequence[Any]) -> Form | None:
+        """A number times a simple fraction, as in `c * 0.5`."""
+        fractions = [x for x in operands if type(x) is float]
+        numbers = [number for x in operands if (number := self.get(x)) is not None]
+        if len(fractions) != 1 or len(numbers) != 1 or numbers[0].form is None:
+            return None
+        ratio = Fraction(fractions[0])
+        return numbers[0].form.times(ratio.numerator).over(ratio.denominator) if ratio.denominator <= 64 else None
 
     def _operand(self, argument: Any, held: Form | None) -> Form | None:
         number = self.get(argument)

@@ -52,12 +52,14 @@ class Site:
         instruction: Index of the instruction, in bytes.
         line: Number of the line.
         module: Name of the module that is the function's first argument; None if that is none.
+        run: Number of the run of that function, if it turned numbers into plain ones; 0 for all others.
     """
 
     code: CodeType
     instruction: int
     line: int
     module: str | None
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,11 +71,13 @@ class Decision:
         relation: Of two that were compared, what was found and must stay so: `"eq"`, `"ne"`, `"lt"`, `"le"`, `"gt"` or
             `"ge"`; empty if one was turned into a plain number.
         where: The line of the code, in words.
+        site: Where one was turned into a plain number.
     """
 
     numbers: tuple[Origin | float, ...]
     relation: str
     where: str
+    site: Site | None = None
 
 
 @dataclass(frozen=True)
@@ -249,6 +253,7 @@ class _Recorder(TorchFunctionMode):
         self._constants: dict[str, Tensor] = {}
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
+        self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
         self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
@@ -290,6 +295,7 @@ class _Recorder(TorchFunctionMode):
         node.meta["scope"] = ""
         self._drop_unused()
         self._known.clear()
+        self._runs.clear()
         self._is_over = True
         return Recording(
             self._model,
@@ -663,7 +669,11 @@ class _Recorder(TorchFunctionMode):
         self._decide(tuple(x.origin if is_traced(x) else x for x in (one, other)), relation)
 
     def coerced(self, number: Any) -> None:
-        self._decide((number.origin,))
+        frame = _caller()
+        if self._is_torchs or frame is None:
+            return
+        self._runs.setdefault(id(frame), (frame, len(self._runs) + 1))
+        self._decisions.setdefault(Decision((number.origin,), "", _where(frame), self._site()))
 
     @property
     def _is_torchs(self) -> bool:
@@ -693,7 +703,8 @@ class _Recorder(TorchFunctionMode):
             return None
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        return Site(code, frame.f_lasti, frame.f_lineno, self._names.get(id(first)))
+        _, run = self._runs.get(id(frame), (frame, 0))
+        return Site(code, frame.f_lasti, frame.f_lineno, self._names.get(id(first)), run)
 
     def _drop_unused(self) -> None:
         """Numbers and parameters that were asked for and went nowhere."""

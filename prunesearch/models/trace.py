@@ -6,7 +6,6 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from types import FunctionType
 from typing import Any
 
@@ -17,15 +16,13 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunesearch.errors import TraceError
-from prunesearch.models.amounts import attribute_key, attribute_value, channels_of, is_linear
+from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import follow, inputs_of, outside_of
-from prunesearch.models.forms import RELATIONS, Form
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
-from prunesearch.models.numbers import Attribute
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import WIDTHS, layer_widths
@@ -324,8 +321,9 @@ def _tie(found: Found, layers: Sequence[str]) -> None:
 def _units(found: Found, rules: WidthRules, model: nn.Module) -> tuple[Units, list[tuple[int, ...]]]:
     """Form groups, with their allowed widths; those with a single one are frozen and the rest formed anew."""
     units = Units(found.labels, found.producers, found.uses())
-    widths = _widths(units, found, rules)
-    if _freeze_third_factors(found, units) or _freeze_what_may_differ(found, units, widths, model):
+    conditions = Conditions(model, found.counts, units)
+    widths = conditions.arranged(found.conditions, _widths(units, found, rules))
+    if _freeze_third_factors(found, units) or _freeze_what_may_differ(found, conditions, widths):
         return _units(found, rules, model)
     rigid = [group for group, allowed in zip(units.groups, widths, strict=True) if len(allowed) == 1]
     if not rigid:
@@ -360,43 +358,12 @@ def _freeze_third_factors(found: Found, units: Units) -> bool:
     return more
 
 
-def _freeze_what_may_differ(found: Found, units: Units, widths: Sequence[tuple[int, ...]], model: nn.Module) -> bool:
+def _freeze_what_may_differ(found: Found, conditions: Conditions, widths: Sequence[tuple[int, ...]]) -> bool:
     """Where a forward compared numbers, every structure must give the same answer, or they stay. Says if some do."""
-    kept = []
-    for condition in found.conditions:
-        difference = condition.difference
-        channels = [some for some in channels_of(difference, found.counts, model) if units.groups_of(some)]
-        if not channels or (
-            is_linear(difference) and RELATIONS[condition.relation](*_bounds(difference, found, units, widths, model))
-        ):
-            kept.append(condition)
-        for labels in () if kept[-1:] == [condition] else channels:
-            found.labels.freeze(labels, condition.why)
-    more = len(kept) < len(found.conditions)
-    found.conditions = kept
+    held = conditions.freeze(found.conditions, widths, found.labels)
+    more = len(held) < len(found.conditions)
+    found.conditions = held
     return more
-
-
-def _bounds(
-    form: Form, found: Found, units: Units, widths: Sequence[tuple[int, ...]], model: nn.Module
-) -> tuple[Fraction, Fraction]:
-    """Between what a number lies in every structure."""
-    constant, slopes, slack = Fraction(form.constant), dict.fromkeys(range(len(widths)), Fraction(0)), 0
-    for source, share in form.terms:
-        labels = found.counts.get(attribute_key(model, source)) if isinstance(source, Attribute) else source
-        if labels is None:
-            constant += share.ratio * attribute_value(model, source)
-            continue
-        width = units.width(units.ids(labels))
-        constant += share.ratio * width.constant
-        slack += share.down > 1  # it may not come out even
-        for group, channels in width.terms:
-            slopes[group] += share.ratio * channels
-    ends = [
-        sorted(slope * (width // units.groups[group].per_unit) for width in (widths[group][0], widths[group][-1]))
-        for group, slope in slopes.items()
-    ]
-    return constant + sum(low for low, _ in ends) - slack, constant + sum(high for _, high in ends) + slack
 
 
 def _cuts(found: Found, units: Units) -> tuple[Cut, ...]:

@@ -16,13 +16,14 @@ from prunesearch.errors import TraceError
 from prunesearch.models.amounts import Amounts, Condition
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form, Share
-from prunesearch.models.literals import Place, place_of
+from prunesearch.models.literals import Place, argument_of, place_of
 from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.numbers import Origin, Size
-from prunesearch.models.operators import rule_of
+from prunesearch.models.operators import OPERATOR_NAMES, rule_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value
-from prunesearch.models.recording import Decision, Position, Recording
+from prunesearch.models.recording import Decision, Position, Recording, Site
+from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
 from prunesearch.structure import IntArray
 
@@ -129,6 +130,8 @@ class _Walk:
         self._visits: dict[Visit, list[fx.Node]] = {}
         self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
         self._followed: set[tuple[fx.Node, Position]] = set()
+        self._rounded = self._uses_rounded()
+        self._followed_uses: set[tuple[int, Span]] = set()
         self._sizes: list[int] = []  # what the rule at hand says that its operator costs, for all images
 
     def run(self) -> None:
@@ -319,7 +322,9 @@ class _Walk:
             if fits:
                 self._followed.add((node, position))
         else:
-            fits = type(given) is int and self._follow_literal(node, position, labels)
+            fits = type(given) is int and (
+                self._follow_rounded(node, position, labels) or self._follow_literal(node, position, labels)
+            )
         if fits and not self._recording.training:
             self._found.numbers[node.name, position] = labels
         return fits
@@ -414,7 +419,45 @@ class _Walk:
         self._literal_visits.setdefault(visit, (labels, set()))[1].add(node)
         return True
 
+    def _follow_rounded(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
+        """Follow a number through `int(...)`, by what the source says of its result."""
+        site = node.meta.get("site")
+        call = call_at(site.code, site.instruction) if site is not None and site.run else None
+        expression = None if call is None else argument_of(call, node, position)
+        if expression is None:
+            return False
+        use = site.run, position_of(expression)
+        origin = self._rounded.get(use)
+        if origin is None or not self._amounts.follow(self._form_of(origin), labels):
+            return False
+        self._followed_uses.add(use)
+        return True
+
+    def _uses_rounded(self) -> dict[tuple[int, Span], Origin | float]:
+        """What each use of a number that `int(...)` gave is."""
+        found: dict[tuple[int, Span], Origin | float] = {}
+        for decision in self._recording.decisions:
+            site = decision.site
+            for use in () if site is None else uses_of(site.code, site.instruction) or ():
+                found[site.run, use.span] = decision.numbers[0]
+        return found
+
+    def _is_followed(self, site: Site | None) -> bool:
+        """Whether all uses of a number that was made a plain one there were followed, or did not run."""
+        uses = None if site is None else uses_of(site.code, site.instruction)
+        if site is None or uses is None:
+            return False
+        sites = [node.meta["site"] for node in self._recording.graph.nodes if node.meta.get("site") is not None]
+        ran = {span_of(other.code, other.instruction) for other in sites if other.run == site.run}
+        return all(
+            (site.run, use.span) in self._followed_uses
+            or (ran.isdisjoint(use.calls) and name_called(site.code, use) in OPERATOR_NAMES)
+            for use in uses
+        )
+
     def _decide(self, decision: Decision) -> None:
+        if self._is_followed(decision.site):
+            return
         why = f"how many there are decides what the forward does, at {decision.where}"
         forms = [self._form_of(number) for number in decision.numbers]
         if not decision.relation or None in forms:

@@ -352,7 +352,7 @@ def _padded(
 
 
 def reduce(walk: Walk, node: fx.Node) -> Value:
-    """`mean`, `sum`, `amax`, `std`: channels of the dimensions that stay are kept."""
+    """`mean`, `sum`, `amax`, `std`: along a dimension that is mixed, of the channels that stay."""
     source = argument(node, 0, "input")
     value, before = walk.value(source), walk.shape(source)
     if value is None:
@@ -368,13 +368,25 @@ def reduce(walk: Walk, node: fx.Node) -> Value:
     dims = list(range(len(before))) if given is None or given == () else dims_of(walk, given, len(before))
     if dims is None:
         return give_up(walk, node)
-    for dim in dims:
-        walk.freeze(value.at(dim), node, "mixes channels")
     several = "shapes" in node.meta
+    for dim in dims:
+        labels = value.at(dim)
+        if labels is not None and _gives_positions(node, name):
+            walk.freeze(labels, node, "says which of the channels")
+        elif labels is not None:
+            walk.read(node, dim, labels)
     after = node.meta["shapes"][0] if several else walk.shape(node)
     gone = [] if len(after) == len(before) else dims
     kept = tracked({d - sum(dim < d for dim in gone): labels for d, labels in value.axes.items() if d not in dims})
     return (kept,) * len(node.meta["shapes"]) if several else kept
+
+
+def _gives_positions(node: fx.Node, name: str) -> bool:
+    """Whether the result has numbers of channels in it that something uses."""
+    if name in ("argmax", "argmin"):
+        return True
+    is_pair = name in ("max", "min", "median") and "shapes" in node.meta
+    return is_pair and any(len(user.args) < 2 or user.args[1] != 0 for user in node.users)
 
 
 _REDUCTIONS = (
