@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from torch import fx, nn
 
 from prunesearch.models.coupling import Labels
-from prunesearch.models.forms import Form, Product, Quotient, Share, combined
+from prunesearch.models.forms import Form, Product, Quotient, Remainder, Share, combined
 from prunesearch.models.numbers import Attribute, Origin, Size
 from prunesearch.models.operators.values import Number, Tracked
 from prunesearch.structure import IntArray
@@ -85,6 +85,8 @@ class Amounts:
         """What a source of a form is now."""
         if isinstance(source, Quotient):
             return int(source.dividend.value(self.value_of)) // self.value_of(source.divisor)
+        if isinstance(source, Remainder):
+            return int(source.dividend.value(self.value_of)) % int(source.divisor.value(self.value_of))
         if isinstance(source, Product):
             return self.value_of(source.one) * self.value_of(source.other)
         return attribute_value(self._model, source) if isinstance(source, Attribute) else len(source)
@@ -185,8 +187,7 @@ class Amounts:
     def _without_quotients(self, form: Form | None) -> Form | None:
         """The same with one number of each product and each divisor as a constant, which it then stays."""
         if form is None or form.only is None or not isinstance(form.only[0], (Quotient, Product)):
-            is_sum_of_others = form is not None and not any(isinstance(s, (Quotient, Product)) for s, _ in form.terms)
-            return form if is_sum_of_others else None
+            return form if form is not None and is_linear(form) else None
         source, share = form.only
         if isinstance(source, Quotient):
             self.pin(Form.of(source.divisor), "a quotient in a forward")
@@ -296,6 +297,8 @@ def _attributes(form: Form | None) -> list[Attribute]:
             found.append(source)
         elif isinstance(source, Quotient):
             found += [*_attributes(source.dividend), source.divisor]
+        elif isinstance(source, Remainder):
+            found += [*_attributes(source.dividend), *_attributes(source.divisor)]
         elif isinstance(source, Product):
             found += [source.one, source.other]
     return found
@@ -314,9 +317,11 @@ def _arrays(form: Form) -> list[IntArray]:
             found.append(source)
         elif isinstance(source, Quotient):
             found += _arrays(source.dividend)
+        elif isinstance(source, Remainder):
+            found += [*_arrays(source.dividend), *_arrays(source.divisor)]
     return found
 
 
 def is_linear(form: Form) -> bool:
-    """Whether it has neither quotients nor products of numbers that vary."""
-    return not any(isinstance(source, (Quotient, Product)) for source, _ in form.terms)
+    """Whether it is a sum of shares of channels and of single attributes."""
+    return not any(isinstance(source, (Quotient, Product, Remainder)) for source, _ in form.terms)

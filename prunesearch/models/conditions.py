@@ -11,7 +11,7 @@ from torch import nn
 
 from prunesearch.models.amounts import Condition, attribute_key, attribute_value, channels_of, is_linear
 from prunesearch.models.coupling import Labels, Units
-from prunesearch.models.forms import RELATIONS
+from prunesearch.models.forms import RELATIONS, Form, Remainder
 from prunesearch.models.numbers import Attribute
 from prunesearch.structure import IntArray
 
@@ -78,7 +78,7 @@ class Conditions:
         if not any(self._units.groups_of(some) for some in channels):
             return True  # nothing in it varies
         if not is_linear(condition.difference):
-            return False
+            return condition.relation == "eq" and self._is_without_remainder(condition.difference)
         pair = self._pair(condition) if condition.relation == "ne" else None
         if pair is not None and set(widths[pair[0]]).isdisjoint(widths[pair[1]]):
             return True
@@ -86,7 +86,7 @@ class Conditions:
 
     def _bounds(self, condition: Condition, widths: Widths) -> tuple[Fraction, Fraction]:
         """Between what the difference lies in every structure."""
-        constant, slopes, slack = self._line(condition)
+        constant, slopes, slack = self._line(condition.difference)
         ends = [
             sorted(
                 slope * (width // self._units.groups[group].per_unit) for width in (widths[group][0], widths[group][-1])
@@ -95,11 +95,27 @@ class Conditions:
         ]
         return constant + sum(low for low, _ in ends) - slack, constant + sum(high for _, high in ends) + slack
 
-    def _line(self, condition: Condition) -> tuple[Fraction, dict[int, Fraction], int]:
+    def _is_without_remainder(self, form: Form) -> bool:
+        """Whether a remainder is 0 in every structure: one number is a multiple of the other, whatever goes."""
+        source = None if form.only is None else form.only[0]
+        if not isinstance(source, Remainder) or not (is_linear(source.dividend) and is_linear(source.divisor)):
+            return False
+        constant, slopes, slack = self._line(source.dividend)
+        divisor, others, more = self._line(source.divisor)
+        if slack or more:
+            return False
+        if not others:
+            return all(part % divisor == 0 for part in (constant, *slopes.values()))
+        if divisor or constant or slopes.keys() != others.keys():
+            return False
+        ratios = {slopes[group] / others[group] for group in others}
+        return len(ratios) == 1 and all(ratio.denominator == 1 for ratio in ratios)
+
+    def _line(self, form: Form) -> tuple[Fraction, dict[int, Fraction], int]:
         """The difference as a constant and multiples of kept units, and by how much it may not come out even."""
-        constant, slack = Fraction(condition.difference.constant), 0
+        constant, slack = Fraction(form.constant), 0
         slopes: dict[int, Fraction] = {}
-        for source, share in condition.difference.terms:
+        for source, share in form.terms:
             labels = self._counts.get(attribute_key(self._model, source)) if isinstance(source, Attribute) else source
             if labels is None:
                 constant += share.ratio * attribute_value(self._model, source)
@@ -113,7 +129,7 @@ class Conditions:
 
     def _pair(self, condition: Condition) -> tuple[int, int] | None:
         """The two groups whose widths the difference is that of; None if it is of something else."""
-        constant, slopes, slack = self._line(condition)
+        constant, slopes, slack = self._line(condition.difference)
         if constant or slack or len(slopes) != 2:
             return None
         (one, first), (other, second) = sorted(slopes.items())

@@ -110,13 +110,24 @@ class Product:
     other: Any
 
 
+@dataclass(frozen=True)
+class Remainder:
+    """What is left of a form divided by another, as in `c % 4`: a source of forms, too."""
+
+    dividend: Form
+    divisor: Form
+
+
 def combined(function: str, one: Form, other: Form) -> Form | None:
     """What an operator of Python's makes of two numbers; None if that is no such sum.
 
     Of two that have terms, the second one of a quotient and both of a product must be a number that a module holds.
     """
-    if function == "floordiv" and other.only is not None and other.only[1] == Share():
-        return Form.of(Quotient(one, other.only[0]))
+    if function == "mod" and (other.terms or other.constant > 0):
+        return Form.of(Remainder(one, other))
+    if function == "floordiv" and other.only is not None and other.only[1].down == 1 and other.only[1].up > 0:
+        part = one.over(other.only[1].up)
+        return None if part is None else Form.of(Quotient(part, other.only[0]))
     if function == "mul" and one.only is not None and other.only is not None:
         is_plain = one.only[1] == other.only[1] == Share()
         return Form.of(Product(one.only[0], other.only[0])) if is_plain else None

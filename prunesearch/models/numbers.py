@@ -63,6 +63,13 @@ class Ledger(Protocol):
     def coerced(self, number: Any) -> None:
         """One was made a plain number, whose origin is not followed any more."""
 
+    def hashed(self, number: Any) -> None:
+        """One is looked for in a dictionary or set.
+
+        Raises:
+            TypeError: It is taken for a number that cannot be, such as symbols are.
+        """
+
 
 class TracedInt(int):
     """An integer with an origin."""
@@ -136,7 +143,7 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "pow": operator.pow,
 }
 _COERCING = (
-    "__hash__", "__int__", "__float__", "__complex__", "__trunc__", "__round__", "__floor__", "__ceil__",
+    "__int__", "__float__", "__complex__", "__trunc__", "__round__", "__floor__", "__ceil__",
     "__str__", "__repr__", "__format__", "__invert__", "__divmod__", "__rdivmod__", "__and__", "__rand__", "__or__",
     "__ror__", "__xor__", "__rxor__", "__lshift__", "__rlshift__", "__rshift__", "__rrshift__", "bit_length",
     "bit_count", "to_bytes", "as_integer_ratio", "conjugate", "is_integer", "hex",
@@ -187,6 +194,14 @@ def _coercing(kind: type, name: str) -> Callable[..., Any]:
     return method
 
 
+def _hash(kind: type) -> Callable[[Any], int]:
+    def method(self: Traced) -> int:
+        self.ledger.hashed(self)
+        return int(kind.__hash__(plain(self)))
+
+    return method
+
+
 def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Traced, other: Any) -> Any:
         if not _is_number(other):
@@ -199,6 +214,7 @@ def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _kind, _base in ((TracedInt, int), (TracedFloat, float)):
+    setattr(_kind, "__hash__", _hash(_base))  # noqa: B010
     for _name in _COERCING:
         if hasattr(_base, _name):
             setattr(_kind, _name, _coercing(_base, _name))

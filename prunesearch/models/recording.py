@@ -666,7 +666,8 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def compared(self, one: Any, other: Any, relation: str) -> None:
-        self._decide(tuple(x.origin if is_traced(x) else x for x in (one, other)), relation)
+        mine = (x.origin if is_traced(x) and x.ledger is self else plain(x) for x in (one, other))
+        self._decide(tuple(mine), relation)
 
     def coerced(self, number: Any) -> None:
         frame = _caller()
@@ -674,6 +675,12 @@ class _Recorder(TorchFunctionMode):
             return
         self._runs.setdefault(id(frame), (frame, len(self._runs) + 1))
         self._decisions.setdefault(Decision((number.origin,), "", _where(frame), self._site()))
+
+    def hashed(self, number: Any) -> None:
+        frame = _caller()
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "einops":
+            raise TypeError("A size that is followed is no key.")  # it then does without its cache
+        self.coerced(number)
 
     @property
     def _is_torchs(self) -> bool:

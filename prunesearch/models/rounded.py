@@ -1,7 +1,7 @@
 """Numbers that code makes plain by `int(...)`: where it uses them, so that they can be followed all the same.
 
-`int` gives a plain integer, which remembers nothing. What is done with it stands in the source: after `k = int(c / g)`, it
-is wherever its function says `k`. Where each of these uses is an argument of one of torch's operators, all are known.
+`int` gives a plain integer, which remembers nothing. What is done with it stands in the source: `k = int(c / g)` is
+wherever its function says `k`. Where each of these uses is an argument of one of torch's operators, all are known.
 """
 
 from __future__ import annotations

@@ -180,19 +180,20 @@ def _coupled(
         removable = space.cost(space.full).macs - space.cost(space.minimum).macs if space.groups else 0
         return _Coupling(found, units, widths, removable)
 
-    choices: dict[Fork, int] = {}
-    best = taken(choices)
-    tried = 0
-    for fork, (options, labels) in best.found.forks.items():
-        if all(best.units.groups_of(some) for some in labels):
+    best, choices = taken({}), dict[Fork, int]()
+    stuck = {
+        fork: options
+        for fork, (options, labels) in best.found.forks.items()
+        if not all(best.units.groups_of(some) for some in labels)
+    }
+    together = [{fork: min(way, options - 1) for fork, options in stuck.items()} for way in (1, 2)]
+    alone = [{fork: other} for fork, options in stuck.items() for other in range(options)]
+    for trial in [*together, *alone][:_TRIALS]:
+        if not trial or all(choices.get(fork, 0) == way for fork, way in trial.items()):
             continue
-        for other in range(1, options):
-            if tried == _TRIALS:
-                return best
-            tried += 1
-            coupling = taken({**choices, fork: other})
-            if coupling.removable > best.removable:
-                best, choices[fork] = coupling, other
+        coupling = taken({**choices, **trial})
+        if coupling.removable > best.removable:
+            best, choices = coupling, {**choices, **trial}
     return best
 
 

@@ -33,6 +33,9 @@ class Noted:
     def coerced(self, number: Any) -> None:
         self.told.append("coerced")
 
+    def hashed(self, number: Any) -> None:
+        self.coerced(number)
+
 
 def number(value: Any) -> tuple[Any, Noted]:
     ledger = Noted()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -147,15 +148,16 @@ def split(walk: Walk, node: fx.Node) -> Value:
     if isinstance(given, (tuple, list)):
         sizes = [walk.plain(item) for item in given]
         parts = np.split(labels, np.cumsum(sizes)[:-1])
-        fits = all([walk.fits(node, (*at, i), part) for i, part in enumerate(parts)])
-    elif len(labels) % walk.plain(given) == 0:
+        for i, some in enumerate(parts):
+            if not walk.fits(node, (*at, i), some):
+                walk.freeze(some, node, "has sizes that cannot be changed")
+        return _parted(value, dim, parts, n)
+    if len(labels) % walk.plain(given) == 0:
         parts = _equal_parts(walk, labels, n)
-        fits = walk.fits(node, at, parts[0])
-    else:
-        return give_up(walk, node)
-    if not fits:
-        walk.freeze(labels, node, "has sizes that cannot be changed")
-    return _parted(value, dim, parts, n)
+        if not walk.fits(node, at, parts[0]):
+            walk.freeze(labels, node, "has sizes that cannot be changed")
+        return _parted(value, dim, parts, n)
+    return give_up(walk, node)
 
 
 def unbind(walk: Walk, node: fx.Node) -> Value:
@@ -203,21 +205,26 @@ def get_item(walk: Walk, node: fx.Node) -> Value:
     values = walk.values(source)
     if isinstance(values, tuple):
         return part(walk, node)
-    if walk.is_tensor(node.args[1]):
-        return _looked_up(walk, node, source)
+    index: Any = node.args[1]
+    indices = list(index) if isinstance(index, tuple) else [index]
+    if all(walk.is_tensor(item) for item in indices):
+        return _looked_up(walk, node, source, indices)
     result = _indexed(walk, node, source)
     return give_up(walk, node) if result is None else tracked(result[0])
 
 
-def _looked_up(walk: Walk, node: fx.Node, source: Any) -> Value:
-    """`table[index]`, with numbers in a tensor: of the first dimension, the others are what they were."""
-    value, before, index = walk.value(source), walk.shape(source), node.args[1]
-    more = len(walk.shape(node)) - len(before)
-    if value is None or more + 1 != len(walk.shape(index)):
+def _looked_up(walk: Walk, node: fx.Node, source: Any, indices: Sequence[Any]) -> Value:
+    """`table[index]`, with numbers in tensors: of the first dimensions; the others are what they were."""
+    value, n = walk.value(source), len(indices)
+    rows = max(len(walk.shape(index)) for index in indices)
+    more = rows - n
+    if value is None or len(walk.shape(source)) + more != len(walk.shape(node)):
         return give_up(walk, node)  # such as a mask, which takes several dimensions
-    freeze_others(walk, node, index, [], "looks rows up by it")
-    walk.freeze(value.at(0), node, "takes some of the channels")
-    return tracked({dim + more: labels for dim, labels in value.axes.items() if dim > 0})
+    for index in indices:
+        freeze_others(walk, node, index, [], "looks rows up by it")
+    for dim in range(n):
+        walk.freeze(value.at(dim), node, "takes some of the channels")
+    return tracked({dim + more: labels for dim, labels in value.axes.items() if dim >= n})
 
 
 def assigned(walk: Walk, node: fx.Node) -> Value:
