@@ -325,8 +325,13 @@ conv_tasnet_base DeepSpeech Wav2Letter WaveRNN Conformer hubert_base wav2vec2_ba
 Tacotron2 emformer_rnnt_base
 """
 _TOO_LARGE = {
-    "convnext_large", "regnet_x_32gf", "regnet_y_32gf", "regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32",
-    "regnet_x_16gf", "regnet_y_16gf", "efficientnet_b7", "efficientnet_v2_l", "vgg13", "vgg19",
+    "convnext_small", "convnext_base", "convnext_large", "densenet161", "densenet201", "efficientnet_b2",
+    "efficientnet_b3", "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_m",
+    "efficientnet_v2_l", "mnasnet0_75", "mnasnet1_3", "regnet_x_3_2gf", "regnet_x_8gf", "regnet_x_16gf",
+    "regnet_x_32gf", "regnet_y_3_2gf", "regnet_y_8gf", "regnet_y_16gf", "regnet_y_32gf", "regnet_y_128gf", "resnet101",
+    "resnet152", "resnext101_32x8d", "resnext101_64x4d", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0", "swin_s",
+    "swin_b", "swin_v2_s", "swin_v2_b", "swin3d_s", "swin3d_b", "vgg13", "vgg13_bn", "vgg19", "vgg19_bn", "vit_b_32",
+    "vit_h_14", "vit_l_16", "vit_l_32", "wide_resnet101_2", "fcn_resnet101", "deeplabv3_resnet101", "raft_large",
 }  # fmt: skip
 """Of torchvision, those whose family is here in a smaller size."""
 

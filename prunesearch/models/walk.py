@@ -99,10 +99,7 @@ def walk(
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
     """
-    products, uncounted = len(found.products), len(found.uncounted)
     _Walk(recording, ignored, found, choices).run()
-    if recording.training:  # coupled, but not part of the cost
-        del found.products[products:], found.uncounted[uncounted:]
 
 
 class _SeveralTensors(Exception):
@@ -216,7 +213,7 @@ class _Walk:
         if not self._sizes:
             self._count_as_it_ran(node)
             return
-        if self._recording.training:  # where nothing is counted
+        if self._recording.training:
             return
         said = sum(self._sizes)
         counted = node.meta.get("flops", 0) // 2
@@ -340,6 +337,8 @@ class _Walk:
 
     def macs(self, node: fx.Node, size: int, factors: Sequence[IntArray]) -> None:
         self._sizes.append(size * math.prod(map(len, factors)))
+        if self._recording.training:  # where nothing is counted
+            return
         self._found.products.append(Product(self._layer(node), self._of_one_image(node, size), tuple(factors)))
 
     def _of_one_image(self, node: fx.Node, macs: int) -> int:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import nn
 
 from prunesearch.models.operators import elementwise, joining, layers, products, shapes, spatial
@@ -58,8 +59,11 @@ def is_reduction(target: Any) -> bool:
 
 
 def is_relative(target: Any) -> bool:
-    """Whether it leaves as many channels, each of a value that depends on all, as `softmax` does."""
-    return rule_of(target) is elementwise.along
+    """Whether it leaves as many channels, each of a value that depends on all, as `softmax` does.
+
+    What `F.batch_norm` mixes are the channels that a standardised weight reads.
+    """
+    return target is F.batch_norm or rule_of(target) is elementwise.along
 
 
 def known_kind(kind: type) -> type | None:

@@ -368,6 +368,8 @@ def like(walk: Walk, node: fx.Node) -> Value:
         held = {dim: value.axes[dim] for dim in piece.before if dim in value.axes}
         mine = _merged(walk, node, held, piece.before, before) if held else None
         wanted = [dim for dim in piece.after if theirs is not None and dim in theirs.axes]
+        if mine is not None and theirs is not None:  # back in the shape that it came from
+            wanted = [dim for dim in wanted if _is_along(mine, piece, after, theirs.axes[dim], dim)] or wanted
         if mine is None and not wanted:
             continue
         labels = None if mine is None or len(wanted) != 1 else _as_theirs(walk, mine, piece, after, theirs, wanted[0])
@@ -377,6 +379,12 @@ def like(walk: Walk, node: fx.Node) -> Value:
         else:
             axes[wanted[0]] = labels
     return tracked(axes)
+
+
+def _is_along(mine: IntArray, piece: _Piece, after: Shape, theirs: IntArray, dim: int) -> bool:
+    """Whether channels lie along one dimension of a piece as those of another tensor do."""
+    along = np.moveaxis(mine.reshape([after[d] for d in piece.after]), piece.after.index(dim), 0)
+    return bool((along.reshape(len(theirs), -1) == theirs[:, None]).all())
 
 
 def _as_theirs(
