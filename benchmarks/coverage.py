@@ -31,6 +31,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -143,9 +144,9 @@ def export(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     slimmed = half(network).eval()
     row: dict[str, Any] = {}
     for name, check in (("program", in_program), ("onnx", in_onnx)):
-        row |= tried(name, lambda check=check: check(slimmed, example_inputs))
+        row |= tried(name, partial(check, slimmed, example_inputs))
         if not row[name]:
-            theirs = tried(name, lambda check=check: check(model, example_inputs))
+            theirs = tried(name, partial(check, model, example_inputs))
             if not theirs[name]:
                 row |= {name: None, f"{name}_reason": f"nor does the unpruned network: {row[f'{name}_reason']}"}
     return row

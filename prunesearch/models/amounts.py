@@ -136,6 +136,8 @@ class Amounts:
         assert other is not None
         if node.target is operator.mul:  # attributes as constants
             one, other = (self._constant(form) for form in (one, other))
+        if node.target in (operator.mul, operator.floordiv, operator.truediv) and one.terms and _arrays(other):
+            return None  # of two numbers that both vary by themselves
         name = getattr(node.target, "__name__", "").replace("truediv", "floordiv")  # the same where it comes out even
         form = combined(name, one, other)
         return form if form is not None and form.value(self.value_of) == node.meta["value"] else None
@@ -241,7 +243,7 @@ class Amounts:
         self._kept.append((number, why))
 
     def _settle_kept(self, number: Number, why: str) -> None:
-        source = None if number.form is None or number.form.only is None else number.form.only[0]
+        source: Any = None if number.form is None or number.form.only is None else number.form.only[0]
         counted = None
         if isinstance(source, Quotient):
             counted = self._counted(attribute_key(self._model, source.divisor))

@@ -49,7 +49,7 @@ def multi_head_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | No
     dropout = given["dropout_p"] if given.get("training", True) else 0.0
     weights = None
     if given.get("need_weights", True):
-        scores = torch.matmul(q * math.sqrt(1.0 / q.shape[-1]), k.transpose(-2, -1))
+        scores = torch.matmul(q * math.sqrt(1.0 / float(q.shape[-1])), k.transpose(-2, -1))
         weights = F.dropout((scores if mask is None else scores + mask).softmax(-1), dropout)
         made = torch.matmul(weights, v)
     else:

@@ -60,6 +60,11 @@ class Conditions:
                 widths[other][-1] for other in others[group]
             }
             found[group] = tuple(sorted(kept | {full}))
+        for condition in conditions:
+            alone = self._alone(condition) if condition.relation == "ne" else None
+            if alone is not None:
+                group, width = alone
+                found[group] = tuple(w for w in found[group] if w != width)
         return found
 
     def freeze(self, conditions: Sequence[Condition], widths: Widths, labels: Labels) -> list[Condition]:
@@ -81,6 +86,9 @@ class Conditions:
             return condition.relation == "eq" and self._is_without_remainder(condition.difference)
         pair = self._pair(condition) if condition.relation == "ne" else None
         if pair is not None and set(widths[pair[0]]).isdisjoint(widths[pair[1]]):
+            return True
+        alone = self._alone(condition) if condition.relation == "ne" else None
+        if alone is not None and alone[1] not in widths[alone[0]]:
             return True
         return RELATIONS[condition.relation](*self._bounds(condition, widths))
 
@@ -126,6 +134,16 @@ class Conditions:
             for group, channels in width.terms:
                 slopes[group] = slopes.get(group, Fraction(0)) + share.ratio * channels
         return constant, {group: slope for group, slope in slopes.items() if slope}, slack
+
+    def _alone(self, condition: Condition) -> tuple[int, int] | None:
+        """The only group that the difference depends on, and the width at which it is 0; None if there is none such."""
+        constant, slopes, slack = self._line(condition.difference)
+        if slack or len(slopes) != 1:
+            return None
+        ((group, slope),) = slopes.items()
+        units = -constant / slope
+        width = units * self._units.groups[group].per_unit
+        return (group, int(width)) if units > 0 and units.denominator == 1 else None
 
     def _pair(self, condition: Condition) -> tuple[int, int] | None:
         """The two groups whose widths the difference is that of; None if it is of something else."""

@@ -292,7 +292,7 @@ def _takes_apart(node: fx.Node, images: int) -> bool:
         first = index[0] if isinstance(index, tuple) and index else index
         return isinstance(first, int) or (isinstance(first, slice) and first != slice(None))
     at = _APART.get(name)
-    return at is not None and node.kwargs.get("dim", node.args[at] if at < len(node.args) else 0) == 0
+    return at is not None and bool(node.kwargs.get("dim", node.args[at] if at < len(node.args) else 0) == 0)
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:

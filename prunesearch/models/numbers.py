@@ -194,12 +194,9 @@ def _coercing(kind: type, name: str) -> Callable[..., Any]:
     return method
 
 
-def _hash(kind: type) -> Callable[[Any], int]:
-    def method(self: Traced) -> int:
-        self.ledger.hashed(self)
-        return int(kind.__hash__(plain(self)))
-
-    return method
+def _hash(self: Traced) -> int:
+    self.ledger.hashed(self)
+    return hash(plain(self))
 
 
 def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -214,7 +211,7 @@ def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _kind, _base in ((TracedInt, int), (TracedFloat, float)):
-    setattr(_kind, "__hash__", _hash(_base))  # noqa: B010
+    setattr(_kind, "__hash__", _hash)  # noqa: B010
     for _name in _COERCING:
         if hasattr(_base, _name):
             setattr(_kind, _name, _coercing(_base, _name))

@@ -255,7 +255,7 @@ class _Recorder(TorchFunctionMode):
         self._asked: dict[Size, None] = {}
         self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
-        self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # costs are those of eval
+        self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # type: ignore[no-untyped-call]  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
         self._layers = {id(layer) for layer in layers}

@@ -420,8 +420,10 @@ class _Walk:
 
     def _follow_rounded(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Follow a number through `int(...)`, by what the source says of its result."""
-        site = node.meta.get("site")
-        call = call_at(site.code, site.instruction) if site is not None and site.run else None
+        site: Site | None = node.meta.get("site")
+        if site is None or not site.run:
+            return False
+        call = call_at(site.code, site.instruction)
         expression = None if call is None else argument_of(call, node, position)
         if expression is None:
             return False
@@ -437,8 +439,9 @@ class _Walk:
         found: dict[tuple[int, Span], Origin | float] = {}
         for decision in self._recording.decisions:
             site = decision.site
-            for use in () if site is None else uses_of(site.code, site.instruction) or ():
-                found[site.run, use.span] = decision.numbers[0]
+            if site is not None:
+                uses = uses_of(site.code, site.instruction) or ()
+                found.update({(site.run, use.span): decision.numbers[0] for use in uses})
         return found
 
     def _is_followed(self, site: Site | None) -> bool:

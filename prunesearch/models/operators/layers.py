@@ -270,13 +270,13 @@ def _standardised(walk: Walk, node: fx.Node, source: Any) -> Value:
     for dim, labels in ({} if value is None else value.axes).items():
         if dim != 1:
             walk.read(node, dim, labels)
-    labels = None if value is None else value.at(1)
+    written = None if value is None else value.at(1)
     for index, name in ((3, "weight"), (4, "bias")):
         tensor = walk.value(argument(node, index, name))
-        if tensor is not None and labels is not None:
-            walk.labels.tie(_axis(walk, tensor, 0, len(labels)), labels)
+        if tensor is not None and written is not None:
+            walk.labels.tie(_axis(walk, tensor, 0, len(written)), written)
         elif tensor is not None or walk.is_tensor(argument(node, index, name)):
-            walk.freeze(labels, node, "is combined with the channels of a normalisation")
+            walk.freeze(written, node, "is combined with the channels of a normalisation")
             freeze_others(walk, node, argument(node, index, name), [], "scales something whose size stays")
     return value
 
