@@ -21,7 +21,7 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
-from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.given import (
     as_budget,
@@ -40,19 +40,22 @@ from prunesearch.models.nested import Batch, device_of, in_order_of, moved, part
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
-from prunesearch.ranges import number, whole_number
+from prunesearch.ranges import whole_number
 from prunesearch.search import evidence_needed, make_searcher, searcher_name
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.events import Callback
-from prunesearch.study.executors import Executor, HalvingExecutor, RememberingExecutor
+from prunesearch.study.executors import Executor, RememberingExecutor
+from prunesearch.study.racing import RacingExecutor, Track
 from prunesearch.study.scoring import score_one
 from prunesearch.study.study import Study, find
-from prunesearch.study.workers import Workers, executors, open_pool
+from prunesearch.study.workers import Workers, executor_on, jobs_on, open_pool
 from prunesearch.training.data import Data, Source, as_data, balanced
 from prunesearch.trial import Trial, best, pareto_front
 
+_WITHOUT_RACE = 512
+"""Images that score each structure where none of them can be given up early."""
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
 
 
@@ -173,7 +176,7 @@ def search(
     evaluator: str | Evaluator = "accuracy",
     metric: Metric = "loss",
     images: int | None = None,
-    screen: float = 1.0,
+    race: bool = True,
     study: str = IN_MEMORY,
     study_name: str | None = None,
     open_another: bool = False,
@@ -215,11 +218,11 @@ def search(
         evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or an object that scores
             (`evaluators.evaluator.Evaluator`), with images of its own.
         metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
-        images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
-            `"accuracy"`, or one of each class up to 256, and all for the papers' protocols. More rank with more
-            certainty (docs/evaluator.md says how much), and cost as much more.
-        screen: Share of each batch of proposals that is scored at all: a score on a quarter of the images (but 32)
-            decides which (successive halving). 1 scores everything.
+        images: How many of the `data.calibration` images score structures, balanced by class; by default all. Where
+            `"accuracy"` does not race, by default at most 512.
+        race: Whether structures race: each is scored on a part of the images (64, or one of each class up to 256), and
+            on more for as long as it may be better than the best so far (`study.racing`). False scores every structure
+            on all. Only evaluators that can score on some of their images race (`evaluators.evaluator.Divisible`).
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
@@ -233,7 +236,7 @@ def search(
         workers: How many processes score; or a `Workers`, for a cluster, a time limit per structure and the like. The
             history is the same for any.
         in_order: False tells the searcher each score as soon as it is known, so that no worker waits for another. The
-            order then depends on how fast they are: **equal seeds no longer give equal results.**
+            order then depends on how fast they are: **equal seeds no longer give equal results.** Nothing races then.
         callbacks: Called with an `Event` for each new trial; one that returns True ends the search. A single one will
             do.
 
@@ -253,18 +256,17 @@ def search(
     network, budget = as_network(network, data), as_budget(budget, table)
     n_trials, seed = whole_number("n_trials", n_trials, at_least=1), whole_number("seed", seed, at_least=0)
     images = None if images is None else whole_number("images", images, at_least=1)
-    screen, callbacks = number("screen as a share", screen, "(0, 1]"), as_callbacks(callbacks)
+    callbacks = as_callbacks(callbacks)
     check_searcher_object(searcher, options)
-    check_evaluator_object(evaluator, images=images, screen=screen, options=evaluator_options)
-    if not (in_order or screen == 1.0):
-        raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
+    check_evaluator_object(evaluator, images=images, options=evaluator_options)
     workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
     budget.check(network.space)
     calibration, classes = check_data(network, data)
     if workers.executor == "ray" and not workers.gpus and device_of(calibration).type == "cuda":
         workers = replace(workers, gpus=1.0)
+    race = race and in_order
     if images is None:
-        images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
+        images = _WITHOUT_RACE if evaluator == "accuracy" and not race else len(classes)
     chosen = _balanced(classes, images)
     settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
     tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
@@ -286,11 +288,9 @@ def search(
             return evaluator
         return make_evaluator(evaluator, weights, taken(calibration, subset), classes[subset], **settings)
 
-    subsets = [chosen]
-    if screen != 1.0:
-        subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
-    scorers = tuple(map(scorer_on, subsets))
-    scorer = scorers[-1]
+    scorer = scorer_on(chosen)
+    n_parts = _parts(scorer, classes) if race else 1
+    parts = divided(scorer, n_parts) if n_parts > 1 else ()
     asked = str(ranked_by) + (_listed(criterion_options) if criterion_options else "")
     question = {
         "model": network.fingerprint(),
@@ -301,7 +301,7 @@ def search(
         "seed": seed,
         **({} if has_own_ranking(weight_source) else {"criterion": asked}),
         "weight_source": weights.description,
-        "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
+        "evaluator": scorer.description + (f", race={n_parts} parts" if n_parts > 1 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if in_order else {"order": "as finished"}),
     }
@@ -316,14 +316,25 @@ def search(
     with Study(study, study_name, question, network.space) as opened:
         with ExitStack() as stack:
             if in_order:
-                rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
-                known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
-                executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
+                known = opened.known_trials(_DECIDES_SCORES)
+                executor: Executor
+                if parts:
+                    jobs = stack.enter_context(jobs_on(workers, parts, lambda: divided(scorer_on(chosen), n_parts)))
+                    costs = getattr(proposer, "spreads", False)
+                    executor = RacingExecutor(
+                        jobs,
+                        Track(tuple(part.n_images for part in parts)),
+                        {structure: trial.parts for structure, (trial, _) in known.items()},
+                        (lambda structure: network.space.cost(structure).macs) if costs else None,
+                    )
+                else:
+                    alone = stack.enter_context(executor_on(workers, scorer, lambda: (scorer_on(chosen),)))
+                    executor = RememberingExecutor(alone, known)
                 trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
             else:
-                pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
+                pool = stack.enter_context(open_pool(workers, lambda: (scorer_on(chosen),)))
                 trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
-        opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
+        opened.note("score_full", lambda: _mean_score(parts or (scorer,), network.space.full))
         unpruned = opened.fact("score_full")
         winner = best(trials)
         if winner is None:
@@ -354,6 +365,18 @@ def _shown(measures: str, score: float) -> str:
 
 def _listed(options: Mapping[str, Any]) -> str:
     return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
+
+
+def _parts(scorer: Evaluator, classes: Tensor) -> int:
+    """How many parts of its images an evaluator is to score on one after the other; 1 where it cannot race."""
+    size = max(64, min(256, len(torch.unique(classes))))
+    return max(1, scorer.n_images // size) if isinstance(scorer, Divisible) else 1
+
+
+def _mean_score(scorers: Sequence[Evaluator], structure: Structure) -> float | None:
+    scores = [score_one(scorer, structure).score for scorer in scorers]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
 
 
 def _balanced(classes: Tensor, n: int) -> Tensor:

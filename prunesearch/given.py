@@ -105,9 +105,7 @@ def is_searcher(given: object) -> TypeGuard[Searcher]:
     return not isinstance(given, type) and all(callable(getattr(given, name, None)) for name in ("ask", "tell"))
 
 
-def check_evaluator_object(
-    given: str | Evaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
-) -> None:
+def check_evaluator_object(given: str | Evaluator, *, images: int | None, options: Mapping[str, Any] | None) -> None:
     """Make sure that it is a name, or an object that scores, which takes no settings any more.
 
     Raises:
@@ -123,7 +121,7 @@ def check_evaluator_object(
         )
     _refuse_settings(
         "evaluator",
-        {"images": images is not None, "screen": screen != 1.0, "evaluator_options": bool(options)},
+        {"images": images is not None, "evaluator_options": bool(options)},
     )
 
 

@@ -48,13 +48,11 @@ def check_data(data: str | None, validation: float | None = None) -> None:
         raise ValueError(f"Expected --validation as a share between 0 and 1, such as 0.1, got {validation}.")
 
 
-def check_scoring(
-    searcher: str, options: Mapping[str, Any], criterion: str, evaluator: str, metric: str, screen: float
-) -> None:
+def check_scoring(searcher: str, options: Mapping[str, Any], criterion: str, evaluator: str, metric: str) -> None:
     """Make sure that there is everything that a search is told to use.
 
     Raises:
-        ValueError: A name is unknown, or the share that survives screening is out of range.
+        ValueError: A name is unknown.
         TypeError: The searcher has no such option, or it is text instead of a number.
     """
     from prunesearch.evaluators import EVALUATORS
@@ -65,8 +63,6 @@ def check_scoring(
     check_name(CRITERIA, criterion, "channel criterion")
     check_name(EVALUATORS, evaluator, "evaluator")
     check_name(METRICS, metric, "metric")
-    if not 0 < screen <= 1:
-        raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
     check_searcher(searcher, options)
 
 

@@ -155,13 +155,17 @@ def search(
             panel=SCORING,
             metavar="N",
             min=1,
-            show_default="64, or one of each class",
+            show_default="all; 512 without a race",
         ),
     ] = None,
-    screen: Annotated[
-        float,
-        option("--screen", help="Share of proposals that survive a cheap score.", panel=SCORING, metavar="SHARE"),
-    ] = 1.0,
+    race: Annotated[
+        bool,
+        option(
+            "--race/--no-race",
+            help="Score on few images first, and on more what may be the best so far.",
+            panel=SCORING,
+        ),
+    ] = True,
     cache: Annotated[
         Path | None,
         option(
@@ -268,11 +272,9 @@ def search(
     limits = budget_of(budget, latency_table)
     check_network(model, weights=weights)
     check_data(data)
-    check_scoring(searcher, options, criterion, evaluator, metric, screen)
+    check_scoring(searcher, options, criterion, evaluator, metric)
     check_weight_source("--weight-source", weight_source)
     check_weight_source("--build-with", build_with)
-    if as_finished and screen != 1.0:
-        raise ValueError("--screen compares the structures of a batch, and --as-finished knows no batches. Drop one.")
     check_network_file(out)
     check_folders(cache=cache, tensorboard=tensorboard)
     check_study(url)
@@ -318,7 +320,7 @@ def search(
             cache=cache,
             evaluator=evaluator,
             images=images,
-            screen=screen,
+            race=race,
             metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
             study=url,
             study_name=study_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.models.logits import class_logits
-from prunesearch.models.nested import Batch, called, device_of, in_order_of, joined, size_of, tensors_in
+from prunesearch.models.nested import Batch, called, device_of, in_order_of, joined, size_of, taken, tensors_in
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import WeightSource
@@ -68,6 +69,7 @@ class AccuracyEvaluator:
         _check(images, labels, metric, path)
         in_order_of(example_batch(weights.network), images)
         self._metric = self.measures = metric
+        self._images, self._batch_size = images, batch_size
         self._batches = split(images, batch_size)
         self._calibration = calibration
         self._at_once = at_once
@@ -82,6 +84,20 @@ class AccuracyEvaluator:
         self.description = f"accuracy(metric={metric}, images={size_of(images)}, batch_size={batch_size}"
         self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
         self.description += ", path=stacked)" if self._stacked else ")"
+
+    @property
+    def n_images(self) -> int:
+        """How many images it scores on."""
+        return size_of(self._images)
+
+    def on(self, images: Sequence[int]) -> AccuracyEvaluator:
+        """The same on some of the images; see `Divisible`."""
+        chosen = torch.as_tensor(images, device=self._labels[0].device)
+        other = copy.copy(self)  # with the same recorded forward, which takes long to make
+        other._images = taken(self._images, chosen)
+        other._batches = split(other._images, self._batch_size)
+        other._labels = split(torch.cat(self._labels)[chosen], self._batch_size)
+        return other
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
         """Score each structure; see `Evaluator`."""
