@@ -324,7 +324,7 @@ def search(
                     executor = RacingExecutor(
                         jobs,
                         Track(tuple(part.n_images for part in parts)),
-                        {structure: trial.parts for structure, (trial, _) in known.items()},
+                        known,
                         (lambda structure: network.space.cost(structure).macs) if costs else None,
                     )
                 else:

@@ -29,7 +29,8 @@ class Track:
 
     Attributes:
         sizes: Images in each part; at least two parts.
-        caution: Standard errors by which a structure may be behind the leader and still go on.
+        caution: Standard errors by which a structure may be behind the leader and still go on; or, below 0, must be
+            ahead of it. With less than -1 one that was given up could rank above the leader (`Trial.assured`).
     """
 
     sizes: tuple[int, ...]
@@ -120,7 +121,8 @@ class RacingExecutor:
     Args:
         jobs: Scores a structure on a part.
         track: The parts.
-        known: Scores by structure and part that need not be found again.
+        known: Trials of structures that raced on the same parts, whose scores need not be found again, and where they
+            stand.
         cost: What a structure costs, for searchers that look for the best at every cost.
     """
 
@@ -128,7 +130,7 @@ class RacingExecutor:
         self,
         jobs: Jobs,
         track: Track,
-        known: Mapping[Structure, Sequence[tuple[int, float]]] | None = None,
+        known: Mapping[Structure, tuple[Trial, str]] | None = None,
         cost: Callable[[Structure], float] | None = None,
     ) -> None:
         self._jobs = jobs
@@ -200,8 +202,11 @@ class RacingExecutor:
         return ((runner.first + step) % n for step in range(done, until))
 
     def _remembered(self, part: int, structure: Structure) -> Outcome | None:
-        score = dict(self._known.get(structure, ())).get(part)
-        return None if score is None else Outcome(score, None, None, 0.0, "another study")
+        if structure not in self._known:
+            return None
+        trial, place = self._known[structure]
+        score = dict(trial.parts).get(part)
+        return None if score is None else Outcome(score, None, None, 0.0, place)
 
     def _estimate(self, runner: Runner, leader: Leader) -> tuple[float, float]:
         """Mean difference from the leader, and its standard error as an estimate of that on all parts."""

@@ -61,7 +61,7 @@ class Field:
         **settings: Of every `Part`.
     """
 
-    def __init__(self, known: dict[Structure, tuple[tuple[int, float], ...]] | None = None, **settings: float) -> None:
+    def __init__(self, known: dict[Structure, tuple[Trial, str]] | None = None, **settings: float) -> None:
         self.parts = [Part(number, **settings) for number in range(PARTS)]  # type: ignore[arg-type]
         self.executor = RacingExecutor(InlineJobs(self.parts), Track((IMAGES,) * PARTS), known)
 
@@ -194,8 +194,10 @@ def test_the_history_is_the_same_for_any_number_of_workers(trials: list[Trial], 
 
 
 def test_what_another_study_scored_is_not_scored_again(trials: list[Trial]) -> None:
-    field = Field(known={trial.structure: trial.parts for trial in trials})
-    assert history(run("sqlite://", 120, field)) == history(trials)
+    field = Field(known={trial.structure: (trial, "there") for trial in trials})
+    again = run("sqlite://", 120, field)
+    assert history(again) == history(trials)
+    assert {trial.worker for trial in again} == {"there"}
     assert field.jobs == []
 
 
