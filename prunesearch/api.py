@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,9 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.ranges import number, whole_number
-from prunesearch.search import evidence_needed, is_searcher, make_searcher
+from prunesearch.search import WITH_POLICY, evidence_needed, is_searcher, make_searcher
 from prunesearch.search.checked import CheckedSearcher
-from prunesearch.search.searcher import Searcher
+from prunesearch.search.searcher import PolicySearcher, Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.events import Callback
@@ -87,9 +87,7 @@ class Winner:
 
     def build(self) -> nn.Module:
         """Build the network, BatchNorm statistics re-estimated, in eval mode; a new module each time."""
-        model = self.weights.build(self.structure).eval()
-        recalibrate_bn(model, self.calibration)
-        return model
+        return _built(self.weights, self.structure, self.calibration)
 
 
 @dataclass(frozen=True, repr=False)
@@ -102,6 +100,8 @@ class SearchResult:
         space: The space they belong to.
         study: URL of the database that holds them; not printed, as it may hold a password.
         name: Name of the study in it.
+        searcher: The searcher that proposed them and was told what they scored. After several rounds under a latency
+            budget, that of the round which ended with this winner.
         notes: What should be known before the result is believed.
         latency: Predicted and measured latency of the winner, where the budget limits it and it could be timed here.
         measures: What the scores are: `"loss"` (they are minus a loss), `"accuracy"` or `"agreement"` (shares of the
@@ -114,6 +114,7 @@ class SearchResult:
     space: Space
     study: str
     name: str
+    searcher: Searcher = field(compare=False)
     notes: tuple[str, ...] = ()
     latency: LatencyOutcome | None = None
     measures: str = "score"
@@ -140,6 +141,40 @@ class SearchResult:
             )
         return replace(self.best, trial=found)
 
+    def policy(self, share: float) -> Structure:
+        """What the policy that `searcher="conditional"` has learnt keeps for a share of the budget.
+
+        The share may be one that the search never tried. Nothing is scored, so this takes milliseconds, and how good
+        the structure is remains to be seen: `build` makes its network. The same share gives the same structure, also
+        from the stored study that is run again.
+
+        Args:
+            share: Of every limit of the budget, in (0, 1].
+
+        Raises:
+            ValueError: The share is not in (0, 1], or the searcher learns no policy.
+            TypeError: The share is no number.
+            InfeasibleBudget: No structure meets it; the message has the lowest share that can be met.
+        """
+        if not isinstance(self.searcher, PolicySearcher):
+            raise ValueError(
+                f"Expected a search with a searcher that learns a policy ({', '.join(WITH_POLICY)}); "
+                f"{self.best.trial.searcher} learns none. Search with such a one, or choose among the trials by "
+                "result.within(budget)."
+            )
+        return self.searcher.policy(share)
+
+    def build(self, structure: Sequence[int]) -> nn.Module:
+        """Build the network of any structure of the space as that of the winner; a new module each time.
+
+        Its weights come from where the winner's come from, its BatchNorm statistics are re-estimated on the same
+        images, and it is in eval mode.
+
+        Raises:
+            ValueError: The structure is not of the space.
+        """
+        return _built(self.best.weights, self.space.check(structure), self.best.calibration)
+
     def __repr__(self) -> str:
         notes = "".join(f"; note: {note}" for note in self.notes[:1])
         more = f", and {len(self.notes) - 1} more" if len(self.notes) > 1 else ""
@@ -149,8 +184,8 @@ class SearchResult:
         full = self.space.cost(self.space.full)
         cost = self.best.cost
         assert self.best.trial.score is not None  # or it would not be the best
-        score = f"{self.measures} {_shown(self.measures, self.best.trial.score)}"
-        unpruned = "" if self.unpruned is None else f" (unpruned {_shown(self.measures, self.unpruned)})"
+        score = f"{self.measures} {shown_score(self.measures, self.best.trial.score)}"
+        unpruned = "" if self.unpruned is None else f" (unpruned {shown_score(self.measures, self.unpruned)})"
         return (
             f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: {score}{unpruned}, "
             f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
@@ -315,7 +350,7 @@ def search(
         given = options or {}
         evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in given}
         proposer = make_searcher(proposer, network.space, budget, seed=seed, **evidence, **given)
-    proposer = CheckedSearcher(proposer, network.space, budget, searcher)
+    checked = CheckedSearcher(proposer, network.space, budget, searcher)
     names = {"searcher_name": name_of(searcher), "evaluator_name": scorer.description}
     with Study(study, study_name, question, network.space) as opened:
         with ExitStack() as stack:
@@ -323,10 +358,10 @@ def search(
                 rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
                 known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
                 executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
-                trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+                trials = opened.run(checked, executor, n_trials, callbacks=callbacks, **names)
             else:
                 pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
-                trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+                trials = opened.run_as_finished(checked, pool, n_trials, callbacks=callbacks, **names)
         opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
         unpruned = opened.fact("score_full")
         winner = best(trials)
@@ -343,13 +378,21 @@ def search(
         space=network.space,
         study=study,
         name=opened.name,
+        searcher=proposer,
         notes=notes,
         measures=getattr(scorer, "measures", "score"),
         unpruned=unpruned,
     )
 
 
-def _shown(measures: str, score: float) -> str:
+def _built(weights: WeightSource, structure: Structure, calibration: Batch) -> nn.Module:
+    """The network of a structure, BatchNorm statistics re-estimated, in eval mode."""
+    model = weights.build(structure).eval()
+    recalibrate_bn(model, calibration)
+    return model
+
+
+def shown_score(measures: str, score: float) -> str:
     """A score as what it measures."""
     if measures == "loss":
         return f"{-score:.3g}"

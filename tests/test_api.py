@@ -21,6 +21,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.registry import resolve
 from prunesearch.search import SEARCHERS
+from prunesearch.search.conditional import ConditionalSearcher
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
@@ -409,6 +410,66 @@ def test_one_study_answers_several_budgets(network: Network, digits_data: Data) 
     assert ps.count(found.build(), network.example_inputs) == found.cost
     with pytest.raises(ValueError, match="None of 60 trials meets the budget macs="):
         result.within(ps.Budget(macs=network.space.cost(network.space.minimum).macs))
+
+
+CONDITIONAL = {"shares": (1.0, 0.7), "warmup": 8, "updates": 1}
+
+
+def test_the_learnt_policy_answers_a_share_that_was_never_tried_and_its_network_can_be_built(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+
+    def search(n_trials: int, study: str = "sqlite://") -> ps.SearchResult:
+        arguments = {"searcher": "conditional", "options": CONDITIONAL, "study": study}
+        return ps.search(network, digits_data, budget=BUDGET, n_trials=n_trials, **arguments)  # type: ignore[arg-type]
+
+    search(21, url)
+    result = search(40, url)
+    feasible = BUDGET.check(network.space)
+    for share in (0.85, 0.55):
+        structure = result.policy(share)
+        assert share - 0.1 < feasible.usage([structure])[0] <= share
+        assert structure == result.policy(share)
+        assert structure == search(40, url).policy(share) == search(40).policy(share)  # replayed; in one go
+    small = result.build(structure)
+    assert not small.training
+    assert ps.count(small, network.example_inputs) == network.space.cost(structure)
+    assert state_of(small) != state_of(result.best.weights.build(structure))  # it has statistics of its own
+    assert state_of(result.build(result.best.structure)) == state_of(result.best.build())
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
+    network: Network, digits_data: Data, in_order: bool
+) -> None:
+    result = ps.search(
+        network,
+        digits_data,
+        budget=BUDGET,
+        searcher="conditional",
+        n_trials=60,
+        options={"warmup": 64, "batch_size": 64},
+        callbacks=lambda event: event.trial.number == 20,
+        in_order=in_order,
+    )
+    assert isinstance(result.searcher, ConditionalSearcher)
+    assert len(result.searcher.told) == len(result.trials) == 21
+
+
+def test_a_share_that_no_policy_can_answer_is_refused(network: Network, digits_data: Data) -> None:
+    plain = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=2)
+    with pytest.raises(ValueError, match=r"learns a policy \(conditional\); random learns none"):
+        plain.policy(0.8)
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="conditional", n_trials=2)
+    with pytest.raises(ValueError, match=r"^Expected a share of the budget in \(0, 1\], got 2.$"):
+        result.policy(2)
+    with pytest.raises(TypeError, match=r"^Expected a share of the budget as a number, got 'half'.$"):
+        result.policy("half")  # type: ignore[arg-type]
+    with pytest.raises(ps.InfeasibleBudget, match="the narrowest structure has"):
+        result.policy(0.001)
+    with pytest.raises(ValueError, match="one width per group"):
+        result.build((1, 2))
 
 
 def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(

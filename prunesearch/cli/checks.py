@@ -89,6 +89,25 @@ def check_scoring(
     check_searcher(searcher, options)
 
 
+def check_policy_share(searcher: str, share: float | None) -> None:
+    """Make sure that there will be a policy that can be asked for a share of the budget.
+
+    Raises:
+        ValueError: The searcher learns no policy, or the share is out of range.
+    """
+    from prunesearch.ranges import number
+    from prunesearch.search import WITH_POLICY, learns_policy
+
+    if share is None:
+        return
+    number("--policy-share as a share of the budget", share, "(0, 1]")
+    if not learns_policy(searcher):
+        raise ValueError(
+            f"--policy-share asks a policy, and the searcher {searcher} learns none. "
+            f"Give --searcher {' or '.join(WITH_POLICY)}, or leave --policy-share out."
+        )
+
+
 def check_weight_source(option: str, name: str | None) -> None:
     """Make sure that a source of weights is one, and that its file is there.
 

@@ -16,6 +16,7 @@ from prunesearch.cli.checks import (
     check_folders,
     check_network,
     check_network_file,
+    check_policy_share,
     check_scoring,
     check_study,
     check_weight_source,
@@ -49,6 +50,7 @@ from prunesearch.cli.options import (
     option,
     writes,
 )
+from prunesearch.cli.policies import Answer, answer, check_can_be_met
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
 from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
 from prunesearch.evaluators.channels import CRITERION
@@ -88,6 +90,16 @@ def search(
         list[str] | None,
         option(
             "--option", help="Of the searcher, such as population=20; repeatable.", panel=SEARCH, metavar="NAME=VALUE"
+        ),
+    ] = None,
+    policy_share: Annotated[
+        float | None,
+        option(
+            "--policy-share",
+            help="Ask the policy that conditional learnt for this share of the budget; --out is its network then.",
+            panel=SEARCH,
+            metavar="SHARE",
+            show_default=False,
         ),
     ] = None,
     n_trials: Annotated[
@@ -273,6 +285,7 @@ def search(
     check_network(model, weights=weights)
     check_data(data)
     check_scoring(searcher, options, criterion, evaluator, metric, screen)
+    check_policy_share(searcher, policy_share)
     check_weight_source("--weight-source", weight_source)
     check_weight_source("--build-with", build_with)
     if as_finished and screen != 1.0:
@@ -298,6 +311,8 @@ def search(
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
+    if policy_share is not None:
+        check_can_be_met(limits, network.space, policy_share)
     if tensorboard is not None:
         callbacks.append(TensorBoardLogger(tensorboard))
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
@@ -335,12 +350,16 @@ def search(
         say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
     for note in result.notes:
         say(f"note: {note}", aside=True)
+    answered = None if policy_share is None else answer(result, limits, policy_share)
     if out is not None:
-        save_network(result.best.build(), out, example_inputs=source.examples())
-    _tell(result, network, url, out, as_json=as_json)
+        built = result.best.build() if answered is None else result.build(answered.structure)
+        save_network(built, out, example_inputs=source.examples())
+    _tell(result, network, url, out, answered, as_json=as_json)
 
 
-def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *, as_json: bool) -> None:
+def _tell(
+    result: SearchResult, network: Network, url: str, out: Path | None, answered: Answer | None, *, as_json: bool
+) -> None:
     """Say what was found, to people or to a program."""
     from prunesearch.study.database import show as public
 
@@ -353,6 +372,7 @@ def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *,
                 "best": asdict(result.best.trial),
                 "unpruned": asdict(network.space.cost(network.space.full)),
                 "front": [asdict(winner.trial) for winner in result.front()],
+                "policy": None if answered is None else answered.as_json(),
                 "notes": list(result.notes),
                 "out": None if out is None else str(out),
             }
@@ -360,9 +380,12 @@ def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *,
         return
     say(str(result))
     say(f"Study {result.name!r} in {public(url)}.")
+    if answered is not None:
+        say(str(answered))
     if out is not None:
-        say(f"Wrote {out}.")
-    table = Table("group", "width", "kept")
-    for group, width in zip(network.space.groups, result.best.structure, strict=True):
-        table.add_row(group.name, str(group.width), str(width))
+        say(f"Wrote {out}{'' if answered is None else ', the network of the policy'}.")
+    kept = {"kept": result.best.structure, **({} if answered is None else {"policy": answered.structure})}
+    table = Table("group", "width", *kept)
+    for group, *widths in zip(network.space.groups, *kept.values(), strict=True):
+        table.add_row(group.name, str(group.width), *map(str, widths))
     print_table(table)

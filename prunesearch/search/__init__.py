@@ -39,6 +39,8 @@ SEARCHER = Contract(
     methods=("ask(n)", "tell(trials)"),
     made_from="(space, budget, seed=)",
 )
+WITH_POLICY = ("conditional",)
+"""Those that learn a policy (`PolicySearcher`), so that sentences can name them and nothing is imported for it."""
 
 
 def is_searcher(given: object) -> TypeGuard[Searcher]:
@@ -70,6 +72,15 @@ def check_searcher(given: Any, options: Mapping[str, Any]) -> None:
         return  # it looks at them itself
     own = {name: each.default for name, each in parameters.items() if name not in ("space", "budget", "seed")}
     check_options(options, {**own, **_fields(settings_type)}, f"searcher {name_of(given)!r}")
+
+
+def learns_policy(given: str | Callable[..., Searcher]) -> bool:
+    """Whether a searcher of a name, or of a constructor, learns a policy (`PolicySearcher`).
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+    """
+    return callable(getattr(_maker(given), "policy", None))
 
 
 def make_searcher(

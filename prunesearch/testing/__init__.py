@@ -3,12 +3,11 @@
     from prunesearch.testing import SearcherContract
 
     class TestClimber(SearcherContract):
-        def make(self, space, budget, **options):
-            return Climber(space, budget, **options)
+        searcher = Climber  # or the name that an entry point gives it
 
 Each promise is a method whose name says it, so that pytest runs and reports them one by one, one that fails hides no
-other, and any test of an author's own can stand beside them. That is why they are classes, as in `optuna.testing`, and not
-one function that stops at the first mistake, as scikit-learn's `check_estimator`. Nothing here needs pytest: `promises`
+other, and tests of an author's own stand beside them. That is why they are classes, as in `optuna.testing`, and not one
+function that stops at the first mistake, as scikit-learn's `check_estimator`. Nothing here needs pytest: `promises`
 gives the methods to any other runner. prunesearch tests everything that it has a name for by these very classes.
 """
 

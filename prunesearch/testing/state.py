@@ -25,7 +25,8 @@ def generators() -> list[Any]:
     """The states of the global random generators; that of torch if it is imported."""
     torch = sys.modules.get("torch")
     states = [] if torch is None else [torch.get_rng_state().tolist()]
-    return [*states, random.getstate(), np.random.get_state()[1].tolist()]  # type: ignore[index]  # noqa: NPY002
+    numpy_state: Any = np.random.get_state()  # noqa: NPY002
+    return [*states, random.getstate(), [np.asarray(part).tolist() for part in numpy_state]]  # the place in it, too
 
 
 def _hooks(module: nn.Module) -> int:

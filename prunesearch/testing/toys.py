@@ -80,7 +80,8 @@ def toy_table(space: Space, noise: float = 0.0, cliff: float = 1.0) -> LatencyTa
         noise: How far the whole networks are off the sum, up and down in turn.
         cliff: How many times slower widths are that are no multiples of 8.
     """
-    layers, uses = [], []
+    layers: list[Layer] = []
+    uses: list[Use] = []
     for term in space.macs_terms:
         sides = [side for side in (term.right, term.left) if side.terms]
         axes = tuple(space.groups[side.terms[0][0]].widths for side in sides)

@@ -10,16 +10,20 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import pytest
 import torch
 
 import prunesearch as ps
 from prunesearch.cli import records
+from prunesearch.cli.policies import answer
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.latency_table import Layer, Timing, combinations_of
 from prunesearch.models.saving import remembered_inputs
 from tests.cli.calls import LATENCY, SEARCH, Call
+from tests.models_state import state_of
+from tests.toys import chain_space, trials_of
 
 
 def assert_remembers_digits(file: Path) -> None:
@@ -167,6 +171,37 @@ def test_settings_of_a_searcher_are_options(call: Call) -> None:
     other = call(*evolution, "population=60", "--study-name", "search")
     assert other.returncode == 2
     assert "its searcher is" in other.stderr
+
+
+def test_the_policy_of_a_finished_search_is_asked_for_another_share(call: Call, folder: Path) -> None:
+    options = ("--searcher", "conditional", "--option", "shares=[1, 0.7]", "--option", "warmup=4", "--n-trials", "12")
+    search = (*SEARCH, *options, "--study", "sqlite:///policy.db")
+    assert json.loads(call(*search, "--json").stdout)["policy"] is None
+    run = call(*search, "--policy-share", "0.85", "--out", "policy.safetensors", "--json")
+    assert run.returncode == 0, run.stderr
+    assert "Nothing to do" in run.stderr  # nothing was scored for it
+    found = json.loads(run.stdout)["policy"]
+    small = ps.load(folder / "policy.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
+    cost = asdict(ps.count(small, torch.zeros(2, 1, 8, 8)))
+    assert found["cost"] == cost
+    full = ps.count(ps.make_model("resnet8", in_channels=1, image_size=8), torch.zeros(2, 1, 8, 8))
+    assert 0.75 < cost["macs"] / (full.macs * 0.5) <= 0.85
+    assert (found["share"], found["trial"], found["score"]) == (0.85, None, None)
+    said = call(*search, "--policy-share", "0.85", "--out", "again.safetensors").stdout
+    assert f"The policy for a share of 0.85 of the budget: MACs {cost['macs']:,} (" in said
+    assert "It was not scored." in said
+    assert "Wrote again.safetensors, the network of the policy." in said
+    again = ps.load(folder / "again.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
+    assert state_of(again) == state_of(small)
+
+
+def test_a_structure_of_the_policy_that_a_trial_scored_has_its_score() -> None:
+    space = chain_space((8,), 2)
+    trials = trials_of([(8,), (4,)], lambda structure: -0.25 * structure[0])
+    result = Namespace(policy=lambda _: (4,), trials=trials, space=space, measures="loss")
+    found = answer(result, ps.Budget(macs="100%"), 0.5)  # type: ignore[arg-type]
+    assert str(found).endswith("It was scored as trial 1: loss 1.")
+    assert (found.as_json()["trial"], found.as_json()["score"]) == (1, -1.0)
 
 
 def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> None:

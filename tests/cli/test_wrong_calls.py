@@ -85,6 +85,10 @@ WRONG = {
     "option with a typo": ((*SEARCH, "--searcher", "evolution", "--option", "populatoin=3"), "Did you mean 'popul"),
     "option that wants a number": ((*SEARCH, "--searcher", "evolution", "--option", "parents=few"), "a number such as"),
     "share beyond one": ((*SEARCH, "--screen", "2"), "Expected --screen as a share"),
+    "policy of a searcher without one": ((*SEARCH, "--policy-share", "0.8"), "surrogate learns none. Give --searcher"),
+    "policy for more than all": ((*SEARCH, "--policy-share", "2"), "--policy-share as a share of the budget in (0, 1]"),
+    "policy for less than anything": ((*SEARCH, "--searcher", "conditional", "--policy-share", "0.001"),
+                                      "A share of 0.001 of the budget"),
     "folder that is a file": ((*SEARCH, "--tensorboard", "mine.py"), "Expected --tensorboard as a folder"),
     "output in no folder": ((*SEARCH, "--out", "no/small.st"), "The folder no of no/small.st does not exist"),
     "output that is a folder": (("finetune", *SEARCH[1:7], "--out", "."), ". is a folder; expected a file"),
@@ -146,8 +150,9 @@ WITH_TORCH = {
     "image folder without classes", "data without their folder", "code that fails", "code that fails, from here",
     "code that cannot be read", "function with a typo", "images that are no numbers", "device of another machine",
     "patience without validation", "name of a known network", "name of two networks", "export to nowhere known",
-    "comparison of an empty database", "criterion that is a number", "searcher with a typo",
-    "searcher that cannot be told", "option that its class has not", "winner's weights with a typo",
+    "comparison of an empty database", "policy for less than anything", "criterion that is a number",
+    "searcher with a typo", "searcher that cannot be told", "option that its class has not",
+    "winner's weights with a typo",
 }  # fmt: skip
 """Calls that are seen to be wrong only once there is a network, data, a study, or a list of what torchvision has."""
 
