@@ -21,7 +21,7 @@ from prunesearch.models.nested import Batch, moved
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
-from prunesearch.search import SEARCHER, is_searcher
+from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Group, IntArray
 from prunesearch.study.events import Callback
@@ -93,15 +93,16 @@ def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
-    """Make sure that it is a name, an object that searches, or what makes one.
+    """Make sure that it is a name, an object that searches, or what makes one, and that it has these options.
 
     Raises:
-        TypeError: It is not.
+        TypeError: It is not, or has not.
         ValueError: It is no name of a searcher; or options were given that an object cannot take.
     """
-    SEARCHER.found(given)
     if is_searcher(given):
         _refuse_settings("searcher", {"options": bool(options)})
+    else:
+        check_searcher(given, options or {})
 
 
 def check_evaluator_object(

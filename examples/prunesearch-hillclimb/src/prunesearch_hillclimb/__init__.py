@@ -1,0 +1,1 @@
+"""A searcher and a channel criterion for prunesearch; `pyproject.toml` gives them their names."""
