@@ -218,7 +218,7 @@ HALF, FULL = (8, 12), (16, 24)
         ),
         ({"searcher": Breaks(((7.5, 12),))}, "it proposed (7.5, 12), which is not of the space: "),
         ({"searcher": Breaks(((1000, 12),))}, "which is not of the space: Group 'first' allows the widths"),
-        ({"searcher": Breaks((FULL,))}, "it proposed (16, 24), with Cost(macs="),
+        ({"searcher": Breaks((FULL,))}, "it proposed (16, 24), with "),
         ({"searcher": Breaks((FULL,))}, "which is over the budget macs=50%."),
         (
             {"searcher": Breaks((HALF, HALF))},

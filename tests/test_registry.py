@@ -147,3 +147,9 @@ except SystemExit:
     assert done.returncode == 0, done.stderr
     for name in kinds.values():
         assert name in done.stdout
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(folder: Path) -> None:
+    assert not SEARCHERS.has("climb")
+    install(folder, "climbing", "class Climber:\n    pass\n", adds(climb="Climber"))
+    assert SEARCHERS.has("climb")
