@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -98,7 +99,9 @@ class SearcherContract:
 
     def test_the_same_proposals_come_in_another_process_with_another_hash_seed(self) -> None:
         """What goes through a set or a hash comes in another order there. The suite must be importable by its name."""
-        budget = self.budgets()["macs"]
+        budget, main = self.budgets()["macs"], sys.modules["__main__"]
+        can_be_imported = type(self).__module__ != main.__name__ or hasattr(main, "__file__")
+        expect_that(can_be_imported, "Expected a suite in a file, as another process imports it; this one is in none")
         fresh = multiprocessing.get_context("spawn")
         with _environment(PYTHONHASHSEED="123"), ProcessPoolExecutor(1, mp_context=fresh) as pool:
             there = pool.submit(self.play, budget, 5).result()

@@ -171,6 +171,12 @@ class Suite(SearcherContract):
     test_the_same_proposals_come_in_another_process_with_another_hash_seed = None
 for promise in promises(Suite()):
     promise()
+try:
+    SearcherContract.test_the_same_proposals_come_in_another_process_with_another_hash_seed(Suite())
+except AssertionError as error:
+    assert "Expected a suite in a file" in str(error), error
+else:
+    sys.exit(4)
 sys.exit(3 if {"pytest", "torch"} & set(sys.modules) else 0)
 """
     done = subprocess.run([sys.executable, "-O", "-c", program], check=False, capture_output=True, text=True)
