@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from prunesearch.budget import Budget
 from prunesearch.contracts import Contract, kind_of, name_of
 from prunesearch.evaluators import EVALUATOR
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, make_criterion
 from prunesearch.latency_table import LatencyTable
-from prunesearch.models.nested import Batch, moved
+from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
@@ -24,6 +24,7 @@ from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Group, IntArray
 from prunesearch.study.events import Callback
+from prunesearch.tasks.examples import Examples
 from prunesearch.training.data import Data
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Chooser:
         if not RANKING.is_met(given):
             self._criterion = make_criterion(given, seed=seed, cache=cache, **self._options)
 
-    def choose(self, network: Network, images: Batch, labels: Tensor) -> tuple[Ranking, str]:
+    def choose(self, network: Network, examples: Examples) -> tuple[Ranking, str]:
         """The ranking of a network's channels, and what a study calls it.
 
         The package's own criteria are called by their names, as the study knows the version of the package; what a
@@ -158,13 +159,12 @@ class Chooser:
 
         Args:
             network: The traced network.
-            images: (n, ...) images to look at.
-            labels: (n,) their classes.
+            examples: What it may look at.
 
         Raises:
             ContractBroken: The ranking does not keep as many units as asked for.
         """
-        ranking = self._given if self._criterion is None else self._criterion.rank(network, images, labels)
+        ranking = self._given if self._criterion is None else self._criterion.rank(network, examples)
         name = name_of(self._given) + (listed(self._options) if self._options else "")
         if isinstance(self._given, str) and self._given in CRITERIA:
             return ranking, name

@@ -21,6 +21,8 @@ from prunesearch.models.zoo import make_model
 from prunesearch.registry import did_you_mean, resolve
 from prunesearch.source_names import check_data, check_model, function_of_file
 from prunesearch.source_names import parse_shape as parse_shape
+from prunesearch.tasks import CLASSIFICATION, make_task
+from prunesearch.tasks.task import Task
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
 from prunesearch.user_files import file_of, in_the_file
@@ -35,6 +37,7 @@ def load_data(
     calibration: int | None = None,
     data_workers: int | None = None,
     validation: float | None = None,
+    task: str | None = None,
 ) -> Data:
     """Return the data a source names; what is None or False is left to the data set.
 
@@ -47,6 +50,7 @@ def load_data(
         calibration: How many training images score structures.
         data_workers: Processes that read training images.
         validation: Share of the training images that is held out, of any data.
+        task: What the network is for, of any data (`load_task`).
 
     Raises:
         ValueError: Unknown name, an argument that the data set does not take, files that are missing or damaged, or a
@@ -77,7 +81,26 @@ def load_data(
         data = function(**given)
     if not isinstance(data, Data):
         raise ValueError(f"Expected {source} to return prunesearch.Data, got {type(data).__name__}.")
+    data = data if task is None else replace(data, task=load_task(task))
     return data if validation is None else replace(data, validation=validation)
+
+
+def load_task(source: str) -> Task:
+    """The task that a source names.
+
+    Args:
+        source: A name of a task (`prunesearch.tasks.make_task`), or `path/to/file.py:function`, which is called
+            without arguments.
+
+    Raises:
+        ValueError: Unknown name, or the function fails or returns something else than a `Task`.
+    """
+    if not source.partition(":")[0].endswith(".py"):
+        return make_task(source)
+    found = _call(source)
+    if not isinstance(found, Task):
+        raise ValueError(f"Expected {source} to return a prunesearch.Task, got {type(found).__name__}.")
+    return found
 
 
 def load_model(
@@ -108,8 +131,11 @@ def load_model(
 
 
 def load_model_for(source: str, weights: Path | None, data: Data) -> nn.Module:
-    """`load_model` with as many classes as some data have, for images of their shape."""
-    return load_model(source, weights, num_classes=data.class_count(), input_shape=tuple(data.examples().shape))
+    """`load_model` with as many classes as some data have, if they have classes, for images of their shape."""
+    classes = data.class_count() if data.goal.name == CLASSIFICATION else None
+    inputs = data.examples()
+    shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else ()
+    return load_model(source, weights, num_classes=classes, input_shape=shape)
 
 
 def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:

@@ -31,11 +31,12 @@ MAY_IMPORT = {
     "nouns": set(),
     "models": {"nouns"},
     "search": {"nouns"},
-    "evaluators": {"nouns", "models"},
-    "training": {"nouns", "models"},
+    "tasks": {"nouns", "models"},
+    "evaluators": {"nouns", "models", "tasks"},
+    "training": {"nouns", "models", "tasks"},
     "study": {"nouns", "search.searcher"},
     "report": {"nouns", "study"},
-    "testing": {"nouns", "models", "search", "evaluators", "training", "study"},  # and nobody imports it
+    "testing": {"nouns", "models", "tasks", "search", "evaluators", "training", "study"},  # and nobody imports it
 }
 COMPOSERS = {
     "__init__",
@@ -75,6 +76,7 @@ HOMES = {
     "onnxscript": {"models/export.py"},
     "torch": {
         "models/",
+        "tasks/",
         "evaluators/",
         "training/",
         "testing/",

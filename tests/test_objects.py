@@ -29,6 +29,7 @@ from prunesearch.models.weights import InheritedWeights, inherited_weights
 from prunesearch.search import make_searcher
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.structure import Space, Structure
+from prunesearch.tasks.classify import labelled
 from prunesearch.trial import Trial
 from tests.packages import install
 from tests.test_given import BUDGET, IMAGES, LABELS, history, network, search
@@ -48,8 +49,8 @@ def random_searcher(space: Space, budget: ps.Budget, *, seed: int) -> RandomSear
     return RandomSearcher(space, budget, seed=seed)
 
 
-def scored_by_accuracy(weights: Any, images: Tensor, labels: Tensor, metric: Any = "accuracy") -> AccuracyEvaluator:
-    return AccuracyEvaluator(weights, images, labels, metric=metric)
+def scored_by_accuracy(weights: Any, examples: ps.Examples, metric: str = "accuracy") -> AccuracyEvaluator:
+    return AccuracyEvaluator(weights, examples, metric=metric)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +107,16 @@ def test_objects_are_returned_by_what_makes_them_by_name() -> None:
     net = network()
     searcher, criterion = RandomSearcher(net.space, BUDGET), L2Criterion()
     weights = InheritedWeights(net, L2)
-    evaluator = AccuracyEvaluator(weights, IMAGES, LABELS)
+    examples = labelled(IMAGES, LABELS)
+    evaluator = AccuracyEvaluator(weights, examples)
     assert make_searcher(searcher, net.space, BUDGET) is searcher
     assert make_criterion(criterion) is criterion
     assert make_weights(weights, net, None, IMAGES) is weights
-    assert make_evaluator(evaluator, weights, IMAGES, LABELS) is evaluator
+    assert make_evaluator(evaluator, weights, examples) is evaluator
     for make in (
         lambda: make_searcher(searcher, net.space, BUDGET, batch=3),
         lambda: make_criterion(criterion, power=2),
-        lambda: make_evaluator(evaluator, weights, IMAGES, LABELS, metric="loss"),
+        lambda: make_evaluator(evaluator, weights, examples, metric="loss"),
     ):
         with pytest.raises(ValueError, match="is an object, which has settings of its own"):
             make()
@@ -249,9 +251,9 @@ HALF, FULL = (8, 12), (16, 24)
             "keep(1, 3) failed with IndexError: tuple index out of range.",
         ),
         ({"criterion": lambda: L2Criterion()}, "contract Criterion: it cannot be made from (seed=): got an unexpected"),
-        ({"criterion": lambda seed: Keeps}, "it made the class Keeps, which has no rank(network, images, labels)."),
+        ({"criterion": lambda seed: Keeps}, "it made the class Keeps, which has no rank(network, examples)."),
         ({"evaluator": SimpleNamespace(score=len)}, "breaks the contract Evaluator: it has no description."),
-        ({"evaluator": lambda weights: None}, "contract Evaluator: it cannot be made from (weights, images, labels): "),
+        ({"evaluator": lambda weights: None}, "contract Evaluator: it cannot be made from (weights, examples): "),
         ({"evaluator": lambda *given: 3}, "it made 3, which has no score(structures) and no description."),
         (
             {"weight_source": SimpleNamespace(build=len)},

@@ -49,6 +49,35 @@ def check_data(data: str | None, validation: float | None = None) -> None:
         raise ValueError(f"Expected --validation as a share between 0 and 1, such as 0.1, got {validation}.")
 
 
+def check_task(name: str | None) -> None:
+    """Make sure that a task is one, as far as that can be told without running the user's file.
+
+    Raises:
+        ValueError: It is none, or there is no such file.
+    """
+    from prunesearch.source_names import function_of_file
+    from prunesearch.tasks import TASK
+
+    if name is None:
+        return
+    if name.partition(":")[0].endswith(".py"):
+        function_of_file(name)
+    else:
+        check_named(TASK, name)
+
+
+def check_metric(name: str | None, task: str | None, data: str) -> None:
+    """Make sure that there is a metric, where it is known what for: of data and tasks that are no files of the user's.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    from prunesearch.tasks import CLASSIFICATION
+
+    if name is not None and task in (None, CLASSIFICATION) and ".py:" not in data:
+        check_name(METRICS, name, "metric")
+
+
 def check_named(contract: Contract, name: str) -> None:
     """Make sure that a name of a role stands for something, or that `package.module:attribute` can be imported.
 
@@ -68,7 +97,11 @@ def check_named(contract: Contract, name: str) -> None:
 
 
 def check_scoring(
-    searcher: str, options: Mapping[str, Any], criterion: str, evaluator: str, metric: str, screen: float
+    searcher: str,
+    options: Mapping[str, Any],
+    criterion: str,
+    evaluator: str,
+    screen: float,
 ) -> None:
     """Make sure that there is everything that a search is told to use.
 
@@ -83,7 +116,6 @@ def check_scoring(
     check_named(SEARCHER, searcher)
     check_named(CRITERION, criterion)
     check_named(EVALUATOR, evaluator)
-    check_name(METRICS, metric, "metric")
     if not 0 < screen <= 1:
         raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
     check_searcher(searcher, options)

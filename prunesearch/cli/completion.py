@@ -10,7 +10,7 @@ import typer
 Complete = Callable[[str], list[str]]
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
-METRICS = ("loss", "accuracy", "agreement")
+METRICS = ("loss", "accuracy", "fidelity", "agreement", "metric")
 OPTIMIZERS = ("sgd", "adamw")
 PRECISIONS = ("fp32", "bf16", "fp16")
 FORMS = ("published", "compact", "supernet")
@@ -53,6 +53,13 @@ def weight_sources(incomplete: str) -> list[str]:
 
     names = WEIGHT_SOURCE.names.names()
     return one_of(f"{name}:" if name == "generated" else name for name in names)(incomplete)
+
+
+def tasks(incomplete: str) -> list[str]:
+    """Names for `--task`."""
+    from prunesearch.tasks import TASK
+
+    return one_of(TASK.names.names())(incomplete)
 
 
 def data_sets(incomplete: str) -> list[str]:

@@ -150,6 +150,19 @@ DataWorkersOption = Annotated[
            metavar=_NUMBER, min=0, show_default="0: this one"),
 ]  # fmt: skip
 
+TaskOption = Annotated[
+    str | None,
+    option(
+        "--task",
+        help="What the network is for: classification, multilabel, regression, segmentation, fidelity, or "
+        "path/to/file.py:function.",
+        panel=DATA,
+        metavar="NAME",
+        autocompletion=completion.tasks,
+        show_default="that of the data",
+    ),
+]
+
 BudgetOption = Annotated[
     str,
     option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli import completion
 from prunesearch.cli.arguments import width_rules
-from prunesearch.cli.checks import check_data, check_named, check_network, check_network_file
+from prunesearch.cli.checks import check_data, check_named, check_network, check_network_file, check_task
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.options import (
     TRAINING,
@@ -27,6 +27,7 @@ from prunesearch.cli.options import (
     ModelOption,
     RoundToOption,
     SeedOption,
+    TaskOption,
     WeightsOption,
     one_of,
     option,
@@ -53,6 +54,7 @@ def pruningnet(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     form: Annotated[
         str,
         option(
@@ -120,6 +122,7 @@ def pruningnet(
         check_named(CRITERION, criterion)
     check_network(model, weights=weights)
     check_data(data)
+    check_task(task)
     check_network_file(out)
     from prunesearch.models.hypernet import PruningNet
     from prunesearch.models.trace import trace
@@ -133,6 +136,7 @@ def pruningnet(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
@@ -140,7 +144,7 @@ def pruningnet(
         criterion = "l1"
     ranking = None
     if criterion is not None:
-        ranking = make_criterion(criterion, seed=seed).rank(network, *source.calibration_set())
+        ranking = make_criterion(criterion, seed=seed).rank(network, source.examples_of(source.calibration_set()))
     net = PruningNet(
         network,
         form=form,  # type: ignore[arg-type]  # it checks that

@@ -14,11 +14,13 @@ from prunesearch.cli.checks import (
     budget_of,
     check_data,
     check_folders,
+    check_metric,
     check_network,
     check_network_file,
     check_policy_share,
     check_scoring,
     check_study,
+    check_task,
     check_weight_source,
 )
 from prunesearch.cli.console import print_json, print_table, say
@@ -45,6 +47,7 @@ from prunesearch.cli.options import (
     ModelOption,
     RoundToOption,
     SeedOption,
+    TaskOption,
     WeightsOption,
     one_of,
     option,
@@ -76,6 +79,7 @@ def search(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     searcher: Annotated[
         str,
         option(
@@ -154,15 +158,16 @@ def search(
         ),
     ] = "accuracy",
     metric: Annotated[
-        str,
+        str | None,
         option(
             "--metric",
-            help="What is scored: loss, accuracy or agreement.",
+            help="What is scored: loss, fidelity, agreement or the task's metric, such as accuracy.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.one_of(completion.METRICS),
+            show_default="loss; fidelity without labels",
         ),
-    ] = "loss",
+    ] = None,
     images: Annotated[
         int | None,
         option(
@@ -284,7 +289,9 @@ def search(
     limits = budget_of(budget, latency_table)
     check_network(model, weights=weights)
     check_data(data)
-    check_scoring(searcher, options, criterion, evaluator, metric, screen)
+    check_task(task)
+    check_metric(metric, task, data)
+    check_scoring(searcher, options, criterion, evaluator, screen)
     check_policy_share(searcher, policy_share)
     check_weight_source("--weight-source", weight_source)
     check_weight_source("--build-with", build_with)
@@ -308,6 +315,7 @@ def search(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
@@ -338,7 +346,7 @@ def search(
             evaluator=evaluator,
             images=images,
             screen=screen,
-            metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
+            metric=metric,
             study=url,
             study_name=study_name,
             open_another=study is None,

@@ -10,13 +10,12 @@ from prunesearch.contracts import Contract, name_of
 from prunesearch.registry import Registry, cached, parameters_of, resolve
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from prunesearch.evaluators.evaluator import Evaluator
     from prunesearch.models.nested import Batch
     from prunesearch.models.network import Network
     from prunesearch.models.ranking import Ranking
     from prunesearch.models.weights import WeightSource
+    from prunesearch.tasks.examples import Examples
 
     AnyEvaluator: TypeAlias = str | Evaluator | Callable[..., Evaluator]
     AnyWeights: TypeAlias = str | WeightSource | Callable[..., WeightSource]
@@ -31,7 +30,7 @@ EVALUATOR = Contract(
     Registry("evaluator", "prunesearch.evaluators", EVALUATORS),
     methods=("score(structures)",),
     attributes=("description",),
-    made_from="(weights, images, labels)",
+    made_from="(weights, examples)",
 )
 
 WEIGHT_SOURCES: Mapping[str, str] = {
@@ -133,18 +132,15 @@ def gather(name: str, weights: WeightSource, evaluator: Evaluator, images: Batch
     return resolve(EVIDENCE, name, "kind of evidence")(weights, evaluator, images)
 
 
-def make_evaluator(
-    given: AnyEvaluator, weights: WeightSource, images: Batch, labels: Tensor | None = None, **options: Any
-) -> Evaluator:
+def make_evaluator(given: AnyEvaluator, weights: WeightSource, examples: Examples, **options: Any) -> Evaluator:
     """Build an evaluator by name.
 
     Args:
         given: One of `EVALUATORS`, or a name that an installed package adds (entry points, `prunesearch.evaluators`);
-            `"package.module:attribute"`; a class or function that takes (weights, images, labels); or an object, which
+            `"package.module:attribute"`; a class or function that takes (weights, examples); or an object, which
             is returned.
         weights: Where the weights of a structure come from.
-        images: (n, ...) images, normalised like the training set.
-        labels: (n,) class indices, where the evaluator needs them.
+        examples: What scores, with its task; inputs normalised like the training set.
         **options: Passed on to the evaluator's constructor.
 
     Raises:
@@ -152,5 +148,5 @@ def make_evaluator(
         TypeError: It has no such option.
         ContractBroken: What is made cannot score, or cannot be made from these arguments.
     """
-    evaluator: Evaluator = EVALUATOR.make(given, weights, images, labels, options=options)
+    evaluator: Evaluator = EVALUATOR.make(given, weights, examples, options=options)
     return evaluator

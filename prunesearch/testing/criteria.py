@@ -10,11 +10,13 @@ import numpy as np
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.models.ranking import Ranking
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.follow import fidelity
 from prunesearch.testing.expecting import expect_error, expect_that
 from prunesearch.testing.state import generators, state_of
 from prunesearch.testing.subjects import Subject, digits
 
-_NEEDS = ("nothing", "images", "labels")
+_NEEDS = ("nothing", "inputs", "loss")
 
 
 class CriterionContract:
@@ -39,7 +41,7 @@ class CriterionContract:
     def rank(self, *, seed: int = 0) -> Ranking:
         """What a fresh criterion says of the subject."""
         on = self.subject()
-        return self.make(seed=seed).rank(on.network, on.images, on.labels)
+        return self.make(seed=seed).rank(on.network, on.examples)
 
     def test_it_keeps_as_many_units_as_asked_distinct_and_ascending(self) -> None:
         """In every group, at every number of units."""
@@ -71,15 +73,16 @@ class CriterionContract:
         expect_that(generators() == before[1], "Expected rank to leave global random generators as they were")
 
     def test_it_says_what_it_needs_and_refuses_without(self) -> None:
-        """`needs` says whether it looks at images, and at labels, too."""
+        """`needs` says whether it looks at inputs, or at the loss on them, too, which not every task has."""
         criterion, network = self.make(), self.subject().network
         needs = getattr(criterion, "needs", None)
         expect_that(needs in _NEEDS, f"Expected needs as one of {', '.join(_NEEDS)}, got {needs!r}")
         if needs == "nothing":
             criterion.rank(network)
             return
-        with expect_error(ValueError, "Expected to be refused without images", "images"):
+        with expect_error(ValueError, "Expected to be refused without examples", "examples"):
             criterion.rank(network)
-        if needs == "labels":
-            with expect_error(ValueError, "Expected to be refused without labels", "labels"):
-                criterion.rank(network, self.subject().images)
+        if needs == "loss":
+            without = Examples(self.subject().examples.inputs, fidelity())
+            with expect_error(ValueError, "Expected to be refused with a task that has no loss", "loss"):
+                criterion.rank(network, without)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.models.network import Network
@@ -14,6 +13,7 @@ from prunesearch.models.ranking import Ranking
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.structure import Structure
+from prunesearch.tasks.examples import Examples
 from prunesearch.training import digits as data
 from prunesearch.training.finetune import finetune
 from prunesearch.training.recipe import Recipe
@@ -21,17 +21,15 @@ from prunesearch.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network and data that it was not trained on, or was; the suites only read them.
+    """A trained network and data for it; the suites only read them.
 
     Attributes:
         network: Traced.
-        images: (n, ...) as it takes them, a few hundred.
-        labels: (n,) their classes.
+        examples: A few hundred, with the task that reads them.
     """
 
     network: Network
-    images: Tensor
-    labels: Tensor
+    examples: Examples
 
     @property
     def ranking(self) -> Ranking:
@@ -48,9 +46,9 @@ class Subject:
 def digits() -> Subject:
     """A ResNet-8 that has learnt scikit-learn's digits; it is trained once in a process, which takes seconds."""
     source = data.digits(calibration=256)
-    images, labels = source.calibration_set()
-    assert isinstance(images, Tensor)  # one input
+    examples = source.examples_of(source.calibration_set())
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = make_model("resnet8", in_channels=1, image_size=8)
-    return Subject(trace(finetune(model, source, recipe=Recipe(epochs=4, lr=0.1)), images[:2]), images, labels)
+    trained = finetune(model, source, recipe=Recipe(epochs=4, lr=0.1))
+    return Subject(trace(trained, examples.take(slice(2)).inputs), examples)

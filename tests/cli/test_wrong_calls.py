@@ -19,7 +19,7 @@ WRONG = {
     "option of another searcher": ((*SEARCH, "--option", "sampler=tpe"), "sampler"),
     "unknown criterion": ((*SEARCH, "--criterion", "magic"), "there are l1, l2, bn_scale"),
     "unknown weight source": ((*SEARCH, "--weight-source", "magic"), "there are inherited, compensated"),
-    "unknown metric": ((*SEARCH, "--metric", "magic"), "there are loss, accuracy, agreement"),
+    "unknown metric": ((*SEARCH, "--metric", "magic"), "there are loss, accuracy, fidelity, agreement, metric"),
     "unknown data": ((*SEARCH[:5], "--data", "magic", *SEARCH[-2:]), "Unknown data set 'magic'"),
     "unknown zoo network": (("explain", "--model", "zoo:resnet21"), "Did you mean 'resnet"),
     "unknown torchvision network": (("explain", "--model", "torchvision:resnt"), "torchvision has no network"),

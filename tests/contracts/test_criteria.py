@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from prunesearch.evaluators.channels import CRITERIA
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.follow import fidelity
 from prunesearch.testing import CriterionContract
 
 _SLOW = {"lfe"}  # hundreds of forwards
@@ -18,9 +20,12 @@ class TestCriteria(CriterionContract):
 
     def test_a_refusal_names_the_criterion(self) -> None:
         criterion = self.make()
+        network, inputs = self.subject().network, self.subject().examples.inputs
         if criterion.needs != "nothing":
-            with pytest.raises(ValueError, match=f"The criterion '{self.criterion}' looks at images, got none"):
-                criterion.rank(self.subject().network)
-        if criterion.needs == "labels":
-            with pytest.raises(ValueError, match=f"The criterion '{self.criterion}' looks at labels, got none"):
-                criterion.rank(self.subject().network, self.subject().images)
+            seen = "inputs" if criterion.needs == "inputs" else "the loss of examples"
+            with pytest.raises(ValueError, match=f"The criterion '{self.criterion}' looks at {seen}, got none"):
+                criterion.rank(network)
+        if criterion.needs == "loss":
+            expected = f"The criterion {self.criterion} learns from a loss, and the task fidelity has none"
+            with pytest.raises(ValueError, match=expected):
+                criterion.rank(network, Examples(inputs, fidelity()))

@@ -37,7 +37,7 @@ class TestWeightSources(WeightSourceContract):
         on, own = self.subject(), self.make()
         half = uniform_structure(Budget(macs="50%").check(on.network.space))
         sliced, scored = (
-            AccuracyEvaluator(source, on.images, on.labels).score([half])[0]
+            AccuracyEvaluator(source, on.examples).score([half])[0]
             for source in (InheritedWeights(on.network, own.ranking), own)
         )
         assert scored >= sliced

@@ -24,6 +24,7 @@ from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.structure import IntArray, Space, Structure
+from prunesearch.tasks.classify import labelled
 from prunesearch.testing import CriterionContract, EvaluatorContract, SearcherContract, Subject, WeightSourceContract
 from prunesearch.trial import Trial
 
@@ -46,7 +47,7 @@ def tiny() -> Subject:
             nn.functional.cross_entropy(model(images), labels).backward()
             optimizer.step()
         optimizer.zero_grad()
-    return Subject(trace(model.eval(), images[:2]), images, labels)
+    return Subject(trace(model.eval(), images[:2]), labelled(images, labels))
 
 
 def broken(suite: Any) -> set[str]:
@@ -217,27 +218,27 @@ class Few:
 
 
 class KeepsFew(L1Criterion):
-    def rank(self, network: Network, images: Any = None, labels: Any = None) -> Any:
+    def rank(self, network: Network, examples: Any = None) -> Any:
         return Few()
 
 
 class Luck(L1Criterion):
     calls = itertools.count()
 
-    def rank(self, network: Network, images: Any = None, labels: Any = None) -> NestedRanking:
+    def rank(self, network: Network, examples: Any = None) -> NestedRanking:
         turned = next(self.calls) % 2
         return NestedRanking(tuple(tuple(range(group.units))[:: -1 if turned else 1] for group in network.space.groups))
 
 
 class Changing(L1Criterion):
-    def rank(self, network: Network, images: Any = None, labels: Any = None) -> NestedRanking:
+    def rank(self, network: Network, examples: Any = None) -> NestedRanking:
         network.model.train(not network.model.training)
         torch.rand(1)
-        return super().rank(network, images, labels)
+        return super().rank(network, examples)
 
 
 class Needy(L1Criterion):
-    needs: Any = "images"
+    needs: Any = "inputs"
 
 
 class Vague(L1Criterion):
@@ -317,8 +318,8 @@ COUNT = itertools.count()
             {"the_description_is_one_line_that_is_the_same_for_the_same_settings"},
         ),
         (
-            wrong(lambda _, scores: scores, measures=property(lambda _: "points", lambda *_: None)),
-            {"what_scores_measure_is_one_of_the_known_kinds"},
+            wrong(lambda _, scores: scores, measures=property(lambda _: 3, lambda *_: None)),
+            {"what_scores_measure_is_said_in_words"},
         ),
     ],
 )

@@ -30,7 +30,7 @@ CRITERIA: Mapping[str, str] = {
 CRITERION = Contract(
     "Criterion",
     Registry("channel criterion", "prunesearch.criteria", CRITERIA),
-    methods=("rank(network, images, labels)",),
+    methods=("rank(network, examples)",),
     made_from="(seed=)",
 )
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.evaluators.channels.slices import unit_scores
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
 
 
 class SpreadCriterion(ScoringCriterion):
@@ -17,6 +16,6 @@ class SpreadCriterion(ScoringCriterion):
         seed: Not used; every criterion takes one.
     """
 
-    def scores(self, network: Network, images: Any = None, labels: Any = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Deviations, each relative to the mean of its layer."""
         return unit_scores(network, "produces", lambda filters: filters.std(dim=1, correction=0))
