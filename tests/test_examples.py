@@ -92,7 +92,10 @@ def test_its_names_are_names_of_the_command_line(installed: Path, tmp_path: Path
         [
             *command, "--model", "zoo:resnet8", "--data", "digits", "--budget", "macs=50%", "--searcher", "hillclimb",
             "--criterion", "spread", "--option", "neighbours=8", "--n-trials", "12", "--json",
+            "--task", "top2", "--metric", "top2",
         ],
         tmp_path,
     )  # fmt: skip
-    assert json.loads(out)["best"]["searcher"] == "hillclimb"
+    best = json.loads(out)["best"]
+    assert best["searcher"] == "hillclimb"
+    assert "metric=top2" in best["evaluator"]

@@ -1,1 +1,1 @@
-"""A searcher and a channel criterion for prunesearch; `pyproject.toml` gives them their names."""
+"""A searcher, a channel criterion and a task for prunesearch; `pyproject.toml` gives them their names."""
