@@ -86,6 +86,8 @@ if TYPE_CHECKING:
     from prunesearch.training.settings import ManifoldSettings as ManifoldSettings
     from prunesearch.training.settings import PruningNetRecipe as PruningNetRecipe
     from prunesearch.trial import Trial as Trial
+    from prunesearch.whole import prune as prune
+    from prunesearch.whole import prune_in_steps as prune_in_steps
 
 _PUBLIC = {
     "AttentionPruned": "prunesearch.training.attention:AttentionPruned",
@@ -146,6 +148,8 @@ _PUBLIC = {
     "manidp": "prunesearch.training.manifold:manidp",
     "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
     "paam": "prunesearch.training.attention:paam",
+    "prune": "prunesearch.whole:prune",
+    "prune_in_steps": "prunesearch.whole:prune_in_steps",
     "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",

@@ -131,6 +131,13 @@ class SearchResult:
         """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""
         return [replace(self.best, trial=trial) for trial in pareto_front(self.trials)]
 
+    def top(self, k: int) -> list[Winner]:
+        """The k best trials, best first; fewer if fewer have a score. Of equal structures the first counts."""
+        k = whole_number("k", k, at_least=1)
+        scored = {trial.structure: trial for trial in reversed(self.trials) if trial.score is not None}
+        ordered = sorted(scored.values(), key=lambda trial: (-(trial.score or 0.0), trial.number))
+        return [replace(self.best, trial=trial) for trial in ordered[:k]]
+
     def within(self, budget: Budget) -> Winner:
         """The best trial that meets another budget, so that one study answers several.
 
@@ -171,8 +178,8 @@ class SearchResult:
             )
         return self.searcher.policy(share)
 
-    def build(self, structure: Sequence[int]) -> nn.Module:
-        """Build the network of any structure of the space as that of the winner; a new module each time.
+    def build(self, structure: Trial | Sequence[int]) -> nn.Module:
+        """Build the network of a trial, or of any structure, as that of the winner; a new module each time.
 
         Its weights come from where the winner's come from, its BatchNorm statistics are re-estimated on the same
         images, and it is in eval mode.
@@ -180,7 +187,8 @@ class SearchResult:
         Raises:
             ValueError: The structure is not of the space.
         """
-        return _built(self.best.weights, self.space.check(structure), self.best.calibration)
+        widths = structure.structure if isinstance(structure, Trial) else structure
+        return _built(self.best.weights, self.space.check(widths), self.best.calibration)
 
     def shown(self, score: float) -> str:
         """A score as what it measures."""

@@ -50,6 +50,7 @@ COMPOSERS = {
     "measured",
     "source_names",
     "sources",
+    "whole",
 }  # may import everything
 HOMES = {
     "accelerate": {"training/accelerating.py"},
@@ -86,6 +87,7 @@ HOMES = {
         "demo.py",
         "given.py",
         "sources.py",
+        "whole.py",
     },
 }
 DOORS = {

@@ -1,0 +1,226 @@
+"""The whole job in one call, and the same in several steps with a training of the caller's own between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from prunesearch.api import search
+from prunesearch.budget import Budget
+from prunesearch.given import as_budget, as_network
+from prunesearch.latency_table import LatencyTable
+from prunesearch.models.network import Network
+from prunesearch.models.saving import load, save
+from prunesearch.models.trace import trace
+from prunesearch.structure import Cost
+from prunesearch.study.database import IN_MEMORY
+from prunesearch.tasks.examples import judged_as
+from prunesearch.tasks.metric import as_text, name_of
+from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.evaluation import metric_on_test
+from prunesearch.training.finetune import finetune
+from prunesearch.training.recipe import Recipe
+
+Say = Callable[[str], None]
+Train = Callable[[nn.Module], nn.Module | None]
+_OURS = ("network", "data", "budget", "study", "study_name")
+
+
+def prune(
+    model: nn.Module | Network,
+    data: Data | Source,
+    budget: Budget | str,
+    *,
+    table: LatencyTable | str | Path | None = None,
+    recipe: Recipe | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    say: Say | None = print,
+    **settings: Any,
+) -> nn.Module:
+    """Trace, search, build and finetune: a smaller network that meets the budget comes back; the model stays as it is.
+
+    The network is finetuned with the model as its teacher. With a folder, the study (`search.db`), the state of the
+    training and what comes of it (`pruned.safetensors`) are kept there, and the same call again goes on where it was.
+
+    Args:
+        model: The trained network, or what `trace` made of it.
+        data: What to search and train with; with `test`, the network is judged before and after.
+        budget: What it has to meet, also as a text such as `"macs=50%"`.
+        table: What latency is predicted from, if the budget limits it.
+        recipe: How to finetune.
+        seed: Decides everything random.
+        folder: Where everything is kept.
+        say: Told in sentences what became of each step; None is silent.
+        **settings: Further arguments of `search`, such as `n_trials=400`.
+
+    Raises:
+        InfeasibleBudget: No structure meets the budget.
+        TypeError: A setting is one of those that this call makes itself.
+        PruneSearchError, ValueError: As `trace`, `search` and `finetune`.
+    """
+    _check(settings)
+    data, tell = as_data(data), say or (lambda sentence: None)
+    place = None if folder is None else Path(folder)
+    network = as_network(model, data)
+    full = network.space.cost(network.space.full)
+    kept = f" {len(network.frozen)} layers keep their width." if network.frozen else ""
+    tell(f"Traced {type(network.model).__name__}: {len(network.space.groups)} groups of channels.{kept}")
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    study = IN_MEMORY if place is None else f"sqlite:///{place / 'search.db'}"
+    result = search(network, data, budget=as_budget(budget, table), seed=seed, study=study, **settings)
+    tell(f"Found the {result}.")
+    for note in result.notes:
+        tell(f"Note: {note}")
+    state = None if place is None else place / "finetune.safetensors"
+    small = finetune(result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state)
+    if place is not None:
+        save(small, place / "pruned.safetensors", example_inputs=data.examples())
+    tell(_summary(network, small, full, result.best.cost, data))
+    return small
+
+
+def prune_in_steps(
+    model: nn.Module | Network,
+    data: Data | Source,
+    budgets: Sequence[Budget | str],
+    train: Train,
+    *,
+    folder: str | Path,
+    seed: int = 0,
+    say: Say | None = None,
+    rules: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """Prune to one budget after the other, each time followed by a training of the caller's own.
+
+    Each step traces the network that the step before it trained, searches it, and hands the winner to `train`. Budgets are
+    in terms of the *original* network: `"macs=50%"` after `"macs=75%"` is half of what the model that came in costs.
+    Everything is kept in a folder: one file of studies, one per step (`search.db`), and the trained network of each
+    step (`step-1.safetensors`, ...). The same call again goes on after the last step whose training had ended; one
+    that was interrupted begins that training anew, with the same network (keep checkpoints of your own for long ones).
+
+    Args:
+        model: The trained network, or what `trace` made of it.
+        data: What structures are scored with.
+        budgets: Of MACs and parameters, each at least as tight as the one before it.
+        train: Given a pruned network in training mode: trains it in place, or returns the trained one.
+        folder: Where everything is kept; made if it is not there.
+        seed: Decides everything random here.
+        say: Told in sentences what became of each step; None is silent.
+        rules: Further arguments of `trace`, such as `{"ignored_layers": ["head"]}`.
+        **settings: Further arguments of `search`.
+
+    Returns:
+        The network of the last step, in eval mode.
+
+    Raises:
+        InfeasibleBudget: No structure meets a budget.
+        ValueError: There are no budgets, one is looser than the one before it or limits latency, or `train` gave a
+            network of other costs than it was given.
+        TypeError: `train` returned something else than a network, or a setting is one of those that this call makes.
+        StudyMismatch: The folder is of other steps; the message says what differs.
+    """
+    _check(settings)
+    data, tell, place = as_data(data), say or (lambda sentence: None), Path(folder)
+    examples = data.examples()
+    original = model if isinstance(model, Network) else trace(model, examples, **(rules or {}))
+    limits = _absolute([as_budget(budget) for budget in budgets], original)
+    place.mkdir(parents=True, exist_ok=True)
+    now = copy.deepcopy(original.model).eval()
+    for number, budget in enumerate(limits, 1):
+        file = place / f"step-{number}.safetensors"
+        if file.exists():
+            now = load(file, original.model).eval()
+            tell(f"Step {number} of {len(limits)} was done: {file}.")
+            continue
+        network = original if number == 1 else trace(now, examples, **(rules or {}))
+        small, cost = _searched(network, data, budget, f"step {number}", place, seed, settings)
+        now = _trained(train, small, cost, examples)
+        save(now, file, example_inputs=examples)
+        tell(
+            f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,} ({budget}). Wrote {file}."
+        )
+    return now
+
+
+def _searched(
+    network: Network, data: Data, budget: Budget, name: str, place: Path, seed: int, settings: Mapping[str, Any]
+) -> tuple[nn.Module, Cost]:
+    """The pruned network of a step; the same network where it meets the limit already."""
+    full = network.space.cost(network.space.full)
+    wanted = {"macs": budget.macs, "params": budget.params}
+    if all(limit is None or getattr(full, resource) <= int(limit) for resource, limit in wanted.items()):
+        return copy.deepcopy(network.model), full
+    study = f"sqlite:///{place / 'search.db'}"
+    result = search(network, data, budget=budget, seed=seed, study=study, study_name=name, **settings)
+    return result.best.build(), result.best.cost
+
+
+def _trained(train: Train, small: nn.Module, cost: Cost, examples: Any) -> nn.Module:
+    from prunesearch.models.count import count
+
+    returned = train(small.train())
+    found = small if returned is None else returned
+    if not isinstance(found, nn.Module):
+        raise TypeError(
+            f"Expected train to return a torch.nn.Module, or nothing if it trains in place; got {type(found).__name__}."
+        )
+    found = found.eval()
+    counted = count(found, examples)
+    if (counted.macs, counted.params) != (cost.macs, cost.params):
+        raise ValueError(
+            f"Expected train to give back the network that it was given, with {cost.macs:,} MACs and {cost.params:,} "
+            f"parameters; got one with {counted.macs:,} and {counted.params:,}. Return the trained network itself, not "
+            "what wraps it."
+        )
+    return found
+
+
+def _absolute(budgets: Sequence[Budget], original: Network) -> list[Budget]:
+    """Budgets as counts, in terms of the original network."""
+    if not budgets:
+        raise ValueError('Expected at least one budget, such as ["macs=75%", "macs=50%"], got none.')
+    found: list[Budget] = []
+    for budget in budgets:
+        if budget.latency_ms is not None:
+            raise ValueError(
+                f"Expected budgets of macs and params, as a latency table is of one network and each step has another; "
+                f"got {budget}."
+            )
+        limits = {resource: int(limit) for resource, limit in budget.check(original.space).limits}
+        before = {} if not found else {"macs": found[-1].macs, "params": found[-1].params}
+        loosened = [
+            r for r, limit in before.items() if limit is not None and limits.get(r, int(limit) + 1) > int(limit)
+        ]
+        if loosened:
+            raise ValueError(
+                f"Expected each budget to be at least as tight as the one before it; {budget} is looser in "
+                f"{loosened[0]} than {found[-1]}."
+            )
+        found.append(replace(Budget(**limits)))
+    return found
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    ours = [name for name in _OURS if name in settings]
+    if ours:
+        raise TypeError(f"{ours[0]} is decided by this call. Use search itself to choose it, or leave it out.")
+
+
+def _summary(network: Network, small: nn.Module, full: Cost, cost: Cost, data: Data) -> str:
+    facts = [
+        f"MACs {full.macs:,} -> {cost.macs:,} ({cost.macs / full.macs:.1%})",
+        f"parameters {full.params:,} -> {cost.params:,} ({cost.params / full.params:.1%})",
+    ]
+    if data.test is not None:
+        name = name_of(judged_as(data.goal))
+        (was, n), (now, _) = (metric_on_test(each, data, network.model) for each in (network.model, small))
+        facts.append(f"{name} on {n:,} test examples {as_text(name, was)} -> {as_text(name, now)}")
+    return f"{type(small).__name__}: {', '.join(facts)}."
