@@ -21,10 +21,12 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.registry import resolve
 from prunesearch.search import SEARCHERS
+from prunesearch.search.conditional import ConditionalSearcher
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data, balanced
 from tests.models_state import generators, state_of
 
@@ -189,7 +191,7 @@ def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Netw
     }
     images, labels = digits_data.calibration_set()
     for criterion, winner in found.items():
-        ranking = make_criterion(criterion).rank(network, images, labels)
+        ranking = make_criterion(criterion).rank(network, labelled(images, labels))
         assert isinstance(ranking, NestedRanking)
         assert ranking.scores is not None
         asked = GlobalSearcher(network.space, BUDGET, unit_scores=ranking.scores).ask(1)
@@ -233,10 +235,18 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
         ({"callbacks": 1}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
         ({"budget": "50%"}, ValueError, r'got \'50%\'\. Did you mean "macs=50%"\?$'),
         ({"budget": 0.5}, TypeError, 'Expected budget as Budget.*or as a text such as "macs=50%"; got 0.5.$'),
-        ({"searcher": 3}, TypeError, r"as an object with ask\(n\) and tell\(trials\), or as a class .*; got 3.$"),
-        ({"evaluator": len}, TypeError, r"an object with a description and score\(structures\); got an object of"),
-        ({"criterion": nn.ReLU()}, TypeError, r"an object with rank\(network, images, labels\); got an object of ReLU"),
-        ({"criterion": NestedRanking}, TypeError, "got the class NestedRanking"),
+        ({"searcher": 3}, TypeError, r"as an object with ask\(n\), tell\(trials\), or as a class .*; got 3.$"),
+        (
+            {"evaluator": nn.ReLU()},
+            TypeError,
+            r"an object with description, score\(structures\), .*got an object of ReLU",
+        ),
+        ({"criterion": nn.ReLU()}, TypeError, r"with rank\(network, examples\), or .*; got an object of ReLU"),
+        (
+            {"criterion": NestedRanking},
+            TypeError,
+            "NestedRanking breaks the contract Criterion: it cannot be made from",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(
@@ -321,7 +331,7 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
 
 def test_a_network_that_returns_no_logits_is_refused() -> None:
     network = ps.trace(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(2, 1, 8, 8))
-    with pytest.raises(ValueError, match="returns logits of shape"):
+    with pytest.raises(ValueError, match="Expected a classifier that returns"):
         ps.search(network, Data(train=(torch.randn(4, 1, 8, 8), torch.zeros(4).long())), budget=BUDGET)
 
 
@@ -401,6 +411,66 @@ def test_one_study_answers_several_budgets(network: Network, digits_data: Data) 
     assert ps.count(found.build(), network.example_inputs) == found.cost
     with pytest.raises(ValueError, match="None of 60 trials meets the budget macs="):
         result.within(ps.Budget(macs=network.space.cost(network.space.minimum).macs))
+
+
+CONDITIONAL = {"shares": (1.0, 0.7), "warmup": 8, "updates": 1}
+
+
+def test_the_learnt_policy_answers_a_share_that_was_never_tried_and_its_network_can_be_built(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+
+    def search(n_trials: int, study: str = "sqlite://") -> ps.SearchResult:
+        arguments = {"searcher": "conditional", "options": CONDITIONAL, "study": study}
+        return ps.search(network, digits_data, budget=BUDGET, n_trials=n_trials, **arguments)  # type: ignore[arg-type]
+
+    search(21, url)
+    result = search(40, url)
+    feasible = BUDGET.check(network.space)
+    for share in (0.85, 0.55):
+        structure = result.policy(share)
+        assert share - 0.1 < feasible.usage([structure])[0] <= share
+        assert structure == result.policy(share)
+        assert structure == search(40, url).policy(share) == search(40).policy(share)  # replayed; in one go
+    small = result.build(structure)
+    assert not small.training
+    assert ps.count(small, network.example_inputs) == network.space.cost(structure)
+    assert state_of(small) != state_of(result.best.weights.build(structure))  # it has statistics of its own
+    assert state_of(result.build(result.best.structure)) == state_of(result.best.build())
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
+    network: Network, digits_data: Data, in_order: bool
+) -> None:
+    result = ps.search(
+        network,
+        digits_data,
+        budget=BUDGET,
+        searcher="conditional",
+        n_trials=60,
+        options={"warmup": 64, "batch_size": 64},
+        callbacks=lambda event: event.trial.number == 20,
+        in_order=in_order,
+    )
+    assert isinstance(result.searcher, ConditionalSearcher)
+    assert len(result.searcher.told) == len(result.trials) == 21
+
+
+def test_a_share_that_no_policy_can_answer_is_refused(network: Network, digits_data: Data) -> None:
+    plain = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=2)
+    with pytest.raises(ValueError, match=r"learns a policy \(conditional\); random learns none"):
+        plain.policy(0.8)
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="conditional", n_trials=2)
+    with pytest.raises(ValueError, match=r"^Expected a share of the budget in \(0, 1\], got 2.$"):
+        result.policy(2)
+    with pytest.raises(TypeError, match=r"^Expected a share of the budget as a number, got 'half'.$"):
+        result.policy("half")  # type: ignore[arg-type]
+    with pytest.raises(ps.InfeasibleBudget, match="the narrowest structure has"):
+        result.policy(0.001)
+    with pytest.raises(ValueError, match="one width per group"):
+        result.build((1, 2))
 
 
 def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(

@@ -14,10 +14,13 @@ from prunesearch.cli.checks import (
     budget_of,
     check_data,
     check_folders,
+    check_metric,
     check_network,
     check_network_file,
+    check_policy_share,
     check_scoring,
     check_study,
+    check_task,
     check_weight_source,
 )
 from prunesearch.cli.console import print_json, print_table, say
@@ -44,11 +47,17 @@ from prunesearch.cli.options import (
     ModelOption,
     RoundToOption,
     SeedOption,
+    TaskOption,
     WeightsOption,
+    one_of,
     option,
     writes,
 )
+from prunesearch.cli.policies import Answer, answer, check_can_be_met
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
+from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
+from prunesearch.evaluators.channels import CRITERION
+from prunesearch.search import SEARCHER
 
 if TYPE_CHECKING:
     from prunesearch.api import SearchResult
@@ -70,11 +79,12 @@ def search(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     searcher: Annotated[
         str,
         option(
             "--searcher",
-            help="Which one; see docs/searchers.md.",
+            help=f"{one_of(SEARCHER)}; see docs/searchers.md.",
             panel=SEARCH,
             metavar="NAME",
             autocompletion=completion.searchers,
@@ -84,6 +94,16 @@ def search(
         list[str] | None,
         option(
             "--option", help="Of the searcher, such as population=20; repeatable.", panel=SEARCH, metavar="NAME=VALUE"
+        ),
+    ] = None,
+    policy_share: Annotated[
+        float | None,
+        option(
+            "--policy-share",
+            help="Ask the policy that conditional learnt for this share of the budget; --out is its network then.",
+            panel=SEARCH,
+            metavar="SHARE",
+            show_default=False,
         ),
     ] = None,
     n_trials: Annotated[
@@ -100,7 +120,7 @@ def search(
         str,
         option(
             "--criterion",
-            help="Which channels stay; see docs/criteria.md.",
+            help=f"Which channels stay: {one_of(CRITERION)}; see docs/criteria.md.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.criteria,
@@ -110,7 +130,7 @@ def search(
         str,
         option(
             "--weight-source",
-            help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.",
+            help=f"Weights of structures: {one_of(WEIGHT_SOURCE, generated='generated:FILE')}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.weight_sources,
@@ -131,22 +151,23 @@ def search(
         str,
         option(
             "--evaluator",
-            help="How: accuracy, adaptive_bn or precise_bn.",
+            help=f"How: {one_of(EVALUATOR)}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.evaluators,
         ),
     ] = "accuracy",
     metric: Annotated[
-        str,
+        str | None,
         option(
             "--metric",
-            help="What is scored: loss, accuracy or agreement.",
+            help="What is scored: loss, fidelity, agreement or the task's metric, such as accuracy.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.one_of(completion.METRICS),
+            show_default="loss; fidelity without labels",
         ),
-    ] = "loss",
+    ] = None,
     images: Annotated[
         int | None,
         option(
@@ -268,7 +289,10 @@ def search(
     limits = budget_of(budget, latency_table)
     check_network(model, weights=weights)
     check_data(data)
-    check_scoring(searcher, options, criterion, evaluator, metric, screen)
+    check_task(task)
+    check_metric(metric, task, data)
+    check_scoring(searcher, options, criterion, evaluator, screen)
+    check_policy_share(searcher, policy_share)
     check_weight_source("--weight-source", weight_source)
     check_weight_source("--build-with", build_with)
     if as_finished and screen != 1.0:
@@ -291,9 +315,12 @@ def search(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
+    if policy_share is not None:
+        check_can_be_met(limits, network.space, policy_share)
     if tensorboard is not None:
         callbacks.append(TensorBoardLogger(tensorboard))
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
@@ -319,7 +346,7 @@ def search(
             evaluator=evaluator,
             images=images,
             screen=screen,
-            metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
+            metric=metric,
             study=url,
             study_name=study_name,
             open_another=study is None,
@@ -331,12 +358,16 @@ def search(
         say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
     for note in result.notes:
         say(f"note: {note}", aside=True)
+    answered = None if policy_share is None else answer(result, limits, policy_share)
     if out is not None:
-        save_network(result.best.build(), out, example_inputs=source.examples())
-    _tell(result, network, url, out, as_json=as_json)
+        built = result.best.build() if answered is None else result.build(answered.structure)
+        save_network(built, out, example_inputs=source.examples())
+    _tell(result, network, url, out, answered, as_json=as_json)
 
 
-def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *, as_json: bool) -> None:
+def _tell(
+    result: SearchResult, network: Network, url: str, out: Path | None, answered: Answer | None, *, as_json: bool
+) -> None:
     """Say what was found, to people or to a program."""
     from prunesearch.study.database import show as public
 
@@ -349,6 +380,7 @@ def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *,
                 "best": asdict(result.best.trial),
                 "unpruned": asdict(network.space.cost(network.space.full)),
                 "front": [asdict(winner.trial) for winner in result.front()],
+                "policy": None if answered is None else answered.as_json(),
                 "notes": list(result.notes),
                 "out": None if out is None else str(out),
             }
@@ -356,9 +388,12 @@ def _tell(result: SearchResult, network: Network, url: str, out: Path | None, *,
         return
     say(str(result))
     say(f"Study {result.name!r} in {public(url)}.")
+    if answered is not None:
+        say(str(answered))
     if out is not None:
-        say(f"Wrote {out}.")
-    table = Table("group", "width", "kept")
-    for group, width in zip(network.space.groups, result.best.structure, strict=True):
-        table.add_row(group.name, str(group.width), str(width))
+        say(f"Wrote {out}{'' if answered is None else ', the network of the policy'}.")
+    kept = {"kept": result.best.structure, **({} if answered is None else {"policy": answered.structure})}
+    table = Table("group", "width", *kept)
+    for group, *widths in zip(network.space.groups, *kept.values(), strict=True):
+        table.add_row(group.name, str(group.width), *map(str, widths))
     print_table(table)

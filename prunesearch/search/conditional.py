@@ -11,6 +11,7 @@ import numpy as np
 
 from prunesearch.budget import Budget, FeasibleSet, as_structures
 from prunesearch.errors import InfeasibleBudget
+from prunesearch.ranges import number
 from prunesearch.search.ddpg import Agent, DDPGSettings, Walks
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.surrogate import normal_scores
@@ -130,7 +131,7 @@ class ConditionalSearcher(BatchSearcher):
         if not shares:
             raise ValueError("Expected at least one of the shares of the budget, got none. Say for example [1, 0.8].")
         self._shares = tuple(sorted(set(shares), reverse=True))
-        self._sets = [_of_share(self.feasible, share) for share in self._shares]
+        self._sets = [of_share(self.feasible, share) for share in self._shares]
         self._settings = own = settings or ConditionalSettings()
         self.walk = Walk(space, self.feasible)
         ddpg = DDPGSettings(own.hidden, own.actor_lr, own.critic_lr, own.tau, own.minibatch)
@@ -146,8 +147,8 @@ class ConditionalSearcher(BatchSearcher):
                 put_random(self.queue, feasible, rng, self._settings.batch_size)
                 self._turns[index] += self._settings.batch_size
             return
-        for number in range(self._settings.batch_size):
-            index = (batch + number) % len(self._shares)
+        for turn in range(self._settings.batch_size):
+            index = (batch + turn) % len(self._shares)
             proposed = self._act(self._shares[index], self._sets[index], self._noise(index), rng)
             if not self.queue.put([proposed], 1):
                 put_random(self.queue, self._sets[index], rng, 1)
@@ -166,7 +167,7 @@ class ConditionalSearcher(BatchSearcher):
             ValueError: The share is not in (0, 1].
             InfeasibleBudget: No structure meets it.
         """
-        feasible = _of_share(self.feasible, share)
+        feasible = of_share(self.feasible, share)
         learnt = copy.copy(self)
         learnt.agent, learnt._episodes = copy.deepcopy(self.agent), list(self._episodes)
         learnt._learn(np.random.default_rng([self._seed, 2, len(self.told)]))
@@ -273,10 +274,15 @@ class Walk:
         return [(*kept[:g], width, *later[g + 1 :]) for g in steps for width in self._space.groups[g].widths]
 
 
-def _of_share(feasible: FeasibleSet, share: float) -> FeasibleSet:
-    """The structures within a share of the budget, or an error that says why there are none."""
-    if not 0 < share <= 1:
-        raise ValueError(f"Expected a share of the budget in (0, 1], got {share}.")
+def of_share(feasible: FeasibleSet, share: float) -> FeasibleSet:
+    """The structures within a share of the budget.
+
+    Raises:
+        TypeError: The share is no number.
+        ValueError: It is not in (0, 1].
+        InfeasibleBudget: No structure meets it; the message has the lowest that can be met.
+    """
+    share = number("a share of the budget", share, "(0, 1]")
     within = feasible.tightened(share)
     for (resource, whole), (_, least) in zip(feasible.limits, within.limits, strict=True):
         if least > whole * share:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from prunesearch.structure import Structure
 from prunesearch.trial import Trial
@@ -30,4 +30,17 @@ class Searcher(Protocol):
         """Absorb finished trials, foreign and failed ones included.
 
         A failed trial (score None) counts as worse than every score. Never raises for what a trial holds.
+        """
+
+
+@runtime_checkable
+class PolicySearcher(Searcher, Protocol):
+    """Learns a policy from what it is told, which answers any share of the budget without a further evaluation."""
+
+    def policy(self, share: float) -> Structure:
+        """What the policy keeps for a share of the budget; asking changes nothing of what is proposed later.
+
+        Raises:
+            ValueError: The share is not in (0, 1].
+            InfeasibleBudget: No structure meets it.
         """

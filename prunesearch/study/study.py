@@ -176,8 +176,8 @@ class Study:
                 for place in range(len(replayed), len(asked)):
                     log.add(asked[place], costs[place], next(outcomes))
                     if log.stopped:
-                        return log.trials
-            searcher.tell(log.trials[start:])
+                        break
+            searcher.tell(log.trials[start:])  # also of a batch that was cut short: its policy may be asked
         return log.trials
 
     def run_as_finished(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import io
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from accelerate.tracking import GeneralTracker
@@ -18,7 +20,7 @@ from accelerate.tracking import GeneralTracker
 from prunesearch.files import write_text
 from prunesearch.training.recipe import Precision
 
-__all__ = ["Accelerator", "Log", "accelerated"]
+__all__ = ["Accelerator", "Log", "accelerated", "new_accelerator"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,27 @@ class Log:
     trackers: tuple[str, ...] = ("csv",)
 
 
+def new_accelerator(**settings: Any) -> Accelerator:
+    """An `Accelerator`; the group of processes that it starts, if it starts one, ends with the program.
+
+    A process that exits while the threads of its group still run is aborted by the C++ library ("terminate called").
+    """
+    started = _in_a_group()
+    accelerator = Accelerator(**settings)
+    if _in_a_group() and not started:
+        atexit.register(_leave_group)
+    return accelerator
+
+
+def _in_a_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _leave_group() -> None:
+    if _in_a_group():
+        dist.destroy_process_group()
+
+
 @contextmanager
 def accelerated(precision: Precision, log: Log | None) -> Iterator[Accelerator]:
     """An `Accelerator` for one training; one that the caller has, with another precision, is not disturbed.
@@ -43,7 +66,7 @@ def accelerated(precision: Precision, log: Log | None) -> Iterator[Accelerator]:
         ValueError: The device cannot compute in this precision, or there is no such tracker.
     """
     with _own_state():
-        accelerator = Accelerator(
+        accelerator = new_accelerator(
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=_trackers(log),
             project_dir=None if log is None else str(log.folder),

@@ -11,16 +11,20 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace as Namespace
 
 import pytest
 import torch
 
 import prunesearch as ps
 from prunesearch.cli import records
+from prunesearch.cli.policies import answer
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.latency_table import Layer, Timing, combinations_of
 from prunesearch.models.saving import remembered_inputs
 from tests.cli.calls import LATENCY, SEARCH, Call
+from tests.models_state import state_of
+from tests.toys import chain_space, trials_of
 
 
 def assert_remembers_digits(file: Path) -> None:
@@ -170,6 +174,39 @@ def test_settings_of_a_searcher_are_options(call: Call) -> None:
     assert "its searcher is" in other.stderr
 
 
+def test_the_policy_of_a_finished_search_is_asked_for_another_share(call: Call, folder: Path) -> None:
+    options = ("--searcher", "conditional", "--option", "shares=[1, 0.7]", "--option", "warmup=4", "--n-trials", "12")
+    search = (*SEARCH, *options, "--study", "sqlite:///policy.db")
+    assert json.loads(call(*search, "--json").stdout)["policy"] is None
+    run = call(*search, "--policy-share", "0.85", "--out", "policy.safetensors", "--json")
+    assert run.returncode == 0, run.stderr
+    assert "Nothing to do" in run.stderr  # nothing was scored for it
+    found = json.loads(run.stdout)["policy"]
+    small = ps.load(folder / "policy.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
+    cost = asdict(ps.count(small, torch.zeros(2, 1, 8, 8)))
+    assert found["cost"] == cost
+    full = ps.count(ps.make_model("resnet8", in_channels=1, image_size=8), torch.zeros(2, 1, 8, 8))
+    assert 0.75 < cost["macs"] / (full.macs * 0.5) <= 0.85
+    assert (found["share"], found["trial"], found["score"]) == (0.85, None, None)
+    said = call(*search, "--policy-share", "0.85", "--out", "again.safetensors").stdout
+    assert f"The policy for a share of 0.85 of the budget: MACs {cost['macs']:,} (" in said
+    assert "It was not scored." in said
+    assert "Wrote again.safetensors, the network of the policy." in said
+    again = ps.load(folder / "again.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
+    assert state_of(again) == state_of(small)
+
+
+def test_a_structure_of_the_policy_that_a_trial_scored_has_its_score() -> None:
+    space = chain_space((8,), 2)
+    trials = trials_of([(8,), (4,)], lambda structure: -0.25 * structure[0])
+    result = Namespace(
+        policy=lambda _: (4,), trials=trials, space=space, measures="loss", shown=lambda score: f"{-score:g}"
+    )
+    found = answer(result, ps.Budget(macs="100%"), 0.5)  # type: ignore[arg-type]
+    assert str(found).endswith("It was scored as trial 1: loss 1.")
+    assert (found.as_json()["trial"], found.as_json()["score"]) == (1, -1.0)
+
+
 def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> None:
     run = call(
         "search", "--model", "mine.py:model", "--data", "mine.py:data", "--budget", "params=60%", "--searcher",
@@ -177,6 +214,32 @@ def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> 
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert "best of 3 structures" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("where", "workers"),
+    [
+        ("roles", 1),
+        ("roles.py", 1),
+        pytest.param("roles", 2, marks=pytest.mark.slow),
+        pytest.param("roles.py", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_whatever_a_search_takes_by_name_is_taken_from_the_working_folder(
+    call: Call, where: str, workers: int, tmp_path: Path
+) -> None:
+    run = call(
+        *SEARCH, "--searcher", f"{where}:Walker", "--criterion", f"{where}:Choice", "--weight-source",
+        f"{where}:source", "--build-with", f"{where}:source", "--evaluator", f"{where}:Judge", "--images", "64",
+        "--n-trials", "2", "--study", f"sqlite:///{tmp_path / 'own.db'}", "--json", "--workers", str(workers),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    named = call(*SEARCH, "--searcher", "random", "--criterion", "l2", "--n-trials", "2", "--json",
+                 "--study", f"sqlite:///{tmp_path / 'named.db'}")  # fmt: skip
+    mine, theirs = (json.loads(each.stdout)["best"] for each in (run, named))
+    assert mine["searcher"] == f"{where}:Walker"
+    assert mine["structure"] == theirs["structure"]
+    assert mine["score"] == pytest.approx(theirs["score"], rel=1e-5)
 
 
 def test_explain_shows_groups_and_costs_as_a_table_and_as_json(call: Call) -> None:
@@ -266,7 +329,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
     rows = found["rows"]
     small = ps.load(folder / "30.st", ps.make_model("resnet8", in_channels=1, image_size=8))
     assert {**asdict(ps.count(small, torch.zeros(2, 1, 8, 8)))} == rows[2]["cost"]
-    assert rows[0]["accuracy"] > 0.8
+    assert rows[0]["metric"] > 0.8
     assert (rows[1]["distance"], rows[2]["distance"]) == (0.0, rows[4]["distance"])
     assert rows[2]["structure"] == rows[4]["structure"]
     table = call("compare", *url)
@@ -311,8 +374,8 @@ def test_a_training_that_does_harm_says_so_first(call: Call) -> None:
     train = ("finetune", *SEARCH[1:7], "--validation", "0.2", "--epochs", "1", "--out")
     harmed = call(*train, "worse.st", "--lr", "5")
     assert harmed.returncode == 0, harmed.stderr
-    assert harmed.stdout.startswith("The network is worse than before: it gets ")
-    assert " of the validation images right, the one it was given " in harmed.stdout.splitlines()[0]
+    assert harmed.stdout.startswith("The network is worse than before: its validation accuracy is ")
+    assert ", that of the one it was given " in harmed.stdout.splitlines()[0]
     again = json.loads(call(*train, "worse.st", "--lr", "5", "--json").stdout)
     assert again["was_finished"]
     assert again["validation"] < again["validation_before"]

@@ -13,8 +13,8 @@ import pytest
 
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
-from prunesearch.search import SEARCHERS, make_searcher
-from prunesearch.search.searcher import Searcher
+from prunesearch.search import SEARCHERS, WITH_POLICY, learns_policy, make_searcher
+from prunesearch.search.searcher import PolicySearcher, Searcher
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
 from tests.toys import bowl, chain_space, evidence, toy_table, trial, trials_of
@@ -145,6 +145,11 @@ def test_an_infeasible_budget_is_refused_by_the_constructor_in_under_a_second(na
     with pytest.raises(InfeasibleBudget, match="cannot be met"):
         make(name, SPACE, Budget(macs=1), seed=0)
     assert time.monotonic() - start < 1.0  # a loop that never ends is what this guards against
+
+
+def test_it_is_known_without_building_it_whether_it_learns_a_policy(name: str) -> None:
+    searcher = make(name, SPACE, BUDGETS["macs"])
+    assert isinstance(searcher, PolicySearcher) == learns_policy(name) == (name in WITH_POLICY)
 
 
 def test_an_option_it_does_not_know_is_refused(name: str) -> None:
