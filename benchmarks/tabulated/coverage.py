@@ -9,16 +9,16 @@ Row = Mapping[str, Any]
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """What can be traced and pruned of each package, and of each network, with Torch-Pruning on the same ones beside."""
+    """What can be traced and pruned, by package and by network, with Torch-Pruning on the same ones beside."""
     rows = {name: row for name, row in result["rows"].items() if row.get("prune", {"made": False}).get("made", True)}
     facts = result["facts"]
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", *_packages(rows)) if name in facts)
     note = (
-        f"{len(rows)} networks, random weights, one run on one thread of a machine that did other work, too; {versions}. "
-        "*Traced*: of those that were tried within 240 s. *Verified*: differences below 1e-4 of the largest output in eval "
-        "mode and below 1e-3 in training mode, and costs as torch counts them. *Removable*: the share of the MACs that the "
-        "narrowest structure does without. The other columns count networks of those that were tried; what the unpruned "
-        "network cannot do either is left out."
+        f"{len(rows)} networks, random weights, one run on one thread of a machine that did other work; {versions}. "
+        "*Traced*: of those that were tried within 240 s. *Verified*: differences below 1e-4 of the largest output in "
+        "eval mode and below 1e-3 in training mode, and costs as torch counts them. *Removable*: the share of the MACs "
+        "that the narrowest structure does without. The other columns count networks of those that were tried; what "
+        "the unpruned network cannot do either is left out."
     )
     return "\n\n".join([note, _by_package(rows), _by_network(rows)])
 
@@ -31,8 +31,8 @@ def _by_package(rows: Mapping[str, Row]) -> str:
     if not rows:
         return "Not measured yet."
     lines = [
-        "| package | networks | traced | verified | more than 85% removable | median seconds | trains | saved | `torch.export` "
-        "| ONNX | Torch-Pruning runs |",
+        "| package | networks | traced | verified | more than 85% removable | median seconds | trains | saved "
+        "| `torch.export` | ONNX | Torch-Pruning runs |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     packages = list(dict.fromkeys(name.partition(":")[0] for name in rows))
@@ -81,7 +81,8 @@ def _by_network(rows: Mapping[str, Row]) -> str:
         in_training = found["training_difference"]
         lines.append(
             f"| {name} | {found['groups']} | {found['removable']:.1%} | {found['seconds']:.1f} s "
-            f"| {found['difference']:.0e} | {'' if in_training is None else format(in_training, '.0e')} | {_why(found)} |"
+            f"| {found['difference']:.0e} | {'' if in_training is None else format(in_training, '.0e')} "
+            f"| {_why(found)} |"
         )
     return "\n".join(lines)
 
