@@ -25,6 +25,7 @@ from prunesearch.evaluators import make_weights
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
 
 
 def structures(network: ps.Network, keep: float, n: int) -> list[Structure]:
@@ -40,7 +41,7 @@ def measured(
     """One cell for each weight source, share of the MACs and structure."""
     images, labels = task.data(calibration=1024).calibration_set()
     start = time.perf_counter()
-    ranking = make_criterion(criterion, seed=seed).rank(network, images, labels)
+    ranking = make_criterion(criterion, seed=seed).rank(network, labelled(images, labels))
     ranked = time.perf_counter() - start
     train = task.train[0][: arguments.finetune_images], task.train[1][: arguments.finetune_images]
     test = task.test[0][: arguments.test_images], task.test[1][: arguments.test_images]

@@ -39,6 +39,7 @@ import prunesearch as ps
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.search import SEARCHERS
 from prunesearch.search.uniform import uniform_structure
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import balanced
 
 NETWORKS = ("resnet20b", "vgg16_05", "mobilenet_v2_05")
@@ -177,7 +178,7 @@ def searched(
 def scratch(place: Place, *, equal_compute: bool) -> Found:
     """The uniform structure with random weights, for as many epochs as finetuning or as all training cost in MACs."""
     structure = uniform_structure(place.budget.check(place.network.space))
-    ranking = make_criterion("l1").rank(place.network, *place.split.search)
+    ranking = make_criterion("l1").rank(place.network, labelled(*place.split.search))
     model = ps.slim(place.network, structure, ranking)
     epochs = place.finetuning.epochs
     if equal_compute:

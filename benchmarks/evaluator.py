@@ -32,12 +32,13 @@ import torchvision
 from torch import Tensor, nn
 
 import prunesearch as ps
-from prunesearch.evaluators.accuracy import METRICS, AccuracyEvaluator
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.classic import adaptive_bn_evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
 
 IMAGES = (64, 128, 256, 512, 1024)
 TIMED = 6
@@ -111,13 +112,18 @@ def scored(cell: Cell, index: int) -> dict[str, Any]:
     structure = [cell.structures[index]]
     images, labels = cell.task.train
     held_out = slice(CALIBRATION, CALIBRATION + VALIDATION)
-    classic = adaptive_bn_evaluator(cell.weights, images[held_out], labels[held_out], calibration=images[:CALIBRATION])
+    classic = adaptive_bn_evaluator(
+        cell.weights, labelled(images[held_out], labels[held_out]), calibration=images[:CALIBRATION]
+    )
     found: dict[str, Any] = {}
     start = time.perf_counter()
     found["classic"] = {"accuracy": classic.score(structure)[0], "seconds": time.perf_counter() - start}
     for n in IMAGES:
         chosen = cell.scored_on(n)
-        evaluators = {metric: AccuracyEvaluator(cell.weights, *chosen, metric=metric) for metric in METRICS}
+        evaluators = {
+            metric: AccuracyEvaluator(cell.weights, labelled(*chosen), metric=metric)
+            for metric in ("loss", "accuracy", "agreement")
+        }
         seconds, scores = [], {}
         for metric, evaluator in evaluators.items():
             start = time.perf_counter()
@@ -149,7 +155,7 @@ def batches(cell: Cell, n: int = 16) -> dict[str, list[Structure]]:
 
 def sharing(cell: Cell) -> dict[str, Any]:
     """Seconds of a batch in one call and structure by structure, interleaved; medians of several rounds."""
-    evaluator = AccuracyEvaluator(cell.weights, *cell.scored_on(128))
+    evaluator = AccuracyEvaluator(cell.weights, labelled(*cell.scored_on(128)))
     found = {}
     for kind, structures in batches(cell).items():
         together, apart = [], []
@@ -167,7 +173,7 @@ def sharing(cell: Cell) -> dict[str, Any]:
 def attained(cell: Cell) -> dict[str, float]:
     """Seconds of scoring, and of the convolutions and linear layers of the same networks alone, interleaved."""
     images, labels = cell.scored_on(128)
-    evaluator = AccuracyEvaluator(cell.weights, images, labels)
+    evaluator = AccuracyEvaluator(cell.weights, labelled(images, labels))
     structures = cell.structures[:4]
     calls = [call for structure in structures for call in dense_calls(cell.weights.build(structure).eval(), images)]
 
@@ -187,7 +193,7 @@ def attained(cell: Cell) -> dict[str, float]:
 
 def profile(cell: Cell) -> dict[str, float]:
     """Seconds of scoring by kind of operator; what is in no operator is Python and torch's dispatch."""
-    evaluator = AccuracyEvaluator(cell.weights, *cell.scored_on(128))
+    evaluator = AccuracyEvaluator(cell.weights, labelled(*cell.scored_on(128)))
     structures = cell.structures[:4]
     evaluator.score(structures)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
@@ -239,7 +245,7 @@ def rate(name: str, arguments: argparse.Namespace, processes: int) -> float:
 def _rate(name: str, arguments: argparse.Namespace, ready: Any, rates: Any) -> None:
     torch.set_num_threads(1)
     cell = make_cell(name, 0.5, tasks.load(arguments.data, arguments.data_root, arguments.train_images), arguments)
-    evaluator = AccuracyEvaluator(cell.weights, *cell.scored_on(128))
+    evaluator = AccuracyEvaluator(cell.weights, labelled(*cell.scored_on(128)))
     structures = batches(cell)["random"]
     evaluator.score(structures)
     ready.wait()
@@ -281,7 +287,9 @@ def _large(name: str, measured: Any) -> None:
     network = ps.trace(model, images[:1])
     rows = ps.Budget(macs="50%").check(network.space).fit(network.space.sample(np.random.default_rng([0, 9]), 2))
     structures = [network.space.check(row.tolist()) for row in rows]
-    evaluator = AccuracyEvaluator(InheritedWeights(network, make_criterion("l1").rank(network)), images, labels)
+    evaluator = AccuracyEvaluator(
+        InheritedWeights(network, make_criterion("l1").rank(network)), labelled(images, labels)
+    )
 
     def train() -> None:
         loss = nn.functional.cross_entropy(model.train()(images[:16]), labels[:16])

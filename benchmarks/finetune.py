@@ -32,6 +32,7 @@ from training_methods import MODEL, Bench
 import prunesearch as ps
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.search.uniform import uniform_structure
+from prunesearch.tasks.classify import labelled
 
 LENGTHS = (1, 2, 4, 8)
 RECIPE = ps.Recipe(lr=0.05, warmup=0.1)
@@ -53,7 +54,7 @@ def pruned(bench: Bench, keep: str) -> tuple[ps.Network, nn.Module]:
     """The pretrained network, and its uniform structure with statistics re-estimated."""
     network = bench.pretrained()
     images, labels = bench.task.data(calibration=1024).calibration_set()
-    ranking = make_criterion("l1", seed=0).rank(network, images, labels)
+    ranking = make_criterion("l1", seed=0).rank(network, labelled(images, labels))
     model = ps.slim(network, uniform_structure(ps.Budget(macs=keep).check(network.space)), ranking).eval()
     ps.recalibrate_bn(model, images)
     return network, model

@@ -38,6 +38,7 @@ from prunesearch.evaluators.latency.timing import Reference, pinned
 from prunesearch.latency_model import LatencyModel
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, Structure
+from prunesearch.tasks.classify import labelled
 
 RESULTS = Path(__file__).parent / "results"
 AT_ONCE = 8
@@ -195,7 +196,7 @@ def winner_of(
     result = ps.search(network, data, budget=budget, n_trials=arguments.trials, seed=seed)
     half = len(task.train[0]) // 2
     unseen = slice(half, half + 4096)
-    judge = AccuracyEvaluator(result.best.weights, task.train[0][unseen], task.train[1][unseen])
+    judge = AccuracyEvaluator(result.best.weights, labelled(task.train[0][unseen], task.train[1][unseen]))
     few = slice(arguments.finetune_images)
     small = result.best.build()
     tuned = ps.finetune(

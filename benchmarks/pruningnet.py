@@ -38,6 +38,7 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.pruningnet import train_pruningnet
 from prunesearch.training.settings import PruningNetRecipe, Sampling
 
@@ -179,7 +180,7 @@ class Bench:
     def scores(self, source: str, seed: int) -> Cell:
         """Minus the loss on images that nothing was trained on, of each structure."""
         weights = make_weights(self.weight_source(source, seed), self.network, self.ranking, self.images)
-        evaluator = AccuracyEvaluator(weights, self.images, self.labels)
+        evaluator = AccuracyEvaluator(weights, labelled(self.images, self.labels))
         found: Cell = {}
         start = time.perf_counter()
         for keep in self.arguments.keep:

@@ -40,6 +40,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.search import SEARCHERS, evidence_needed, make_searcher
 from prunesearch.structure import FloatArray, Group, IntArray, Space, Structure, Term, Width
+from prunesearch.tasks.classify import labelled
 from prunesearch.trial import Trial
 
 RESULTS = Path(__file__).parent / "results"
@@ -128,7 +129,7 @@ def table(name: str, task: tasks.Task, arguments: argparse.Namespace) -> tuple[S
     space = network.space
     weights = InheritedWeights(network, make_criterion("l1").rank(network))
     images, labels = task.data(calibration=arguments.images).calibration_set()
-    evaluator = AccuracyEvaluator(weights, images, labels)
+    evaluator = AccuracyEvaluator(weights, labelled(images, labels))
     file = RESULTS / f"searchers-{name}.json"
     stored: dict[str, Any] = (
         json.loads(file.read_text()) if file.exists() else {"space": space.fingerprint, "scores": []}
@@ -266,7 +267,7 @@ def searched(name: str, seed: int, images: int, arguments: argparse.Namespace) -
     )
     seconds = time.perf_counter() - start
     unseen = slice(half, half + 2048)
-    judge = AccuracyEvaluator(result.best.weights, task.train[0][unseen], task.train[1][unseen])
+    judge = AccuracyEvaluator(result.best.weights, labelled(task.train[0][unseen], task.train[1][unseen]))
     return {
         "loss": -judge.score([result.best.structure])[0],
         "seconds": seconds,

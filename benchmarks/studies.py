@@ -36,6 +36,7 @@ from prunesearch.study.executors import InlineExecutor
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study
 from prunesearch.study.workers import Workers, executors
+from prunesearch.tasks.classify import labelled
 
 GROUPS, ROUNDS, LARGE, REPEATS = 20, 10_000, 100_000, 5
 OUT = Path(__file__).parent / "results" / "studies.json"
@@ -169,7 +170,9 @@ def workers(postgres: str | None) -> dict[str, Any]:
     task = tasks.load("fashion-mnist", None, 20_000)
     network = ps.trace(tasks.trained("resnet20", task, epochs=4), task.test[0][:2])
     images, labels = task.data(calibration=256).calibration_set()
-    weights = make_weights("inherited", network, make_criterion("l1", seed=0).rank(network, images, labels), images)
+    weights = make_weights(
+        "inherited", network, make_criterion("l1", seed=0).rank(network, labelled(images, labels)), images
+    )
     searcher = make_searcher("evolution", network.space, ps.Budget(macs="50%"), seed=0)
     batches = []
     for _ in range(3):
@@ -178,7 +181,7 @@ def workers(postgres: str | None) -> dict[str, Any]:
 
     def recipe() -> tuple[Any, ...]:
         torch.set_num_threads(1)
-        return (make_evaluator("accuracy", weights, images, labels),)
+        return (make_evaluator("accuracy", weights, labelled(images, labels)),)
 
     kinds = {"inline": Workers(), "1 worker": Workers(1, "processes"), "2 workers": Workers(2)}
     rates: dict[str, list[float]] = {kind: [] for kind in kinds}

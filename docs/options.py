@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-_GIVEN = ("space", "budget", "network", "ranking", "images", "labels", "weights", "data")
+_GIVEN = ("space", "budget", "network", "ranking", "images", "labels", "weights", "data", "examples")
 _SECTIONS = ("Args", "Attributes")
 
 

@@ -11,9 +11,11 @@ Names are imported when first used, so `import prunesearch` is fast.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from prunesearch import tasks as tasks
     from prunesearch._version import __version__ as __version__
     from prunesearch.api import SearchResult as SearchResult
     from prunesearch.api import Winner as Winner
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from prunesearch.comparison import Comparison as Comparison
     from prunesearch.comparison import compare as compare
     from prunesearch.errors import CheckpointError as CheckpointError
+    from prunesearch.errors import ContractBroken as ContractBroken
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
     from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
@@ -62,6 +65,8 @@ if TYPE_CHECKING:
     from prunesearch.study.events import stop_after as stop_after
     from prunesearch.study.tensorboard import TensorBoardLogger as TensorBoardLogger
     from prunesearch.study.workers import Workers as Workers
+    from prunesearch.tasks.examples import Examples as Examples
+    from prunesearch.tasks.task import Task as Task
     from prunesearch.training.accelerating import Log as Log
     from prunesearch.training.attention import AttentionPruned as AttentionPruned
     from prunesearch.training.attention import paam as paam
@@ -90,12 +95,14 @@ _PUBLIC = {
     "CheckpointError": "prunesearch.errors:CheckpointError",
     "Compared": "prunesearch.comparison:Compared",
     "Comparison": "prunesearch.comparison:Comparison",
+    "ContractBroken": "prunesearch.errors:ContractBroken",
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
     "DynamicallyPruned": "prunesearch.training.manifold:DynamicallyPruned",
     "EpochReport": "prunesearch.training.reports:EpochReport",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
+    "Examples": "prunesearch.tasks.examples:Examples",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "Log": "prunesearch.training.accelerating:Log",
@@ -115,6 +122,7 @@ _PUBLIC = {
     "StudyMismatch": "prunesearch.errors:StudyMismatch",
     "StudyUnreadable": "prunesearch.errors:StudyUnreadable",
     "StudyUnwritable": "prunesearch.errors:StudyUnwritable",
+    "Task": "prunesearch.tasks.task:Task",
     "TensorBoardLogger": "prunesearch.study.tensorboard:TensorBoardLogger",
     "TraceError": "prunesearch.errors:TraceError",
     "Training": "prunesearch.training.finetune:Training",
@@ -152,10 +160,15 @@ _PUBLIC = {
     "write_report": "prunesearch.report:write_report",
 }
 
-__all__ = sorted(_PUBLIC)
+_ROOMS = ("tasks",)
+"""Rooms whose own public names are meant, as in `ps.tasks.segmentation()`."""
+
+__all__ = sorted([*_PUBLIC, *_ROOMS])
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"prunesearch.{name}")
     if name not in _PUBLIC:
         raise AttributeError(f"module 'prunesearch' has no attribute {name!r}")
     from prunesearch.registry import resolve

@@ -13,35 +13,34 @@ from torch import Tensor, nn
 
 from prunesearch._version import __version__
 from prunesearch.budget import Budget
+from prunesearch.contracts import name_of
 from prunesearch.errors import EvaluationFailed
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
-from prunesearch.evaluators.accuracy import Metric
 from prunesearch.evaluators.batchnorm import recalibrate_bn
-from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.given import (
+    Chooser,
     as_budget,
     as_callbacks,
     as_network,
     check_evaluator_object,
     check_searcher_object,
-    is_searcher,
-    ranking_of,
+    listed,
 )
 from prunesearch.latency_table import LatencyTable
 from prunesearch.measured import LatencyOutcome, until_it_holds
 from prunesearch.models.fingerprint import fingerprint
-from prunesearch.models.logits import check_labels
-from prunesearch.models.nested import Batch, device_of, in_order_of, moved, parts_of, taken, tensors_in
+from prunesearch.models.nested import Batch, device_of, in_order_of, members, parts_of, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.ranges import number, whole_number
-from prunesearch.search import WITH_POLICY, evidence_needed, make_searcher, searcher_name
+from prunesearch.search import WITH_POLICY, evidence_needed, is_searcher, make_searcher
+from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import PolicySearcher, Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
@@ -50,7 +49,11 @@ from prunesearch.study.executors import Executor, HalvingExecutor, RememberingEx
 from prunesearch.study.scoring import score_one
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, executors, open_pool
+from prunesearch.tasks import CLASSIFICATION
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, Source, as_data, balanced
+from prunesearch.training.fitting import outputs_of
 from prunesearch.trial import Trial, best, pareto_front
 
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
@@ -103,9 +106,10 @@ class SearchResult:
             budget, that of the round which ended with this winner.
         notes: What should be known before the result is believed.
         latency: Predicted and measured latency of the winner, where the budget limits it and it could be timed here.
-        measures: What the scores are: `"loss"` (they are minus a loss), `"accuracy"` or `"agreement"` (shares of the
-            images); `"score"` of an evaluator that does not say.
+        measures: What the scores are of: `"loss"`, `"fidelity"`, `"agreement"` or the name of the task's metric, such
+            as `"accuracy"`; `"score"` of an evaluator that does not say.
         unpruned: Score of the unpruned network; None if it has none.
+        is_negated: Whether scores are minus what they measure, as of a loss.
     """
 
     best: Winner
@@ -118,6 +122,7 @@ class SearchResult:
     latency: LatencyOutcome | None = None
     measures: str = "score"
     unpruned: float | None = None
+    is_negated: bool = False
 
     def front(self) -> list[Winner]:
         """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""
@@ -174,6 +179,11 @@ class SearchResult:
         """
         return _built(self.best.weights, self.space.check(structure), self.best.calibration)
 
+    def shown(self, score: float) -> str:
+        """A score as what it measures."""
+        value = -score if self.is_negated else score
+        return as_text(self.measures, value, digits=1)
+
     def __repr__(self) -> str:
         notes = "".join(f"; note: {note}" for note in self.notes[:1])
         more = f", and {len(self.notes) - 1} more" if len(self.notes) > 1 else ""
@@ -183,8 +193,8 @@ class SearchResult:
         full = self.space.cost(self.space.full)
         cost = self.best.cost
         assert self.best.trial.score is not None  # or it would not be the best
-        score = f"{self.measures} {shown_score(self.measures, self.best.trial.score)}"
-        unpruned = "" if self.unpruned is None else f" (unpruned {shown_score(self.measures, self.unpruned)})"
+        score = f"{self.measures} {self.shown(self.best.trial.score)}"
+        unpruned = "" if self.unpruned is None else f" (unpruned {self.shown(self.unpruned)})"
         return (
             f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: {score}{unpruned}, "
             f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
@@ -202,11 +212,11 @@ def search(
     searcher: str | Searcher | Callable[..., Searcher] = "surrogate",
     n_trials: int = 200,
     seed: int = 0,
-    criterion: str | Ranking | Criterion = "l1",
-    weight_source: str = "inherited",
-    build_with: str | None = None,
-    evaluator: str | Evaluator = "accuracy",
-    metric: Metric = "loss",
+    criterion: str | Ranking | Criterion | Callable[..., Criterion] = "l1",
+    weight_source: str | WeightSource | Callable[..., WeightSource] = "inherited",
+    build_with: str | WeightSource | Callable[..., WeightSource] | None = None,
+    evaluator: str | Evaluator | Callable[..., Evaluator] = "accuracy",
+    metric: str | None = None,
     images: int | None = None,
     screen: float = 1.0,
     study: str = IN_MEMORY,
@@ -225,16 +235,20 @@ def search(
     Nothing is trained: a structure's score is that of the network's own weights, narrowed, with BatchNorm statistics
     re-estimated (`evaluators.accuracy`). The model is not changed.
 
+    Wherever a name is taken, so is one that an installed package adds by an entry point, `"package.module:attribute"`,
+    an object of the same contract, or a class or function that makes one (docs/extending.md).
+
     Args:
         network: A traced network with trained weights; a module is traced first, with two of the images.
-        data: Images and labels; `data.calibration` of the training images score structures and re-estimate the
-            BatchNorm statistics of the winner. A source alone, such as a DataLoader, is `Data(train=...)`.
+        data: What to score with, and what the network is for (`Data.task`): `data.calibration` of the training examples
+            score structures and re-estimate the BatchNorm statistics of the winner. A source alone, such as a
+            DataLoader or a tensor of images without labels, is `Data(train=...)`.
         budget: What every structure must meet, also as a text such as `"macs=50%"`. Where it limits latency, by a table
             measured on this machine, the winner is built and timed, and the search goes on until one is in time
             (`prunesearch.measured`).
         table: What latency is predicted from, or the path of its file, if the budget does not have it.
-        searcher: One of `prunesearch.search.SEARCHERS`; or the class of a searcher, or a fresh object of it
-            (`search.searcher.Searcher`).
+        searcher: One of `prunesearch.search.SEARCHERS`; or what makes a searcher of (space, budget, seed=), or a fresh
+            object (`search.searcher.Searcher`).
         n_trials: Structures to score in all, those of earlier runs of the same study included; if there are more
             already, all of those count.
         seed: Decides every random draw.
@@ -245,11 +259,16 @@ def search(
         weight_source: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
+            Or what makes a source of (network, ranking, images), or an object of this very network
+            (`models.weights.WeightSource`), with a ranking of its own.
         build_with: Another weight source for the winner alone, such as `"reconstructed"`, which would take long for
             every structure. Scores do not change, so neither does the study.
-        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or an object that scores
-            (`evaluators.evaluator.Evaluator`), with images of its own.
-        metric: What `"accuracy"` scores: `"loss"` (its negative), `"accuracy"` or `"agreement"`; the others have one.
+        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or what makes an evaluator of
+            (weights, examples), or an object that scores (`evaluators.evaluator.Evaluator`), with examples of its own.
+        metric: What `"accuracy"` scores: `"loss"` (its negative) of the task; `"fidelity"` to the outputs of the
+            unpruned network (minus the distance from them) or `"agreement"` with them, which need no labels; or the
+            task's own, as `"accuracy"` of classification. None takes the loss, or fidelity where the task has none. The
+            other evaluators have one of their own.
         images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
             `"accuracy"`, or one of each class up to 256, and all for the papers' protocols. More rank with more
             certainty (docs/evaluator.md says how much), and cost as much more.
@@ -276,7 +295,9 @@ def search(
         InfeasibleBudget: No structure meets the budget; carries the reachable range.
         ValueError: An unknown name, a number out of its range, data that do not fit the network, or a NaN or an
             infinity in the images or the network, with the name of the tensor.
-        TypeError: An argument of another kind, or an option that the searcher or evaluator does not have.
+        TypeError: An argument of another kind, or an option that the searcher, criterion or evaluator does not have.
+        ContractBroken: What was given in place of a name does not do what its role asks for, such as a searcher that
+            proposes what is over the budget.
         TraceError: The module cannot be traced.
         StudyMismatch: The stored study is of another search; the message says what differs.
         StudyLocked: Another process drives it.
@@ -295,49 +316,45 @@ def search(
         raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
     workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
     budget.check(network.space)
-    calibration, classes = check_data(network, data)
+    examples = check_data(network, data)
+    calibration, classes = examples.inputs, examples.strata()
     if workers.executor == "ray" and not workers.gpus and device_of(calibration).type == "cuda":
         workers = replace(workers, gpus=1.0)
     if images is None:
-        images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(classes)
+        images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(examples)
     chosen = _balanced(classes, images)
-    settings = {**({"metric": metric} if evaluator == "accuracy" else {}), **(evaluator_options or {})}
+    settings = {**({"metric": metric} if evaluator == "accuracy" and metric else {}), **(evaluator_options or {})}
     tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
     check_finite(network.model, calibration, *tensors)
-    ranking, ranked_by = None, criterion
-    if not isinstance(criterion, str):
-        ranking, ranked_by = ranking_of(criterion, criterion_options, network, calibration, classes)
-    else:
-        chooser = make_criterion(criterion, seed=seed, cache=cache, **(criterion_options or {}))
-        if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
-            ranking = chooser.rank(network, calibration, classes)
+    chooser = Chooser(criterion, criterion_options, seed=seed, cache=cache)
+    ranking, ranked_by = None, ""
+    if not (has_own_ranking(weight_source) and has_own_ranking(build_with or weight_source)):
+        ranking, ranked_by = chooser.choose(network, examples)
     weights = make_weights(weight_source, network, ranking, calibration, cache=cache)
     built = weights if build_with is None else make_weights(build_with, network, ranking, calibration, cache=cache)
     if not weights.sliced:
         check_finite(weights.build(network.space.full), calibration)
 
     def scorer_on(subset: Tensor) -> Evaluator:
-        if not isinstance(evaluator, str):
-            return evaluator
-        return make_evaluator(evaluator, weights, taken(calibration, subset), classes[subset], **settings)
+        return make_evaluator(evaluator, weights, examples.take(subset), **settings)
 
     subsets = [chosen]
     if screen != 1.0:
         subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
     scorers = tuple(map(scorer_on, subsets))
     scorer = scorers[-1]
-    asked = str(ranked_by) + (_listed(criterion_options) if criterion_options else "")
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
-        "data": fingerprint(calibration, classes, *tensors),
+        "data": fingerprint(*members(examples.batch), *tensors),
         "budget": str(budget),
-        "searcher": f"{searcher_name(searcher)}{_listed(options or {})}",
+        "searcher": f"{name_of(searcher)}{listed(options or {})}",
         "seed": seed,
-        **({} if has_own_ranking(weight_source) else {"criterion": asked}),
+        **({} if has_own_ranking(weight_source) else {"criterion": ranked_by}),
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
+        **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
         **({} if in_order else {"order": "as finished"}),
     }
     proposer: Any = searcher
@@ -347,17 +364,18 @@ def search(
         given = options or {}
         evidence = {need: gather(need, weights, scorer, calibration) for need in needed if need not in given}
         proposer = make_searcher(proposer, network.space, budget, seed=seed, **evidence, **given)
-    names = {"searcher_name": searcher_name(searcher), "evaluator_name": scorer.description}
+    checked = CheckedSearcher(proposer, network.space, budget, searcher)
+    names = {"searcher_name": name_of(searcher), "evaluator_name": scorer.description}
     with Study(study, study_name, question, network.space) as opened:
         with ExitStack() as stack:
             if in_order:
                 rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
                 known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
                 executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
-                trials = opened.run(proposer, executor, n_trials, callbacks=callbacks, **names)
+                trials = opened.run(checked, executor, n_trials, callbacks=callbacks, **names)
             else:
                 pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
-                trials = opened.run_as_finished(proposer, pool, n_trials, callbacks=callbacks, **names)
+                trials = opened.run_as_finished(checked, pool, n_trials, callbacks=callbacks, **names)
         opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
         unpruned = opened.fact("score_full")
         winner = best(trials)
@@ -366,7 +384,7 @@ def search(
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = ranking.notes if isinstance(ranking, NestedRanking) else ()
         by_accuracy = scorer if isinstance(scorer, ClassicEvaluator) else None
-        notes += diagnose(weights, taken(calibration, chosen), classes[chosen], winner.structure, by_accuracy)
+        notes += diagnose(weights, examples.take(chosen), winner.structure, by_accuracy)
         opened.record({"notes": list(notes)})
     return SearchResult(
         best=Winner(winner, built, calibration),
@@ -378,6 +396,7 @@ def search(
         notes=notes,
         measures=getattr(scorer, "measures", "score"),
         unpruned=unpruned,
+        is_negated=getattr(scorer, "is_negated", False),
     )
 
 
@@ -388,40 +407,44 @@ def _built(weights: WeightSource, structure: Structure, calibration: Batch) -> n
     return model
 
 
-def shown_score(measures: str, score: float) -> str:
-    """A score as what it measures."""
-    if measures == "loss":
-        return f"{-score:.3g}"
-    return f"{score:.1%}" if measures in ("accuracy", "agreement") else f"{score:.4g}"
-
-
-def _listed(options: Mapping[str, Any]) -> str:
-    return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
-
-
 def _balanced(classes: Tensor, n: int) -> Tensor:
     return torch.from_numpy(balanced(classes.cpu().numpy(), n)).to(classes.device)
 
 
-def check_data(network: Network, data: Data) -> tuple[Batch, Tensor]:
-    """Return the calibration images and labels, on the network's device, or say how they do not fit the network.
+def _identity(network: Network, examples: Examples) -> str:
+    """What a study knows a task by: its name, and what it makes of the unpruned network on a few examples.
+
+    As functions of the caller's cannot be compared; three digits are the same on another machine.
+    """
+    few = examples.take(slice(8))
+    outputs = outputs_of(network.model, few.inputs)
+    found = [examples.task.name]
+    for what in ("loss", "metric"):
+        if getattr(examples.task, what) is not None:
+            measured = Measured(examples.task, what)
+            measured.update(outputs, few.batch, len(few))
+            found.append(f"{what} {measured.compute():.3g}")
+    return ", ".join(found)
+
+
+def check_data(network: Network, data: Data) -> Examples:
+    """Return the calibration examples, on the network's device, or say how they do not fit the network.
 
     Raises:
-        ValueError: The network takes other inputs, or images of another shape or type; or there are labels beyond its
-            outputs.
+        ValueError: The network takes other inputs, or of another shape or type; what it returns is nothing that the
+            task understands; or a function of the task fails.
     """
     example = example_batch(network)
-    images, labels = data.calibration_set()
-    _check_inputs(example, images)
-    outputs = network.outputs
-    if outputs is None:
-        raise ValueError(
-            f"Expected a classifier that returns logits of shape (n, classes); {type(network.model).__name__} returns "
-            "something else, which the accuracy evaluator cannot score."
-        )
-    check_labels(labels, outputs)
-    device = device_of(example)
-    return moved(images, device), labels.to(device)
+    examples = data.examples_of(data.calibration_set())
+    _check_inputs(example, examples.inputs)
+    placed = examples.to(device_of(example))
+    few = placed.take(slice(2))
+    outputs = outputs_of(network.model, few.inputs)
+    if few.task.check is not None:
+        few.task.check(outputs, placed.batch)
+    if few.task.loss is not None:
+        few.losses(outputs)
+    return placed
 
 
 def _check_inputs(example: Batch, images: Batch) -> None:

@@ -19,8 +19,10 @@ from prunesearch.models.network import Network
 from prunesearch.report.contents import StudyContents, read
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.store import Store
+from prunesearch.tasks.examples import judged_as
+from prunesearch.tasks.metric import as_text, name_of
 from prunesearch.training.data import Data
-from prunesearch.training.evaluation import accuracy_on_test
+from prunesearch.training.evaluation import metric_on_test
 
 UNPRUNED = "unpruned"
 _SHOWN = 8
@@ -38,7 +40,7 @@ class Compared:
         params_share: Likewise.
         score: Of a study's winner, before any finetuning; by another evaluator, another scale.
         evaluator: What gave that score.
-        accuracy: Share of the test images that it classifies correctly; None without such.
+        metric: That of the task on the test examples (`Comparison.metric`); None without such.
         latency_ms: Measured, at the speed that the machine had when the table was measured; None if it cannot be built,
             or there is no table of this machine.
         distance: How far its widths are from those of the first pruned network: the mean over groups of the difference
@@ -52,7 +54,7 @@ class Compared:
     params_share: float
     score: float | None = None
     evaluator: str | None = None
-    accuracy: float | None = None
+    metric: float | None = None
     latency_ms: float | None = None
     distance: float | None = None
 
@@ -63,16 +65,18 @@ class Comparison:
 
     Attributes:
         rows: The unpruned network, what was pruned from it in the order given, then likewise for the next.
-        test_images: How many the accuracies are of; 0 without.
+        test_images: How many examples the metrics are of; 0 without.
+        metric: What they are, such as `"accuracy"`.
         notes: What should be known before the rows are compared.
     """
 
     rows: tuple[Compared, ...]
     test_images: int
     notes: tuple[str, ...]
+    metric: str = "accuracy"
 
     def __repr__(self) -> str:
-        lines = [f"Comparison of {len(self.rows)} networks:", *map(_line, self.rows[:_SHOWN])]
+        lines = [f"Comparison of {len(self.rows)} networks:", *(_line(row, self.metric) for row in self.rows[:_SHOWN])]
         return "\n".join(lines) + ("" if len(self.rows) <= _SHOWN else "\n  ...")
 
 
@@ -92,7 +96,7 @@ def compare(
         models: Pruned forms of it by name, finetuned or not; they are left in eval mode.
         study: URL of a database of studies.
         study_names: Which of its studies; by default all.
-        data: Its test images say how accurate the network and the models are.
+        data: Its test examples say how good the network and the models are.
         table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured; or
             the path of its file.
 
@@ -137,15 +141,18 @@ def compare(
     evaluators = {row.evaluator for row in compared if row.evaluator is not None}
     if len(evaluators) > 1:
         notes.append(f"Scores of different evaluators cannot be compared: {'; '.join(sorted(evaluators))}.")
-    if test_images:
+    metric = "accuracy"
+    if data is not None:
+        metric = name_of(judged_as(data.goal))
+    if test_images and metric == "accuracy":
         notes.append(_certainty(compared, test_images))
-    return Comparison(compared, test_images, tuple(notes))
+    return Comparison(compared, test_images, tuple(notes), metric)
 
 
-def _line(row: Compared) -> str:
+def _line(row: Compared, metric: str) -> str:
     facts = [f"MACs {row.cost.macs:,} ({row.macs_share:.1%})", f"parameters {row.cost.params:,}"]
-    if row.accuracy is not None:
-        facts.append(f"accuracy {row.accuracy:.2%}")
+    if row.metric is not None:
+        facts.append(f"{metric} {as_text(metric, row.metric)}")
     if row.latency_ms is not None:
         facts.append(f"{row.latency_ms:.3g} ms")
     return f"  {row.name}: {', '.join(facts)}"
@@ -160,8 +167,8 @@ def _of_model(
         raise ValueError(f"{name} does not cost what its structure says: {found}")
     row = _row(name, network.space, found.structure, table)
     latency = next((entry.measured for entry in found.comparisons if entry.cost == "latency, ms"), None)
-    accuracy, n = (None, 0) if data is None or data.test is None else accuracy_on_test(model, data)
-    return replace(row, accuracy=accuracy, latency_ms=latency), n
+    metric, n = (None, 0) if data is None or data.test is None else metric_on_test(model, data, network.model)
+    return replace(row, metric=metric, latency_ms=latency), n
 
 
 def _of_study(contents: StudyContents, table: LatencyTable | None) -> Compared:
@@ -211,7 +218,7 @@ def _with_distances(rows: Sequence[tuple[Space, Compared]]) -> tuple[Compared, .
 
 
 def _certainty(rows: Sequence[Compared], n: int) -> str:
-    accuracies = [row.accuracy for row in rows if row.accuracy is not None]
+    accuracies = [row.metric for row in rows if row.metric is not None]
     error = 2 * math.sqrt(2 * max(a * (1 - a) for a in accuracies) / n)
     return (
         f"With {n:,} test images, accuracies that differ by less than {error:.2%} cannot be told apart (two standard "

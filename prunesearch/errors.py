@@ -28,6 +28,14 @@ def expect(is_met: bool, what: str, got: object) -> None:
         raise ValueError(f"Expected {what}, got {got!r}.")
 
 
+class ContractBroken(PruneSearchError, TypeError):
+    """An object or a name of the caller's, such as a searcher, does not do what its contract says.
+
+    The message names the contract, which is a protocol of the reference, and has what came. The suites of
+    `prunesearch.testing` test all of a contract.
+    """
+
+
 class TraceError(PruneSearchError):
     """The network could not be traced; the message names the module and the operator."""
 

@@ -6,24 +6,33 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from prunesearch.budget import Budget
-from prunesearch.evaluators import EVALUATORS
-from prunesearch.evaluators.channels import CRITERIA
-from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.contracts import Contract, kind_of, name_of
+from prunesearch.errors import ContractBroken
+from prunesearch.evaluators import EVALUATOR
+from prunesearch.evaluators.channels import CRITERIA, CRITERION, make_criterion
 from prunesearch.latency_table import LatencyTable
-from prunesearch.models.nested import Batch, moved
+from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
-from prunesearch.search import SEARCHERS
+from prunesearch.search import SEARCHER, is_searcher
 from prunesearch.search.searcher import Searcher
+from prunesearch.structure import Group, IntArray
 from prunesearch.study.events import Callback
+from prunesearch.tasks.examples import Examples
 from prunesearch.training.data import Data
+
+if TYPE_CHECKING:
+    from prunesearch.evaluators import AnyEvaluator
+
+RANKING = Contract("Ranking", CRITERION.names, methods=("keep(group, units)",))
+"""What a criterion gives, and what may be given in its place."""
 
 
 def as_network(given: Network | nn.Module, data: Data) -> Network:
@@ -37,7 +46,7 @@ def as_network(given: Network | nn.Module, data: Data) -> Network:
         return given
     if not isinstance(given, nn.Module):
         raise TypeError(
-            f"Expected network as trace(model, example_inputs) gives it, or as a torch.nn.Module; got {_kind(given)}."
+            f"Expected network as trace(model, example_inputs) gives it, or as a torch.nn.Module; got {kind_of(given)}."
         )
     device = next((parameter.device for parameter in given.parameters()), None)
     return trace(given, moved(data.examples(), device))
@@ -85,75 +94,93 @@ def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
-    """Make sure that it is a name, an object that searches, or what makes one; the names are looked up elsewhere.
+    """Make sure that it is a name, an object that searches, or what makes one.
 
     Raises:
         TypeError: It is not.
-        ValueError: Options were given that an object cannot take.
+        ValueError: It is no name of a searcher; or options were given that an object cannot take.
     """
+    SEARCHER.found(given)
     if is_searcher(given):
         _refuse_settings("searcher", {"options": bool(options)})
-    if not (isinstance(given, str) or is_searcher(given) or callable(given)):
-        raise TypeError(
-            f"Expected searcher as one of {', '.join(SEARCHERS)}, as an object with ask(n) and tell(trials), or as a "
-            f"class of such that takes (space, budget, seed=); got {_kind(given)}."
-        )
-
-
-def is_searcher(given: object) -> TypeGuard[Searcher]:
-    """Whether it is an object that searches, not a name or a class of such."""
-    return not isinstance(given, type) and all(callable(getattr(given, name, None)) for name in ("ask", "tell"))
 
 
 def check_evaluator_object(
-    given: str | Evaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
+    given: AnyEvaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
 ) -> None:
-    """Make sure that it is a name, or an object that scores, which takes no settings any more.
+    """Make sure that it is a name, what makes an evaluator, or an object that scores, which takes no settings any more.
 
     Raises:
-        TypeError: It is neither.
-        ValueError: Settings were given that an object cannot take.
+        TypeError: It is none of these.
+        ValueError: It is no name of an evaluator; or settings were given that an object cannot take.
     """
-    if isinstance(given, str):
-        return
-    if isinstance(given, type) or not callable(getattr(given, "score", None)) or not hasattr(given, "description"):
-        raise TypeError(
-            f"Expected evaluator as one of {', '.join(EVALUATORS)}, or as an object with a description and "
-            f"score(structures); got {_kind(given)}."
+    if EVALUATOR.is_met(EVALUATOR.found(given)):
+        _refuse_settings(
+            "evaluator",
+            {"images": images is not None, "screen": screen != 1.0, "evaluator_options": bool(options)},
         )
-    _refuse_settings(
-        "evaluator",
-        {"images": images is not None, "screen": screen != 1.0, "evaluator_options": bool(options)},
-    )
 
 
-def ranking_of(
-    criterion: Any, options: Mapping[str, Any] | None, network: Network, images: Batch, labels: Tensor
-) -> tuple[Ranking, str]:
-    """What a criterion, or a ranking that is known already, says, and what a study calls it.
+class Chooser:
+    """What says which channels stay: a criterion that is still to look at the network, or a ranking that is known.
 
     Args:
-        criterion: A ranking, with `keep(group, units)`, or a criterion, with `rank(network, images, labels)`.
-        options: Must be none.
-        network: The traced network.
-        images: (n, ...) images to look at.
-        labels: (n,) their classes.
+        given: A name, a criterion, what makes one, or a ranking, with `keep(group, units)`.
+        options: Of the criterion's constructor.
+        seed: Decides every random draw.
+        cache: Folder where statistics of layers are kept.
 
     Raises:
-        TypeError: It is neither.
-        ValueError: Options were given, which an object cannot take.
+        TypeError: It is none of these.
+        ValueError: It is no name of a criterion; or options were given that an object cannot take.
     """
-    _refuse_settings("criterion", {"criterion_options": bool(options)})
-    if isinstance(criterion, NestedRanking):
-        return criterion, str(criterion)
-    is_criterion = callable(getattr(criterion, "rank", None))
-    if isinstance(criterion, type) or not (is_criterion or callable(getattr(criterion, "keep", None))):
-        raise TypeError(
-            f"Expected criterion as one of {', '.join(CRITERIA)}, as a ranking with keep(group, units), or as an "
-            f"object with rank(network, images, labels); got {_kind(criterion)}."
-        )
-    ranking: Ranking = criterion.rank(network, images, labels) if is_criterion else criterion
-    return ranking, f"{type(criterion).__qualname__} {_fingerprint(ranking, network)}"
+
+    def __init__(
+        self,
+        given: Any,
+        options: Mapping[str, Any] | None,
+        *,
+        seed: int,
+        cache: str | Path | None,
+    ) -> None:
+        self._given = given
+        self._options = dict(options or {})
+        if RANKING.is_met(given) or CRITERION.is_met(given):
+            _refuse_settings("criterion", {"criterion_options": bool(options)})
+        self._criterion: Any = None
+        if not RANKING.is_met(given):
+            self._criterion = make_criterion(given, seed=seed, cache=cache, **self._options)
+
+    def choose(self, network: Network, examples: Examples) -> tuple[Ranking, str]:
+        """The ranking of a network's channels, and what a study calls it.
+
+        The package's own criteria are called by their names, as the study knows the version of the package; what a
+        criterion of somebody else's keeps is part of its name.
+
+        Args:
+            network: The traced network.
+            examples: What it may look at.
+
+        Raises:
+            ContractBroken: The ranking does not keep as many units as asked for.
+        """
+        ranking = self._given if self._criterion is None else self._criterion.rank(network, examples)
+        if isinstance(ranking, NestedRanking) and self._criterion is None:
+            return ranking, str(ranking)
+        name = name_of(self._given) + (listed(self._options) if self._options else "")
+        if isinstance(self._given, str) and self._given in CRITERIA:
+            return ranking, name
+        return ranking, f"{name} {_fingerprint(ranking, network, self._given)}"
+
+
+def listed(options: Mapping[str, Any]) -> str:
+    """Options as a study has them beside a name.
+
+    Example:
+        >>> listed({"b": 1, "a": 2})
+        '(a=2, b=1)'
+    """
+    return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
 
 
 def _refuse_settings(whose: str, given: Mapping[str, bool]) -> None:
@@ -161,16 +188,31 @@ def _refuse_settings(whose: str, given: Mapping[str, bool]) -> None:
         raise ValueError(f"{name} is only for a named {whose}; an object has settings of its own. Leave {name} out.")
 
 
-def _fingerprint(ranking: Ranking, network: Network) -> str:
+def _fingerprint(ranking: Any, network: Network, given: Any) -> str:
     """Hash of which units stay at every width, as a printed object may hold an address."""
+    if not RANKING.is_met(ranking):
+        what = f"rank(network, images, labels) gave {kind_of(ranking)}; expected a ranking, with keep(group, units)"
+        raise CRITERION.broken(given, what)
     digest = hashlib.sha256()
     for index, group in enumerate(network.space.groups):
         for width in group.widths:
-            digest.update(np.asarray(ranking.keep(index, width // group.unit), dtype=np.int64).tobytes())
+            digest.update(_kept(ranking, index, group, width // group.unit, given).tobytes())
     return digest.hexdigest()[:16]
 
 
-def _kind(given: Any) -> str:
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
-    return repr(given) if isinstance(given, (str, int, float, type(None))) else f"an object of {type(given).__name__}"
+def _kept(ranking: Ranking, index: int, group: Group, units: int, given: Any) -> IntArray:
+    """Which units of a group a ranking of anybody's keeps."""
+    answer: Any = ranking.keep(index, units)
+    kept = np.asarray(answer)
+    right = kept.shape == (units,) and np.issubdtype(kept.dtype, np.integer) and bool(np.all(np.diff(kept) > 0))
+    if not right or kept[0] < 0 or kept[-1] >= group.units:
+        raise _keeps_wrong(given, f"keep({index}, {units})", answer, units, group)
+    return kept.astype(np.int64)
+
+
+def _keeps_wrong(given: Any, call: str, answer: Any, units: int, group: Group) -> ContractBroken:
+    return RANKING.broken(
+        given,
+        f"{call} gave {answer!r}; expected {units} different whole numbers from 0 to {group.units - 1}, ascending, the "
+        f"units of group {group.name!r} that stay",
+    )

@@ -18,7 +18,8 @@ from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
-from prunesearch.given import as_budget, as_network, is_searcher
+from prunesearch.given import as_budget, as_network
+from prunesearch.search import is_searcher
 from prunesearch.structure import Structure
 from prunesearch.study.database import IN_MEMORY, parse
 from prunesearch.study.store import Store, look

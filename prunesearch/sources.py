@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunesearch.errors import CheckpointError, PruneSearchError
+from prunesearch.errors import CheckpointError
 from prunesearch.models import saving
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.nested import Batch, mapped
@@ -23,9 +21,11 @@ from prunesearch.models.zoo import make_model
 from prunesearch.registry import did_you_mean, resolve
 from prunesearch.source_names import check_data, check_model, function_of_file
 from prunesearch.source_names import parse_shape as parse_shape
+from prunesearch.tasks import CLASSIFICATION, make_task
+from prunesearch.tasks.task import Task
 from prunesearch.training import DATASETS
 from prunesearch.training.data import Data
-from prunesearch.user_files import module_of, run
+from prunesearch.user_files import file_of, in_the_file
 
 
 def load_data(
@@ -37,6 +37,7 @@ def load_data(
     calibration: int | None = None,
     data_workers: int | None = None,
     validation: float | None = None,
+    task: str | None = None,
 ) -> Data:
     """Return the data a source names; what is None or False is left to the data set.
 
@@ -49,6 +50,7 @@ def load_data(
         calibration: How many training images score structures.
         data_workers: Processes that read training images.
         validation: Share of the training images that is held out, of any data.
+        task: What the network is for, of any data (`load_task`).
 
     Raises:
         ValueError: Unknown name, an argument that the data set does not take, files that are missing or damaged, or a
@@ -66,7 +68,7 @@ def load_data(
     kind, _, rest = source.partition(":")
     where: AbstractContextManager[None] = nullcontext()
     if kind.endswith(".py"):
-        function, where = _function(source), _in_the_file(source)
+        function, where = _function(source), in_the_file(source)
     else:
         function = resolve(DATASETS, kind, "data set")
         function = partial(function, rest) if rest else function
@@ -79,7 +81,26 @@ def load_data(
         data = function(**given)
     if not isinstance(data, Data):
         raise ValueError(f"Expected {source} to return prunesearch.Data, got {type(data).__name__}.")
+    data = data if task is None else replace(data, task=load_task(task))
     return data if validation is None else replace(data, validation=validation)
+
+
+def load_task(source: str) -> Task:
+    """The task that a source names.
+
+    Args:
+        source: A name of a task (`prunesearch.tasks.make_task`), or `path/to/file.py:function`, which is called
+            without arguments.
+
+    Raises:
+        ValueError: Unknown name, or the function fails or returns something else than a `Task`.
+    """
+    if not source.partition(":")[0].endswith(".py"):
+        return make_task(source)
+    found = _call(source)
+    if not isinstance(found, Task):
+        raise ValueError(f"Expected {source} to return a prunesearch.Task, got {type(found).__name__}.")
+    return found
 
 
 def load_model(
@@ -110,8 +131,11 @@ def load_model(
 
 
 def load_model_for(source: str, weights: Path | None, data: Data) -> nn.Module:
-    """`load_model` with as many classes as some data have, for images of their shape."""
-    return load_model(source, weights, num_classes=data.class_count(), input_shape=tuple(data.examples().shape))
+    """`load_model` with as many classes as some data have, if they have classes, for images of their shape."""
+    classes = data.class_count() if data.goal.name == CLASSIFICATION else None
+    inputs = data.examples()
+    shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else ()
+    return load_model(source, weights, num_classes=classes, input_shape=shape)
 
 
 def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:
@@ -197,37 +221,17 @@ def _flag(name: str) -> str:
 def _call(source: str) -> Any:
     """Call `function` of `path/to/file.py:function`."""
     function = _function(source)
-    with _in_the_file(source):
+    with in_the_file(source):
         return function()
 
 
 def _function(source: str) -> Callable[..., Any]:
     """`function` of `path/to/file.py:function`; the file is run."""
     file, function = function_of_file(source)
-    module = module_of(file)
-    with _in_the_file(source):
-        run(module)
+    module = file_of(file, source)
     found = getattr(module, function, None)
     if not callable(found):
         functions = [(key, value) for key, value in vars(module).items() if inspect.isfunction(value)]
         own = [key for key, value in functions if value.__module__ == module.__name__]
         raise ValueError(f"{file} has no function {function!r}.{did_you_mean(function, own)}")
     return found
-
-
-@contextmanager
-def _in_the_file(source: str) -> Iterator[None]:
-    """What goes wrong in code of the user's is said in a sentence, with the line of their file."""
-    file = os.path.abspath(source.rpartition(":")[0])
-    try:
-        yield
-    except PruneSearchError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file]
-        place = f", line {lines[-1]}" if lines else ""
-        said = f"{type(error).__name__}: {error}".rstrip(".")
-        raise ValueError(
-            f"{source} failed{place}: {said}. Fix it; PRUNESEARCH_DEBUG=1 shows the whole traceback."
-        ) from error

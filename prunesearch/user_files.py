@@ -6,8 +6,13 @@ import hashlib
 import importlib.util
 import os
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+
+from prunesearch.errors import PruneSearchError
 
 _PREFIX = "_prunesearch_"
 """How the names begin under which `sys.modules` has these files, besides the names that they have themselves."""
@@ -25,7 +30,7 @@ def module_of(file: Path) -> ModuleType:
     path = Path(os.path.abspath(file))
     _check_neighbours(path)
     make_importable(path.parent)
-    own = f"{_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    own = _own_name(path)
     name = path.stem if _is_imported_as(path.stem, path) else own
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -40,6 +45,51 @@ def run(module: ModuleType) -> None:
     assert module.__spec__ is not None  # it was made from one
     assert module.__spec__.loader is not None
     module.__spec__.loader.exec_module(module)
+
+
+def file_of(file: Path, source: str) -> ModuleType:
+    """A file as a module that was run, now or earlier in this process.
+
+    Args:
+        file: The file.
+        source: What the user calls it, with what is taken from it.
+
+    Raises:
+        ValueError: Its code fails; or as `module_of`.
+    """
+    name = _own_name(Path(os.path.abspath(file)))
+    if name not in sys.modules:
+        module = module_of(file)
+        try:
+            with in_the_file(source):
+                run(module)
+        except BaseException:
+            for each in [each for each, loaded in sys.modules.items() if loaded is module]:
+                del sys.modules[each]  # half of a module is nothing to find later
+            raise
+    return sys.modules[name]
+
+
+@contextmanager
+def in_the_file(source: str) -> Iterator[None]:
+    """What goes wrong in the code of `path/to/file.py:function` is said in a sentence, with the line of the file.
+
+    Raises:
+        ValueError: Something went wrong.
+    """
+    file = os.path.abspath(source.rpartition(":")[0])
+    try:
+        yield
+    except PruneSearchError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == file]
+        place = f", line {lines[-1]}" if lines else ""
+        said = f"{type(error).__name__}: {error}".rstrip(".")
+        raise ValueError(
+            f"{source} failed{place}: {said}. Fix it; PRUNESEARCH_DEBUG=1 shows the whole traceback."
+        ) from error
 
 
 def make_importable(folder: Path) -> None:
@@ -59,6 +109,10 @@ def loaded_files() -> list[ModuleType]:
 def folders() -> list[str]:
     """The folders of the files that were run."""
     return list(dict.fromkeys(os.path.dirname(str(module.__file__)) for module in loaded_files()))
+
+
+def _own_name(path: Path) -> str:
+    return f"{_PREFIX}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
 
 
 def _is_imported_as(name: str, path: Path) -> bool:

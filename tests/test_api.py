@@ -26,6 +26,7 @@ from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data, balanced
 from tests.models_state import generators, state_of
 
@@ -190,7 +191,7 @@ def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Netw
     }
     images, labels = digits_data.calibration_set()
     for criterion, winner in found.items():
-        ranking = make_criterion(criterion).rank(network, images, labels)
+        ranking = make_criterion(criterion).rank(network, labelled(images, labels))
         assert isinstance(ranking, NestedRanking)
         assert ranking.scores is not None
         asked = GlobalSearcher(network.space, BUDGET, unit_scores=ranking.scores).ask(1)
@@ -234,10 +235,18 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
         ({"callbacks": 1}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
         ({"budget": "50%"}, ValueError, r'got \'50%\'\. Did you mean "macs=50%"\?$'),
         ({"budget": 0.5}, TypeError, 'Expected budget as Budget.*or as a text such as "macs=50%"; got 0.5.$'),
-        ({"searcher": 3}, TypeError, r"as an object with ask\(n\) and tell\(trials\), or as a class .*; got 3.$"),
-        ({"evaluator": len}, TypeError, r"an object with a description and score\(structures\); got an object of"),
-        ({"criterion": nn.ReLU()}, TypeError, r"an object with rank\(network, images, labels\); got an object of ReLU"),
-        ({"criterion": NestedRanking}, TypeError, "got the class NestedRanking"),
+        ({"searcher": 3}, TypeError, r"as an object with ask\(n\), tell\(trials\), or as a class .*; got 3.$"),
+        (
+            {"evaluator": nn.ReLU()},
+            TypeError,
+            r"an object with description, score\(structures\), .*got an object of ReLU",
+        ),
+        ({"criterion": nn.ReLU()}, TypeError, r"with rank\(network, examples\), or .*; got an object of ReLU"),
+        (
+            {"criterion": NestedRanking},
+            TypeError,
+            "NestedRanking breaks the contract Criterion: it cannot be made from",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_written(
@@ -322,7 +331,7 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
 
 def test_a_network_that_returns_no_logits_is_refused() -> None:
     network = ps.trace(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(2, 1, 8, 8))
-    with pytest.raises(ValueError, match="returns logits of shape"):
+    with pytest.raises(ValueError, match="Expected a classifier that returns"):
         ps.search(network, Data(train=(torch.randn(4, 1, 8, 8), torch.zeros(4).long())), budget=BUDGET)
 
 

@@ -91,9 +91,8 @@ class Keeping:
 
 
 class Ranking:
-    def rank(self, network: Network, images: Tensor | None = None, labels: Tensor | None = None) -> Keeping:
-        assert images is not None
-        assert labels is not None
+    def rank(self, network: Network, examples: ps.Examples | None = None) -> Keeping:
+        assert examples is not None
         return Keeping()
 
 

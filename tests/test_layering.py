@@ -14,6 +14,7 @@ import prunesearch
 ROOT = Path(prunesearch.__file__).parent
 NOUNS = {
     "budget",
+    "contracts",
     "errors",
     "files",
     "latency_file",
@@ -30,8 +31,9 @@ MAY_IMPORT = {
     "nouns": set(),
     "models": {"nouns"},
     "search": {"nouns"},
-    "evaluators": {"nouns", "models"},
-    "training": {"nouns", "models"},
+    "tasks": {"nouns", "models"},
+    "evaluators": {"nouns", "models", "tasks"},
+    "training": {"nouns", "models", "tasks"},
     "study": {"nouns", "search.searcher"},
     "report": {"nouns", "study"},
 }
@@ -72,6 +74,7 @@ HOMES = {
     "onnxscript": {"models/export.py"},
     "torch": {
         "models/",
+        "tasks/",
         "evaluators/",
         "training/",
         "search/ddpg.py",

@@ -21,6 +21,7 @@ from prunesearch.search import make_searcher
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.searcher import Searcher
 from prunesearch.search.uniform import uniform_structure
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.digits import digits
 from prunesearch.trial import Trial, best
 
@@ -62,7 +63,7 @@ def main(options: argparse.Namespace) -> None:
     model = ps.finetune(model, data, recipe=ps.Recipe(epochs=options.epochs, lr=0.1))
     network = ps.trace(model, images[:2])
     weights = make_weights("inherited", network, make_criterion("l1").rank(network), images)
-    evaluator = make_evaluator("accuracy", weights, images, labels)
+    evaluator = make_evaluator("accuracy", weights, labelled(images, labels))
     budget = ps.Budget(macs=options.macs)
 
     def found(searcher: Searcher) -> float:

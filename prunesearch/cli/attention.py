@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 from prunesearch.cli.arguments import settings, width_rules
-from prunesearch.cli.checks import budget_of, check_data, check_network, check_training_files
+from prunesearch.cli.checks import budget_of, check_data, check_network, check_task, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -34,6 +34,7 @@ from prunesearch.cli.options import (
     PrecisionOption,
     RoundToOption,
     SeedOption,
+    TaskOption,
     TrackerOption,
     ValidationOption,
     WeightsOption,
@@ -57,6 +58,7 @@ def paam(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     validation: ValidationOption = None,
     epochs: EpochsOption = 40,
     batch_size: BatchSizeOption = 128,
@@ -102,6 +104,7 @@ def paam(
     rules = width_rules(round_to, min_channels, ignore)
     check_network(model, weights=weights)
     check_data(data, validation)
+    check_task(task)
     check_training_files(out, checkpoint, log, tracker)
     from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model_for
@@ -114,11 +117,12 @@ def paam(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
         validation=validation,
     )
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned, source.examples(), **rules)
-    with training_session(unpruned, out, checkpoint, log, tracker) as running:
+    with training_session(unpruned, source, out, checkpoint, log, tracker) as running:
         result = train(
             network,
             source,

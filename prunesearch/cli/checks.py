@@ -13,6 +13,7 @@ from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
     from prunesearch.budget import Budget
+    from prunesearch.contracts import Contract
 
 
 def check_network(model: str | None, **files: Path | None) -> None:
@@ -48,8 +49,59 @@ def check_data(data: str | None, validation: float | None = None) -> None:
         raise ValueError(f"Expected --validation as a share between 0 and 1, such as 0.1, got {validation}.")
 
 
+def check_task(name: str | None) -> None:
+    """Make sure that a task is one, as far as that can be told without running the user's file.
+
+    Raises:
+        ValueError: It is none, or there is no such file.
+    """
+    from prunesearch.source_names import function_of_file
+    from prunesearch.tasks import TASK
+
+    if name is None:
+        return
+    if name.partition(":")[0].endswith(".py"):
+        function_of_file(name)
+    else:
+        check_named(TASK, name)
+
+
+def check_metric(name: str | None, task: str | None, data: str) -> None:
+    """Make sure that there is a metric, where it is known what for: of data and tasks that are no files of the user's.
+
+    Raises:
+        ValueError: There is none of this name.
+    """
+    from prunesearch.tasks import CLASSIFICATION
+
+    if name is not None and task in (None, CLASSIFICATION) and ".py:" not in data:
+        check_name(METRICS, name, "metric")
+
+
+def check_named(contract: Contract, name: str) -> None:
+    """Make sure that a name of a role stands for something, or that `package.module:attribute` can be imported.
+
+    What is in the working folder can be imported, as if the command were a script there.
+
+    Raises:
+        ValueError: It does not, or cannot.
+        TypeError: What it stands for cannot play the role.
+    """
+    from prunesearch.user_files import make_importable
+
+    if ":" in name:
+        make_importable(Path.cwd())
+    contract.names.check(name)
+    if name not in contract.names.own:
+        contract.found(name)
+
+
 def check_scoring(
-    searcher: str, options: Mapping[str, Any], criterion: str, evaluator: str, metric: str, screen: float
+    searcher: str,
+    options: Mapping[str, Any],
+    criterion: str,
+    evaluator: str,
+    screen: float,
 ) -> None:
     """Make sure that there is everything that a search is told to use.
 
@@ -57,14 +109,13 @@ def check_scoring(
         ValueError: A name is unknown, or the share that survives screening is out of range.
         TypeError: The searcher has no such option, or it is text instead of a number.
     """
-    from prunesearch.evaluators import EVALUATORS
-    from prunesearch.evaluators.channels import CRITERIA
-    from prunesearch.search import SEARCHERS, check_searcher
+    from prunesearch.evaluators import EVALUATOR
+    from prunesearch.evaluators.channels import CRITERION
+    from prunesearch.search import SEARCHER, check_searcher
 
-    check_name(SEARCHERS, searcher, "searcher")
-    check_name(CRITERIA, criterion, "channel criterion")
-    check_name(EVALUATORS, evaluator, "evaluator")
-    check_name(METRICS, metric, "metric")
+    check_named(SEARCHER, searcher)
+    check_named(CRITERION, criterion)
+    check_named(EVALUATOR, evaluator)
     if not 0 < screen <= 1:
         raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
     check_searcher(searcher, options)
@@ -95,13 +146,16 @@ def check_weight_source(option: str, name: str | None) -> None:
     Raises:
         ValueError: It is none, has a file where none belongs, or the file is missing.
     """
-    from prunesearch.evaluators import WEIGHT_SOURCES
+    from prunesearch.evaluators import WEIGHT_SOURCE
 
     if name is None:
         return
     kind, colon, file = name.partition(":")
-    check_name(WEIGHT_SOURCES, kind, "weight source")
-    if kind != "generated" and colon:
+    if not WEIGHT_SOURCE.names.has(kind):
+        check_named(WEIGHT_SOURCE, name)
+        return
+    check_named(WEIGHT_SOURCE, kind)
+    if kind in WEIGHT_SOURCE.names.own and kind != "generated" and colon:
         raise ValueError(f"The weight source {kind!r} has no file, got {file!r}.")
     if kind == "generated" and not file:
         raise ValueError(f'Expected {option} as "generated:FILE"; got no file.')

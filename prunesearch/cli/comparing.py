@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.table import Table
 
-from prunesearch.cli.checks import check_data, check_network, check_study
+from prunesearch.cli.checks import check_data, check_network, check_study, check_task
 from prunesearch.cli.console import print_json, print_table, say
 from prunesearch.cli.options import (
     DEFAULT_INPUT,
@@ -25,6 +25,7 @@ from prunesearch.cli.options import (
     OptionalModelOption,
     OptionalStudyOption,
     StudyNamesOption,
+    TaskOption,
     WeightsOption,
     option,
 )
@@ -54,6 +55,7 @@ def compare(
     data_root: DataRootOption = None,
     image_size: ImageSizeOption = None,
     download: DownloadOption = False,
+    task: TaskOption = None,
     latency_table: LatencyTableOption = None,
     study: OptionalStudyOption = None,
     study_name: StudyNamesOption = None,
@@ -79,6 +81,7 @@ def compare(
     for path in pruned or ():
         check_network(None, pruned=path)
     check_data(data)
+    check_task(task)
     if study is not None:
         check_study(study)
     from prunesearch.latency_table import LatencyTable
@@ -90,7 +93,7 @@ def compare(
 
     source = network = None
     if data is not None:
-        source = load_data(data, data_root=data_root, image_size=image_size, download=download)
+        source = load_data(data, data_root=data_root, image_size=image_size, download=download, task=task)
         if source.test is None:
             raise ValueError(
                 f"{data} has no test images to compare networks by. Give it some, as Data(test=...), or compare "
@@ -125,12 +128,14 @@ def _network(model: str, weights: Path | None, data: Data | None, input_shape: s
 
 
 def _table(found: Comparison) -> Table:
+    from prunesearch.tasks.metric import as_text
+
     table = Table("network", "MACs", "parameters")
     columns = {
         "predicted ms": [None if row.cost.latency_ms is None else f"{row.cost.latency_ms:.3f}" for row in found.rows],
         "measured ms": [None if row.latency_ms is None else f"{row.latency_ms:.3f}" for row in found.rows],
         "score": [None if row.score is None else f"{row.score:.4f}" for row in found.rows],
-        "accuracy": [None if row.accuracy is None else f"{row.accuracy:.2%}" for row in found.rows],
+        found.metric: [None if row.metric is None else as_text(found.metric, row.metric) for row in found.rows],
         "widths differ by": [None if row.distance is None else f"{row.distance:.1%}" for row in found.rows],
     }
     shown = {heading: cells for heading, cells in columns.items() if any(cells)}

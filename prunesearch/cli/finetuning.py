@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from prunesearch.cli.checks import check_data, check_network, check_training_files
+from prunesearch.cli.checks import check_data, check_network, check_task, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -30,6 +30,7 @@ from prunesearch.cli.options import (
     PrecisionOption,
     PrunedOption,
     SeedOption,
+    TaskOption,
     TrackerOption,
     ValidationOption,
     WeightsOption,
@@ -37,6 +38,9 @@ from prunesearch.cli.options import (
     writes,
 )
 from prunesearch.cli.training import finish, training_session
+
+if TYPE_CHECKING:
+    from prunesearch.training.finetune import Training
 
 
 def finetune(
@@ -50,6 +54,7 @@ def finetune(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     validation: ValidationOption = None,
     teacher: Annotated[
         bool,
@@ -101,6 +106,7 @@ def finetune(
     )
     check_network(model, weights=weights, pruned=pruned)
     check_data(data, validation)
+    check_task(task)
     check_training_files(out, checkpoint, log, tracker)
     from prunesearch.models.saving import load
     from prunesearch.sources import load_data, load_model_for
@@ -113,6 +119,7 @@ def finetune(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
         validation=validation,
     )
     if patience is not None and source.validation is None:
@@ -120,7 +127,7 @@ def finetune(
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None
-    with training_session(network, out, checkpoint, log, tracker) as running:
+    with training_session(network, source, out, checkpoint, log, tracker) as running:
         result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=running.session)
     was, now = result.validation_before, result.validation_after
     finish(
@@ -132,16 +139,20 @@ def finetune(
         result.reports,
         as_json=as_json,
         more={} if now is None else {"validation_before": was, "validation": now},
-        first=_warning(was, now),
+        first=_warning(result),
         told=f", the network of epoch {result.reports[-1].best_epoch} of {len(result.reports)}",
     )
 
 
-def _warning(was: float | None, now: float | None) -> str:
+def _warning(result: Training) -> str:
     """What comes first if the training did harm."""
-    if was is None or now is None or now >= was:
+    from prunesearch.tasks.metric import as_text
+
+    was, now = result.validation_before, result.validation_after
+    if was is None or now is None or not result.did_harm:
         return ""
+    before, after = (as_text(result.metric, value) for value in (was, now))
     return (
-        f"The network is worse than before: it gets {now:.2%} of the validation images right, the one it was given "
-        f"{was:.2%}. Try a lower --lr, or more --epochs. "
+        f"The network is worse than before: its validation {result.metric} is {after}, that of the one it was given "
+        f"{before}. Try a lower --lr, or more --epochs. "
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from prunesearch.cli.arguments import settings
-from prunesearch.cli.checks import budget_of, check_data, check_network, check_training_files
+from prunesearch.cli.checks import budget_of, check_data, check_network, check_task, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -30,6 +30,7 @@ from prunesearch.cli.options import (
     PrecisionOption,
     PrunedOption,
     SeedOption,
+    TaskOption,
     TrackerOption,
     ValidationOption,
     WeightsOption,
@@ -51,6 +52,7 @@ def manidp(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     validation: ValidationOption = None,
     epochs: EpochsOption = 40,
     batch_size: BatchSizeOption = 128,
@@ -96,6 +98,7 @@ def manidp(
     method.check(limits, recipe)
     check_network(model, weights=weights, pruned=pruned)
     check_data(data, validation)
+    check_task(task)
     check_training_files(out, checkpoint, log, tracker)
     from prunesearch.models.saving import load
     from prunesearch.models.trace import trace
@@ -109,11 +112,12 @@ def manidp(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
         validation=validation,
     )
     unpruned = load_model_for(model, weights, source)
     network = trace(unpruned if pruned is None else load(pruned, unpruned), source.examples())
-    with training_session(network.model, out, checkpoint, log, tracker) as running:
+    with training_session(network.model, source, out, checkpoint, log, tracker) as running:
         result = train(
             network,
             source,

@@ -9,6 +9,7 @@ import typer
 
 from prunesearch.cli import completion
 from prunesearch.cli.config import use_config
+from prunesearch.contracts import Contract
 
 NETWORK, DATA, BUDGET, SEARCH, SCORING = "Network", "Data", "Budget", "Search", "Scoring"
 TRAINING, STUDY, LATENCY, RUNNING, OUTPUT = "Training", "Study", "Latency", "Where and how long", "Output"
@@ -18,6 +19,17 @@ _FILE, _FOLDER, _NUMBER = "FILE", "FOLDER", "N"
 def option(*names: str, help: str, panel: str, **others: Any) -> Any:
     """An option in a panel of the help; a default is shown only where it says something."""
     return typer.Option(*names, help=help, rich_help_panel=panel, **others)
+
+
+def one_of(contract: Contract, **shown: str) -> str:
+    """The names of a role for a help, those that installed packages add among them.
+
+    Args:
+        contract: The role.
+        **shown: By name what stands there instead.
+    """
+    names = [shown.get(name, name) for name in contract.names.names()]
+    return f"{', '.join(names)}, or package.module:attribute"
 
 
 def writes(help: str, *names: str, **others: Any) -> Any:
@@ -137,6 +149,19 @@ DataWorkersOption = Annotated[
     option("--data-workers", help="Processes that read an imagefolder's training images.", panel=DATA,
            metavar=_NUMBER, min=0, show_default="0: this one"),
 ]  # fmt: skip
+
+TaskOption = Annotated[
+    str | None,
+    option(
+        "--task",
+        help="What the network is for: classification, multilabel, regression, segmentation, fidelity, or "
+        "path/to/file.py:function.",
+        panel=DATA,
+        metavar="NAME",
+        autocompletion=completion.tasks,
+        show_default="that of the data",
+    ),
+]
 
 BudgetOption = Annotated[
     str,

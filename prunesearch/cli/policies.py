@@ -22,7 +22,7 @@ class Answer:
         cost: What that costs, also in milliseconds where the budget limits them.
         full: What the unpruned network costs.
         trial: The trial that scored this very structure; None if it was not scored.
-        measures: What the scores are (`SearchResult.measures`).
+        measured: Its score, as what it measures; None if it was not scored.
     """
 
     share: float
@@ -30,7 +30,7 @@ class Answer:
     cost: Cost
     full: Cost
     trial: Trial | None
-    measures: str
+    measured: str | None
 
     def __str__(self) -> str:
         latency = "" if self.cost.latency_ms is None else f", predicted {self.cost.latency_ms:.3g} ms"
@@ -51,12 +51,9 @@ class Answer:
         }
 
     def _scored(self) -> str:
-        from prunesearch.api import shown_score
-
-        if self.trial is None or self.trial.score is None:
+        if self.trial is None:
             return "It was not scored."
-        score = shown_score(self.measures, self.trial.score)
-        return f"It was scored as trial {self.trial.number}: {self.measures} {score}."
+        return f"It was scored as trial {self.trial.number}: {self.measured}."
 
 
 def answer(result: SearchResult, budget: Budget, share: float) -> Answer:
@@ -69,7 +66,8 @@ def answer(result: SearchResult, budget: Budget, share: float) -> Answer:
     feasible = budget.check(result.space)
     scored = [trial for trial in result.trials if trial.structure == structure and trial.score is not None]
     full, trial = result.space.cost(result.space.full), next(iter(scored), None)
-    return Answer(share, structure, feasible.cost(structure), full, trial, result.measures)
+    known = None if trial is None or trial.score is None else f"{result.measures} {result.shown(trial.score)}"
+    return Answer(share, structure, feasible.cost(structure), full, trial, known)
 
 
 def check_can_be_met(budget: Budget, space: Space, share: float) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli import completion
 from prunesearch.cli.arguments import width_rules
-from prunesearch.cli.checks import check_data, check_network, check_network_file
+from prunesearch.cli.checks import check_data, check_named, check_network, check_network_file, check_task
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.options import (
     TRAINING,
@@ -27,11 +27,14 @@ from prunesearch.cli.options import (
     ModelOption,
     RoundToOption,
     SeedOption,
+    TaskOption,
     WeightsOption,
+    one_of,
     option,
     writes,
 )
 from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.evaluators.channels import CRITERION
 from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ def pruningnet(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     form: Annotated[
         str,
         option(
@@ -77,7 +81,7 @@ def pruningnet(
         str | None,
         option(
             "--criterion",
-            help="Which channels structures take.",
+            help=f"Which channels structures take: {one_of(CRITERION)}.",
             panel=TRAINING,
             metavar="NAME",
             autocompletion=completion.criteria,
@@ -107,7 +111,7 @@ def pruningnet(
 
     Example: `prunesearch pruningnet --model zoo:resnet20 --weights w.pt --data digits --out net.safetensors`
     """
-    from prunesearch.evaluators.channels import CRITERIA, make_criterion
+    from prunesearch.evaluators.channels import make_criterion
     from prunesearch.training.settings import PruningNetRecipe
 
     recipe = PruningNetRecipe(epochs=epochs, batch_size=batch_size, lr=lr, sampling=sampling)  # type: ignore[arg-type]
@@ -115,9 +119,10 @@ def pruningnet(
     check_name(completion.FORMS, form, "form")
     check_name(completion.STARTS, start, "start")
     if criterion is not None:
-        check_name(CRITERIA, criterion, "channel criterion")
+        check_named(CRITERION, criterion)
     check_network(model, weights=weights)
     check_data(data)
+    check_task(task)
     check_network_file(out)
     from prunesearch.models.hypernet import PruningNet
     from prunesearch.models.trace import trace
@@ -131,6 +136,7 @@ def pruningnet(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
@@ -138,7 +144,7 @@ def pruningnet(
         criterion = "l1"
     ranking = None
     if criterion is not None:
-        ranking = make_criterion(criterion, seed=seed).rank(network, *source.calibration_set())
+        ranking = make_criterion(criterion, seed=seed).rank(network, source.examples_of(source.calibration_set()))
     net = PruningNet(
         network,
         form=form,  # type: ignore[arg-type]  # it checks that

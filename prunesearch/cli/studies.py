@@ -14,11 +14,13 @@ from prunesearch.cli.checks import (
     budget_of,
     check_data,
     check_folders,
+    check_metric,
     check_network,
     check_network_file,
     check_policy_share,
     check_scoring,
     check_study,
+    check_task,
     check_weight_source,
 )
 from prunesearch.cli.console import print_json, print_table, say
@@ -45,12 +47,17 @@ from prunesearch.cli.options import (
     ModelOption,
     RoundToOption,
     SeedOption,
+    TaskOption,
     WeightsOption,
+    one_of,
     option,
     writes,
 )
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
+from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
+from prunesearch.evaluators.channels import CRITERION
+from prunesearch.search import SEARCHER
 
 if TYPE_CHECKING:
     from prunesearch.api import SearchResult
@@ -72,11 +79,12 @@ def search(
     download: DownloadOption = False,
     calibration: CalibrationOption = None,
     data_workers: DataWorkersOption = None,
+    task: TaskOption = None,
     searcher: Annotated[
         str,
         option(
             "--searcher",
-            help="Which one; see docs/searchers.md.",
+            help=f"{one_of(SEARCHER)}; see docs/searchers.md.",
             panel=SEARCH,
             metavar="NAME",
             autocompletion=completion.searchers,
@@ -112,7 +120,7 @@ def search(
         str,
         option(
             "--criterion",
-            help="Which channels stay; see docs/criteria.md.",
+            help=f"Which channels stay: {one_of(CRITERION)}; see docs/criteria.md.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.criteria,
@@ -122,7 +130,7 @@ def search(
         str,
         option(
             "--weight-source",
-            help="Weights of structures: inherited, compensated, reconstructed, generated:FILE.",
+            help=f"Weights of structures: {one_of(WEIGHT_SOURCE, generated='generated:FILE')}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.weight_sources,
@@ -143,22 +151,23 @@ def search(
         str,
         option(
             "--evaluator",
-            help="How: accuracy, adaptive_bn or precise_bn.",
+            help=f"How: {one_of(EVALUATOR)}.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.evaluators,
         ),
     ] = "accuracy",
     metric: Annotated[
-        str,
+        str | None,
         option(
             "--metric",
-            help="What is scored: loss, accuracy or agreement.",
+            help="What is scored: loss, fidelity, agreement or the task's metric, such as accuracy.",
             panel=SCORING,
             metavar="NAME",
             autocompletion=completion.one_of(completion.METRICS),
+            show_default="loss; fidelity without labels",
         ),
-    ] = "loss",
+    ] = None,
     images: Annotated[
         int | None,
         option(
@@ -280,7 +289,9 @@ def search(
     limits = budget_of(budget, latency_table)
     check_network(model, weights=weights)
     check_data(data)
-    check_scoring(searcher, options, criterion, evaluator, metric, screen)
+    check_task(task)
+    check_metric(metric, task, data)
+    check_scoring(searcher, options, criterion, evaluator, screen)
     check_policy_share(searcher, policy_share)
     check_weight_source("--weight-source", weight_source)
     check_weight_source("--build-with", build_with)
@@ -304,6 +315,7 @@ def search(
         download=download,
         calibration=calibration,
         data_workers=data_workers,
+        task=task,
     )
     module = load_model_for(model, weights, source)
     network = trace(module, source.examples(), **rules)
@@ -334,7 +346,7 @@ def search(
             evaluator=evaluator,
             images=images,
             screen=screen,
-            metric=metric,  # type: ignore[arg-type]  # the evaluator checks it
+            metric=metric,
             study=url,
             study_name=study_name,
             open_another=study is None,

@@ -46,7 +46,7 @@ class Running:
 
     session: Session
     state: Path
-    _show: _LossAndAccuracy
+    _show: _LossAndMetric
 
     @property
     def was_finished(self) -> bool:
@@ -56,16 +56,18 @@ class Running:
 
 @contextmanager
 def training_session(
-    network: Any, out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
+    network: Any, data: Data, out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
 ) -> Iterator[Running]:
     """A session that shows progress; an interrupt ends it with the state on disk."""
+    from prunesearch.tasks.examples import judged_as
+    from prunesearch.tasks.metric import name_of
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
 
     state = state_of(out, checkpoint)
     kept = f"The state is in {state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step", "steps") as bar:
-        show = _LossAndAccuracy(bar)
+        show = _LossAndMetric(bar, name_of(judged_as(data.goal)))
 
         def on_step(report: StepReport) -> None:
             if not show.begun:
@@ -95,7 +97,7 @@ def finish(
     Args:
         running: The training.
         trained: The network that is written.
-        before: The network whose accuracy it is compared with.
+        before: The network whose metric it is compared with.
         data: Images, whose shape the file remembers, and the test images, if there are any.
         out: The file.
         reports: One per epoch.
@@ -105,7 +107,9 @@ def finish(
         told: What they are told of the file.
     """
     from prunesearch.models.saving import save
-    from prunesearch.training.evaluation import accuracy_on_test
+    from prunesearch.tasks.examples import follows
+    from prunesearch.tasks.metric import as_text, name_of
+    from prunesearch.training.evaluation import metric_on_test
 
     save(trained, out, example_inputs=data.examples())
     found: dict[str, Any] = {"out": str(out), **(more or {}), "epochs": [asdict(report) for report in reports]}
@@ -116,30 +120,35 @@ def finish(
             f"{first}Nothing to do: this training is finished, and {out} is what came of it{told}. To train again, "
             f"delete {running.state}, or give another --out."
         )
-    if data.test is not None:
-        (was, n), (now, _) = (accuracy_on_test(network, data) for network in (before, trained))
-        found |= {"accuracy_before": was, "accuracy": now, "test_images": n}
-        sentence += f" Test accuracy {was:.2%} before, {now:.2%} now, of {n:,} images."
+    if data.test is not None and not follows(data.goal):
+        (was, n), (now, _) = (metric_on_test(network, data) for network in (before, trained))
+        name = name_of(data.goal)
+        found |= {f"{name}_before": was, name: now, "test_images": n}
+        sentence += f" Test {name} {as_text(name, was)} before, {as_text(name, now)} now, of {n:,} images."
     if as_json:
         print_json(found)
     else:
         say(sentence)
 
 
-class _LossAndAccuracy:
-    """Tells of a training after each step: the loss, and the accuracy where images were held out."""
+class _LossAndMetric:
+    """Tells of a training after each step: the loss, and the metric where images were held out."""
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: Shown, metric: str) -> None:
         self._shown = shown
-        self._accuracy = ""
+        self._metric = metric
+        self._validation = ""
         self.begun = False
 
     def step(self, report: StepReport) -> None:
         """After a step."""
         self.begun = True
-        self._shown.update(report.step, report.steps, f"loss {report.loss:.3f}{self._accuracy}")
+        self._shown.update(report.step, report.steps, f"loss {report.loss:.3f}{self._validation}")
 
     def epoch(self, report: EpochReport) -> None:
         """After an epoch."""
-        if report.accuracy is not None:
-            self._accuracy = f", validation {report.accuracy:.2%} (best in epoch {report.best_epoch})"
+        from prunesearch.tasks.metric import as_text
+
+        if report.metric is not None:
+            value = as_text(self._metric, report.metric)
+            self._validation = f", validation {self._metric} {value} (best in epoch {report.best_epoch})"

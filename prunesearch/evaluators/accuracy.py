@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.logits import class_logits
-from prunesearch.models.nested import Batch, called, device_of, in_order_of, joined, size_of, tensors_in
+from prunesearch.models.nested import Batch, called, in_order_of, joined, size_of, taken, tensors_in
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
+from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import Measured
+from prunesearch.tasks.scored import scored_by
 
-Metric = Literal["loss", "accuracy", "agreement"]
-METRICS: tuple[Metric, ...] = ("loss", "accuracy", "agreement")
 Path = Literal["auto", "sliced", "stacked"]
 
 
@@ -37,80 +37,75 @@ class AccuracyEvaluator:
 
     Args:
         weights: Where the weights of a structure come from.
-        images: (n, ...) images, normalised like the training set; or several inputs (`models.nested.Batch`).
-        labels: (n,) class indices; None will do for `metric="agreement"`.
-        metric: `"loss"`: minus the cross-entropy, the default because it tells apart structures of equal accuracy;
-            `"accuracy"`: the share classified correctly; `"agreement"`: the share classified as by the unpruned
-            network, which needs no labels.
+        examples: What scores, with its task; inputs normalised like the training set.
+        metric: `"loss"`: minus the loss of the task; it tells apart structures of equal accuracy. `"fidelity"`: minus
+            the distance of the outputs from the unpruned network's, and `"agreement"`: the share about which both say
+            the same; neither needs labels. `"metric"`, or its name, such as `"accuracy"`: that of the task. None takes
+            the loss, or fidelity where the task has none.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
-        calibration: (m, ...) images from which the statistics come instead; they precede every batch.
+        calibration: (m, ...) inputs from which the statistics come instead; they precede every batch.
         path: `"sliced"`, `"stacked"`, or `"auto"`: stacked on a GPU if the weights are slices of the
             traced network's. Only run on CPUs so far.
         at_once: Structures in one launch, if stacked; halved for good when memory runs out.
 
     Raises:
-        ValueError: Unknown metric or path, no images, labels missing or of another number than the images, or a network
-            that was traced with other inputs.
+        ValueError: Unknown metric or path, no examples, or a network that was traced with other inputs.
     """
 
     def __init__(
         self,
         weights: WeightSource,
-        images: Batch,
-        labels: Tensor | None = None,
+        examples: Examples,
         *,
-        metric: Metric = "loss",
+        metric: str | None = None,
         batch_size: int = 256,
         calibration: Batch | None = None,
         path: Path = "auto",
         at_once: int = 16,
     ) -> None:
-        _check(images, labels, metric, path)
-        in_order_of(example_batch(weights.network), images)
-        self._metric = self.measures = metric
-        self._batches = split(images, batch_size)
+        if path not in ("auto", "sliced", "stacked"):
+            raise ValueError(f"Unknown path {path!r}; there are auto, sliced, stacked.")
+        check_values(examples.inputs)
+        in_order_of(example_batch(weights.network), examples.inputs)
+        self._scored = scored_by(examples, metric, weights.network.model, batch_size=batch_size)
+        self.measures, self.is_negated = self._scored.name, self._scored.is_negated
+        self._parts = self._scored.examples.split(batch_size)
         self._calibration = calibration
         self._at_once = at_once
-        if metric == "agreement":
-            labels = torch.cat([logits.argmax(1) for logits in _unpruned_logits(weights, self._batches)])
-        assert labels is not None
-        self._labels = split(labels, batch_size)
         if path == "auto":
-            path = "stacked" if device_of(images).type == "cuda" and weights.sliced else "sliced"
+            path = "stacked" if examples.device.type == "cuda" and weights.sliced else "sliced"
         self._forward = SharedForward(weights) if path == "sliced" else StackedForward(weights)
         self._stacked = path == "stacked"
-        self.description = f"accuracy(metric={metric}, images={size_of(images)}, batch_size={batch_size}"
+        self.description = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
         self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
+        self.description += "" if examples.task.name == "classification" else f", task={examples.task.name}"
         self.description += ", path=stacked)" if self._stacked else ")"
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
         """Score each structure; see `Evaluator`."""
         distinct = list(dict.fromkeys(structures))
-        totals = dict.fromkeys(distinct, 0.0)
-        for images, labels in zip(self._batches, self._labels, strict=True):
-            for structure, logits in zip(distinct, self._logits(distinct, images), strict=True):
-                totals[structure] += self._measure(logits, labels)
-        n = sum(map(len, self._labels))
-        return [totals[structure] / n for structure in structures]
+        measured = {structure: self._scored.measured() for structure in distinct}
+        for part in self._parts:
+            for structure, outputs in zip(distinct, self.outputs(distinct, part.inputs), strict=True):
+                measured[structure].update(outputs, part.batch, len(part))
+        found = {structure: self._scored.as_score(each.compute()) for structure, each in measured.items()}
+        return [found[structure] for structure in structures]
 
-    def _logits(self, structures: Sequence[Structure], images: Batch) -> list[Tensor]:
+    def outputs(self, structures: Sequence[Structure], inputs: Batch) -> list[Any]:
+        """What the network of each structure returns for one batch."""
         first = 0 if self._calibration is None else size_of(self._calibration)
-        inputs = images if self._calibration is None else joined([self._calibration, images])
-        logits: list[Tensor] = []
-        while len(logits) < len(structures):
-            some = structures[len(logits) : len(logits) + self._at_once] if self._stacked else structures
+        if self._calibration is not None:
+            inputs = joined([self._calibration, inputs])
+        found: list[Any] = []
+        while len(found) < len(structures):
+            some = structures[len(found) : len(found) + self._at_once] if self._stacked else structures
             try:
-                logits += [class_logits(output[first:]) for output in self._forward.run(some, inputs, first or None)]
+                found += self._forward.run(some, inputs, first or None)
             except RuntimeError as error:
                 if not (self._stacked and self._at_once > 1 and is_out_of_memory(error)):
                     raise
                 self._at_once //= 2
-        return logits
-
-    def _measure(self, logits: Tensor, labels: Tensor) -> float:
-        if self._metric == "loss":
-            return -float(F.cross_entropy(at_least_float32(logits), labels, reduction="sum"))
-        return float((logits.argmax(1) == labels).sum())
+        return [taken(outputs, slice(first, None)) for outputs in found] if first else found
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
@@ -119,45 +114,39 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
+def measured_on(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> float:
+    """The metric of the task on some examples, in eval mode; the model's modes are restored.
+
+    Raises:
+        ValueError: A function of the task fails, or breaks its contract.
+    """
+    measured = Measured(examples.task)
+    with in_eval_mode(model), torch.inference_mode():
+        for part in examples.split(batch_size):
+            measured.update(called(model, part.inputs), part.batch, len(part))
+    return measured.compute()
+
+
 def top1(model: nn.Module, images: Batch, labels: Tensor, *, batch_size: int = 512) -> float:
     """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored.
 
     Raises:
         ValueError: No images, not one label per image, or tensors of the meta device, which have no values.
     """
-    _check_images(images, labels)
+    check_values(images)
     without = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
     if without is not None:
         raise ValueError(f"{without} of {type(model).__name__} is on the meta device, which keeps no values.")
-    with in_eval_mode(model), torch.inference_mode():
-        right = [
-            (class_logits(called(model, batch)).argmax(1) == truth).sum()
-            for batch, truth in zip(split(images, batch_size), split(labels, batch_size), strict=True)
-        ]
-    return float(sum(right)) / size_of(images)
+    return measured_on(model, labelled(images, labels), batch_size=batch_size)
 
 
-def _check(images: Batch, labels: Tensor | None, metric: Metric, path: Path) -> None:
-    if metric not in METRICS:
-        raise ValueError(f"Unknown metric {metric!r}; there are {', '.join(METRICS)}.")
-    if path not in ("auto", "sliced", "stacked"):
-        raise ValueError(f"Unknown path {path!r}; there are auto, sliced, stacked.")
-    _check_images(images, labels)
-    if labels is None and metric != "agreement":
-        raise ValueError(f'The metric {metric!r} needs labels, got none. Pass them, or use metric="agreement".')
+def check_values(inputs: Batch) -> None:
+    """Make sure that there are inputs with values.
 
-
-def _check_images(images: Batch, labels: Tensor | None) -> None:
-    n = size_of(images)
-    if n == 0:
+    Raises:
+        ValueError: There are none.
+    """
+    if size_of(inputs) == 0:
         raise ValueError("Expected images to score with, got none.")
-    if labels is not None and len(labels) != n:
-        raise ValueError(f"Expected one label per image ({n}), got {len(labels)}.")
-    if any(x.is_meta for x in tensors_in(images)):
+    if any(x.is_meta for x in tensors_in(inputs)):
         raise ValueError("The images are on the meta device, which keeps no values. Load them to another device.")
-
-
-def _unpruned_logits(weights: WeightSource, batches: Sequence[Batch]) -> list[Tensor]:
-    model = weights.network.model
-    with in_eval_mode(model), torch.inference_mode():
-        return [class_logits(called(model, batch)) for batch in batches]

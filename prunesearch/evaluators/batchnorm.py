@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
-from prunesearch.models.nested import Batch, called, cut, device_of, size_of, taken
+from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
+from prunesearch.models.undisturbed import in_eval_mode
 
 _MOMENTUM = 0.1
 
@@ -81,8 +82,8 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
                 for norm, n, mean, variance in zip(norms, sizes, means, variances, strict=True):
                     assert norm.running_mean is not None
                     assert norm.running_var is not None
-                    mean.append(at_least_float32(norm.running_mean).clone())
-                    variance.append(at_least_float32(norm.running_var) * ((n - 1) / n))
+                    mean.append(in_float32(norm.running_mean).clone())
+                    variance.append(in_float32(norm.running_var) * ((n - 1) / n))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -107,23 +108,6 @@ def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
     if n == 0:
         raise ValueError("Expected at least one image, got none.")
     return cut(batch, math.ceil(n / batch_size))
-
-
-def at_least_float32(tensor: Tensor) -> Tensor:
-    """The tensor, in float32 if it is in less: sums of many numbers in 16 bits lose most of their digits."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
-@contextmanager
-def in_eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and every module of it back into its own afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

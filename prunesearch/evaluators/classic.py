@@ -5,54 +5,56 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
-from prunesearch.evaluators.accuracy import top1
+from prunesearch.evaluators.accuracy import check_values
 from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.nested import Batch, in_order_of, size_of
+from prunesearch.models.nested import Batch, called, in_order_of, size_of
+from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.scored import scored_by
+
+_AT_ONCE = 512
 
 
 class ClassicEvaluator:
-    """Accuracy of a structure's network after its BatchNorm statistics were re-estimated in passes of their own.
+    """The task's metric after the BatchNorm statistics of a structure's network were re-estimated in other passes.
 
     For comparison; `AccuracyEvaluator` costs a small fraction.
 
     Args:
         weights: Where the weights of a structure come from.
-        images: (n, ...) images to score with.
-        labels: (n,) class indices.
+        examples: What scores, with its task.
         estimate: Re-estimates the statistics of a network on some images, in place.
         calibration: (m, ...) images to re-estimate from; None takes those that score.
         **settings: Further arguments of `estimate`, which the description tells.
 
     Raises:
-        ValueError: No images or labels, not one label per image, or a network that was traced with other inputs.
+        ValueError: No examples, or a network that was traced with other inputs.
     """
 
     def __init__(
         self,
         weights: WeightSource,
-        images: Batch,
-        labels: Tensor | None,
+        examples: Examples,
         *,
         estimate: Callable[..., None],
         calibration: Batch | None,
         **settings: int,
     ) -> None:
-        in_order_of(example_batch(weights.network), images)
-        n = size_of(images)
-        if labels is None or n == 0 or len(labels) != n:
-            got = "no labels" if labels is None else f"{len(labels)} labels"
-            raise ValueError(f"Expected images and one label per image, got {n} images and {got}.")
-        self.measures = "accuracy"
+        check_values(examples.inputs)
+        in_order_of(example_batch(weights.network), examples.inputs)
+        judged = "metric" if examples.task.metric is not None else None
+        self._scored = scored_by(examples, judged, weights.network.model)
+        self.measures, self.is_negated = self._scored.name, self._scored.is_negated
         self._weights = weights
-        self._images, self._labels = images, labels
         self._estimate = partial(estimate, **settings)
-        self._calibration = images if calibration is None else calibration
-        used = {"images": n, "calibration": size_of(self._calibration), **settings}
+        self._calibration = examples.inputs if calibration is None else calibration
+        used = {"images": len(examples), "calibration": size_of(self._calibration), **settings}
         self.description = f"{estimate.__name__}({', '.join(f'{name}={value}' for name, value in used.items())})"
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
@@ -61,13 +63,16 @@ class ClassicEvaluator:
 
     def _score(self, model: nn.Module) -> float:
         self._estimate(model, self._calibration)
-        return top1(model, self._images, self._labels)
+        measured = self._scored.measured()
+        with in_eval_mode(model), torch.inference_mode():
+            for part in self._scored.examples.split(_AT_ONCE):
+                measured.update(called(model, part.inputs), part.batch, len(part))
+        return self._scored.as_score(measured.compute())
 
 
 def adaptive_bn_evaluator(
     weights: WeightSource,
-    images: Batch,
-    labels: Tensor | None,
+    examples: Examples,
     *,
     calibration: Batch | None = None,
     batch_size: int = 128,
@@ -79,8 +84,7 @@ def adaptive_bn_evaluator(
 
     Args:
         weights: Where the weights of a structure come from.
-        images: (n, ...) images to score with.
-        labels: (n,) class indices.
+        examples: What scores, with its task.
         calibration: (m, ...) images to re-estimate from, in the paper 12,800 others than score; fewer are gone through
             several times, shuffled. None takes those that score.
         batch_size: Images per batch of the re-estimation.
@@ -88,8 +92,7 @@ def adaptive_bn_evaluator(
     """
     return ClassicEvaluator(
         weights,
-        images,
-        labels,
+        examples,
         estimate=adaptive_bn,
         calibration=calibration,
         batch_size=batch_size,
@@ -99,8 +102,7 @@ def adaptive_bn_evaluator(
 
 def precise_bn_evaluator(
     weights: WeightSource,
-    images: Batch,
-    labels: Tensor | None,
+    examples: Examples,
     *,
     calibration: Batch | None = None,
     batch_size: int = 128,
@@ -111,11 +113,8 @@ def precise_bn_evaluator(
 
     Args:
         weights: Where the weights of a structure come from.
-        images: (n, ...) images to score with.
-        labels: (n,) class indices.
+        examples: What scores, with its task.
         calibration: (m, ...) images to re-estimate from; None takes those that score.
         batch_size: Images per batch of the re-estimation.
     """
-    return ClassicEvaluator(
-        weights, images, labels, estimate=precise_bn, calibration=calibration, batch_size=batch_size
-    )
+    return ClassicEvaluator(weights, examples, estimate=precise_bn, calibration=calibration, batch_size=batch_size)

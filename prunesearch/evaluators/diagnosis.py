@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batchnorm import batch_norms, in_eval_mode
+from prunesearch.evaluators.accuracy import AccuracyEvaluator, measured_on
+from prunesearch.evaluators.batchnorm import batch_norms
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.finite import first_not_finite
-from prunesearch.models.nested import Batch, called, parts_of, taken
+from prunesearch.models.nested import Batch, called, parts_of, taken, tensors_in
+from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
+from prunesearch.tasks import CLASSIFICATION
+from prunesearch.tasks.examples import Examples
 
 _TRIED = 64
+_COMPARED, _FEW = 256, 8
 
 
 def check_finite(model: nn.Module, *images: Batch) -> None:
@@ -43,7 +48,8 @@ def check_finite(model: nn.Module, *images: Batch) -> None:
             )
     with in_eval_mode(model), torch.inference_mode():
         outputs = called(model, taken(images[0], slice(_TRIED)))
-    if torch.isfinite(outputs).all():
+    floats = [x for x in tensors_in(outputs) if x.is_floating_point()]
+    if all(bool(torch.isfinite(x).all()) for x in floats):
         return
     tensor = first_not_finite(model)
     if tensor is not None:
@@ -53,53 +59,99 @@ def check_finite(model: nn.Module, *images: Batch) -> None:
         )
     raise ValueError(
         "What the network returns is not finite, although its tensors and the images are: numbers on the way are too "
-        f"large for {outputs.dtype}. Normalise the images as in training, or search in torch.float32."
+        f"large for {floats[0].dtype}. Normalise the images as in training, or search in torch.float32."
     )
 
 
 def diagnose(
-    weights: WeightSource, images: Batch, labels: Tensor, best: Structure, accuracy: Evaluator | None = None
+    weights: WeightSource, examples: Examples, best: Structure, accuracy: Evaluator | None = None
 ) -> tuple[str, ...]:
     """What a user should know of a finished search.
 
-    A network is at chance if it is not better, by three standard errors, than always naming the most frequent class.
+    A classifier is at chance if it is not better, by three standard errors, than always naming the most frequent class.
+    Another network is if its outputs fit their own examples no better, by three standard errors of the mean
+    difference, than those of others. A task without labels is not judged.
 
     Args:
         weights: Where the weights of a structure come from.
-        images: (n, ...) images that scored the structures.
-        labels: (n,) their classes.
+        examples: What scored the structures.
         best: The best structure.
         accuracy: Scores by accuracy as the search did; by default with the statistics of the very images.
     """
-    model = weights.network.model
     notes = []
-    if not batch_norms(model):
+    if not batch_norms(weights.network.model):
         notes.append("The network has no BatchNorm that keeps statistics, so there was nothing to re-estimate.")
+    if examples.task.name == CLASSIFICATION:
+        return (*notes, *_of_a_classifier(weights, examples, best, accuracy))
+    if examples.task.loss is None or not _has_the_models_weights(weights):
+        return tuple(notes)
+    return (*notes, *_of_another(weights, examples, best))
+
+
+def _of_a_classifier(
+    weights: WeightSource, examples: Examples, best: Structure, accuracy: Evaluator | None
+) -> tuple[str, ...]:
+    labels = examples.strata()
     chance = float(torch.bincount(labels).max()) / len(labels)
     limit = chance + 3 * math.sqrt(chance * (1 - chance) / len(labels))
-    full = weights.network.space.full
-    unpruned = top1(model, images, labels) if _has_the_models_weights(weights) else None
+    unpruned = measured_on(weights.network.model, examples) if _has_the_models_weights(weights) else None
     if unpruned is not None and unpruned <= limit:
-        notes.append(
+        return (
             f"The unpruned network classifies {unpruned:.1%} of the images correctly, and chance is {chance:.1%}: "
             "scores mean nothing. Are its weights trained, the images normalised as in training, the labels those of "
-            "training?"
+            "training?",
         )
-        return tuple(notes)
-    accuracy = accuracy or AccuracyEvaluator(weights, images, labels, metric="accuracy")
-    there, found = accuracy.score([full, best])
+    accuracy = accuracy or AccuracyEvaluator(weights, examples, metric="accuracy")
+    there, found = accuracy.score([weights.network.space.full, best])
     if unpruned is not None and there <= limit:
-        notes.append(
+        return (
             f"With re-estimated BatchNorm statistics the unpruned network falls from {unpruned:.1%} to {there:.1%}, "
             'which is chance: scores mean nothing. Score on more images, or with evaluator="adaptive_bn", which '
-            "estimates statistics from all calibration images."
+            "estimates statistics from all calibration images.",
         )
-    elif found <= limit:
-        notes.append(
+    if found <= limit:
+        return (
             f"The best structure classifies {found:.1%} of the images correctly, and chance is {chance:.1%}: at this "
-            "budget scores without training say little. Try a looser budget, or finetune several of the best."
+            "budget scores without training say little. Try a looser budget, or finetune several of the best.",
         )
-    return tuple(notes)
+    return ()
+
+
+def _of_another(weights: WeightSource, examples: Examples, best: Structure) -> tuple[str, ...]:
+    some = examples.take(slice(_COMPARED))
+    if len(some) < _FEW:
+        return ()
+    model, full = weights.network.model, weights.network.space.full
+    with in_eval_mode(model), torch.inference_mode():
+        if _fits_no_better(called(model, some.inputs), some):
+            return (
+                "What the unpruned network returns fits its own examples no better than others: scores mean nothing. "
+                "Are its weights trained, the inputs normalised as in training, the targets those of training?",
+            )
+    evaluator = AccuracyEvaluator(weights, some)
+    there, found = (_fits_no_better(outputs, some) for outputs in evaluator.outputs([full, best], some.inputs))
+    if there:
+        return (
+            "With re-estimated BatchNorm statistics the outputs of the unpruned network fit their own examples no "
+            "better than others: scores mean nothing. Score on more images.",
+        )
+    if found:
+        return (
+            "What the best structure returns fits its own examples no better than others: at this budget scores "
+            "without training say little. Try a looser budget, or finetune several of the best.",
+        )
+    return ()
+
+
+def _fits_no_better(outputs: Any, examples: Examples) -> bool:
+    """Whether outputs are as good for other examples as for their own; False where losses are means, so unknown."""
+    n = len(examples)
+    own = examples.losses(outputs)
+    if own.dim() == 0:
+        return False
+    others = examples.losses(taken(outputs, (torch.arange(n) + n // 2) % n))
+    gained = (others - own).double()
+    return float(gained.mean()) <= 3 * float(gained.std()) / math.sqrt(n)
 
 
 def _has_the_models_weights(weights: WeightSource) -> bool:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.fx.immutable_collections import immutable_dict
 
 Batch: TypeAlias = Any
 """A tensor (n, ...), or a tuple (positional inputs), list or dictionary (inputs by name) of such, nested or not."""
+
+
+class Ragged(list[Any]):
+    """What cannot be stacked of n examples, such as boxes, of which each image has another number: one item each."""
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -27,26 +33,36 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
         yield from tensors_in([getattr(value, item.name) for item in fields(value)])
 
 
-def mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
-    """The same nest with something else in the place of each tensor, in the order of `tensors_in`."""
+def mapped(value: Any, function: Callable[[Tensor], Any], ragged: Callable[[Ragged], Any] | None = None) -> Any:
+    """The same nest with something else in the place of each tensor, in the order of `tensors_in`.
+
+    Args:
+        value: The nest.
+        function: Of a tensor.
+        ragged: Of what is one item per example; by default each tensor in it is changed by itself.
+    """
     if isinstance(value, Tensor):
         return function(value)
-    if not any(True for _ in tensors_in(value)):
+    if isinstance(value, Ragged) and ragged is not None:
+        return ragged(value)
+    if not any(True for _ in tensors_in(value)) and ragged is None:
         return value
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(mapped(item, function) for item in value))
+        return type(value)(*(mapped(item, function, ragged) for item in value))
     if isinstance(value, (tuple, list)):
-        return type(value)(mapped(item, function) for item in value)
+        return type(value)(mapped(item, function, ragged) for item in value)
     if isinstance(value, Mapping):
-        return _with_items(value, {key: mapped(item, function) for key, item in value.items()})
+        return _with_items(value, {key: mapped(item, function, ragged) for key, item in value.items()})
+    if not is_dataclass(value) or isinstance(value, type):
+        return value
     other = copy.copy(value)
     for name in (item.name for item in fields(value)):
-        object.__setattr__(other, name, mapped(getattr(value, name), function))  # also of a frozen one
+        object.__setattr__(other, name, mapped(getattr(value, name), function, ragged))  # also of a frozen one
     return other
 
 
 def _with_items(value: Mapping[Any, Any], items: dict[Any, Any]) -> Any:
-    if type(value) is dict:
+    if type(value) in (dict, immutable_dict):  # the latter is what a recorded forward returns
         return items
     other = copy.copy(value)  # keeps what a class derived from a dictionary knows besides its items
     for key, item in items.items():
@@ -86,14 +102,21 @@ def parts_of(value: Any, name: str = "") -> dict[str, Any]:
     """
     if isinstance(value, Mapping):
         inside = {str(key): item for key, item in value.items()}
-    elif isinstance(value, (tuple, list)):
+    elif isinstance(value, (tuple, list)) and not isinstance(value, Ragged):
         inside = {str(key): item for key, item in enumerate(value)}
+    elif is_dataclass(value) and not isinstance(value, type):
+        inside = {item.name: getattr(value, item.name) for item in fields(value)}
     else:
         return {name: value}
     found: dict[str, Any] = {}
     for key, item in inside.items():
         found |= parts_of(item, f"{name}.{key}" if name else key)
     return found
+
+
+def members(batch: Batch) -> tuple[Batch, ...]:
+    """What a tuple holds, or the batch alone."""
+    return batch if isinstance(batch, tuple) else (batch,)
 
 
 def size_of(batch: Batch) -> int:
@@ -104,10 +127,10 @@ def size_of(batch: Batch) -> int:
     """
     if isinstance(batch, Tensor):
         return len(batch)
-    tensors = {name: x for name, x in parts_of(batch).items() if isinstance(x, Tensor)}
+    tensors = {name: x for name, x in parts_of(batch).items() if isinstance(x, (Tensor, Ragged))}
     if not tensors:
         raise ValueError(f"Expected a batch of tensors, got a {type(batch).__name__} without one.")
-    sizes = {name: len(x) if x.dim() else None for name, x in tensors.items()}
+    sizes = {name: None if isinstance(x, Tensor) and not x.dim() else len(x) for name, x in tensors.items()}
     (first, n), *_ = sizes.items()
     for name, other in sizes.items():
         if other is None:
@@ -120,7 +143,11 @@ def size_of(batch: Batch) -> int:
 
 def taken(batch: Batch, index: Tensor | slice) -> Batch:
     """Some images of a batch: those of an index or a slice."""
-    return mapped(batch, lambda x: x[index])
+    return mapped(batch, lambda x: x[index], lambda items: _some(items, index))
+
+
+def _some(items: Ragged, index: Tensor | slice) -> Ragged:
+    return Ragged(items[index] if isinstance(index, slice) else [items[int(i)] for i in index])
 
 
 def moved(batch: Batch, device: torch.device | str | None) -> Batch:
@@ -136,19 +163,31 @@ def device_of(batch: Batch) -> torch.device:
 def joined(batches: Sequence[Batch]) -> Batch:
     """Batches, one after the other, as one: tensors of the same place are put together."""
     parts = [parts_of(batch) for batch in batches]
-    together = [torch.cat([part[name] for part in parts]) for name, x in parts[0].items() if isinstance(x, Tensor)]
-    return Nest(batches[0])(*together)
+    names = iter([name for name, x in parts[0].items() if isinstance(x, (Tensor, Ragged))])
+
+    def column() -> list[Any]:
+        name = next(names)
+        return [part[name] for part in parts]
+
+    return mapped(batches[0], lambda _: torch.cat(column()), lambda _: Ragged(chain.from_iterable(column())))
 
 
 def cut(batch: Batch, pieces: int) -> tuple[Batch, ...]:
     """A batch in so many pieces of nearly equal length."""
-    tensors = [x.tensor_split(pieces) for x in tensors_in(batch)]
-    return tuple(Nest(batch)(*piece) for piece in zip(*tensors, strict=True))
+    if isinstance(batch, Tensor):
+        return batch.tensor_split(pieces)
+    parts = [part for part in torch.arange(size_of(batch)).tensor_split(pieces) if len(part)]
+    return tuple(taken(batch, slice(int(part[0]), int(part[-1]) + 1)) for part in parts)
 
 
 def repeated(batch: Batch, k: int) -> Batch:
     """A batch k times, one after the other."""
-    return mapped(batch, lambda x: x.repeat(k, *[1] * (x.dim() - 1)))
+    return mapped(batch, lambda x: x.repeat(k, *[1] * (x.dim() - 1)), lambda items: Ragged([*items] * k))
+
+
+def in_float32(value: Any) -> Any:
+    """A nest with its floats in float32 if they are in less: sums of many numbers in 16 bits lose most digits."""
+    return mapped(value, lambda x: x.to(torch.promote_types(x.dtype, torch.float32)) if x.is_floating_point() else x)
 
 
 def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:

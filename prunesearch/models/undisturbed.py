@@ -57,3 +57,15 @@ def _holders(model: nn.Module) -> Iterator[Any]:
         if not isinstance(module, torch.jit.ScriptModule):
             yield from (value for value in vars(module).values() if isinstance(value, (dict, list)))
             yield vars(module)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode, and every module of it back into its own afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

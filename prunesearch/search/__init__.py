@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from prunesearch.budget import Budget
-from prunesearch.registry import check_options, resolve
-from prunesearch.search.searcher import Searcher
-from prunesearch.structure import Space
+from prunesearch.contracts import Contract, name_of
+from prunesearch.registry import Registry, check_options, parameters_of, resolve
+
+if TYPE_CHECKING:  # the names alone are wanted by every command's help
+    from prunesearch.budget import Budget
+    from prunesearch.search.searcher import Searcher
+    from prunesearch.structure import Space
 
 SEARCHERS: Mapping[str, str] = {
     "uniform": "prunesearch.search.uniform:UniformSearcher",
@@ -33,50 +35,62 @@ SEARCHERS: Mapping[str, str] = {
 }
 WITH_POLICY = ("conditional",)
 """Those that learn a policy (`PolicySearcher`), so that sentences can name them and nothing is imported for it."""
+SEARCHER = Contract(
+    "Searcher",
+    Registry("searcher", "prunesearch.searchers", SEARCHERS),
+    methods=("ask(n)", "tell(trials)"),
+    made_from="(space, budget, seed=)",
+)
 
 
-def evidence_needed(name: str | Callable[..., Searcher]) -> tuple[str, ...]:
+def is_searcher(given: object) -> TypeGuard[Searcher]:
+    """Whether it is an object that searches, not a name or a class of such."""
+    return SEARCHER.is_met(given)
+
+
+def evidence_needed(given: str | Callable[..., Searcher]) -> tuple[str, ...]:
     """What a searcher's constructor wants to know of the network, names of `prunesearch.evaluators.EVIDENCE`.
 
     Raises:
         ValueError: No searcher has this name; the message has the list.
+        TypeError: It makes no searchers.
     """
-    return tuple(getattr(_constructor(name), "needs", ()))
+    return tuple(getattr(_maker(given), "needs", ()))
 
 
-def check_searcher(name: str | Callable[..., Searcher], options: Mapping[str, Any]) -> None:
+def check_searcher(given: Any, options: Mapping[str, Any]) -> None:
     """Make sure that there is a searcher of a name, or of a constructor, and that it has these options.
 
     Raises:
-        ValueError: No searcher has this name; the message has the list.
-        TypeError: The searcher has no such option, or it is text instead of a number.
+        ValueError: No searcher has this name, and the message has the list; or it names an object, which is not fresh.
+        TypeError: The searcher has no such option, or it is text instead of a number; or it makes no searchers.
     """
-    kind = _constructor(name)
-    known = {**_constructor_options(kind), **_fields(getattr(kind, "settings_type", None))}
-    check_options(options, known, f"searcher {searcher_name(name)!r}")
+    maker = _maker(given)
+    settings_type = getattr(maker, "settings_type", None)
+    parameters = parameters_of(maker)
+    if settings_type is None and any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return  # it looks at them itself
+    own = {name: each.default for name, each in parameters.items() if name not in ("space", "budget", "seed")}
+    check_options(options, {**own, **_fields(settings_type)}, f"searcher {name_of(given)!r}")
 
 
-def learns_policy(name: str | Callable[..., Searcher]) -> bool:
+def learns_policy(given: str | Callable[..., Searcher]) -> bool:
     """Whether a searcher of a name, or of a constructor, learns a policy (`PolicySearcher`).
 
     Raises:
         ValueError: No searcher has this name; the message has the list.
     """
-    return callable(getattr(_constructor(name), "policy", None))
-
-
-def searcher_name(given: str | Searcher | Callable[..., Searcher]) -> str:
-    """What a searcher is called in a study."""
-    return given if isinstance(given, str) else getattr(given, "__name__", type(given).__name__)
+    return callable(getattr(_maker(given), "policy", None))
 
 
 def make_searcher(
-    name: str | Callable[..., Searcher], space: Space, budget: Budget, *, seed: int = 0, **options: Any
+    given: str | Searcher | Callable[..., Searcher], space: Space, budget: Budget, *, seed: int = 0, **options: Any
 ) -> Searcher:
     """Build a searcher by name.
 
     Args:
-        name: One of `SEARCHERS`; or a constructor as `Searcher` describes it.
+        given: One of `SEARCHERS`, or a name that an installed package adds (entry points, `prunesearch.searchers`);
+            `"package.module:attribute"`; a constructor as `Searcher` describes it; or an object, which is returned.
         space: Where structures live.
         budget: What every proposal must meet.
         seed: Decides every random draw.
@@ -84,30 +98,33 @@ def make_searcher(
             of `EvolutionSettings`, become its `settings`.
 
     Raises:
-        ValueError: No searcher has this name; the message has the list.
+        ValueError: No searcher has this name, and the message has the list; or options are given with an object.
         TypeError: The searcher has no such option, or one of its settings is given twice.
+        ContractBroken: What is made has no `ask` or no `tell`, or cannot be made from these arguments.
         InfeasibleBudget: No structure meets the budget.
     """
-    check_searcher(name, options)
-    kind = _constructor(name)
-    settings_type = getattr(kind, "settings_type", None)
-    if settings_type is not None:
+    if not is_searcher(given):
+        check_searcher(given, options)
+        settings_type = getattr(_maker(given), "settings_type", None)
         own = _fields(settings_type).keys() & options.keys()
         if own and "settings" in options:
             raise TypeError(f"Expected either settings or {', '.join(sorted(own))}, got both.")
         if own:
+            assert settings_type is not None  # or it had no fields
             options["settings"] = settings_type(**{field: options.pop(field) for field in sorted(own)})
-    searcher: Searcher = kind(space, budget, seed=seed, **options)
+    searcher: Searcher = SEARCHER.make(given, space, budget, options=options, seed=seed)
     return searcher
 
 
-def _constructor(name: str | Callable[..., Searcher]) -> Any:
-    return resolve(SEARCHERS, name, "searcher") if isinstance(name, str) else name
-
-
-def _constructor_options(kind: Any) -> dict[str, Any]:
-    parameters = inspect.signature(kind).parameters.items()
-    return {name: parameter.default for name, parameter in parameters if name not in ("space", "budget", "seed")}
+def _maker(given: Any) -> Any:
+    """What makes searchers. A name must not stand for an object: the next search would go on where this one ended."""
+    maker = SEARCHER.found(given)
+    if is_searcher(maker):
+        raise ValueError(
+            f"Expected the searcher {name_of(given)!r} to name a class or a function that makes a fresh searcher; it "
+            "names an object. Name its class."
+        )
+    return maker
 
 
 def _fields(settings_type: Any) -> dict[str, Any]:

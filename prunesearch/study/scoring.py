@@ -48,15 +48,18 @@ class Outcome:
 
 
 def score_all(scorer: Scorer, structures: Sequence[Structure]) -> list[Outcome]:
-    """Score structures together; if that fails, one by one, so that a failure is that of its own structure only."""
+    """Score structures together; if that fails, one by one, so that a failure is that of its own structure only.
+
+    With scores of another number nobody knows which is whose: none is taken.
+    """
     start = time.monotonic()
     try:
         scores = list(scorer.score(structures))
     except (Exception, SystemExit):
-        scores = []
-    if len(scores) != len(structures):
         return [score_one(scorer, structure) for structure in structures]
     seconds = (time.monotonic() - start) / max(1, len(structures))
+    if len(scores) != len(structures):
+        return [failed(_miscounted(len(scores), len(structures)), seconds) for _ in structures]
     return [_outcome(score, seconds) for score in scores]
 
 
@@ -68,7 +71,7 @@ def score_one(scorer: Scorer, structure: Structure) -> Outcome:
     except (Exception, SystemExit) as error:
         return Outcome(None, sentence(error), traceback.format_exc(), time.monotonic() - start, worker())
     if len(scores) != 1:
-        return failed(f"The evaluator gave {len(scores)} scores for one structure.", time.monotonic() - start)
+        return failed(_miscounted(len(scores), 1), time.monotonic() - start)
     return _outcome(scores[0], time.monotonic() - start)
 
 
@@ -90,6 +93,13 @@ def sentence(error: BaseException) -> str:
 def worker() -> str:
     """Host and process."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _miscounted(scores: int, structures: int) -> str:
+    return (
+        f"The evaluator breaks the contract Evaluator: score(structures) gave {scores} scores for {structures} "
+        "structures; expected one for each, in order."
+    )
 
 
 def _outcome(score: Any, seconds: float) -> Outcome:

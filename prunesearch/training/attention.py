@@ -26,13 +26,14 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.structure import FloatArray, Structure
+from prunesearch.tasks.metric import check_has_loss, training_loss
+from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
-from prunesearch.training.losses import loss_on_labels
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -105,10 +106,11 @@ def paam(
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
     recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
+    check_has_loss(data.goal, "PAAM")
     feasible = budget.check(network.space)
     live = settings.live_epochs(recipe.epochs)
     steps = data.steps_per_epoch(recipe.batch_size)
-    learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps)
+    learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps, data.goal)
     outcome = run(
         learner,
         data,
@@ -145,6 +147,7 @@ class Attentive(Learner):
         recipe: For the epochs with live scores.
         seed: Decides the first queries, and the weights if they are drawn anew.
         steps_per_epoch: Of the training.
+        task: What reads batches; it has a loss.
     """
 
     runs_in_parallel = False
@@ -164,8 +167,9 @@ class Attentive(Learner):
         recipe: Recipe,
         seed: int,
         steps_per_epoch: int,
+        task: Task,
     ) -> None:
-        super().__init__(start_from(network.model, recipe, seed))
+        super().__init__(start_from(network.model, recipe, seed), task)
         self._steps_per_epoch = steps_per_epoch
         self._traced, self._feasible, self._settings, self._recipe = network, feasible, settings, recipe
         self._filters = [producers(network, units) for units in network.units]
@@ -187,11 +191,11 @@ class Attentive(Learner):
             module = self.network.get_submodule(read.place)
             module.register_forward_pre_hook(self._multiplying(torch.from_numpy(read.units), read.dim))
 
-    def forward(self, images: Batch, labels: Tensor) -> Tensor:
-        """Cross-entropy under the mask, and, now and then, what attention learns from."""
-        loss = loss_on_labels(called(self.network, images), labels, self._recipe.label_smoothing)
+    def forward(self, batch: Batch) -> Tensor:
+        """The task's loss under the mask, and, now and then, what attention learns from."""
+        loss = self._loss(called(self.network, self.task.inputs(batch)), batch)
         if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
-            loss = loss + self._attention_loss(images, labels)
+            loss = loss + self._attention_loss(batch)
         self.steps += 1
         return loss
 
@@ -249,17 +253,19 @@ class Attentive(Learner):
         )
         return replace(self._feasible, limits=limits)
 
-    def _attention_loss(self, images: Batch, labels: Tensor) -> Tensor:
-        """Cross-entropy of the whole network with scores on its feature maps, plus what the scores cost.
+    def _attention_loss(self, batch: Batch) -> Tensor:
+        """The task's loss of the whole network with scores on its feature maps, plus what the scores cost.
 
         Gradients reach attention only; the network's statistics stay as they are.
         """
         scores = leaky_exponential(torch.cat(self._before_activation()))
         frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
         with self._scored(scores):
-            returned = torch.func.functional_call(self.network, frozen, *arguments(images))
-        loss = loss_on_labels(returned, labels, self._recipe.label_smoothing)
-        return loss + self.strength * (self.costs * scores).sum() / self.costs.sum()
+            returned = torch.func.functional_call(self.network, frozen, *arguments(self.task.inputs(batch)))
+        return self._loss(returned, batch) + self.strength * (self.costs * scores).sum() / self.costs.sum()
+
+    def _loss(self, returned: Any, batch: Batch) -> Tensor:
+        return training_loss(self.task, returned, batch, self._recipe.label_smoothing)
 
     def _before_activation(self) -> list[Tensor]:
         return [attention(self._rows(group)) for group, attention in enumerate(self.attention)]

@@ -50,12 +50,21 @@ class Augmentation:
                 raise ValueError(f'Expected an augmentation such as "flip,crop=4,erase=8" or "none", got {text!r}.')
         return cls(**settings)
 
-    def check(self, images: Batch) -> None:
+    def check(self, images: Batch, targets_have_positions: bool = False) -> None:
         """Make sure that it can be applied to inputs of this kind.
 
+        Args:
+            images: What the network is called with.
+            targets_have_positions: Whether targets would have to change with the images, as masks and boxes.
+
         Raises:
-            ValueError: Something is to be done, and there are several inputs.
+            ValueError: Something is to be done, and there are several inputs, or the targets have positions.
         """
+        if self != Augmentation() and targets_have_positions:
+            raise ValueError(
+                "Expected no augmentation (Augmentation()): the targets of this task, such as masks, would have to "
+                "change with the images. Augment in the dataset."
+            )
         if self != Augmentation() and isinstance(images, (tuple, list, dict)):
             raise ValueError(
                 "Expected one tensor of images to augment, got several inputs, which would have to change together. "

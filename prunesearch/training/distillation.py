@@ -1,4 +1,4 @@
-"""Learning from another network's answers: its soft labels and, if wanted, where its features look."""
+"""Learning from another network's answers: its outputs and, if wanted, where its features look."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.models.logits import class_logits
 from prunesearch.models.nested import Batch, called
-
-
-def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Divergence of (n, classes) logits from a teacher's, softened; times temperature^2, so that gradients keep size.
-
-    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
-    """
-    soft = F.log_softmax(teacher / temperature, dim=1)
-    guess = F.log_softmax(logits / temperature, dim=1)
-    return temperature**2 * F.kl_div(guess, soft, reduction="batchmean", log_target=True)
 
 
 def attention_loss(features: Tensor, teacher: Tensor) -> Tensor:
@@ -73,7 +62,7 @@ class Watched:
 
 
 @torch.no_grad()
-def answers(teacher: nn.Module, images: Batch, names: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    """Logits and features of a teacher."""
+def answers(teacher: nn.Module, inputs: Batch, names: Sequence[str]) -> tuple[Any, list[Tensor]]:
+    """Outputs and features of a teacher."""
     with Watched(teacher, names) as watched:
-        return class_logits(called(teacher, images)), watched.features
+        return called(teacher, inputs), watched.features

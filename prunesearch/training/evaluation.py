@@ -1,46 +1,65 @@
-"""Accuracy and loss on images that were held out."""
+"""Metric and loss on examples that were held out."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from prunesearch.models.logits import class_logits
-from prunesearch.models.nested import Batch, called, moved, taken
-from prunesearch.training.accelerating import Accelerator, process_mean
+from prunesearch.models.nested import called
+from prunesearch.models.undisturbed import in_eval_mode
+from prunesearch.tasks.examples import Examples, followed, following, follows
+from prunesearch.tasks.metric import Measured, higher_is_better
 from prunesearch.training.data import Data
 
 _AT_ONCE = 512
 
 
-def evaluate(accelerator: Accelerator, network: nn.Module, images: Batch, labels: Tensor) -> tuple[float, float]:
-    """Accuracy and mean cross-entropy of a network, which is left in eval mode; each process takes its share."""
-    network.eval()
-    first, processes = accelerator.process_index, accelerator.num_processes
-    images, labels = taken(images, slice(first, None, processes)), labels[first::processes]
-    sums = torch.zeros(3)
-    with torch.no_grad():
-        for start in range(0, len(labels), _AT_ONCE):
-            some, wanted = taken(images, slice(start, start + _AT_ONCE)), labels[start : start + _AT_ONCE]
-            logits = class_logits(called(network, moved(some, accelerator.device))).float().cpu()
-            hits, loss = (logits.argmax(1) == wanted).sum(), F.cross_entropy(logits, wanted, reduction="sum")
-            sums += torch.stack([hits.float(), loss, torch.tensor(float(len(wanted)))])
-    hits, loss, n = process_mean(accelerator, sums.to(accelerator.device)).cpu()
-    return float(hits / n), float(loss / n)
+def evaluate(network: nn.Module, examples: Examples, device: torch.device) -> tuple[float, float | None]:
+    """Metric and mean loss of a network, which is left in eval mode.
 
+    Each of several processes computes all of it, as a metric need not be a mean that could be put together.
 
-def accuracy_on_test(network: nn.Module, data: Data) -> tuple[float, int]:
-    """Share of the test images that a network classifies correctly, and how many there are; it is left in eval mode.
-
-    Raises:
-        ValueError: There are no test images.
+    Returns:
+        The metric, or the loss where there is none; and the loss, None where there are no labels.
     """
     network.eval()
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    hits = n = 0
+    metric = Measured(examples.task)
+    loss = None if examples.task.loss is None else Measured(examples.task, "loss")
     with torch.no_grad():
-        for images, labels in data.test_batches(_AT_ONCE):
-            hits += int((class_logits(called(network, moved(images, device))).argmax(1).cpu() == labels.cpu()).sum())
-            n += len(labels)
-    return hits / n, n
+        for part in examples.split(_AT_ONCE):
+            placed = part.to(device)
+            outputs = called(network, placed.inputs)
+            for measured in (metric, loss):
+                if measured is not None:
+                    measured.update(outputs, placed.batch, len(part))
+    return metric.compute(), None if loss is None else loss.compute()
+
+
+def order_of(examples: Examples, metric: float, loss: float | None) -> tuple[float, float]:
+    """What the better of two evaluations has more of: the metric, then minus the loss."""
+    sign = 1.0 if higher_is_better(examples.task) else -1.0
+    return sign * metric, 0.0 if loss is None else -loss
+
+
+def metric_on_test(network: nn.Module, data: Data, reference: nn.Module | None = None) -> tuple[float, int]:
+    """The metric of the task on the test examples, and how many there are; the network's modes are restored.
+
+    Args:
+        network: What is judged.
+        data: With test examples.
+        reference: The unpruned network, with which a task that has no labels compares.
+
+    Raises:
+        ValueError: There are no test examples, or the task has nothing to judge by.
+    """
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    compares = follows(data.goal) and reference is not None
+    measured, n = Measured(followed(data.goal) if compares else data.goal), 0
+    with in_eval_mode(network), torch.no_grad():
+        for batch in data.test_batches(_AT_ONCE):
+            placed = data.examples_of(batch).to(device)
+            if compares and reference is not None:
+                placed = following(placed, reference)
+            measured.update(called(network, placed.inputs), placed.batch, len(placed))
+            n += len(placed)
+    return measured.compute(), n

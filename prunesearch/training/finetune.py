@@ -7,20 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.models.fingerprint import model_fingerprint
-from prunesearch.models.logits import main_and_auxiliary
 from prunesearch.models.nested import Batch, called, moved
 from prunesearch.ranges import whole_number
+from prunesearch.tasks import outputs
+from prunesearch.tasks.examples import Examples, following, follows, judged_as
+from prunesearch.tasks.metric import as_text, higher_is_better, name_of, training_loss
+from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.distillation import Watched, answers, attention_loss, soft_label_loss
-from prunesearch.training.fitting import check_weights, output_count
+from prunesearch.training.distillation import Watched, answers, attention_loss
+from prunesearch.training.fitting import check_weights, outputs_of
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
-from prunesearch.training.losses import auxiliary_loss
 from prunesearch.training.progress import State
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -32,11 +33,13 @@ class Training:
     """A finished training.
 
     Attributes:
-        best: The network of the epoch with the best validation accuracy; without `Data(validation=...)` the last.
+        best: The network of the epoch with the best validation metric; without `Data(validation=...)` the last.
         last: The network of the last epoch.
         reports: One per epoch.
-        validation_before: Validation accuracy of the network that came in, before any step; None without
+        validation_before: Validation metric of the network that came in, before any step; None without
             `Data(validation=...)`. That of `best` is `validation_after`.
+        metric: What the metric is called: `"accuracy"` of classification; `"loss"` of a task without one.
+        higher_is_better: Of the metric.
         resumed_at: Epochs that earlier runs with the same checkpoint had done; as many as `reports` if there was
             nothing left to do.
     """
@@ -46,18 +49,28 @@ class Training:
     reports: tuple[EpochReport, ...]
     validation_before: float | None = None
     resumed_at: int = 0
+    metric: str = "accuracy"
+    higher_is_better: bool = True
 
     def __repr__(self) -> str:
         before, after = (
-            "" if accuracy is None else f", validation {accuracy:.2%} {when}"
-            for accuracy, when in ((self.validation_before, "before"), (self.validation_after, "after"))
+            "" if value is None else f", validation {self.metric} {as_text(self.metric, value)} {when}"
+            for value, when in ((self.validation_before, "before"), (self.validation_after, "after"))
         )
         return f"Training({type(self.best).__name__}, epochs: {len(self.reports)}{before}{after})"
 
     @property
+    def did_harm(self) -> bool:
+        """Whether `best` is worse on the validation examples than the network that came in."""
+        before, after = self.validation_before, self.validation_after
+        if before is None or after is None:
+            return False
+        return after < before if self.higher_is_better else after > before
+
+    @property
     def validation_after(self) -> float | None:
-        """Validation accuracy of `best`; None without `Data(validation=...)`."""
-        return self.reports[self.reports[-1].best_epoch - 1].accuracy
+        """Validation metric of `best`; None without `Data(validation=...)`."""
+        return self.reports[self.reports[-1].best_epoch - 1].metric
 
 
 def finetune(
@@ -79,13 +92,15 @@ def finetune(
     same weights, to the last bit, as if it had never stopped (on GPUs as far as their kernels are deterministic).
 
     Args:
-        model: Any classifier that returns (n, classes) logits, or (n, 1) of two classes. In training mode there may be
-            logits of auxiliary heads beside them, as GoogLeNet has (`training.losses`).
+        model: Any network that the task of the data understands; by default a classifier that returns (n, classes)
+            logits, or (n, 1) of two classes. In training mode there may be logits of auxiliary heads beside them, as
+            GoogLeNet has (`tasks.classify`).
         data: Where the training images come from; with `validation`, the network of the best epoch comes back. A source
             alone, such as a DataLoader, is `Data(train=...)`.
         recipe: How to train; `Recipe(from_scratch=True)` draws new random weights first.
-        teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's (Hinton et
-            al. 2015, arXiv:1503.02531). Usually the unpruned network.
+        teacher: With it, half of the loss (`Recipe.distillation`) pulls the outputs towards the teacher's
+            (`Task.distil`; of classification Hinton et al. 2015, arXiv:1503.02531). Usually the unpruned network. Of a
+            task without labels it is all of the loss, and must be given.
         seed: Decides the order of the images, their augmentation and every dropout.
         checkpoint: A file for the state of the training, written after every epoch and within long ones.
         log: Where to log a row per epoch.
@@ -118,7 +133,12 @@ def train(
         raise ValueError(f"{type(model).__name__} has no parameter to train: none has requires_grad.")
     network = start_from(model, recipe, seed)
     check_weights(network)
-    learner = Student(network, None if teacher is None else _guide(model, teacher, data), recipe)
+    if data.goal.loss is None and teacher is None:
+        raise ValueError(
+            f"The task {data.goal.name} has no labels to learn from, so it needs a network to follow. Give teacher=, "
+            "usually the unpruned network."
+        )
+    learner = Student(network, None if teacher is None else _guide(model, teacher, data), recipe, data.goal)
     question = {
         "network": model_fingerprint(model),
         "teacher": None if teacher is None else model_fingerprint(teacher),
@@ -132,12 +152,15 @@ def train(
         question=question,
         given=model if recipe.from_scratch else None,
     )
+    judged = judged_as(data.goal)
     return Training(
         best=as_module(model, outcome.best),
         last=as_module(model, outcome.last),
         reports=outcome.reports,
         validation_before=outcome.before,
         resumed_at=outcome.resumed_at,
+        metric=name_of(judged),
+        higher_is_better=higher_is_better(judged),
     )
 
 
@@ -160,39 +183,50 @@ class Student(Learner):
         network: What is trained.
         teacher: A network that is only asked; ours to move.
         recipe: How much it counts.
+        task: What reads batches.
     """
 
-    def __init__(self, network: nn.Module, teacher: nn.Module | None, recipe: Recipe) -> None:
-        super().__init__(network, [] if teacher is None else [teacher])
+    def __init__(self, network: nn.Module, teacher: nn.Module | None, recipe: Recipe, task: Task) -> None:
+        super().__init__(network, task, [] if teacher is None else [teacher])
         self._recipe = recipe
         self._watched = Watched(network, [] if teacher is None else recipe.features)
 
-    def forward(self, images: Batch, labels: Tensor) -> Tensor:
-        """Cross-entropy, mixed with the divergence from the teacher's answers; that of auxiliary heads is added."""
-        recipe = self._recipe
+    def forward(self, batch: Batch) -> Tensor:
+        """The task's loss, mixed with the distance from what the teacher returns."""
+        recipe, inputs = self._recipe, self.task.inputs(batch)
         with self._watched as watched:
-            logits, auxiliary = main_and_auxiliary(called(self.network, images))
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-        beside = auxiliary_loss(auxiliary, labels, recipe.label_smoothing)
+            returned = called(self.network, inputs)
         if not self.helpers:
-            return loss + beside
-        soft, features = answers(self.helpers[0], images, recipe.features)
-        loss = (1 - recipe.distillation) * loss + recipe.distillation * soft_label_loss(
-            logits, soft, recipe.temperature
-        )
+            return training_loss(self.task, returned, batch, recipe.label_smoothing)
+        wanted, features = answers(self.helpers[0], inputs, recipe.features)
+        loss = self.task.distil(returned, wanted, recipe.temperature).mean()
+        if self.task.loss is not None:
+            own = training_loss(self.task, returned, batch, recipe.label_smoothing)
+            loss = (1 - recipe.distillation) * own + recipe.distillation * loss
         for mine, theirs in zip(watched.features, features, strict=True):
             loss = loss + recipe.feature_weight * attention_loss(mine, theirs)
-        return loss + beside
+        return loss
+
+    def judged(self, examples: Examples) -> Examples:
+        """Without labels, how near the network comes to the teacher."""
+        if not follows(self.task):
+            return examples
+        (guide,) = self.helpers
+        device = next(guide.parameters()).device
+        return following(examples.to(device), guide).to("cpu")
 
 
 def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     """A copy of the teacher, ready to be asked."""
     check_weights(teacher)
     guide = copy.deepcopy(teacher).requires_grad_(False).eval()
-    images = data.examples()
-    classes = [output_count(network, moved(images, next(network.parameters()).device)) for network in (model, guide)]
-    if max(classes[0], 2) != max(classes[1], 2):
+    inputs = data.examples()
+    own, wanted = (outputs_of(network, moved(inputs, next(network.parameters()).device)) for network in (model, guide))
+    try:
+        data.goal.distil(own, wanted, 1.0)
+    except Exception as error:  # whatever a function of somebody's raises
         raise ValueError(
-            f"Expected a teacher with the {classes[0]} outputs of {type(model).__name__}, got {classes[1]}."
-        )
+            f"Expected a teacher whose outputs are comparable with those of {type(model).__name__}, "
+            f"{outputs.described(own)}; got {outputs.described(wanted)}."
+        ) from error
     return guide

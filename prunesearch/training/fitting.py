@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prunesearch.models.nested import Batch, Nest, called, described, mapped, moved, tensors_in
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.undisturbed import in_eval_mode, undisturbed
 
 
 def check_weights(network: nn.Module) -> None:
@@ -28,7 +30,7 @@ def check_weights(network: nn.Module) -> None:
             raise ValueError(f"{name} of {type(network).__name__} holds NaN. Load other weights.")
 
 
-def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[torch.memory_format, int]:
+def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[torch.memory_format, Any]:
     """Lay the network's weights out in memory as its forward is fastest: channels last, if it runs so.
 
     Args:
@@ -37,19 +39,19 @@ def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[t
         device: Where the network is.
 
     Returns:
-        The layout, for tensors of four dimensions, and the number of the network's outputs.
+        The layout, for tensors of four dimensions, and what the network returns.
 
     Raises:
-        ValueError: The network does not run on these images, or does not return (n, classes) logits.
+        ValueError: The network does not run on these images.
     """
     placed = moved(images, device)
     if any(x.dim() == 4 for x in tensors_in(placed)):
         network.to(memory_format=torch.channels_last)
         try:
-            return torch.channels_last, output_count(network, in_format(placed, torch.channels_last))
+            return torch.channels_last, outputs_of(network, in_format(placed, torch.channels_last))
         except ValueError:  # such as of a view that wants the usual order
             network.to(memory_format=torch.contiguous_format)
-    return torch.contiguous_format, output_count(network, placed)
+    return torch.contiguous_format, outputs_of(network, placed)
 
 
 def in_format(images: Batch, layout: torch.memory_format) -> Batch:
@@ -57,25 +59,17 @@ def in_format(images: Batch, layout: torch.memory_format) -> Batch:
     return mapped(images, lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x)
 
 
-def output_count(network: nn.Module, images: Batch) -> int:
-    """Logits per image of a classifier: one per class, or one for two classes.
+def outputs_of(network: nn.Module, inputs: Batch) -> Any:
+    """What a network returns in eval mode; nothing of it is changed.
 
     Raises:
-        ValueError: It does not run on these images, or does not return (n, classes) logits.
+        ValueError: It does not run on these inputs.
     """
-    modes = [(module, module.training) for module in network.modules()]
     try:
-        with undisturbed([*tensors_in(images)]) as copies:
-            logits = called(network.eval(), Nest(images)(*copies))
+        with in_eval_mode(network), undisturbed([*tensors_in(inputs)]) as copies:
+            return called(network, Nest(inputs)(*copies))
     except Exception as error:  # whatever the forward of somebody's network raises
         raise ValueError(
-            f"{type(network).__name__} cannot run on {'images' if isinstance(images, Tensor) else 'inputs'} of "
-            f"{described(images)}: {error}"
+            f"{type(network).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
+            f"{described(inputs)}: {error}"
         ) from error
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not isinstance(logits, Tensor) or logits.dim() != 2:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-        raise ValueError(f"Expected a classifier that returns (n, classes) logits in eval mode, got {got}.")
-    return int(logits.shape[1])

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.nested import Batch
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.task import Task
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 
@@ -17,24 +19,30 @@ class Learner(nn.Module):
 
     Args:
         network: What is trained, evaluated and handed back.
+        task: What reads batches.
         helpers: Networks that are only asked: moved along to the device, but no part of the state.
     """
 
     runs_in_parallel = True
     """Whether many processes may share its batches."""
 
-    def __init__(self, network: nn.Module, helpers: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, network: nn.Module, task: Task, helpers: Sequence[nn.Module] = ()) -> None:
         super().__init__()
         self.network = network
+        self.task = task
         self.helpers = tuple(helpers)  # torch does not register what is in a tuple
 
-    def forward(self, images: Batch, labels: Tensor) -> Tensor:
-        """Loss of a batch: the mean over (n, ...) images, or several inputs, with (n,) labels."""
+    def forward(self, batch: Batch) -> Tensor:
+        """Loss of a batch, the mean over its examples, in training mode."""
         raise NotImplementedError
 
     def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
         """What takes the steps."""
         return [make_optimizer(parameter_groups(self.parameters(), recipe.weight_decay), recipe)]
+
+    def judged(self, examples: Examples) -> Examples:
+        """What the network is evaluated on, of what was held out."""
+        return examples
 
     def begin_epoch(self, epoch: int) -> None:
         """Called before the first step of an epoch."""

@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
-from prunesearch.models.logits import check_labels
 from prunesearch.models.nested import Batch, moved, tensors_in
+from prunesearch.tasks.examples import Examples
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
+from prunesearch.training.augment import Augmentation
 from prunesearch.training.averaging import Average
 from prunesearch.training.data import Data
-from prunesearch.training.evaluation import evaluate
+from prunesearch.training.evaluation import evaluate, order_of
 from prunesearch.training.fitting import in_format, laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
@@ -50,7 +51,7 @@ def run(
     """Train a learner, in place, from the beginning or from its checkpoint.
 
     Args:
-        learner: Its network returns (n, classes) logits, or (n, 1), in eval mode.
+        learner: Its network returns in eval mode what its task understands.
         data: What to train on, and what to hold out.
         recipe: How.
         seed: Decides everything random.
@@ -95,19 +96,21 @@ class _Loop:
             )
         self._learner = learner.to(accelerator.device)
         examples = data.examples()
-        self._format, self._outputs = laid_out(learner.network, examples, accelerator.device)
+        self._format, outputs = laid_out(learner.network, examples, accelerator.device)
+        self._outputs = outputs
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
-        recipe.augmentation.check(examples)
+        recipe.augmentation.check(examples, learner.task.targets_have_positions)
         kind = next(tensors_in(examples)).dtype
         if recipe.augmentation.crop and not kind.is_floating_point:
             raise ValueError(f"Expected floating-point images to crop, got {kind}. Leave crop out of the augmentation.")
         self._optimizers = list(learner.optimizers(recipe))
         self._prepared, *self._stepping = accelerator.prepare(learner, *self._optimizers)
         self._average = Average(learner.network, recipe.ema) if recipe.ema else None
-        self._held_out = data.validation_set()
-        if self._held_out is not None:
-            check_labels(self._held_out[1], self._outputs)
+        held_out = data.validation_set()
+        self._held_out = None if held_out is None else learner.judged(Examples(held_out, learner.task))
+        if held_out is not None:
+            self._check(held_out)
         self._session = session
         self._path = None if session.checkpoint is None else Path(session.checkpoint)
         self._question = question
@@ -137,7 +140,7 @@ class _Loop:
         if self._held_out is None or self._number:
             return
         network = self._learner.network if given is None else copy.deepcopy(given).to(self._accelerator.device)
-        self._progress.before = evaluate(self._accelerator, network, *self._held_out)[0]
+        self._progress.before = evaluate(network, self._held_out, self._accelerator.device)[0]
 
     def run(self) -> Outcome:
         resumed_at = self._progress.epoch
@@ -163,8 +166,8 @@ class _Loop:
         self._learner.train()
         rng = np.random.default_rng([self._seed, 2, progress.epoch])
         batches = self._data.train_batches(self._recipe.batch_size, rng, first=progress.step, share=self._share)
-        for images, labels in batches:
-            loss = self._take_step(images, labels)
+        for batch in batches:
+            loss = self._take_step(batch)
             progress.step += 1
             progress.loss += loss
             self._tell(loss)
@@ -180,16 +183,19 @@ class _Loop:
         if self._session.on_epoch is not None:
             self._session.on_epoch(report)
 
-    def _take_step(self, images: Batch, labels: Tensor) -> float:
-        check_labels(labels, self._outputs)
+    def _check(self, batch: Batch) -> None:
+        if self._learner.task.check is not None:
+            self._learner.task.check(self._outputs, batch)
+
+    def _take_step(self, batch: Batch) -> float:
+        self._check(batch)
         number, recipe = self._number, self._recipe
         for optimizer in self._optimizers:
             set_rate(optimizer, rate(recipe, number / (self._steps * recipe.epochs)))
         draw, dropout = np.random.default_rng([self._seed, 4, number, self._share[0]]).integers(2**63, size=2).tolist()
         torch.manual_seed(dropout)
-        augmented = recipe.augmentation(moved(images, self._accelerator.device), torch.Generator().manual_seed(draw))
-        given = in_format(augmented, self._format)
-        loss = self._prepared(given, labels.to(self._accelerator.device))
+        given = self._placed(moved(batch, self._accelerator.device), torch.Generator().manual_seed(draw))
+        loss = self._prepared(given)
         value = float(process_mean(self._accelerator, loss))
         if not math.isfinite(value):
             raise self._diverged(value, given)
@@ -201,14 +207,22 @@ class _Loop:
             self._average.update(self._learner.network, number + 1)
         return value
 
-    def _diverged(self, loss: float, images: Batch) -> TrainingDiverged:
+    def _placed(self, batch: Batch, draws: torch.Generator) -> Batch:
+        """The batch with its images augmented, and laid out in memory as the network wants them."""
+        if self._recipe.augmentation != Augmentation():  # of one tensor of images, or it was refused
+            images, *rest = (batch,) if isinstance(batch, Tensor) else batch
+            augmented = self._recipe.augmentation(images, draws)
+            batch = augmented if isinstance(batch, Tensor) else (augmented, *rest)
+        return in_format(batch, self._format)
+
+    def _diverged(self, loss: float, batch: Batch) -> TrainingDiverged:
         kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."
         good = None
         if self._good is not None:
             good = copy.deepcopy(self._learner.network).cpu().eval()
             good.load_state_dict(self._good)
         advice = f"Lower the learning rate (now {self._recipe.lr})."
-        if not all(bool(x.isfinite().all()) for x in tensors_in(images)):
+        if not all(bool(x.isfinite().all()) for x in tensors_in(self._learner.task.inputs(batch))):
             advice = "Images of that batch hold NaN or infinite values; leave them out."
         return TrainingDiverged(
             f"The training loss became {loss} at step {self._number} of {self._steps * self._recipe.epochs}. {advice}"
@@ -220,20 +234,23 @@ class _Loop:
     def _judge(self) -> None:
         """Evaluate what there is after an epoch, and report it."""
         progress = self._progress
-        judged = None if self._held_out is None else evaluate(self._accelerator, self._network, *self._held_out)
+        held_out, metric, loss = self._held_out, None, None
         best_epoch = progress.reports[-1].best_epoch if progress.reports else progress.epoch
-        if judged is None:
+        if held_out is None:
             best_epoch = progress.epoch
-        elif progress.best is None or (judged[0], -judged[1]) > tuple(progress.best):
-            progress.best, best_epoch, self._best = (judged[0], -judged[1]), progress.epoch, self._copied()
+        else:
+            metric, loss = evaluate(self._network, held_out, self._accelerator.device)
+            order = order_of(held_out, metric, loss)
+            if progress.best is None or order > tuple(progress.best):
+                progress.best, best_epoch, self._best = order, progress.epoch, self._copied()
         steps_left = (self._recipe.epochs - progress.epoch) * self._steps
         progress.reports.append(
             EpochReport(
                 epoch=progress.epoch,
                 epochs=self._recipe.epochs,
                 loss=progress.loss / self._steps,
-                validation_loss=None if judged is None else judged[1],
-                accuracy=None if judged is None else judged[0],
+                validation_loss=loss,
+                metric=metric,
                 best_epoch=best_epoch,
                 seconds=progress.seconds + time.monotonic() - self._start,
                 seconds_left=self._seconds_per_step() * steps_left,

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,15 +23,16 @@ from torch import Tensor, nn
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
-from prunesearch.models.logits import class_logits, main_and_auxiliary
+from prunesearch.models.nested import Batch, called
 from prunesearch.models.network import Network
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched
 from prunesearch.training.finetune import as_module
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
-from prunesearch.training.losses import auxiliary_loss
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -103,12 +105,13 @@ def manidp(
     recipe, settings, data = recipe or Recipe(), settings or ManifoldSettings(), as_data(data)
     settings.check(budget, recipe)
     limits = dict(budget.check(network.space).limits)
-    images, labels = data.calibration_set()
+    check_has_loss(data.goal, "ManiDP")
+    examples = data.examples_of(data.calibration_set()).take(slice(_MEASURED))
+    images = examples.inputs
     if not isinstance(images, Tensor):
         raise ValueError("ManiDP counts for each image what its gates let pass, so it takes one tensor of images.")
     model = gated(network.model, network.example_inputs)
-    images, labels = images[:_MEASURED], labels[:_MEASURED]
-    learner = Manifold(copy.deepcopy(model), network.model, images, labels, int(limits["macs"]), settings, recipe)
+    learner = Manifold(copy.deepcopy(model), network.model, examples, int(limits["macs"]), settings, recipe)
     outcome = run(
         learner,
         data,
@@ -128,8 +131,7 @@ class Manifold(Learner):
     Args:
         network: The gated network; ours.
         ungated: The network without gates, whose loss says at first what is simple.
-        images: On which MACs are measured.
-        labels: Theirs.
+        examples: On which MACs are measured, with one tensor of images.
         limit: Average MACs to arrive at.
         settings: Weights of the terms.
         recipe: How it trains.
@@ -145,30 +147,29 @@ class Manifold(Learner):
         self,
         network: nn.Module,
         ungated: nn.Module,
-        images: Tensor,
-        labels: Tensor,
+        examples: Examples,
         limit: int,
         settings: ManifoldSettings,
         recipe: Recipe,
     ) -> None:
-        super().__init__(network)
+        super().__init__(network, examples.task)
         self._settings, self._recipe = settings, recipe
-        self._images, self._limit = images, limit
+        self._images, self._limit = examples.inputs, limit
         self._layers = gated_layers(network)
         self._gates = Watched(network, [f"{name}.gate" for name in self._layers])
         self._norms = Watched(network, [f"{name}.norm" for name in self._layers])
-        self.register_buffer("last_loss", _mean_loss(ungated, images, labels))
+        self.register_buffer("last_loss", _mean_loss(ungated, examples))
         self.register_buffer("sums", torch.zeros(sum(layer.conv.out_channels for layer in self._layers.values())))
         self.register_buffer("loss_sum", torch.zeros(()))
         self.register_buffer("seen", torch.zeros(()))
-        self._full = float(macs_per_image(network, images).double().mean())
+        self._full = float(macs_per_image(network, self._images).double().mean())
         self._check_limit()
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Cross-entropy, sparsity of simple images, and similarity of saliencies to that of features."""
+    def forward(self, batch: Batch) -> Tensor:
+        """The task's loss, sparsity of simple images, and similarity of saliencies to that of features."""
         with self._gates as gates, self._norms as norms:
-            logits, auxiliary = main_and_auxiliary(self.network(images))
-        losses = F.cross_entropy(logits, labels, reduction="none")
+            returned = called(self.network, self.task.inputs(batch))
+        losses = _of_examples(Examples(batch, self.task), returned)
         saliencies = [saliency.float() for saliency in gates.features]
         weights = self.simplicity(losses.detach())
         sparsity = torch.stack([(weights * saliency.mean(1)).mean() for saliency in saliencies]).sum()
@@ -177,10 +178,8 @@ class Manifold(Learner):
         with torch.no_grad():
             self.sums += torch.cat([saliency.sum(0) for saliency in saliencies])
             self.loss_sum += losses.sum()
-            self.seen += len(labels)
-        smoothing = self._recipe.label_smoothing
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        loss = loss + auxiliary_loss(auxiliary, labels, smoothing)
+            self.seen += len(losses)
+        loss = training_loss(self.task, returned, batch, self._recipe.label_smoothing)
         return loss + self._settings.sparsity * sparsity + self._settings.similarity * similarity
 
     def simplicity(self, losses: Tensor) -> Tensor:
@@ -251,9 +250,25 @@ def _means(features: Tensor, layer: GatedConv) -> Tensor:
     return (F.relu(features) if layer.is_rectified else features).mean((2, 3))
 
 
-def _mean_loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def _of_examples(examples: Examples, returned: Any) -> Tensor:
+    """(n,) losses.
+
+    Raises:
+        ValueError: The task has only their mean.
+    """
+    losses = examples.losses(returned)
+    if losses.dim() == 0:
+        raise ValueError(
+            f"ManiDP looks at the loss of every image, and that of the task {examples.task.name} is their mean. Return "
+            "one number per image."
+        )
+    return losses
+
+
+def _mean_loss(model: nn.Module, examples: Examples) -> Tensor:
     """Of a network in eval mode."""
     still = copy.deepcopy(model).eval()
     device = next(still.parameters()).device
     with torch.no_grad():
-        return F.cross_entropy(class_logits(still(images.to(device))), labels.to(device)).cpu()
+        placed = examples.to(device)
+        return _of_examples(placed, called(still, placed.inputs)).mean().cpu()

@@ -19,7 +19,7 @@ class Outcome:
         best: Of the epoch with the best validation accuracy; the last without validation.
         last: Of the last epoch.
         reports: One per epoch.
-        before: Validation accuracy of the network that came in; None without validation.
+        before: Validation metric of the network that came in; None without validation.
         resumed_at: Epochs that earlier runs of the same training had done.
     """
 
@@ -39,8 +39,8 @@ class Progress:
         step: Steps done of the epoch under way.
         loss: Sum over those.
         seconds: Spent by earlier runs.
-        best: Validation accuracy and negative loss of the best epoch.
-        before: Validation accuracy of the network that came in.
+        best: What the best epoch has most of: the metric, or minus it, and minus the loss.
+        before: Validation metric of the network that came in.
         reports: One per epoch done.
     """
 

@@ -13,20 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import fill, read, save_pruningnet
-from prunesearch.models.logits import class_logits
 from prunesearch.models.memory import require
-from prunesearch.models.nested import Batch, arguments, moved
+from prunesearch.models.nested import Batch, arguments, mapped, members, moved
 from prunesearch.question import differences
 from prunesearch.structure import Structure
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, new_accelerator
 from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.fitting import outputs_of
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe
@@ -74,8 +75,9 @@ def train_pruningnet(
         TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
     """
     recipe, data = recipe or PruningNetRecipe(), as_data(data)
-    if net.network.outputs is None:
-        raise ValueError(f"Expected a classifier; {type(net.network.model).__name__} returns no (n, classes) logits.")
+    check_has_loss(data.goal, "A PruningNet")
+    if data.goal.check is not None:
+        data.goal.check(outputs_of(net.network.model, data.examples()), data.calibration_set())
     question = _question(net, data, recipe, seed)
     if file is not None and Path(file).exists():
         _resume(net, Path(file), question)
@@ -154,13 +156,13 @@ class _Run:
         batches = self._batches()
         while self.step < self.steps:
             torch.manual_seed(_torch_seed(self._seed, 2 * self.step))  # of augmentation
-            images, labels = next(batches)
+            batch = next(batches)
             torch.manual_seed(_torch_seed(self._seed, 2 * self.step + 1))  # of dropout
-            loss = self._update(model, images, labels)
+            loss = self._update(model, batch)
             each = (time.monotonic() - start) / (self.step - first)
             yield StepReport(self.step, self.steps, loss, each * (self.steps - self.step))
 
-    def _batches(self) -> Iterator[tuple[Batch, Tensor]]:
+    def _batches(self) -> Iterator[Batch]:
         """Those of the steps that are left, each process its share."""
         share = (self._accelerator.process_index, self._accelerator.num_processes)
         done = self.step % self._per_epoch
@@ -169,9 +171,9 @@ class _Run:
             yield from self._data.train_batches(self._recipe.batch_size, rng, first=done, share=share)
             done = 0
 
-    def _update(self, model: Any, images: Batch, labels: Tensor) -> float:
-        device = self._accelerator.device
-        loss = _loss(model, self._structures(), moved(images, device), labels.to(device), self._recipe.label_smoothing)
+    def _update(self, model: Any, batch: Batch) -> float:
+        placed = self._data.examples_of(moved(batch, self._accelerator.device))
+        loss = _loss(model, self._structures(), placed, self._recipe.label_smoothing)
         value = float(self._accelerator.reduce(loss.detach(), "mean"))
         if not math.isfinite(value):
             raise self._diverged(f"The training loss became {value}")
@@ -203,14 +205,13 @@ class _Run:
         )
 
 
-def _loss(
-    model: Callable[..., list[Tensor]], structures: list[Structure], images: Batch, labels: Tensor, smoothing: float
-) -> Tensor:
-    """Mean over the structures: the first learns from the labels, others from the outputs of the first."""
-    positional, by_name = arguments(images)
-    first, *others = map(class_logits, model(structures, *positional, **by_name))
-    losses = [F.cross_entropy(first, labels, label_smoothing=smoothing)]
-    losses += [F.cross_entropy(other, first.detach().softmax(1)) for other in others]
+def _loss(model: Callable[..., list[Any]], structures: list[Structure], examples: Examples, smoothing: float) -> Tensor:
+    """Mean over the structures: the first learns from the task's loss, others from the outputs of the first."""
+    positional, by_name = arguments(examples.inputs)
+    first, *others = model(structures, *positional, **by_name)
+    answer = mapped(first, Tensor.detach)
+    losses = [training_loss(examples.task, first, examples.batch, smoothing)]
+    losses += [examples.task.distil(other, answer, 1.0).mean() for other in others]
     return torch.stack(losses).mean()
 
 
@@ -221,7 +222,7 @@ def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) 
         "network": net.network.fingerprint(),
         "space": net.network.space.fingerprint,
         "ranking": hashlib.sha256(orders).hexdigest()[:16],
-        "data": f"{fingerprint(*data.calibration_set())}, {data.steps_per_epoch(1)} images",
+        "data": f"{fingerprint(*members(data.calibration_set()))}, {data.steps_per_epoch(1)} images",
         "seed": seed,
         **{f"PruningNet's {name}": value for name, value in net.settings.items()},
         **{f"recipe's {name}": value for name, value in asdict(recipe).items()},

@@ -1,6 +1,7 @@
 """Where images and labels come from, in whatever form; inside it is a batch with labels, or something with items.
 
-What a network takes of one image may be several tensors: a tuple, list or dictionary of them, nested or not.
+What a network takes of one image may be several tensors: a tuple, list or dictionary of them, nested or not. Of a task
+other than classification anything is a batch, or an item, that has a tensor in it (`opaque`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from typing import Any, TypeAlias, TypeGuard
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler
+from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, default_collate
 
 from prunesearch.models import nested
 from prunesearch.models.nested import Batch
 from prunesearch.structure import IntArray
 
 Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
-Source: TypeAlias = "tuple[Batch, Array | Sequence[int]] | Sequence[tuple[Any, Any]] | Dataset[Any] | DataLoader[Any]"
+Source: TypeAlias = "Batch | Sequence[Any] | Dataset[Any] | DataLoader[Any]"
 
 _FORMS = "(images, labels), a Dataset of (image, label) items or a list of such, or a DataLoader"
 
@@ -39,7 +40,7 @@ def understood(name: str, given: Any) -> Source:
     """
     if isinstance(given, DataLoader) and isinstance(given.sampler, SubsetRandomSampler):
         some: Dataset[Any] = Subset(given.dataset, list(given.sampler.indices))
-        given = DataLoader(some, num_workers=given.num_workers)
+        given = DataLoader(some, num_workers=given.num_workers, collate_fn=given.collate_fn)
     if isinstance(given, (tuple, list)) and len(given) == 2 and _is_pair(*given):
         return _as_tensors(name, *given)
     items = items_of(given)
@@ -59,8 +60,100 @@ def understood(name: str, given: Any) -> Source:
         raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
     as_inputs(item[0])
     as_label(item[1])
-    found: Source = given
+    found: Source = list(given) if isinstance(given, tuple) else given
     return found
+
+
+def opaque(name: str, given: Any) -> Source:
+    """A source whose batches only its task understands: a batch (a tensor, tuple or dictionary), or what has items.
+
+    Args:
+        name: What it is called, for errors.
+        given: As `Data` takes it. Arrays of numpy become tensors, 64-bit floats of torch's default type.
+
+    Raises:
+        TypeError: It has none of the forms.
+        ValueError: It is empty, or nothing in it is a tensor.
+    """
+    if isinstance(given, (Tensor, np.ndarray, tuple, Mapping)):
+        found = as_tensors(given)
+        try:
+            n = nested.size_of(found)
+        except ValueError as error:
+            raise ValueError(f"Expected {name} as a batch of n examples: {error}") from error
+        if n == 0:
+            raise ValueError(f"{name} is empty.")
+        return found
+    items = items_of(given)
+    if isinstance(given, (str, bytes)) or not isinstance(items, Sized) or not hasattr(items, "__getitem__"):
+        raise TypeError(
+            f"Expected {name} as a batch of tensors, a Dataset or list of examples, or a DataLoader of such; got "
+            f"{repr(given)[:40]}."
+        )
+    if len(items) == 0:
+        raise ValueError(f"{name} is empty.")
+    if not any(True for _ in nested.tensors_in(as_tensors(items[0]))):
+        raise ValueError(
+            f"Expected examples with tensors in {name}, got {type(items[0]).__name__} without one. Convert images by "
+            "transforms.ToTensor()."
+        )
+    return given
+
+
+def as_tensors(value: Any) -> Any:
+    """The same nest with tensors in the place of numpy's arrays and numbers."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        return _from_numpy(array) if array.dtype.kind in "biufc" else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(as_tensors, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(as_tensors, value))
+    if isinstance(value, Mapping):
+        return {key: as_tensors(item) for key, item in value.items()}
+    return value
+
+
+def collated(items: Sequence[Any]) -> Any:
+    """Examples as one batch: tensors of one shape are stacked, numbers become tensors, the rest stays one per example.
+
+    Dictionaries and tuples of examples become such of batches, as with torch's own; what cannot be stacked, such as
+    boxes or texts, becomes a `Ragged` list.
+    """
+    first = items[0]
+    if isinstance(first, Tensor):
+        if all(isinstance(item, Tensor) and item.shape == first.shape for item in items):
+            return torch.stack(list(items))
+        return nested.Ragged(items)
+    if isinstance(first, Mapping) and all(isinstance(i, Mapping) and i.keys() == first.keys() for i in items):
+        return {key: collated([item[key] for item in items]) for key in first}
+    if isinstance(first, (tuple, list)) and all(type(i) is type(first) and len(i) == len(first) for i in items):
+        columns = [collated(column) for column in zip(*items, strict=True)]
+        return type(first)(*columns) if hasattr(first, "_fields") else tuple(columns)
+    if all(isinstance(item, (bool, int, float)) for item in items):
+        return torch.tensor(list(items))
+    return None if all(item is None for item in items) else nested.Ragged(items)
+
+
+def is_batch(source: Any) -> bool:
+    """Whether a source that was understood is one batch, and not something with items."""
+    return isinstance(source, (Tensor, tuple, Mapping))
+
+
+def opaque_batch_of(source: Source, chosen: IntArray) -> Batch:
+    """Some examples of an opaque source, as one batch: as its DataLoader puts them together, if that has its own way.
+
+    Raises:
+        ValueError: The DataLoader's way gives something else than n examples.
+    """
+    if is_batch(source):
+        return nested.taken(source, torch.from_numpy(chosen))
+    items = items_of(source)
+    own = source.collate_fn if isinstance(source, DataLoader) else default_collate
+    picked = [items[int(i)] for i in chosen]
+    if own is default_collate:
+        return collated(list(map(as_tensors, picked)))
+    return as_tensors(own(picked))
 
 
 def is_tensors(source: Any) -> TypeGuard[tuple[Batch, Tensor]]:
@@ -80,7 +173,9 @@ def items_of(source: Any) -> Any:
 
 def size_of(source: Source) -> int:
     """How many images there are."""
-    return nested.size_of(source[0]) if is_tensors(source) else len(items_of(source))
+    if is_tensors(source):
+        return nested.size_of(source[0])
+    return nested.size_of(source) if is_batch(source) else len(items_of(source))
 
 
 def kept_labels(source: Source) -> np.ndarray[Any, Any]:
@@ -169,7 +264,8 @@ def as_label(value: Any) -> int:
         raise ValueError(_strings(value))
     if label.ndim > 0 and label.size != 1:
         raise ValueError(
-            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot."
+            f"Expected labels as class indices, got one of shape {label.shape}. Take the argmax of one-hot, "
+            "or give Data(task=...) for targets of another kind."
         )
     if label.dtype.kind not in "iub" and not (label.dtype.kind == "f" and label.item() in (0, 1)):
         raise ValueError(f"Expected labels as integer class indices, got {value!r}.")
@@ -226,7 +322,8 @@ def _class_indices(name: str, labels: Any) -> Tensor:
     if indices.is_floating_point() and bool(((indices == 0) | (indices == 1)).all()):
         indices = indices.long()  # as a binary cross-entropy wants them
     if indices.dim() != 1 or indices.is_floating_point() or indices.is_complex():
-        hint = " Take the argmax of one-hot." if labels.dim() == 2 else ""
+        advice = "Take the argmax of one-hot, or give" if labels.dim() == 2 else "Give"
+        hint = f" {advice} Data(task=...) for targets of another kind, such as task='regression'."
         raise ValueError(
             f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}.{hint}"
         )

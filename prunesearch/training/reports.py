@@ -35,8 +35,8 @@ class EpochReport:
         epochs: Epochs in all.
         loss: Mean training loss of this one.
         validation_loss: On the images held out; None without such.
-        accuracy: Likewise.
-        best_epoch: The epoch with the best network so far, by validation accuracy, then loss; without such the last.
+        metric: Likewise, that of the task (of classification the accuracy); the loss where it has none.
+        best_epoch: The epoch with the best network so far, by the metric, then the loss; without such the last.
         seconds: Spent so far, earlier runs included.
         seconds_left: Estimate, if no early stop comes between.
     """
@@ -45,7 +45,7 @@ class EpochReport:
     epochs: int
     loss: float
     validation_loss: float | None
-    accuracy: float | None
+    metric: float | None
     best_epoch: int
     seconds: float
     seconds_left: float

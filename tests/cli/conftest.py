@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,8 @@ def call(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
-    """A working folder with trained weights of a ResNet-8 for digits."""
+def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Iterator[Path]:
+    """A working folder with trained weights of a ResNet-8 for digits; the next one may have modules of equal names."""
     path = tmp_path_factory.mktemp("work")
     safetensors.torch.save_file(network.model.state_dict(), path / "w.safetensors")
     (path / "mine.py").write_text(
@@ -47,8 +49,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Path:
         "def holes():\n    nothing = torch.full((64, 1, 8, 8), float('nan'))\n"
         "    return ps.Data(train=(nothing, torch.arange(64) % 10), calibration=32)\n"
     )
+    (path / "roles.py").write_text(
+        "from prunesearch.evaluators.accuracy import AccuracyEvaluator as Judge\n"
+        "from prunesearch.evaluators.channels.l2 import L2Criterion as Choice\n"
+        "from prunesearch.models.weights import inherited_weights as source\n"
+        "from prunesearch.search.random_search import RandomSearcher as Walker\n"
+        "class Silent:\n    def ask(self, n):\n        return []\n"
+        "silent = Silent()\n"
+    )
     (path / "photos").mkdir()
     (path / "foreign.py").write_text("def model(:")
     Store(f"sqlite:///{path / 'known.db'}").close()
     (path / "foreign.db").write_text("not a database, but a text that is long enough to be looked at" * 20)
-    return path
+    yield path
+    sys.path[:] = [entry for entry in sys.path if entry != str(path)]
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(path)):
+            del sys.modules[name]

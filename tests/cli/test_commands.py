@@ -213,6 +213,32 @@ def test_a_model_and_data_of_the_users_own_are_taken_from_a_file(call: Call) -> 
     assert "best of 3 structures" in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("where", "workers"),
+    [
+        ("roles", 1),
+        ("roles.py", 1),
+        pytest.param("roles", 2, marks=pytest.mark.slow),
+        pytest.param("roles.py", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_whatever_a_search_takes_by_name_is_taken_from_the_working_folder(
+    call: Call, where: str, workers: int, tmp_path: Path
+) -> None:
+    run = call(
+        *SEARCH, "--searcher", f"{where}:Walker", "--criterion", f"{where}:Choice", "--weight-source",
+        f"{where}:source", "--build-with", f"{where}:source", "--evaluator", f"{where}:Judge", "--images", "64",
+        "--n-trials", "2", "--study", f"sqlite:///{tmp_path / 'own.db'}", "--json", "--workers", str(workers),
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    named = call(*SEARCH, "--searcher", "random", "--criterion", "l2", "--n-trials", "2", "--json",
+                 "--study", f"sqlite:///{tmp_path / 'named.db'}")  # fmt: skip
+    mine, theirs = (json.loads(each.stdout)["best"] for each in (run, named))
+    assert mine["searcher"] == f"{where}:Walker"
+    assert mine["structure"] == theirs["structure"]
+    assert mine["score"] == pytest.approx(theirs["score"], rel=1e-5)
+
+
 def test_explain_shows_groups_and_costs_as_a_table_and_as_json(call: Call) -> None:
     table = call("explain", "--model", "zoo:resnet20", "--input", "1x3x32x32")
     assert table.returncode == 0, table.stderr

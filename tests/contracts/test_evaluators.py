@@ -14,6 +14,7 @@ from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.tasks.classify import labelled
 from tests.models_state import generators, state_of
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -27,7 +28,7 @@ CASES = [(name, options) for name in EVALUATORS for options in OPTIONS.get(name,
 def make(request: pytest.FixtureRequest, network: Network, images: Tensor, labels: Tensor) -> Callable[[], Evaluator]:
     name, options = request.param
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    return lambda: make_evaluator(name, weights, images, labels, **options)
+    return lambda: make_evaluator(name, weights, labelled(images, labels), **options)
 
 
 def some_structures(network: Network) -> list[tuple[int, ...]]:

@@ -21,6 +21,7 @@ from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
 from tests.models_state import generators, state_of
 
 pytestmark = pytest.mark.parametrize("name", sorted(WEIGHT_SOURCES))
@@ -102,7 +103,7 @@ def test_it_loses_no_more_than_slicing(
 ) -> None:
     """At half of the MACs, widths uniform, BatchNorm statistics re-estimated in both."""
     sliced, own = (
-        AccuracyEvaluator(source, images, labels).score([half])[0]
+        AccuracyEvaluator(source, labelled(images, labels)).score([half])[0]
         for source in (InheritedWeights(network, weights.ranking), weights)
     )
     assert own >= sliced

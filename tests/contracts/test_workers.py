@@ -23,6 +23,7 @@ from prunesearch.study.handover import pack, unpack
 from prunesearch.study.pool import Pool, PoolExecutor
 from prunesearch.study.scoring import Recipe
 from prunesearch.study.workers import Workers, open_pool
+from prunesearch.tasks.classify import labelled
 
 PAIRS = [(source, evaluator) for source in WEIGHT_SOURCES for evaluator in EVALUATORS]
 OPTIONS = {"adaptive_bn": {"batches": 3}}
@@ -82,7 +83,7 @@ def sources(network: Network, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def scorer(weights: WeightSource, evaluator: str) -> Evaluator:
-    return make_evaluator(evaluator, weights, IMAGES, LABELS, **OPTIONS.get(evaluator, {}))
+    return make_evaluator(evaluator, weights, labelled(IMAGES, LABELS), **OPTIONS.get(evaluator, {}))
 
 
 def recipe_of(weights: WeightSource, *evaluators: str) -> Recipe:

@@ -22,6 +22,9 @@ from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.follow import fidelity
 from tests.models_state import generators, state_of
 
 
@@ -47,7 +50,7 @@ def test_each_metric_equals_its_definition(weights: InheritedWeights, images: Te
         "agreement": float((logits.argmax(1) == unpruned).float().mean()),
     }
     for metric, value in expected.items():
-        (score,) = AccuracyEvaluator(weights, images, labels, metric=metric).score([half])  # type: ignore[arg-type]
+        (score,) = AccuracyEvaluator(weights, labelled(images, labels), metric=metric).score([half])  # type: ignore[arg-type]
         assert score == pytest.approx(value, abs=1e-5), metric
 
 
@@ -65,19 +68,28 @@ def test_metrics_of_networks_in_other_precisions_are_summed_in_float32_at_least(
         (logits,) = forward.run([structure], pixels)
         exact = -F.cross_entropy(logits.double(), labels).item()
         assert logits.dtype == kind
-        (loss,) = AccuracyEvaluator(weights, pixels, labels, path=path).score([structure])
+        (loss,) = AccuracyEvaluator(weights, labelled(pixels, labels), path=path).score([structure])
         assert loss == pytest.approx(exact, rel=1e-14 if kind == torch.float64 else 1e-6)
-        (accuracy,) = AccuracyEvaluator(weights, pixels, labels, metric="accuracy", path=path).score([structure])
+        (accuracy,) = AccuracyEvaluator(weights, labelled(pixels, labels), metric="accuracy", path=path).score(
+            [structure]
+        )
         assert accuracy == int((logits.argmax(1) == labels).sum()) / len(labels)
 
 
 def test_agreement_is_with_the_unpruned_network_in_eval_mode_whatever_its_mode_is(
     weights: InheritedWeights, images: Tensor
 ) -> None:
-    expected = AccuracyEvaluator(weights, images, metric="agreement").score([weights.network.space.full])
+    expected = AccuracyEvaluator(weights, Examples(images, fidelity()), metric="agreement").score(
+        [weights.network.space.full]
+    )
     still = copy.deepcopy(weights.network.model)
     training = InheritedWeights(replace(weights.network, model=still.train()), weights.ranking)
-    assert AccuracyEvaluator(training, images, metric="agreement").score([weights.network.space.full]) == expected
+    assert (
+        AccuracyEvaluator(training, Examples(images, fidelity()), metric="agreement").score(
+            [weights.network.space.full]
+        )
+        == expected
+    )
     assert still.training
 
 
@@ -86,8 +98,8 @@ def test_stacked_scores_are_sliced_ones_to_four_digits(
 ) -> None:
     space = weights.network.space
     structures = [space.full, space.minimum, *(space.check(row.tolist()) for row in space.sample(_rng(), 5))]
-    sliced = AccuracyEvaluator(weights, images, labels, batch_size=100)
-    stacked = AccuracyEvaluator(weights, images, labels, batch_size=100, path="stacked", at_once=3)
+    sliced = AccuracyEvaluator(weights, labelled(images, labels), batch_size=100)
+    stacked = AccuracyEvaluator(weights, labelled(images, labels), batch_size=100, path="stacked", at_once=3)
     assert stacked.score(structures) == pytest.approx(sliced.score(structures), rel=1e-4)
     assert "path=stacked" in stacked.description
 
@@ -105,9 +117,9 @@ def test_when_memory_runs_out_fewer_structures_are_stacked(
         return run(self, structures, *rest)
 
     structures = [weights.network.space.check(row.tolist()) for row in weights.network.space.sample(_rng(), 6)]
-    expected = AccuracyEvaluator(weights, images, labels).score(structures)
+    expected = AccuracyEvaluator(weights, labelled(images, labels)).score(structures)
     monkeypatch.setattr(StackedForward, "run", little_memory)
-    evaluator = AccuracyEvaluator(weights, images, labels, path="stacked", at_once=8)
+    evaluator = AccuracyEvaluator(weights, labelled(images, labels), path="stacked", at_once=8)
     assert evaluator.score(structures) == pytest.approx(expected, rel=1e-4)
     assert launches == [6, 4, 2, 2, 2]
 
@@ -115,7 +127,7 @@ def test_when_memory_runs_out_fewer_structures_are_stacked(
 def test_an_error_that_is_not_about_memory_is_passed_on(
     weights: InheritedWeights, images: Tensor, labels: Tensor
 ) -> None:
-    evaluator = AccuracyEvaluator(weights, images.double(), labels, path="stacked")
+    evaluator = AccuracyEvaluator(weights, labelled(images.double(), labels), path="stacked")
     with pytest.raises(RuntimeError, match="type"):
         evaluator.score([weights.network.space.full])
 
@@ -128,7 +140,9 @@ def test_statistics_come_from_the_calibration_images_when_there_are_some(
     recalibrate_bn(model, images[:128])
     with torch.no_grad():
         expected = -float(F.cross_entropy(model(images[128:]), labels[128:]))
-    evaluator = AccuracyEvaluator(weights, images[128:], labels[128:], calibration=images[:128], batch_size=64)
+    evaluator = AccuracyEvaluator(
+        weights, labelled(images[128:], labels[128:]), calibration=images[:128], batch_size=64
+    )
     assert evaluator.score([half]) == pytest.approx([expected], rel=0.02)  # that variance is unbiased, this one is not
     assert "calibration=128" in evaluator.description
 
@@ -147,7 +161,7 @@ def test_a_network_without_batch_norm_is_scored_as_it_is() -> None:
     network = trace(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(2, 1, 4, 4))
     images, labels = torch.randn(32, 1, 4, 4), torch.randint(0, 3, (32,))
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    (score,) = AccuracyEvaluator(weights, images, labels, metric="accuracy").score([network.space.full])
+    (score,) = AccuracyEvaluator(weights, labelled(images, labels), metric="accuracy").score([network.space.full])
     assert score == pytest.approx(top1(network.model, images, labels))
 
 
@@ -155,8 +169,7 @@ def test_a_network_without_batch_norm_is_scored_as_it_is() -> None:
     ("changes", "message"),
     [
         ({"path": "fast"}, "Unknown path 'fast'; there are auto, sliced, stacked"),
-        ({"metric": "speed"}, "Unknown metric 'speed'; there are loss, accuracy, agreement"),
-        ({"labels": None}, "needs labels, got none"),
+        ({"metric": "speed"}, "Unknown metric 'speed'; for the task classification there are loss, accuracy, fidelity"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, r"one label per image \(256\), got 3"),
         ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0, dtype=torch.long)}, "got none"),
     ],
@@ -165,8 +178,13 @@ def test_settings_that_make_no_sense_are_refused(
     weights: InheritedWeights, images: Tensor, labels: Tensor, changes: dict[str, object], message: str
 ) -> None:
     arguments = {"images": images, "labels": labels, "metric": "loss", **changes}
+
+    def scored() -> None:
+        examples = labelled(arguments.pop("images"), arguments.pop("labels"))  # type: ignore[arg-type]
+        AccuracyEvaluator(weights, examples, **arguments).score([weights.network.space.full])  # type: ignore[arg-type]
+
     with pytest.raises(ValueError, match=message):
-        AccuracyEvaluator(weights, arguments.pop("images"), arguments.pop("labels"), **arguments)  # type: ignore[arg-type]
+        scored()
 
 
 def test_recalibration_gives_the_mean_and_unbiased_variance_of_the_batches() -> None:

@@ -13,6 +13,9 @@ from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator, adaptive_bn_evaluator, precise_bn_evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.tasks.classify import labelled
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.follow import fidelity
 
 
 def test_precise_statistics_are_those_of_all_images_together() -> None:
@@ -83,8 +86,8 @@ def test_the_protocols_agree_on_pruned_networks(network: Network, images: Tensor
     weights = InheritedWeights(network, L1Criterion().rank(network))
     space = network.space
     structures = [space.check(row.tolist()) for row in space.sample(np.random.default_rng(0), 4)]
-    adaptive = adaptive_bn_evaluator(weights, images, labels, batch_size=64).score(structures)
-    precise = precise_bn_evaluator(weights, images, labels, batch_size=64).score(structures)
+    adaptive = adaptive_bn_evaluator(weights, labelled(images, labels), batch_size=64).score(structures)
+    precise = precise_bn_evaluator(weights, labelled(images, labels), batch_size=64).score(structures)
     untouched = [top1(weights.build(structure), images, labels) for structure in structures]
     assert adaptive == pytest.approx(precise, abs=0.05)
     assert untouched != pytest.approx(precise, abs=0.1)
@@ -104,14 +107,17 @@ def test_the_score_is_the_accuracy_after_estimating_on_the_calibration_images(
 ) -> None:
     weights = InheritedWeights(network, L1Criterion().rank(network))
     half = tuple(group.widths[len(group.widths) // 2] for group in network.space.groups)
-    evaluator = make(weights, images[:128], labels[:128], calibration=images[128:], batch_size=64)
+    evaluator = make(weights, labelled(images[:128], labels[:128]), calibration=images[128:], batch_size=64)
     model = weights.build(half).eval()
     {adaptive_bn_evaluator: adaptive_bn, precise_bn_evaluator: precise_bn}[make](model, images[128:], batch_size=64)
     assert evaluator.score([half]) == [top1(model, images[:128], labels[:128])]
     assert "images=128, calibration=128" in evaluator.description
 
 
-def test_scoring_without_labels_is_refused(network: Network, images: Tensor) -> None:
+def test_without_labels_the_agreement_with_the_unpruned_network_is_scored(network: Network, images: Tensor) -> None:
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    with pytest.raises(ValueError, match="got 256 images and no labels"):
-        adaptive_bn_evaluator(weights, images, None)
+    evaluator = adaptive_bn_evaluator(weights, Examples(images, fidelity()), batch_size=64)
+    full, least = evaluator.score([network.space.full, network.space.minimum])
+    assert evaluator.measures == "fidelity"
+    assert -0.05 < full <= 0.0
+    assert least < full

@@ -15,6 +15,8 @@ from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.follow import fidelity
 from tests.models.networks import image, randomised
 
 IMAGES = image(100, 2, 4, 4, seed=5)
@@ -75,9 +77,9 @@ def test_a_damaged_file_is_gathered_again(chain: Network, tmp_path: Path, damage
 
 @pytest.mark.parametrize("criterion", ["cap", "lasso", "genetic"])
 def test_criteria_rank_the_same_from_the_cache(chain: Network, tmp_path: Path, criterion: str) -> None:
-    without = make_criterion(criterion).rank(chain, IMAGES)
+    without = make_criterion(criterion).rank(chain, Examples(IMAGES, fidelity()))
     for _ in range(2):
-        cached = make_criterion(criterion, cache=tmp_path).rank(chain, IMAGES)
+        cached = make_criterion(criterion, cache=tmp_path).rank(chain, Examples(IMAGES, fidelity()))
         assert all(cached.keep(g, 3).tolist() == without.keep(g, 3).tolist() for g in range(len(chain.units)))
     assert len(list(tmp_path.rglob("*.safetensors"))) == 2
 

@@ -24,6 +24,9 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.trace import trace
 from prunesearch.models.verify import masked
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.classify import labelled
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.follow import fidelity
 from tests.models.networks import image, randomised
 
 
@@ -52,7 +55,7 @@ LABELS = torch.arange(100) % 3
 
 
 def order(criterion: str, network: Network) -> tuple[tuple[int, ...], ...]:
-    ranking = make_criterion(criterion).rank(network, IMAGES, LABELS)
+    ranking = make_criterion(criterion).rank(network, labelled(IMAGES, LABELS))
     assert isinstance(ranking, NestedRanking)
     return ranking.orders
 
@@ -177,7 +180,7 @@ def explained(network: Network, group: int, kept: list[int]) -> float:
 
 
 def test_cap_adds_greedily_what_explains_most_as_brute_force_does(coupled: Network) -> None:
-    for group, found in enumerate(CaPCriterion().rank(coupled, IMAGES).orders):
+    for group, found in enumerate(CaPCriterion().rank(coupled, Examples(IMAGES, fidelity())).orders):
         kept: list[int] = []
         for unit in found:
             left = [u for u in range(len(found)) if u not in kept]
@@ -227,14 +230,14 @@ def test_lasso_keeps_the_channels_that_the_output_is_made_of() -> None:
     with torch.no_grad():
         model[2].weight[:, [1, 4]] *= 1e-3  # type: ignore[index]
     network = trace(model.eval(), image(2, 2, 4, 4))
-    assert make_criterion("lasso").rank(network, IMAGES).keep(0, 4).tolist() == [0, 2, 3, 5]
+    assert make_criterion("lasso").rank(network, Examples(IMAGES, fidelity())).keep(0, 4).tolist() == [0, 2, 3, 5]
 
 
 def test_lassos_support_is_scikit_learns(coupled: Network) -> None:
     """On the square root of the Gram matrix, whose regression is the same."""
     from sklearn.linear_model import Lasso
 
-    ranking = make_criterion("lasso").rank(coupled, IMAGES)
+    ranking = make_criterion("lasso").rank(coupled, Examples(IMAGES, fidelity()))
     gram = gram_matrices(coupled, consumers(coupled, IMAGES))[0]
     values, vectors = np.linalg.eigh(gram)
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
@@ -279,7 +282,7 @@ def test_a_response_that_nothing_explains_is_said_to_be_unexplained() -> None:
 def test_responses_are_those_of_the_masked_network(coupled: Network) -> None:
     masks = balanced_masks(5, 10, np.random.default_rng(0))[:6]
     everything = np.ones(coupled.unit_count, dtype=np.bool_)
-    found = responses(coupled, coupled.units[0], masks, IMAGES, LABELS, everything)
+    found = responses(coupled, coupled.units[0], masks, labelled(IMAGES, LABELS), everything)
     for mask, response in zip(masks, found, strict=True):
         kept = np.ones(coupled.unit_count, dtype=np.bool_)
         kept[coupled.units[0]] = mask == 1
@@ -294,7 +297,7 @@ def test_units_that_are_gone_are_dropped_in_every_mask(coupled: Network) -> None
     left[[coupled.units[0][2], coupled.units[1][1]]] = False
     varied = coupled.units[0][[0, 1, 3, 4]]
     masks = balanced_masks(4, 10, np.random.default_rng(0))[:3]
-    found = responses(coupled, varied, masks, IMAGES, LABELS, left)
+    found = responses(coupled, varied, masks, labelled(IMAGES, LABELS), left)
     for mask, response in zip(masks, found, strict=True):
         kept = left.copy()
         kept[varied] = mask == 1
@@ -317,7 +320,7 @@ def test_rounds_find_that_one_of_two_duplicates_is_needed() -> None:
     labels = torch.arange(120) % 3
     images = F.pad(F.one_hot(labels, 3).float() * 2, (0, 3)) + 0.05 * torch.rand(120, 6, generator=generator)
     network = trace(model, images[:2])
-    ranking = LFECriterion(masks=200, rounds=5).rank(network, images, labels)
+    ranking = LFECriterion(masks=200, rounds=5).rank(network, labelled(images, labels))
     assert ranking.scores is not None
     assert sorted(ranking.scores[0].tolist()) == [0, 1, 2, 3, 4, 5]
     kept = set(ranking.keep(0, 3).tolist())
@@ -326,8 +329,8 @@ def test_rounds_find_that_one_of_two_duplicates_is_needed() -> None:
 
 
 def test_lfe_says_how_far_its_linear_model_goes(coupled: Network) -> None:
-    (note,) = make_criterion("lfe").rank(coupled, IMAGES, LABELS).notes  # type: ignore[attr-defined]
-    found = LFECriterion().ensembles(coupled, IMAGES, LABELS)
+    (note,) = make_criterion("lfe").rank(coupled, labelled(IMAGES, LABELS)).notes  # type: ignore[attr-defined]
+    found = LFECriterion().ensembles(coupled, labelled(IMAGES, LABELS))
     assert f"explain {np.median([ensemble.r2 for ensemble in found]):.0%} of the variance" in note
 
 
@@ -337,7 +340,7 @@ def test_ensembles_work_on_a_fully_connected_network() -> None:
     images = torch.randn(60, 6, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         labels = model(images).argmax(1)
-    (found,) = LFECriterion().ensembles(network, images, labels)
+    (found,) = LFECriterion().ensembles(network, labelled(images, labels))
     assert found.r2 > 0.5
     assert found.importance.shape == (12,)
 
@@ -352,8 +355,8 @@ def test_criteria_find_better_channels_than_chance(network: Network, images: Ten
     structure = uniform_structure(Budget(macs="50%").check(network.space))
 
     def score(criterion: str, seed: int = 0) -> float:
-        ranking = make_criterion(criterion, seed=seed).rank(network, images, labels)
-        return AccuracyEvaluator(InheritedWeights(network, ranking), images, labels).score([structure])[0]
+        ranking = make_criterion(criterion, seed=seed).rank(network, labelled(images, labels))
+        return AccuracyEvaluator(InheritedWeights(network, ranking), labelled(images, labels)).score([structure])[0]
 
     chance = np.mean([score("random", seed) for seed in range(5)])
     assert all(score(name) > chance for name in ("cap", "genetic", "lasso", "lfe", "taylor"))

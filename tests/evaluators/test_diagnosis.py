@@ -17,6 +17,7 @@ from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
+from prunesearch.tasks.classify import labelled
 
 
 def weights_of(network: Network) -> InheritedWeights:
@@ -24,19 +25,19 @@ def weights_of(network: Network) -> InheritedWeights:
 
 
 def test_there_is_nothing_to_say_of_a_trained_network(network: Network, images: Tensor, labels: Tensor) -> None:
-    assert diagnose(weights_of(network), images, labels, network.space.full) == ()
+    assert diagnose(weights_of(network), labelled(images, labels), network.space.full) == ()
 
 
 def test_labels_of_something_else_are_noticed(network: Network, images: Tensor, labels: Tensor) -> None:
     shuffled = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    (note,) = diagnose(weights_of(network), images, shuffled, network.space.full)
+    (note,) = diagnose(weights_of(network), labelled(images, shuffled), network.space.full)
     assert note.startswith("The unpruned network classifies")
     assert "labels those of training?" in note
 
 
 def test_a_budget_at_which_everything_is_chance_is_noticed(network: Network, images: Tensor, labels: Tensor) -> None:
     tight = ps.trace(network.model, images[:2], min_channels=1)
-    (note,) = diagnose(weights_of(tight), images, labels, tight.space.minimum)
+    (note,) = diagnose(weights_of(tight), labelled(images, labels), tight.space.minimum)
     assert "at this budget scores without training say little" in note
 
 
@@ -49,7 +50,7 @@ def test_a_network_without_batch_norm_is_said_to_have_none() -> None:
         model[0].weight.copy_(torch.cat([torch.eye(4)] * 2))
         model[1].weight.copy_(torch.cat([torch.eye(4)] * 2, dim=1))
     network = ps.trace(model, images[:2])
-    (note,) = diagnose(weights_of(network), images, labels, network.space.full)
+    (note,) = diagnose(weights_of(network), labelled(images, labels), network.space.full)
     assert "no BatchNorm that keeps statistics" in note
 
 
@@ -70,7 +71,7 @@ def test_the_evaluator_of_the_search_decides_what_is_at_chance(
     network: Network, images: Tensor, labels: Tensor
 ) -> None:
     """Not the statistics of one batch, if the search did not score with them."""
-    arguments = weights_of(network), images, labels, network.space.minimum
+    arguments = weights_of(network), labelled(images, labels), network.space.minimum
     (note,) = diagnose(*arguments, Scores(0.1, 0.1))
     assert "the unpruned network falls from" in note
     assert 'with evaluator="adaptive_bn", which estimates statistics from all calibration images' in note
@@ -88,7 +89,7 @@ def test_a_note_that_names_a_protocol_names_one_that_forgets_the_old_statistics(
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean += 100.0
     weights = weights_of(ps.trace(model, images[:2]))
-    evaluator = make_evaluator("adaptive_bn", weights, images, labels, batch_size=64)
+    evaluator = make_evaluator("adaptive_bn", weights, labelled(images, labels), batch_size=64)
     assert top1(model, images, labels) < 0.3
     assert evaluator.score([network.space.full])[0] > top1(network.model, images, labels) - 0.05
 

@@ -21,6 +21,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import IntArray
+from prunesearch.tasks.classify import labelled
 from tests.models.networks import image, randomised
 from tests.models_state import generators, state_of
 
@@ -114,7 +115,7 @@ def test_curves_are_the_scores_of_single_groups_and_interpolated_between(
     network: Network, images: Tensor, labels: Tensor
 ) -> None:
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    evaluator = AccuracyEvaluator(weights, images[:64], labels[:64])
+    evaluator = AccuracyEvaluator(weights, labelled(images[:64], labels[:64]))
     found = gather("curves", weights, evaluator, images)
     space = network.space
     structures = curve_structures(space)
@@ -134,7 +135,7 @@ def test_gathering_is_deterministic_and_leaves_everything_as_found(
     before = state_of(network.model), generators()
     hooks = sum(len(module._forward_pre_hooks) for module in network.model.modules())
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    one, other = (gather(name, weights, AccuracyEvaluator(weights, images, labels), images) for _ in range(2))
+    one, other = (gather(name, weights, AccuracyEvaluator(weights, labelled(images, labels)), images) for _ in range(2))
     assert len(one) == len(network.space.groups)
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
     assert (state_of(network.model), generators()) == before
@@ -143,7 +144,7 @@ def test_gathering_is_deterministic_and_leaves_everything_as_found(
 
 def test_errors_fall_with_the_width_to_nothing(network: Network, images: Tensor, labels: Tensor) -> None:
     weights = InheritedWeights(network, L1Criterion().rank(network))
-    for error in gather("errors", weights, AccuracyEvaluator(weights, images, labels), images):
+    for error in gather("errors", weights, AccuracyEvaluator(weights, labelled(images, labels)), images):
         assert error[-1] == 0
         assert error[0] > error[len(error) // 2] > 0
 
@@ -153,5 +154,7 @@ def test_a_group_that_only_unknown_layers_read_has_its_dropped_share() -> None:
     network = trace(randomised(model), image(2, 3, 6))
     weights = InheritedWeights(network, L1Criterion().rank(network))
     images = image(20, 3, 6)
-    errors = gather("errors", weights, AccuracyEvaluator(weights, images, torch.zeros(20, dtype=torch.long)), images)
+    errors = gather(
+        "errors", weights, AccuracyEvaluator(weights, labelled(images, torch.zeros(20, dtype=torch.long))), images
+    )
     assert errors[0] == pytest.approx(1 - np.array(network.space.groups[0].widths) / 8)

@@ -20,6 +20,7 @@ from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
+from prunesearch.tasks.classify import labelled
 
 IMAGES = torch.randn(48, 1, 6, 6, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(48) % 3
@@ -84,10 +85,10 @@ def test_what_else_a_forward_could_take_changes_nothing(kind: type[Body]) -> Non
             weights = make_weights(source, network, ranking, IMAGES)
             results += list(weights.build(structure).state_dict().values())
             for name in EVALUATORS:
-                evaluator = make_evaluator(name, weights, IMAGES, LABELS)
+                evaluator = make_evaluator(name, weights, labelled(IMAGES, LABELS))
                 results += evaluator.score([structure])
             results += [array for name in EVIDENCE for array in gather(name, weights, evaluator, IMAGES)]
-            results += list(diagnose(weights, IMAGES, LABELS, structure))
+            results += list(diagnose(weights, labelled(IMAGES, LABELS), structure))
         return results
 
     for mine, plain in zip(found(kind), found(Plain), strict=True):
@@ -97,7 +98,7 @@ def test_what_else_a_forward_could_take_changes_nothing(kind: type[Body]) -> Non
 NEEDS_IMAGES: dict[str, Callable[[Network], Any]] = {
     **{
         f"evaluator {name}": lambda network, name=name: make_evaluator(
-            name, make_weights("inherited", network, L1Criterion().rank(network), IMAGES), IMAGES, LABELS
+            name, make_weights("inherited", network, L1Criterion().rank(network), IMAGES), labelled(IMAGES, LABELS)
         )
         for name in EVALUATORS
     },
@@ -106,7 +107,7 @@ NEEDS_IMAGES: dict[str, Callable[[Network], Any]] = {
         for name in ("compensated", "reconstructed")
     },
     **{
-        f"criterion {name}": lambda network, name=name: make_criterion(name).rank(network, IMAGES, LABELS)
+        f"criterion {name}": lambda network, name=name: make_criterion(name).rank(network, labelled(IMAGES, LABELS))
         for name in CRITERIA
         if make_criterion(name).needs != "nothing"
     },

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.tasks.classify import classification, soft_label_loss
 from prunesearch.training.augment import Augmentation
 from prunesearch.training.data import Data
-from prunesearch.training.distillation import soft_label_loss
 from prunesearch.training.finetune import Student, finetune, train
 from prunesearch.training.recipe import Recipe
 from tests.training.test_resume import pictures
@@ -62,7 +62,7 @@ def test_a_single_logit_is_searched_finetuned_and_judged_as_a_binary_classifier(
     held_out = data.validation_set() or (images, labels)
     assert tuned.validation_after == pytest.approx(ps.top1(tuned.best, *held_out))
     rows = ps.compare(network, {"small": tuned.best}, data=data).rows
-    assert [row.accuracy for row in rows] == [ps.top1(net, images, labels) for net in (model, tuned.best)]
+    assert [row.metric for row in rows] == [ps.top1(net, images, labels) for net in (model, tuned.best)]
 
 
 def test_a_teachers_single_logit_is_followed() -> None:
@@ -72,7 +72,7 @@ def test_a_teachers_single_logit_is_followed() -> None:
     guess = torch.sigmoid(student(images) / 2)
     divergence = probability * (probability / guess).log() + (1 - probability) * ((1 - probability) / (1 - guess)).log()
     hard = F.binary_cross_entropy_with_logits(student(images)[:, 0], labels.float())
-    found = Student(student, teacher, Recipe(distillation=0.5, temperature=2.0))(images, labels)
+    found = Student(student, teacher, Recipe(distillation=0.5, temperature=2.0), classification())((images, labels))
     assert torch.allclose(found, 0.5 * hard + 0.5 * 4 * divergence.mean(), rtol=1e-5)
 
 
@@ -101,7 +101,7 @@ def as_mapping(logits: Tensor, auxiliary: Tensor) -> dict[str, Tensor]:
     ],
 )
 @pytest.mark.parametrize("taught", [False, True])
-def test_auxiliary_heads_are_trained_beside_the_main_one_which_alone_follows_the_teacher(
+def test_auxiliary_heads_learn_from_the_labels_and_the_main_one_alone_follows_the_teacher(
     wrap: Callable[..., Any], share: float, taught: bool
 ) -> None:
     images, labels = torch.randn(8, 2, 6, 6), torch.arange(8) % 3
@@ -109,11 +109,10 @@ def test_auxiliary_heads_are_trained_beside_the_main_one_which_alone_follows_the
     with torch.no_grad():
         teacher.head.weight.mul_(5.0)
     logits, auxiliary = Net(3, lambda *both: both)(images)
-    main = F.cross_entropy(logits, labels)
+    expected = F.cross_entropy(logits, labels) + share * F.cross_entropy(auxiliary, labels)
     if taught:
-        main = 0.5 * main + 0.5 * soft_label_loss(logits, teacher(images), 2.0)
-    expected = main + share * F.cross_entropy(auxiliary, labels)
-    found = Student(student, teacher.eval() if taught else None, Recipe())(images, labels)
+        expected = 0.5 * expected + 0.5 * soft_label_loss(logits, teacher(images), 2.0).mean()
+    found = Student(student, teacher.eval() if taught else None, Recipe(), classification())((images, labels))
     assert torch.allclose(found, expected, rtol=1e-5)
 
 

@@ -17,6 +17,7 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
+from prunesearch.tasks.classify import classification
 from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
 from prunesearch.training.filters import FilterAttention, leaky_exponential
@@ -34,7 +35,7 @@ def few(data: Data) -> Data:
 
 
 def attentive(network: Network, budget: Budget, seed: int = 0) -> Attentive:
-    return Attentive(network, budget.check(network.space), AttentionSettings(), RECIPE, seed, steps_per_epoch=5)
+    return Attentive(network, budget.check(network.space), AttentionSettings(), RECIPE, seed, 5, classification())
 
 
 def test_scores_start_at_exactly_one_with_live_gradients() -> None:
@@ -74,7 +75,7 @@ def test_what_attention_learns_from_leaves_filters_and_statistics_alone(network:
     learner = attentive(network, Budget(macs="50%"))
     images, labels = (part[:64] for part in digits_data.train)  # type: ignore[union-attr]
     before = state_of(learner.network.train())
-    learner._attention_loss(images, labels).backward()  # type: ignore[no-untyped-call]
+    learner._attention_loss((images, labels)).backward()  # type: ignore[no-untyped-call]
     assert state_of(learner.network) == before
     assert all(parameter.grad is None for parameter in learner.network.parameters())
     assert all(parameter.grad is not None for parameter in learner.attention.parameters())
@@ -101,7 +102,7 @@ def test_a_channel_that_nothing_reads_is_only_a_cost(network: Network, digits_da
     group = [group.name for group in dead.space.groups].index("layer1.0.conv1")
     learner = attentive(dead, Budget(macs="50%"))
     images, labels = (part[:64] for part in digits_data.train)  # type: ignore[union-attr]
-    learner._attention_loss(images, labels).backward()  # type: ignore[no-untyped-call]
+    learner._attention_loss((images, labels)).backward()  # type: ignore[no-untyped-call]
     gradient = learner.attention[group].bias.grad  # type: ignore[union-attr]
     costs = torch.split(learner.costs, [len(units) for units in dead.units])
     price = float(learner.strength * costs[group][0] / learner.costs.sum())

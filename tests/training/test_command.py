@@ -12,7 +12,7 @@ import safetensors.torch
 
 import prunesearch as ps
 from prunesearch.cli import main
-from prunesearch.cli.training import _LossAndAccuracy
+from prunesearch.cli.training import _LossAndMetric
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.network import Network
 
@@ -36,24 +36,24 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
     capsys: pytest.CaptureFixture[str], network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     structure = ps.Budget(macs="50%").check(network.space).fit([network.space.minimum])[0].tolist()
-    ranking = make_criterion("l1", seed=0).rank(network, network.example_inputs[0], None)  # type: ignore[arg-type]
+    ranking = make_criterion("l1", seed=0).rank(network)
     ps.save(ps.slim(network, tuple(structure), ranking), "small.safetensors")
     settings = ("--pruned", "small.safetensors", "--epochs", "2", "--augment", "crop=1", "--validation", "0.1")
     command = (*TRAIN, *settings, "--log", "log", "--out", "tuned.safetensors")
 
-    step = _LossAndAccuracy.step
+    step = _LossAndMetric.step
 
-    def interrupt(show: _LossAndAccuracy, report: ps.StepReport) -> None:
+    def interrupt(show: _LossAndMetric, report: ps.StepReport) -> None:
         step(show, report)
         if report.step == 12:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(_LossAndAccuracy, "step", interrupt)
+    monkeypatch.setattr(_LossAndMetric, "step", interrupt)
     code, _, err = run(capsys, *command)
     assert code == 130
     assert "The state is in tuned.safetensors.checkpoint; run the same command again" in err
     assert not Path("tuned.safetensors").exists()
-    monkeypatch.setattr(_LossAndAccuracy, "step", step)
+    monkeypatch.setattr(_LossAndMetric, "step", step)
     code, out, err = run(capsys, *command, "--json")
     assert code == 0, err
     found = json.loads(out)

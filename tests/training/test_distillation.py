@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from prunesearch.tasks.classify import classification
 from prunesearch.training.distillation import Watched, attention_loss
 from prunesearch.training.finetune import Student, finetune
 from prunesearch.training.recipe import Recipe
@@ -28,8 +29,8 @@ def test_features_of_a_narrower_student_follow_the_teachers() -> None:
     with Watched(student, ["2"]) as mine, Watched(teacher, ["2"]) as theirs, torch.no_grad():
         student(images), teacher(images)
     distance = attention_loss(mine.features[0], theirs.features[0])
-    expected = Student(student, teacher, Recipe())(images, labels) + 10.0 * distance
-    found = Student(student, teacher, Recipe(features=("2",), feature_weight=10.0))(images, labels)
+    expected = Student(student, teacher, Recipe(), classification())((images, labels)) + 10.0 * distance
+    found = Student(student, teacher, Recipe(features=("2",), feature_weight=10.0), classification())((images, labels))
     assert float(distance) > 0
     assert torch.allclose(found, expected, rtol=1e-5)
 

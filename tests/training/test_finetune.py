@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.tasks.classify import classification
 from prunesearch.training.data import Data
 from prunesearch.training.finetune import Student, finetune
 from prunesearch.training.optimization import rate
@@ -104,8 +105,8 @@ def test_distillation_mixes_the_true_labels_with_the_teachers_soft_ones() -> Non
     soft, guess = (F.softmax(net(images) / 4.0, 1) for net in (teacher, student))
     distance = (soft * (soft.log() - guess.log())).sum(1).mean()
     expected = 0.7 * hard + 0.3 * 16.0 * distance
-    assert torch.allclose(Student(student, teacher, recipe)(images, labels), expected, rtol=1e-5)
-    assert torch.equal(Student(student, None, recipe)(images, labels), hard)
+    assert torch.allclose(Student(student, teacher, recipe, classification())((images, labels)), expected, rtol=1e-5)
+    assert torch.equal(Student(student, None, recipe, classification())((images, labels)), hard)
 
 
 def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero_or_stays() -> None:

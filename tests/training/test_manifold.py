@@ -13,6 +13,7 @@ from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.count import count
 from prunesearch.models.gates import gated, gated_layers, macs_per_image
 from prunesearch.models.network import Network
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
 from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
 from prunesearch.training.recipe import Recipe
@@ -28,7 +29,9 @@ def manifold(network: Network, data: Data, **settings: float) -> Manifold:
     images, labels = data.calibration_set()
     limit = network.space.cost(network.space.full).macs // 2
     model = gated(network.model, network.example_inputs)
-    return Manifold(model, network.model, images[:64], labels[:64], limit, ManifoldSettings(**settings), RECIPE)
+    return Manifold(
+        model, network.model, labelled(images[:64], labels[:64]), limit, ManifoldSettings(**settings), RECIPE
+    )
 
 
 def test_hard_images_have_no_weight_and_simple_ones_the_more_the_simpler(network: Network, digits_data: Data) -> None:
@@ -63,7 +66,7 @@ def test_sparsity_passes_no_gradient_to_the_loss_of_simple_images(network: Netwo
     for sparsity in (0.0, 1e3):
         learner = manifold(network, digits_data, sparsity=sparsity, similarity=0.0)
         learner.last_loss.fill_(1e6)  # all are simple
-        learner.eval()(images, labels).backward()
+        learner.eval()((images, labels)).backward()
         gradients.append(learner.network.linear.bias.grad)  # type: ignore[union-attr]
     assert torch.allclose(gradients[0], gradients[1])  # which sparsity reaches through the loss only
 

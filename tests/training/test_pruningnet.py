@@ -29,6 +29,7 @@ from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import load_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
 from prunesearch.training.pruningnet import _loss, train_pruningnet
 from prunesearch.training.reports import StepReport
@@ -83,7 +84,7 @@ def test_narrow_structures_get_much_better_weights_than_slices(network: Network,
     images, labels = digits_data.calibration_set()
     half = tuple(group.width // 2 for group in network.space.groups)
     sliced, generated = (
-        AccuracyEvaluator(weights, images, labels, metric="accuracy").score([half])[0]
+        AccuracyEvaluator(weights, labelled(images, labels), metric="accuracy").score([half])[0]
         for weights in (InheritedWeights(network, ranking), GeneratedWeights(net))
     )
     assert sliced < 0.7
@@ -91,13 +92,14 @@ def test_narrow_structures_get_much_better_weights_than_slices(network: Network,
 
 
 def test_all_but_the_full_structure_learn_from_its_outputs() -> None:
-    """Closed form: the first cross-entropy is with smoothed labels, the second with the first's probabilities."""
+    """Closed form: the cross-entropy with smoothed labels, and the divergence from the first's probabilities."""
     first, second = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    loss = _loss(lambda structures, images: [first, second], [(1,), (2,)], torch.zeros(1), torch.tensor([0]), 0.2)
+    examples = labelled(torch.zeros(1), torch.tensor([0]))
+    loss = _loss(lambda structures, images: [first, second], [(1,), (2,)], examples, 0.2)
     p = math.exp(2) / (math.exp(2) + 1)
     labels = -(0.9 * math.log(p) + 0.1 * math.log(1 - p))
     q = math.e / (math.e + 1)
-    outputs = -(p * math.log(1 - q) + (1 - p) * math.log(q))
+    outputs = p * math.log(p / (1 - q)) + (1 - p) * math.log((1 - p) / q)
     assert float(loss) == pytest.approx((labels + outputs) / 2, rel=1e-5)
 
 

@@ -111,7 +111,7 @@ def test_the_best_epoch_is_the_one_with_the_best_validation_accuracy_and_patienc
     noise = torch.randn(96, 4, generator=generator), torch.randint(0, 2, (96,), generator=generator)
     data = replace(blobs(), train=noise, validation=blobs().test)  # what is learnt does not help there
     result = train(small(), data, recipe=Recipe(epochs=30, batch_size=32, patience=3))
-    accuracies = [report.accuracy for report in result.reports]
+    accuracies = [report.metric for report in result.reports]
     best = result.reports[-1].best_epoch
     losses = [report.validation_loss for report in result.reports]
     order = [(accuracy, -loss) for accuracy, loss in zip(accuracies, losses, strict=True)]  # type: ignore[operator]
@@ -161,7 +161,7 @@ def test_labels_beyond_the_outputs_are_refused_with_both_numbers() -> None:
 
 
 def test_a_teacher_with_other_classes_is_refused() -> None:
-    with pytest.raises(ValueError, match="teacher with the 2 outputs of Sequential, got 3"):
+    with pytest.raises(ValueError, match=r"comparable with those of Sequential, \(2, 2\); got \(2, 3\)"):
         finetune(small(), blobs(), teacher=nn.Linear(4, 3), recipe=SHORT)
 
 

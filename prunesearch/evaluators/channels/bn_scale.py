@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.evaluators.channels.slices import unit_scores
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
 
 
 class BNScaleCriterion(ScoringCriterion):
@@ -23,7 +22,7 @@ class BNScaleCriterion(ScoringCriterion):
         seed: Not used; every criterion takes one.
     """
 
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Scales, each relative to the mean of its layer."""
         scales = unit_scores(network, "scales", lambda weights: weights.abs().sum(dim=1))
         norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))

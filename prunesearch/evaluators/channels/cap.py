@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from prunesearch.evaluators.channels.criterion import given
+from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.consumers import Consumer, consumers
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
+from prunesearch.tasks.examples import Examples
 
 _JITTER = 1e-8
 
@@ -34,15 +33,15 @@ class CaPCriterion:
         cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
-    needs = "images"
+    needs = "inputs"
 
     def __init__(self, *, seed: int = 0, cache: str | Path | None = None) -> None:
         self._seed = seed
         self._cache = cache
 
-    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> NestedRanking:
+    def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group."""
-        readers = list(consumers(network, given(images, "images", "cap"), seed=self._seed, cache=self._cache))
+        readers = list(consumers(network, inputs_of(examples, "cap"), seed=self._seed, cache=self._cache))
         orders = []
         for units in network.units:
             parts = [_Unexplained(reader, units) for reader in readers if np.isin(units, reader.units).any()]

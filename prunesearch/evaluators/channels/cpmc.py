@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.evaluators.channels.slices import saved, slices
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
 
 
 class CPMCCriterion(ScoringCriterion):
@@ -33,7 +32,7 @@ class CPMCCriterion(ScoringCriterion):
         super().__init__(seed=seed)
         self._macs_power, self._params_power = macs_power, params_power
 
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Value of the weights, over powers of costs."""
         macs, params = (saved(network, resource) for resource in ("macs", "params"))
         against = (macs / macs.max()) ** self._macs_power * (params / params.max()) ** self._params_power

@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, Protocol
 
-from torch import Tensor
-
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import check_has_loss
 
-Need = Literal["nothing", "images", "labels"]
+Need = Literal["nothing", "inputs", "loss"]
 
 
 class Criterion(Protocol):
@@ -22,18 +22,17 @@ class Criterion(Protocol):
 
     @property
     def needs(self) -> Need:
-        """What it looks at besides the weights: `"nothing"`, some `"images"`, or images and `"labels"`."""
+        """What it looks at besides the weights: `"nothing"`, some `"inputs"`, or also the `"loss"` on them."""
 
-    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> Ranking:
+    def rank(self, network: Network, examples: Examples | None = None) -> Ranking:
         """Say which units of each group stay at each width.
 
         Args:
             network: A traced network.
-            images: (n, ...) images, normalised like the training set.
-            labels: (n,) class indices.
+            examples: Some data, with the task that reads them.
 
         Raises:
-            ValueError: It needs images or labels and was given none.
+            ValueError: It needs examples and was given none, or a loss and the task has none.
         """
 
 
@@ -52,12 +51,12 @@ class ScoringCriterion(ABC):
         self._seed = seed
 
     @abstractmethod
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """(units,) importance of every unit of the network, comparable between groups; that of no group is not used."""
 
-    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> NestedRanking:
+    def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group by importance; see `Criterion`."""
-        scores = self.scores(network, images, labels)
+        scores = self.scores(network, examples)
         return NestedRanking.by_importance([scores[units] for units in network.units])
 
 
@@ -82,15 +81,30 @@ def comparable_scores(weights: WeightSource, evaluator: Evaluator, images: Batch
     return scores
 
 
-def given(needed: Batch | None, what: str, criterion: str) -> Batch:
-    """Return what a criterion needs.
+def given(examples: Examples | None, criterion: str) -> Examples:
+    """The examples that a criterion needs for the loss on them.
 
     Raises:
-        ValueError: It is None.
+        ValueError: There are none, or their task has no loss.
     """
-    if needed is None:
+    if examples is None:
         raise ValueError(
-            f"The criterion {criterion!r} looks at {what}, got none. Pass them to rank(network, images, labels), or "
+            f"The criterion {criterion!r} looks at the loss of examples, got none. Pass them to rank(network, "
+            'examples), or take one that looks at weights only, such as "l1".'
+        )
+    check_has_loss(examples.task, f"The criterion {criterion}")
+    return examples
+
+
+def inputs_of(examples: Examples | None, criterion: str) -> Batch:
+    """The inputs that a criterion needs.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if examples is None:
+        raise ValueError(
+            f"The criterion {criterion!r} looks at inputs, got none. Pass examples to rank(network, examples), or "
             'take one that looks at weights only, such as "l1".'
         )
-    return needed
+    return examples.inputs

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.evaluators.channels.slices import distances, unit_scores
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
 
 
 class FPGMCriterion(ScoringCriterion):
@@ -21,6 +19,6 @@ class FPGMCriterion(ScoringCriterion):
         seed: Not used; every criterion takes one.
     """
 
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Distances, each relative to the mean of its layer."""
         return unit_scores(network, "produces", distances)

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from prunesearch.evaluators.channels.criterion import given
+from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.consumers import consumers
 from prunesearch.evaluators.reconstruction import gram_matrices
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
+from prunesearch.tasks.examples import Examples
 
 _POPULATION = 50
 _GENERATIONS = 40
@@ -60,15 +59,15 @@ class GeneticCriterion:
         cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
-    needs = "images"
+    needs = "inputs"
 
     def __init__(self, *, seed: int = 0, cache: str | Path | None = None) -> None:
         self._seed = seed
         self._cache = cache
 
-    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> MaskRanking:
+    def rank(self, network: Network, examples: Examples | None = None) -> MaskRanking:
         """Gather the Gram matrices; masks are sought when asked for."""
-        readers = consumers(network, given(images, "images", "genetic"), seed=self._seed, cache=self._cache)
+        readers = consumers(network, inputs_of(examples, "genetic"), seed=self._seed, cache=self._cache)
         return MaskRanking(tuple(gram_matrices(network, readers)), self._seed)
 
 

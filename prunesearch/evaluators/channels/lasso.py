@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import lars_path_gram
-from torch import Tensor
 
-from prunesearch.evaluators.channels.criterion import given
+from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.evaluators.reconstruction import gram_matrices
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
+from prunesearch.tasks.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -58,16 +57,16 @@ class LassoCriterion:
         cache: Folder where moments of layers are kept (`evaluators.consumers`).
     """
 
-    needs = "images"
+    needs = "inputs"
 
     def __init__(self, *, seed: int = 0, normalised: bool = False, cache: str | Path | None = None) -> None:
         self._seed = seed
         self._normalised = normalised
         self._cache = cache
 
-    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> PathRanking:
+    def rank(self, network: Network, examples: Examples | None = None) -> PathRanking:
         """Solve the path of every group."""
-        readers = consumers(network, given(images, "images", "lasso"), seed=self._seed, cache=self._cache)
+        readers = consumers(network, inputs_of(examples, "lasso"), seed=self._seed, cache=self._cache)
         squares = np.zeros(network.unit_count)
         grams = gram_matrices(network, _noting_squares(readers, squares))
         norms = np.sqrt(np.where((squares > 0) & self._normalised, squares, 1.0))

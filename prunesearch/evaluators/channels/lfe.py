@@ -10,20 +10,18 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from prunesearch.evaluators.batchnorm import at_least_float32
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
-from prunesearch.models.logits import class_logits
-from prunesearch.models.nested import Batch, called, in_order_of, repeated, size_of, taken
+from prunesearch.models.nested import called, in_order_of, repeated, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
+from prunesearch.tasks.examples import Examples
 
 _BLOCK = 10  # masks in which each unit is dropped exactly once
 _AT_ONCE = 4  # masks per forward
@@ -72,7 +70,7 @@ class LFECriterion(ScoringCriterion):
         ValueError: `rounds` is below 1.
     """
 
-    needs = "labels"
+    needs = "loss"
 
     def __init__(self, *, seed: int = 0, masks: int | None = None, images: int = 128, rounds: int = 1) -> None:
         super().__init__(seed=seed)
@@ -82,41 +80,40 @@ class LFECriterion(ScoringCriterion):
         self._images = images
         self._rounds = rounds
 
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Coefficients per MAC, or the order of removal."""
-        return self._scores(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))[0]
+        return self._scores(network, given(examples, "lfe"))[0]
 
-    def rank(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> NestedRanking:
+    def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group by score; note how much of held-out responses the linear model explains."""
-        scores, found = self._scores(network, given(images, "images", "lfe"), given(labels, "labels", "lfe"))
+        scores, found = self._scores(network, given(examples, "lfe"))
         return NestedRanking.by_importance([scores[units] for units in network.units], notes=_reliability(found))
 
     def ensembles(
-        self, network: Network, images: Batch, labels: Tensor, present: Mask | None = None, attempt: int = 0
+        self, network: Network, examples: Examples, present: Mask | None = None, attempt: int = 0
     ) -> list[Ensemble]:
         """Per group, what its masks say.
 
         Args:
             network: A traced network.
-            images: (n, ...) images.
-            labels: (n,) class indices.
+            examples: What the loss is of.
             present: (units,) which units there are; the others are dropped in every mask. None means all.
             attempt: Of the draws of masks; another one draws others.
         """
         present = np.ones(network.unit_count, dtype=np.bool_) if present is None else present
-        images, labels = taken(images, slice(self._images)), labels[: self._images]
+        examples = examples.take(slice(self._images))
         found = []
         for index, units in enumerate(network.units):
             rng = np.random.default_rng([self._seed, 5, index, attempt] if attempt else [self._seed, 5, index])
             varied = units[present[units]]
             masks = balanced_masks(len(varied), self._masks or max(200, 6 * len(varied)), rng)
-            found.append(fit_ensemble(masks, responses(network, varied, masks, images, labels, present), rng))
+            found.append(fit_ensemble(masks, responses(network, varied, masks, examples, present), rng))
         return found
 
-    def _scores(self, network: Network, images: Batch, labels: Tensor) -> tuple[FloatArray, list[Ensemble]]:
+    def _scores(self, network: Network, examples: Examples) -> tuple[FloatArray, list[Ensemble]]:
         """(units,) scores, and the ensembles of the first round."""
         present = np.ones(network.unit_count, dtype=np.bool_)
-        first = found = self.ensembles(network, images, labels)
+        first = found = self.ensembles(network, examples)
         values = _per_mac(network, found, present)
         if self._rounds == 1:
             return values, first
@@ -124,7 +121,7 @@ class LFECriterion(ScoringCriterion):
         for number in range(1, self._rounds):
             order += _least(network, values, present)
             present[order] = False
-            found = self.ensembles(network, images, labels, present, number)
+            found = self.ensembles(network, examples, present, number)
             values = _per_mac(network, found, present)
         left = np.concatenate([units[present[units]] for units in network.units])
         order += left[np.argsort(values[left], kind="stable")].tolist()
@@ -172,16 +169,15 @@ def balanced_masks(units: int, n: int, rng: np.random.Generator) -> FloatArray:
     return np.concatenate(blocks).astype(np.float64)
 
 
-def responses(
-    network: Network, units: IntArray, masks: FloatArray, images: Batch, labels: Tensor, present: Mask
-) -> FloatArray:
+def responses(network: Network, units: IntArray, masks: FloatArray, examples: Examples, present: Mask) -> FloatArray:
     """(m,) minus the loss of the network under each of (m, u) masks of some units, at the layers that read them.
 
     Units that are not `present`, a (units,) mask, are dropped always.
     """
-    in_order_of(example_batch(network), images)
+    inputs, n = examples.inputs, len(examples)
+    in_order_of(example_batch(network), inputs)
     found: list[float] = []
-    state = _Masks(units, present, size_of(images))
+    state = _Masks(units, present, n)
     looks = [
         (read.place, partial(state.apply, read))
         for read in network.layer_reads("The criterion lfe")
@@ -191,9 +187,9 @@ def responses(
         for start in range(0, len(masks), _AT_ONCE):
             some = masks[start : start + _AT_ONCE]
             state.masks = torch.from_numpy(some)
-            logits = class_logits(called(network.model, repeated(images, len(some))))
-            losses = F.cross_entropy(at_least_float32(logits), labels.repeat(len(some)), reduction="none")
-            found += (-losses.reshape(len(some), -1).mean(1)).tolist()
+            outputs = called(network.model, repeated(inputs, len(some)))
+            for i in range(len(some)):
+                found.append(-float(examples.losses(taken(outputs, slice(i * n, (i + 1) * n))).mean()))
     return np.array(found)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
 
 
 class RandomCriterion(ScoringCriterion):
@@ -18,7 +17,7 @@ class RandomCriterion(ScoringCriterion):
         seed: Decides the order.
     """
 
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Numbers between 0 and 1."""
         rng = np.random.default_rng([self._seed, len(network.units)])
         scores = np.zeros(network.unit_count)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from prunesearch.evaluators.batchnorm import at_least_float32, in_eval_mode, split
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.logits import class_logits
-from prunesearch.models.nested import Batch, arguments, in_order_of
+from prunesearch.models.nested import arguments, in_order_of
 from prunesearch.models.network import Network
+from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.examples import Examples
 
 _BATCH = 64
 
@@ -30,27 +28,27 @@ class TaylorCriterion(ScoringCriterion):
         seed: Not used; every criterion takes one.
     """
 
-    needs = "labels"
+    needs = "loss"
 
-    def scores(self, network: Network, images: Batch | None = None, labels: Tensor | None = None) -> FloatArray:
+    def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """What the loss would change, squared."""
-        images, labels = given(images, "images", "taylor"), given(labels, "labels", "taylor")
-        in_order_of(example_batch(network), images)
+        examples = given(examples, "taylor")
+        in_order_of(example_batch(network), examples.inputs)
         importance = np.zeros(network.unit_count)
         with in_eval_mode(network.model), torch.enable_grad():
-            for some, truth in zip(split(images, _BATCH), split(labels, _BATCH), strict=True):
-                importance += self._of_batch(network, some, truth) ** 2
+            for part in examples.split(_BATCH):
+                importance += self._of_batch(network, part) ** 2
         return importance
 
-    def _of_batch(self, network: Network, images: Batch, labels: Tensor) -> FloatArray:
+    def _of_batch(self, network: Network, examples: Examples) -> FloatArray:
         """(units,) sums of weight times gradient; on copies, so that no gradient of the model's is touched."""
         produced = [part for part in slices(network) if part.role == "produces"]
         values = {name: parameter.detach().clone() for name, parameter in network.model.named_parameters()}
         names = list(dict.fromkeys(part.name for part in produced))
         for name in names:
             values[name].requires_grad_()
-        logits = class_logits(torch.func.functional_call(network.model, values, *arguments(images)))
-        loss = F.cross_entropy(at_least_float32(logits), labels)
+        outputs = torch.func.functional_call(network.model, values, *arguments(examples.inputs))
+        loss = examples.losses(outputs).mean()
         # zeros for what runs in training mode only
         found = torch.autograd.grad(loss, [values[name] for name in names], materialize_grads=True)
         gradients = dict(zip(names, found, strict=True))

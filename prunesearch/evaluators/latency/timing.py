@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunesearch.evaluators.batchnorm import in_eval_mode
 from prunesearch.latency_table import Timing
 from prunesearch.models.nested import Batch, called, device_of, size_of
+from prunesearch.models.undisturbed import in_eval_mode
 
 Call = Callable[[], object]
 

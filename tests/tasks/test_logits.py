@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from prunesearch.models.logits import check_labels, class_logits, main_and_auxiliary
+from prunesearch.tasks.logits import check_labels, class_logits, main_and_auxiliary
 
 MAIN, FIRST, SECOND = torch.randn(3, 4, 5)
 Pair = namedtuple("Pair", ["logits", "aux"])

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor
 
-_MAIN = ("out", "logits", "output", "main")
-"""What the outputs are called that count, where outputs have names."""
+from prunesearch.tasks.outputs import described, main_name, named_outputs
 
 
 def class_logits(logits: Tensor) -> Tensor:
@@ -35,16 +32,15 @@ def main_and_auxiliary(returned: Any) -> tuple[Tensor, tuple[Tensor, ...]]:
     Raises:
         ValueError: It is none of these.
     """
-    found = _named(returned)
-    names = [name for name in _MAIN if name in found] if isinstance(returned, Mapping) else list(found)
+    found, main = named_outputs(returned), main_name(returned)
     shapes = {tuple(value.shape) if isinstance(value, Tensor) else () for value in found.values()}
-    if not names or len(shapes) != 1 or len(shapes.pop()) != 2:
+    if main is None or len(shapes) != 1 or len(shapes.pop()) != 2:
         raise ValueError(
             "Expected (n, classes) logits in training mode, alone or with auxiliary logits of the same shape in a "
-            f'tuple, a dataclass or a mapping {{"out": ..., "aux": ...}}; got {_described(returned)}.'
+            f'tuple, a dataclass or a mapping {{"out": ..., "aux": ...}}; got {described(returned)}.'
         )
-    auxiliary = tuple(class_logits(value) for name, value in found.items() if name != names[0])
-    return class_logits(found[names[0]]), auxiliary
+    auxiliary = tuple(class_logits(value) for name, value in found.items() if name != main)
+    return class_logits(found[main]), auxiliary
 
 
 def check_labels(labels: Tensor, outputs: int) -> None:
@@ -57,26 +53,3 @@ def check_labels(labels: Tensor, outputs: int) -> None:
     if low < 0 or high >= max(outputs, 2):
         has = f"the network has {outputs} outputs" if outputs > 1 else "the network has one output, for two classes"
         raise ValueError(f"Expected labels from 0 to {max(outputs, 2) - 1}, as {has}; got {low} to {high}.")
-
-
-def _named(returned: Any) -> dict[Any, Any]:
-    """What a network returned, by name or number, in order; without what is None."""
-    if isinstance(returned, Mapping):
-        found = dict(returned)
-    elif hasattr(returned, "_asdict"):
-        found = returned._asdict()
-    elif is_dataclass(returned) and not isinstance(returned, type):
-        found = {item.name: getattr(returned, item.name) for item in fields(returned)}
-    elif isinstance(returned, (tuple, list)):
-        found = dict(enumerate(returned))
-    else:
-        found = {0: returned}
-    return {name: value for name, value in found.items() if value is not None}
-
-
-def _described(returned: Any) -> str:
-    if isinstance(returned, Tensor):
-        return str(tuple(returned.shape))
-    inside = [tuple(v.shape) if isinstance(v, Tensor) else type(v).__name__ for v in _named(returned).values()]
-    names = f" {', '.join(map(repr, _named(returned)))}" if isinstance(returned, Mapping) else ""
-    return f"a {type(returned).__name__}{names} of {', '.join(map(str, inside)) or 'nothing'}"
