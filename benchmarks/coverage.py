@@ -1,116 +1,132 @@
 """Which networks can be traced and pruned, how much of them, and how fast? Torch-Pruning runs on the same list beside.
 
-    pip install timm torch-pruning onnx onnxscript onnxruntime
-    python benchmarks/coverage.py [--networks torchvision:resnet18 ...] [--out benchmarks/results/coverage.json]
+    pip install timm ultralytics segmentation-models-pytorch monai transformers torchaudio torch-pruning
+    python benchmarks/coverage.py [--networks 'timm:*' ...] [--checks prune export torch_pruning]
 
-One row per network, each column written when it is done; run again to fill in what is missing, or only some of it with
-`--columns prunesearch`.
+Each network is tried in a process of its own, with limits on time and memory, so that one cannot take the others with
+it. What is found is added at once to a file of cells, one JSON object a line; run again to fill in what is missing. At
+the end, or with `--write` alone, the cells become `benchmarks/results/coverage.json`.
 
-For ours: groups, the share of the MACs that pruning can remove, seconds of tracing on one thread, the largest
-difference between slimmed and masked network over two random structures (relative to the largest output), whether costs
-are exact, whether a half-MACs network trains a step, and how far ONNX Runtime's outputs are from its own. For
-Torch-Pruning (`BasePruner`, pruning_ratio=0.5, the classifier ignored, as in its README): whether the pruned network
-runs forward, and the share of MACs left. A column that takes longer than five minutes has failed.
+Of the check `prune`: groups, frozen layers, leaves, the share of the MACs that pruning can remove, seconds of tracing
+on one thread, the largest difference between slimmed and masked networks over two random structures (in eval mode and
+in training mode, relative to the largest output), whether costs are those that torch's `FlopCounterMode` counts,
+whether a half-MACs network trains a step, and whether it comes back from a file. Of `export`: how far the outputs of
+the half-MACs network are in `torch.export` and in ONNX Runtime from its own. Of `torch_pruning` (`BasePruner`,
+pruning_ratio=0.5, the last layers ignored, as in its README): whether the pruned network runs forward, and the share of
+MACs left.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
+import math
+import multiprocessing
+import os
 import platform
 import re
 import resource
-import signal
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import packages
 import tasks
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 import prunesearch as ps
+from prunesearch.models.following import inputs_of
+from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 
-TOO_LARGE = {"convnext_large", "regnet_x_32gf", "regnet_y_32gf", "regnet_y_128gf", "vit_h_14", "vit_l_16", "vit_l_32"}
-"""More than 100 million parameters of families that are here in smaller sizes; name them with --networks."""
-
-TORCHVISION = tuple(name for name in models.list_models(module=models) if name not in TOO_LARGE)
-TIMM = (
-    "cspdarknet53", "cspresnet50", "darknet53", "densenet121", "dla34", "ecaresnet50t", "edgenext_xx_small",
-    "efficientnet_b0", "efficientnetv2_rw_t", "ese_vovnet19b_dw", "fbnetc_100", "gernet_s", "ghostnet_100",
-    "hardcorenas_a", "hgnet_tiny", "hrnet_w18_small", "inception_v4", "lcnet_050", "mixnet_s", "mnasnet_100",
-    "mobilenetv2_100", "mobilenetv3_large_100", "mobilenetv4_conv_small", "mobileone_s0", "nf_resnet26",
-    "poolformer_s12", "rdnet_tiny", "regnetx_002", "regnety_002", "regnetz_b16", "repvgg_a0", "res2net50_26w_4s",
-    "resnest14d", "resnet18", "resnet50d", "resnetv2_50", "resnext50_32x4d", "rexnet_100", "selecsls42", "seresnet50",
-    "skresnet18", "spnasnet_100", "starnet_s1", "tf_efficientnet_lite0", "tinynet_a", "tresnet_m", "vgg16_bn",
-    "convnext_atto", "convnextv2_atto", "dpn68", "efficientvit_b0", "xception41",
-)  # fmt: skip
-NETWORKS = (
-    *(
-        f"zoo:{name}"
-        for name in ("resnet20", "resnet20b", "resnet56", "vgg16", "mobilenet_v1", "mobilenet_v2", "densenet40")
-    ),
-    *(f"torchvision:{name}" for name in TORCHVISION),
-    *(f"timm:{name}" for name in TIMM),
-)
-LIMIT = 300
-SIZES = {"vit": 224, "maxvit": 224, "inception": 299, "edgenext": 160, "tresnet": 160, "xception": 160}
+RESULTS = Path(__file__).parent / "results"
+MEMORY = 14 * 2**30
+"""Bytes of address space of one check."""
+LIMITS: Mapping[str, int] = {"prune": 240, "export": 240, "torch_pruning": 90}
+"""Seconds that a check may take, with the imports and the making of the network."""
 
 
-MEMORY = 16 * 2**30
-"""Bytes of address space."""
+def call(model: nn.Module, example_inputs: Any) -> Any:
+    inputs = inputs_of(example_inputs)
+    return model(*inputs.args, **inputs.kwargs)
 
 
-def make(name: str) -> tuple[nn.Module, Tensor]:
-    """The network with random weights, BatchNorm statistics included, and two images."""
-    kind, _, short = name.partition(":")
-    size = 32 if kind == "zoo" else next((s for prefix, s in SIZES.items() if short.startswith(prefix)), 64)
-    torch.manual_seed(0)
-    model: nn.Module
-    if kind == "zoo":
-        model = ps.make_model(short)
-    elif kind == "timm":
-        import timm
-
-        model = timm.create_model(short)
-    else:
-        model = models.get_model(short, weights=None)
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            nn.init.normal_(module.running_mean, 0, 0.1)
-            assert module.running_var is not None
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model.eval(), torch.randn(2, 3, size, size)
+def outputs(model: nn.Module, example_inputs: Any) -> list[Tensor]:
+    with torch.no_grad():
+        return [x for x in tensors_in(call(model, example_inputs)) if x.is_floating_point()]
 
 
-def ours(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
+    """Largest, as a share of the largest value of the tensor; infinite where shapes differ."""
+    pairs = list(zip(ours, theirs, strict=True))
+    if any(mine.shape != other.shape for mine, other in pairs):
+        return math.inf
+    return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-9)) for a, b in pairs if a.numel()), default=0.0)
+
+
+def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     start = time.perf_counter()
     try:
-        network = ps.trace(model, images)
+        network = ps.trace(model, example_inputs, time_limit=120)
     except ps.TraceError as error:
-        return {"traced": False, "reason": without_paths(str(error))[:300]}
-    finally:
-        seconds = round(time.perf_counter() - start, 2)
-        torch.set_num_threads(threads)
-    row: dict[str, Any] = {"traced": True, "seconds": seconds}
+        return {"traced": False, "reason": without_paths(str(error))[:400]}
+    row: dict[str, Any] = {"traced": True, "seconds": round(time.perf_counter() - start, 2)}
     space = network.space
     full, least = space.cost(space.full).macs, space.cost(space.minimum).macs
-    row |= {"groups": len(space.groups), "removable": 1 - least / full, "frozen": len(network.frozen)}
+    row |= {"groups": len(space.groups), "removable": 1 - least / full, "macs": full}
+    row |= {"frozen": dict(list(network.frozen.items())[:12]), "leaves": dict(network.leaves)}
+    row["notes"] = [without_paths(note)[:200] for note in network.notes]
     found = network.verify(2)
     row |= {"difference": found.largest_difference / max(found.scale, 1e-30), "exact": found.costs_exact}
-    slimmed = half(network).train()
-    output = slimmed(images)
-    output = output if isinstance(output, Tensor) else output[0]
-    output.float().sum().backward()
-    return row | {"kept": ps.count(slimmed, images).macs / full, "trains": True}
+    row |= {"training_difference": found.training_difference, "counted": ps.count(model, example_inputs).macs == full}
+    slimmed = half(network)
+    row |= {"kept": ps.count(slimmed, example_inputs).macs / full}
+    row |= tried("trains", lambda: trains(slimmed, model, example_inputs))
+    return row | tried("saved", lambda: comes_back(half(network).eval(), model, example_inputs))
+
+
+def tried(name: str, check: Callable[[], bool | str]) -> dict[str, Any]:
+    try:
+        found = check()
+    except Exception as error:  # whatever it raises is the result
+        return {name: False, f"{name}_reason": reason(error)}
+    return {name: found} if isinstance(found, bool) else {name: None, f"{name}_reason": found}
+
+
+def trains(slimmed: nn.Module, model: nn.Module, example_inputs: Any) -> bool | str:
+    """Whether a step of training changes what it should; words where the unpruned network does not run so either."""
+    try:
+        call(model.train(), example_inputs)
+    except Exception as error:  # such as targets that are wanted
+        return f"nor does the unpruned network: {reason(error)}"
+    finally:
+        model.eval()
+    slimmed.train()
+    returned = [x for x in tensors_in(call(slimmed, example_inputs)) if x.requires_grad]
+    if not returned:
+        return "returns nothing with gradients in training mode"
+    sum((x.float() ** 2).mean() for x in returned).backward()  # type: ignore[union-attr]
+    gradients = [p.grad for p in slimmed.parameters() if p.grad is not None]
+    return len(gradients) > 0 and all(bool(g.isfinite().all()) for g in gradients)
+
+
+def comes_back(slimmed: nn.Module, model: nn.Module, example_inputs: Any) -> bool:
+    """Whether a file gives the network that was saved."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "small.safetensors"
+        ps.save(slimmed, file)
+        again = ps.load(file, model).eval()
+    torch.manual_seed(0)
+    ours = outputs(slimmed, example_inputs)
+    torch.manual_seed(0)
+    return difference(outputs(again, example_inputs), ours) < 1e-6
 
 
 def half(network: ps.Network) -> nn.Module:
@@ -122,53 +138,74 @@ def half(network: ps.Network) -> nn.Module:
     return ps.slim(network, structure, ranking)
 
 
-def onnx(model: nn.Module, images: Tensor) -> dict[str, Any]:
-    """Export a half-MACs network; the largest difference in ONNX Runtime, on another number of images."""
+def export(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
+    """The half-MACs network in other programs; whether the unpruned one gets there where it does not."""
+    network = ps.trace(model, example_inputs, time_limit=120)
+    slimmed = half(network).eval()
+    row: dict[str, Any] = {}
+    for name, check in (("program", in_program), ("onnx", in_onnx)):
+        row |= tried(name, partial(check, slimmed, example_inputs))
+        if not row[name]:
+            theirs = tried(name, partial(check, model, example_inputs))
+            if not theirs[name]:
+                row |= {name: None, f"{name}_reason": f"nor does the unpruned network: {row[f'{name}_reason']}"}
+    return row
+
+
+def in_program(model: nn.Module, example_inputs: Any) -> bool:
+    program = ps.export_program(model, example_inputs).module()
+    return difference(outputs(program, example_inputs), outputs(model, example_inputs)) < 1e-3
+
+
+def in_onnx(model: nn.Module, example_inputs: Any) -> bool:
     import onnxruntime
 
-    try:
-        slimmed = half(ps.trace(model, images)).eval()
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "model.onnx"
-            ps.export_onnx(slimmed, file, images)
-            session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-            more = torch.cat([images, images.flip(0)[:1]])
-            (theirs, *_) = session.run(None, {session.get_inputs()[0].name: more.numpy()})
-        with torch.no_grad():
-            mine = slimmed(more)
-        mine = mine if isinstance(mine, Tensor) else mine[0]
-        return {"ok": True, "difference": float((mine - torch.from_numpy(theirs)).abs().max() / mine.abs().max())}
-    except Exception as error:  # whatever torch.onnx or the runtime raises is the result
-        return {"ok": False, "reason": reason(error)}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.onnx"
+        ps.export_onnx(model, file, example_inputs)
+        session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        given = [x for x in inputs_of(example_inputs).tensors]
+        names = [item.name for item in session.get_inputs()]
+        theirs = session.run(None, {name: x.numpy() for name, x in zip(names, given, strict=True)})
+    found = [torch.from_numpy(value) for value in theirs if isinstance(value, np.ndarray)]
+    ours = outputs(model, example_inputs)
+    found = [x for x in found if x.is_floating_point()]
+    return difference(found[: len(ours)], ours) < 1e-3
 
 
-def torch_pruning(model: nn.Module, images: Tensor) -> dict[str, Any]:
+def torch_pruning(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     import torch_pruning as tp
 
     start = time.perf_counter()
-    try:
-        with torch.no_grad():
-            classes = model(images).shape[-1]
-        before = ps.count(model, images).macs
-        ignored = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == classes]
-        pruner = tp.pruner.BasePruner(
-            model, images, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=ignored
-        )
-        pruner.step()
-        with torch.no_grad():
-            output = model(images)
-        assert output.shape[-1] == classes, f"{tuple(output.shape)} outputs"
-        return {
-            "runs": True,
-            "kept": ps.count(model, images).macs / before,
-            "seconds": round(time.perf_counter() - start, 2),
-        }
-    except Exception as error:  # whatever it raises is the result
-        return {"runs": False, "reason": reason(error)}
+    before, shapes = ps.count(model, example_inputs).macs, [x.shape for x in outputs(model, example_inputs)]
+    named = inputs_of(example_inputs)
+    given = dict(named.kwargs) if named.kwargs else named.args if len(named.args) > 1 else named.args[0]
+    last = {x.shape[dim] for x in outputs(model, example_inputs) for dim in (1, -1) if x.dim() > 1}
+    ignored = [
+        module for module in model.modules()
+        if (isinstance(module, nn.Linear) and module.out_features in last)
+        or (isinstance(module, nn.Conv2d) and module.out_channels in last)
+    ]  # fmt: skip
+    pruner = tp.pruner.BasePruner(
+        model, given, importance=tp.importance.MagnitudeImportance(p=1), pruning_ratio=0.5, ignored_layers=ignored
+    )
+    pruner.step()
+    found = outputs(model, example_inputs)
+    if [x.shape for x in found] != shapes:
+        return {"runs": False, "reason": "the outputs have other shapes"}
+    kept = ps.count(model, example_inputs).macs / before
+    return {"runs": True, "kept": kept, "seconds": round(time.perf_counter() - start, 2)}
 
 
-def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {without_paths(str(error))[:200]}"
+CHECKS: Mapping[str, Callable[[nn.Module, Any], dict[str, Any]]] = {
+    "prune": prune,
+    "export": export,
+    "torch_pruning": torch_pruning,
+}
+
+
+def reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {without_paths(str(error))[:250]}"
 
 
 def without_paths(message: str) -> str:
@@ -176,50 +213,100 @@ def without_paths(message: str) -> str:
     return re.sub(r"/\S*/(?=[^/\s]+)", "", message)
 
 
-def limited(measure: Callable[[nn.Module, Tensor], dict[str, Any]], model: nn.Module, images: Tensor) -> dict[str, Any]:
-    def stop(*_: object) -> None:
-        raise TimeoutError(f"longer than {LIMIT} s")
+# --- one network in a process of its own ------------------------------------------------------------------------------
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.alarm(LIMIT)
+
+def one(name: str, check: str) -> dict[str, Any]:
+    """What one check finds, or why it found nothing."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
-        return measure(model, images)
-    finally:
-        signal.alarm(0)
+        model, example_inputs = packages.make(name)
+        outputs(model, example_inputs)
+    except Exception as error:  # whatever the package raises
+        return {"made": False, "reason": reason(error)}
+    try:
+        return CHECKS[check](model, example_inputs)
+    except Exception as error:  # whatever it raises is the result
+        return {"failed": True, "reason": reason(error)}
 
 
-COLUMNS = {"prunesearch": ours, "onnx": onnx, "torch_pruning": torch_pruning}
+def apart(name: str, check: str) -> dict[str, Any]:
+    """The same in a process of its own, a copy of this one, which has imported what takes long."""
+    forked = multiprocessing.get_context("fork")
+    ours, theirs = forked.Pipe(duplex=False)
+    child = forked.Process(target=_send, args=(theirs, name, check))
+    child.start()
+    theirs.close()
+    found: dict[str, Any] = {"failed": True, "reason": f"longer than {LIMITS[check]} s"}
+    try:
+        if ours.poll(LIMITS[check]):
+            found = ours.recv()
+    except EOFError:
+        child.join()
+        found = {"failed": True, "reason": f"ended with status {child.exitcode}"}
+    child.kill()
+    child.join()
+    return found
+
+
+def _send(pipe: Any, name: str, check: str) -> None:
+    warnings.simplefilter("ignore")
+    with open(os.devnull, "w") as nowhere:  # some packages print
+        os.dup2(nowhere.fileno(), 1)
+    pipe.send(one(name, check))
+
+
+# --- all of them ------------------------------------------------------------------------------------------------------
+
+
+def read(cells: Path) -> dict[str, dict[str, Any]]:
+    """Cells by network and check; a later line counts."""
+    rows: dict[str, dict[str, Any]] = {}
+    for line in cells.read_text().splitlines() if cells.exists() else ():
+        cell = json.loads(line)
+        rows.setdefault(cell["network"], {})[cell["check"]] = cell["found"]
+    return rows
+
+
+def write(cells: Path, out: Path) -> None:
+    """The results of all cells, in the order of the list."""
+    from importlib.metadata import version
+
+    listed = ("torch", "torchvision", "timm", "ultralytics", "segmentation-models-pytorch", "monai", "transformers",
+              "torchaudio", "torch-pruning", "onnxruntime")  # fmt: skip
+    found = read(cells)
+    rows = {name: found[name] for name in packages.names() if name in found}
+    facts = {"threads": 1, "machine": platform.machine(), "limits": dict(LIMITS)}
+    tasks.save({"facts": {**facts, **{name: version(name) for name in listed}}, "rows": rows}, out)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="*", default=NETWORKS)
-    parser.add_argument("--columns", nargs="*", default=list(COLUMNS), choices=COLUMNS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "coverage.json")
+    parser.add_argument("--networks", nargs="*", default=["*"], help="globs")
+    parser.add_argument("--checks", nargs="*", default=list(CHECKS), choices=CHECKS)
+    parser.add_argument("--cells", type=Path, default=tasks.CACHE / "coverage.jsonl")
+    parser.add_argument("--out", type=Path, default=RESULTS / "coverage.json")
+    parser.add_argument("--write", action="store_true", help="only turn cells into results")
     arguments = parser.parse_args()
-    warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))  # a column that wants more fails, and the next one runs
-    rows: dict[str, Any] = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else {}
-    for name in arguments.networks:
-        row = rows.setdefault(name, {})
-        for column in arguments.columns:
-            if column not in row:
-                model, images = make(name)
-                row["image"], row[column] = images.shape[-1], limited(COLUMNS[column], model, images)
-                print(name, column, json.dumps(row[column]), flush=True)
-                save(arguments.out, rows)
+    if not arguments.write:
+        arguments.cells.parent.mkdir(parents=True, exist_ok=True)
+        fill(arguments.cells, arguments.networks, arguments.checks)
+    write(arguments.cells, arguments.out)
 
 
-def save(out: Path, rows: dict[str, Any]) -> None:
-    from importlib.metadata import version
-
-    packages = ("prunesearch", "torch", "torchvision", "timm", "torch-pruning", "onnxruntime")
-    facts = {
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        **{name: version(name) for name in packages},
-    }
-    tasks.save({"facts": facts, "rows": rows}, out)
+def fill(cells: Path, globs: Iterable[str], checks: Iterable[str]) -> None:
+    """Run what is missing, one check after the other, all networks of each."""
+    wanted = [name for name in packages.names() if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
+    torch.set_num_threads(1)
+    for check in checks:
+        for name in wanted:
+            packages.load(name)
+            if check in read(cells).get(name, {}):
+                continue
+            found = apart(name, check)
+            with cells.open("a") as file:
+                file.write(json.dumps({"network": name, "check": check, "found": found}) + "\n")
+            print(name, check, json.dumps(found)[:200], flush=True)
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def test_pruned_networks_are_compared_on_test_images_and_timed() -> None:
         network, data = traced(batch), Data(train=(batch, LABELS), test=(batch, LABELS))
         small = search(network, (batch, LABELS), n_trials=2).best.build()
         rows = ps.compare(network, {"small": small}, data=data).rows
-        assert [row.accuracy for row in rows] == [ps.top1(model, batch, LABELS) for model in (network.model, small)]
+        assert [row.metric for row in rows] == [ps.top1(model, batch, LABELS) for model in (network.model, small)]
         assert rows[1].cost.macs < rows[0].cost.macs
         assert ps.measure_latency(small, batch, repeats=2).batch_size == N
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.recording import Inputs
-from prunesearch.models.undisturbed import attributes_kept, undisturbed
+from prunesearch.models.undisturbed import attributes_kept, undisturbed, without_fast_paths
 from prunesearch.structure import Cost
 
 
@@ -37,7 +37,7 @@ def count(model: nn.Module, example_inputs: Any) -> Cost:
 
 def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
     """MACs of one image of each layer that runs as a module, as `count` counts them."""
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounterMode(display=False)  # with its tally by module
     _run(model, Inputs(tuple(inputs)), counter)
     names = dict(model.named_modules())
     prefix = f"{type(model).__name__}."
@@ -61,20 +61,17 @@ def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _macs(model: nn.Module, inputs: Inputs) -> int:
-    counter = FlopCounterMode(display=False)
+    counter = FlopCounter()
     _run(model, inputs, counter)
     return counter.get_total_flops() // 2
 
 
 def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
     modes = {module: module.training for module in model.modules()}
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # in one kernel, of which the counter sees nothing
     try:
-        with undisturbed(inputs.tensors) as copies, attributes_kept(model), counter:
+        with without_fast_paths(), undisturbed(inputs.tensors) as copies, attributes_kept(model), counter:
             ours = inputs.with_tensors(copies)
             model.eval()(*ours.args, **ours.kwargs)
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
         for module, training in modes.items():
             module.training = training

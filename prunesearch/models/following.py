@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models.batches import follow_batch
 from prunesearch.models.copying import without_data
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.flops import FlopCounter
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.operators import known_kind
 from prunesearch.models.recording import Inputs, Recording, record
@@ -94,7 +94,7 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
         try:
             return _followed(model, inputs, deadline, leaves or {}, way)
         except TraceError:
-            if way.as_given or (not way.without_data and inputs.images != 1):
+            if way.as_given:
                 raise
         except Exception:  # whatever torch raises on tensors without data
             if not way.without_data:
@@ -104,12 +104,14 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
 
 def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str], way: Way) -> Forwards:
     evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
-    note = _check(model, evaluating, inputs, deadline)
+    note = _check(model, evaluating, inputs, deadline, as_given=way.as_given)
     training, notes = _training(model, inputs, deadline, evaluating, way)
     follows = any(
         node.meta.get("follows_batch") for recording in (evaluating, *training) for node in recording.graph.nodes
     )
     way = replace(way, follows_batch=follows)
+    if way.as_given and inputs.images > 1:
+        notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
     return Forwards((evaluating, *training), notes if note is None else (note, *notes), way)
 
 
@@ -128,7 +130,7 @@ def _training(
                 seen.append(steps)
                 found.append(recording)
                 if seed == 0:
-                    _check(model, recording, inputs, deadline)
+                    _check(model, recording, inputs, deadline, as_given=way.as_given)
             if not recording.draws:
                 break
     except TraceError as error:
@@ -142,7 +144,7 @@ def _steps(recording: Recording) -> list[str]:
     """What a forward does, in order, with which operands."""
     steps = [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in recording.graph.nodes]
     constants = [fingerprint(x) if has_plain_values(x) else str(x) for x in recording.constants.values()]
-    decisions = [(decision.equal, decision.where) for decision in recording.decisions]
+    decisions = [(decision.relation, decision.where) for decision in recording.decisions]
     return [*steps, *constants, f"{decisions} {recording.asked}"]
 
 
@@ -192,6 +194,19 @@ def _recorded(
     return replace(found, model=model)
 
 
+def check_number(way: Way, recording: Recording, images: int) -> None:
+    """Refuse to compute a recorded forward for a number of images that it does not hold for.
+
+    Raises:
+        ValueError: It was followed for one number of images only, and this is another.
+    """
+    if way.as_given and images != recording.images:
+        raise ValueError(
+            f"What {type(recording.model).__name__} does depends on the number of images: it was traced with "
+            f"{recording.images} and holds for no other number. Expected as many, got {images}."
+        )
+
+
 def does_the_same(one: Recording, other: Recording) -> bool:
     """Whether two recorded forwards consist of the same operators on the same operands."""
     return _steps(one) == _steps(other)
@@ -221,7 +236,7 @@ def outside_of(model: nn.Module, part: str | None) -> dict[str, str]:
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
-def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline) -> str | None:
+def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline, *, as_given: bool) -> str | None:
     """Compute what was recorded for another number of images, and compare with the model.
 
     Returns:
@@ -230,7 +245,7 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
     deadline.check("the comparison of what was recorded with the model")
     mode = "in training mode" if recording.training else "in eval mode"
     trouble = failure = None
-    for other in _others(inputs, recording):
+    for other in _others(inputs, recording, as_given=as_given):
         try:
             theirs = _outputs(model, other)
         except Exception as error:  # whatever the caller's forward raises
@@ -252,12 +267,32 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
     )
 
 
-def _others(inputs: Inputs, recording: Recording) -> list[Inputs]:
+def _others(inputs: Inputs, recording: Recording, *, as_given: bool) -> list[Inputs]:
     """Inputs to compare on: another number of images; one is cheapest, but some forwards take it for something else."""
-    if inputs.is_listed:
+    if inputs.is_listed or as_given:
         return [varied(inputs)]
-    numbers = [1, 3] if not recording.training and recording.images != 1 else [3]
-    return [with_images(inputs, n) for n in numbers] if recording.images > 1 else [inputs]
+    few = [1, 3] if not recording.training and recording.images != 1 else [3]
+    numbers = [3] if any(_takes_apart(node, recording.images) for node in recording.graph.nodes) else few
+    return [with_images(inputs, n) for n in numbers] if recording.images > 1 else [varied(inputs)]
+
+
+_APART = {"unbind": 1, "select": 1, "narrow": 1, "chunk": 2, "split": 2, "tensor_split": 2}
+"""What takes a tensor apart, and which of its arguments is the dimension."""
+
+
+def _takes_apart(node: fx.Node, images: int) -> bool:
+    """Whether an operator may take images one by one: a loop over two of them would pass for one, not for three."""
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    source = next(iter(node.args), None)
+    shape = source.meta.get("shape") if isinstance(source, fx.Node) else None
+    if not node.meta.get("fed") or not shape or shape[0] != images:
+        return False
+    if name == "getitem":
+        index = node.args[1]
+        first = index[0] if isinstance(index, tuple) and index else index
+        return isinstance(first, int) or (isinstance(first, slice) and first != slice(None))
+    at = _APART.get(name)
+    return at is not None and bool(node.kwargs.get("dim", node.args[at] if at < len(node.args) else 0) == 0)
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
@@ -314,7 +349,7 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> Any:
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounter() as counter:
         replay = _CountingReplay(recording, counter)
         output = replay.run(*tensors)
     replay.note_shares(recording.images, images)
@@ -324,7 +359,7 @@ def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> A
 class _CountingReplay(Replay):
     """Counts what each operator costs for another number of images, and so what one image costs."""
 
-    def __init__(self, recording: Recording, counter: FlopCounterMode) -> None:
+    def __init__(self, recording: Recording, counter: FlopCounter) -> None:
         super().__init__(recording)
         self._counter = counter
         self._flops: dict[fx.Node, int] = {}

@@ -28,9 +28,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, fx, nn
 
 from prunesearch.models.recording import Position, Site
-
-Span: TypeAlias = tuple[int, int, int, int]
-"""First line, last line, first column, last column; lines from 1, columns in bytes from 0."""
+from prunesearch.models.rounded import span_of, spans_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +92,7 @@ def place_of(module: nn.Module, site: Site, node: fx.Node, position: Position) -
     name, function = found
     source = source_of(function)
     call = None if source is None else _call(source, function, site, node)
-    expression = None if call is None else _argument(call, node, position)
+    expression = None if call is None else argument_of(call, node, position)
     if source is None or expression is None:
         return None
     number = _folded(expression, _constants(source, function))
@@ -230,37 +228,14 @@ def _call(source: Source, function: FunctionType, site: Site, node: fx.Node) -> 
     """The expression that called the operator."""
     offset = 0 if _changes_in(function) else source.line - 2  # a rewritten function has the lines of its text
     calls = [item for item in _expressions(source) if isinstance(item, (ast.Call, ast.Subscript))]
-    span = _span(site)
+    span = span_of(site.code, site.instruction)
     if span is None:  # Python 3.10
         at = [call for call in calls if call.lineno <= site.line - offset <= (call.end_lineno or 0)]
     else:
-        at = [call for call in calls if span in _spans_of(call, offset)]
+        moved = (span[0] - offset, span[1] - offset, *span[2:])
+        at = [call for call in calls if moved in spans_of(call)]
     at = [call for call in at if _calls(call, node, function.__globals__)]
     return at[0] if len(at) == 1 else None
-
-
-def _span(site: Site) -> Span | None:
-    if not hasattr(site.code, "co_positions"):
-        return None
-    line, end_line, column, end_column = list(site.code.co_positions())[site.instruction // 2]
-    if line is None or end_line is None or column is None or end_column is None:
-        return None
-    return line, end_line, column, end_column
-
-
-def _spans_of(call: ast.expr, offset: int) -> list[Span]:
-    """Where a call is said to be: from its beginning, or, if it is of several lines, from the name of the method."""
-    assert call.end_lineno is not None
-    assert call.end_col_offset is not None
-    last, end = call.end_lineno + offset, call.end_col_offset
-    spans = [(call.lineno + offset, last, call.col_offset, end)]
-    if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
-        assert call.func.end_lineno is not None
-        assert call.func.end_col_offset is not None
-        spans.append(
-            (call.func.end_lineno + offset, last, call.func.end_col_offset - len(call.func.attr.encode()), end)
-        )
-    return spans
 
 
 def _calls(call: ast.Call | ast.Subscript, node: fx.Node, names: Mapping[str, Any]) -> bool:
@@ -273,7 +248,7 @@ def _calls(call: ast.Call | ast.Subscript, node: fx.Node, names: Mapping[str, An
     return isinstance(call.func, ast.Name) and (call.func.id == name or names.get(call.func.id) is node.target)
 
 
-def _argument(call: ast.Call | ast.Subscript, node: fx.Node, position: Position) -> ast.expr | None:
+def argument_of(call: ast.Call | ast.Subscript, node: fx.Node, position: Position) -> ast.expr | None:
     """The expression of one argument, or of an item of it."""
     first, *rest = position
     found: ast.expr | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
 from prunesearch.models.following import does_the_same, recorded
+from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.replay import Replay
@@ -101,11 +102,34 @@ class _MaskedReplay(Replay):
             ((dim, stays),) = reads
             return norm.over(self.env[source], dim, stays)
         whole = self.env[source]
-        self.env[source] = _without(whole, reads)
+        target = called_by(n, self.module)
+        is_alone = is_reduction(target) or is_relative(target)
+        self.env[source] = of_those(whole, reads) if is_alone else _without(whole, reads)
         try:
-            return super().run_node(n)
+            result = super().run_node(n)
+            return in_place(result, reads) if is_relative(target) else result
         finally:
             self.env[source] = whole
+
+
+def called_by(node: fx.Node, model: nn.Module) -> Any:
+    """What a node calls, as rules know it: a class of modules, a function or the name of a method."""
+    return type(model.get_submodule(str(node.target))) if node.op == "call_module" else node.target
+
+
+def of_those(x: Tensor, reads: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """Only the channels that stay."""
+    for dim, stays in reads:
+        x = x.index_select(dim, stays.to(x.device).nonzero().flatten())
+    return x
+
+
+def in_place(x: Tensor, reads: Sequence[tuple[int, Tensor]]) -> Tensor:
+    """What was computed of some channels, in their places of the full width."""
+    for dim, stays in reads:
+        shape = [*x.shape[:dim], len(stays), *x.shape[dim + 1 :]]
+        x = x.new_zeros(shape).index_copy(dim, stays.to(x.device).nonzero().flatten(), x)
+    return x
 
 
 def mixed_operand(node: fx.Node) -> fx.Node:

@@ -14,6 +14,8 @@ from typing import Any, Protocol, TypeAlias
 
 from torch import fx
 
+from prunesearch.models.forms import OPPOSITES, Form
+
 
 @dataclass(frozen=True)
 class Attribute:
@@ -33,14 +35,6 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Multiple:
-    """An attribute times a constant."""
-
-    attribute: Attribute
-    factor: int = 1
-
-
-@dataclass(frozen=True)
 class Size:
     """How large a tensor is along one dimension.
 
@@ -53,8 +47,8 @@ class Size:
     dim: int
 
 
-Origin: TypeAlias = "fx.Node | Size | Multiple"
-"""What a number is: computed by a node of the recorded forward, the size of a tensor, or held by a module."""
+Origin: TypeAlias = "fx.Node | Size | Form"
+"""What a number is: computed by a node of the recorded forward, the size of a tensor, or made of attributes."""
 
 
 class Ledger(Protocol):
@@ -63,11 +57,18 @@ class Ledger(Protocol):
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
         """An operator was applied to them; what is returned stands for the result."""
 
-    def compared(self, one: Any, other: Any, equal: bool | None) -> None:
-        """Two of them, or one and a constant, were compared; `equal` is the outcome if it was for equality."""
+    def compared(self, one: Any, other: Any, relation: str) -> None:
+        """Two of them, or one and a constant, were compared; `relation` holds: `"eq"`, `"ne"`, `"lt"` and so on."""
 
     def coerced(self, number: Any) -> None:
         """One was made a plain number, whose origin is not followed any more."""
+
+    def hashed(self, number: Any) -> None:
+        """One is looked for in a dictionary or set.
+
+        Raises:
+            TypeError: It is taken for a number that cannot be, such as symbols are.
+        """
 
 
 class TracedInt(int):
@@ -77,7 +78,7 @@ class TracedInt(int):
     ledger: Ledger
 
     def __bool__(self) -> bool:
-        self.ledger.compared(self, 0, None)
+        self.ledger.compared(self, 0, "ne" if int.__bool__(self) else "eq")
         return int.__bool__(self)
 
     def __pos__(self) -> int:
@@ -99,7 +100,7 @@ class TracedFloat(float):
     ledger: Ledger
 
     def __bool__(self) -> bool:
-        self.ledger.compared(self, 0, None)
+        self.ledger.compared(self, 0, "ne" if float.__bool__(self) else "eq")
         return float.__bool__(self)
 
     def __pos__(self) -> float:
@@ -142,7 +143,7 @@ _ARITHMETIC: dict[str, Callable[..., Any]] = {
     "pow": operator.pow,
 }
 _COERCING = (
-    "__hash__", "__int__", "__float__", "__complex__", "__trunc__", "__round__", "__floor__", "__ceil__",
+    "__int__", "__float__", "__complex__", "__trunc__", "__round__", "__floor__", "__ceil__",
     "__str__", "__repr__", "__format__", "__invert__", "__divmod__", "__rdivmod__", "__and__", "__rand__", "__or__",
     "__ror__", "__xor__", "__rxor__", "__lshift__", "__rlshift__", "__rshift__", "__rrshift__", "bit_length",
     "bit_count", "to_bytes", "as_integer_ratio", "conjugate", "is_integer", "hex",
@@ -193,18 +194,24 @@ def _coercing(kind: type, name: str) -> Callable[..., Any]:
     return method
 
 
+def _hash(self: Traced) -> int:
+    self.ledger.hashed(self)
+    return hash(plain(self))
+
+
 def _comparison(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def method(self: Traced, other: Any) -> Any:
         if not _is_number(other):
             return NotImplemented
         result = function(plain(self), plain(other))
-        self.ledger.compared(self, other, result if name == "eq" else not result if name == "ne" else None)
+        self.ledger.compared(self, other, name if result else OPPOSITES[name])
         return result
 
     return method
 
 
 for _kind, _base in ((TracedInt, int), (TracedFloat, float)):
+    setattr(_kind, "__hash__", _hash)  # noqa: B010
     for _name in _COERCING:
         if hasattr(_base, _name):
             setattr(_kind, _name, _coercing(_base, _name))

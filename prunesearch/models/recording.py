@@ -22,19 +22,22 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models import numbers
+from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
+from prunesearch.models.flops import FlopCounter
+from prunesearch.models.forms import Form, combined
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, written_by
-from prunesearch.models.numbers import Attribute, Multiple, Origin, Size, is_traced, plain, traced
-from prunesearch.models.undisturbed import attributes_kept, undisturbed
+from prunesearch.models.numbers import Attribute, Origin, Size, is_traced, plain, traced
+from prunesearch.models.undisturbed import attributes_kept, undisturbed, without_fast_paths
 
 Position: TypeAlias = tuple["int | str", ...]
 """The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
@@ -49,12 +52,14 @@ class Site:
         instruction: Index of the instruction, in bytes.
         line: Number of the line.
         module: Name of the module that is the function's first argument; None if that is none.
+        run: Number of the run of that function, if it turned numbers into plain ones; 0 for all others.
     """
 
     code: CodeType
     instruction: int
     line: int
     module: str | None
+    run: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,14 +67,17 @@ class Decision:
     """Numbers that the forward compared, or went on with as plain numbers.
 
     Attributes:
-        numbers: What they are; a constant is not among them.
-        equal: Whether two numbers were compared and found equal, which they must then stay.
+        numbers: What they are; of two that were compared, one may be a constant.
+        relation: Of two that were compared, what was found and must stay so: `"eq"`, `"ne"`, `"lt"`, `"le"`, `"gt"` or
+            `"ge"`; empty if one was turned into a plain number.
         where: The line of the code, in words.
+        site: Where one was turned into a plain number.
     """
 
-    numbers: tuple[Origin, ...]
-    equal: bool
+    numbers: tuple[Origin | float, ...]
+    relation: str
     where: str
+    site: Site | None = None
 
 
 @dataclass(frozen=True)
@@ -245,10 +253,9 @@ class _Recorder(TorchFunctionMode):
         self._constants: dict[str, Tensor] = {}
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
+        self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
-        self._flops: _Counter = (
-            _Uncounted() if model.training else FlopCounterMode(display=False)  # type: ignore[no-untyped-call]
-        )  # costs are those of eval
+        self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # type: ignore[no-untyped-call]  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
         self._layers = {id(layer) for layer in layers}
@@ -279,7 +286,7 @@ class _Recorder(TorchFunctionMode):
             self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
             self._autocast = _autocast(self._device)
             with ExitStack() as stack:
-                for context in (attributes_kept(self._model), self._hooks(), self._flops, self):
+                for context in (without_fast_paths(), attributes_kept(self._model), self._hooks(), self._flops, self):
                     stack.enter_context(context)
                 _trace_attributes(self._model, self)
                 output = self._call(ours)
@@ -288,6 +295,7 @@ class _Recorder(TorchFunctionMode):
         node.meta["scope"] = ""
         self._drop_unused()
         self._known.clear()
+        self._runs.clear()
         self._is_over = True
         return Recording(
             self._model,
@@ -432,13 +440,13 @@ class _Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             running.used.update(self._tensors[id(x)] for x in tensors_in(given) if id(x) in self._tensors)
             numbers = self._noted_numbers(given)
-        for multiple in numbers:
-            self._decide((multiple,), equal=False)
+        for form in numbers:
+            self._decide((form,))
 
-    def _noted_numbers(self, value: Any) -> list[Multiple]:
+    def _noted_numbers(self, value: Any) -> list[Form]:
         """Numbers that modules hold, anywhere in some arguments."""
         if is_traced(value):
-            return [value.origin] if isinstance(value.origin, Multiple) else []
+            return [value.origin] if isinstance(value.origin, Form) else []
         if isinstance(value, slice):
             value = (value.start, value.stop, value.step)
         if isinstance(value, dict):
@@ -448,6 +456,8 @@ class _Recorder(TorchFunctionMode):
         )
 
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func is F.multi_head_attention_forward and can_be_followed(args, kwargs):
+            return self._in_operators(multi_head_attention, args, kwargs)
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
             return func(*args, **kwargs)
@@ -463,7 +473,7 @@ class _Recorder(TorchFunctionMode):
         before, is_assigned = self._flops.get_total_flops(), False
         result = func(*args, **kwargs)
         if called.target == "__len__":
-            self._decisions.setdefault(Decision((Size(arguments[0], 0),), False, _where(_caller())))
+            self._decisions.setdefault(Decision((Size(arguments[0], 0),), "", _where(_caller())))
         if result is None and written_by(called):  # an assignment
             result, is_assigned = called.args[0], True
         if not any(True for _ in tensors_in(result)) and not reads_values(called):
@@ -473,10 +483,19 @@ class _Recorder(TorchFunctionMode):
         node.meta["flops"] = self._flops.get_total_flops() - before
         return None if is_assigned else result
 
+    def _in_operators(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run what stands for one of torch's functions, and note the operators that it calls."""
+        self._is_inside = False
+        try:
+            with self:
+                return function(*args, **kwargs)
+        finally:
+            self._is_inside = True
+
     # --- the graph
 
     def _add(
-        self, op: str, target: Any, args: Any, kwargs: Any, numbers: Mapping[Position, Multiple], result: Any
+        self, op: str, target: Any, args: Any, kwargs: Any, numbers: Mapping[Position, Form], result: Any
     ) -> fx.Node:
         node = self._graph.create_node(op, target, tuple(args), dict(kwargs))
         node.meta["scope"] = self._stack[-1]
@@ -514,9 +533,9 @@ class _Recorder(TorchFunctionMode):
             for key, item in vars(value).items():
                 self._remember(item, _Part(node, getattr, key))
 
-    def _noted(self, value: Any) -> tuple[Any, dict[Position, Multiple]]:
+    def _noted(self, value: Any) -> tuple[Any, dict[Position, Form]]:
         """Arguments as the graph has them, and which of their numbers modules hold."""
-        numbers: dict[Position, Multiple] = {}
+        numbers: dict[Position, Form] = {}
 
         def noted(item: Any, position: Position) -> Any:
             if isinstance(item, Tensor):
@@ -524,7 +543,7 @@ class _Recorder(TorchFunctionMode):
             if is_traced(item):
                 if item.ledger is not self:  # an earlier run kept it
                     return plain(item)
-                if isinstance(item.origin, Multiple):
+                if isinstance(item.origin, Form):
                     numbers[position] = item.origin
                     return plain(item)
                 return self._number_node(item.origin)
@@ -543,7 +562,7 @@ class _Recorder(TorchFunctionMode):
 
         result = noted(value, ())
         # the outermost two levels are (args, kwargs) and then a position or keyword
-        return result, {position[1:]: multiple for position, multiple in numbers.items() if len(position) > 1}
+        return result, {position[1:]: form for position, form in numbers.items() if len(position) > 1}
 
     def _node_of(self, tensor: Any) -> fx.Node:
         if id(tensor) in self._known:
@@ -615,50 +634,63 @@ class _Recorder(TorchFunctionMode):
             self._sizes[key] = node
         return self._sizes[key]
 
-    def _computed(self, op: str, target: Any, arguments: Any, result: Any) -> Any:
+    def _computed(self, op: str, target: Any, arguments: Any, result: Any, held: Any = None) -> Any:
         node = self._graph.create_node(op, target, tuple(arguments))
-        node.meta.update(number=True, scope=self._stack[-1], value=result)
+        node.meta.update(number=True, scope=self._stack[-1], value=result, numbers=held or {})
         node.meta["fed"] = any(source.meta.get("fed") for source in node.all_input_nodes)
         return traced(result, node, self)
 
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
         if self._is_torchs:
             return result
-        origins = [number.origin for number in arguments if is_traced(number)]
-        held = [origin for origin in origins if isinstance(origin, Multiple)]
-        if len(held) == len(origins):
-            if len(held) == 1 and function.__name__ == "mul" and type(result) is int:
-                (factor,) = (plain(number) for number in arguments if not is_traced(number))
-                return traced(result, Multiple(held[0].attribute, held[0].factor * factor), self)
-            for origin in held:
-                self._decide((origin,), equal=False)
-            return result
-        for origin in held:
-            self._decide((origin,), equal=False)
+        if all(not is_traced(number) or isinstance(number.origin, Form) for number in arguments):
+            return self._of_attributes(function, arguments, result)
+        held = {(i,): x.origin for i, x in enumerate(arguments) if is_traced(x) and isinstance(x.origin, Form)}
         nodes = [
             self._number_node(number.origin)
-            if is_traced(number) and not isinstance(number.origin, Multiple)
+            if is_traced(number) and not isinstance(number.origin, Form)
             else plain(number)
             for number in arguments
         ]
-        return self._computed("call_function", function, nodes, result)
+        return self._computed("call_function", function, nodes, result, held)
 
-    def compared(self, one: Any, other: Any, equal: bool | None) -> None:
-        origins = tuple(number.origin for number in (one, other) if is_traced(number))
-        self._decide(origins, equal=bool(equal) and len(origins) == 2)
+    def _of_attributes(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
+        """What is computed of numbers that modules hold, and constants."""
+        forms = [x.origin if is_traced(x) else Form((), x) for x in arguments if type(plain(x)) is int]
+        form = combined(function.__name__, *forms) if len(forms) == len(arguments) == 2 else None
+        if form is not None and type(result) is int:
+            return traced(result, form, self)
+        for number in arguments:
+            if is_traced(number):
+                self._decide((number.origin,))
+        return result
+
+    def compared(self, one: Any, other: Any, relation: str) -> None:
+        mine = (x.origin if is_traced(x) and x.ledger is self else plain(x) for x in (one, other))
+        self._decide(tuple(mine), relation)
 
     def coerced(self, number: Any) -> None:
-        self._decide((number.origin,), equal=False)
+        frame = _caller()
+        if self._is_torchs or frame is None:
+            return
+        self._runs.setdefault(id(frame), (frame, len(self._runs) + 1))
+        self._decisions.setdefault(Decision((number.origin,), "", _where(frame), self._site()))
+
+    def hashed(self, number: Any) -> None:
+        frame = _caller()
+        if frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "einops":
+            raise TypeError("A size that is followed is no key.")  # it then does without its cache
+        self.coerced(number)
 
     @property
     def _is_torchs(self) -> bool:
         """Whether it is torch that computes, in an operator or in a layer that is not entered; or nobody any more."""
         return self._is_over or self._is_inside or (self._whole is not None and self._whole.is_layer)
 
-    def _decide(self, origins: tuple[Origin, ...], *, equal: bool) -> None:
+    def _decide(self, origins: tuple[Origin | float, ...], relation: str = "") -> None:
         if self._is_torchs:
             return
-        self._decisions.setdefault(Decision(origins, equal, _where(_caller())))
+        self._decisions.setdefault(Decision(origins, relation, _where(_caller())))
 
     # --- helpers
 
@@ -678,7 +710,8 @@ class _Recorder(TorchFunctionMode):
             return None
         code = frame.f_code
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        return Site(code, frame.f_lasti, frame.f_lineno, self._names.get(id(first)))
+        _, run = self._runs.get(id(frame), (frame, 0))
+        return Site(code, frame.f_lasti, frame.f_lineno, self._names.get(id(first)), run)
 
     def _drop_unused(self) -> None:
         """Numbers and parameters that were asked for and went nowhere."""
@@ -742,7 +775,7 @@ def _trace_attributes(model: nn.Module, ledger: Any) -> None:
 
     def with_origin(value: Any, module: str, path: tuple[str | int, ...]) -> Any:
         if type(value) is int:
-            return traced(value, Multiple(Attribute(module, path)), ledger)
+            return traced(value, Form.of(Attribute(module, path)), ledger)
         if type(value) in (tuple, list) and len(value) <= 64 and any(type(item) is int for item in value):
             return type(value)(with_origin(item, module, (*path, i)) for i, item in enumerate(value))
         return value
@@ -756,7 +789,7 @@ def _trace_attributes(model: nn.Module, ledger: Any) -> None:
 
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
-_OURS = {__file__, numbers.__file__, undisturbed.__code__.co_filename, FlopCounterMode.__init__.__code__.co_filename}
+_OURS = {__file__, numbers.__file__, undisturbed.__code__.co_filename}
 
 
 def _is_between(filename: str) -> bool:

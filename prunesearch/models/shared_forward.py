@@ -17,7 +17,7 @@ from torch import Tensor, fx
 
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
 from prunesearch.models.copying import copied
-from prunesearch.models.following import recorded, with_images
+from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.nested import Batch, batch_of, bytes_of, in_order_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
 from prunesearch.models.undisturbed import undisturbed
@@ -47,6 +47,7 @@ class SharedForward:
         self._example = batch_of(self._network.example_inputs, self._network.example_keywords)
         still = copied(self._network.model).eval()
         recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
+        self._recording = recording
         graph = recording.graph
         self._format = torch.channels_last
         try:
@@ -116,7 +117,9 @@ class SharedForward:
 
     def _placed(self, inputs: Batch) -> tuple[Tensor, ...]:
         """What the placeholders of the forward stand for, in order."""
-        return tuple(self._laid_out(x) for x in in_order_of(self._example, inputs))
+        tensors = in_order_of(self._example, inputs)
+        check_number(self._network.way, self._recording, len(tensors[0]))
+        return tuple(self._laid_out(x) for x in tensors)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
         """A copy, as a forward may write to it; images with their channels last in memory, much faster so on CPUs.

@@ -16,9 +16,10 @@ from torch.func import functional_call
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
-from prunesearch.models.following import recorded
-from prunesearch.models.masked import Norm, mixed_operand, norm_of
+from prunesearch.models.following import check_number, recorded
+from prunesearch.models.masked import Norm, called_by, in_place, mixed_operand, norm_of, of_those
 from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
+from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import named_tensors
@@ -72,6 +73,7 @@ class StackedForward:
         """
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
+        check_number(self._weights.network.way, self._forward, k * len(tensors[0]))
         kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
         masks = {
             name: [(read.dim, kept[:, read.units].to(tensors[0].device)) for read in reads]
@@ -96,6 +98,9 @@ class StackedForward:
                 places[cut.dim] = torch.from_numpy(kept[cut.units]).nonzero().flatten()
             full[torch.meshgrid(*places, indexing="ij")] = self._weights.values(name, structure)
         return found
+
+
+_OWN = "This network mixes channels of its own parameters, which cannot be run stacked. Use path='sliced'."
 
 
 class _Stack(Replay):
@@ -125,12 +130,31 @@ class _Stack(Replay):
             ((dim, mask),) = masks
             return self._masked_norm(norm, self.env[source], dim, mask)
         whole = self.env[source]
+        target = called_by(n, self.module)
+        if is_reduction(target) or is_relative(target):
+            return self._one_by_one(n, source, masks, is_whole=is_relative(target))
         for dim, mask in masks:
             self.env[source] = self._masked(self.env[source], dim, mask)
         try:
             return super().run_node(n)
         finally:
             self.env[source] = whole
+
+    def _one_by_one(self, n: fx.Node, source: fx.Node, masks: Sequence[tuple[int, Tensor]], *, is_whole: bool) -> Any:
+        """An operator on the channels that each structure has, in turn."""
+        whole = self.env[source]
+        if len(whole) % self._k or any(dim == 0 for dim, _ in masks):
+            raise ValueError(_OWN)
+        found = []
+        for i, part in enumerate(self._apart(whole)):
+            reads = [(dim, mask[i]) for dim, mask in masks]
+            self.env[source] = of_those(part, reads)
+            result = super().run_node(n)
+            found.append(in_place(result, reads) if is_whole else result)
+        self.env[source] = whole
+        if isinstance(found[0], Tensor):
+            return torch.cat(found)
+        return tuple(torch.cat(parts) for parts in zip(*found, strict=True))
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target is not F.batch_norm:
@@ -155,9 +179,7 @@ class _Stack(Replay):
     def _masked(self, x: Tensor, dim: int, mask: Tensor) -> Tensor:
         """Zeros where a structure has no channel; of a parameter, once for each structure."""
         if len(x) % self._k or dim == 0:
-            raise ValueError(
-                "This network mixes channels of its own parameters, which cannot be run stacked. Use path='sliced'."
-            )
+            raise ValueError(_OWN)
         return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1, x.dtype)).flatten(0, 1)
 
     def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:

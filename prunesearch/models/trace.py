@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
@@ -15,17 +16,18 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunesearch.errors import TraceError
+from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import follow, inputs_of, outside_of
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
-from prunesearch.models.recording import Inputs
+from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import WIDTHS, layer_widths
 from prunesearch.models.verify import verify_these
-from prunesearch.models.walk import Found, walk
+from prunesearch.models.walk import Fork, Found, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
 
 _ONE = Width(1)
@@ -86,12 +88,8 @@ def trace(
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part))
-    found = Found()
-    for recording in followed.recordings:
-        walk(recording, ignored_layers, found)
-    for layers in tied_layers:
-        _tie(found, layers)
-    units, widths = _units(found, rules)
+    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, rules, model)
+    found, units, widths = coupling.found, coupling.units, coupling.widths
     groups = _groups(units, found, widths)
     if not groups:
         reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
@@ -139,6 +137,64 @@ def trace(
     ):
         _prove(network)
     return network
+
+
+@dataclass(frozen=True)
+class _Coupling:
+    """What is coupled, where forks of the walk were taken one way.
+
+    Attributes:
+        found: What the walks found.
+        units: Labels, in groups.
+        widths: Allowed widths of each group.
+        removable: Multiply-accumulates that the narrowest structure does without.
+    """
+
+    found: Found
+    units: Units
+    widths: Sequence[tuple[int, ...]]
+    removable: int
+
+
+_TRIALS = 8
+"""How many ways to take forks are tried."""
+
+
+def _coupled(
+    recordings: Sequence[Recording],
+    ignored_layers: Sequence[str],
+    tied_layers: Sequence[Sequence[str]],
+    rules: WidthRules,
+    model: nn.Module,
+) -> _Coupling:
+    """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay."""
+
+    def taken(choices: Mapping[Fork, int]) -> _Coupling:
+        found = Found()
+        for recording in recordings:
+            walk(recording, ignored_layers, found, choices)
+        for layers in tied_layers:
+            _tie(found, layers)
+        units, widths = _units(found, rules, model)
+        space = Space(_groups(units, found, widths), _macs_terms(found, units), ())
+        removable = space.cost(space.full).macs - space.cost(space.minimum).macs if space.groups else 0
+        return _Coupling(found, units, widths, removable)
+
+    best, choices = taken({}), dict[Fork, int]()
+    stuck = {
+        fork: options
+        for fork, (options, labels) in best.found.forks.items()
+        if not all(best.units.groups_of(some) for some in labels)
+    }
+    together = [{fork: min(way, options - 1) for fork, options in stuck.items()} for way in (1, 2)]
+    alone = [{fork: other} for fork, options in stuck.items() for other in range(options)]
+    for trial in [*together, *alone][:_TRIALS]:
+        if not trial or all(choices.get(fork, 0) == way for fork, way in trial.items()):
+            continue
+        coupling = taken({**choices, **trial})
+        if coupling.removable > best.removable:
+            best, choices = coupling, {**choices, **trial}
+    return best
 
 
 def _has_numbers(network: Network, found: Found, units: Units) -> bool:
@@ -263,12 +319,13 @@ def _tie(found: Found, layers: Sequence[str]) -> None:
         found.labels.tie(made[layers[0]], made[name])
 
 
-def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]]]:
+def _units(found: Found, rules: WidthRules, model: nn.Module) -> tuple[Units, list[tuple[int, ...]]]:
     """Form groups, with their allowed widths; those with a single one are frozen and the rest formed anew."""
     units = Units(found.labels, found.producers, found.uses())
-    widths = _widths(units, found, rules)
-    if _freeze_third_factors(found, units):
-        return _units(found, rules)
+    conditions = Conditions(model, found.counts, units)
+    widths = conditions.arranged(found.conditions, _widths(units, found, rules))
+    if _freeze_third_factors(found, units) or _freeze_what_may_differ(found, conditions, widths):
+        return _units(found, rules, model)
     rigid = [group for group, allowed in zip(units.groups, widths, strict=True) if len(allowed) == 1]
     if not rigid:
         return units, widths
@@ -276,7 +333,7 @@ def _units(found: Found, rules: WidthRules) -> tuple[Units, list[tuple[int, ...]
     for group in rigid:
         members = produced[np.isin(units.ids(produced), group.units)]
         found.labels.freeze(members, f"has a single allowed width, {group.width}")
-    return _units(found, rules)
+    return _units(found, rules, model)
 
 
 def _widths(units: Units, found: Found, rules: WidthRules) -> list[tuple[int, ...]]:
@@ -299,6 +356,14 @@ def _freeze_third_factors(found: Found, units: Units) -> bool:
         for labels in varying[2:]:
             found.labels.freeze(labels, "is the third width that one product depends on")
             more = True
+    return more
+
+
+def _freeze_what_may_differ(found: Found, conditions: Conditions, widths: Sequence[tuple[int, ...]]) -> bool:
+    """Where a forward compared numbers, every structure must give the same answer, or they stay. Says if some do."""
+    held = conditions.freeze(found.conditions, widths, found.labels)
+    more = len(held) < len(found.conditions)
+    found.conditions = held
     return more
 
 

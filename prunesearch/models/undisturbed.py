@@ -35,6 +35,17 @@ def undisturbed(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tenso
 
 
 @contextmanager
+def without_fast_paths() -> Iterator[None]:
+    """Meanwhile torch's attention runs in operators that can be seen and counted, not in one kernel of its own."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
 def attributes_kept(model: nn.Module) -> Iterator[None]:
     """Afterwards the modules of `model` hold what they held before, whatever a forward stored in them.
 

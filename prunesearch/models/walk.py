@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from types import CodeType
+from types import CodeType, MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
 from torch import fx, nn
 
 from prunesearch.errors import TraceError
+from prunesearch.models.amounts import Amounts, Condition
 from prunesearch.models.coupling import Labels
-from prunesearch.models.literals import Place, place_of
+from prunesearch.models.forms import Form, Share
+from prunesearch.models.literals import Place, argument_of, place_of
 from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
-from prunesearch.models.numbers import Attribute, Multiple, Origin, Size
-from prunesearch.models.operators import rule_of
+from prunesearch.models.numbers import Origin, Size
+from prunesearch.models.operators import OPERATOR_NAMES, rule_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value
-from prunesearch.models.recording import Decision, Position, Recording
+from prunesearch.models.recording import Decision, Position, Recording, Site
+from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
 from prunesearch.structure import IntArray
 
 Visit: TypeAlias = "tuple[str | None, CodeType, int]"
 """A call in the code of a module: the module, the code, the instruction."""
+Fork: TypeAlias = "tuple[CodeType, int] | str"
+"""A call of an operator that leaves a choice, wherever that code runs; or a node by its name."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,9 @@ class Found:
         numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way
             to the number; of the forward in eval mode.
         asked: Labels of channels whose number a forward asked for.
+        conditions: What forwards found when they compared numbers.
+        forks: Where channels become several dimensions and any of them could follow: how many there are to choose
+            from, and the channels.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -73,24 +80,26 @@ class Found:
     uncounted: list[tuple[str, int]] = field(default_factory=list)
     numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
     asked: list[IntArray] = field(default_factory=list)
+    conditions: list[Condition] = field(default_factory=list)
+    forks: dict[Fork, tuple[int, list[IntArray]]] = field(default_factory=dict)
 
     def uses(self) -> list[IntArray]:
         """Every array of labels that costs depend on: units that run through the same ones are interchangeable."""
         return [*self.cuts.values(), *(factor for product in self.products for factor in product.factors)]
 
 
-def walk(recording: Recording, ignored: Sequence[str], found: Found) -> None:
+def walk(
+    recording: Recording, ignored: Sequence[str], found: Found, choices: Mapping[Fork, int] = MappingProxyType({})
+) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
     Args:
         recording: The forward.
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
+        choices: Which way to take where there are several; the first by default.
     """
-    products, uncounted = len(found.products), len(found.uncounted)
-    _Walk(recording, ignored, found).run()
-    if recording.training:  # coupled, but not part of the cost
-        del found.products[products:], found.uncounted[uncounted:]
+    _Walk(recording, ignored, found, choices).run()
 
 
 class _SeveralTensors(Exception):
@@ -100,14 +109,15 @@ class _SeveralTensors(Exception):
 class _Walk:
     """Applies each operator's rule to the labels of what it was given: `operators.values.Walk`."""
 
-    def __init__(self, recording: Recording, ignored: Sequence[str], found: Found) -> None:
+    def __init__(self, recording: Recording, ignored: Sequence[str], found: Found, choices: Mapping[Fork, int]) -> None:
+        self._choices = choices
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
         self._ignored = tuple(ignored)
         self._found = found
         self._values: dict[fx.Node, Value] = {}
-        self._numbers: dict[fx.Node, Number] = {}
+        self._amounts = Amounts(self._model, self.labels, self._count_attribute, self._found.counts.get)
         tensors = (
             *self._model.named_parameters(remove_duplicate=False),
             *self._model.named_buffers(remove_duplicate=False),
@@ -117,14 +127,16 @@ class _Walk:
         self._visits: dict[Visit, list[fx.Node]] = {}
         self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
         self._followed: set[tuple[fx.Node, Position]] = set()
+        self._rounded = self._uses_rounded()
+        self._followed_uses: set[tuple[int, Span]] = set()
         self._sizes: list[int] = []  # what the rule at hand says that its operator costs, for all images
-        self._constants: dict[tuple[str, str], str] = {}  # attributes that are used as they are, and by what
 
     def run(self) -> None:
         for node in self._recording.graph.nodes:
             self._visit(node)
         for decision in self._recording.decisions:
             self._decide(decision)
+        self._amounts.settle()
         self._found.asked += [labels for size in self._recording.asked if (labels := self._labels_of(size)) is not None]
         self._freeze_what_is_used_as_it_is()
 
@@ -136,12 +148,12 @@ class _Walk:
         elif node.op == "output" or (isinstance(node.target, Nest) and all(user.op == "output" for user in node.users)):
             self._freeze_all(node, "is an output of the network")
         elif node.meta.get("number"):
-            self._compute(node)
+            self._amounts.note(node, self.value(next(iter(node.args), None)))
         else:
             self._values[node] = self._apply_rule(node)
-            for position, multiple in node.meta.get("numbers", {}).items():
+            for position, form in node.meta.get("numbers", {}).items():
                 if (node, position) not in self._followed:
-                    self._constants.setdefault(_key(self._model, multiple.attribute), describe(node))
+                    self._amounts.keep(Number(np.empty(0, np.int64), form), describe(node))
 
     def _apply_rule(self, node: fx.Node) -> Value:
         site = node.meta.get("site")
@@ -187,19 +199,21 @@ class _Walk:
         """Numbers of channels that the rule did not follow: the operator would compute something else with others."""
         followed = {_at(node, position) for other, position in self._followed if other is node}
         for argument in node.all_input_nodes:
-            if argument in self._numbers and argument not in followed:
-                self._freeze_number(argument, f"{describe(node)} computes with how many there are")
+            if self.number(argument) is not None and argument not in followed:
+                self.keep(argument, node, "computes with how many there are")
 
     def _freeze_number(self, argument: fx.Node, reason: str) -> None:
-        if argument in self._numbers:
-            self.labels.freeze(self._numbers[argument].labels, reason)
+        number = self.number(argument)
+        if number is not None:
+            self.labels.freeze(number.labels, reason)
+            self._amounts.pin(number.form, reason)
 
     def _check_count(self, node: fx.Node) -> None:
         """What a rule says an operator costs must be what was counted when it ran."""
         if not self._sizes:
             self._count_as_it_ran(node)
             return
-        if self._recording.training:  # where nothing is counted
+        if self._recording.training:
             return
         said = sum(self._sizes)
         counted = node.meta.get("flops", 0) // 2
@@ -244,7 +258,7 @@ class _Walk:
         return self._values.get(argument) if isinstance(argument, fx.Node) else None
 
     def number(self, argument: Any) -> Number | None:
-        return self._numbers.get(argument) if isinstance(argument, fx.Node) else None
+        return self._amounts.get(argument)
 
     def plain(self, argument: Any) -> Any:
         return argument.meta.get("value") if isinstance(argument, fx.Node) else argument
@@ -279,20 +293,35 @@ class _Walk:
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
         self._freeze_all(node, f"{describe(node)} {why}")
 
+    def choose(self, node: fx.Node, options: int, labels: IntArray) -> int:
+        site = node.meta.get("site")
+        fork: Fork = node.name if site is None else (site.code, site.instruction)
+        _, before = self._found.forks.get(fork, (options, []))
+        self._found.forks[fork] = options, [*before, labels]
+        return min(self._choices.get(fork, 0), options - 1)
+
+    def keep(self, argument: Any, node: fx.Node, why: str) -> None:
+        number = self.number(argument)
+        if number is not None:
+            self._amounts.keep(number, f"{describe(node)} {why}")
+
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         given = _at(node, position)
         number = self.number(given)
         if number is not None:
-            fits = self._follow_number(number, labels)
+            fits = self._amounts.follow(number.form, labels)
             if fits:
                 self._followed.add((node, position))
             return fits
-        multiple = node.meta.get("numbers", {}).get(position)
-        if multiple is not None:
-            self._followed.add((node, position))
-            fits = self._follow_attribute(multiple, labels)
+        form = node.meta.get("numbers", {}).get(position)
+        if form is not None:
+            fits = self._amounts.follow(form, labels)
+            if fits:
+                self._followed.add((node, position))
         else:
-            fits = type(given) is int and self._follow_literal(node, position, labels)
+            fits = type(given) is int and (
+                self._follow_rounded(node, position, labels) or self._follow_literal(node, position, labels)
+            )
         if fits and not self._recording.training:
             self._found.numbers[node.name, position] = labels
         return fits
@@ -308,6 +337,8 @@ class _Walk:
 
     def macs(self, node: fx.Node, size: int, factors: Sequence[IntArray]) -> None:
         self._sizes.append(size * math.prod(map(len, factors)))
+        if self._recording.training:  # where nothing is counted
+            return
         self._found.products.append(Product(self._layer(node), self._of_one_image(node, size), tuple(factors)))
 
     def _of_one_image(self, node: fx.Node, macs: int) -> int:
@@ -363,65 +394,12 @@ class _Walk:
 
     # --- numbers
 
-    def _compute(self, node: fx.Node) -> None:
-        number = self._number_of(node)
-        if number is not None:
-            self._numbers[node] = number
-
-    def _number_of(self, node: fx.Node) -> Number | None:
-        if node.target == "size" and node.op == "call_method":
-            tensor, dim = node.args
-            value = self.value(tensor)
-            labels = None if value is None else value.at(int(str(dim)))
-            return None if labels is None else Number(labels, Fraction(1))
-        if node.target == "numel":
-            value = self.value(node.args[0])
-            axes = [] if value is None else [*value.axes.values()]
-            return Number(np.concatenate(axes), None) if axes else None
-        sources = [(argument, self.number(argument)) for argument in node.args]
-        known = [number for _, number in sources if number is not None]
-        if not known:
-            return None
-        if len(known) == 1:
-            return Number(known[0].labels, self._ratio(node, sources, known[0]))
-        return Number(np.concatenate([number.labels for number in known]), None)
-
-    def _ratio(self, node: fx.Node, sources: Sequence[tuple[Any, Number | None]], number: Number) -> Fraction | None:
-        others = [self.plain(argument) for argument, found in sources if found is None]
-        if number.ratio is None or len(others) != 1 or type(others[0]) is not int:
-            return None
-        if node.target is operator.mul:
-            return number.ratio * others[0]
-        is_divided = sources[0][1] is not None and others[0] != 0
-        if node.target is operator.floordiv and is_divided:
-            ratio = number.ratio / others[0]
-            exact = ratio * len(number.labels) == node.meta["value"]
-            return ratio if exact else None
-        return None
-
-    def _follow_number(self, number: Number, labels: IntArray) -> bool:
-        """Tie channels so that the number is that of the kept ones among `labels`, at any width."""
-        if number.ratio is None or number.ratio * len(number.labels) != len(labels) or number.ratio == 0:
-            return False
-        up, down = number.ratio.numerator, number.ratio.denominator
-        mine, theirs = np.repeat(number.labels, up), np.repeat(labels, down)
-        if np.array_equal(mine, theirs) or self.labels.count_alike(mine, theirs):
-            return True
-        if down > 1:  # one of several equal parts: the same ones go from each
-            whole = number.labels.reshape(down, -1)
-            self.labels.tie(number.labels, np.tile(whole[0], down))
-            mine, theirs = np.repeat(whole[0], up), labels
-        self.labels.tie(mine, theirs)
-        return True
-
-    def _follow_attribute(self, multiple: Multiple, labels: IntArray) -> bool:
-        if len(labels) % multiple.factor:
-            return False
-        few = labels[:: multiple.factor]
-        self.labels.tie(labels, np.repeat(few, multiple.factor))
-        key = _key(self._model, multiple.attribute)
-        self._record(self._found.counts, key, few)
-        return len(self._found.counts[key]) == len(few)
+    def _count_attribute(self, key: tuple[str, str], labels: IntArray) -> bool:
+        """Let an attribute count channels, and whatever else it is known to count as many."""
+        before = self._found.counts.get(key)
+        if before is None or len(before) != len(labels) or not self.labels.count_alike(before, labels):
+            self._record(self._found.counts, key, labels)
+        return len(self._found.counts[key]) == len(labels)
 
     def _follow_literal(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         site = node.meta.get("site")
@@ -440,30 +418,85 @@ class _Walk:
         self._literal_visits.setdefault(visit, (labels, set()))[1].add(node)
         return True
 
-    def _decide(self, decision: Decision) -> None:
-        held = [self._labels_of(origin) for origin in decision.numbers]
-        why = f"how many there are decides what the forward does, at {decision.where}"
-        attributes = [origin for origin in decision.numbers if isinstance(origin, Multiple)]
-        if decision.equal and len(held) == 2:
-            one, other = held
-            if one is not None and other is not None and len(one) == len(other):
-                self.labels.tie(one, other)
-                return
-            known = one if other is None else other
-            if len(attributes) == 1 and known is not None and self._follow_attribute(attributes[0], known):
-                return
-        for labels in held:
-            if labels is not None:
-                self.labels.freeze(labels, why)
-        for multiple in attributes:
-            self._constants.setdefault(_key(self._model, multiple.attribute), f"code at {decision.where}")
+    def _follow_rounded(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
+        """Follow a number through `int(...)`, by what the source says of its result."""
+        site: Site | None = node.meta.get("site")
+        if site is None or not site.run:
+            return False
+        call = call_at(site.code, site.instruction)
+        expression = None if call is None else argument_of(call, node, position)
+        if expression is None:
+            return False
+        use = site.run, position_of(expression)
+        origin = self._rounded.get(use)
+        if origin is None or not self._amounts.follow(self._form_of(origin), labels):
+            return False
+        self._followed_uses.add(use)
+        return True
 
-    def _labels_of(self, origin: Origin) -> IntArray | None:
+    def _uses_rounded(self) -> dict[tuple[int, Span], Origin | float]:
+        """What each use of a number that `int(...)` gave is."""
+        found: dict[tuple[int, Span], Origin | float] = {}
+        for decision in self._recording.decisions:
+            site = decision.site
+            if site is not None:
+                uses = uses_of(site.code, site.instruction) or ()
+                found.update({(site.run, use.span): decision.numbers[0] for use in uses})
+        return found
+
+    def _is_followed(self, site: Site | None) -> bool:
+        """Whether all uses of a number that was made a plain one there were followed, or did not run."""
+        uses = None if site is None else uses_of(site.code, site.instruction)
+        if site is None or uses is None:
+            return False
+        sites = [node.meta["site"] for node in self._recording.graph.nodes if node.meta.get("site") is not None]
+        ran = {span_of(other.code, other.instruction) for other in sites if other.run == site.run}
+        return all(
+            (site.run, use.span) in self._followed_uses
+            or (ran.isdisjoint(use.calls) and name_called(site.code, use) in OPERATOR_NAMES)
+            for use in uses
+        )
+
+    def _decide(self, decision: Decision) -> None:
+        if self._is_followed(decision.site):
+            return
+        why = f"how many there are decides what the forward does, at {decision.where}"
+        forms = [self._form_of(number) for number in decision.numbers]
+        if not decision.relation or None in forms:
+            for number in decision.numbers:
+                labels = self._labels_of(number)
+                if labels is not None:
+                    self.labels.freeze(labels, why)
+                self._amounts.pin(self._form_of(number), f"code at {decision.where}")
+            return
+        one, other = forms
+        assert one is not None
+        assert other is not None
+        if decision.relation == "eq":
+            self._make_equal(one, other)
+        difference = one.plus(other, -1)
+        if difference.terms:
+            self._found.conditions.append(Condition(difference, decision.relation, why))
+
+    def _make_equal(self, one: Form, other: Form) -> None:
+        """Two numbers that were found equal stay so, if one of them is that of some channels."""
+        for mine, theirs in ((one, other), (other, one)):
+            labels = None if mine.only is None or mine.only[1] != Share() else mine.only[0]
+            if isinstance(labels, np.ndarray) and theirs.terms and self._amounts.follow(theirs, labels):
+                return
+
+    def _form_of(self, origin: Origin | float) -> Form | None:
+        if not isinstance(origin, Size):
+            return self._amounts.form_of(origin)
+        labels = self._labels_of(origin)
+        if labels is not None:
+            return Form.of(labels)
+        return Form((), origin.tensor.meta["shape"][origin.dim]) if "shape" in origin.tensor.meta else None
+
+    def _labels_of(self, origin: Origin | float) -> IntArray | None:
         if isinstance(origin, Size):
             value = self.value(origin.tensor)
             return None if value is None else value.at(origin.dim)
-        if isinstance(origin, Multiple):
-            return None
         number = self.number(origin)
         return None if number is None else number.labels
 
@@ -479,20 +512,14 @@ class _Walk:
 
     def _freeze_what_is_used_as_it_is(self) -> None:
         """A number that something takes as it is would not be what it was if it followed channels."""
+        constants = self._amounts.used_as_it_is
         for key, labels in self._found.counts.items():
-            if key in self._constants:
-                self.labels.freeze(labels, f"'{'.'.join(key).lstrip('.')}' is used as it is by {self._constants[key]}")
+            if key in constants:
+                self.labels.freeze(labels, f"'{'.'.join(key).lstrip('.')}' is used as it is by {constants[key]}")
         for visit, (labels, followed) in self._literal_visits.items():
             others = [node for node in self._visits.get(visit, ()) if node not in followed]
             if others:
                 self.labels.freeze(labels, f"{describe(others[0])} has the same number where no channels are")
-
-
-def _key(model: nn.Module, attribute: Attribute) -> tuple[str, str]:
-    """An attribute as counts have it; of LayerNorm's shape the last number stands for all."""
-    if attribute.path[0] == "normalized_shape":
-        return attribute.module, "normalized_shape"
-    return attribute.module, ".".join(map(str, attribute.path))
 
 
 def _at(node: fx.Node, position: Position) -> Any:

@@ -198,7 +198,9 @@ def test_the_policy_of_a_finished_search_is_asked_for_another_share(call: Call, 
 def test_a_structure_of_the_policy_that_a_trial_scored_has_its_score() -> None:
     space = chain_space((8,), 2)
     trials = trials_of([(8,), (4,)], lambda structure: -0.25 * structure[0])
-    result = Namespace(policy=lambda _: (4,), trials=trials, space=space, measures="loss")
+    result = Namespace(
+        policy=lambda _: (4,), trials=trials, space=space, measures="loss", shown=lambda score: f"{-score:g}"
+    )
     found = answer(result, ps.Budget(macs="100%"), 0.5)  # type: ignore[arg-type]
     assert str(found).endswith("It was scored as trial 1: loss 1.")
     assert (found.as_json()["trial"], found.as_json()["score"]) == (1, -1.0)
@@ -325,7 +327,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
     rows = found["rows"]
     small = ps.load(folder / "30.st", ps.make_model("resnet8", in_channels=1, image_size=8))
     assert {**asdict(ps.count(small, torch.zeros(2, 1, 8, 8)))} == rows[2]["cost"]
-    assert rows[0]["accuracy"] > 0.8
+    assert rows[0]["metric"] > 0.8
     assert (rows[1]["distance"], rows[2]["distance"]) == (0.0, rows[4]["distance"])
     assert rows[2]["structure"] == rows[4]["structure"]
     table = call("compare", *url)
@@ -370,8 +372,8 @@ def test_a_training_that_does_harm_says_so_first(call: Call) -> None:
     train = ("finetune", *SEARCH[1:7], "--validation", "0.2", "--epochs", "1", "--out")
     harmed = call(*train, "worse.st", "--lr", "5")
     assert harmed.returncode == 0, harmed.stderr
-    assert harmed.stdout.startswith("The network is worse than before: it gets ")
-    assert " of the validation images right, the one it was given " in harmed.stdout.splitlines()[0]
+    assert harmed.stdout.startswith("The network is worse than before: its validation accuracy is ")
+    assert ", that of the one it was given " in harmed.stdout.splitlines()[0]
     again = json.loads(call(*train, "worse.st", "--lr", "5", "--json").stdout)
     assert again["was_finished"]
     assert again["validation"] < again["validation_before"]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import prunesearch as ps
-from prunesearch.models.numbers import Attribute, Multiple, is_traced, plain, traced
+from prunesearch.models.forms import Form
+from prunesearch.models.numbers import Attribute, is_traced, plain, traced
 from tests.models.networks import SMALL, Middle, proven
 
 
@@ -24,18 +25,21 @@ class Noted:
 
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
         self.told.append(function.__name__)
-        return traced(result, Multiple(Attribute("computed", ("n",))), self)
+        return traced(result, Form.of(Attribute("computed", ("n",))), self)
 
-    def compared(self, one: Any, other: Any, equal: bool | None) -> None:
-        self.told.append(f"compared: {equal}")
+    def compared(self, one: Any, other: Any, relation: str) -> None:
+        self.told.append(f"compared: {relation}")
 
     def coerced(self, number: Any) -> None:
         self.told.append("coerced")
 
+    def hashed(self, number: Any) -> None:
+        self.coerced(number)
+
 
 def number(value: Any) -> tuple[Any, Noted]:
     ledger = Noted()
-    return traced(value, Multiple(Attribute("", ("width",))), ledger), ledger
+    return traced(value, Form.of(Attribute("", ("width",))), ledger), ledger
 
 
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "floordiv", "truediv", "mod", "pow"])
@@ -61,13 +65,15 @@ def test_a_sign_and_an_absolute_value_keep_an_origin() -> None:
 
 
 @pytest.mark.parametrize("name", ["eq", "ne", "lt", "le", "gt", "ge"])
-def test_comparisons_are_told_with_their_outcome_where_they_are_for_equality(name: str) -> None:
+def test_comparisons_are_told_with_a_relation_that_holds(name: str) -> None:
     function = getattr(operator, name)
-    for other in (7, 8):
+    for other in (7, 8, 9):
         ours, ledger = number(8)
         assert function(ours, other) == function(8, other)
-        equal = {"eq": other == 8, "ne": other == 8}.get(name)
-        assert ledger.told == [f"compared: {equal}"]
+        (told,) = ledger.told
+        relation = told.removeprefix("compared: ")
+        assert getattr(operator, relation)(8, other)
+        assert relation in (name, {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le", "le": "gt"}[name])
 
 
 PLAIN: dict[str, Callable[[Any], Any]] = {

@@ -233,6 +233,37 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "new zeros as many as channels": lambda: Middle(lambda net, h, x: h + h.new_zeros(h.size(1), 1, 1)),
     "einsum": lambda: Middle(lambda net, h, x: torch.einsum("nchw,nchw->nchw", h, h)),
     "pooling with indices": lambda: Middle(lambda net, h, x: F.max_pool2d(h, 2, return_indices=True)[0]),
+    "softmax": lambda: Middle(lambda net, h, x: h.softmax(1)),
+    "mean over channels": lambda: Middle(lambda net, h, x: h + h.mean(1, keepdim=True)),
+    "sum over everything": lambda: Middle(lambda net, h, x: h + h.sum()),
+    "sum over no dims, which is all": lambda: Middle(lambda net, h, x: h + h.sum(dim=())),
+    "max over channels": lambda: Middle(lambda net, h, x: h - h.max(1, keepdim=True)[0]),
+    "its layer's weight": lambda: Middle(lambda net, h, x: h * net.conv1.weight.mean()),
+    "its BatchNorm's statistics": lambda: Middle(lambda net, h, x: h * net.bn1.running_var.mean()),
+    "the type of a tensor of more dimensions": lambda: Middle(lambda net, h, x: h + h.mean((0, 2, 3)).to(h).sum()),
+    "permuted before images": lambda: Middle(
+        lambda net, h, x: h + net.op(h.transpose(0, 1)).mean(), op=nn.Conv2d(2, 3, 1)
+    ),
+    "a parameter per channel that is used otherwise, too": lambda: Middle(
+        lambda net, h, x: h * net.op + net.op.sum(), op=nn.Parameter(torch.ones(8, 1, 1))
+    ),
+    "its layer's bias": lambda: Middle(lambda net, h, x: h + net.conv1.bias.sum()),
+    "a maximum whose place is not asked for": lambda: Middle(lambda net, h, x: h - h.max(1, keepdim=True).values),
+    "a norm written by hand": lambda: Middle(
+        lambda net, h, x: (h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    ),
+    "mean and variance at once": lambda: Middle(
+        lambda net, h, x: (h - torch.var_mean(h, 1, keepdim=True)[1]) * torch.var_mean(h, 1, keepdim=True)[0].rsqrt()
+    ),
+    "normalised over channels": lambda: Middle(lambda net, h, x: F.normalize(h, dim=1)),
+    "attention to positions": lambda: Middle(
+        lambda net, h, x: h * net.op(torch.cat([h.mean(1, keepdim=True), h.amax(1, keepdim=True)], 1)).sigmoid(),
+        op=nn.Conv2d(2, 1, 3, padding=1),
+    ),
+    "unpooling": lambda: Middle(lambda net, h, x: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2)),
+    "rows looked up": lambda: Middle(
+        lambda net, h, x: h + net.op[torch.tensor([1, 0])].sum(0)[:, None, None], op=nn.Parameter(torch.randn(3, 8))
+    ),
 }
 
 FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -251,12 +282,12 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "every other channel": (lambda: Middle(lambda net, h, x: h[:, ::2], channels=4), "function 'getitem'"),
     "one channel": (lambda: Middle(lambda net, h, x: h[:, 3].unsqueeze(1), channels=1), "function 'getitem'"),
     "masked select": (lambda: Middle(lambda net, h, x: h + h[h.sigmoid().to(torch.bool)].mean()), "function 'getitem'"),
-    "softmax": (lambda: Middle(lambda net, h, x: h.softmax(1)), "method 'softmax' mixes channels"),
-    "mean over channels": (lambda: Middle(lambda net, h, x: h + h.mean(1, keepdim=True)), "method 'mean'"),
-    "sum over everything": (lambda: Middle(lambda net, h, x: h + h.sum()), "method 'sum'"),
-    "sum over no dims, which is all": (lambda: Middle(lambda net, h, x: h + h.sum(dim=())), "method 'sum'"),
-    "max over channels": (lambda: Middle(lambda net, h, x: h - h.max(1, keepdim=True)[0]), "method 'max'"),
     "LayerNorm": (lambda: Middle(lambda net, h, x: net.op(h), op=nn.LayerNorm((8, 6, 6))), "module 'op'"),
+    "which channel is largest": (
+        lambda: Middle(lambda net, h, x: h + h.max(1, keepdim=True)[1] * 1e-3),
+        "method 'max' says which",
+    ),
+    "cumulated over channels": (lambda: Middle(lambda net, h, x: h.cumsum(1)), "method 'cumsum' mixes channels"),
     "local response": (
         lambda: Middle(lambda net, h, x: net.op(h), op=nn.LocalResponseNorm(3)),
         "function 'local_response_norm' in 'op' has no rule",
@@ -291,15 +322,6 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Middle(lambda net, h, x: h / net.bn1.num_features),
         "'bn1.num_features' is used as it is by function 'truediv'",
     ),
-    "its layer's weight": (
-        lambda: Middle(lambda net, h, x: h * net.conv1.weight.mean()),
-        "method 'mean' mixes channels",
-    ),
-    "its layer's bias": (lambda: Middle(lambda net, h, x: h + net.conv1.bias.sum()), "method 'sum' mixes channels"),
-    "its BatchNorm's statistics": (
-        lambda: Middle(lambda net, h, x: h * net.bn1.running_var.mean()),
-        "method 'mean' mixes channels",
-    ),
     "views of a width that is not its own multiple": (
         lambda: Middle(lambda net, h, x: h + net.op(h.view(-1, h.size(1) + 280)).mean(), op=nn.Linear(288, 2)),
         "method 'view'",
@@ -315,21 +337,9 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: Middle(lambda net, h, x: h + net.op(h.view(h.size(1) // 4, -1)).mean(), op=nn.Linear(288, 2)),
         "method 'view'",
     ),
-    "the type of a tensor of more dimensions": (
-        lambda: Middle(lambda net, h, x: h + h.mean((0, 2, 3)).to(h).sum()),
-        "method 'sum' mixes channels",
-    ),
     "permuted and pooled": (
         lambda: Middle(lambda net, h, x: F.max_pool2d(h.permute(0, 2, 3, 1), 3, 1, 1).permute(0, 3, 1, 2)),
         "function 'max_pool2d'",
-    ),
-    "permuted before images": (
-        lambda: Middle(lambda net, h, x: h + net.op(h.transpose(0, 1)).mean(), op=nn.Conv2d(2, 3, 1)),
-        "method 'mean' mixes channels",
-    ),
-    "a parameter per channel that is used otherwise, too": (
-        lambda: Middle(lambda net, h, x: h * net.op + net.op.sum(), op=nn.Parameter(torch.ones(8, 1, 1))),
-        "method 'sum' mixes channels",
     ),
     "added to the input": (lambda: Middle(lambda net, h, x: h[:, :] + x.repeat(1, 3, 1, 1)[:, :8]), "function 'add'"),
     "a constant per channel": (lambda: Middle(lambda net, h, x: h * torch.linspace(1, 2, 8).view(8, 1, 1)), "'mul'"),
@@ -485,13 +495,18 @@ def test_a_layer_tied_to_one_with_a_forward_of_its_own_is_pruned_with_it() -> No
         lambda net, x: torch.mul(x.mean(), net.kept[0]).sum(),
         lambda net, x: (net.conv1.bias * x.mean()).sum(),
         lambda net, x: net.kept[0].sum(),
-        lambda net, x: len(net.kept[0]),
         lambda net, x: sum(parameter.abs().sum() for parameter in net.conv1.parameters()),
         lambda net, x: net.conv1.state_dict()["bias"].mean(),
     ],
 )
-def test_a_parameter_used_besides_its_layer_freezes_it(used: Callable[[Any, Tensor], Any]) -> None:
+def test_a_parameter_used_besides_its_layer_is_narrowed_there_too(used: Callable[[Any, Tensor], Any]) -> None:
     model = Middle(lambda net, h, x: h * used(net, x))
+    model.kept = [model.conv1.bias]
+    assert names(proven(model, SMALL)) == ["conv1", "conv2"]
+
+
+def test_a_parameter_whose_length_is_asked_for_stays() -> None:
+    model = Middle(lambda net, h, x: h * len(net.kept[0]))
     model.kept = [model.conv1.bias]
     network = proven(model, SMALL)
     assert names(network) == ["conv2"]

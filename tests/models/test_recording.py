@@ -21,8 +21,9 @@ import prunesearch as ps
 from prunesearch.errors import TraceError
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import inputs_of, is_layer
+from prunesearch.models.forms import Form
 from prunesearch.models.nested import tensors_in
-from prunesearch.models.numbers import Attribute, Multiple, Size
+from prunesearch.models.numbers import Attribute, Size
 from prunesearch.models.recording import Recording, record
 from prunesearch.models.replay import Replay
 from prunesearch.models.shared_forward import SharedForward
@@ -97,11 +98,11 @@ def test_numbers_of_modules_keep_their_name_also_in_tuples_and_times_a_constant(
     recording = noted(model)
     first, second = nodes(recording, "view")
     (pad,) = nodes(recording, F.pad)
-    assert first.meta["numbers"] == {(2,): Multiple(Attribute("", ("width",)), 36)}
-    assert second.meta["numbers"] == {(2,): Multiple(Attribute("", ("width",)))}
-    assert pad.meta["numbers"] == {(1, 5): Multiple(Attribute("", ("sizes", 0)))}
+    assert first.meta["numbers"] == {(2,): Form.of(Attribute("", ("width",)), 36)}
+    assert second.meta["numbers"] == {(2,): Form.of(Attribute("", ("width",)))}
+    assert pad.meta["numbers"] == {(1, 5): Form.of(Attribute("", ("sizes", 0)))}
     (taken,) = nodes(recording, operator.getitem)
-    assert taken.meta["numbers"] == {(1, 1, "stop"): Multiple(Attribute("", ("sizes", 1)))}
+    assert taken.meta["numbers"] == {(1, 1, "stop"): Form.of(Attribute("", ("sizes", 1)))}
 
 
 def test_numbers_that_nothing_uses_are_no_part_of_the_graph() -> None:
@@ -135,13 +136,13 @@ def test_a_number_that_decides_is_noted_with_the_line_where_it_does(name: str) -
     sizes = [size for decision in recording.decisions for size in decision.numbers if isinstance(size, Size)]
     assert 8 in {size.tensor.meta["shape"][size.dim] for size in sizes}
     assert all(__file__ in decision.where for decision in recording.decisions)
-    assert not any(decision.equal for decision in recording.decisions)
+    assert all(decision.relation != "eq" or len(decision.numbers) == 2 for decision in recording.decisions)
 
 
 def test_two_numbers_found_equal_are_noted_as_such() -> None:
     recording = recorded(lambda net, h, x: h if net.other(x).shape[1] == h.shape[1] else h * 2)
     (decision,) = recording.decisions
-    assert decision.equal
+    assert decision.relation == "eq"
     assert {size.tensor.target for size in decision.numbers if isinstance(size, Size)} == {"bn1", "other"}
 
 

@@ -60,6 +60,20 @@ class Padded(nn.Module):
         return self.head(self.beside(x) + self.layer(x))
 
 
+class Unpooled(nn.Module):
+    """Convolutions around the layer and the pooling whose positions it wants."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        d = dimensions(kind)
+        conv, pool = CONVOLUTIONS[d - 1], getattr(nn, f"MaxPool{d}d")
+        self.first, self.pool, self.layer = conv(3, 8, 1), pool(2, return_indices=True), kind(2)
+        self.last = conv(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.layer(*self.pool(self.first(x))))
+
+
 class Words(nn.Module):
     """The layer in front of a linear one, on words."""
 
@@ -95,6 +109,7 @@ RULES: dict[Rule, Callable[[Any], list[Make]]] = {
     layers.transposed_convolution: lambda kind: [partial(between, kind, 8, 8, 3, bias=bias) for bias in (True, False)],
     layers.embedding: lambda kind: [lambda: Words(kind)],
     joining.glu: lambda kind: [partial(between, kind, 1, after=4)],
+    positions.unpool: lambda kind: [partial(Unpooled, kind)],
     positions.pixel_shuffle: lambda kind: [partial(between, kind, 2, after=2)],
     positions.pixel_unshuffle: lambda kind: [partial(between, kind, 2, after=32)],
     positions.channel_shuffle: lambda kind: [partial(between, kind, 2)],

@@ -326,8 +326,8 @@ def test_a_layer_deep_inside_that_does_not_fit_is_named_by_its_path() -> None:
         (nn.Conv2d(3, 8, 1), "is an output of the network"),
         (nn.Sequential(nn.Conv2d(3, 8, 1)), "0: is an output of the network"),
         (
-            nn.Sequential(nn.Conv2d(3, 8, 1), nn.Softmax(1), nn.Flatten(), nn.Linear(288, 2)),
-            "module '1' mixes channels",
+            nn.Sequential(nn.Conv2d(3, 8, 1), nn.LocalResponseNorm(3), nn.Flatten(), nn.Linear(288, 2)),
+            "function 'local_response_norm' in '1' has no rule",
         ),
         (nn.Sequential(nn.ReLU(), nn.Flatten()), "It has no layers we know"),
         (nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten(), nn.Linear(36, 2)), "0: has a single allowed width, 1"),

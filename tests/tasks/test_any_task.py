@@ -38,7 +38,9 @@ def test_it_is_searched_trained_compared_and_saved(case: Case, tmp_path: Path) -
     tuned = ps.train(small, case.data, recipe=SHORT, teacher=case.model)
     assert tuned.metric == case.metric
     assert tuned.validation_after is not None
-    assert not tuned.did_harm
+    assert tuned.validation_before is not None
+    gained = tuned.validation_after - tuned.validation_before
+    assert tuned.did_harm == (gained > 0 if case.metric == "error" else gained < 0)
     found = ps.compare(network, {"small": tuned.best}, data=case.data)
     assert found.metric == case.metric
     assert [row.metric for row in found.rows] == [metric_on_test(m, case.data)[0] for m in (case.model, tuned.best)]

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch.nn.functional as F
 from torch import nn
 
 from prunesearch.models.operators import elementwise, joining, layers, products, shapes, spatial
@@ -33,6 +34,8 @@ FUNCTIONS: dict[Any, Rule] = {
     target: rule for family in _FAMILIES for target, rule in getattr(family, "FUNCTIONS", {}).items()
 }
 METHODS: dict[str, Rule] = {name: rule for family in _FAMILIES for name, rule in getattr(family, "METHODS", {}).items()}
+OPERATOR_NAMES = frozenset([*METHODS, *(getattr(target, "__name__", "") for target in FUNCTIONS)])
+"""What functions and methods with a rule are called."""
 NAMED: dict[str, Rule] = {**layers.NAMED}
 """Classes of libraries that we do not import, by qualified name."""
 
@@ -48,6 +51,19 @@ def rule_of(target: Any) -> Rule | None:
         return FUNCTIONS.get(target)
     except TypeError:  # cannot be looked up
         return None
+
+
+def is_reduction(target: Any) -> bool:
+    """Whether an operator leaves one value of all channels, which zeros in the place of removed ones would change."""
+    return rule_of(target) is joining.reduce
+
+
+def is_relative(target: Any) -> bool:
+    """Whether it leaves as many channels, each of a value that depends on all, as `softmax` does.
+
+    What `F.batch_norm` mixes are the channels that a standardised weight reads.
+    """
+    return target is F.batch_norm or rule_of(target) is elementwise.along
 
 
 def known_kind(kind: type) -> type | None:

@@ -16,14 +16,12 @@ from prunesearch.structure import IntArray
 def elementwise(walk: Walk, node: fx.Node) -> Value:
     """Operators on one or several tensors of one (broadcast) shape; channels that meet are tied."""
     for source in node.all_input_nodes:
-        number = walk.number(source)
-        if number is not None:
-            walk.freeze(number.labels, node, "computes with how many there are")
+        walk.keep(source, node, "computes with how many there are")
     return combined(walk, node, node.all_input_nodes, walk.shape(node))
 
 
 def along(walk: Walk, node: fx.Node) -> Value:
-    """Operators that mix what lies along one dimension, such as `softmax`: the channels of all others are kept."""
+    """Operators that mix what lies along one dimension, such as `softmax`: narrowed, the channels that stay."""
     source = argument(node, 0, "input")
     n = len(walk.shape(source))
     if node.op == "call_module":
@@ -37,7 +35,13 @@ def along(walk: Walk, node: fx.Node) -> Value:
     if value is None:
         return None
     mixed = range(n) if dims is None else dims
-    return Tracked({d: labels for d, labels in value.axes.items() if not _frozen(walk, node, labels, d in mixed)})
+    name = getattr(node.target, "__name__", str(node.target))
+    for dim, labels in value.axes.items():
+        if dim in mixed and name in ("cumsum", "cumprod"):
+            walk.freeze(labels, node, "mixes channels")
+        elif dim in mixed:
+            walk.read(node, dim, labels)
+    return value
 
 
 def _frozen(walk: Walk, node: fx.Node, labels: IntArray, mixes: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from prunesearch.models.operators.values import (
     argument,
     combined,
     dims_of,
+    freeze_others,
     give_up,
     position,
     tracked,
@@ -146,15 +148,16 @@ def split(walk: Walk, node: fx.Node) -> Value:
     if isinstance(given, (tuple, list)):
         sizes = [walk.plain(item) for item in given]
         parts = np.split(labels, np.cumsum(sizes)[:-1])
-        fits = all([walk.fits(node, (*at, i), part) for i, part in enumerate(parts)])
-    elif len(labels) % walk.plain(given) == 0:
+        for i, some in enumerate(parts):
+            if not walk.fits(node, (*at, i), some):
+                walk.freeze(some, node, "has sizes that cannot be changed")
+        return _parted(value, dim, parts, n)
+    if len(labels) % walk.plain(given) == 0:
         parts = _equal_parts(walk, labels, n)
-        fits = walk.fits(node, at, parts[0])
-    else:
-        return give_up(walk, node)
-    if not fits:
-        walk.freeze(labels, node, "has sizes that cannot be changed")
-    return _parted(value, dim, parts, n)
+        if not walk.fits(node, at, parts[0]):
+            walk.freeze(labels, node, "has sizes that cannot be changed")
+        return _parted(value, dim, parts, n)
+    return give_up(walk, node)
 
 
 def unbind(walk: Walk, node: fx.Node) -> Value:
@@ -202,8 +205,26 @@ def get_item(walk: Walk, node: fx.Node) -> Value:
     values = walk.values(source)
     if isinstance(values, tuple):
         return part(walk, node)
+    index: Any = node.args[1]
+    indices = list(index) if isinstance(index, tuple) else [index]
+    if all(walk.is_tensor(item) for item in indices):
+        return _looked_up(walk, node, source, indices)
     result = _indexed(walk, node, source)
     return give_up(walk, node) if result is None else tracked(result[0])
+
+
+def _looked_up(walk: Walk, node: fx.Node, source: Any, indices: Sequence[Any]) -> Value:
+    """`table[index]`, with numbers in tensors: of the first dimensions; the others are what they were."""
+    value, n = walk.value(source), len(indices)
+    rows = max(len(walk.shape(index)) for index in indices)
+    more = rows - n
+    if value is None or len(walk.shape(source)) + more != len(walk.shape(node)):
+        return give_up(walk, node)  # such as a mask, which takes several dimensions
+    for index in indices:
+        freeze_others(walk, node, index, [], "looks rows up by it")
+    for dim in range(n):
+        walk.freeze(value.at(dim), node, "takes some of the channels")
+    return tracked({dim + more: labels for dim, labels in value.axes.items() if dim >= n})
 
 
 def assigned(walk: Walk, node: fx.Node) -> Value:
@@ -260,9 +281,7 @@ def _indexed(walk: Walk, node: fx.Node, source: Any) -> tuple[dict[int, IntArray
                 shape.append(size)
             else:
                 walk.freeze(labels, node, "takes a single channel")
-                number = walk.number(entry)
-                if number is not None:
-                    walk.freeze(number.labels, node, "takes a position by how many there are")
+                walk.keep(entry, node, "takes a position by how many there are")
             dim += 1
     return axes, shape
 
@@ -340,7 +359,7 @@ def _padded(
 
 
 def reduce(walk: Walk, node: fx.Node) -> Value:
-    """`mean`, `sum`, `amax`, `std`: channels of the dimensions that stay are kept."""
+    """`mean`, `sum`, `amax`, `std`: along a dimension that is mixed, of the channels that stay."""
     source = argument(node, 0, "input")
     value, before = walk.value(source), walk.shape(source)
     if value is None:
@@ -356,13 +375,25 @@ def reduce(walk: Walk, node: fx.Node) -> Value:
     dims = list(range(len(before))) if given is None or given == () else dims_of(walk, given, len(before))
     if dims is None:
         return give_up(walk, node)
-    for dim in dims:
-        walk.freeze(value.at(dim), node, "mixes channels")
     several = "shapes" in node.meta
+    for dim in dims:
+        labels = value.at(dim)
+        if labels is not None and _gives_positions(node, name):
+            walk.freeze(labels, node, "says which of the channels")
+        elif labels is not None:
+            walk.read(node, dim, labels)
     after = node.meta["shapes"][0] if several else walk.shape(node)
     gone = [] if len(after) == len(before) else dims
     kept = tracked({d - sum(dim < d for dim in gone): labels for d, labels in value.axes.items() if d not in dims})
     return (kept,) * len(node.meta["shapes"]) if several else kept
+
+
+def _gives_positions(node: fx.Node, name: str) -> bool:
+    """Whether the result has numbers of channels in it that something uses."""
+    if name in ("argmax", "argmin"):
+        return True
+    is_pair = name in ("max", "min", "median") and "shapes" in node.meta
+    return is_pair and any(len(user.args) < 2 or user.args[1] != 0 for user in node.users)
 
 
 _REDUCTIONS = (

@@ -240,6 +240,8 @@ def embedding(walk: Walk, node: fx.Node) -> Value:
 def batch_norm(walk: Walk, node: fx.Node) -> Value:
     """BatchNorm of any dimension: one scale, shift, mean and variance per channel."""
     source = argument(node, 0, "input")
+    if _standardises(walk, node):
+        return _standardised(walk, node, source)
     labels = labels_at(walk, node, source, 1)
     freeze_others(walk, node, source, [1], "normalises over it")
     if node.op == "call_module":
@@ -254,6 +256,29 @@ def batch_norm(walk: Walk, node: fx.Node) -> Value:
     for other in () if node.op == "call_module" else _untracked_tensors(walk, node):
         walk.freeze(labels, other, "is combined with the channels of a normalisation")
     return Tracked({1: labels})
+
+
+def _standardises(walk: Walk, node: fx.Node) -> bool:
+    """Whether `F.batch_norm` is used on something else than images, such as a weight, with statistics of its own."""
+    given = [argument(node, index, name) for index, name in enumerate(("running_mean", "running_var"), 1)]
+    return node.op != "call_module" and given == [None, None] and not walk.depends_on_inputs(node)
+
+
+def _standardised(walk: Walk, node: fx.Node, source: Any) -> Value:
+    """A standardised weight: narrowed, its mean and variance are of the channels that it still reads."""
+    value = walk.value(source)
+    for dim, labels in ({} if value is None else value.axes).items():
+        if dim != 1:
+            walk.read(node, dim, labels)
+    written = None if value is None else value.at(1)
+    for index, name in ((3, "weight"), (4, "bias")):
+        tensor = walk.value(argument(node, index, name))
+        if tensor is not None and written is not None:
+            walk.labels.tie(_axis(walk, tensor, 0, len(written)), written)
+        elif tensor is not None or walk.is_tensor(argument(node, index, name)):
+            walk.freeze(written, node, "is combined with the channels of a normalisation")
+            freeze_others(walk, node, argument(node, index, name), [], "scales something whose size stays")
+    return value
 
 
 def _untracked_tensors(walk: Walk, node: fx.Node) -> list[fx.Node]:

@@ -137,6 +137,8 @@ def attention(walk: Walk, node: fx.Node) -> Value:
         walk.freeze(_at(walk, operand, n - 1), node, "scales by how many there are")
     outer = [_first_dims(walk, node, operand, n) for operand in (query, key, value)]
     heads = _tied_outer(walk, node, outer)
+    if walk.is_tensor(mask):
+        heads = _with_mask(walk, node, heads, mask, n)
     made = _at(walk, value, n - 1)
     shape, keys = walk.shape(query), walk.shape(key)[-2]
     factors = [*heads.values()]
@@ -145,6 +147,20 @@ def attention(walk: Walk, node: fx.Node) -> Value:
     size = walk.shape(value)[-1]
     walk.macs(node, rest * (size if made is None else 1), factors if made is None else [*factors, made])
     return tracked({**heads, n - 1: made})
+
+
+def _with_mask(walk: Walk, node: fx.Node, heads: dict[int, IntArray], mask: Any, n: int) -> dict[int, IntArray]:
+    """Where a mask is not one for all along a dimension, what is made of it goes with the heads, or both stay."""
+    shape = walk.shape(mask)
+    for own, size in enumerate(shape[:-2]):
+        dim, labels = own + n - len(shape), _at(walk, mask, own)
+        mine = heads.get(dim)
+        if size == 1 or mine is None or labels is None:
+            for some in (labels, mine if size > 1 else None):
+                walk.freeze(some, node, "combines it with a mask whose size stays")
+        else:
+            walk.labels.tie(mine, labels)
+    return heads
 
 
 def _first_dims(walk: Walk, node: fx.Node, operand: Any, n: int) -> dict[int, IntArray | None]:

@@ -68,18 +68,15 @@ def reshape(walk: Walk, node: fx.Node) -> Value:
     for piece in _pieces(before, after):
         axes.update(_moved(walk, node, value, piece, dict(enumerate(sizes))))
     for dim, (_, size) in enumerate(sizes):
-        number = walk.number(size)
-        if number is not None and axes.get(dim) is None:
-            walk.freeze(number.labels, node, "takes their number for a size that stays")
+        if axes.get(dim) is None:
+            walk.keep(size, node, "takes their number for a size that stays")
     return tracked(axes)
 
 
 def _without_channels(walk: Walk, node: fx.Node, sizes: list[tuple[Position, Any]]) -> Value:
     """A tensor of which nothing is known gets a shape: numbers in it that depend on channels stay."""
     for _, size in sizes:
-        number = walk.number(size)
-        if number is not None:
-            walk.freeze(number.labels, node, "gives it to something whose size stays")
+        walk.keep(size, node, "gives it to something whose size stays")
     return None
 
 
@@ -128,7 +125,9 @@ def _split(
 ) -> dict[int, IntArray | None]:
     """Channels become several dimensions: one of them follows, the same ones go along all others."""
     grid = labels.reshape([shape[dim] for dim in dims])
-    for axis in _candidates(walk, dims, sizes):
+    order = _candidates(walk, dims, sizes)
+    chosen = order.pop(walk.choose(node, len(order), labels))
+    for axis in (chosen, *order):
         along = np.moveaxis(grid, axis, 0).reshape(grid.shape[axis], -1)
         if not _can_adapt(walk, sizes[dims[axis]], labels, along):
             continue
@@ -155,7 +154,7 @@ def _can_adapt(walk: Walk, size: tuple[Position, Any], labels: IntArray, along: 
     number = walk.number(size[1])
     if number is None:
         return True
-    return number.ratio is not None and number.ratio * len(number.labels) == len(along)
+    return number.form is not None and walk.plain(size[1]) == len(along)
 
 
 def _adapts(walk: Walk, node: fx.Node, size: tuple[Position, Any], labels: IntArray) -> bool:
@@ -306,8 +305,10 @@ def expand(walk: Walk, node: fx.Node) -> Value:
 
 def _as_many(walk: Walk, node: fx.Node, position: Position, number: Number, size: int) -> IntArray | None:
     """Labels of a new dimension whose size is a number that follows channels."""
-    follows = number.ratio == 1 and len(number.labels) == size and walk.fits(node, position, number.labels)
-    return number.labels if follows else None
+    term = None if number.form is None else number.form.only
+    is_theirs = term is not None and term[1].ratio == 1 and term[0] is number.labels
+    labels = number.labels if is_theirs else walk.labels.fresh(size)
+    return labels if walk.fits(node, position, labels) else None
 
 
 def made(walk: Walk, node: fx.Node) -> Value:
@@ -367,6 +368,8 @@ def like(walk: Walk, node: fx.Node) -> Value:
         held = {dim: value.axes[dim] for dim in piece.before if dim in value.axes}
         mine = _merged(walk, node, held, piece.before, before) if held else None
         wanted = [dim for dim in piece.after if theirs is not None and dim in theirs.axes]
+        if mine is not None and theirs is not None:  # back in the shape that it came from
+            wanted = [dim for dim in wanted if _is_along(mine, piece, after, theirs.axes[dim], dim)] or wanted
         if mine is None and not wanted:
             continue
         labels = None if mine is None or len(wanted) != 1 else _as_theirs(walk, mine, piece, after, theirs, wanted[0])
@@ -376,6 +379,12 @@ def like(walk: Walk, node: fx.Node) -> Value:
         else:
             axes[wanted[0]] = labels
     return tracked(axes)
+
+
+def _is_along(mine: IntArray, piece: _Piece, after: Shape, theirs: IntArray, dim: int) -> bool:
+    """Whether channels lie along one dimension of a piece as those of another tensor do."""
+    along = np.moveaxis(mine.reshape([after[d] for d in piece.after]), piece.after.index(dim), 0)
+    return bool((along.reshape(len(theirs), -1) == theirs[:, None]).all())
 
 
 def _as_theirs(

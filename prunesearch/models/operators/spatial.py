@@ -10,7 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from prunesearch.models.operators.values import Rule, Tracked, Value, Walk, argument, freeze_others, give_up
+from prunesearch.models.operators.values import (
+    Rule,
+    Tracked,
+    Value,
+    Walk,
+    argument,
+    combined,
+    freeze_others,
+    give_up,
+    tracked,
+)
 
 
 def spatial(walk: Walk, node: fx.Node) -> Value:
@@ -25,6 +35,16 @@ def spatial(walk: Walk, node: fx.Node) -> Value:
     result = Tracked(kept) if kept else None
     several = "shapes" in node.meta  # with the indices of the largest
     return (result,) * len(node.meta["shapes"]) if several else result
+
+
+def unpool(walk: Walk, node: fx.Node) -> Value:
+    """`F.max_unpool2d`: values go back to the positions that the pooling of the same channels says."""
+    source, indices = argument(node, 0, "input"), argument(node, 1, "indices")
+    first = len(walk.shape(source)) - _own_dims(walk, node, len(walk.shape(source)))
+    for operand in (source, indices):
+        freeze_others(walk, node, operand, range(first), "works on its positions")
+    found = combined(walk, node, (source, indices), walk.shape(source))
+    return None if found is None else tracked({dim: labels for dim, labels in found.axes.items() if dim < first})
 
 
 def _own_dims(walk: Walk, node: fx.Node, n: int) -> int:
@@ -116,6 +136,7 @@ _DIMS: dict[Any, int] = {F.grid_sample: 2}
 
 MODULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys(_MODULES, spatial),
+    **dict.fromkeys((nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d), unpool),
     nn.PixelShuffle: pixel_shuffle,
     nn.PixelUnshuffle: pixel_unshuffle,
     nn.ChannelShuffle: channel_shuffle,
@@ -123,6 +144,7 @@ MODULES: dict[type[nn.Module], Rule] = {
 }
 FUNCTIONS: dict[Any, Rule] = {
     **dict.fromkeys(_FUNCTIONS, spatial),
+    **dict.fromkeys((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), unpool),
     F.pixel_shuffle: pixel_shuffle,
     F.pixel_unshuffle: pixel_unshuffle,
     torch.channel_shuffle: channel_shuffle,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Protocol, TypeAlias
 
 from torch import fx, nn
 
 from prunesearch.models.coupling import Labels
+from prunesearch.models.forms import Form
 from prunesearch.models.recording import Position
 from prunesearch.structure import IntArray
 
@@ -41,11 +41,12 @@ class Number:
 
     Attributes:
         labels: Labels of those channels.
-        ratio: What it is a multiple of the number of kept ones by; None if it depends on them in another way.
+        form: How it depends on them, as a sum of shares of arrays of labels and of attributes of modules; None if it
+            does in another way.
     """
 
     labels: IntArray
-    ratio: Fraction | None
+    form: Form | None
 
 
 class Walk(Protocol):
@@ -85,6 +86,12 @@ class Walk(Protocol):
 
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
         """Let every channel stay that reaches an operator, or that a number that reaches it depends on."""
+
+    def choose(self, node: fx.Node, options: int, labels: IntArray) -> int:
+        """Which of several ways to take with these channels, from 0; it is tried which prunes most."""
+
+    def keep(self, argument: Any, node: fx.Node, why: str) -> None:
+        """Let a number stay what it is, whatever channels it depends on, saying which operator made it necessary."""
 
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Let the number at a position be that of kept channels among `labels`; False if it cannot be changed so."""
