@@ -55,7 +55,7 @@ from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, Source, as_data, balanced
 from prunesearch.training.fitting import outputs_of
-from prunesearch.trial import Trial, best, pareto_front
+from prunesearch.trial import Trial, best, pareto_front, ranked
 
 _WITHOUT_RACE = 512
 """Images that score each structure where none of them can be given up early."""
@@ -134,9 +134,8 @@ class SearchResult:
     def top(self, k: int) -> list[Winner]:
         """The k best trials, best first; fewer if fewer have a score. Of equal structures the first counts."""
         k = whole_number("k", k, at_least=1)
-        scored = {trial.structure: trial for trial in reversed(self.trials) if trial.score is not None}
-        ordered = sorted(scored.values(), key=lambda trial: (-(trial.score or 0.0), trial.number))
-        return [replace(self.best, trial=trial) for trial in ordered[:k]]
+        distinct = {trial.structure: trial for trial in reversed(ranked(self.trials))}
+        return [replace(self.best, trial=trial) for trial in ranked(distinct.values())[:k]]
 
     def within(self, budget: Budget) -> Winner:
         """The best trial that meets another budget, so that one study answers several.

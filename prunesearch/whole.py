@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from prunesearch.training.recipe import Recipe
 
 Say = Callable[[str], None]
 Train = Callable[[nn.Module], nn.Module | None]
+Limits = dict[str, int]
 _OURS = ("network", "data", "budget", "study", "study_name")
 
 
@@ -100,8 +101,8 @@ def prune_in_steps(
 ) -> nn.Module:
     """Prune to one budget after the other, each time followed by a training of the caller's own.
 
-    Each step traces the network that the step before it trained, searches it, and hands the winner to `train`. Budgets are
-    in terms of the *original* network: `"macs=50%"` after `"macs=75%"` is half of what the model that came in costs.
+    Each step traces the network that the step before it trained, searches it, and hands the winner to `train`. Budgets
+    are in terms of the *original* network: `"macs=50%"` after `"macs=75%"` is half of what came in at the beginning.
     Everything is kept in a folder: one file of studies, one per step (`search.db`), and the trained network of each
     step (`step-1.safetensors`, ...). The same call again goes on after the last step whose training had ended; one
     that was interrupted begins that training anew, with the same network (keep checkpoints of your own for long ones).
@@ -134,30 +135,29 @@ def prune_in_steps(
     limits = _absolute([as_budget(budget) for budget in budgets], original)
     place.mkdir(parents=True, exist_ok=True)
     now = copy.deepcopy(original.model).eval()
-    for number, budget in enumerate(limits, 1):
+    for number, wanted in enumerate(limits, 1):
         file = place / f"step-{number}.safetensors"
         if file.exists():
             now = load(file, original.model).eval()
             tell(f"Step {number} of {len(limits)} was done: {file}.")
             continue
         network = original if number == 1 else trace(now, examples, **(rules or {}))
-        small, cost = _searched(network, data, budget, f"step {number}", place, seed, settings)
+        small, cost = _searched(network, data, wanted, f"step {number}", place, seed, settings)
         now = _trained(train, small, cost, examples)
         save(now, file, example_inputs=examples)
-        tell(
-            f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,} ({budget}). Wrote {file}."
-        )
+        tell(f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,}. Wrote {file}.")
     return now
 
 
 def _searched(
-    network: Network, data: Data, budget: Budget, name: str, place: Path, seed: int, settings: Mapping[str, Any]
+    network: Network, data: Data, limits: Limits, name: str, place: Path, seed: int, settings: Mapping[str, Any]
 ) -> tuple[nn.Module, Cost]:
-    """The pruned network of a step; the same network where it meets the limit already."""
+    """The pruned network of a step; the same network where it meets the limits already."""
     full = network.space.cost(network.space.full)
-    wanted = {"macs": budget.macs, "params": budget.params}
-    if all(limit is None or getattr(full, resource) <= int(limit) for resource, limit in wanted.items()):
+    unmet = {resource: limit for resource, limit in limits.items() if getattr(full, resource) > limit}
+    if not unmet:
         return copy.deepcopy(network.model), full
+    budget = Budget(macs=unmet.get("macs"), params=unmet.get("params"))
     study = f"sqlite:///{place / 'search.db'}"
     result = search(network, data, budget=budget, seed=seed, study=study, study_name=name, **settings)
     return result.best.build(), result.best.cost
@@ -173,6 +173,7 @@ def _trained(train: Train, small: nn.Module, cost: Cost, examples: Any) -> nn.Mo
             f"Expected train to return a torch.nn.Module, or nothing if it trains in place; got {type(found).__name__}."
         )
     found = found.eval()
+    found.zero_grad()
     counted = count(found, examples)
     if (counted.macs, counted.params) != (cost.macs, cost.params):
         raise ValueError(
@@ -183,28 +184,26 @@ def _trained(train: Train, small: nn.Module, cost: Cost, examples: Any) -> nn.Mo
     return found
 
 
-def _absolute(budgets: Sequence[Budget], original: Network) -> list[Budget]:
-    """Budgets as counts, in terms of the original network."""
+def _absolute(budgets: Sequence[Budget], original: Network) -> list[Limits]:
+    """Limits as counts, in terms of the original network."""
     if not budgets:
         raise ValueError('Expected at least one budget, such as ["macs=75%", "macs=50%"], got none.')
-    found: list[Budget] = []
+    found: list[Limits] = []
     for budget in budgets:
         if budget.latency_ms is not None:
             raise ValueError(
-                f"Expected budgets of macs and params, as a latency table is of one network and each step has another; "
+                "Expected budgets of macs and params, as a latency table is of one network and each step has another; "
                 f"got {budget}."
             )
-        limits = {resource: int(limit) for resource, limit in budget.check(original.space).limits}
-        before = {} if not found else {"macs": found[-1].macs, "params": found[-1].params}
-        loosened = [
-            r for r, limit in before.items() if limit is not None and limits.get(r, int(limit) + 1) > int(limit)
-        ]
-        if loosened:
+        limits = {str(resource): int(limit) for resource, limit in budget.check(original.space).limits}
+        before = found[-1] if found else {}
+        looser = [resource for resource, limit in before.items() if limits.get(resource, math.inf) > limit]
+        if looser:
             raise ValueError(
-                f"Expected each budget to be at least as tight as the one before it; {budget} is looser in "
-                f"{loosened[0]} than {found[-1]}."
+                f"Expected each budget to be at least as tight as the one before it; {budget} is looser in {looser[0]} "
+                f"than the {before[looser[0]]:,} before."
             )
-        found.append(replace(Budget(**limits)))
+        found.append(limits)
     return found
 
 
