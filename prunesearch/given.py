@@ -105,9 +105,7 @@ def check_searcher_object(given: str | Searcher | Callable[..., Searcher], optio
         check_searcher(given, options or {})
 
 
-def check_evaluator_object(
-    given: AnyEvaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
-) -> None:
+def check_evaluator_object(given: AnyEvaluator, *, images: int | None, options: Mapping[str, Any] | None) -> None:
     """Make sure that it is a name, what makes an evaluator, or an object that scores, which takes no settings any more.
 
     Raises:
@@ -117,7 +115,7 @@ def check_evaluator_object(
     if EVALUATOR.is_met(EVALUATOR.found(given)):
         _refuse_settings(
             "evaluator",
-            {"images": images is not None, "screen": screen != 1.0, "evaluator_options": bool(options)},
+            {"images": images is not None, "evaluator_options": bool(options)},
         )
 
 

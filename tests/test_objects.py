@@ -71,8 +71,8 @@ def scored_by_accuracy(weights: Any, examples: ps.Examples, metric: str = "accur
             {"metric": "agreement", "images": 32},
         ),
         (
-            {"evaluator": "prunesearch.evaluators.accuracy:AccuracyEvaluator", "screen": 0.5},
-            {"images": 48, "screen": 0.5},
+            {"evaluator": "prunesearch.evaluators.accuracy:AccuracyEvaluator", "race": False},
+            {"images": 48, "race": False},
         ),
         pytest.param(
             {"searcher": random_searcher, "in_order": False}, {"in_order": False}, marks=pytest.mark.slow

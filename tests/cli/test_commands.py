@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -264,6 +265,7 @@ def test_verify_says_that_slimmed_networks_are_right(call: Call) -> None:
     assert run.returncode == 0, run.stderr
     assert "2 random structures" in run.stdout
     assert "costs are exact" in run.stdout
+    assert re.search(r"in training mode by \d\.\de-\d+ of it", run.stdout)
     found = json.loads(call("verify", "--model", "zoo:resnet8", "--input", "2x1x8x8", "--n", "3", "--json").stdout)
     assert (found["structures"], found["costs_exact"]) == (3, True)
 
