@@ -26,10 +26,10 @@ class EvaluatorContract:
     evaluator: ClassVar[Any]
     options: ClassVar[Mapping[str, Any]] = {}
 
-    def make(self) -> Evaluator:
-        """A fresh evaluator."""
+    def make(self, weights: WeightSource | None = None) -> Evaluator:
+        """A fresh evaluator, of some weights, or of those that `weights` gives."""
         on = self.subject()
-        return make_evaluator(self.evaluator, self.weights(), on.examples, **self.options)
+        return make_evaluator(self.evaluator, weights or self.weights(), on.examples, **self.options)
 
     def subject(self) -> Subject:
         """What it is tested on; another network and other data will do."""
@@ -86,9 +86,9 @@ class EvaluatorContract:
         expect_that(isinstance(measures, str) and bool(measures), f"Expected measures in words, got {measures!r}")
 
     def test_what_a_worker_is_handed_scores_alike(self) -> None:
-        """`workers=` copies it to other processes, also after it has scored here."""
-        structures, evaluator = self.subject().structures(), self.make()
-        here = evaluator.score(structures)
-        (copied,) = unpack(pack(lambda: (evaluator,)))()
-        there = copied.score(structures)
-        expect_that(list(there) == list(here), f"Expected a copy to score alike, got {there}, not {here}")
+        """`workers=` copies the weights and what makes an evaluator to other processes, and makes one there."""
+        structures, weights, make = self.subject().structures(), self.weights(), self.make
+        here = make(weights).score(structures)
+        (handed,) = unpack(pack(lambda: (make(weights),)))()
+        there = handed.score(structures)
+        expect_that(list(there) == list(here), f"Expected a worker to score alike, got {there}, not {here}")
