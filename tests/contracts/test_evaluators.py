@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from torch import Tensor
 
 from prunesearch.evaluators import EVALUATORS, make_evaluator
 from prunesearch.evaluators.channels.l1 import L1Criterion
-from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
@@ -70,3 +71,19 @@ def test_scoring_nothing_gives_nothing(make: Callable[[], Evaluator]) -> None:
 def test_the_description_tells_settings_apart(make: Callable[[], Evaluator]) -> None:
     assert make().description == make().description
     assert "images=256" in make().description
+
+
+def test_an_evaluator_that_can_be_divided_is_the_mean_of_its_parts(
+    make: Callable[[], Evaluator], network: Network
+) -> None:
+    evaluator = make()
+    if not isinstance(evaluator, Divisible):
+        pytest.skip("it scores on all of its images only")
+    structures, n = some_structures(network), evaluator.n_images
+    whole = evaluator.score(structures)
+    assert evaluator.on(range(n)).score(structures) == whole
+    parts = divided(evaluator, 4)
+    assert [part.n_images for part in parts] == [n // 4] * 4
+    means = np.mean([part.score(structures) for part in parts], axis=0)
+    assert means == pytest.approx(whole, rel=0.1, abs=0.05)  # BatchNorm statistics are those of 64 images
+    assert evaluator.score(structures) == whole
