@@ -8,12 +8,12 @@ it. What is found is added at once to a file of cells, one JSON object a line; r
 the end, or with `--write` alone, the cells become `benchmarks/results/coverage.json`.
 
 Of the check `prune`: groups, frozen layers, leaves, the share of the MACs that pruning can remove, seconds of tracing
-on one thread, the largest difference between slimmed and masked networks over two random structures (in eval mode and
-in training mode, relative to the largest output), whether costs are those that torch's `FlopCounterMode` counts,
-whether a half-MACs network trains a step, and whether it comes back from a file. Of `export`: how far the outputs of
-the half-MACs network are in `torch.export` and in ONNX Runtime from its own. Of `torch_pruning` (`BasePruner`,
-pruning_ratio=0.5, the last layers ignored, as in its README): whether the pruned network runs forward, and the share of
-MACs left.
+on one thread, the largest difference between a slimmed and the masked network of a random structure (in eval mode and
+in training mode, relative to the largest output), and whether costs are those that torch's `FlopCounterMode` counts. Of
+`use`: whether a half-MACs network trains a step, and whether it comes back from a file. Of `export`: how far the
+outputs of the half-MACs network are in `torch.export` and in ONNX Runtime from its own. Of `torch_pruning`
+(`BasePruner`, pruning_ratio=0.5, the last layers ignored, as in its README): whether the pruned network runs forward,
+and the share of MACs left.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from prunesearch.models.ranking import NestedRanking
 RESULTS = Path(__file__).parent / "results"
 MEMORY = 14 * 2**30
 """Bytes of address space of one check."""
-LIMITS: Mapping[str, int] = {"prune": 240, "export": 240, "torch_pruning": 90}
+LIMITS: Mapping[str, int] = {"prune": 240, "use": 240, "export": 240, "torch_pruning": 60}
 """Seconds that a check may take, with the imports and the making of the network."""
 
 
@@ -83,11 +83,17 @@ def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     row |= {"groups": len(space.groups), "removable": 1 - least / full, "macs": full}
     row |= {"frozen": dict(list(network.frozen.items())[:12]), "leaves": dict(network.leaves)}
     row["notes"] = [without_paths(note)[:200] for note in network.notes]
-    found = network.verify(2)
+    found = network.verify(1)
     row |= {"difference": found.largest_difference / max(found.scale, 1e-30), "exact": found.costs_exact}
     row |= {"training_difference": found.training_difference, "counted": ps.count(model, example_inputs).macs == full}
+    return row
+
+
+def use(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
+    """A half-MACs network is trained, and comes back from a file."""
+    network = ps.trace(model, example_inputs, time_limit=120)
     slimmed = half(network)
-    row |= {"kept": ps.count(slimmed, example_inputs).macs / full}
+    row = {"kept": ps.count(slimmed, example_inputs).macs / network.space.cost(network.space.full).macs}
     row |= tried("trains", lambda: trains(slimmed, model, example_inputs))
     return row | tried("saved", lambda: comes_back(half(network).eval(), model, example_inputs))
 
@@ -199,6 +205,7 @@ def torch_pruning(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
 
 CHECKS: Mapping[str, Callable[[nn.Module, Any], dict[str, Any]]] = {
     "prune": prune,
+    "use": use,
     "export": export,
     "torch_pruning": torch_pruning,
 }

@@ -40,7 +40,9 @@ def torchvision(name: str) -> Made:
 
     size = next((size for prefix, size in _VISION_SIZES.items() if name.startswith(prefix)), 64)
     if name.startswith(_LISTED):
-        return models.get_model(name, weights=None, weights_backbone=None, num_classes=5), ([torch.rand(3, 64, 64)],)
+        sizes = {} if name.startswith("ssd") else {"min_size": 96, "max_size": 128}
+        model = models.get_model(name, weights=None, weights_backbone=None, num_classes=5, **sizes)
+        return model, ([torch.rand(3, 64, 64)],)
     if name in models.list_models(module=models.segmentation):
         return models.get_model(name, weights=None, weights_backbone=None), images(64)
     if name in models.list_models(module=models.optical_flow):

@@ -34,6 +34,23 @@ class GroupLine:
 
 
 @dataclass(frozen=True)
+class LayerLine:
+    """One layer of an `Explanation`, whether it is a module or a function that a forward calls.
+
+    Attributes:
+        name: Of the module; of an operator in the code of one, the module's name, `%` and its own.
+        macs: Multiply-accumulates of one image in the unpruned network.
+        least: The same in the narrowest structure.
+        why: Why it keeps its width, or some of it; None if nothing keeps it.
+    """
+
+    name: str
+    macs: int
+    least: int
+    why: str | None
+
+
+@dataclass(frozen=True)
 class Explanation:
     """What `Network.explain` says; `print` shows it as a table, `as_dict` gives it to programs.
 
@@ -41,6 +58,7 @@ class Explanation:
         groups: One line per group.
         frozen: Layers that keep their width, and why.
         notes: What the caller should know.
+        layers: Every layer that costs something or keeps its width, with the reason.
         heaviest: The layers with the most MACs in the unpruned network, and their fractions of all.
         structures: Number of structures in the space.
         full: Cost of the unpruned network.
@@ -50,6 +68,7 @@ class Explanation:
     groups: tuple[GroupLine, ...]
     frozen: Mapping[str, str]
     notes: tuple[str, ...]
+    layers: tuple[LayerLine, ...]
     heaviest: tuple[tuple[str, float], ...]
     structures: int
     full: Cost
@@ -67,6 +86,11 @@ class Explanation:
             rows.append(
                 f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {step}; {_listed(line.members)}"
             )
+        rows += [
+            f"layer {line.name}: {line.macs:,} MACs ({line.macs / self.full.macs:.1%}), at least {line.least:,}"
+            for line in self.layers
+            if line.macs
+        ]
         rows += [f"frozen: {layer}: {reason}" for layer, reason in self.frozen.items()]
         rows += [f"note: {note}" for note in self.notes]
         rows.append("most MACs: " + ", ".join(f"{layer} {share:.1%}" for layer, share in self.heaviest))
@@ -96,4 +120,18 @@ def explain(space: Space, frozen: Mapping[str, str], notes: tuple[str, ...]) -> 
     )
     by_layer = sorted(space.layer_macs(space.full).items(), key=lambda item: -item[1])
     heaviest = tuple((layer, macs / full.macs) for layer, macs in by_layer[:_HEAVIEST])
-    return Explanation(lines, dict(frozen), notes, heaviest, space.size, full, space.cost(space.minimum))
+    return Explanation(
+        lines, dict(frozen), notes, _layers(space, frozen), heaviest, space.size, full, space.cost(space.minimum)
+    )
+
+
+def _layers(space: Space, frozen: Mapping[str, str]) -> tuple[LayerLine, ...]:
+    costs, least = space.layer_macs(space.full), space.layer_macs(space.minimum)
+    return tuple(
+        LayerLine(name, costs.get(name, 0), least.get(name, 0), frozen.get(name) or _unchanged(name, costs, least))
+        for name in dict.fromkeys((*costs, *frozen))
+    )
+
+
+def _unchanged(name: str, costs: Mapping[str, int], least: Mapping[str, int]) -> str | None:
+    return "what it reads and what it makes stay" if costs[name] == least[name] else None

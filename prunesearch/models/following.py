@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,11 +42,13 @@ class Way:
         without_data: On tensors that have shapes only.
         as_given: On as many images as the example has, not on two.
         follows_batch: With numbers that turned out to be multiples of the number of images (`batches.follow_batch`).
+        kinds: Classes of modules that are not entered, besides those that have a rule of ours.
     """
 
     without_data: bool = False
     as_given: bool = False
     follows_batch: bool = False
+    kinds: frozenset[type] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,9 @@ class Forwards:
     way: Way
 
 
-def is_layer(module: nn.Module) -> bool:
+def is_layer(module: nn.Module, kinds: Collection[type] = ()) -> bool:
     """Whether a module is known by its class, so that its forward need not be entered."""
-    return known_kind(type(module)) is not None
+    return type(module) in kinds or known_kind(type(module)) is not None
 
 
 def inputs_of(example_inputs: Any) -> Inputs:
@@ -79,7 +82,13 @@ def inputs_of(example_inputs: Any) -> Inputs:
     return Inputs((example_inputs,))
 
 
-def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str] | None = None) -> Forwards:
+def follow(
+    model: nn.Module,
+    inputs: Inputs,
+    deadline: Deadline,
+    leaves: Mapping[str, str] | None = None,
+    kinds: frozenset[type] = frozenset(),
+) -> Forwards:
     """Record the forward of `model`, a copy of our own in eval mode, in both modes.
 
     Large images are first tried without their data, which saves computing; a forward that needs data, or does something
@@ -90,7 +99,8 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
             of images.
     """
     is_large = sum(x.numel() for x in inputs.tensors) > _LARGE * inputs.images
-    for way in (*[Way(without_data=True)] * is_large, Way(), Way(as_given=True)):
+    ways = (*[Way(without_data=True)] * is_large, Way(), Way(as_given=True))
+    for way in (replace(way, kinds=kinds) for way in ways):
         try:
             return _followed(model, inputs, deadline, leaves or {}, way)
         except TraceError:
@@ -104,7 +114,7 @@ def follow(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping
 
 def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str], way: Way) -> Forwards:
     evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
-    note = _check(model, evaluating, inputs, deadline, as_given=way.as_given)
+    note = _check(model, evaluating, inputs, deadline, way)
     training, notes = _training(model, inputs, deadline, evaluating, way)
     follows = any(
         node.meta.get("follows_batch") for recording in (evaluating, *training) for node in recording.graph.nodes
@@ -130,7 +140,7 @@ def _training(
                 seen.append(steps)
                 found.append(recording)
                 if seed == 0:
-                    _check(model, recording, inputs, deadline, as_given=way.as_given)
+                    _check(model, recording, inputs, deadline, way)
             if not recording.draws:
                 break
     except TraceError as error:
@@ -181,29 +191,36 @@ def recorded(
 def _recorded(
     model: nn.Module, few: Inputs, leaves: Mapping[str, str], way: Way, deadline: Deadline, seed: int
 ) -> Recording:
+    known = partial(is_layer, kinds=way.kinds)
     if not way.without_data:
-        return record(model, few, deadline, is_layer=is_layer, leaves=leaves, seed=seed)
+        return record(model, few, deadline, is_layer=known, leaves=leaves, seed=seed)
     light = few.with_tensors([x.to("meta") for x in few.tensors])
     device = few.tensors[0].device
     with torch.device("meta"):
         found = record(
-            without_data(model), light, deadline, is_layer=is_layer, leaves=leaves, seed=seed, in_place_of_meta=device
+            without_data(model), light, deadline, is_layer=known, leaves=leaves, seed=seed, in_place_of_meta=device
         )
     if found.constants:
         raise TraceError("The forward uses tensors that it holds besides parameters and buffers.")
     return replace(found, model=model)
 
 
-def check_number(way: Way, recording: Recording, images: int) -> None:
+def check_number(way: Way, network: str, traced_with: int, images: int) -> None:
     """Refuse to compute a recorded forward for a number of images that it does not hold for.
+
+    Args:
+        way: How it was recorded.
+        network: What the network is called.
+        traced_with: How many images it was recorded with.
+        images: How many there are now.
 
     Raises:
         ValueError: It was followed for one number of images only, and this is another.
     """
-    if way.as_given and images != recording.images:
+    if way.as_given and images != traced_with:
         raise ValueError(
-            f"What {type(recording.model).__name__} does depends on the number of images: it was traced with "
-            f"{recording.images} and holds for no other number. Expected as many, got {images}."
+            f"What {network} does depends on the number of images: it was traced with "
+            f"{traced_with} and holds for no other number. Expected as many, got {images}."
         )
 
 
@@ -236,7 +253,7 @@ def outside_of(model: nn.Module, part: str | None) -> dict[str, str]:
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
-def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline, *, as_given: bool) -> str | None:
+def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline, way: Way) -> str | None:
     """Compute what was recorded for another number of images, and compare with the model.
 
     Returns:
@@ -245,7 +262,7 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
     deadline.check("the comparison of what was recorded with the model")
     mode = "in training mode" if recording.training else "in eval mode"
     trouble = failure = None
-    for other in _others(inputs, recording, as_given=as_given):
+    for other in _others(inputs, recording, as_given=way.as_given):
         try:
             theirs = _outputs(model, other)
         except Exception as error:  # whatever the caller's forward raises
@@ -255,7 +272,7 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
             other = varied(with_images(inputs, recording.images))
             theirs = _outputs(model, other)
         trouble = _trouble(model, recording, other, theirs)
-        if trouble is not None and _follows_batch(model, recording, other, deadline):
+        if trouble is not None and _follows_batch(model, recording, other, deadline, way):
             trouble = _trouble(model, recording, other, theirs)
         if trouble is None:
             return None
@@ -322,13 +339,14 @@ def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequ
     )
 
 
-def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadline: Deadline) -> bool:
+def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadline: Deadline, way: Way) -> bool:
     """Whether all that differs for another number of images are multiples of it, which then follow it."""
     if other.images == recording.images:
         return False
     try:
         with _buffers_kept(model):
-            second = record(model, other, deadline, is_layer=is_layer, leaves=recording.leaves)
+            known = partial(is_layer, kinds=way.kinds)
+            second = record(model, other, deadline, is_layer=known, leaves=recording.leaves)
     except TraceError:
         return False
     return follow_batch(recording, second)

@@ -118,6 +118,13 @@ class Remainder:
     divisor: Form
 
 
+def _is_multiple(form: Form) -> bool:
+    """Whether a form is so many times a single number that a module holds."""
+    if form.only is None or isinstance(form.only[0], (Quotient, Product, Remainder)):
+        return False
+    return form.only[1].down == 1 and form.only[1].up > 0
+
+
 def combined(function: str, one: Form, other: Form) -> Form | None:
     """What an operator of Python's makes of two numbers; None if that is no such sum.
 
@@ -125,11 +132,12 @@ def combined(function: str, one: Form, other: Form) -> Form | None:
     """
     if function == "mod" and (other.terms or other.constant > 0):
         return Form.of(Remainder(one, other))
-    if function == "floordiv" and other.only is not None and other.only[1].down == 1 and other.only[1].up > 0:
+    if function == "floordiv" and _is_multiple(other):
+        assert other.only is not None
         part = one.over(other.only[1].up)
         return None if part is None else Form.of(Quotient(part, other.only[0]))
     if function == "mul" and one.only is not None and other.only is not None:
-        is_plain = one.only[1] == other.only[1] == Share()
+        is_plain = _is_multiple(one) and _is_multiple(other) and one.only[1] == other.only[1] == Share()
         return Form.of(Product(one.only[0], other.only[0])) if is_plain else None
     if function in ("add", "sub"):
         return one.plus(other, 1 if function == "add" else -1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from prunesearch.models.normalised import is_torchs
 
 Role = Literal["produces", "reads", "scales", "other"]
 
@@ -25,6 +27,8 @@ def role_of(model: nn.Module, tensor: str, dim: int) -> Role:
         return "scales"
     if isinstance(module, _ConvTransposeNd):
         return "produces" if dim == 1 else "reads"
-    if isinstance(module, (nn.Linear, _ConvNd)):
+    weight: Any = module.weight
+    is_of_others = not is_torchs(type(module)) and weight.dim() > 1
+    if isinstance(module, (nn.Linear, _ConvNd)) or is_of_others:
         return "produces" if dim == 0 else "reads"
     return "other"

@@ -23,6 +23,7 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import follow, inputs_of, outside_of
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
+from prunesearch.models.operators.values import Rule
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import WIDTHS, layer_widths
@@ -44,6 +45,7 @@ def trace(
     ignored_layers: Sequence[str] = (),
     tied_layers: Sequence[Sequence[str]] = (),
     time_limit: float = 60.0,
+    rules: Mapping[Any, Rule] | None = None,
 ) -> Network:
     """Find out what can be pruned in a network. The model is only read; it keeps its mode, gradients and hooks.
 
@@ -69,6 +71,8 @@ def trace(
         tied_layers: Sequences of names of layers that make as many channels as each other, and always shall: they get
             one width.
         time_limit: Seconds after which it gives up.
+        rules: Coupling rules of your own kinds of layers and operators, by class of modules, function or name of a
+            method (`models.operators.values.Rule`); they come before ours.
 
     Returns:
         The network with its space.
@@ -82,13 +86,15 @@ def trace(
             n.
     """
     inputs = _check(model, example_inputs, ignored_layers)
-    rules = width_rules(model, round_to, min_channels)
+    widths_allowed = width_rules(model, round_to, min_channels)
+    own = dict(rules or {})
     try:
         still = copied(model).eval()
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
-    followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part))
-    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, rules, model)
+    kinds = frozenset(kind for kind in own if isinstance(kind, type))
+    followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), kinds)
+    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, widths_allowed, own)
     found, units, widths = coupling.found, coupling.units, coupling.widths
     groups = _groups(units, found, widths)
     if not groups:
@@ -165,14 +171,15 @@ def _coupled(
     ignored_layers: Sequence[str],
     tied_layers: Sequence[Sequence[str]],
     rules: WidthRules,
-    model: nn.Module,
+    own: Mapping[Any, Rule],
 ) -> _Coupling:
     """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay."""
+    model = recordings[0].model
 
     def taken(choices: Mapping[Fork, int]) -> _Coupling:
         found = Found()
         for recording in recordings:
-            walk(recording, ignored_layers, found, choices)
+            walk(recording, ignored_layers, found, choices, own)
         for layers in tied_layers:
             _tie(found, layers)
         units, widths = _units(found, rules, model)

@@ -21,7 +21,7 @@ from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.numbers import Origin, Size
 from prunesearch.models.operators import OPERATOR_NAMES, rule_of
-from prunesearch.models.operators.values import Number, Shape, Tracked, Value
+from prunesearch.models.operators.values import Number, Rule, Shape, Tracked, Value
 from prunesearch.models.recording import Decision, Position, Recording, Site
 from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
@@ -88,8 +88,15 @@ class Found:
         return [*self.cuts.values(), *(factor for product in self.products for factor in product.factors)]
 
 
+_NONE: Mapping[Any, Any] = MappingProxyType({})
+
+
 def walk(
-    recording: Recording, ignored: Sequence[str], found: Found, choices: Mapping[Fork, int] = MappingProxyType({})
+    recording: Recording,
+    ignored: Sequence[str],
+    found: Found,
+    choices: Mapping[Fork, int] = _NONE,
+    rules: Mapping[Any, Rule] = _NONE,
 ) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
@@ -98,8 +105,9 @@ def walk(
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
+        rules: The caller's own, which come before ours.
     """
-    _Walk(recording, ignored, found, choices).run()
+    _Walk(recording, ignored, found, choices, rules).run()
 
 
 class _SeveralTensors(Exception):
@@ -109,8 +117,16 @@ class _SeveralTensors(Exception):
 class _Walk:
     """Applies each operator's rule to the labels of what it was given: `operators.values.Walk`."""
 
-    def __init__(self, recording: Recording, ignored: Sequence[str], found: Found, choices: Mapping[Fork, int]) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        ignored: Sequence[str],
+        found: Found,
+        choices: Mapping[Fork, int],
+        rules: Mapping[Any, Rule],
+    ) -> None:
         self._choices = choices
+        self._rules = rules
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
@@ -159,10 +175,10 @@ class _Walk:
         site = node.meta.get("site")
         if site is not None:
             self._visits.setdefault((site.module, site.code, site.instruction), []).append(node)
-        if node.op == "call_module":
-            rule = None if str(node.target) in self._recording.leaves else rule_of(type(self.module_of(node)))
-        else:
-            rule = rule_of(node.target)
+        target = type(self.module_of(node)) if node.op == "call_module" else node.target
+        rule = self._rules.get(target) or rule_of(target)
+        if node.op == "call_module" and str(node.target) in self._recording.leaves:
+            rule = None
         if rule is None:
             return self._do_without_rule(node)
         self._sizes.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -233,7 +234,7 @@ def test_whatever_a_search_takes_by_name_is_taken_from_the_working_folder(
         "--n-trials", "2", "--study", f"sqlite:///{tmp_path / 'own.db'}", "--json", "--workers", str(workers),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    named = call(*SEARCH, "--searcher", "random", "--criterion", "l2", "--n-trials", "2", "--json",
+    named = call(*SEARCH, "--searcher", "random", "--criterion", "l2", "--images", "64", "--n-trials", "2", "--json",
                  "--study", f"sqlite:///{tmp_path / 'named.db'}")  # fmt: skip
     mine, theirs = (json.loads(each.stdout)["best"] for each in (run, named))
     assert mine["searcher"] == f"{where}:Walker"
@@ -264,6 +265,7 @@ def test_verify_says_that_slimmed_networks_are_right(call: Call) -> None:
     assert run.returncode == 0, run.stderr
     assert "2 random structures" in run.stdout
     assert "costs are exact" in run.stdout
+    assert re.search(r"in training mode by \d\.\de-\d+ of it", run.stdout)
     found = json.loads(call("verify", "--model", "zoo:resnet8", "--input", "2x1x8x8", "--n", "3", "--json").stdout)
     assert (found["structures"], found["costs_exact"]) == (3, True)
 

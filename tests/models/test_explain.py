@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from prunesearch.models.explain import Explanation
 from prunesearch.models.network import Network
@@ -46,6 +48,29 @@ def test_the_costs_and_the_number_of_structures_are_those_of_the_space(
     assert explanation.frozen == network.frozen
 
 
+def test_every_layer_says_what_it_costs_and_why_it_stays_also_one_that_is_a_function() -> None:
+    class Functional(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Linear(6, 4)
+            self.weight = nn.Parameter(torch.randn(6, 8, 1, 1))
+            self.fixed = nn.Conv2d(6, 6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.conv2d(self.stem(x).relu(), self.weight)
+            return self.head(F.local_response_norm(self.fixed(h), 3).mean((2, 3)))
+
+    network = trace(Functional(), SMALL)
+    lines = {line.name: line for line in network.explain().layers}
+    assert set(lines) == {"stem", "weight", "fixed", "head"}
+    assert sum(line.macs for line in lines.values()) == network.space.cost(network.space.full).macs
+    assert sum(line.least for line in lines.values()) == network.space.cost(network.space.minimum).macs
+    assert lines["weight"].why is None
+    assert lines["weight"].least < lines["weight"].macs
+    assert "has no rule" in (lines["fixed"].why or "")
+    assert lines["head"].why == "is an output of the network"
+
+
 def test_it_turns_into_json_and_back(explanation: Explanation) -> None:
     plain = json.loads(json.dumps(explanation.as_dict()))
     assert plain["full"]["macs"] == explanation.full.macs
@@ -56,7 +81,7 @@ def test_the_table_names_every_group_every_frozen_layer_and_the_range_of_costs()
     explanation = trace(Middle(lambda net, h, x: net.op(h), op=nn.LocalResponseNorm(3)), SMALL).explain()
     text = str(explanation)
     header, *rows = text.splitlines()
-    assert [row.split()[0] for row in rows] == ["conv2", "frozen:", "frozen:", "most", "1"]
+    assert [row.split()[0] for row in rows] == ["conv2", *["layer"] * 3, "frozen:", "frozen:", "most", "1"]
     assert "frozen: conv1: function 'local_response_norm' in 'op' has no rule" in text
     assert f"{explanation.minimum.macs:,} to {explanation.full.macs:,}" in text
     assert f"{explanation.minimum.params:,} to {explanation.full.params:,}" in text
