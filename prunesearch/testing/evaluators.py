@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from prunesearch.evaluators import make_evaluator
-from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.evaluator import Divisible, Evaluator
 from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.study.handover import pack, unpack
 from prunesearch.testing.expecting import expect_that
@@ -79,6 +79,19 @@ class EvaluatorContract:
         expect_that(isinstance(one, str) and bool(one), f"Expected a description in words, got {one!r}")
         expect_that(one == two, f"Expected the same description of the same settings, got {one!r} and {two!r}")
         expect_that(len(one.splitlines()) == 1, f"Expected a description in one line, got {one!r}")
+
+    def test_an_evaluator_that_can_be_divided_scores_on_all_of_its_images_what_it_scores_undivided(self) -> None:
+        """Those without `n_images` and `on(images)` do not race; nothing is asked of them here."""
+        evaluator, structures = self.make(), self.subject().structures()
+        if isinstance(evaluator, Divisible):
+            whole, n = evaluator.score(structures), evaluator.n_images
+            half = evaluator.on(range(n // 2))
+            expect_that(half.n_images == n // 2, f"Expected an evaluator on {n // 2} images, got {half.n_images}")
+            half.score(structures)
+            on_all = evaluator.on(range(n)).score(structures)
+            expect_that(on_all == whole, f"Expected the same scores on all images, got {on_all}, not {whole}")
+            after = evaluator.score(structures)
+            expect_that(after == whole, f"Expected the undivided one to stay as it was, got {after}, not {whole}")
 
     def test_what_scores_measure_is_said_in_words(self) -> None:
         """`measures` may be left out."""

@@ -16,7 +16,14 @@ from prunesearch.search.bayes import BayesSearcher
 from prunesearch.search.genetic import GeneticSearcher, GeneticSettings
 from prunesearch.search.nsga2 import NSGA2Searcher, NSGA2Settings
 from prunesearch.search.searcher import Searcher
-from prunesearch.search.surrogate import SurrogateSettings, fit_process, fit_trend, normal_scores
+from prunesearch.search.surrogate import (
+    Prediction,
+    SurrogateSettings,
+    fit_process,
+    fit_trend,
+    normal_errors,
+    normal_scores,
+)
 from prunesearch.search.variation import survivors
 from prunesearch.structure import Structure
 from prunesearch.trial import Trial, pareto_front
@@ -175,3 +182,41 @@ BAD: list[tuple[Callable[[], object], str]] = [
 def test_what_makes_no_sense_is_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_process_believes_what_is_exact_more_than_what_is_an_estimate() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.random((60, 2))
+    truth = np.sin(3 * inputs[:, 0])
+    noise = np.where(np.arange(60) < 30, 0.0, 1.0)
+    values = truth + noise * rng.normal(size=60)
+    told, untold = (fit_process(inputs, values, known) for known in (noise**2, None))
+    errors = [np.abs(process.predict(inputs) - truth).mean() for process in (told, untold)]
+    assert errors[0] < 0.5 * errors[1]
+
+
+def test_a_standard_error_among_ranks_is_how_far_it_moves_a_score_among_the_others() -> None:
+    scores = np.linspace(0.0, 1.0, 101)
+    errors = np.full(101, 0.1)
+    found = normal_errors(scores, errors)
+    moved = normal_scores(scores)[60] - normal_scores(scores)[40]
+    assert found[50] == pytest.approx(moved / 2)
+    assert (found[[0, 100]] > found[50]).all()  # there the same error is worth more quantiles
+    assert (normal_errors(scores, np.zeros(101)) == 0).all()
+
+
+def test_a_prediction_from_estimates_is_better_when_told_how_good_each_is() -> None:
+    """Every eighth score is exact, the others are off by as much as structures differ."""
+    feasible = BUDGET.check(SPACE)
+
+    def correlation(seed: int, *, told: bool) -> float:
+        rng = np.random.default_rng(seed)
+        structures, others = (feasible.fit(SPACE.sample(rng, n)) for n in (120, 200))
+        truth, elsewhere = (np.array([SCORE(tuple(row)) for row in rows.tolist()]) for rows in (structures, others))
+        errors = np.where(np.arange(120) % 8 == 0, 0.0, 1.5 * truth.std())
+        scores = truth + errors * rng.normal(size=120)
+        prediction = Prediction(SPACE, structures, scores, errors if told else None)
+        return float(np.corrcoef(prediction.mean(others), elsewhere)[0, 1])
+
+    ahead = [correlation(seed, told=True) > correlation(seed, told=False) for seed in range(12)]
+    assert sum(ahead) >= 11  # of twelve by luck: probability 0.003
