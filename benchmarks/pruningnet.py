@@ -205,6 +205,7 @@ class Bench:
             weight_source=self.weight_source(source, seed),
             n_trials=self.arguments.trials,
             images=self.arguments.scoring_images,
+            race=False,
             seed=seed,
             options={"population": 40, "mutants": 20, "crossovers": 20} if searcher == "evolution" else {},
         ).best

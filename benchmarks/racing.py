@@ -1,10 +1,11 @@
 """What is a search worth on images that it did not see, and how many CPU-seconds does it take?
 
-    python benchmarks/racing.py --data-root D --weights resnet20.safetensors [--cells uniform surrogate-200x64.0]
+    python benchmarks/racing.py --data-root D --weights resnet20.safetensors [--cells uniform surrogate-race.0]
 
 The public ResNet-20, adapted to the JPEG images of CIFAR-10 (`adapt.py`), under a limit on MACs. A cell is an arm and a
-seed, `surrogate-200x64.0`. An arm searches on the 2,048 search images (`realdata.py`); its winner keeps its inherited
-weights, gets BatchNorm statistics of those images, and is judged once by its loss on the 2,048 unseen ones. CPU-seconds
+seed, `surrogate-race.0`. An arm searches on the 2,048 search images (`realdata.py`); its winner keeps its inherited
+weights, gets BatchNorm statistics of those images, and is judged once by its loss on the 2,048 unseen ones; so are the
+structures that were the best earlier in the same search, as more structures should never end worse. CPU-seconds
 are those of the search, in one thread. Each cell is a file of its own in `results/racing`; run again to go on.
 
 Another search takes part by one line in `ARMS`.
@@ -16,9 +17,8 @@ import argparse
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,30 +29,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.study.events import Event
+from prunesearch.trial import Trial
 
 RESULTS = Path(__file__).parent / "results" / "racing"
 LIMIT = "19.91M"
 """MACs, of 40.55 million."""
 
 SEEDS, BATCH = 5, 256
-Arm = Callable[[ps.Network, ps.Data, ps.Budget, int], ps.SearchResult]
-"""Takes a network, data whose `calibrate_on` are the search images, a limit and a seed."""
 
 
-def searched(network: ps.Network, data: ps.Data, budget: ps.Budget, seed: int, **settings: Any) -> ps.SearchResult:
-    """`ps.search` with given settings."""
-    return ps.search(network, data, budget=budget, seed=seed, **settings)
+@dataclass(frozen=True)
+class Arm:
+    """A search.
+
+    Attributes:
+        settings: Arguments of `ps.search`.
+        counts: Numbers of structures after which the best so far is judged; a search that goes on has the same history.
+    """
+
+    settings: Mapping[str, Any]
+    counts: tuple[int, ...]
 
 
 ARMS: Mapping[str, Arm] = {
-    "uniform": partial(searched, searcher="uniform", n_trials=1, images=64),
-    "surrogate-200x64": partial(searched, searcher="surrogate", n_trials=200, images=64),
-    "surrogate-200x512": partial(searched, searcher="surrogate", n_trials=200, images=512),
-    "surrogate-600x64": partial(searched, searcher="surrogate", n_trials=600, images=64),
-    "random-200x64": partial(searched, searcher="random", n_trials=200, images=64),
-    "random-200x512": partial(searched, searcher="random", n_trials=200, images=512),
+    "uniform": Arm({"searcher": "uniform"}, (1,)),
+    "surrogate-race": Arm({"searcher": "surrogate"}, (100, 200, 400)),
+    "surrogate-race-long": Arm({"searcher": "surrogate"}, (800,)),
+    "evolution-race": Arm({"searcher": "evolution"}, (200, 400)),
+    "random-race": Arm({"searcher": "random"}, (200, 400)),
+    "surrogate-64": Arm({"searcher": "surrogate", "images": 64, "race": False}, (200, 600)),
+    "surrogate-512": Arm({"searcher": "surrogate", "images": 512, "race": False}, (200,)),
+    "random-64": Arm({"searcher": "random", "images": 64, "race": False}, (200,)),
+    "random-512": Arm({"searcher": "random", "images": 512, "race": False}, (200,)),
 }
-"""By name: the searcher, structures x images that score each. `surrogate-200x64` are the defaults of version 0.1.0."""
+"""By name: the searcher, and `race` (few images first, more for what may be the best) or the images that score each."""
 
 CELLS = tuple(f"{arm}.{seed}" for seed in range(SEEDS) for arm in ARMS)
 
@@ -85,25 +96,38 @@ def bench_of(model: nn.Module, cifar: realdata.Cifar10) -> Bench:
     return Bench(ps.trace(model.eval(), parts[0][0][:2]), *parts)
 
 
-def measured(bench: Bench, arm: Arm, seed: int, limit: ps.Budget) -> dict[str, Any]:
-    """One cell."""
+def measured(bench: Bench, arm: Arm, seed: int, limit: ps.Budget) -> list[dict[str, Any]]:
+    """One cell: what the best structure is worth after each number of structures."""
     start, wall = time.process_time(), time.perf_counter()
-    result = arm(bench.network, bench.data, limit, seed)
-    seconds = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall}
-    winner, trial = result.best.build(), result.best.trial
-    loss, accuracy = judged(winner, *bench.unseen)
+    marks: list[tuple[Trial, dict[str, float]]] = []
+
+    def mark(event: Event) -> None:
+        if event.trial.number + 1 in arm.counts and event.best is not None:
+            seconds = {"cpu": time.process_time() - start, "wall": time.perf_counter() - wall}
+            marks.append((event.best, {name: round(value, 2) for name, value in seconds.items()}))
+
+    result = ps.search(
+        bench.network, bench.data, budget=limit, seed=seed, n_trials=max(arm.counts), callbacks=[mark], **arm.settings
+    )
     unpruned, _ = judged(bench.network.model, *bench.unseen)
-    return {
-        "loss": loss,
-        "accuracy": accuracy,
-        "score": trial.score,
-        "unpruned loss": unpruned,
-        "macs": trial.cost.macs,
-        "params": trial.cost.params,
-        "structure": list(trial.structure),
-        "evaluations": len(result.trials),
-        "seconds": {name: round(value, 2) for name, value in seconds.items()},
-    }
+    rows = []
+    for count, (trial, seconds) in zip(arm.counts, marks, strict=True):
+        loss, accuracy = judged(replace(result.best, trial=trial).build(), *bench.unseen)
+        rows.append(
+            {
+                "evaluations": count,
+                "images scored": sum(each.images or 0 for each in result.trials[:count]),
+                "loss": loss,
+                "accuracy": accuracy,
+                "score": trial.score,
+                "unpruned loss": unpruned,
+                "macs": trial.cost.macs,
+                "params": trial.cost.params,
+                "structure": list(trial.structure),
+                "seconds": seconds,
+            }
+        )
+    return rows
 
 
 def judged(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -145,8 +169,9 @@ def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None
                 raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
             continue
         found = measured(bench, ARMS[arm], int(seed), limit)
-        tasks.save({"arm": arm, "seed": int(seed), **found, "facts": common}, file)
-        print(f"{cell}: loss {found['loss']:.3f}, {found['seconds']['cpu']:.0f} CPU-seconds", flush=True)
+        tasks.save({"arm": arm, "seed": int(seed), "rows": found, "facts": common}, file)
+        told = (f"{row['evaluations']}: {row['loss']:.3f}, {row['seconds']['cpu']:.0f} CPU-seconds" for row in found)
+        print(f"{cell}: loss on unseen images after {'; '.join(told)}", flush=True)
 
 
 def cells_of(names: Sequence[str]) -> list[str]:

@@ -263,6 +263,7 @@ def searched(name: str, seed: int, images: int, arguments: argparse.Namespace) -
         searcher=name,
         n_trials=arguments.search_trials,
         images=images,
+        race=False,
         seed=seed,
     )
     seconds = time.perf_counter() - start

@@ -35,7 +35,7 @@ from prunesearch.study import schema
 from prunesearch.study.executors import InlineExecutor
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study
-from prunesearch.study.workers import Workers, executors
+from prunesearch.study.workers import Workers, executor_on
 from prunesearch.tasks.classify import labelled
 
 GROUPS, ROUNDS, LARGE, REPEATS = 20, 10_000, 100_000, 5
@@ -188,10 +188,10 @@ def workers(postgres: str | None) -> dict[str, Any]:
     scores: dict[str, list[float | None]] = {}
     for _ in range(3):
         for kind, where in kinds.items():
-            with executors(where, recipe(), recipe) as (executor,):
-                list(executor.run(batches[0][:8]))  # until the workers have started
+            with executor_on(where, recipe()[0], recipe) as scoring:
+                list(scoring.run(batches[0][:8]))  # until the workers have started
                 start = time.perf_counter()
-                outcomes = [outcome for batch in batches for outcome in executor.run(batch)]
+                outcomes = [outcome for batch in batches for outcome in scoring.run(batch)]
                 rates[kind].append(len(outcomes) / (time.perf_counter() - start))
                 scores[kind] = [outcome.score for outcome in outcomes]
     return {"rates": rates, "structures": sum(map(len, batches)), "equal": len({str(s) for s in scores.values()}) == 1}

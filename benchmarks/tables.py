@@ -26,6 +26,7 @@ from tabulated import (
     evidence,
     latency,
     papers,
+    policies,
     pruningnet,
     racing,
     searchers,
@@ -38,6 +39,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 
 TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "actors": policies.actors,
     "coverage": coverage.table,
     "criteria": criteria.table,
     "demo": demo.table,
@@ -49,6 +51,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "faults": studies.faults,
     "finetune": training.finetune,
     "papers": papers.papers,
+    "policies": policies.policies,
     "pruningnet": pruningnet.table,
     "racing": racing.table,
     "searchers": searchers.table,

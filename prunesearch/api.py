@@ -20,7 +20,7 @@ from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels.criterion import Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
-from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.given import (
     Chooser,
@@ -38,17 +38,18 @@ from prunesearch.models.nested import Batch, device_of, in_order_of, members, pa
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
-from prunesearch.ranges import number, whole_number
+from prunesearch.ranges import whole_number
 from prunesearch.search import WITH_POLICY, evidence_needed, is_searcher, make_searcher
 from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import PolicySearcher, Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.events import Callback
-from prunesearch.study.executors import Executor, HalvingExecutor, RememberingExecutor
+from prunesearch.study.executors import Executor, RememberingExecutor
+from prunesearch.study.racing import RacingExecutor, Track
 from prunesearch.study.scoring import score_one
 from prunesearch.study.study import Study, find
-from prunesearch.study.workers import Workers, executors, open_pool
+from prunesearch.study.workers import Workers, executor_on, jobs_on, open_pool
 from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, as_text
@@ -56,6 +57,8 @@ from prunesearch.training.data import Data, Source, as_data, balanced
 from prunesearch.training.fitting import outputs_of
 from prunesearch.trial import Trial, best, pareto_front
 
+_WITHOUT_RACE = 512
+"""Images that score each structure where none of them can be given up early."""
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
 
 
@@ -218,7 +221,7 @@ def search(
     evaluator: str | Evaluator | Callable[..., Evaluator] = "accuracy",
     metric: str | None = None,
     images: int | None = None,
-    screen: float = 1.0,
+    race: bool = True,
     study: str = IN_MEMORY,
     study_name: str | None = None,
     open_another: bool = False,
@@ -269,11 +272,11 @@ def search(
             unpruned network (minus the distance from them) or `"agreement"` with them, which need no labels; or the
             task's own, as `"accuracy"` of classification. None takes the loss, or fidelity where the task has none. The
             other evaluators have one of their own.
-        images: How many of the `data.calibration` images score structures, balanced by class. By default 64 for
-            `"accuracy"`, or one of each class up to 256, and all for the papers' protocols. More rank with more
-            certainty (docs/evaluator.md says how much), and cost as much more.
-        screen: Share of each batch of proposals that is scored at all: a score on a quarter of the images (but 32)
-            decides which (successive halving). 1 scores everything.
+        images: How many of the `data.calibration` images score structures, balanced by class; by default all. Where
+            `"accuracy"` does not race, by default at most 512.
+        race: Whether structures race: each is scored on a part of the images (64, or one of each class up to 256), and
+            on more for as long as it may be better than the best so far (`study.racing`). False scores every structure
+            on all. Only evaluators that can score on some of their images race (`evaluators.evaluator.Divisible`).
         study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
@@ -287,7 +290,7 @@ def search(
         workers: How many processes score; or a `Workers`, for a cluster, a time limit per structure and the like. The
             history is the same for any.
         in_order: False tells the searcher each score as soon as it is known, so that no worker waits for another. The
-            order then depends on how fast they are: **equal seeds no longer give equal results.**
+            order then depends on how fast they are: **equal seeds no longer give equal results.** Nothing races then.
         callbacks: Called with an `Event` for each new trial; one that returns True ends the search. A single one will
             do.
 
@@ -309,19 +312,18 @@ def search(
     network, budget = as_network(network, data), as_budget(budget, table)
     n_trials, seed = whole_number("n_trials", n_trials, at_least=1), whole_number("seed", seed, at_least=0)
     images = None if images is None else whole_number("images", images, at_least=1)
-    screen, callbacks = number("screen as a share", screen, "(0, 1]"), as_callbacks(callbacks)
+    callbacks = as_callbacks(callbacks)
     check_searcher_object(searcher, options)
-    check_evaluator_object(evaluator, images=images, screen=screen, options=evaluator_options)
-    if not (in_order or screen == 1.0):
-        raise ValueError("Screening compares the structures of a batch, so it needs in_order=True.")
+    check_evaluator_object(evaluator, images=images, options=evaluator_options)
     workers = workers if isinstance(workers, Workers) else Workers(whole_number("workers", workers, at_least=-1))
     budget.check(network.space)
     examples = check_data(network, data)
     calibration, classes = examples.inputs, examples.strata()
     if workers.executor == "ray" and not workers.gpus and device_of(calibration).type == "cuda":
         workers = replace(workers, gpus=1.0)
+    race = race and in_order
     if images is None:
-        images = max(64, min(256, len(torch.unique(classes)))) if evaluator == "accuracy" else len(examples)
+        images = _WITHOUT_RACE if evaluator == "accuracy" and not race else len(examples)
     chosen = _balanced(classes, images)
     settings = {**({"metric": metric} if evaluator == "accuracy" and metric else {}), **(evaluator_options or {})}
     tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
@@ -338,11 +340,9 @@ def search(
     def scorer_on(subset: Tensor) -> Evaluator:
         return make_evaluator(evaluator, weights, examples.take(subset), **settings)
 
-    subsets = [chosen]
-    if screen != 1.0:
-        subsets.insert(0, chosen[_balanced(classes[chosen], max(len(chosen) // 4, 32))])
-    scorers = tuple(map(scorer_on, subsets))
-    scorer = scorers[-1]
+    scorer = scorer_on(chosen)
+    n_parts = _parts(scorer, classes) if race else 1
+    parts = divided(scorer, n_parts) if n_parts > 1 else ()
     question = {
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
@@ -352,7 +352,7 @@ def search(
         "seed": seed,
         **({} if has_own_ranking(weight_source) else {"criterion": ranked_by}),
         "weight_source": weights.description,
-        "evaluator": scorer.description + (f", screen={screen}" if screen != 1.0 else ""),
+        "evaluator": scorer.description + (f", race={n_parts} parts" if n_parts > 1 else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
         **({} if in_order else {"order": "as finished"}),
@@ -369,14 +369,25 @@ def search(
     with Study(study, study_name, question, network.space) as opened:
         with ExitStack() as stack:
             if in_order:
-                rungs = stack.enter_context(executors(workers, scorers, lambda: tuple(map(scorer_on, subsets))))
-                known = RememberingExecutor(rungs[-1], opened.known_scores(_DECIDES_SCORES))
-                executor: Executor = HalvingExecutor([*rungs[:-1], known], keep=screen) if screen != 1.0 else known
+                known = opened.known_trials(_DECIDES_SCORES)
+                executor: Executor
+                if parts:
+                    jobs = stack.enter_context(jobs_on(workers, parts, lambda: divided(scorer_on(chosen), n_parts)))
+                    costs = getattr(proposer, "spreads", False)
+                    executor = RacingExecutor(
+                        jobs,
+                        Track(tuple(part.n_images for part in parts)),
+                        known,
+                        (lambda structure: network.space.cost(structure).macs) if costs else None,
+                    )
+                else:
+                    alone = stack.enter_context(executor_on(workers, scorer, lambda: (scorer_on(chosen),)))
+                    executor = RememberingExecutor(alone, known)
                 trials = opened.run(checked, executor, n_trials, callbacks=callbacks, **names)
             else:
-                pool = stack.enter_context(open_pool(workers, lambda: tuple(map(scorer_on, subsets))))
+                pool = stack.enter_context(open_pool(workers, lambda: (scorer_on(chosen),)))
                 trials = opened.run_as_finished(checked, pool, n_trials, callbacks=callbacks, **names)
-        opened.note("score_full", lambda: score_one(scorer, network.space.full).score)
+        opened.note("score_full", lambda: _mean_score(parts or (scorer,), network.space.full))
         unpruned = opened.fact("score_full")
         winner = best(trials)
         if winner is None:
@@ -405,6 +416,18 @@ def _built(weights: WeightSource, structure: Structure, calibration: Batch) -> n
     model = weights.build(structure).eval()
     recalibrate_bn(model, calibration)
     return model
+
+
+def _parts(scorer: Evaluator, classes: Tensor) -> int:
+    """How many parts of its images an evaluator is to score on one after the other; 1 where it cannot race."""
+    size = max(64, min(256, len(torch.unique(classes))))
+    return max(1, scorer.n_images // size) if isinstance(scorer, Divisible) else 1
+
+
+def _mean_score(scorers: Sequence[Evaluator], structure: Structure) -> float | None:
+    scores = [score_one(scorer, structure).score for scorer in scorers]
+    known = [score for score in scores if score is not None]
+    return sum(known) / len(known) if len(known) == len(scores) else None
 
 
 def _balanced(classes: Tensor, n: int) -> Tensor:

@@ -13,7 +13,6 @@ from torch import nn
 
 from prunesearch.budget import Budget
 from prunesearch.contracts import Contract, kind_of, name_of
-from prunesearch.errors import ContractBroken
 from prunesearch.evaluators import EVALUATOR
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, make_criterion
 from prunesearch.latency_table import LatencyTable
@@ -21,7 +20,7 @@ from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
-from prunesearch.search import SEARCHER, is_searcher
+from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Group, IntArray
 from prunesearch.study.events import Callback
@@ -94,20 +93,19 @@ def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
-    """Make sure that it is a name, an object that searches, or what makes one.
+    """Make sure that it is a name, an object that searches, or what makes one, and that it has these options.
 
     Raises:
-        TypeError: It is not.
+        TypeError: It is not, or has not.
         ValueError: It is no name of a searcher; or options were given that an object cannot take.
     """
-    SEARCHER.found(given)
     if is_searcher(given):
         _refuse_settings("searcher", {"options": bool(options)})
+    else:
+        check_searcher(given, options or {})
 
 
-def check_evaluator_object(
-    given: AnyEvaluator, *, images: int | None, screen: float, options: Mapping[str, Any] | None
-) -> None:
+def check_evaluator_object(given: AnyEvaluator, *, images: int | None, options: Mapping[str, Any] | None) -> None:
     """Make sure that it is a name, what makes an evaluator, or an object that scores, which takes no settings any more.
 
     Raises:
@@ -117,7 +115,7 @@ def check_evaluator_object(
     if EVALUATOR.is_met(EVALUATOR.found(given)):
         _refuse_settings(
             "evaluator",
-            {"images": images is not None, "screen": screen != 1.0, "evaluator_options": bool(options)},
+            {"images": images is not None, "evaluator_options": bool(options)},
         )
 
 
@@ -165,12 +163,11 @@ class Chooser:
             ContractBroken: The ranking does not keep as many units as asked for.
         """
         ranking = self._given if self._criterion is None else self._criterion.rank(network, examples)
-        if isinstance(ranking, NestedRanking) and self._criterion is None:
-            return ranking, str(ranking)
         name = name_of(self._given) + (listed(self._options) if self._options else "")
         if isinstance(self._given, str) and self._given in CRITERIA:
             return ranking, name
-        return ranking, f"{name} {_fingerprint(ranking, network, self._given)}"
+        kept = _fingerprint(ranking, network, self._given)
+        return ranking, str(ranking) if isinstance(self._given, NestedRanking) else f"{name} {kept}"
 
 
 def listed(options: Mapping[str, Any]) -> str:
@@ -202,17 +199,17 @@ def _fingerprint(ranking: Any, network: Network, given: Any) -> str:
 
 def _kept(ranking: Ranking, index: int, group: Group, units: int, given: Any) -> IntArray:
     """Which units of a group a ranking of anybody's keeps."""
-    answer: Any = ranking.keep(index, units)
-    kept = np.asarray(answer)
+    call = f"keep({index}, {units})"
+    try:
+        answer: Any = ranking.keep(index, units)
+        kept = np.asarray(answer)
+    except Exception as error:  # the caller's own code may raise anything
+        raise RANKING.broken(given, f"{call} failed with {type(error).__name__}: {error}".rstrip(".")) from error
     right = kept.shape == (units,) and np.issubdtype(kept.dtype, np.integer) and bool(np.all(np.diff(kept) > 0))
     if not right or kept[0] < 0 or kept[-1] >= group.units:
-        raise _keeps_wrong(given, f"keep({index}, {units})", answer, units, group)
+        raise RANKING.broken(
+            given,
+            f"{call} gave {answer!r}; expected {units} different whole numbers from 0 to {group.units - 1}, ascending, "
+            f"the units of group {group.name!r} that stay",
+        )
     return kept.astype(np.int64)
-
-
-def _keeps_wrong(given: Any, call: str, answer: Any, units: int, group: Group) -> ContractBroken:
-    return RANKING.broken(
-        given,
-        f"{call} gave {answer!r}; expected {units} different whole numbers from 0 to {group.units - 1}, ascending, the "
-        f"units of group {group.name!r} that stay",
-    )

@@ -9,8 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -49,8 +52,7 @@ def check_name(table: Iterable[str], name: str, kind: str) -> None:
 class Registry:
     """The names of one kind of thing: the package's own, then those that installed packages add by entry points.
 
-    Which packages are installed is looked up each time, as more may have been installed in a notebook meanwhile; it
-    takes milliseconds, and imports none of them.
+    What is installed while a notebook runs is found. None of the packages is imported for that.
 
     Attributes:
         kind: What they are, in sentences.
@@ -64,7 +66,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every name, the package's own first. Nothing of what they stand for is imported."""
-        added = {entry.name for entry in entry_points(group=self.group)}
+        added = {entry.name for entry in _entry_points(self.group, _places())}
         return [*self.own, *sorted(added - self.own.keys())]
 
     def find(self, name: str) -> Any:
@@ -102,7 +104,7 @@ class Registry:
 
     def _added(self, name: str) -> EntryPoint | None:
         """The entry point of a name, if there is one; a name that means two things is refused."""
-        found = list(entry_points(group=self.group, name=name))
+        found = [entry for entry in _entry_points(self.group, _places()) if entry.name == name]
         if name in self.own and found:
             raise ValueError(
                 f"The {self.kind} {name!r} of the distribution {_distribution(found[0])} has the name of one of "
@@ -162,6 +164,22 @@ def cached(kind: Callable[..., Any], cache: str | Path | None) -> dict[str, Any]
     """`cache` as an argument for what takes one; nothing for what does not, or without a cache."""
     takes_one = cache is not None and "cache" in parameters_of(kind)
     return {"cache": cache} if takes_one else {}
+
+
+@lru_cache
+def _entry_points(group: str, places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group. Reading what every package says takes milliseconds, and a search asks often.
+
+    Args:
+        group: The group.
+        places: Where packages are, and when something was installed there last; others are read anew.
+    """
+    del places
+    return tuple(entry_points(group=group))
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    return tuple((entry, os.stat(entry or ".").st_mtime_ns) for entry in sys.path if os.path.exists(entry or "."))
 
 
 def _loaded(entry: EntryPoint, kind: str) -> Any:

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 
 from prunesearch.structure import Cost, Structure
 
-SCREENED_OUT = "Screened out:"
-"""How the failure sentence of a structure begins that a cheap score ruled out; nothing went wrong with it."""
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -25,6 +22,9 @@ class Trial:
         searcher: Name of the searcher that proposed it.
         evaluator: Name of the evaluator that scored it.
         worker: Which process scored it.
+        images: How many images it was scored on; None if the evaluator has none to be counted.
+        error: Standard error of the score as an estimate of that on all images; 0 if it was scored on all.
+        parts: (part, score) of each part of the images that it was scored on, in that order, if the search races.
     """
 
     number: int
@@ -36,35 +36,44 @@ class Trial:
     searcher: str
     evaluator: str
     worker: str
+    images: int | None = None
+    error: float = 0.0
+    parts: tuple[tuple[int, float], ...] = ()
 
     @property
-    def is_screened_out(self) -> bool:
-        """Whether a cheap score ruled it out, so that nothing is wrong although it has no score."""
-        return self.failure is not None and self.failure.startswith(SCREENED_OUT)
+    def assured(self) -> float:
+        """The score less its standard error, by which trials are ranked: a lucky score on few images is not the best.
+
+        Raises:
+            ValueError: The trial failed.
+        """
+        if self.score is None:
+            raise ValueError(f"Trial {self.number} has no score: {self.failure}")
+        return self.score - self.error
 
 
 def ranked(trials: Iterable[Trial]) -> list[Trial]:
-    """Successful trials, best first, the earlier of equals first."""
-    scored = [(-trial.score, trial.number, trial) for trial in trials if trial.score is not None]
+    """Successful trials, best first by `Trial.assured`, the earlier of equals first."""
+    scored = [(-trial.assured, trial.number, trial) for trial in trials if trial.score is not None]
     return [trial for _, _, trial in sorted(scored, key=lambda entry: entry[:2])]
 
 
 def best(trials: Iterable[Trial]) -> Trial | None:
-    """The trial with the highest score, the earliest of equals; None if none succeeded."""
+    """The first that `ranked` gives; None if none succeeded."""
     return next(iter(ranked(trials)), None)
 
 
 def cheapest(trials: Iterable[Trial], *, at_least: float) -> Trial | None:
-    """The trial with the fewest MACs (then parameters) whose score is `at_least` so high; None if there is none."""
-    enough = [trial for trial in ranked(trials) if trial.score is not None and trial.score >= at_least]
+    """The trial with the fewest MACs (then parameters) that is assured of a score; None if there is none."""
+    enough = [trial for trial in ranked(trials) if trial.assured >= at_least]
     return min(enough, key=lambda trial: (trial.cost.macs, trial.cost.params), default=None)
 
 
 def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
-    """Trials to which no other is preferable in both score and MACs, cheapest first; the earlier of equals."""
+    """Trials to which no other is preferable in both `assured` and MACs, cheapest first; the earlier of equals."""
     front: list[Trial] = []
     for trial in sorted(ranked(trials), key=lambda trial: trial.cost.macs):  # of equal MACs the best comes first
-        if not front or trial.score > front[-1].score:  # type: ignore[operator]  # ranked leaves out the failed ones
+        if not front or trial.assured > front[-1].assured:
             front.append(trial)
     return front
 
@@ -72,8 +81,7 @@ def pareto_front(trials: Iterable[Trial]) -> list[Trial]:
 def extended(front: list[Trial], trial: Trial) -> list[Trial]:
     """The `pareto_front` of some trials and one later; the same list if it does not belong there."""
     if trial.score is None or any(
-        other.cost.macs <= trial.cost.macs and other.score >= trial.score  # type: ignore[operator]  # a front has scores
-        for other in front
+        other.cost.macs <= trial.cost.macs and other.assured >= trial.assured for other in front
     ):
         return front
     return pareto_front([*front, trial])

@@ -7,12 +7,9 @@ import torch
 from torch import Tensor
 
 from prunesearch.models.network import Network
-from prunesearch.models.trace import trace
-from prunesearch.models.zoo import make_model
+from prunesearch.testing import digits as digits_subject
 from prunesearch.training.data import Data
 from prunesearch.training.digits import digits
-from prunesearch.training.finetune import finetune
-from prunesearch.training.recipe import Recipe
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,9 +37,6 @@ def labels(digits_data: Data) -> Tensor:
 
 
 @pytest.fixture(scope="session")
-def network(digits_data: Data, images: Tensor) -> Network:
+def network() -> Network:
     """A traced ResNet-8 that has learnt the digits; do not change it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = make_model("resnet8", in_channels=1, image_size=8)
-    return trace(finetune(model, digits_data, recipe=Recipe(epochs=4, lr=0.1)), images[:2])
+    return digits_subject().network

@@ -16,3 +16,11 @@ test -s report.html
 import pathlib, prunesearch
 assert pathlib.Path(prunesearch.__file__).with_name('py.typed').exists()
 "
+"$bin/python" -c "
+from prunesearch.testing import SearcherContract, promises
+class Suite(SearcherContract):
+    searcher = 'random'
+    test_the_same_proposals_come_in_another_process_with_another_hash_seed = None  # a program has no name to import
+for promise in promises(Suite()):
+    promise()
+"

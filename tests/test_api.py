@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from prunesearch.search import SEARCHERS
 from prunesearch.search.conditional import ConditionalSearcher
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
+from prunesearch.structure import Structure
 from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
 from prunesearch.tasks.classify import labelled
@@ -143,8 +144,6 @@ def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_da
         assert len({trial.structure for trial in found.trials}) == n_trials
     with pytest.raises(ps.StudyMismatch, match="its order is 'as finished'"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=12, searcher="random", study=url)
-    with pytest.raises(ValueError, match="needs in_order=True"):
-        ps.search(network, digits_data, budget=BUDGET, screen=0.5, in_order=False)
 
 
 def test_a_password_in_the_url_is_not_printed_with_the_result(network: Network, digits_data: Data) -> None:
@@ -228,7 +227,6 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
         ({"seed": -1}, ValueError, "^Expected seed >= 0, got -1.$"),
         ({"seed": None}, TypeError, "^Expected seed as a whole number, got None.$"),
         ({"images": 0}, ValueError, "^Expected images >= 1, got 0.$"),
-        ({"screen": 0}, ValueError, r"^Expected screen as a share in \(0, 1\], got 0.$"),
         ({"workers": 0}, ValueError, "^Expected at least one worker, or -1 for one per core, got 0.$"),
         ({"workers": "two"}, TypeError, "^Expected workers as a whole number, got 'two'.$"),
         ({"callbacks": [1]}, TypeError, "^Expected callbacks as functions that take an Event, got 1.$"),
@@ -380,10 +378,11 @@ def test_settings_can_be_given_one_by_one(network: Network, digits_data: Data) -
 
 def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Network, digits_data: Data) -> None:
     result = ps.search(network, digits_data, budget=BUDGET, n_trials=3)
-    assert "images=64" in result.best.trial.evaluator
+    assert {trial.images for trial in result.trials} <= {64, 128, 256, digits_data.calibration}
     assert len(result.best.calibration) == digits_data.calibration
-    all_of_them = ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=10_000)
-    assert f"images={digits_data.calibration}" in all_of_them.best.trial.evaluator
+    assert f"images={digits_data.calibration}" in result.best.trial.evaluator
+    fewer = ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=64, race=False)
+    assert {trial.images for trial in fewer.trials} == {64}
     with pytest.raises(ValueError, match="images >= 1"):
         ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=0)
 
@@ -520,23 +519,62 @@ def test_the_score_of_the_unpruned_network_is_known_when_a_study_goes_on(
         assert result.unpruned == pytest.approx(whole)
 
 
-def test_a_screened_search_scores_only_a_share_and_resumes_alike(
-    network: Network, digits_data: Data, tmp_path: Path
-) -> None:
-    def search(study: str, n_trials: int) -> list[tuple[object, ...]]:
-        result = ps.search(
-            network, digits_data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=n_trials, screen=0.25,
-            study=study,
-        )  # fmt: skip
-        return [(trial.structure, trial.score, trial.failure) for trial in result.trials]
+def test_a_search_races_and_the_winner_was_scored_on_all_images(network: Network, digits_data: Data) -> None:
+    raced, whole = (
+        ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=40, race=race, images=256)
+        for race in (True, False)
+    )
+    assert [trial.structure for trial in raced.trials] == [trial.structure for trial in whole.trials]
+    assert raced.best.trial.images == 256
+    assert raced.best.trial.error == 0
+    assert {trial.images for trial in raced.trials if trial.error > 0} <= {64, 128}
+    scores = {trial.structure: trial.score for trial in whole.trials}
+    assert scores[raced.best.structure] == pytest.approx(raced.best.trial.score, rel=0.1)  # BatchNorm of 64 images
+    assert sum(trial.error > 0 for trial in raced.trials) > 20
+    assert all(trial.error == 0 for trial in whole.trials)
 
-    whole = search("sqlite://", 40)
-    assert sum(score is not None for _, score, _ in whole) == 10
-    assert all(failure is None or failure.startswith("Screened out:") for _, _, failure in whole)
+
+@pytest.mark.parametrize("searcher", ["surrogate", "nsga2", "bayes"])
+def test_a_race_goes_on_as_if_it_was_never_interrupted_also_with_workers(
+    network: Network, digits_data: Data, tmp_path: Path, searcher: str
+) -> None:
+    def search(study: str, n_trials: int, workers: int = 1) -> list[tuple[object, ...]]:
+        result = ps.search(
+            network, digits_data, budget=BUDGET, searcher=searcher, n_trials=n_trials, images=256, study=study,
+            workers=workers,
+        )  # fmt: skip
+        return [(trial.structure, trial.score, trial.error, trial.parts) for trial in result.trials]
+
     url = f"sqlite:///{tmp_path / 's.db'}"
-    assert search(url, 40) == whole
+    search(url, 13)
+    whole = search("sqlite://", 30)
+    assert search(url, 30) == whole
+    if searcher == "surrogate":
+        assert search("sqlite://", 30, workers=2) == whole
     with pytest.raises(ps.StudyMismatch, match="its evaluator is"):
-        ps.search(network, digits_data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=40, study=url)
+        ps.search(network, digits_data, budget=BUDGET, searcher=searcher, images=256, study=url, race=False)
+
+
+def test_an_evaluator_of_ones_own_races_if_it_can_score_on_some_of_its_images(
+    network: Network, digits_data: Data
+) -> None:
+    class Own:
+        description = "own"
+
+        def __init__(self, images: Sequence[int] = range(200)) -> None:
+            self.n_images = len(images)
+            self._hard = sum(image % 7 for image in images) / len(images)
+
+        def on(self, images: Sequence[int]) -> Own:
+            return Own(images)
+
+        def score(self, structures: Sequence[Structure]) -> list[float]:
+            return [sum(structure) / 100 - self._hard for structure in structures]
+
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=30, evaluator=Own())
+    assert result.best.trial.images == 200
+    assert min(trial.images or 0 for trial in result.trials) in (66, 67)
+    assert sum(result.best.structure) == max(sum(trial.structure) for trial in result.trials)
 
 
 def test_a_search_on_labels_of_something_else_says_so(network: Network, digits_data: Data) -> None:

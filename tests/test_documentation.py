@@ -34,6 +34,7 @@ REGISTRIES: Mapping[str, Mapping[str, str]] = {
 }
 TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "pruningnet")
 EPOCHS = {"paam.md": 5, "manidp.md": 3}  # the fewest that these take; slow for that
+EXAMPLE = ROOT / "examples" / "prunesearch-hillclimb"
 STANDALONE = ("README.md", "start.md")  # these say all that is needed to run them
 
 
@@ -82,7 +83,7 @@ def test_every_file_a_page_names_exists(page: Path) -> None:
     assert not [
         (file, anchor) for file, anchor in anchors if anchor not in headings(page.parent / file if file else page)
     ]
-    for folder in ("prunesearch", "tests", "benchmarks", "docs"):
+    for folder in ("prunesearch", "tests", "benchmarks", "docs", "examples"):
         for path in re.findall(rf"`({folder}/[\w./]+)`", text):
             assert "NAME" in path or (ROOT / path).exists(), path
 
@@ -232,8 +233,10 @@ def check_prunesearch(arguments: list[str]) -> None:
     context = command.make_context(arguments[0], list(given), resilient_parsing="..." in arguments)
     parsed, rest, _ = command.make_parser(context).parse_args(list(given))
     assert not rest
+    example = re.findall(r"^(\w+) = \"prunesearch_", (EXAMPLE / "pyproject.toml").read_text(), flags=re.MULTILINE)
     for option, registry in (("searcher", SEARCHERS), ("criterion", CRITERIA), ("evaluator", EVALUATORS)):
-        assert parsed.get(option, next(iter(registry))) in registry
+        given = parsed.get(option, next(iter(registry)))
+        assert given in registry or given in example or ":" in given
     assert parsed.get("weight_source", "inherited").partition(":")[0] in WEIGHT_SOURCES
     if "budget" in parsed and "latency_ms" not in parsed["budget"]:
         ps.Budget.parse(parsed["budget"])

@@ -128,7 +128,6 @@ def test_a_study_with_objects_goes_on_with_equal_ones_and_refuses_others(criteri
     ("change", "message"),
     [
         ({"evaluator": ByWidth(), "images": 8}, "images is only for a named evaluator"),
-        ({"evaluator": ByWidth(), "screen": 0.5}, "screen is only for a named evaluator"),
         ({"evaluator": ByWidth(), "evaluator_options": {"batch_size": 8}}, "evaluator_options is only for"),
         ({"criterion": Ranking(), "criterion_options": {"seed": 1}}, "criterion_options is only for"),
         (

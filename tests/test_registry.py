@@ -126,7 +126,13 @@ def test_a_place_that_is_not_there_is_refused_in_a_sentence(folder: Path, place:
 
 def test_help_and_completion_show_added_names_and_import_neither_them_nor_torch(tmp_path: Path) -> None:
     code = "import torch\nraise RuntimeError('imported')\n"
-    kinds = {"searchers": "climb", "criteria": "spread", "evaluators": "judge", "weight_sources": "borrowed"}
+    kinds = {
+        "searchers": "climb",
+        "criteria": "spread",
+        "evaluators": "judge",
+        "weight_sources": "borrowed",
+        "tasks": "sorting",
+    }
     install(tmp_path, "noisy", code, {f"prunesearch.{group}": {name: "X"} for group, name in kinds.items()})
     program = """
 import sys
@@ -135,6 +141,7 @@ assert completion.searchers("cl") == ["climb"]
 assert completion.criteria("sp") == ["spread"]
 assert completion.evaluators("j") == ["judge"]
 assert completion.weight_sources("b") == ["borrowed"]
+assert completion.tasks("so") == ["sorting"]
 try:
     main(["search", "--help"])
 except SystemExit:
@@ -147,3 +154,9 @@ except SystemExit:
     assert done.returncode == 0, done.stderr
     for name in kinds.values():
         assert name in done.stdout
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(folder: Path) -> None:
+    assert not SEARCHERS.has("climb")
+    install(folder, "climbing", "class Climber:\n    pass\n", adds(climb="Climber"))
+    assert SEARCHERS.has("climb")

@@ -98,7 +98,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lfe": {"criterion": "lfe", "criterion_options": {"masks": 20, "images": 16}},
     "cap": {"criterion": "cap"},
     "convex": {"searcher": "convex"},
-    "screened": {"images": 64, "screen": 0.5},
+    "all images": {"race": False},
 }
 
 

@@ -23,6 +23,7 @@ _ROWS = {
 }
 """By name: the method, what it answers for a share that it was told of, and for one that it was not."""
 _SAME = 0.05  # wants of groups that differ by less are the same
+_END = 0.01  # a want that is nearer than this to 0 or 1 is at an end
 
 
 def policies(result: Mapping[str, Any]) -> str:
@@ -51,8 +52,8 @@ def actors(result: Mapping[str, Any]) -> str:
     cells, arms = list(result["cells"].values()), result["facts"]["arms"]
     lines = [
         "| landscape | actor | bounds of a walk | settings | episodes | regret of the policy | wants the same of all "
-        "groups | better than uniform | better than a random search | of the gradient gets through |",
-        "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
+        "groups | better than uniform | better than a random search | groups at an end, pushed on | gets through |",
+        "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for landscape in dict.fromkeys(cell["landscape"] for cell in cells):
         for arm, parts in arms.items():
@@ -70,10 +71,16 @@ def _became(cells: Sequence[Cell], episodes: str, is_sigmoid: bool) -> str:
     stuck = sum(max(found["wanted"]) - min(found["wanted"]) < _SAME for found in after)
     uniform = sum(regret < cell["uniform"] for regret, cell in zip(regrets, cells, strict=True))
     random = sum(regret < cell["random"][episodes] for regret, cell in zip(regrets, cells, strict=True))
-    through = [max(wanted * (1 - wanted) for wanted in found["wanted"]) / 0.25 for found in after]
-    passed = f"{statistics.median(through):.1g}" if is_sigmoid else ""
     counted = " | ".join(f"{number} of {count}" for number in (stuck, uniform, random))
-    return f"{quartiles(regrets)} | {counted} | {passed}"
+    return f"{quartiles(regrets)} | {counted} | {_at_the_ends(after) if is_sigmoid else ' | '}"
+
+
+def _at_the_ends(after: Sequence[Cell]) -> str:
+    """Of sigmoids: how many groups are wanted whole or not at all, how many of those are pushed on, and the slope."""
+    groups = [pair for found in after for pair in zip(found["wanted"], found["slopes"], strict=True)]
+    ends = [(wanted > 0.5, slope > 0) for wanted, slope in groups if min(wanted, 1 - wanted) < _END]
+    through = statistics.median(max(4 * wanted * (1 - wanted) for wanted in found["wanted"]) for found in after)
+    return f"{len(ends)} of {len(groups)}, {sum(high == up for high, up in ends)} | {through:.1g}"
 
 
 def _actors_note(cells: Sequence[Cell]) -> str:
@@ -81,8 +88,9 @@ def _actors_note(cells: Sequence[Cell]) -> str:
         f"{_seeds(cells)} of `python benchmarks/actors.py`, a landscape drawn anew for each. 0 is the best structure "
         "within the budget, 1 no better than the median one. The random search had as many evaluations as the policy "
         "episodes. *Wants the same*: what the actor says, before any bound, differs by less than "
-        f"{_SAME} between the groups. *Gets through*: the slope of the sigmoid as a share of its steepest, in the "
-        "group where it is steepest; median."
+        f"{_SAME} between the groups. *At an end*: groups of all seeds of which the sigmoid keeps less than {_END}, or "
+        "all but that; *pushed on*: those of them where the critic's slope points further out. *Gets through*: the "
+        "slope of the sigmoid as a share of its steepest, in the group where it is steepest; median."
     )
 
 

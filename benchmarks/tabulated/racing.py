@@ -6,44 +6,51 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import over_seeds
-
 
 def table(result: Mapping[str, Any]) -> str:
-    """A line per arm, the quickest first."""
-    arms: dict[str, list[Mapping[str, Any]]] = {}
+    """A line per arm and number of structures, the quickest first."""
+    arms: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for cell in result["cells"].values():
-        arms.setdefault(cell["arm"], []).append(cell)
+        for row in cell["rows"]:
+            arms.setdefault((cell["arm"].removesuffix("-long"), row["evaluations"]), []).append({**cell, **row})
     lines = [
-        "| search | loss on unseen images | accuracy | structures | MACs | CPU-seconds | seeds |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        "| search | structures | loss on unseen images | accuracy | images scored | MACs | CPU-seconds | seeds |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    for arm, cells in sorted(arms.items(), key=lambda row: _cpu_seconds(row[1])):
-        loss, accuracy = (_spread([cell[kind] for cell in cells]) for kind in ("loss", "accuracy"))
-        structures = statistics.mean(cell["evaluations"] for cell in cells)
-        macs = statistics.mean(cell["macs"] / cell["facts"]["full macs"] for cell in cells)
-        taken = f"{structures:.0f} | {macs:.1%} | {_cpu_seconds(cells):.0f} | {len(cells)}"
-        lines.append(f"| {arm} | {loss} | {accuracy} | {taken} |")
-    return "\n".join([*lines, "", _note(next(iter(result["cells"].values())), list(map(len, arms.values())))])
+    for (arm, structures), rows in sorted(arms.items(), key=lambda item: _cpu_seconds(item[1])):
+        loss, accuracy = (_spread([row[kind] for row in rows]) for kind in ("loss", "accuracy"))
+        images = statistics.mean(row["images scored"] for row in rows)
+        macs = statistics.mean(row["macs"] / row["facts"]["full macs"] for row in rows)
+        taken = f"{images:,.0f} | {macs:.1%} | {_cpu_seconds(rows):.0f} | {len(rows)}"
+        lines.append(f"| {arm} | {structures} | {loss} | {accuracy} | {taken} |")
+    return "\n".join([*lines, "", _note(next(iter(arms.values()))[0], list(map(len, arms.values())))])
 
 
-def _cpu_seconds(cells: Sequence[Mapping[str, Any]]) -> float:
-    return statistics.mean(cell["seconds"]["cpu"] for cell in cells)
+def _cpu_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
+    return statistics.mean(row["seconds"]["cpu"] for row in rows)
 
 
 def _spread(values: Sequence[float]) -> str:
-    """Mean and standard error; of one value no error."""
-    error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{error}"
+    """Median, lowest and highest; of one value that alone."""
+    around = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):.3f}{around}"
+
+
+def _over(counts: Sequence[int]) -> str:
+    if max(counts) == 1:
+        return "one seed"
+    few = "" if min(counts) == max(counts) else f"{min(counts)} to "
+    return f"median (lowest to highest) of {few}{max(counts)} seeds"
 
 
 def _note(cell: Mapping[str, Any], counts: Sequence[int]) -> str:
     facts = cell["facts"]
     return (
-        f"Loss and accuracy: {over_seeds(counts, 'standard error')}. A public ResNet-20 adapted to CIFAR-10 as JPEG "
+        f"Loss and accuracy: {_over(counts)}. A public ResNet-20 adapted to CIFAR-10 as JPEG "
         f"images, limit {facts['limit']} of {facts['full macs']:,}; unpruned loss {cell['unpruned loss']:.3f}. "
         f"Searched on {facts['search images']:,} images, judged on {facts['unseen images']:,} others that no search "
-        "saw, with inherited weights and statistics of the images searched on. A name ends in structures x images that "
-        "score each. CPU-seconds of the search in one thread, beside other work. "
+        "saw, with inherited weights and statistics of the images searched on. A name ends in the images that score "
+        "each structure, or in `race` where only the best see all. CPU-seconds of the search in one thread, beside "
+        "other work. "
         f"{facts['machine']}, prunesearch {facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
     )

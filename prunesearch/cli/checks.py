@@ -101,12 +101,11 @@ def check_scoring(
     options: Mapping[str, Any],
     criterion: str,
     evaluator: str,
-    screen: float,
 ) -> None:
     """Make sure that there is everything that a search is told to use.
 
     Raises:
-        ValueError: A name is unknown, or the share that survives screening is out of range.
+        ValueError: A name is unknown.
         TypeError: The searcher has no such option, or it is text instead of a number.
     """
     from prunesearch.evaluators import EVALUATOR
@@ -116,8 +115,6 @@ def check_scoring(
     check_named(SEARCHER, searcher)
     check_named(CRITERION, criterion)
     check_named(EVALUATOR, evaluator)
-    if not 0 < screen <= 1:
-        raise ValueError(f"Expected --screen as a share above 0, up to 1, got {screen}.")
     check_searcher(searcher, options)
 
 

@@ -10,6 +10,7 @@ import typer
 from prunesearch.cli import completion
 from prunesearch.cli.config import use_config
 from prunesearch.contracts import Contract
+from prunesearch.tasks import TASK
 
 NETWORK, DATA, BUDGET, SEARCH, SCORING = "Network", "Data", "Budget", "Search", "Scoring"
 TRAINING, STUDY, LATENCY, RUNNING, OUTPUT = "Training", "Study", "Latency", "Where and how long", "Output"
@@ -29,7 +30,7 @@ def one_of(contract: Contract, **shown: str) -> str:
         **shown: By name what stands there instead.
     """
     names = [shown.get(name, name) for name in contract.names.names()]
-    return f"{', '.join(names)}, or package.module:attribute"
+    return f"{', '.join(names)}, package.module:attribute or path/to/file.py:attribute"
 
 
 def writes(help: str, *names: str, **others: Any) -> Any:
@@ -154,8 +155,7 @@ TaskOption = Annotated[
     str | None,
     option(
         "--task",
-        help="What the network is for: classification, multilabel, regression, segmentation, fidelity, or "
-        "path/to/file.py:function.",
+        help=f"What the network is for: {one_of(TASK)}.",
         panel=DATA,
         metavar="NAME",
         autocompletion=completion.tasks,

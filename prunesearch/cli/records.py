@@ -109,7 +109,7 @@ def show(
         question, recorded = store.question(study_name) or {}, store.trials(study_name)
         notes = (store.summary(study_name) or {}).get("notes", [])
     top = ranked(recorded)[:trials]
-    failures = Counter(t.failure for t in recorded if t.failure is not None and not t.is_screened_out)
+    failures = Counter(t.failure for t in recorded if t.failure is not None)
     if as_json:
         best = [asdict(trial) for trial in top]
         print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,

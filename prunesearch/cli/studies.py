@@ -176,13 +176,17 @@ def search(
             panel=SCORING,
             metavar="N",
             min=1,
-            show_default="64, or one of each class",
+            show_default="all; 512 without a race",
         ),
     ] = None,
-    screen: Annotated[
-        float,
-        option("--screen", help="Share of proposals that survive a cheap score.", panel=SCORING, metavar="SHARE"),
-    ] = 1.0,
+    race: Annotated[
+        bool,
+        option(
+            "--race/--no-race",
+            help="Score on few images first, and on more what may be the best so far.",
+            panel=SCORING,
+        ),
+    ] = True,
     cache: Annotated[
         Path | None,
         option(
@@ -291,12 +295,10 @@ def search(
     check_data(data)
     check_task(task)
     check_metric(metric, task, data)
-    check_scoring(searcher, options, criterion, evaluator, screen)
+    check_scoring(searcher, options, criterion, evaluator)
     check_policy_share(searcher, policy_share)
     check_weight_source("--weight-source", weight_source)
     check_weight_source("--build-with", build_with)
-    if as_finished and screen != 1.0:
-        raise ValueError("--screen compares the structures of a batch, and --as-finished knows no batches. Drop one.")
     check_network_file(out)
     check_folders(cache=cache, tensorboard=tensorboard)
     check_study(url)
@@ -345,7 +347,7 @@ def search(
             cache=cache,
             evaluator=evaluator,
             images=images,
-            screen=screen,
+            race=race,
             metric=metric,
             study=url,
             study_name=study_name,

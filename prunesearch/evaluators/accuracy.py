@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -69,6 +71,7 @@ class AccuracyEvaluator:
         in_order_of(example_batch(weights.network), examples.inputs)
         self._scored = scored_by(examples, metric, weights.network.model, batch_size=batch_size)
         self.measures, self.is_negated = self._scored.name, self._scored.is_negated
+        self._batch_size = batch_size
         self._parts = self._scored.examples.split(batch_size)
         self._calibration = calibration
         self._at_once = at_once
@@ -80,6 +83,20 @@ class AccuracyEvaluator:
         self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
         self.description += "" if examples.task.name == "classification" else f", task={examples.task.name}"
         self.description += ", path=stacked)" if self._stacked else ")"
+
+    @property
+    def n_images(self) -> int:
+        """How many examples it scores on."""
+        return len(self._scored.examples)
+
+    def on(self, images: Sequence[int]) -> AccuracyEvaluator:
+        """The same on some of the examples; see `Divisible`."""
+        examples = self._scored.examples
+        chosen = examples.take(torch.as_tensor(images, device=examples.device))
+        other = copy.copy(self)  # with the same recorded forward, which takes long to make
+        other._scored = replace(self._scored, examples=chosen)
+        other._parts = chosen.split(self._batch_size)
+        return other
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
         """Score each structure; see `Evaluator`."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from prunesearch.structure import Structure
 
@@ -27,3 +29,29 @@ class Evaluator(Protocol):
 
         A score may be NaN or infinite; whoever called decides what that means.
         """
+
+
+@runtime_checkable
+class Divisible(Evaluator, Protocol):
+    """An evaluator that scores on some of its images, too, so that a search may race (`study.racing`)."""
+
+    @property
+    def n_images(self) -> int:
+        """How many images it scores on."""
+
+    def on(self, images: Sequence[int]) -> Divisible:
+        """The same evaluator on the images at some positions; that on all is the mean of those on equal parts.
+
+        About the mean: nearly so will do, as with BatchNorm statistics of the images themselves.
+        """
+
+
+def divided(evaluator: Evaluator, parts: int) -> tuple[Divisible, ...]:
+    """The evaluator on each of so many parts of its images, consecutive ones of nearly equal length.
+
+    Raises:
+        TypeError: It cannot score on some of its images.
+    """
+    if not isinstance(evaluator, Divisible):
+        raise TypeError(f"Expected an evaluator with n_images and on(images), got {type(evaluator).__name__}.")
+    return tuple(evaluator.on(part.tolist()) for part in np.array_split(np.arange(evaluator.n_images), parts))

@@ -205,16 +205,22 @@ def _recorded(
     return replace(found, model=model)
 
 
-def check_number(way: Way, recording: Recording, images: int) -> None:
+def check_number(way: Way, network: str, traced_with: int, images: int) -> None:
     """Refuse to compute a recorded forward for a number of images that it does not hold for.
+
+    Args:
+        way: How it was recorded.
+        network: What the network is called.
+        traced_with: How many images it was recorded with.
+        images: How many there are now.
 
     Raises:
         ValueError: It was followed for one number of images only, and this is another.
     """
-    if way.as_given and images != recording.images:
+    if way.as_given and images != traced_with:
         raise ValueError(
-            f"What {type(recording.model).__name__} does depends on the number of images: it was traced with "
-            f"{recording.images} and holds for no other number. Expected as many, got {images}."
+            f"What {network} does depends on the number of images: it was traced with "
+            f"{traced_with} and holds for no other number. Expected as many, got {images}."
         )
 
 

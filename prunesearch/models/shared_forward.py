@@ -47,7 +47,7 @@ class SharedForward:
         self._example = batch_of(self._network.example_inputs, self._network.example_keywords)
         still = copied(self._network.model).eval()
         recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
-        self._recording = recording
+        self._traced_with = recording.images  # the record itself cannot be handed to a worker
         graph = recording.graph
         self._format = torch.channels_last
         try:
@@ -118,7 +118,7 @@ class SharedForward:
     def _placed(self, inputs: Batch) -> tuple[Tensor, ...]:
         """What the placeholders of the forward stand for, in order."""
         tensors = in_order_of(self._example, inputs)
-        check_number(self._network.way, self._recording, len(tensors[0]))
+        check_number(self._network.way, type(self._network.model).__name__, self._traced_with, len(tensors[0]))
         return tuple(self._laid_out(x) for x in tensors)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:

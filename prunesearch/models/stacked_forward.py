@@ -73,7 +73,8 @@ class StackedForward:
         """
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
-        check_number(self._weights.network.way, self._forward, k * len(tensors[0]))
+        network = self._weights.network
+        check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
         kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
         masks = {
             name: [(read.dim, kept[:, read.units].to(tensors[0].device)) for read in reads]

@@ -87,8 +87,8 @@ class StudyContents:
 
     @cached_property
     def failures(self) -> Counter[str]:
-        """How many trials failed with each sentence; what was screened out did not fail."""
-        return Counter(t.failure for t in self.trials if t.failure is not None and not t.is_screened_out)
+        """How many trials failed with each sentence."""
+        return Counter(t.failure for t in self.trials if t.failure is not None)
 
     @cached_property
     def attempts(self) -> tuple[Attempt, ...]:

@@ -33,14 +33,14 @@ SEARCHERS: Mapping[str, str] = {
     "binary": "prunesearch.search.binary:BinarySearcher",
     "global": "prunesearch.search.global_order:GlobalSearcher",
 }
-WITH_POLICY = ("conditional",)
-"""Those that learn a policy (`PolicySearcher`), so that sentences can name them and nothing is imported for it."""
 SEARCHER = Contract(
     "Searcher",
     Registry("searcher", "prunesearch.searchers", SEARCHERS),
     methods=("ask(n)", "tell(trials)"),
     made_from="(space, budget, seed=)",
 )
+WITH_POLICY = ("conditional",)
+"""Those that learn a policy (`PolicySearcher`), so that sentences can name them and nothing is imported for it."""
 
 
 def is_searcher(given: object) -> TypeGuard[Searcher]:

@@ -9,7 +9,7 @@ from typing import Any
 from prunesearch.budget import Budget, as_array
 from prunesearch.search import SEARCHER
 from prunesearch.search.searcher import Searcher
-from prunesearch.structure import Space, Structure
+from prunesearch.structure import Cost, Space, Structure
 from prunesearch.trial import Trial
 
 
@@ -51,7 +51,7 @@ class CheckedSearcher:
         for structure, is_inside in zip(structures, inside, strict=True):
             if not is_inside:
                 raise self._broken(
-                    f"it proposed {structure}, with {self._feasible.cost(structure)}, which is over the budget "
+                    f"it proposed {structure}, with {_said(self._feasible.cost(structure))}, which is over the budget "
                     f"{self._budget}"
                 )
             if structure in self._seen:
@@ -74,3 +74,8 @@ class CheckedSearcher:
 
     def _broken(self, what: str) -> Exception:
         return SEARCHER.broken(self._given, what)
+
+
+def _said(cost: Cost) -> str:
+    latency = "" if cost.latency_ms is None else f", {cost.latency_ms:.3g} ms"
+    return f"{cost.macs:,} MACs, {cost.params:,} parameters{latency}"

@@ -55,6 +55,7 @@ class NSGA2Searcher(BatchSearcher):
     """
 
     settings_type = NSGA2Settings
+    spreads = True
 
     def __init__(self, space: Space, budget: Budget, *, seed: int = 0, settings: NSGA2Settings | None = None) -> None:
         super().__init__(space, budget, seed=seed)

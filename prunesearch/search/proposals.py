@@ -86,6 +86,10 @@ class Told:
         scores = [lowest if trial.score is None else trial.score for trial in self._trials]
         return as_array([trial.structure for trial in self._trials], self._space), np.array(scores)
 
+    def errors(self) -> FloatArray:
+        """(p,) standard errors of what `scored` gives."""
+        return np.array([trial.error for trial in self._trials])
+
     def _is_of_space(self, structure: Structure) -> bool:
         try:
             self._space.check(structure)
@@ -112,6 +116,8 @@ class BatchSearcher(ABC):
     """Constructor arguments that describe the network, of `prunesearch.evaluators.EVIDENCE`."""
     settings_type: ClassVar[type | None] = None
     """Dataclass of the constructor's `settings`, so that they can be given one by one by name."""
+    spreads: ClassVar[bool] = False
+    """Whether it looks for the best at every cost, not only for the best of all; a race has a leader at each then."""
 
     def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
         self.space = space

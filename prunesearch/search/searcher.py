@@ -29,7 +29,8 @@ class Searcher(Protocol):
     def tell(self, trials: Sequence[Trial]) -> None:
         """Absorb finished trials, foreign and failed ones included.
 
-        A failed trial (score None) counts as worse than every score. Never raises for what a trial holds.
+        A failed trial (score None) counts as worse than every score. A score may be an estimate: `Trial.error` is its
+        standard error. Never raises for what a trial holds.
         """
 
 

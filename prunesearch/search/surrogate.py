@@ -19,6 +19,7 @@ _LENGTHS = (0.5, 1.0, 2.0, 4.0)
 _NOISES = (1e-3, 1e-2, 1e-1)
 _RELEVANCES = (0.0, 1.0)
 _RIDGE = 0.03  # per told trial, of the variance of a shape
+_OWN_NOISE = 0.05  # of a normal score that is exact: what the trend leaves, so that no score counts for too much
 _MOST = 300  # trials that the process is fitted to: the best ones
 
 
@@ -29,7 +30,7 @@ class SurrogateSettings:
     Attributes:
         startup: Structures before the first prediction: the uniform one, and random ones.
         batch_size: Structures per batch.
-        parents: The best structures so far, around which neighbours are predicted.
+        parents: Structures around which neighbours are predicted: those scored so far that are predicted best.
         neighbours: Made per round; those of later rounds are around the ones that were predicted best.
         rounds: How many.
         exploration: Standard deviations by which the boldest member of a batch is judged; the first is judged by none.
@@ -53,8 +54,9 @@ class SurrogateSearcher(BatchSearcher):
 
     A neighbour differs from its parent in a few widths, moved a little or anywhere, or is a mixture of two parents;
     then it is scaled to the budget, which moves the others along. The prediction is of ranks: a sum of rising functions
-    of each width, and a Gaussian process over their logarithms for what that leaves. Each member of a batch is the
-    neighbour with the highest upper confidence bound given the members before it.
+    of each width, and a Gaussian process over their logarithms for what that leaves. A score with a standard error, as
+    in a race, counts for as much less. Each member of a batch is the neighbour with the highest upper confidence bound
+    given the members before it.
 
     Source: ours, from known parts: Rasmussen and Williams, Gaussian processes for machine learning, 2006 (algorithm
     2.1, marginal likelihood); Srinivas et al., ICML 2010, arXiv:0912.3995 (upper confidence bound); Desautels et al.,
@@ -88,18 +90,19 @@ class SurrogateSearcher(BatchSearcher):
             return
         if len(structures) > 1:
             best = np.argsort(-scores, kind="stable")[:_MOST]
-            prediction = Prediction(self.space, structures[best], scores[best])
-            candidates = self._candidates(prediction, rng)
+            prediction = Prediction(self.space, structures[best], scores[best], self.told.errors()[best])
+            order = np.argsort(-prediction.mean(structures[best]), kind="stable")  # a score may be a lucky one
+            candidates = self._candidates(prediction, structures[best][order[: sizes.parents]], rng)
             if len(candidates):
                 chosen = prediction.boldest(candidates, sizes.batch_size, sizes.exploration)
                 self.queue.put(as_structures(candidates[chosen]))
         put_random(self.queue, self.feasible, rng, sizes.batch_size - len(self.queue))
 
-    def _candidates(self, prediction: Prediction, rng: np.random.Generator) -> IntArray:
+    def _candidates(self, prediction: Prediction, parents: IntArray, rng: np.random.Generator) -> IntArray:
         """(p, g) new structures: neighbours of the best, then of those predicted best, and strangers."""
         sizes = self._settings
         strangers = self.feasible.fit(self.space.sample(rng, sizes.neighbours // 2))
-        pool = np.concatenate([strangers, self._neighbours(self.told.best(sizes.parents), rng)])
+        pool = np.concatenate([strangers, self._neighbours(parents, rng)])
         for _ in range(sizes.rounds - 1):
             parents = pool[np.argsort(-prediction.mean(pool), kind="stable")[: 2 * sizes.parents]]
             pool = np.concatenate([pool, self._neighbours(parents, rng)])
@@ -128,17 +131,21 @@ class Prediction:
         space: Where structures live.
         structures: (p, g) scored ones.
         scores: (p,) of them; only their order counts.
+        errors: (p,) standard errors of the scores; None for none.
     """
 
-    def __init__(self, space: Space, structures: IntArray, scores: FloatArray) -> None:
+    def __init__(
+        self, space: Space, structures: IntArray, scores: FloatArray, errors: FloatArray | None = None
+    ) -> None:
         self._full = np.array(space.full)
         self._lowest = np.minimum(np.array(space.minimum) / self._full, 0.5)
         values = normal_scores(scores)
+        noise = np.zeros(len(scores)) if errors is None else normal_errors(scores, errors) ** 2
         basis = self._basis(structures)
-        self._trend = fit_trend(basis, values)
+        self._trend = fit_trend(basis, values, 1 / (_OWN_NOISE + noise))
         left = values - self._trend.predict(basis)
         self._spread = float(left.std()) or 1.0
-        self._process = fit_process(self._features(structures), left / self._spread)
+        self._process = fit_process(self._features(structures), left / self._spread, noise / self._spread**2)
 
     def mean(self, structures: IntArray) -> FloatArray:
         """(p,) normal quantiles of the ranks to expect."""
@@ -183,13 +190,21 @@ class Trend:
         return self.level + (basis - self.centre) @ self.slopes
 
 
-def fit_trend(basis: FloatArray, values: FloatArray) -> Trend:
-    """Fit non-negative slopes with a ridge: wider is never worse, all else equal."""
-    centre, scale = basis.mean(axis=0), basis.std(axis=0) + 1e-9
-    level = float(values.mean())
+def fit_trend(basis: FloatArray, values: FloatArray, weights: FloatArray | None = None) -> Trend:
+    """Fit non-negative slopes with a ridge: wider is never worse, all else equal.
+
+    Args:
+        basis: (p, d) shapes.
+        values: (p,) of them.
+        weights: (p,) how much each counts; None for all alike.
+    """
+    counts = np.ones(len(values)) if weights is None else weights / weights.mean()
+    centre, scale = np.average(basis, axis=0, weights=counts), basis.std(axis=0) + 1e-9
+    level = float(np.average(values, weights=counts))
     ridge = np.sqrt(_RIDGE * len(values)) * np.eye(basis.shape[1])
-    design = np.concatenate([(basis - centre) / scale, ridge])
-    slopes = nnls(design, np.concatenate([values - level, np.zeros(basis.shape[1])]))[0]
+    by = np.sqrt(counts)
+    design = np.concatenate([(basis - centre) / scale * by[:, None], ridge])
+    slopes = nnls(design, np.concatenate([(values - level) * by, np.zeros(basis.shape[1])]))[0]
     return Trend(level, centre, slopes / scale)
 
 
@@ -202,7 +217,7 @@ class Process:
         scales: (d,) what features are multiplied by.
         factor: Cholesky factor of the covariance of the fitted values.
         weights: (p,) that covariance's inverse times the values.
-        noise: Variance of the noise; the process itself has variance 1.
+        noise: Variance of the noise that all have; the process itself has variance 1.
         evidence: Logarithm of the marginal likelihood.
     """
 
@@ -224,14 +239,21 @@ class Process:
         return _matern(scaled, scaled) - cross @ cho_solve((self.factor, True), cross.T)
 
 
-def fit_process(features: FloatArray, values: FloatArray) -> Process:
-    """Choose length scale, noise and how much relevant features count, by marginal likelihood on a small grid."""
+def fit_process(features: FloatArray, values: FloatArray, known_noise: FloatArray | None = None) -> Process:
+    """Choose length scale, noise and how much relevant features count, by marginal likelihood on a small grid.
+
+    Args:
+        features: (p, d) inputs.
+        values: (p,) at them.
+        known_noise: (p,) variance of the noise of each beside the one that is chosen; None for none.
+    """
+    own = np.zeros(len(values)) if known_noise is None else known_noise
     relevance = _relevance(features, values)
     processes = []
     for power, length in itertools.product(_RELEVANCES, _LENGTHS):
         scales = relevance**power / length
         kernel = _matern(features * scales, features * scales)
-        processes += [_condition(features, values, scales, kernel, noise) for noise in _NOISES]
+        processes += [_condition(features, values, scales, kernel, noise, own) for noise in _NOISES]
     return max(processes, key=lambda process: process.evidence)
 
 
@@ -240,6 +262,19 @@ def normal_scores(scores: FloatArray) -> FloatArray:
     _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     return norm.ppf(middle / len(scores))[inverse]
+
+
+def normal_errors(scores: FloatArray, errors: FloatArray) -> FloatArray:
+    """(p,) standard errors of `normal_scores`: how far a standard error either way moves a score among the others.
+
+    Beyond the highest and the lowest score nothing is known, so only the part between them counts, drawn out.
+    """
+    ordered = np.sort(scores)
+    values = normal_scores(ordered)
+    low, high = (np.clip(scores + side * errors, ordered[0], ordered[-1]) for side in (-1, 1))
+    moved = np.interp(high, ordered, values) - np.interp(low, ordered, values)
+    span = high - low
+    return np.where(span > 0, moved * errors / np.where(span > 0, span, 1.0), 0.0)
 
 
 def _relevance(features: FloatArray, values: FloatArray) -> FloatArray:
@@ -254,9 +289,9 @@ def _relevance(features: FloatArray, values: FloatArray) -> FloatArray:
 
 
 def _condition(
-    features: FloatArray, values: FloatArray, scales: FloatArray, kernel: FloatArray, noise: float
+    features: FloatArray, values: FloatArray, scales: FloatArray, kernel: FloatArray, noise: float, own: FloatArray
 ) -> Process:
-    factor = cho_factor(kernel + noise * np.eye(len(kernel)), lower=True)[0]
+    factor = cho_factor(kernel + np.diag(noise + own), lower=True)[0]
     weights = cho_solve((factor, True), values)
     evidence = -0.5 * values @ weights - np.log(np.diag(factor)).sum()
     return Process(features * scales, scales, factor, weights, noise, float(evidence))

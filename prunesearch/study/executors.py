@@ -1,26 +1,25 @@
-"""In what order and how thoroughly structures are scored. The searcher and the study never notice."""
+"""Who scores what a searcher asked for. The searcher and the study never notice."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from itertools import groupby
+from typing import Protocol, TypeAlias
 
 from prunesearch.structure import Structure
 from prunesearch.study.scoring import Outcome, Scorer, score_all
-from prunesearch.trial import SCREENED_OUT
+from prunesearch.trial import Trial
 
 
 class Executor(Protocol):
     """Scores structures somewhere, and gives the outcomes back in the order asked."""
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
+    def run(self, structures: Sequence[Structure], recorded: Sequence[Trial] = ()) -> Generator[Outcome, None, None]:
         """Yield one outcome per structure, in order, each as soon as it is known.
 
         Args:
             structures: A batch as the searcher asked for it.
-            recorded: How many of the first need no outcome: they were scored in an earlier run.
+            recorded: Trials of the first ones, which need no outcome: they were scored in an earlier run.
         """
 
 
@@ -36,9 +35,9 @@ class InlineExecutor:
         self._scorer = scorer
         self._at_once = at_once
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
+    def run(self, structures: Sequence[Structure], recorded: Sequence[Trial] = ()) -> Generator[Outcome, None, None]:
         """Score each structure; an exception of the evaluator is an outcome, an interrupt is not."""
-        for start in range(recorded, len(structures), self._at_once):
+        for start in range(len(recorded), len(structures), self._at_once):
             yield from score_all(self._scorer, structures[start : start + self._at_once])
 
 
@@ -47,62 +46,56 @@ class RememberingExecutor:
 
     Args:
         executor: Scores the others.
-        known: Scores of structures, found by the same evaluator on the same network and data, and where they stand.
+        known: Trials of structures, found by the same evaluator on the same network and data, and where they stand.
     """
 
-    def __init__(self, executor: Executor, known: Mapping[Structure, tuple[float, str]]) -> None:
+    def __init__(self, executor: Executor, known: Mapping[Structure, tuple[Trial, str]]) -> None:
         self._executor = executor
         self._known = known
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
+    def run(self, structures: Sequence[Structure], recorded: Sequence[Trial] = ()) -> Generator[Outcome, None, None]:
         """Yield what is known in its place among what is scored."""
-        fresh = structures[recorded:]
+        fresh = structures[len(recorded) :]
         scored = self._executor.run([structure for structure in fresh if structure not in self._known])
         for structure in fresh:
             if structure in self._known:
-                score, place = self._known[structure]
-                yield Outcome(score, None, None, 0.0, place)
+                trial, place = self._known[structure]
+                yield Outcome(trial.score, None, None, 0.0, place, trial.images)
             else:
                 yield next(scored)
 
 
-class HalvingExecutor:
-    """Scores every batch cheaply first, and only the survivors dearly, rung by rung (successive halving).
+Job: TypeAlias = tuple[int, Structure]
+"""A structure, and the part of the images that it is to be scored on, as a position among the scorers."""
 
-    What is screened out has no score: scores of different rungs cannot be compared.
 
-    Source: Jamieson and Talwalkar, AISTATS 2016, arXiv:1502.07943. Departs from it: a batch is what a searcher asked
-    for at once, and so many survive each rung as asked for, not always half.
+class Jobs(Protocol):
+    """Scores structures on parts of the images, somewhere."""
+
+    def score(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """One outcome per job, in order; whatever happens to one is its outcome."""
+
+
+class InlineJobs:
+    """Scores jobs in this process, those on the same part together, as they share some of their work.
 
     Args:
-        rungs: Executors, the cheapest first; the last one's scores count.
-        keep: Share of a batch that survives each rung but the last, at least one structure.
-
-    Raises:
-        ValueError: No rung, or a share outside (0, 1].
+        scorers: One per part.
     """
 
-    def __init__(self, rungs: Sequence[Executor], *, keep: float) -> None:
-        if not rungs or not 0 < keep <= 1:
-            raise ValueError(f"Expected at least one rung and a share in (0, 1], got {len(rungs)} and {keep}.")
-        self._rungs = tuple(rungs)
-        self._keep = keep
+    def __init__(self, scorers: Sequence[Scorer]) -> None:
+        self._scorers = scorers
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
-        """Screen the whole batch, what is recorded of it included, so that a resumed run decides alike."""
-        outcomes: dict[int, Outcome] = {}
-        alive = list(range(len(structures)))
-        for number, rung in enumerate(self._rungs[:-1], 1):
-            found = list(rung.run([structures[i] for i in alive]))
-            outcomes.update(zip(alive, found, strict=True))
-            scored = [i for i in alive if outcomes[i].score is not None]
-            best = sorted(scored, key=lambda i: (-(outcomes[i].score or 0.0), i))
-            survivors = best[: max(1, math.ceil(self._keep * len(scored)))]
-            for place, i in enumerate(best[len(survivors) :], len(survivors) + 1):
-                sentence = f"{SCREENED_OUT} rung {number}, place {place} of {len(best)}, {outcomes[i].score:.6g}."
-                outcomes[i] = replace(outcomes[i], score=None, failure=sentence)
-            alive = sorted(survivors)
-        waiting = [i for i in alive if i >= recorded]
-        dear = self._rungs[-1].run([structures[i] for i in waiting])
-        for i in range(recorded, len(structures)):
-            yield next(dear) if i in waiting else outcomes[i]
+    def score(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Score part by part."""
+        found: dict[Job, Outcome] = {}
+        for part, structures in by_part(jobs):
+            outcomes = score_all(self._scorers[part], structures)
+            found.update(zip([(part, structure) for structure in structures], outcomes, strict=True))
+        return [found[job] for job in jobs]
+
+
+def by_part(jobs: Sequence[Job]) -> list[tuple[int, list[Structure]]]:
+    """Each part with the structures that are to be scored on it, in order."""
+    ordered = sorted(jobs, key=lambda job: job[0])
+    return [(part, [job[1] for job in group]) for part, group in groupby(ordered, key=lambda job: job[0])]

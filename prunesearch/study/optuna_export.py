@@ -22,7 +22,7 @@ from prunesearch.trial import Trial
 def export_to_optuna(store: Store, name: str, target: str) -> int:
     """Copy a study: kept widths become parameters, cost and seconds user attributes, the score the value to maximise.
 
-    Failed trials are failed there, screened-out ones pruned.
+    Failed trials are failed there.
 
     Args:
         store: The database to read.
@@ -81,11 +81,10 @@ def _frozen(
     }
     if trial.failure is not None:
         attributes["failure"] = trial.failure
-    state = TrialState.COMPLETE
-    if trial.score is None:
-        state = TrialState.PRUNED if trial.is_screened_out else TrialState.FAIL
+    if trial.images is not None:
+        attributes |= {"images": trial.images, "error": trial.error}
     frozen = create_trial(
-        state=state,
+        state=TrialState.COMPLETE if trial.failure is None else TrialState.FAIL,
         value=trial.score,
         params=dict(zip(distributions, trial.structure, strict=True)),
         distributions=dict(distributions),

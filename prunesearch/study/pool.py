@@ -9,10 +9,12 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from prunesearch.structure import Structure
+from prunesearch.study.executors import Job, by_part
 from prunesearch.study.scoring import Outcome, failed
+from prunesearch.trial import Trial
 
 _LARGEST_PIECE = 8
 _POLL = 1.0
@@ -56,8 +58,8 @@ class Crew(Protocol):
     def idle(self) -> int:
         """How many could be given a piece now; those that are still starting could not."""
 
-    def give(self, piece: int, rung: int, structures: Sequence[Structure]) -> None:
-        """Have an idle worker score structures with the scorer of a rung."""
+    def give(self, piece: int, part: int, structures: Sequence[Structure]) -> None:
+        """Have an idle worker score structures with the scorer of a part of the images."""
 
     def wait(self, seconds: float) -> list[Done | Lost]:
         """Return what happened, or nothing after some seconds.
@@ -80,19 +82,19 @@ class _Piece:
     Attributes:
         places: Their places in the batch.
         structures: The structures.
-        rung: Which scorer is to score them.
+        part: Which scorer is to score them.
         deaths: How many workers died over them.
     """
 
     places: tuple[int, ...]
     structures: tuple[Structure, ...]
-    rung: int
+    part: int
     deaths: int = 0
 
     def apart(self, deaths: int) -> list[_Piece]:
         """A piece for each structure, so that what is wrong with one does not concern the others."""
         pairs = zip(self.places, self.structures, strict=True)
-        return [_Piece((place,), (structure,), self.rung, deaths) for place, structure in pairs]
+        return [_Piece((place,), (structure,), self.part, deaths) for place, structure in pairs]
 
 
 class Pool:
@@ -113,9 +115,9 @@ class Pool:
         self._running: dict[int, tuple[_Piece, float]] = {}  # the piece, and when it was given
         self._given = 0
 
-    def submit(self, places: Sequence[int], structures: Sequence[Structure], rung: int = 0) -> None:
+    def submit(self, places: Sequence[int], structures: Sequence[Structure], part: int = 0) -> None:
         """Have structures scored together, after those submitted before."""
-        self._waiting.append(_Piece(tuple(places), tuple(structures), rung))
+        self._waiting.append(_Piece(tuple(places), tuple(structures), part))
 
     def finished(self) -> Iterator[tuple[int, Outcome]]:
         """Yield place and outcome of whatever is finished next, at least one; nothing if nothing was submitted."""
@@ -141,7 +143,7 @@ class Pool:
         while self._waiting and self._crew.idle():
             piece = self._waiting.popleft()
             self._running[self._given] = (piece, time.monotonic())
-            self._crew.give(self._given, piece.rung, piece.structures)
+            self._crew.give(self._given, piece.part, piece.structures)
             self._given += 1
         found: list[tuple[int, Outcome]] = []
         for news in self._crew.wait(self._patience()):
@@ -193,20 +195,18 @@ class PoolExecutor:
 
     Args:
         pool: The workers; who made it closes it.
-        rung: Which of the workers' scorers scores.
+        part: Which of the workers' scorers scores.
     """
 
-    def __init__(self, pool: Pool, *, rung: int = 0) -> None:
+    def __init__(self, pool: Pool, *, part: int = 0) -> None:
         self._pool = pool
-        self._rung = rung
+        self._part = part
 
-    def run(self, structures: Sequence[Structure], recorded: int = 0) -> Generator[Outcome, None, None]:
+    def run(self, structures: Sequence[Structure], recorded: Sequence[Trial] = ()) -> Generator[Outcome, None, None]:
         """Score what is not recorded."""
-        fresh = range(recorded, len(structures))
-        size = max(1, min(_LARGEST_PIECE, len(fresh) // (2 * self._pool.size)))
-        for start in fresh[::size]:
-            places = fresh[start - recorded : start - recorded + size]
-            self._pool.submit(places, [structures[place] for place in places], self._rung)
+        fresh = range(len(recorded), len(structures))
+        for places in _pieces(fresh, len(fresh), self._pool.size):
+            self._pool.submit(places, [structures[place] for place in places], self._part)
         known: dict[int, Outcome] = {}
         try:
             for place in fresh:
@@ -215,3 +215,37 @@ class PoolExecutor:
                 yield known.pop(place)
         finally:
             self._pool.abandon()
+
+
+class PoolJobs:
+    """Scores jobs by the workers of a pool, all of them at the same time.
+
+    Args:
+        pool: The workers; who made it closes it. They have a scorer per part.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def score(self, jobs: Sequence[Job]) -> list[Outcome]:
+        """Hand out pieces of jobs on the same part, and wait for all."""
+        places = {job: place for place, job in enumerate(jobs)}
+        for part, structures in by_part(jobs):
+            for piece in _pieces(structures, len(jobs), self._pool.size):
+                self._pool.submit([places[part, structure] for structure in piece], piece, part)
+        known: dict[int, Outcome] = {}
+        try:
+            while len(known) < len(jobs):
+                known.update(self._pool.finished())
+        finally:
+            self._pool.abandon()
+        return [known[place] for place in range(len(jobs))]
+
+
+_T = TypeVar("_T")
+
+
+def _pieces(work: Sequence[_T], in_all: int, workers: int) -> list[Sequence[_T]]:
+    """Cut work so that each worker has about two pieces of all that there is."""
+    size = max(1, min(_LARGEST_PIECE, in_all // (2 * workers)))
+    return [work[start : start + size] for start in range(0, len(work), size)]

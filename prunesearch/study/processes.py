@@ -56,11 +56,11 @@ class ProcessCrew:
         """Workers that are ready and have nothing to do."""
         return sum(worker.is_ready and worker.piece is None for worker in self._workers)
 
-    def give(self, piece: int, rung: int, structures: Sequence[Structure]) -> None:
+    def give(self, piece: int, part: int, structures: Sequence[Structure]) -> None:
         """Send structures to an idle worker; if it just died, `wait` will say so."""
         worker = next(worker for worker in self._workers if worker.is_ready and worker.piece is None)
         worker.piece = piece
-        worker.send({"rung": rung, "structures": structures})
+        worker.send({"part": part, "structures": structures})
 
     def wait(self, seconds: float) -> list[Done | Lost]:
         """Listen to every worker."""

@@ -34,10 +34,10 @@ class _Worker:
         return True
 
     @ray.method(max_task_retries=0)
-    def score(self, rung: int, structures: Sequence[Structure]) -> list[Outcome]:
-        """Score with the scorer of a rung; not tried again by Ray, as the pool counts which structures kill."""
+    def score(self, part: int, structures: Sequence[Structure]) -> list[Outcome]:
+        """Score with the scorer of a part; not tried again by Ray, as the pool counts which structures kill."""
         self._make()  # if Ray has restarted it since
-        return score_all(self._scorers[rung], structures)
+        return score_all(self._scorers[part], structures)
 
     def _make(self) -> None:
         self._scorers = self._scorers or unpack(self._payload)()
@@ -80,10 +80,10 @@ class RayCrew:
         """Actors that are placed and have nothing to do."""
         return len(self._idle)
 
-    def give(self, piece: int, rung: int, structures: Sequence[Structure]) -> None:
+    def give(self, piece: int, part: int, structures: Sequence[Structure]) -> None:
         """Call an idle actor."""
         actor = self._idle.pop()
-        self._working[actor.score.remote(rung, list(structures))] = (actor, piece)
+        self._working[actor.score.remote(part, list(structures))] = (actor, piece)
 
     def wait(self, seconds: float) -> list[Done | Lost]:
         """Wait for Ray."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from prunesearch.errors import StudyUnreadable
 from prunesearch.study.database import Database
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _LOCK_KEY = 7_205_759  # of PostgreSQL's advisory lock while tables are made; any number will do
 
 _metadata = sa.MetaData()
@@ -48,23 +48,26 @@ trial = sa.Table(
     sa.Column("searcher", sa.Text, nullable=False),
     sa.Column("evaluator", sa.Text, nullable=False),
     sa.Column("worker", sa.Text, nullable=False),
+    sa.Column("images", sa.Integer),  # since version 3, as are the next two
+    sa.Column("error", sa.Float),
+    sa.Column("parts", sa.Text),
     sa.Column("checksum", sa.BigInteger),  # of all the others, so that damage is noticed; since version 2
 )
-CONTENT = tuple(column.name for column in trial.columns if column.name not in ("study_id", "checksum"))
-"""Columns of a trial that its checksum covers."""
+_SINCE: Mapping[int, Mapping[str, tuple[str, ...]]] = {
+    2: {study.name: ("n_trials",), trial.name: ("checksum",)},
+    3: {trial.name: ("images", "error", "parts")},
+}
+"""Columns that each version added, by table."""
 
 _ACTIVE = sa.text("SELECT count(*) FROM sqlite_master WHERE type IN ('view', 'trigger')")
 _log = logging.getLogger("prunesearch")
 
 
-def checksum(row: Mapping[str, Any]) -> int:
-    """CRC-32 of a trial's row, equal however often it was stored and read."""
-    return checksum_of([row[name] for name in CONTENT])
-
-
-def checksum_of(values: Sequence[Any]) -> int:
-    """The same of the values of `CONTENT`, in that order."""
-    return zlib.crc32("\x1f".join(map(repr, values)).encode("utf-8", "backslashreplace"))
+def checksum(row: Mapping[str, Any], version: int = SCHEMA_VERSION) -> int:
+    """CRC-32 of a trial's row as a version stored it, equal however often it was stored and read."""
+    later = _added_after(version, trial)
+    names = [column.name for column in trial.columns if column.name not in ("study_id", "checksum", *later)]
+    return zlib.crc32("\x1f".join(repr(row[name]) for name in names).encode("utf-8", "backslashreplace"))
 
 
 def version_of(connection: sa.Connection, database: Database) -> int | None:
@@ -120,17 +123,42 @@ def bring_up_to_date(engine: sa.Engine, database: Database, version: int | None)
 def _from_1_to_2(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE study ADD COLUMN n_trials INTEGER")
     connection.exec_driver_sql("ALTER TABLE trial ADD COLUMN checksum BIGINT")
-    rows = connection.execute(sa.select(trial)).mappings().all()
+    _seal(connection, 2)
+
+
+def _from_2_to_3(connection: sa.Connection) -> None:
+    rows = connection.execute(sa.select(*columns_since(2, trial))).mappings()
+    if any(checksum(dict(row), 2) != row["checksum"] for row in rows):  # or the damage would be sealed in
+        raise StudyUnreadable(
+            "A trial is not as it was written, somebody or something changed it. Nothing was upgraded. Restore the "
+            "file from a copy."
+        )
+    kinds = {"images": "INTEGER", "error": "FLOAT" if connection.dialect.name == "sqlite" else "DOUBLE PRECISION"}
+    for name in _SINCE[3][trial.name]:
+        connection.exec_driver_sql(f"ALTER TABLE trial ADD COLUMN {name} {kinds.get(name, 'TEXT')}")
+    connection.execute(trial.update().values(error=0.0, parts="[]"))
+    _seal(connection, 3)
+
+
+def _seal(connection: sa.Connection, version: int) -> None:
+    """Write the checksum of every trial, as a version computes it."""
+    rows = connection.execute(sa.select(*columns_since(version, trial))).mappings().all()
     mine = trial.update().where(trial.c.study_id == sa.bindparam("_study"), trial.c.number == sa.bindparam("_number"))
-    sums = [{"_study": row["study_id"], "_number": row["number"], "checksum": checksum(dict(row))} for row in rows]
+    sums = [
+        {"_study": row["study_id"], "_number": row["number"], "checksum": checksum(dict(row), version)} for row in rows
+    ]
     if sums:
         connection.execute(mine, sums)
 
 
-_UPGRADES: Mapping[int, Callable[[sa.Connection], None]] = {1: _from_1_to_2}
+_UPGRADES: Mapping[int, Callable[[sa.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3}
 
 
 def columns_since(version: int, table: sa.Table) -> list[Any]:
     """The columns of a table, those that a version did not have yet as NULL, so that readers need not upgrade."""
-    new = {study.name: {"n_trials"}, trial.name: {"checksum"}}[table.name] if version < 2 else set()
+    new = _added_after(version, table)
     return [sa.null().label(column.name) if column.name in new else column for column in table.columns]
+
+
+def _added_after(version: int, table: sa.Table) -> set[str]:
+    return {name for later, added in _SINCE.items() if later > version for name in added.get(table.name, ())}

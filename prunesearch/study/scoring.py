@@ -25,7 +25,7 @@ class Scorer(Protocol):
 
 
 Recipe: TypeAlias = Callable[[], Sequence[Scorer]]
-"""Makes the scorers in the process that is to use them, the cheapest first."""
+"""Makes the scorers in the process that is to use them."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Outcome:
         traceback: The traceback, if an exception was the reason.
         seconds: How long it took.
         worker: Host and process.
+        images, error, parts: As in a `Trial`.
     """
 
     score: float | None
@@ -45,6 +46,9 @@ class Outcome:
     traceback: str | None
     seconds: float
     worker: str
+    images: int | None = None
+    error: float = 0.0
+    parts: tuple[tuple[int, float], ...] = ()
 
 
 def score_all(scorer: Scorer, structures: Sequence[Structure]) -> list[Outcome]:
@@ -60,7 +64,7 @@ def score_all(scorer: Scorer, structures: Sequence[Structure]) -> list[Outcome]:
     seconds = (time.monotonic() - start) / max(1, len(structures))
     if len(scores) != len(structures):
         return [failed(_miscounted(len(scores), len(structures)), seconds) for _ in structures]
-    return [_outcome(score, seconds) for score in scores]
+    return [_outcome(score, seconds, scorer) for score in scores]
 
 
 def score_one(scorer: Scorer, structure: Structure) -> Outcome:
@@ -72,7 +76,7 @@ def score_one(scorer: Scorer, structure: Structure) -> Outcome:
         return Outcome(None, sentence(error), traceback.format_exc(), time.monotonic() - start, worker())
     if len(scores) != 1:
         return failed(_miscounted(len(scores), 1), time.monotonic() - start)
-    return _outcome(scores[0], time.monotonic() - start)
+    return _outcome(scores[0], time.monotonic() - start, scorer)
 
 
 def failed(why: str, seconds: float, by: str | None = None) -> Outcome:
@@ -102,7 +106,7 @@ def _miscounted(scores: int, structures: int) -> str:
     )
 
 
-def _outcome(score: Any, seconds: float) -> Outcome:
+def _outcome(score: Any, seconds: float, scorer: Scorer) -> Outcome:
     """Check what an evaluator gave, which may be anything: a number, or something that holds one, such as a tensor."""
     if isinstance(score, (str, bytes)) or not (isinstance(score, numbers.Real) or hasattr(score, "__float__")):
         return failed(f"The score is not a number but a {type(score).__name__}.", seconds)
@@ -112,4 +116,5 @@ def _outcome(score: Any, seconds: float) -> Outcome:
         return failed(f"The score is not a number: {sentence(error)}", seconds)
     if not math.isfinite(number):
         return failed(f"The score is {number}.", seconds)
-    return Outcome(number, None, None, seconds, worker())
+    images = getattr(scorer, "n_images", None)
+    return Outcome(number, None, None, seconds, worker(), images if isinstance(images, int) else None)

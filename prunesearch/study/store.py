@@ -23,7 +23,7 @@ from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost, Structure
 from prunesearch.study import schema
 from prunesearch.study.database import ERRORS, Database, parse
-from prunesearch.trial import SCREENED_OUT, Trial
+from prunesearch.trial import Trial
 
 _REMEDY = "Restore it from a copy, or drop it and what follows with `prunesearch delete --from-trial`."
 
@@ -168,12 +168,13 @@ class Store:
         if row is None:
             return None
         trials = schema.trial.c
-        lost = sa.and_(trials.score.is_(None), trials.failure.not_like(SCREENED_OUT + "%"))
+        lost = trials.score.is_(None)
+        assured = trials.score - trials.error if self._version >= 3 else trials.score
         counts = sa.select(sa.func.count(), sa.func.sum(sa.case((lost, 1), else_=0))).where(trials.study_id == row.id)
         top = (
             sa.select(*schema.columns_since(self._version, schema.trial))
             .where(trials.study_id == row.id, trials.score.is_not(None))
-            .order_by(trials.score.desc(), trials.number)
+            .order_by(assured.desc(), trials.number)
             .limit(1)
         )
         with self._reading() as connection:
@@ -232,7 +233,7 @@ class Store:
 
     def _trial(self, row: sa.Row[Any], name: str, number: int) -> Trial:
         try:
-            return _to_trial(tuple(row), number, has_checksum=self._version >= 2)
+            return _to_trial(row, number, self._version)
         except (TypeError, ValueError, RecursionError) as error:
             raise StudyUnreadable(f"{self.url}: a trial of study {name!r} cannot be read: {error}. {_REMEDY}") from None
 
@@ -316,31 +317,44 @@ def _to_row(trial: Trial) -> dict[str, Any]:
         "searcher": trial.searcher,
         "evaluator": trial.evaluator,
         "worker": trial.worker,
+        "images": trial.images,
+        "error": float(trial.error),
+        "parts": json.dumps(trial.parts),
     }
 
 
-def _to_trial(row: tuple[Any, ...], number: int, *, has_checksum: bool) -> Trial:
+def _to_trial(row: sa.Row[Any], number: int, version: int) -> Trial:
     """Check a row, which somebody may have edited, and turn it into a trial."""
-    _, found, structure, macs, params, score, failure, seconds, searcher, evaluator, worker, checksum = row
-    if found != number:
+    if row.number != number:
         raise ValueError(f"trial {number} is missing")
-    if has_checksum and schema.checksum_of(row[1:-1]) != checksum:
+    if version >= 2 and schema.checksum(dict(row._mapping), version) != row.checksum:
         raise ValueError(f"trial {number} is not as it was written, somebody or something changed it")
-    if (score is None) == (failure is None):
+    if (row.score is None) == (row.failure is None):
         raise ValueError(f"trial {number} needs either a score or a failure")
-    if score is not None and not (isinstance(score, float) and math.isfinite(score)):
-        raise ValueError(f"the score of trial {number} is {score!r}")
+    for what, value in (("score", row.score), ("standard error", row.error)):
+        if value is not None and not (isinstance(value, float) and math.isfinite(value)):
+            raise ValueError(f"the {what} of trial {number} is {value!r}")
     return Trial(
         number=number,
-        structure=_to_structure(structure, number),
-        cost=Cost(int(macs), int(params)),
-        score=score,
-        failure=failure,
-        seconds=float(seconds),
-        searcher=searcher,
-        evaluator=evaluator,
-        worker=worker,
+        structure=_to_structure(row.structure, number),
+        cost=Cost(int(row.macs), int(row.params)),
+        score=row.score,
+        failure=row.failure,
+        seconds=float(row.seconds),
+        searcher=row.searcher,
+        evaluator=row.evaluator,
+        worker=row.worker,
+        images=row.images,
+        error=row.error or 0.0,
+        parts=_to_parts(row.parts, number),
     )
+
+
+def _to_parts(text: str | None, number: int) -> tuple[tuple[int, float], ...]:
+    parts = json.loads(text or "[]")
+    if not all(type(part) is int and type(score) is float for part, score in parts):
+        raise ValueError(f"the parts of trial {number} are not pairs of a part and a score")
+    return tuple((part, score) for part, score in parts)
 
 
 def _to_structure(text: str, number: int) -> Structure:

@@ -116,19 +116,19 @@ class Study:
         """Record facts beside the trials, for reports, in place of those that earlier runs left under these keys."""
         self._store.add_to_summary(self.name, facts)
 
-    def known_scores(self, fields: Sequence[str]) -> dict[Structure, tuple[float, str]]:
-        """Scores in other studies of the database that apply here, too, each with where it stands.
+    def known_trials(self, fields: Sequence[str]) -> dict[Structure, tuple[Trial, str]]:
+        """Trials in other studies of the database whose scores apply here, too, each with where it stands.
 
         Args:
             fields: Those of the question on which a score depends; they must all be the same.
         """
-        known: dict[Structure, tuple[float, str]] = {}
+        known: dict[Structure, tuple[Trial, str]] = {}
         for name in self._store.studies():
             other = self._store.question(name) or {}
             if name != self.name and all(other.get(field) == self._question.get(field) for field in fields):
                 for trial in self._store.trials(name):
                     if trial.score is not None:
-                        known.setdefault(trial.structure, (trial.score, f"trial {trial.number} of study {name!r}"))
+                        known.setdefault(trial.structure, (trial, f"trial {trial.number} of study {name!r}"))
         return known
 
     def run(
@@ -172,7 +172,7 @@ class Study:
             costs = self._costs(asked)
             self._check_replay(replayed, asked, costs)
             log.replay(replayed)
-            with closing(executor.run(asked, len(replayed))) as outcomes:
+            with closing(executor.run(asked, replayed)) as outcomes:
                 for place in range(len(replayed), len(asked)):
                     log.add(asked[place], costs[place], next(outcomes))
                     if log.stopped:
@@ -320,6 +320,9 @@ class _Log:
             searcher=self._authors[0],
             evaluator=self._authors[1],
             worker=outcome.worker,
+            images=outcome.images,
+            error=outcome.error,
+            parts=outcome.parts,
         )
         self._store.add(self._name, trial)
         self._note(trial, outcome.traceback)
@@ -336,8 +339,6 @@ class _Log:
 
     def _note(self, trial: Trial, traceback: str | None) -> None:
         self.trials.append(trial)
-        if trial.is_screened_out:
-            return
         if trial.failure is None:
             self._streak, self._traceback = [], ""
             self._best = best([trial] if self._best is None else [self._best, trial])

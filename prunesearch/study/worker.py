@@ -39,7 +39,7 @@ def work(connection: int, payload: int, driver: int) -> None:
             order = json.loads(line.recv_bytes())
         except EOFError:
             return
-        outcomes = score_all(scorers[order["rung"]], [tuple(structure) for structure in order["structures"]])
+        outcomes = score_all(scorers[order["part"]], [tuple(structure) for structure in order["structures"]])
         line.send_bytes(json.dumps({"outcomes": [asdict(outcome) for outcome in outcomes]}).encode())
 
 

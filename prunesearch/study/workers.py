@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from prunesearch.errors import expect
-from prunesearch.study.executors import Executor, InlineExecutor
+from prunesearch.study.executors import Executor, InlineExecutor, InlineJobs, Jobs
 from prunesearch.study.handover import pack
-from prunesearch.study.pool import Crew, Pool, PoolExecutor
+from prunesearch.study.pool import Crew, Pool, PoolExecutor, PoolJobs
 from prunesearch.study.processes import ProcessCrew, cores
 from prunesearch.study.scoring import Recipe, Scorer
 
@@ -63,23 +63,33 @@ class Workers:
 
 
 @contextmanager
-def executors(workers: Workers, scorers: tuple[Scorer, ...], recipe: Recipe) -> Iterator[tuple[Executor, ...]]:
-    """An executor per scorer; the workers end with the context.
+def executor_on(workers: Workers, scorer: Scorer, recipe: Recipe) -> Iterator[Executor]:
+    """An executor for one scorer; the workers end with the context.
 
     Args:
         workers: Where to score.
-        scorers: For this process.
-        recipe: Makes them in another one.
+        scorer: For this process.
+        recipe: Makes it in another one.
 
     Raises:
         ValueError: The recipe cannot be copied to another process, or a package is missing.
         EvaluationFailed: No worker can be started.
     """
     if workers.are_here:
-        yield tuple(InlineExecutor(scorer) for scorer in scorers)
+        yield InlineExecutor(scorer)
         return
     with open_pool(workers, recipe) as pool:
-        yield tuple(PoolExecutor(pool, rung=rung) for rung in range(len(scorers)))
+        yield PoolExecutor(pool)
+
+
+@contextmanager
+def jobs_on(workers: Workers, scorers: Sequence[Scorer], recipe: Recipe) -> Iterator[Jobs]:
+    """What scores on parts of the images, with a scorer for each; otherwise as `executor_on`."""
+    if workers.are_here:
+        yield InlineJobs(scorers)
+        return
+    with open_pool(workers, recipe) as pool:
+        yield PoolJobs(pool)
 
 
 @contextmanager

@@ -47,10 +47,18 @@ def first_searches(result: Result) -> Result:
     return {**result, "rows": rows, "searches": searches}
 
 
+def first_drawn(result: Result) -> Result:
+    """Of policies.py and actors.py, the cells of the first seed."""
+    first = min(cell["seed"] for cell in result["cells"].values())
+    return {**result, "cells": {name: cell for name, cell in result["cells"].items() if cell["seed"] == first}}
+
+
 ONE_SEED: Mapping[str, Callable[[Result], Result]] = {
+    "actors": first_drawn,
     "end_to_end": first_cells,
     "evidence": first_cells,
     "finetune": first_seeds,
+    "policies": first_drawn,
     "pruningnet": first_trained,
     "racing": first_races,
     "searchers": first_searches,

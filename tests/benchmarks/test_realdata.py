@@ -157,13 +157,25 @@ HALF = ps.Budget(macs="50%")
 def test_a_cell_says_what_its_winner_loses_on_unseen_images(tmp_path: Path) -> None:
     place = bench(tmp_path)
     arm = racing.ARMS["uniform"]
-    cell = racing.measured(place, arm, 0, HALF)
-    winner = arm(place.network, place.data, HALF, 0).best.build()
+    (cell,) = racing.measured(place, arm, 0, HALF)
+    winner = ps.search(place.network, place.data, budget=HALF, **arm.settings).best.build()
     with torch.no_grad():
         right = winner(place.unseen[0]).softmax(1).gather(1, place.unseen[1][:, None])
     assert cell["loss"] == pytest.approx(-float(right.log().mean()), rel=1e-4)
     assert cell["macs"] <= place.network.space.cost(place.network.space.full).macs / 2
     assert cell["seconds"]["cpu"] > 0
+
+
+def test_more_structures_are_rows_of_the_same_search(tmp_path: Path) -> None:
+    place = bench(tmp_path)
+    rows = racing.measured(place, racing.Arm({"searcher": "random"}, (2, 5)), 0, HALF)
+    assert [row["evaluations"] for row in rows] == [2, 5]
+    assert (
+        rows[0]["structure"]
+        == racing.measured(place, racing.Arm({"searcher": "random"}, (2,)), 0, HALF)[0]["structure"]
+    )
+    assert rows[0]["images scored"] < rows[1]["images scored"]
+    assert rows[0]["score"] <= rows[1]["score"]
 
 
 def test_cells_that_are_there_are_not_measured_again(tmp_path: Path) -> None:
@@ -185,6 +197,6 @@ def test_cells_of_another_limit_are_not_mixed(tmp_path: Path) -> None:
 
 def test_cells_are_named_by_arm_or_one_by_one() -> None:
     assert racing.cells_of(["uniform"]) == [f"uniform.{seed}" for seed in range(racing.SEEDS)]
-    assert racing.cells_of(["surrogate-600x64.3", "random-200x64.0"]) == ["random-200x64.0", "surrogate-600x64.3"]
+    assert racing.cells_of(["surrogate-64.3", "random-64.0"]) == ["random-64.0", "surrogate-64.3"]
     with pytest.raises(SystemExit, match="no-such-arm"):
         racing.cells_of(["no-such-arm"])

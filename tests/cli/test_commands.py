@@ -234,7 +234,7 @@ def test_whatever_a_search_takes_by_name_is_taken_from_the_working_folder(
         "--n-trials", "2", "--study", f"sqlite:///{tmp_path / 'own.db'}", "--json", "--workers", str(workers),
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    named = call(*SEARCH, "--searcher", "random", "--criterion", "l2", "--n-trials", "2", "--json",
+    named = call(*SEARCH, "--searcher", "random", "--criterion", "l2", "--images", "64", "--n-trials", "2", "--json",
                  "--study", f"sqlite:///{tmp_path / 'named.db'}")  # fmt: skip
     mine, theirs = (json.loads(each.stdout)["best"] for each in (run, named))
     assert mine["searcher"] == f"{where}:Walker"

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from torch import Tensor
 
-from prunesearch.evaluators import EVALUATORS, make_evaluator
-from prunesearch.evaluators.channels.l1 import L1Criterion
-from prunesearch.evaluators.evaluator import Evaluator
-from prunesearch.models.network import Network
-from prunesearch.models.weights import InheritedWeights
-from prunesearch.tasks.classify import labelled
-from tests.models_state import generators, state_of
+from prunesearch.evaluators import EVALUATORS
+from prunesearch.testing import EvaluatorContract
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "accuracy": ({"metric": "loss"}, {"metric": "accuracy"}, {"metric": "agreement"}, {"batch_size": 100}),
@@ -24,49 +16,10 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
 CASES = [(name, options) for name in EVALUATORS for options in OPTIONS.get(name, ({},))]
 
 
-@pytest.fixture(params=CASES, ids=str)
-def make(request: pytest.FixtureRequest, network: Network, images: Tensor, labels: Tensor) -> Callable[[], Evaluator]:
-    name, options = request.param
-    weights = InheritedWeights(network, L1Criterion().rank(network))
-    return lambda: make_evaluator(name, weights, labelled(images, labels), **options)
+class TestEvaluators(EvaluatorContract):
+    @pytest.fixture(autouse=True, params=CASES, ids=str)
+    def _named(self, request: pytest.FixtureRequest) -> None:
+        self.evaluator, self.options = request.param
 
-
-def some_structures(network: Network) -> list[tuple[int, ...]]:
-    space = network.space
-    half = tuple(group.widths[len(group.widths) // 2] for group in space.groups)
-    return [space.full, half, space.minimum]
-
-
-def test_every_structure_gets_a_finite_score_and_a_better_one_scores_higher(
-    make: Callable[[], Evaluator], network: Network
-) -> None:
-    full, _, minimum = make().score(some_structures(network))
-    assert math.isfinite(full)
-    assert full > minimum
-
-
-def test_a_score_does_not_depend_on_its_batch_on_order_or_on_what_came_before(
-    make: Callable[[], Evaluator], network: Network
-) -> None:
-    structures = some_structures(network)
-    evaluator = make()
-    together = evaluator.score(structures)
-    assert evaluator.score(structures[::-1]) == together[::-1]
-    assert [make().score([structure])[0] for structure in structures] == together
-
-
-def test_scoring_leaves_the_network_and_every_random_generator_as_they_were(
-    make: Callable[[], Evaluator], network: Network
-) -> None:
-    before = state_of(network.model), generators()
-    make().score(some_structures(network))
-    assert (state_of(network.model), generators()) == before
-
-
-def test_scoring_nothing_gives_nothing(make: Callable[[], Evaluator]) -> None:
-    assert make().score([]) == []
-
-
-def test_the_description_tells_settings_apart(make: Callable[[], Evaluator]) -> None:
-    assert make().description == make().description
-    assert "images=256" in make().description
+    def test_the_description_says_how_many_images_there_are(self) -> None:
+        assert "images=256" in self.make().description

@@ -112,7 +112,7 @@ def pool(request: pytest.FixtureRequest, sources: dict[str, WeightSource]) -> It
 def test_a_score_of_a_worker_is_that_of_this_process(
     pool: Pool, pair: tuple[str, str], sources: dict[str, WeightSource], structures: list[Structure]
 ) -> None:
-    outcomes = list(PoolExecutor(pool, rung=PAIRS.index(pair)).run(structures))
+    outcomes = list(PoolExecutor(pool, part=PAIRS.index(pair)).run(structures))
     assert [outcome.failure for outcome in outcomes] == [None, None]
     source, evaluator = pair
     here = scorer(sources[source], evaluator).score(structures)

@@ -18,7 +18,7 @@ from prunesearch.models.network import Network
 from prunesearch.search import make_searcher
 from prunesearch.study import schema
 from prunesearch.study.executors import InlineExecutor
-from prunesearch.study.store import Store
+from prunesearch.study.store import Store, _to_row
 from prunesearch.study.study import Study
 from prunesearch.trial import Trial
 from tests.faults.processes import CLI, finish, recorded, start, stored, uninterrupted, wait_for
@@ -122,7 +122,7 @@ def test_a_hundred_thousand_trials_open_and_go_on(tmp_path: Path, tally: Tally) 
         rows = []
         for number in range(n):
             trial = Trial(number, structure, cost, float(number), None, 0.1, "s", "e", "here:1")
-            row = dict(zip(schema.CONTENT, _values(trial), strict=True))
+            row = _to_row(trial)
             rows.append({**row, "study_id": 1, "checksum": schema.checksum(row)})
         with store._engine.begin() as connection:
             connection.execute(sa.insert(schema.trial), rows)
@@ -137,10 +137,3 @@ def test_a_hundred_thousand_trials_open_and_go_on(tmp_path: Path, tally: Tally) 
         )  # fmt: skip
     assert [trial.score for trial in found] == [SCORE(trial.structure) for trial in found]
     tally.add("F20", "opened, checked row by row, and another study added", 1)
-
-
-def _values(trial: Trial) -> tuple[object, ...]:
-    return (
-        trial.number, str(list(trial.structure)), trial.cost.macs, trial.cost.params, trial.score, trial.failure,
-        trial.seconds, trial.searcher, trial.evaluator, trial.worker,
-    )  # fmt: skip

@@ -23,6 +23,7 @@ from prunesearch.trial import best
 from tests.faults.processes import finish, start, stored, uninterrupted, wait_for
 from tests.faults.tally import Tally, repeats
 from tests.faults.toy import history, run
+from tests.toys import trials_of
 
 pytestmark = pytest.mark.faults
 TRIALS = 60
@@ -199,6 +200,7 @@ class InlineOnly:
 
 def test_inline_and_pooled_agree_on_outcomes() -> None:
     batch = [(i,) for i in range(1, 40)]
+    recorded = trials_of(batch[:3], lambda structure: 0.0)
     with open_pool(Workers(2), lambda: (InlineOnly(),)) as pool:
-        pooled = [outcome.score for outcome in PoolExecutor(pool).run(batch, 3)]
-    assert pooled == [outcome.score for outcome in InlineExecutor(InlineOnly()).run(batch, 3)]
+        pooled = [outcome.score for outcome in PoolExecutor(pool).run(batch, recorded)]
+    assert pooled == [outcome.score for outcome in InlineExecutor(InlineOnly()).run(batch, recorded)]

@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
@@ -15,20 +16,18 @@ from prunesearch.errors import StudyUnwritable
 from prunesearch.study.optuna_export import export_to_optuna
 from prunesearch.study.store import Store
 from prunesearch.study.tables import write_table
-from prunesearch.trial import SCREENED_OUT, Trial
 from tests.study.test_study import SCORE, SPACE, Scorer, run
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    """A study of 12 trials, of which one failed and one was screened out."""
+    """A study of 12 trials, of which one failed, and one more that is an estimate from 64 images."""
     url = f"sqlite:///{tmp_path / 'study.db'}"
     bad = run("sqlite://", 12, searcher="random")[4].structure
     trials = run(url, 12, searcher="random", scorer=Scorer(lambda s: math.nan if s == bad else SCORE(s)))
     with closing(Store(url)) as opened:
         last = trials[-1]
-        out = Trial(12, last.structure, last.cost, None, f"{SCREENED_OUT} rung 1.", 0.5, "random", "toy", "here:1")
-        opened.add("toy", out)
+        opened.add("toy", replace(last, number=12, score=-9.0, images=64, error=0.25, parts=((3, -9.0),)))
         yield opened
 
 
@@ -44,7 +43,8 @@ def test_an_optuna_study_has_widths_as_parameters_and_the_rest_as_attributes(sto
         assert theirs.user_attrs["seconds"] == trial.seconds
         assert theirs.duration is not None
     states = [trial.state.name for trial in study.trials]
-    assert (states[4], states[12], states.count("COMPLETE")) == ("FAIL", "PRUNED", 11)
+    assert (states[4], states.count("COMPLETE")) == ("FAIL", 12)
+    assert {"images": 64, "error": 0.25}.items() <= study.trials[12].user_attrs.items()
     assert study.best_value == max(trial.score for trial in ours if trial.score is not None)
     assert study.user_attrs == {"searcher": "random()", "budget": "50%", "seed": 0}
     assert study.get_trials()[0].distributions["conv0"] == optuna.distributions.IntDistribution(2, 16, step=2)

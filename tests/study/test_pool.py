@@ -11,8 +11,13 @@ from prunesearch.study.pool import Done, Lost, Pool, PoolExecutor
 from prunesearch.study.processes import cores
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.workers import Workers
+from tests.toys import trials_of
 
 BATCH: list[Structure] = [(i,) for i in range(20)]
+
+
+def float_of(structure: Structure) -> float:
+    return float(structure[0])
 
 
 class Crew:
@@ -37,7 +42,7 @@ class Crew:
     def idle(self) -> int:
         return self.size - len(self._busy)
 
-    def give(self, piece: int, rung: int, structures: Sequence[Structure]) -> None:
+    def give(self, piece: int, part: int, structures: Sequence[Structure]) -> None:
         self.given.append(structures)
         self._busy[piece] = structures
 
@@ -65,7 +70,7 @@ class Crew:
 @pytest.mark.parametrize("recorded", [0, 5, 19, 20])
 def test_outcomes_come_in_the_order_asked_whoever_was_first(size: int, recorded: int) -> None:
     crew = Crew(size)
-    outcomes = list(PoolExecutor(Pool(crew)).run(BATCH, recorded))
+    outcomes = list(PoolExecutor(Pool(crew)).run(BATCH, trials_of(BATCH[:recorded], float_of)))
     assert [outcome.score for outcome in outcomes] == [float(i) for i in range(recorded, 20)]
     assert sum(map(len, crew.given)) == 20 - recorded
 

@@ -17,7 +17,7 @@ from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost
 from prunesearch.study.schema import SCHEMA_VERSION
 from prunesearch.study.store import Store
-from prunesearch.trial import SCREENED_OUT, Trial
+from prunesearch.trial import Trial
 from tests.study.test_study import reseal
 from tests.toys import chain_space, trial
 
@@ -162,7 +162,7 @@ def test_a_study_of_a_newer_release_is_refused_with_both_versions(tmp_path: Path
     connection.execute("update prunesearch_schema set version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1 to 2"):
+    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1 to 3"):
         Store(url)
 
 
@@ -263,7 +263,7 @@ def test_a_row_that_somebody_edited_is_an_error_and_not_a_wrong_trial(
         store.trials("a")
 
 
-@pytest.mark.parametrize("column", ["structure", "macs", "params", "score", "seconds", "searcher", "worker"])
+@pytest.mark.parametrize("column", ["structure", "macs", "params", "score", "seconds", "searcher", "worker", "error"])
 def test_any_edited_value_is_noticed(tmp_path: Path, url: str, column: str) -> None:
     with closing(Store(url)) as store:
         store.create("a", {}, SPACE)
@@ -283,8 +283,9 @@ def test_progress_says_how_far_a_study_is_and_which_trial_is_best(url: str) -> N
         assert store.progress("b") is None
         for number, score in enumerate([0.5, None, 0.75, 0.75]):
             store.add("a", trial(number, (number + 1,), score))
-        screened = replace(trial(4, (9,), None), failure=f"{SCREENED_OUT} rung 1.")
-        store.add("a", screened)
+        lucky = replace(trial(4, (9,), 0.9), error=0.2, images=64, parts=((3, 0.95), (0, 0.85)))
+        store.add("a", lucky)
+        assert store.trials("a")[4] == lucky
         store.want("a", 20)
         progress = store.progress("a")
     assert progress is not None

@@ -26,7 +26,7 @@ from prunesearch.study.schema import checksum
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study, find, recording
 from prunesearch.trial import Trial, best
-from tests.toys import bowl, chain_space, evidence
+from tests.toys import bowl, chain_space, evidence, trials_of
 
 SPACE = chain_space((16, 24, 32), 8)
 BUDGET = Budget(macs="50%")
@@ -299,18 +299,19 @@ def test_scores_of_another_study_apply_if_the_fields_they_depend_on_are_the_same
     first = run(url, 20)
     for question, expected in (({**QUESTION, "seed": 1}, 20), ({**QUESTION, "budget": "40%"}, 0)):
         with Study(url, f"seed {question['seed']}, {question['budget']}", question, SPACE) as study:
-            known = study.known_scores(["budget"])
+            known = study.known_trials(["budget"])
         assert len(known) == expected
     with Study(url, "third", {**QUESTION, "seed": 2}, SPACE) as study:
-        known = study.known_scores(["budget"])
-    assert known[first[3].structure] == (first[3].score, "trial 3 of study 'toy'")
+        known = study.known_trials(["budget"])
+    assert known[first[3].structure] == (first[3], "trial 3 of study 'toy'")
 
 
 def test_known_scores_are_taken_and_the_others_scored() -> None:
     batch = [(i,) for i in range(1, 9)]
     scorer = Scorer(lambda structure: float(structure[0]))
-    known = {(2,): (20.0, "there"), (7,): (70.0, "there")}
-    outcomes = list(RememberingExecutor(InlineExecutor(scorer), known).run(batch, 1))
+    one, two, seven = trials_of([(1,), (2,), (7,)], lambda structure: 10.0 * structure[0])
+    known = {(2,): (two, "there"), (7,): (seven, "there")}
+    outcomes = list(RememberingExecutor(InlineExecutor(scorer), known).run(batch, [one]))
     assert [outcome.score for outcome in outcomes] == [20.0, 3.0, 4.0, 5.0, 6.0, 70.0, 8.0]
     assert scorer.scored == [(3,), (4,), (5,), (6,), (8,)]
     assert outcomes[0].worker == "there"
