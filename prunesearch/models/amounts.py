@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -109,19 +110,23 @@ class Amounts:
             labels = None if tensor is None else tensor.at(int(str(node.args[1])))
             return None if labels is None else Number(labels, Form.of(labels))
         if node.target == "numel":
-            axes = [] if tensor is None else [*tensor.axes.values()]
-            return Number(np.concatenate(axes), None) if axes else None
+            axes = {} if tensor is None else tensor.axes
+            if not axes:
+                return None
+            rest = node.meta["value"] // math.prod(map(len, axes.values()))
+            ((_, labels),) = [*axes.items()][:1]
+            return Number(np.concatenate([*axes.values()]), Form.of(labels, rest) if len(axes) == 1 else None)
         known = [number for argument in node.args if (number := self.get(argument)) is not None]
         held: Mapping[Any, Form] = node.meta.get("numbers", {})
         if not known and not held:
             return None
         form = self._form_of(node, held)
         if form is None or not known:
-            for made_of in (*held.values(), *(number.form for number in known)):
+            for made_of in held.values():
                 self.pin(made_of, f"function {getattr(node.target, '__name__', node.target)!r}")
         if not known:  # of an attribute and of what no channels decide
             return None
-        return Number(np.concatenate([number.labels for number in known]), form)
+        return Number(np.concatenate([number.labels for number in known]), form, () if form else tuple(known))
 
     def _form_of(self, node: fx.Node, held: Mapping[Any, Form]) -> Form | None:
         if node.target is operator.mul:
@@ -240,7 +245,18 @@ class Amounts:
 
     def keep(self, number: Number, why: str) -> None:
         """Let a number stay what it is, for this reason; of a quotient both sides may shrink alike."""
-        self._kept.append((number, why))
+        if number.form is None and number.sources:
+            for source in number.sources:
+                self.keep(source, why)
+        else:
+            self._kept.append((number, why))
+
+    def pin_number(self, number: Number | None, by: str) -> None:
+        """Say that something takes a number as it is, however its channels are looked after."""
+        if number is not None:
+            self.pin(number.form, by)
+            for source in number.sources:
+                self.pin_number(source, by)
 
     def _settle_kept(self, number: Number, why: str) -> None:
         source: Any = None if number.form is None or number.form.only is None else number.form.only[0]

@@ -88,14 +88,18 @@ class _Compared:
 
 def _compared(network: Network, forward: MaskedForward, structure: Structure, rng: np.random.Generator) -> _Compared:
     ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
-    slimmed = slim(network, structure, ranking)
-    full = forward.module(kept_units(network, structure, ranking))
+
+    def both() -> tuple[nn.Module, nn.Module]:
+        return slim(network, structure, ranking), forward.module(kept_units(network, structure, ranking))
+
+    slimmed, full = both()
     exact = count(slimmed, network.inputs) == network.space.cost(structure)
     found = _differences(network, forward, slimmed, full, network.inputs)
     if found.difference > _ROUNDING * found.scale or (found.training or 0.0) > _ROUNDING:
         inputs = network.inputs.with_tensors(
             [x.double() if x.is_floating_point() else x for x in network.inputs.tensors]
         )
+        slimmed, full = both()  # anew, as running statistics have changed
         try:
             found = _differences(network, forward, slimmed.double(), full.double(), inputs)
         except Exception:  # a forward may insist on its type

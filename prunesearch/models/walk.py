@@ -222,7 +222,7 @@ class _Walk:
         number = self.number(argument)
         if number is not None:
             self.labels.freeze(number.labels, reason)
-            self._amounts.pin(number.form, reason)
+            self._amounts.pin_number(number, reason)
 
     def _check_count(self, node: fx.Node) -> None:
         """What a rule says an operator costs must be what was counted when it ran."""
@@ -484,6 +484,7 @@ class _Walk:
                 if labels is not None:
                     self.labels.freeze(labels, why)
                 self._amounts.pin(self._form_of(number), f"code at {decision.where}")
+                self._amounts.pin_number(self.number(number), f"code at {decision.where}")
             return
         one, other = forms
         assert one is not None

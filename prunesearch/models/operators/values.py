@@ -43,10 +43,12 @@ class Number:
         labels: Labels of those channels.
         form: How it depends on them, as a sum of shares of arrays of labels and of attributes of modules; None if it
             does in another way.
+        sources: Numbers that it is computed of in another way.
     """
 
     labels: IntArray
     form: Form | None
+    sources: tuple[Number, ...] = ()
 
 
 class Walk(Protocol):
