@@ -48,6 +48,7 @@ def examples() -> Mapping[str, Any]:
         "LatencyTable": toy_table(chain_space()),
         "SearchResult": result,
         "Space": net.space,
+        "Task": ps.tasks.segmentation(),
         "Training": training,
         "Winner": result.best,
     }
