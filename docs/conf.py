@@ -35,7 +35,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(typing\.Literal|tuple)\[.*"),  # cut apart at their commas on the way
     (
         r"py:class",
-        r"Source|Ranking|Metric|Callback|Batch|abc\.ABC|prunesearch\.models\.coupling\.\w+",
+        r"Source|Ranking|Metric|Callback|Batch|Rule|Say|Train|abc\.ABC|prunesearch\.models\.coupling\.\w+",
     ),  # aliases; what is inside a network
     (r"py:class", r".* .*"),  # the first line of a property's docstring, if it has a colon, is taken for a type
 ]
