@@ -18,7 +18,7 @@ from prunesearch.budget import Budget
 from prunesearch.search import make_searcher
 from prunesearch.structure import Structure
 from prunesearch.study.study import Study
-from prunesearch.study.workers import Workers, executors, open_pool
+from prunesearch.study.workers import Workers, executor_on, open_pool
 from prunesearch.trial import Trial
 from tests.toys import bowl, chain_space
 
@@ -89,7 +89,7 @@ def run(
         if as_finished:
             pool = stack.enter_context(open_pool(Workers(**workers), recipe))
             return study.run_as_finished(proposer, pool, n_trials, **names)
-        (executor,) = stack.enter_context(executors(Workers(**workers), recipe(), recipe))
+        executor = stack.enter_context(executor_on(Workers(**workers), recipe()[0], recipe))
         return study.run(proposer, executor, n_trials, **names)
 
 
