@@ -78,7 +78,6 @@ def scored_by_accuracy(weights: Any, examples: ps.Examples, metric: str = "accur
             {"searcher": random_searcher, "in_order": False}, {"in_order": False}, marks=pytest.mark.slow
         ),  # two pools of processes
     ],
-    ids=str,
 )
 def test_what_makes_an_object_is_as_good_as_the_name_of_one(given: dict[str, Any], named: dict[str, Any]) -> None:
     assert history(search(**given)) == history(search(**named))
@@ -303,7 +302,6 @@ def test_an_evaluator_that_miscounts_is_refused(scores: list[float]) -> None:
         ({"criterion_options": {"powr": 2}, "criterion": "cpmc"}, "'cpmc' has no option 'powr'; it has "),
         ({"evaluator": "accuracy", "evaluator_options": {"batchsize": 2}}, r"no option 'batchsize'; .*'batch_size'\?"),
     ],
-    ids=str,
 )
 def test_what_is_something_else_is_refused_with_what_would_do(given: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message) as said:
