@@ -71,6 +71,7 @@ def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.C
 def test_an_interrupt_while_modules_are_imported_is_one_line_and_no_traceback(module: str) -> None:
     code = f"""
 import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore interrupts
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:

@@ -303,7 +303,10 @@ COUNT = itertools.count()
         ),
         (
             wrong(remembering),
-            {"a_score_does_not_depend_on_its_batch_on_order_or_on_what_came_before"},
+            {
+                "a_score_does_not_depend_on_its_batch_on_order_or_on_what_came_before",
+                "an_evaluator_that_can_be_divided_scores_on_all_of_its_images_what_it_scores_undivided",
+            },
         ),
         (
             wrong(lambda _, scores: [score + float(torch.rand(1)) * 0 for score in scores]),
