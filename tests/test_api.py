@@ -143,7 +143,7 @@ def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_da
         )
         assert len({trial.structure for trial in found.trials}) == n_trials
     with pytest.raises(ps.StudyMismatch, match="its order is 'as finished'"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=12, searcher="random", study=url)
+        ps.search(network, digits_data, budget=BUDGET, n_trials=12, searcher="random", study=url, race=False)
 
 
 def test_a_password_in_the_url_is_not_printed_with_the_result(network: Network, digits_data: Data) -> None:
