@@ -14,6 +14,7 @@ from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.given import as_budget, as_network
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.count import count
 from prunesearch.models.network import Network
 from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
@@ -164,8 +165,6 @@ def _searched(
 
 
 def _trained(train: Train, small: nn.Module, cost: Cost, examples: Any) -> nn.Module:
-    from prunesearch.models.count import count
-
     returned = train(small.train())
     found = small if returned is None else returned
     if not isinstance(found, nn.Module):

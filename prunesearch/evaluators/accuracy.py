@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.nested import Batch, called, in_order_of, joined, size_of, taken, tensors_in
+from prunesearch.models.nested import Batch, in_order_of, joined, size_of, taken, tensors_in
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.undisturbed import in_eval_mode
@@ -20,7 +20,7 @@ from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured
-from prunesearch.tasks.scored import scored_by
+from prunesearch.tasks.scored import measure, scored_by
 
 Path = Literal["auto", "sliced", "stacked"]
 
@@ -139,8 +139,7 @@ def measured_on(model: nn.Module, examples: Examples, *, batch_size: int = 512) 
     """
     measured = Measured(examples.task)
     with in_eval_mode(model), torch.inference_mode():
-        for part in examples.split(batch_size):
-            measured.update(called(model, part.inputs), part.batch, len(part))
+        measure(model, examples.split(batch_size), measured)
     return measured.compute()
 
 

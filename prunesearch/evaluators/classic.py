@@ -11,12 +11,12 @@ from torch import nn
 from prunesearch.evaluators.accuracy import check_values
 from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.nested import Batch, called, in_order_of, size_of
+from prunesearch.models.nested import Batch, in_order_of, size_of
 from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
-from prunesearch.tasks.scored import scored_by
+from prunesearch.tasks.scored import measure, scored_by
 
 _AT_ONCE = 512
 
@@ -65,8 +65,7 @@ class ClassicEvaluator:
         self._estimate(model, self._calibration)
         measured = self._scored.measured()
         with in_eval_mode(model), torch.inference_mode():
-            for part in self._scored.examples.split(_AT_ONCE):
-                measured.update(called(model, part.inputs), part.batch, len(part))
+            measure(model, self._scored.examples.split(_AT_ONCE), measured)
         return self._scored.as_score(measured.compute())
 
 

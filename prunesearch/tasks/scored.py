@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
+from prunesearch.models.nested import called
 from prunesearch.tasks.examples import Examples, following
 from prunesearch.tasks.metric import Measured, higher_is_better, name_of
 
@@ -37,6 +39,20 @@ class Scored:
     def as_score(self, value: float) -> float:
         """More is better."""
         return -value if self.is_negated else value
+
+
+def measure(model: nn.Module, parts: Iterable[Examples], *measured: Measured) -> int:
+    """Tell metrics what a network returns for some examples, and say how many these were.
+
+    In whatever mode the network is, and with gradients if they are on; that is the caller's matter.
+    """
+    n = 0
+    for part in parts:
+        outputs = called(model, part.inputs)
+        for each in measured:
+            each.update(outputs, part.batch, len(part))
+        n += len(part)
+    return n
 
 
 def scored_by(examples: Examples, metric: str | None, model: nn.Module, *, batch_size: int = 256) -> Scored:

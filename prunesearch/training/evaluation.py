@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from prunesearch.models.nested import called
 from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.tasks.examples import Examples, followed, following, follows
 from prunesearch.tasks.metric import Measured, higher_is_better
+from prunesearch.tasks.scored import measure
 from prunesearch.training.data import Data
 
 _AT_ONCE = 512
@@ -26,12 +26,8 @@ def evaluate(network: nn.Module, examples: Examples, device: torch.device) -> tu
     metric = Measured(examples.task)
     loss = None if examples.task.loss is None else Measured(examples.task, "loss")
     with torch.no_grad():
-        for part in examples.split(_AT_ONCE):
-            placed = part.to(device)
-            outputs = called(network, placed.inputs)
-            for measured in (metric, loss):
-                if measured is not None:
-                    measured.update(outputs, placed.batch, len(part))
+        parts = (part.to(device) for part in examples.split(_AT_ONCE))
+        measure(network, parts, metric, *([] if loss is None else [loss]))
     return metric.compute(), None if loss is None else loss.compute()
 
 
@@ -54,12 +50,10 @@ def metric_on_test(network: nn.Module, data: Data, reference: nn.Module | None =
     """
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     compares = follows(data.goal) and reference is not None
-    measured, n = Measured(followed(data.goal) if compares else data.goal), 0
+    measured = Measured(followed(data.goal) if compares else data.goal)
     with in_eval_mode(network), torch.no_grad():
-        for batch in data.test_batches(_AT_ONCE):
-            placed = data.examples_of(batch).to(device)
-            if compares and reference is not None:
-                placed = following(placed, reference)
-            measured.update(called(network, placed.inputs), placed.batch, len(placed))
-            n += len(placed)
+        parts = (data.examples_of(batch).to(device) for batch in data.test_batches(_AT_ONCE))
+        if compares and reference is not None:
+            parts = (following(part, reference) for part in parts)
+        n = measure(network, parts, measured)
     return measured.compute(), n

@@ -96,8 +96,7 @@ class _Loop:
             )
         self._learner = learner.to(accelerator.device)
         examples = data.examples()
-        self._format, outputs = laid_out(learner.network, examples, accelerator.device)
-        self._outputs = outputs
+        self._format, self._outputs = laid_out(learner.network, examples, accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
         recipe.augmentation.check(examples, learner.task.targets_have_positions)
