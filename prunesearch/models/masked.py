@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
-from prunesearch.models.following import does_the_same, recorded
+from prunesearch.models.following import Forwards, does_the_same, recorded
 from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
@@ -32,22 +32,15 @@ class MaskedForward:
 
     Args:
         network: The traced network.
+        forwards: Its forward, where that has just been followed.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, forwards: Forwards | None = None) -> None:
         self._network = network
-        model = copied(network.model).eval()
-        self._evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
-        self._training = self._evaluating
-        self.trains = True
-        try:
-            training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
-        except TraceError:
-            self.trains = False
-        else:
-            if not does_the_same(self._evaluating, training):
-                self._training = training
-        model.eval()
+        evaluating, training = _both_modes(network) if forwards is None else (forwards.evaluating, forwards.training)
+        self._evaluating = evaluating
+        self._training = evaluating if training is None else training
+        self.trains = training is not None
 
     def module(self, kept: Kept) -> nn.Module:
         """A network of full width in which channels of units that are not kept reach no operator that mixes them.
@@ -59,6 +52,19 @@ class MaskedForward:
         for read in self._network.reads:
             reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
         return _Masked(self._network.model, self._evaluating, self._training, reads)
+
+
+def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
+    """The forward in eval mode, and in training mode, where that can be followed."""
+    model = copied(network.model).eval()
+    evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
+    try:
+        training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
+    except TraceError:
+        return evaluating, None
+    finally:
+        model.eval()
+    return evaluating, evaluating if does_the_same(evaluating, training) else training
 
 
 def masked(network: Network, kept: Kept) -> nn.Module:

@@ -20,7 +20,7 @@ from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.following import follow, inputs_of, outside_of
+from prunesearch.models.following import Forwards, follow, inputs_of, outside_of
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators.values import Rule
@@ -141,7 +141,7 @@ def trace(
         or any(recording.decisions for recording in followed.recordings)
         or _has_numbers(network, found, units)
     ):
-        _prove(network)
+        _prove(network, followed)
     return network
 
 
@@ -244,7 +244,7 @@ def _parametrised(model: nn.Module) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _prove(network: Network) -> None:
+def _prove(network: Network, followed: Forwards) -> None:
     """Build one structure and compare it, where something could depend on widths that nothing shows.
 
     Every group of it is narrower than in the full network; a third of the widths, as half of them would have much in
@@ -257,7 +257,7 @@ def _prove(network: Network) -> None:
     structure = tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
     try:
-        found = verify_these(network, [structure], np.random.default_rng(0))
+        found = verify_these(network, [structure], np.random.default_rng(0), followed)
     except TypeError:  # it returns nothing that could be compared
         return
     except Exception as error:  # whatever a forward raises at another width
