@@ -51,7 +51,9 @@ class MaskedForward:
         reads: dict[str, list[tuple[int, Tensor]]] = {}
         for read in self._network.reads:
             reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
-        return _Masked(self._network.model, self._evaluating, self._training, reads)
+        model = copied(self._network.model)
+        _mask_states(self._network, model, kept)
+        return _Masked(model, self._evaluating, self._training, reads)
 
 
 def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
@@ -76,10 +78,26 @@ def masked(network: Network, kept: Kept) -> nn.Module:
     return MaskedForward(network).module(kept)
 
 
+def mixes_within(module: nn.Module) -> bool:
+    """Whether a layer mixes its own channels from step to step, which nobody sees from outside."""
+    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+
+
+def _mask_states(network: Network, model: nn.Module, kept: Kept) -> None:
+    """Zero the weights of removed channels in layers that mix their own: those then never leave zero, as if gone."""
+    for name, module in model.named_modules():
+        if not mixes_within(module):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            reads = [(cut.dim, torch.from_numpy(kept[cut.units])) for cut in network.cuts_of.get(f"{name}.{own}", ())]
+            with torch.no_grad():
+                parameter.copy_(_without(parameter, reads))
+
+
 class _Masked(nn.Module):
     def __init__(self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = copied(model)
+        self.model = model
         self._recordings = (evaluating, training)
         self._reads = reads
         self.train(model.training)

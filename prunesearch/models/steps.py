@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from prunesearch.models.aliasing import Aliasing
 from prunesearch.models.batch_norm import batch_norm
+from prunesearch.models.copying import layer_with
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
@@ -176,15 +177,8 @@ def _estimate(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> None:
 
 def _narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of one layer with other tensors; it shares nothing with the original that running it would change."""
-    layer = copy.copy(module)
-    layer._parameters = {
-        name: None if parameter is None else nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
-        for name, parameter in module._parameters.items()
-    }
-    layer._buffers = {
-        name: None if buffer is None else tensors[name].clone() for name, buffer in module._buffers.items()
-    }
-    return layer
+    buffers = {name for name, buffer in module._buffers.items() if buffer is not None}
+    return layer_with(module, {name: t.clone() if name in buffers else t for name, t in tensors.items()})
 
 
 def steps_of(recording: Recording, network: Network, weights: WeightSource, memory: Aliasing) -> list[Step]:

@@ -39,7 +39,10 @@ def _tensors(walk: Walk, node: fx.Node) -> list[tuple[Any, Tracked | None, tuple
     values = walk.values(given)
     if not isinstance(values, tuple):
         return None
-    return [(None, value, shape) for value, shape in zip(values, given.meta["shapes"], strict=True)]
+    each = [value for value in values if not isinstance(value, tuple)]
+    if len(each) < len(values):
+        return None
+    return [(None, value, shape) for value, shape in zip(each, given.meta["shapes"], strict=True)]
 
 
 def concatenate(walk: Walk, node: fx.Node) -> Value:

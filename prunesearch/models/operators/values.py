@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -31,8 +31,17 @@ class Tracked:
         return self.axes.get(dim)
 
 
-Value: TypeAlias = "Tracked | tuple[Tracked | None, ...] | None"
-"""Of a node: a tensor's channels, those of several tensors, or nothing."""
+Value: TypeAlias = "Tracked | tuple[Value, ...] | None"
+"""Of a node: a tensor's channels, those of several values, or nothing."""
+
+
+def tensors_of(value: Value) -> Iterator[Tracked]:
+    """The channels of every tensor of which something is known."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from tensors_of(item)
+    elif value is not None:
+        yield value
 
 
 @dataclass(frozen=True)
