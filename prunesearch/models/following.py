@@ -303,6 +303,8 @@ def _others(inputs: Inputs, recording: Recording, *, as_given: bool) -> list[Inp
         return [varied(inputs)]
     few = [1, 3] if not recording.training and recording.images != 1 else [3]
     numbers = [3] if any(_takes_apart(node, recording.images) for node in recording.graph.nodes) else few
+    if any(x.dim() == 1 and not x.is_floating_point() for x in inputs.tensors):  # such as lengths, which decide costs
+        numbers = [2 * recording.images]
     return [with_images(inputs, n) for n in numbers] if recording.images > 1 else [varied(inputs)]
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
@@ -166,8 +167,10 @@ def mixed_operand(node: fx.Node) -> fx.Node:
     return source
 
 
-def _without(x: Tensor, reads: list[tuple[int, Tensor]]) -> Tensor:
+def _without(x: Any, reads: Sequence[tuple[int, Tensor]]) -> Any:
     """Zeros where a channel is removed."""
+    if isinstance(x, PackedSequence):
+        return x._replace(data=_without(x.data, reads))
     for dim, stays in reads:
         shape = [1] * x.dim()
         shape[dim] = len(stays)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from prunesearch.models.saving import load, save
 from prunesearch.models.shared_forward import SharedForward
@@ -15,7 +16,7 @@ from prunesearch.models.slim import slim
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
-from tests.models.networks import image, names, proven, random_ranking, randomised, some_structures
+from tests.models.networks import image, names, prove, proven, random_ranking, randomised, some_structures
 
 
 class Reader(nn.Module):
@@ -83,6 +84,28 @@ class Stepwise(nn.Module):
         for step in self.conv(x).relu().unbind(2):
             state = self.cell(step, state)
         return self.head(state[0] if isinstance(state, tuple) else state)
+
+
+class Lengths(nn.Module):
+    """Sequences of several lengths, packed for a recurrent layer and unpacked afterwards."""
+
+    def __init__(self, recurrent: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.recurrent, self.head = nn.Conv1d(3, 6, 3, padding=1), recurrent, nn.Linear(20, 4)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        h = self.conv(x).relu().transpose(1, 2)
+        packed = pack_padded_sequence(h, lengths, batch_first=True, enforce_sorted=False)
+        outputs, _ = self.recurrent(packed)
+        return self.head(pad_packed_sequence(outputs, batch_first=True)[0]).amax(1)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_packed_sequences_are_followed(kind: Any) -> None:
+    model = randomised(Lengths(kind(6, 10, batch_first=True, bidirectional=True)))
+    network = trace(model, (image(2, 3, 5), torch.tensor([3, 5])))
+    prove(network)
+    assert names(network) == ["conv", "recurrent"]
 
 
 @pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])

@@ -23,6 +23,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
+from prunesearch.models.nested import Nest
 from prunesearch.models.operators import elementwise, joining, layers, products, recurrent, shapes, spatial
 from prunesearch.models.operators.values import Rule
 
@@ -48,6 +49,8 @@ def rule_of(target: Any) -> Rule | None:
     if isinstance(target, type):
         kind = known_kind(target)
         return None if kind is None else _of_class(kind)
+    if isinstance(target, Nest):
+        return recurrent.nested
     try:
         return FUNCTIONS.get(target)
     except TypeError:  # cannot be looked up

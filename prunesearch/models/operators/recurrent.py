@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import fx, nn
+from torch.nn.utils.rnn import PackedSequence
 
+from prunesearch.models.nested import Nest
 from prunesearch.models.operators.values import (
     Rule,
     Tracked,
@@ -19,6 +22,7 @@ from prunesearch.models.operators.values import (
     freeze_others,
     give_up,
     labels_at,
+    tracked,
 )
 from prunesearch.structure import IntArray
 
@@ -38,8 +42,9 @@ class _Pass:
 
 def recurrent(walk: Walk, node: fx.Node) -> Value:
     """`LSTM`, `GRU` and `RNN`. The states of all layers and directions are one group, as they have one size."""
-    source = argument(node, 0, "input")
-    if not walk.is_tensor(source):  # sequences of several lengths, packed
+    given = argument(node, 0, "input")
+    source = given if walk.is_tensor(given) else _packed(given)
+    if source is None:
         return give_up(walk, node)
     module: Any = walk.module_of(node)
     directions = 2 if module.bidirectional else 1
@@ -60,7 +65,39 @@ def recurrent(walk: Walk, node: fx.Node) -> Value:
     state: Value = Tracked({last: made})
     if isinstance(module, nn.LSTM):
         state = (state, Tracked({last: cells}))
-    return Tracked({last: np.tile(made, directions)}), state
+    outputs = Tracked({last: np.tile(made, directions)})
+    return outputs if source is given else (outputs, None, None, None), state
+
+
+def _packed(given: Any) -> fx.Node | None:
+    """The steps of sequences of several lengths, where these are packed by torch; None of anything else."""
+    is_packed = isinstance(given, fx.Node) and isinstance(given.target, Nest) and isinstance(given.target.example, PackedSequence)
+    return given.all_input_nodes[0] if is_packed else None
+
+
+def nested(walk: Walk, node: fx.Node) -> Value:
+    """An object that is made of tensors: packed sequences are followed to the recurrent layer that they are made for."""
+    assert isinstance(node.target, Nest)
+    if isinstance(node.target.example, PackedSequence):
+        return tuple(map(walk.values, node.all_input_nodes))
+    walk.freeze_inputs(node, f"is a {type(node.target.example).__name__}, which is not followed")
+    return None
+
+
+def pack(walk: Walk, node: fx.Node) -> Value:
+    """What `pack_padded_sequence` calls: (steps, ...) of all sequences in one row, and how many there are at each."""
+    source = node.args[0]
+    last = len(walk.shape(source)) - 1
+    freeze_others(walk, node, source, [last], "packs it")
+    value = walk.value(source)
+    return tracked({1: None if value is None else value.at(last)}), None
+
+
+def unpack(walk: Walk, node: fx.Node) -> Value:
+    """What `pad_packed_sequence` calls."""
+    freeze_others(walk, node, node.args[0], [1], "unpacks it")
+    value = walk.value(node.args[0])
+    return tracked({2: None if value is None else value.at(1)}), None
 
 
 def cell(walk: Walk, node: fx.Node) -> Value:
@@ -132,6 +169,10 @@ def _tie_weights(
         walk.macs(node, steps, [cells, made])
 
 
+FUNCTIONS: dict[Any, Rule] = {
+    torch._VF._pack_padded_sequence: pack,
+    torch._VF._pad_packed_sequence: unpack,
+}
 MODULES: dict[type[nn.Module], Rule] = {
     **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), recurrent),
     **dict.fromkeys((nn.LSTMCell, nn.GRUCell, nn.RNNCell), cell),
