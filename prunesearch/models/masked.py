@@ -16,6 +16,8 @@ from torch.nn.utils.rnn import PackedSequence
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
 from prunesearch.models.following import Forwards, does_the_same, recorded
+from prunesearch.models.kept_whole import Calls, part_called_by
+from prunesearch.models.nested import mapped
 from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
@@ -43,7 +45,7 @@ class MaskedForward:
         self._training = evaluating if training is None else training
         self.trains = training is not None
 
-    def module(self, kept: Kept) -> nn.Module:
+    def module(self, kept: Kept) -> Masked:
         """A network of full width in which channels of units that are not kept reach no operator that mixes them.
 
         Args:
@@ -54,7 +56,7 @@ class MaskedForward:
             reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
         model = copied(self._network.model)
         _mask_states(self._network, model, kept)
-        return _Masked(model, self._evaluating, self._training, reads)
+        return Masked(model, self._evaluating, self._training, reads)
 
 
 def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
@@ -95,29 +97,47 @@ def _mask_states(network: Network, model: nn.Module, kept: Kept) -> None:
                 parameter.copy_(_without(parameter, reads))
 
 
-class _Masked(nn.Module):
+class Masked(nn.Module):
+    """A masked network.
+
+    Attributes:
+        calls: What the parts that are kept whole were given in forwards so far, and what they returned.
+    """
+
     def __init__(self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]) -> None:
         super().__init__()
+        self.calls = Calls()
         self.model = model
         self._recordings = (evaluating, training)
         self._reads = reads
         self.train(model.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What was recorded, of the full network."""
         recording = self._recordings[self.training]
-        replay = _MaskedReplay(recording, self.model, self._reads)
+        replay = _MaskedReplay(recording, self.model, self._reads, self.calls)
         return replay.run(*Inputs(args, kwargs).tensors)
 
 
 class _MaskedReplay(Replay):
     """Runs a recorded forward with zeros in place of what operators that mix channels must not see."""
 
-    def __init__(self, recording: Recording, model: nn.Module, reads: Mapping[str, list[tuple[int, Tensor]]]) -> None:
+    def __init__(
+        self, recording: Recording, model: nn.Module, reads: Mapping[str, list[tuple[int, Tensor]]], calls: Calls
+    ) -> None:
         super().__init__(recording, model)
         self._reads = reads
         self._is_training = recording.training
+        self._leaves = recording.leaves
+        self._calls = calls
 
     def run_node(self, n: fx.Node) -> Any:
+        part = part_called_by(n)
+        if part in self._leaves:
+            given = mapped(fx.node.map_arg((n.args, n.kwargs), self.env.__getitem__), torch.clone)
+            result = super().run_node(n)
+            self._calls.note(part, given, result)
+            return result
         reads = self._reads.get(place(n, training=self._is_training))
         if not reads:
             return super().run_node(n)

@@ -27,7 +27,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
-from prunesearch.models.replay import autocast_of
+from prunesearch.models.replay import autocast_of, plain
 from prunesearch.models.slim import set_width
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -105,8 +105,8 @@ class Layers:
                 keywords = replaced(keywords, position, number)
             else:
                 arguments = replaced(arguments, position, number)
-        arguments = fx.node.map_arg(arguments, values.__getitem__)
-        keywords = fx.node.map_arg(keywords, values.__getitem__)
+        arguments = tuple(map(plain, fx.node.map_arg(arguments, values.__getitem__)))
+        keywords = {name: plain(value) for name, value in fx.node.map_arg(keywords, values.__getitem__).items()}
         if node.op == "output":
             return arguments[0]
         if node.target is F.batch_norm:

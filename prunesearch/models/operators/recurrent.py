@@ -71,12 +71,16 @@ def recurrent(walk: Walk, node: fx.Node) -> Value:
 
 def _packed(given: Any) -> fx.Node | None:
     """The steps of sequences of several lengths, where these are packed by torch; None of anything else."""
-    is_packed = isinstance(given, fx.Node) and isinstance(given.target, Nest) and isinstance(given.target.example, PackedSequence)
+    is_packed = (
+        isinstance(given, fx.Node)
+        and isinstance(given.target, Nest)
+        and isinstance(given.target.example, PackedSequence)
+    )
     return given.all_input_nodes[0] if is_packed else None
 
 
 def nested(walk: Walk, node: fx.Node) -> Value:
-    """An object that is made of tensors: packed sequences are followed to the recurrent layer that they are made for."""
+    """An object made of tensors: packed sequences are followed to the recurrent layer that they are for."""
     assert isinstance(node.target, Nest)
     if isinstance(node.target.example, PackedSequence):
         return tuple(map(walk.values, node.all_input_nodes))
