@@ -36,7 +36,6 @@ class Calls:
         self.given += [x.detach().clone() for x in tensors_in(arguments)]
         self.results.setdefault(part, []).append(_copied(result))
 
-
     def taken(self) -> Calls:
         """The calls so far, which are then forgotten here."""
         found = Calls(list(self.given), dict(self.results))
@@ -54,6 +53,15 @@ def part_called_by(node: fx.Node) -> str:
     if isinstance(node.target, MethodOf):
         return f"{node.target.module}.{node.target.method}()".lstrip(".")
     return str(node.target) if node.op == "call_module" else ""
+
+
+def watched(model: nn.Module, parts: Iterable[str]) -> frozenset[str]:
+    """The parts that can be watched: a TorchScript program takes no hooks, and is no place for what data decide."""
+    found = {part for part in parts if part.endswith("()")}
+    modules = {part: model.get_submodule(part) for part in parts if part not in found}
+    return frozenset(
+        found | {part for part, module in modules.items() if not isinstance(module, torch.jit.ScriptModule)}
+    )
 
 
 @contextmanager
@@ -80,7 +88,7 @@ def results_given(model: nn.Module, parts: Iterable[str], theirs: Calls) -> Iter
         return _copied(theirs.results[part][before])
 
     try:
-        for part in parts:
+        for part in watched(model, parts):
             undo.append(_watch_method(model, part, replaced) if part.endswith("()") else _watch(model, part, replaced))
         yield mine
     finally:
@@ -92,10 +100,7 @@ def _watch(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]
     def hook(_: nn.Module, args: Any, kwargs: Mapping[str, Any], result: Any) -> Any:
         return replaced(part, (args, dict(kwargs)), result)
 
-    module = model.get_submodule(part)
-    if isinstance(module, torch.jit.ScriptModule):  # takes no hooks, and decides nothing by its data that we could see
-        return lambda: None
-    return module.register_forward_hook(hook, with_kwargs=True).remove
+    return model.get_submodule(part).register_forward_hook(hook, with_kwargs=True).remove
 
 
 def _watch_method(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]) -> Callable[[], Any]:

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
 from prunesearch.models.following import Forwards, does_the_same, recorded
-from prunesearch.models.kept_whole import Calls, part_called_by
+from prunesearch.models.kept_whole import Calls, part_called_by, watched
 from prunesearch.models.nested import mapped
 from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.operators.values import argument
@@ -128,12 +128,12 @@ class _MaskedReplay(Replay):
         super().__init__(recording, model)
         self._reads = reads
         self._is_training = recording.training
-        self._leaves = recording.leaves
+        self._parts = watched(model, recording.leaves)
         self._calls = calls
 
     def run_node(self, n: fx.Node) -> Any:
         part = part_called_by(n)
-        if part in self._leaves:
+        if part in self._parts:
             given = mapped(fx.node.map_arg((n.args, n.kwargs), self.env.__getitem__), torch.clone)
             result = super().run_node(n)
             self._calls.note(part, given, result)

@@ -350,7 +350,7 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "LSTM": (
         lambda: Middle(lambda net, h, x: h + net.op(h.flatten(2))[0].mean(), op=nn.LSTM(36, 4)),
-        "function 'lstm' in 'op' has no rule",
+        "module 'op' runs over it",
     ),
 }
 
