@@ -99,7 +99,8 @@ class Recording:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
             `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted
             in it; `of_one_image`, the share of that which one image takes, once it was compared with another number of
-            them; `autocast`, if it ran under another state of it than the forward began with.
+            them; `autocast`, if it ran under another state of it than the forward began with; `parameter`, whether a
+            tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
@@ -610,7 +611,7 @@ class _Recorder(TorchFunctionMode):
             name = f"_constant{len(self._constants)}"
             self._constants[name] = tensor.detach().clone()
         node = self._graph.create_node("get_attr", name)
-        node.meta["scope"] = self._stack[-1]
+        node.meta.update(scope=self._stack[-1], parameter=isinstance(tensor, nn.Parameter))
         self._describe(node, tensor)
         self._known[id(tensor)] = tensor, node
         return node

@@ -218,6 +218,8 @@ class _SameDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DROPOUT:
             return args[0] if args else (kwargs or {})["input"]
+        if func in _ATTENTION:
+            args, kwargs = _without_dropout(_ATTENTION[func], args, kwargs or {})
         result = func(*args, **(kwargs or {}))
         noise = _NOISE.get(getattr(func, "__name__", "")) if isinstance(result, Tensor) else None
         return result if noise is None or not result.is_floating_point() else result.fill_(noise(self._generator))
@@ -231,6 +233,16 @@ _DROPOUT = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
     torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.dropout_, torch.alpha_dropout_,
 }  # fmt: skip
+_ATTENTION: Mapping[Any, int] = {F.scaled_dot_product_attention: 4, F.multi_head_attention_forward: 10}
+"""What drops out inside, and where it is told how much."""
+
+
+def _without_dropout(index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if index < len(args):
+        args = (*args[:index], 0.0, *args[index + 1 :])
+    return args, {**kwargs, "dropout_p": 0.0} if "dropout_p" in kwargs else dict(kwargs)
+
+
 _NOISE: Mapping[str, Callable[[np.random.Generator], float]] = {
     **dict.fromkeys(("randn", "randn_like", "normal", "normal_"), lambda draw: float(draw.normal())),
     **dict.fromkeys(("rand", "rand_like", "uniform_"), lambda draw: float(draw.random())),

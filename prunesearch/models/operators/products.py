@@ -21,13 +21,34 @@ def matmul(walk: Walk, node: fx.Node) -> Value:
         return give_up(walk, node)
     left, right = walk.shape(one), walk.shape(other)
     if min(len(left), len(right)) < 2:
-        return give_up(walk, node)
+        return with_vector(walk, node)
     n = len(walk.shape(node))
     mixed = _contracted(walk, node, (one, len(left) - 1), (other, len(right) - 2))
     axes: dict[int, IntArray | None] = dict(_outer(walk, node, one, other, n))
     axes[n - 2] = _at(walk, one, len(left) - 2)
     axes[n - 1] = _at(walk, other, len(right) - 1)
+    if _is_weight(other, one) and axes[n - 1] is not None:
+        walk.produce(node, axes[n - 1])
     return _finished(walk, node, axes, mixed, left[-1])
+
+
+def _is_weight(operand: Any, other: Any) -> bool:
+    """Whether an operand is a parameter that works on what is computed from the inputs, as a layer's weight does."""
+    return operand.op == "get_attr" and operand.meta.get("parameter", False) and bool(other.meta.get("fed"))
+
+
+def with_vector(walk: Walk, node: fx.Node) -> Value:
+    """`mv`, `dot` and products of matrices with vectors."""
+    one, other = argument(node, 0, "input"), argument(node, 1, "other", "vec", "tensor")
+    left, right = walk.shape(one), walk.shape(other)
+    mixed = _contracted(walk, node, (one, len(left) - 1), (other, max(len(right) - 2, 0)))
+    kept = {dim: labels for dim in range(len(left) - 1) if (labels := _at(walk, one, dim)) is not None}
+    if len(left) == 1:
+        kept = {dim - (dim == len(right) - 1): labels for dim in range(len(right)) if dim != max(len(right) - 2, 0)
+                if (labels := _at(walk, other, dim)) is not None}  # fmt: skip
+    if node.meta.get("flops"):
+        return _finished(walk, node, kept, mixed, left[-1])
+    return tracked(kept)
 
 
 def _outer(walk: Walk, node: fx.Node, one: Any, other: Any, n: int) -> dict[int, IntArray]:
@@ -117,9 +138,26 @@ def einsum(walk: Walk, node: fx.Node) -> Value:
         else:
             walk.read(node, letters[0].index(letter), mine)
     found = {letter: mine for letter, mine in labels.items() if mine is not None}
-    if any(letter not in given for letter in labels):  # else nothing is added up
+    summed = [letter for letter in labels if letter not in given]
+    if summed and all(letter in found or sizes[letter] == 1 for letter in summed):
+        _not_one(walk, node, [found[letter] for letter in summed if letter in found])
+    for operand, term, rest in ((operands[0], *letters), (operands[1], *letters[::-1])):
+        for letter in set(term) & set(given) - set(rest) if _is_weight(operand, _other(operands, operand)) else ():
+            if letter in found:
+                walk.produce(node, found[letter])
+    if summed:  # else nothing is added up
         walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
     return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
+
+
+def _other(operands: list[Any], operand: Any) -> Any:
+    return operands[1] if operand is operands[0] else operands[0]
+
+
+def _not_one(walk: Walk, node: fx.Node, summed: list[IntArray]) -> None:
+    """Torch multiplies without a product of matrices where there is nothing to add up, and counts nothing then."""
+    if len(summed) == 1:
+        walk.differ(summed[0], 1, node, "sums over it, and torch counts nothing where there is only one")
 
 
 def attention(walk: Walk, node: fx.Node) -> Value:
@@ -186,8 +224,11 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.matmul: matmul,
     torch.bmm: matmul,
     torch.mm: matmul,
+    torch.mv: with_vector,
+    torch.dot: with_vector,
+    torch.vdot: with_vector,
     torch.einsum: einsum,
     torch.functional.einsum: einsum,
     F.scaled_dot_product_attention: attention,
 }
-METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul}
+METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul, "mv": with_vector, "dot": with_vector}

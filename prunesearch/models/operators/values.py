@@ -107,6 +107,9 @@ class Walk(Protocol):
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Let the number at a position be that of kept channels among `labels`; False if it cannot be changed so."""
 
+    def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
+        """Let the number of kept channels among `labels` never be `n`."""
+
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         """Record that an attribute of the node's module is the number of kept channels among `labels`."""
 
