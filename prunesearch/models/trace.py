@@ -231,15 +231,16 @@ def _parametrised(model: nn.Module) -> tuple[str, ...]:
     notes = []
     if layers:
         notes.append(
-            f"The weight of {layers[0]} ({len(layers)} such layers) is computed from others. For a plain one, which "
-            "can be narrowed: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+            f"The weight of {layers[0]} ({len(layers)} such layers) is computed from others, and computed anew from "
+            "what stays of them. To keep the values that it has now, trace it without: "
+            "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
         )
     if old:
         name, kind = next(iter(old.items()))
         remove = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"
         notes.append(
-            f"The weight of {name} ({len(old)} such layers) is computed from others. For a plain one, which can "
-            f"be narrowed: torch.nn.utils.{remove}(layer)."
+            f"The weight of {name} ({len(old)} such layers) is computed from others, and computed anew from what stays "
+            f"of them. To keep the values that it has now, trace it without: torch.nn.utils.{remove}(layer)."
         )
     return tuple(notes)
 

@@ -400,9 +400,9 @@ def weight_norm(walk: Walk, node: fx.Node) -> Value:
     if value is None or type(dim) is not int or dim < 0:
         walk.freeze_inputs(node, why)
         return None
-    for other, mixed in value.axes.items():
-        if other != dim:
-            walk.read(node, other, mixed)
+    for other_dim, mixed in value.axes.items():
+        if other_dim != dim:
+            walk.read(node, other_dim, mixed)
     freeze_others(walk, node, node.args[1], [dim], why)
     labels = value.at(dim)
     if labels is not None and lengths is not None and (other := lengths.at(dim)) is not None:

@@ -26,15 +26,16 @@ def matmul(walk: Walk, node: fx.Node) -> Value:
     mixed = _contracted(walk, node, (one, len(left) - 1), (other, len(right) - 2))
     axes: dict[int, IntArray | None] = dict(_outer(walk, node, one, other, n))
     axes[n - 2] = _at(walk, one, len(left) - 2)
-    axes[n - 1] = _at(walk, other, len(right) - 1)
-    if _is_weight(other, one) and axes[n - 1] is not None:
-        walk.produce(node, axes[n - 1])
+    made = axes[n - 1] = _at(walk, other, len(right) - 1)
+    if made is not None and _is_weight(other, one):
+        walk.produce(node, made)
     return _finished(walk, node, axes, mixed, left[-1])
 
 
 def _is_weight(operand: Any, other: Any) -> bool:
     """Whether an operand is a parameter that works on what is computed from the inputs, as a layer's weight does."""
-    return operand.op == "get_attr" and operand.meta.get("parameter", False) and bool(other.meta.get("fed"))
+    is_fed = other.op == "placeholder" or other.meta.get("fed", False)
+    return operand.op == "get_attr" and operand.meta.get("parameter", False) and is_fed
 
 
 def with_vector(walk: Walk, node: fx.Node) -> Value:
@@ -42,10 +43,11 @@ def with_vector(walk: Walk, node: fx.Node) -> Value:
     one, other = argument(node, 0, "input"), argument(node, 1, "other", "vec", "tensor")
     left, right = walk.shape(one), walk.shape(other)
     mixed = _contracted(walk, node, (one, len(left) - 1), (other, max(len(right) - 2, 0)))
-    kept = {dim: labels for dim in range(len(left) - 1) if (labels := _at(walk, one, dim)) is not None}
-    if len(left) == 1:
-        kept = {dim - (dim == len(right) - 1): labels for dim in range(len(right)) if dim != max(len(right) - 2, 0)
-                if (labels := _at(walk, other, dim)) is not None}  # fmt: skip
+    dims, source = (range(len(left) - 1), one) if len(left) > 1 else (range(len(right) - 2), other)
+    kept = {dim: labels for dim in dims if (labels := _at(walk, source, dim)) is not None}
+    if len(left) == 1 and len(right) > 1:
+        last = _at(walk, other, len(right) - 1)
+        kept |= {} if last is None else {len(right) - 2: last}
     if node.meta.get("flops"):
         return _finished(walk, node, kept, mixed, left[-1])
     return tracked(kept)
@@ -141,17 +143,14 @@ def einsum(walk: Walk, node: fx.Node) -> Value:
     summed = [letter for letter in labels if letter not in given]
     if summed and all(letter in found or sizes[letter] == 1 for letter in summed):
         _not_one(walk, node, [found[letter] for letter in summed if letter in found])
-    for operand, term, rest in ((operands[0], *letters), (operands[1], *letters[::-1])):
-        for letter in set(term) & set(given) - set(rest) if _is_weight(operand, _other(operands, operand)) else ():
-            if letter in found:
-                walk.produce(node, found[letter])
+    for this, other in ((0, 1), (1, 0)):
+        if _is_weight(operands[this], operands[other]):
+            for letter in letters[this]:
+                if letter in given and letter not in letters[other] and letter in found:
+                    walk.produce(node, found[letter])
     if summed:  # else nothing is added up
         walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
     return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
-
-
-def _other(operands: list[Any], operand: Any) -> Any:
-    return operands[1] if operand is operands[0] else operands[0]
 
 
 def _not_one(walk: Walk, node: fx.Node, summed: list[IntArray]) -> None:
