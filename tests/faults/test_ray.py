@@ -125,7 +125,9 @@ def test_a_real_network_is_scored_on_the_cluster_as_in_this_process(
 
     budget = ps.Budget(macs="50%")
     inline, remote = (
-        ps.search(network, digits_data, budget=budget, n_trials=24, searcher="evolution", workers=workers).trials
+        ps.search(
+            network, digits_data, budget=budget, n_trials=24, searcher="evolution", running=ps.Running(workers=workers)
+        ).trials
         for workers in (1, ps.Workers(2, "ray"))
     )
     assert [(t.structure, t.score) for t in inline] == [(t.structure, t.score) for t in remote]
