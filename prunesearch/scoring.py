@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.contracts import Contract, kind_of
+from prunesearch.contracts import Contract, kind_of, name_of
 from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE, file_after
 from prunesearch.evaluators.channels import CRITERION, RANKING
 from prunesearch.ranges import whole_number
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prunesearch.models.weights import WeightSource
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Scoring:
     """What decides the score of a structure: which channels stay, with which weights, and how that is scored.
 
@@ -54,11 +54,12 @@ class Scoring:
         ContractBroken: An object has not all that its contract asks for.
 
     Example:
-        >>> Scoring(criterion="l3")
+        >>> Scoring(criterion="taylor", images=256)
+        Scoring(criterion='taylor', images=256)
+        >>> Scoring(images=0)
         Traceback (most recent call last):
         ...
-        ValueError: Unknown channel criterion 'l3'; there are l1, l2, bn_scale, fpgm, cpmc, taylor, lfe, lasso, cap, \
-genetic, random, or package.module:attribute. Did you mean 'l1' or 'l2'?
+        ValueError: Expected images >= 1, got 0.
     """
 
     criterion: str | Ranking | Criterion | Callable[..., Criterion] = "l1"
@@ -85,6 +86,11 @@ genetic, random, or package.module:attribute. Did you mean 'l1' or 'l2'?
         if _is_object(EVALUATOR, self.evaluator):
             given = {"images": self.images is not None, "evaluator_options": bool(self.evaluator_options)}
             refuse_settings("evaluator", given)
+
+    def __repr__(self) -> str:
+        usual = {each.name: each.default for each in fields(self)}
+        given = {name: value for name, value in vars(self).items() if value != usual[name] and value != {}}
+        return f"Scoring({', '.join(f'{name}={_shown(value)}' for name, value in given.items())})"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -115,6 +121,13 @@ def _is_object(contract: Contract, given: Any) -> bool:
     if isinstance(given, str) and given in contract.names.own:
         return False
     return contract.is_met(contract.found(given))
+
+
+def _shown(value: Any) -> str:
+    """A value in a few words: of an object its class, as it may hold a network."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name!r}: {_shown(each)}' for name, each in value.items())}}}"
+    return repr(value) if isinstance(value, (str, int, float)) else name_of(value)
 
 
 def _as_options(name: str, given: Any) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def test_what_is_no_verifier_is_refused_before_anything_is_scored() -> None:
 
     with pytest.raises(ps.ContractBroken, match="verifier Mute breaks the contract Verifier: it has no description"):
         search(verifiers=Mute())
-    with pytest.raises(ValueError, match="Unknown verifier 'latencies'.*Did you mean 'latency'"):
+    with pytest.raises(ValueError, match=r"Unknown verifier 'latencies'.*Did you mean 'latency'"):
         search(verifiers="latencies")
     with pytest.raises(
         ValueError, match="Expected a budget that limits latency_ms by a table, to time winners; got macs"
