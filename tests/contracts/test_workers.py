@@ -19,7 +19,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
-from prunesearch.study.handover import pack, unpack
+from prunesearch.study.packing import pack, unpack
 from prunesearch.study.pool import Pool, PoolExecutor
 from prunesearch.study.scoring import Recipe
 from prunesearch.study.workers import Workers, open_pool
