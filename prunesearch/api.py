@@ -242,16 +242,16 @@ def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int,
     callbacks = asked.running.told
     with ExitStack() as stack:
         if not asked.running.in_order:
-            pool = stack.enter_context(open_pool(crew, prepared.recipe))
+            pool = stack.enter_context(open_pool(crew, prepared.factory))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)
         known = opened.known_trials(_DECIDES_SCORES)
         executor: Executor
         if prepared.parts:
-            jobs = stack.enter_context(jobs_on(crew, prepared.parts, prepared.recipe))
+            jobs = stack.enter_context(jobs_on(crew, prepared.parts, prepared.factory))
             track, space = Track(tuple(part.n_images for part in prepared.parts)), prepared.network.space
             cost = (lambda structure: space.cost(structure).macs) if spreads else None
             executor = RacingExecutor(jobs, track, known, cost)
         else:
-            alone = stack.enter_context(executor_on(crew, prepared.scorer, prepared.recipe))
+            alone = stack.enter_context(executor_on(crew, prepared.scorer, prepared.factory))
             executor = RememberingExecutor(alone, known)
         return opened.run(searcher, executor, n_trials, callbacks=callbacks, **names)

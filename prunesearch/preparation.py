@@ -28,7 +28,7 @@ from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
-from prunesearch.study.scoring import Recipe, score_one
+from prunesearch.study.scoring import ScorerFactory, score_one
 from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured
@@ -56,7 +56,7 @@ class Prepared:
         built: Where those of the winner come from.
         scorer: Scores on all examples.
         parts: It on each part of the examples, where structures race; empty where they do not.
-        recipe: Makes what scores anew: the parts, or the one scorer, for a process of its own.
+        factory: Makes what scores anew: the parts, or the one scorer, for a process of its own.
         question: What scores depend on, as a study knows it.
     """
 
@@ -68,7 +68,7 @@ class Prepared:
     built: WeightSource
     scorer: Evaluator
     parts: tuple[Divisible, ...]
-    recipe: Recipe
+    factory: ScorerFactory
     question: dict[str, Any]
 
     @property
@@ -170,7 +170,7 @@ def prepare(
         built=built,
         scorer=scorer,
         parts=divided(scorer, n_parts) if raced else (),
-        recipe=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
+        factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
         question=question,
     )
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch import rounds
-from prunesearch.evaluators.finished import structure_of
+from prunesearch.evaluators.built_costs import structure_of
 from prunesearch.evaluators.latency.elsewhere import plan
 from prunesearch.evaluators.latency.finished import MeasuredLatency
 from prunesearch.evaluators.latency.timing import processor_name

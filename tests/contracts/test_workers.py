@@ -19,9 +19,9 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
-from prunesearch.study.handover import pack, unpack
+from prunesearch.study.packing import pack, unpack
 from prunesearch.study.pool import Pool, PoolExecutor
-from prunesearch.study.scoring import Recipe
+from prunesearch.study.scoring import ScorerFactory
 from prunesearch.study.workers import Workers, open_pool
 from prunesearch.tasks.classify import labelled
 
@@ -86,7 +86,7 @@ def scorer(weights: WeightSource, evaluator: str) -> Evaluator:
     return make_evaluator(evaluator, weights, labelled(IMAGES, LABELS), **OPTIONS.get(evaluator, {}))
 
 
-def recipe_of(weights: WeightSource, *evaluators: str) -> Recipe:
+def recipe_of(weights: WeightSource, *evaluators: str) -> ScorerFactory:
     return lambda: tuple(scorer(weights, evaluator) for evaluator in evaluators)
 
 
