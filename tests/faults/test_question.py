@@ -59,7 +59,8 @@ def test_every_changed_field_of_the_question_is_refused_by_name_before_anything_
         with pytest.raises(ps.StudyMismatch) as caught:
             ps.search(network, digits_data, **same)
         assert caught.value.field == "versions"
-    for allowed in ({"n_trials": 8}, {"workers": 2}, {"callbacks": [ps.stop_after(100.0)]}):
+    workers, callbacks = ps.Running(workers=2), ps.Running(callbacks=[ps.stop_after(100.0)])
+    for allowed in ({"n_trials": 8}, {"running": workers}, {"running": callbacks}):
         found = ps.search(network, digits_data, **{**same, **allowed})
         assert found.trials[:6] == before
     tally.add("F8", "each field of the question, one at a time: refused by name, nothing scored", len(changes) + 1)
