@@ -347,6 +347,9 @@ class _Walk:
             difference = Form.of(labels).plus(Form((), n), -1)
             self._found.conditions.append(Condition(difference, "ne", f"{describe(node)} {why}"))
 
+    def is_uncounted(self, node: fx.Node) -> bool:
+        return not self._recording.training and not node.meta.get("flops")
+
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         self._record(self._found.counts, (str(node.target), attribute), labels)
 

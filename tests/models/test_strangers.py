@@ -261,3 +261,32 @@ def test_attention_that_drops_out_is_compared_in_training_mode() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.3, batch_first=True)
     network = proven(nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 3)), image(2, 4, 5))
     assert network.verify(1).training_difference is not None
+
+
+class Queried(nn.Module):
+    """Attention in one kernel, of queries, keys and values that have layers of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.last = (nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x)[:, None] for layer in (self.q, self.k, self.v))
+        return self.last(F.scaled_dot_product_attention(q, k, v)[:, 0].relu()).mean(1)
+
+
+class Attended(nn.Module):
+    """The same between other layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.attention = nn.Linear(4, 5), Queried()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(self.first(x))
+
+
+def test_attention_keeps_the_kernel_that_it_runs_in() -> None:
+    network = proven(Attended(), image(2, 6, 4))
+    assert names(network) == ["first"]
+    assert "values are as large as queries" in network.frozen["attention.v"]

@@ -110,6 +110,9 @@ class Walk(Protocol):
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         """Let the number of kept channels among `labels` never be `n`."""
 
+    def is_uncounted(self, node: fx.Node) -> bool:
+        """Whether torch counted nothing when an operator ran, though it costs something."""
+
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         """Record that an attribute of the node's module is the number of kept channels among `labels`."""
 
