@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
@@ -215,6 +216,8 @@ def _recorded(
         )
     if found.constants:
         raise TraceError("The forward uses tensors that it holds besides parameters and buffers.")
+    if any(node.target is F.scaled_dot_product_attention for node in found.graph.nodes):
+        raise TraceError("Attention runs in another kernel without data, which is counted in another way.")
     return replace(found, model=model)
 
 

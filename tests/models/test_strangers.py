@@ -286,6 +286,12 @@ class Attended(nn.Module):
         return self.attention(self.first(x))
 
 
+def test_attention_costs_what_its_kernel_costs_of_large_inputs_too() -> None:
+    inputs = image(2, 64, 4).repeat(1, 1, 260)  # so large that tracing would rather do without data
+    network = trace(randomised(nn.Sequential(nn.Linear(1040, 4), Attended())), inputs)
+    assert network.space.cost(network.space.full).macs == count(network.model, inputs).macs
+
+
 def test_attention_keeps_the_kernel_that_it_runs_in() -> None:
     network = proven(Attended(), image(2, 6, 4))
     assert names(network) == ["first"]
