@@ -191,7 +191,7 @@ def _coupled(
     stuck = {
         fork: options
         for fork, (options, labels) in best.found.forks.items()
-        if not all(best.units.groups_of(some) for some in labels)
+        if not all(best.units.are_free(some) for some in labels)
     }
     together = [{fork: min(way, options - 1) for fork, options in stuck.items()} for way in (1, 2)]
     alone = [{fork: other} for fork, options in stuck.items() for other in range(options)]
