@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
@@ -117,6 +118,8 @@ def _compared(network: Network, forward: MaskedForward, structure: Structure, rn
     return replace(found, costs_exact=exact)
 
 
+_SEVERAL, _FOR_STATISTICS = 3, 8
+"""Images in training mode; BatchNorm wants more, as rounding is large behind statistics of few values."""
 _ROUNDING = 1e-4
 """Of the largest output. Larger differences are looked at again with 53 bits: rounding may decide what is on top."""
 
@@ -147,7 +150,9 @@ def _training_difference(network: Network, slimmed: nn.Module, full: Masked, inp
 
     None if the full network fails, or where the difference is that of draws which depend on widths.
     """
-    several = inputs if network.way.as_given else varied(with_images(inputs, max(8, len(inputs.tensors[0]))))
+    has_statistics = any(isinstance(module, _BatchNorm) for module in network.model.modules())
+    images = max(_FOR_STATISTICS if has_statistics else _SEVERAL, len(inputs.tensors[0]))
+    several = inputs if network.way.as_given else varied(with_images(inputs, images))
     try:
         theirs, calls = _of_masked(full.train(), several)
     except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image

@@ -257,6 +257,32 @@ def test_a_wrong_tensor_in_front_of_a_kept_part_is_noticed(boxes: Network, monke
     assert found.largest_difference > 1e-3 * found.scale
 
 
+class Refined(nn.Module):
+    """A part that is kept whole calls another one, after which it decides by data itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = Guarded(), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inner(x)
+        return self.last(h) if h.mean() > 0 else h
+
+
+class Guarded(nn.Module):
+    """Decides by its data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.max() > 0 else x
+
+
+def test_a_part_inside_of_another_that_is_kept_whole_is_no_part_of_its_own() -> None:
+    stem, last = nn.Conv2d(3, 6, 1), nn.Conv2d(8, 2, 1)
+    network = proven(nn.Sequential(stem, nn.Conv2d(6, 8, 1), Refined(), last), SMALL)
+    assert list(network.leaves) == ["2"]
+    assert names(network) == ["0"]
+
+
 def test_attention_that_drops_out_is_compared_in_training_mode() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.3, batch_first=True)
     network = proven(nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 3)), image(2, 4, 5))
