@@ -342,6 +342,9 @@ class _Walk:
             self._found.numbers[node.name, position] = labels
         return fits
 
+    def stays(self, node: fx.Node, position: Position) -> None:
+        self._followed.add((node, position))
+
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         if len(labels) != n:
             difference = Form.of(labels).plus(Form((), n), -1)

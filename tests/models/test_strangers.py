@@ -28,6 +28,7 @@ def test_layers_with_normalised_weights_lose_inputs_and_outputs(how: Callable[..
     model = nn.Sequential(nn.Conv2d(3, 8, 3), how(nn.Conv2d(8, 9, 3)), nn.ReLU(), nn.Conv2d(9, 4, 1))
     network = trace(model, SMALL)
     prove(network)
+    assert network.verify(1).training_difference is not None
     assert len(network.space.groups) == 2
     assert network.space.minimum == (1, 1)
 
@@ -186,6 +187,23 @@ class Warped(nn.Module):
 
 def test_the_type_of_a_tensor_says_nothing_of_its_channels() -> None:
     assert "features" in names(proven(Warped(), SMALL))
+
+
+def test_deformable_convolutions_are_pruned() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.offsets, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 18, 3, padding=1), nn.Conv2d(6, 2, 1)
+            self.deformed = ops.DeformConv2d(8, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.stem(x)
+            return self.last(self.deformed(h, self.offsets(h)).relu())
+
+    network = proven(Deformed(), SMALL)
+    assert names(network) == ["stem", "deformed"]
 
 
 class Mixed(nn.Module):

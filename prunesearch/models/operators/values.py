@@ -107,6 +107,9 @@ class Walk(Protocol):
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Let the number at a position be that of kept channels among `labels`; False if it cannot be changed so."""
 
+    def stays(self, node: fx.Node, position: Position) -> None:
+        """Say that the number at a position is the same however many of the channels go that it is computed of."""
+
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         """Let the number of kept channels among `labels` never be `n`."""
 
