@@ -22,6 +22,18 @@ else:
 
 _NOT_OF_A_FILE = {"config", "help"}
 
+RENAMED: Mapping[str, str] = {
+    "--as-finished": "--asynchronous",
+    "--augment": "--augmentation",
+    "--elsewhere": "--remote",
+    "--ignore": "--ignored-layers",
+    "--latency-table": "--table",
+    "--option": "--options; a setting of paam or manidp is a flag of its own, such as --share 0.5",
+    "--save": "--out",
+    "--tracker": "--trackers",
+}
+"""Options of earlier releases, and what they are called now."""
+
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
     """Let the values of a file stand where no flag is given.
@@ -80,7 +92,8 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
-    hint = did_you_mean(_dashed(key), known)
+    now = RENAMED.get(f"--{_dashed(key)}")
+    hint = did_you_mean(_dashed(key), known) if now is None else f" It is now {now.removeprefix('--')}."
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
     raise ValueError(f"{file}: {what}.{hint}")
 

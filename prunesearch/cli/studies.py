@@ -2,283 +2,147 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.table import Table
 
-from prunesearch.cli import completion
-from prunesearch.cli.arguments import ends, named_options, width_rules
 from prunesearch.cli.checks import (
-    budget_of,
-    check_data,
-    check_folders,
     check_metric,
-    check_network,
     check_network_file,
     check_policy_share,
-    check_scoring,
     check_study,
-    check_task,
-    check_weight_source,
 )
 from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.flags import Group
 from prunesearch.cli.options import (
     DEFAULT_STUDY,
-    NAME_OF_STUDY,
     OUTPUT,
     RUNNING,
-    SCORING,
     SEARCH,
-    BudgetOption,
-    CalibrationOption,
-    ConfigOption,
-    DataOption,
-    DataRootOption,
-    DataWorkersOption,
-    DownloadOption,
-    IgnoreOption,
-    ImageSizeOption,
-    ImplicitStudyOption,
-    JsonOption,
-    LatencyTableOption,
-    MinChannelsOption,
-    ModelOption,
-    RoundToOption,
-    SeedOption,
-    TaskOption,
-    WeightsOption,
-    one_of,
-    option,
-    writes,
+    STUDY,
+    ImageOptions,
+    LimitByTableOptions,
+    ModelOptions,
+    PrintingOptions,
+    RunningOptions,
+    ScoringOptions,
+    WidthOptions,
+    WorkerOptions,
 )
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
 from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
-from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
-from prunesearch.evaluators.channels import CRITERION
-from prunesearch.search import SEARCHER
+from prunesearch.search import check_searcher
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
     from prunesearch.result import SearchResult
-    from prunesearch.study.events import Event
+    from prunesearch.study.events import Callback, Event
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching:
+    """What `prunesearch.search` takes beside its values.
+
+    Attributes:
+        searcher: Who proposes structures.
+        options: Of the searcher, such as population=20.
+        n_trials: Structures to score in all, earlier runs included.
+        build_with: Weights of the winner alone, such as reconstructed.
+        verifiers: Who looks at the winner itself.
+        seed: Decides everything random.
+    """
+
+    searcher: str = "surrogate"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    n_trials: int = 200
+    build_with: str | None = None
+    verifiers: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_searcher(self.searcher, self.options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a search is kept.
+
+    Attributes:
+        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
+        study_name: Which study of the database.
+    """
+
+    study: str | None = None
+    study_name: str | None = None
+
+    @property
+    def url(self) -> str:
+        """Of the database."""
+        return self.study or DEFAULT_STUDY
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What ends a search early.
+
+    Attributes:
+        timeout: Stop after so many seconds.
+        patience: Stop after so many trials without a better one.
+    """
+
+    timeout: float | None = None
+    patience: int | None = None
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """What ends it."""
+        from prunesearch.study.events import early_stopping, stop_after
+
+        found = [] if self.timeout is None else [stop_after(self.timeout)]
+        return found if self.patience is None else [*found, early_stopping(self.patience)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """What a search leaves.
+
+    Attributes:
+        policy_share: Ask the policy that conditional learnt for this share of the budget; --out is its network then.
+        tensorboard: Folder for curves that TensorBoard shows.
+        out: Write the best network here, as safetensors.
+    """
+
+    policy_share: float | None = None
+    tensorboard: Path | None = None
+    out: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_network_file(self.out)
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """What writes while the search goes on."""
+        from prunesearch.study.tensorboard import TensorBoardLogger
+
+        return [] if self.tensorboard is None else [TensorBoardLogger(self.tensorboard)]
 
 
 def search(
-    model: ModelOption,
-    data: DataOption,
-    budget: BudgetOption,
-    latency_table: LatencyTableOption = None,
-    weights: WeightsOption = None,
-    round_to: RoundToOption = None,
-    min_channels: MinChannelsOption = None,
-    ignore: IgnoreOption = None,
-    data_root: DataRootOption = None,
-    image_size: ImageSizeOption = None,
-    download: DownloadOption = False,
-    calibration: CalibrationOption = None,
-    data_workers: DataWorkersOption = None,
-    task: TaskOption = None,
-    searcher: Annotated[
-        str,
-        option(
-            "--searcher",
-            help=f"{one_of(SEARCHER)}; see docs/searchers.md.",
-            panel=SEARCH,
-            metavar="NAME",
-            autocompletion=completion.searchers,
-        ),
-    ] = "surrogate",
-    entries: Annotated[
-        list[str] | None,
-        option(
-            "--option", help="Of the searcher, such as population=20; repeatable.", panel=SEARCH, metavar="NAME=VALUE"
-        ),
-    ] = None,
-    policy_share: Annotated[
-        float | None,
-        option(
-            "--policy-share",
-            help="Ask the policy that conditional learnt for this share of the budget; --out is its network then.",
-            panel=SEARCH,
-            metavar="SHARE",
-            show_default=False,
-        ),
-    ] = None,
-    n_trials: Annotated[
-        int,
-        option(
-            "--n-trials", help="Structures to score in all, earlier runs included.", panel=SEARCH, metavar="N", min=1
-        ),
-    ] = 200,
-    study: ImplicitStudyOption = None,
-    study_name: Annotated[
-        str | None, option("--study-name", **NAME_OF_STUDY, show_default="the one of this question")
-    ] = None,
-    criterion: Annotated[
-        str,
-        option(
-            "--criterion",
-            help=f"Which channels stay: {one_of(CRITERION)}; see docs/criteria.md.",
-            panel=SCORING,
-            metavar="NAME",
-            autocompletion=completion.criteria,
-        ),
-    ] = "l1",
-    weight_source: Annotated[
-        str,
-        option(
-            "--weight-source",
-            help=f"Weights of structures: {one_of(WEIGHT_SOURCE, generated='generated:FILE')}.",
-            panel=SCORING,
-            metavar="NAME",
-            autocompletion=completion.weight_sources,
-        ),
-    ] = "inherited",
-    build_with: Annotated[
-        str | None,
-        option(
-            "--build-with",
-            help="Weights of the winner alone, such as reconstructed.",
-            panel=SCORING,
-            metavar="NAME",
-            show_default="those that were scored",
-            autocompletion=completion.weight_sources,
-        ),
-    ] = None,
-    evaluator: Annotated[
-        str,
-        option(
-            "--evaluator",
-            help=f"How: {one_of(EVALUATOR)}.",
-            panel=SCORING,
-            metavar="NAME",
-            autocompletion=completion.evaluators,
-        ),
-    ] = "accuracy",
-    metric: Annotated[
-        str | None,
-        option(
-            "--metric",
-            help="What is scored: loss, fidelity, agreement or the task's metric, such as accuracy.",
-            panel=SCORING,
-            metavar="NAME",
-            autocompletion=completion.one_of(completion.METRICS),
-            show_default="loss; fidelity without labels",
-        ),
-    ] = None,
-    images: Annotated[
-        int | None,
-        option(
-            "--images",
-            help="How many of the calibration images score structures.",
-            panel=SCORING,
-            metavar="N",
-            min=1,
-            show_default="all; 512 without a race",
-        ),
-    ] = None,
-    race: Annotated[
-        bool,
-        option(
-            "--race/--no-race",
-            help="Score on few images first, and on more what may be the best so far.",
-            panel=SCORING,
-        ),
-    ] = True,
-    cache: Annotated[
-        Path | None,
-        option(
-            "--cache",
-            help="Folder that keeps what is gathered of layers.",
-            panel=SCORING,
-            metavar="FOLDER",
-            show_default=False,
-        ),
-    ] = None,
-    seed: SeedOption = 0,
-    workers: Annotated[
-        int,
-        option(
-            "--workers",
-            help="Processes that score, -1: one per core; the result is the same.",
-            panel=RUNNING,
-            metavar="N",
-        ),
-    ] = 1,
-    executor: Annotated[
-        str,
-        option(
-            "--executor",
-            help="Where: inline, processes, ray, or auto.",
-            panel=RUNNING,
-            metavar="NAME",
-            autocompletion=completion.one_of(completion.EXECUTORS),
-        ),
-    ] = "auto",
-    address: Annotated[
-        str | None,
-        option(
-            "--address",
-            help="Of a Ray cluster: auto, or ray://HEAD:10001.",
-            panel=RUNNING,
-            metavar="URL",
-            show_default=False,
-        ),
-    ] = None,
-    time_limit: Annotated[
-        float | None,
-        option(
-            "--time-limit",
-            help="Seconds that one structure may take.",
-            panel=RUNNING,
-            metavar="SECONDS",
-            show_default=False,
-        ),
-    ] = None,
-    max_retries: Annotated[
-        int,
-        option("--max-retries", help="Further tries for a structure whose worker died.", panel=RUNNING, metavar="N"),
-    ] = 2,
-    as_finished: Annotated[
-        bool,
-        option("--as-finished", help="No worker waits; equal seeds no longer give equal results.", panel=RUNNING),
-    ] = False,
-    timeout: Annotated[
-        float | None,
-        option(
-            "--timeout",
-            help="Stop after so many seconds.",
-            panel=RUNNING,
-            metavar="SECONDS",
-            show_default=False,
-        ),
-    ] = None,
-    patience: Annotated[
-        int | None,
-        option(
-            "--patience",
-            help="Stop after so many trials without a better one.",
-            panel=RUNNING,
-            metavar="N",
-            min=1,
-            show_default=False,
-        ),
-    ] = None,
-    tensorboard: Annotated[
-        Path | None,
-        option(
-            "--tensorboard",
-            help="Folder for curves that TensorBoard shows.",
-            panel=OUTPUT,
-            metavar="FOLDER",
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[Path | None, writes("Write the best network here, as safetensors.", "--save")] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    model: ModelOptions,
+    widths: WidthOptions,
+    images: ImageOptions,
+    budget: LimitByTableOptions,
+    searching: Annotated[Searching, Group(SEARCH)],
+    place: Annotated[Place, Group(STUDY, unset={"study": DEFAULT_STUDY, "study_name": "the one of this question"})],
+    scoring: ScoringOptions,
+    workers: WorkerOptions,
+    running: RunningOptions,
+    ending: Annotated[Ending, Group(RUNNING)],
+    left: Annotated[Left, Group(OUTPUT)],
+    printing: PrintingOptions,
 ) -> None:
     """Search the best structure under a budget. Run the same command again to continue.
 
@@ -286,50 +150,18 @@ def search(
 
     Example: `prunesearch search --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out small.st`
     """
-    from prunesearch.study.workers import Workers
-
-    url = study or DEFAULT_STUDY
-    options, rules = named_options(entries), width_rules(round_to, min_channels, ignore)
-    limits = budget_of(budget, latency_table)
-    check_network(model, weights=weights)
-    check_data(data)
-    check_task(task)
-    check_metric(metric, task, data)
-    check_scoring(searcher, options, criterion, evaluator)
-    check_policy_share(searcher, policy_share)
-    check_weight_source("--weight-source", weight_source)
-    check_weight_source("--build-with", build_with)
-    check_network_file(out)
-    check_folders(cache=cache, tensorboard=tensorboard)
-    check_study(url)
-    crew = Workers(workers, executor, time_limit, max_retries, address)
-    callbacks = ends(timeout, patience)
+    limits, rules, callbacks = budget.limits, widths.rules, ending.callbacks
+    check_metric(scoring.metric, images.task, images.data)
+    check_policy_share(searching.searcher, left.policy_share)
+    check_study(place.url)
     from prunesearch import api
     from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
-    from prunesearch.running import Running
-    from prunesearch.scoring import Scoring
-    from prunesearch.sources import load_data, load_model_for
-    from prunesearch.study.tensorboard import TensorBoardLogger
 
-    scoring = Scoring(
-        criterion=criterion, weights=weight_source, evaluator=evaluator, metric=metric, images=images, race=race
-    )
-    source = load_data(
-        data,
-        data_root=data_root,
-        image_size=image_size,
-        download=download,
-        calibration=calibration,
-        data_workers=data_workers,
-        task=task,
-    )
-    module = load_model_for(model, weights, source)
-    network = trace(module, source.examples(), **rules)
-    if policy_share is not None:
-        check_can_be_met(limits, network.space, policy_share)
-    if tensorboard is not None:
-        callbacks.append(TensorBoardLogger(tensorboard))
+    data = images.load()
+    network = trace(model.loaded(data), data.examples(), **rules)
+    if left.policy_share is not None:
+        check_can_be_met(limits, network.space, left.policy_share)
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
         show = BestSoFar(bar, network.space.cost(network.space.full).macs)
 
@@ -340,33 +172,28 @@ def search(
 
         result = api.search(
             network,
-            source,
+            data,
             budget=limits,
-            searcher=searcher,
-            n_trials=n_trials,
-            seed=seed,
-            options=options,
+            **vars(searching),
             scoring=scoring,
-            build_with=build_with,
-            study=url,
-            study_name=study_name,
-            running=Running(
-                workers=crew,
-                in_order=not as_finished,
-                callbacks=[*callbacks, on_event],
-                cache=cache,
-                open_another=study is None,
+            study=place.url,
+            study_name=place.study_name,
+            running=replace(
+                running,
+                workers=workers,
+                callbacks=[*callbacks, *left.callbacks, on_event],
+                open_another=place.study is None,
             ),
         )
     if not show.has_news:
         say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
     for note in result.notes:
         say(f"note: {note}", aside=True)
-    answered = None if policy_share is None else answer(result, limits, policy_share)
-    if out is not None:
+    answered = None if left.policy_share is None else answer(result, limits, left.policy_share)
+    if left.out is not None:
         built = result.best.build() if answered is None else result.build(answered.structure)
-        save_network(built, out, example_inputs=source.examples())
-    _tell(result, network, url, out, answered, as_json=as_json)
+        save_network(built, left.out, example_inputs=data.examples())
+    _tell(result, network, place.url, left.out, answered, as_json=printing.json)
 
 
 def _tell(
