@@ -143,8 +143,7 @@ def delete(
 
     Example: `prunesearch delete --study sqlite:///search.db --study-name search --from-trial 120`
     """
-    from prunesearch.study.database import parse
-    from prunesearch.study.locks import drive
+    from prunesearch.study.locks import driving
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
 
@@ -155,12 +154,8 @@ def delete(
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
     if not yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
         raise typer.Abort
-    release = drive(parse(study), study, study_name)  # not under the hands of a running search
-    try:
-        with closing(Store(study)) as store:
-            gone = store.delete(study_name, from_trial=from_trial)
-    finally:
-        release()
+    with driving(study, study_name) as store:  # not under the hands of a running search
+        gone = store.delete(study_name, from_trial=from_trial)
     if as_json:
         print_json({"study": study_name, "from_trial": from_trial, "deleted": gone})
     else:

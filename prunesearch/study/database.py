@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -30,9 +31,6 @@ ERRORS = (DBAPIError, UnicodeDecodeError)
 """What connections raise; the second one if a damaged file makes SQLite's own message unreadable."""
 _OF_THE_DISK = ("disk I/O error", "disk is full", "unable to open")
 _CONNECT_SECONDS = 10
-_DEAD_HOST = (
-    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"  # so its locks die, too
-)
 
 
 @dataclass(frozen=True)
@@ -128,6 +126,19 @@ def show(url: str) -> str:
     return parse(url).shown
 
 
+def has_ended(session: Any) -> bool:
+    """Whether the server has ended a session that waits for no answer: only then is there something to read.
+
+    Args:
+        session: A connection of psycopg.
+    """
+    if session.closed:
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(session.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
+
+
 def this_process() -> str:
     """Host and process, as others will read who drives."""
     return f"host {socket.gethostname()}, pid {os.getpid()}"
@@ -154,16 +165,24 @@ def _secrets(address: sa.URL | None) -> list[str]:
 
 
 def _server_engine(address: sa.URL, *, writing: bool) -> sa.Engine:
-    """Connections to PostgreSQL that say in the server's list of sessions who they are."""
-    arguments: dict[str, Any] = {"application_name": f"prunesearch, {this_process()}"[:63]}
+    """Connections to PostgreSQL that say in the server's list of sessions who they are.
+
+    A pooler may give each transaction another session of the server, so nothing is prepared in one.
+    """
+    arguments: dict[str, Any] = {"application_name": f"prunesearch, {this_process()}"[:63], "prepare_threshold": None}
     arguments |= {} if "connect_timeout" in address.query else {"connect_timeout": _CONNECT_SECONDS}
-    arguments |= {} if "options" in address.query else {"options": _DEAD_HOST}
     try:
-        engine = sa.create_engine(address, connect_args=arguments, pool_pre_ping=True, hide_parameters=True)
+        engine = sa.create_engine(address, connect_args=arguments, hide_parameters=True)
     except ImportError as error:
         raise ValueError(
             f"Studies on a server need one more package: pip install 'prunesearch[postgres]' ({error})."
         ) from None
+
+    @sa.event.listens_for(engine, "checkout")
+    def _replace_ended(session: Any, *_: Any) -> None:
+        if has_ended(session):
+            raise sa.exc.DisconnectionError  # the pool makes another
+
     return engine if writing else engine.execution_options(postgresql_readonly=True)
 
 
