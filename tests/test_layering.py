@@ -25,6 +25,7 @@ NOUNS = {
     "registry",
     "structure",
     "trial",
+    "urls",
     "user_files",
 }
 MAY_IMPORT = {

@@ -1,4 +1,4 @@
-"""Which database a study URL names, and connections to it. No password leaves this file."""
+"""Which database a study URL names, and connections to it. A password reaches the server and nobody else."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from prunesearch.errors import StudyUnreadable
+from prunesearch.urls import HARMLESS_KEYS, described, is_plain, may_hold_password, redacted, server_url
 
 IN_MEMORY = "sqlite://"
 _FILE = "sqlite:///"
@@ -65,7 +66,7 @@ class Database:
         said = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")
         for secret in _secrets(self.server):
             said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
-        return said
+        return redacted(said)
 
     @contextmanager
     def reading(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -94,18 +95,16 @@ def parse(url: str) -> Database:
         ValueError: Not a URL of a database we know.
     """
     if not isinstance(url, str):
-        raise ValueError(f"{_EXPECTED}, got a {type(url).__name__}.")
+        raise ValueError(f"{_EXPECTED}, got {described(url)}.")
     if url == IN_MEMORY:
         return Database(shown=url)
-    kind, _, rest = url.partition("://")
-    if kind in _SERVERS:
+    if url.partition("://")[0] in _SERVERS:
         return _server(url)
     if _is_file(url):
         url = _FILE + url
     name = url[len(_FILE) :] if url.startswith(_FILE) else ""
-    if not name or name == ":memory:":
-        shown = f"{kind}://***@{rest.rpartition('@')[2]}" if "@" in rest else url  # a password must not reach a log
-        raise ValueError(f"{_EXPECTED}, got {shown!r}.")
+    if not name or name == ":memory:" or "\0" in name or (may_hold_password(name) and not os.path.exists(name)):
+        raise ValueError(f"{_EXPECTED}, got {described(url)}.")
     return Database(shown=url, path=Path(name))
 
 
@@ -121,7 +120,7 @@ def show(url: str) -> str:
 
     Example:
         >>> show("postgresql://me:secret@server/studies")
-        'postgresql://me:***@server/studies'
+        'postgresql://***@server/studies'
     """
     return parse(url).shown
 
@@ -150,18 +149,22 @@ def _server(url: str) -> Database:
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
     except (ValueError, sa.exc.ArgumentError):
         raise ValueError(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
-    if not address.database or "@" in f"{address.host}{address.database}":
-        raise ValueError(f"{hint}; this URL names no database, or no server.")
-    public = address.set(drivername="postgresql")
-    public = public.difference_update_query([key for key in public.query if "password" in key])
-    return Database(shown=public.render_as_string(hide_password=True), server=address)
+    if not address.database or not is_plain(address.database) or not is_plain(address.host or "localhost"):
+        raise ValueError(f"{hint}; the server or the database of this URL is missing, or no name of one.")
+    parts = {"host": address.host, "port": address.port, "database": address.database}
+    named = bool(address.username or address.password or {"user", "password"} & set(address.query))
+    return Database(shown=server_url("postgresql", parts, address.query, named=named), server=address)
 
 
 def _secrets(address: sa.URL | None) -> list[str]:
     if address is None:
         return []
-    known = [str(address.password or ""), *(str(value) for key, value in address.query.items() if "password" in key)]
-    return [secret for secret in known if secret]
+    known = [
+        str(address.password or ""),
+        *(str(value) for key, value in address.query.items() if key not in HARMLESS_KEYS),
+    ]
+    words = {part for secret in known for part in (secret, " ".join(secret.split())) if part}
+    return sorted(words, key=len, reverse=True)
 
 
 def _server_engine(address: sa.URL, *, writing: bool) -> sa.Engine:
