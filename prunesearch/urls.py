@@ -48,9 +48,13 @@ def described(given: object) -> str:
         return repr(given)
     if not isinstance(given, str):
         return f"a {type(given).__name__}"
-    if _HARMLESS.fullmatch(_SCHEME.sub("", given)) is None or may_hold_password(given):
+    if not _is_harmless(given):
         return "a text that is not shown, as it may hold a password"
     return repr(given)
+
+
+def _is_harmless(text: str) -> bool:
+    return _HARMLESS.fullmatch(_SCHEME.sub("", text)) is not None and not may_hold_password(text)
 
 
 def is_plain(part: str) -> bool:
@@ -88,7 +92,7 @@ def redacted(sentence: str, arguments: Iterable[str] = ()) -> str:
     """
     for argument in sorted(arguments, key=len, reverse=True):
         value = argument.partition("=")[2] if argument.startswith("--") else argument
-        if value and may_hold_password(value):
+        if may_hold_password(value) or (("://" in value or "@" in value) and not _is_harmless(value)):
             sentence = sentence.replace(value, _HIDDEN).replace(repr(value)[1:-1], _HIDDEN)
     return _NAMED.sub(rf"\1{_HIDDEN}", _IN_SENTENCES.sub(_keep_bracket, sentence))
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -65,7 +65,8 @@ class Database:
         """What a driver said, without the password, should it have been so careless."""
         said = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")
         for secret in _secrets(self.server):
-            said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
+            for spelt in (secret, quote(secret, safe=""), quote_plus(secret)):
+                said = said.replace(spelt, "***")
         return redacted(said)
 
     @contextmanager
@@ -163,6 +164,8 @@ def _secrets(address: sa.URL | None) -> list[str]:
         str(address.password or ""),
         *(str(value) for key, value in address.query.items() if key not in HARMLESS_KEYS),
     ]
+    if not is_plain(address.username or "me"):  # a password may be in it
+        known.append(str(address.username))
     words = {part for secret in known for part in (secret, " ".join(secret.split())) if part}
     return sorted(words, key=len, reverse=True)
 
