@@ -56,7 +56,7 @@ for _panel, _commands in COMMANDS.items():
 
 def _show_version(asked: bool) -> None:
     if asked:
-        stdout.print(f"prunesearch {__version__}", highlight=False)
+        stdout.print(f"prunesearch {__version__}")
         raise typer.Exit
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from prunesearch.registry import did_you_mean
-from prunesearch.urls import redacted
+from prunesearch.urls import described, redacted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,7 +22,6 @@ else:
     import tomli as tomllib
 
 _NOT_OF_A_FILE = {"config", "help"}
-_KINDS = ((bool, "true or false"), (str, "text"), ((int, float), "a number"), (list, "a list"), (dict, "a table"))
 
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -114,7 +113,7 @@ def _text(file: Path, key: str, value: Any, *, nested: bool = False) -> str:
 
 def _kind(value: object) -> str:
     """What TOML calls it; the value itself may be a URL with a password, with the brackets of a list around it."""
-    return next((name for kind, name in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")
+    return "a table" if isinstance(value, dict) else described(value)
 
 
 def _dashed(key: str) -> str:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.live import Live
-from rich.table import Table
 
 from prunesearch.cli.checks import check_writable
-from prunesearch.cli.console import print_json, print_table, say, stdout
+from prunesearch.cli.console import Table, print_json, print_table, say, stdout
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
     OUTPUT,

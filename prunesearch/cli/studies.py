@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
-
 from prunesearch.cli import completion
 from prunesearch.cli.arguments import ends, named_options, width_rules
 from prunesearch.cli.checks import (
@@ -23,7 +21,7 @@ from prunesearch.cli.checks import (
     check_task,
     check_weight_source,
 )
-from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.options import (
     DEFAULT_STUDY,
     NAME_OF_STUDY,

@@ -65,7 +65,7 @@ class Database:
         """What a driver said, without the password, should it have been so careless."""
         said = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")
         for secret in _secrets(self.server):
-            for spelt in (secret, quote(secret, safe=""), quote_plus(secret)):
+            for spelt in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
                 said = said.replace(spelt, "***")
         return redacted(said)
 
@@ -150,8 +150,10 @@ def _server(url: str) -> Database:
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
     except (ValueError, sa.exc.ArgumentError):
         raise ValueError(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
-    if not address.database or not is_plain(address.database) or not is_plain(address.host or "localhost"):
-        raise ValueError(f"{hint}; the server or the database of this URL is missing, or no name of one.")
+    if not address.database:
+        raise ValueError(f"{hint}; this URL names no database.")
+    if not is_plain(address.database) or not is_plain(address.host or "localhost"):
+        raise ValueError(f"{hint}; the server or the database of this URL has no name that one can have.")
     parts = {"host": address.host, "port": address.port, "database": address.database}
     named = bool(address.username or address.password or {"user", "password"} & set(address.query))
     return Database(shown=server_url("postgresql", parts, address.query, named=named), server=address)
