@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.budget import FeasibleSet
-from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings, Walk
+from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings, Rollout
 from prunesearch.search.ddpg import Agent, DDPGSettings, _Actor
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.search.uniform import uniform_structure
@@ -74,7 +74,7 @@ class SigmoidAgent(Agent):
         self._actor_optimizer.step()
 
 
-class BoundedAbove(Walk):
+class BoundedAbove(Rollout):
     """A walk may keep as little as it likes."""
 
     def allowed(self, kept: Structure, feasible: FeasibleSet, steps: Sequence[int]) -> list[list[int]]:
@@ -99,7 +99,7 @@ class Arm:
     """
 
     agent: type[Agent] = Agent
-    walk: type[Walk] = Walk
+    walk: type[Rollout] = Rollout
     settings: Mapping[str, float] = field(default_factory=dict)
     episodes: int = EPISODES[0]
 
@@ -129,8 +129,8 @@ ARMS: Mapping[str, Arm] = {
     "former, critic's rate a tenth": Arm(SigmoidAgent, BoundedAbove, {**FORMER, "critic_lr": 1e-3}),
     "former, noise that stays": Arm(SigmoidAgent, BoundedAbove, {**FORMER, "noise_decay": 1.0}),
     "former, inverted gradients": Arm(Agent, BoundedAbove, FORMER),
-    "former, bounded below": Arm(SigmoidAgent, Walk, FORMER),
-    "former, both": Arm(Agent, Walk, FORMER),
+    "former, bounded below": Arm(SigmoidAgent, Rollout, FORMER),
+    "former, both": Arm(Agent, Rollout, FORMER),
     "present": Arm(episodes=EPISODES[-1]),
     "present, sigmoid": Arm(agent=SigmoidAgent),
     "present, not bounded below": Arm(walk=BoundedAbove),

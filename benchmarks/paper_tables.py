@@ -143,8 +143,8 @@ def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     network = bench.trained(protocol)
     options = dict(protocol.search)
     if bench.smoke:
-        options |= {"n_trials": min(4, options.get("n_trials", 4)), "images": 16}
-        options.pop("criterion_options", None)
+        scoring = replace(options.get("scoring", ps.Scoring()), images=16, criterion_options={})
+        options |= {"n_trials": min(4, options.get("n_trials", 4)), "scoring": scoring}
     found = ps.search(network, bench.scoring(protocol), budget=bench.budget(protocol), **options)
     before = found.best.build()
     teacher = network.model if protocol.taught else None
@@ -174,7 +174,7 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
         budget=bench.budget(protocol),
         searcher=protocol.search["searcher"],
         n_trials=trials,
-        weight_source=f"generated:{file}",
+        scoring=ps.Scoring(weights=f"generated:{file}"),
     )
     if bench.smoke:
         file.unlink()

@@ -150,7 +150,8 @@ def _eagle(network: Network, macs: str, text: str, batch_size: int = 128) -> Pro
     return Protocol(
         "EagleEye", EAGLE, network, "imagenet", ps.Budget(macs=macs),
         Published(text, "[readme]; baseline [authors, in an issue]"), _EAGLE_FACTS, _EAGLE_DEPARTURES,
-        search={"searcher": "random", "n_trials": 1000, "evaluator": "adaptive_bn"}, calibration=10_000,
+        search={"searcher": "random", "n_trials": 1000, "scoring": ps.Scoring(evaluator="adaptive_bn")},
+        calibration=10_000,
         recipe=replace(_EAGLE_RECIPE, batch_size=batch_size),
     )  # fmt: skip
 
@@ -164,8 +165,17 @@ _EAGLE_SMALL = replace(
 )
 
 
-_LASSO_SEARCH = {"searcher": "uniform", "n_trials": 1, "criterion": "lasso", "weight_source": "reconstructed"}
-_CACP_SEARCH = {"searcher": "conditional", "n_trials": 800, "criterion": "l1", "weight_source": "reconstructed"}
+_LFE = ps.Scoring(criterion="lfe", criterion_options={"rounds": 5})
+_LASSO_SEARCH = {
+    "searcher": "uniform",
+    "n_trials": 1,
+    "scoring": ps.Scoring(criterion="lasso", weights="reconstructed"),
+}
+_CACP_SEARCH = {
+    "searcher": "conditional",
+    "n_trials": 800,
+    "scoring": ps.Scoring(criterion="l1", weights="reconstructed"),
+}
 _CACP_RECIPE = ps.Recipe(epochs=200, batch_size=256, lr=0.01, weight_decay=4e-5, warmup=0.0, augmentation=CROPS)
 _CACP_FACTS = "300 + 500 episodes, L1 channels, least squares [paper]; finetuning of the second release for VGG [code]"
 _CACP_DEPARTURES = (
@@ -187,7 +197,7 @@ def _cpmc(network: Network) -> Protocol:
         "CPMC", CPMC, network, "cifar10", ps.Budget(macs="50%"), _NOTHING,
         "norm, mixture, ratios and finetuning were not found: 160 epochs, rate 0.05 [ours]",
         "whole method beyond the abstract is our design; cosine",
-        search={"searcher": "global", "n_trials": 1, "criterion": "cpmc"},
+        search={"searcher": "global", "n_trials": 1, "scoring": ps.Scoring(criterion="cpmc")},
         recipe=ps.Recipe(epochs=160, lr=0.05, weight_decay=1e-4, augmentation=CROPS),
     )  # fmt: skip
 
@@ -250,7 +260,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "CaP", CAP, "resnet56", "cifar10", ps.Budget(macs="50%"), _NOTHING,
         "greedy explained variance, compensation, bisection with limited steps, no retraining [code]",
         "a hard limit on MACs, where theirs is on accuracy",
-        search={"searcher": "binary", "criterion": "cap", "weight_source": "compensated"},
+        search={"searcher": "binary", "scoring": ps.Scoring(criterion="cap", weights="compensated")},
     ),
     _cacp("vgg16", "cifar10", "50%", Published("93.02, 93.08 at 157.29M", "[paper] table A")),
     _cacp("vgg16", "cifar10", "30%", Published("93.02, 92.89 at 94.37M", "[paper] table A")),
@@ -261,7 +271,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         Published("drop below 0.6 points at -64% FLOPs; depth of the ResNet not found", "[abstract]"),
         "sampled masks and a linear model [abstract]; samples, schedule and finetuning [ours]",
         "beyond the abstract our design",
-        search={"searcher": "global", "n_trials": 1, "criterion": "lfe", "criterion_options": {"rounds": 5}},
+        search={"searcher": "global", "n_trials": 1, "scoring": _LFE},
         recipe=ps.Recipe(epochs=60, lr=0.01, augmentation=CROPS),
     ),
     _cpmc("resnet56"),
@@ -280,7 +290,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         Published("better than the original at 3x fewer FLOPs; accuracies not found", "[abstract]"),
         "layer by layer, 0/1 chromosomes, then distillation [abstract]; epochs and constants [ours]",
         "equations are ours: only the abstract could be had",
-        search={"searcher": "genetic", "criterion": "genetic"},
+        search={"searcher": "genetic", "scoring": ps.Scoring(criterion="genetic")},
         recipe=ps.Recipe(epochs=40, lr=0.01, augmentation=CROPS), taught=True,
     ),
 )  # fmt: skip

@@ -202,10 +202,10 @@ class Bench:
             self.data,
             budget=ps.Budget(macs=f"{keep:.0%}"),
             searcher=searcher,
-            weight_source=self.weight_source(source, seed),
+            scoring=ps.Scoring(
+                weights=self.weight_source(source, seed), images=self.arguments.scoring_images, race=False
+            ),
             n_trials=self.arguments.trials,
-            images=self.arguments.scoring_images,
-            race=False,
             seed=seed,
             options={"population": 40, "mutants": 20, "crossovers": 20} if searcher == "evolution" else {},
         ).best

@@ -58,10 +58,10 @@ ARMS: Mapping[str, Arm] = {
     "surrogate-race-long": Arm({"searcher": "surrogate"}, (800,)),
     "evolution-race": Arm({"searcher": "evolution"}, (200, 400)),
     "random-race": Arm({"searcher": "random"}, (200, 400)),
-    "surrogate-64": Arm({"searcher": "surrogate", "images": 64, "race": False}, (200, 600)),
-    "surrogate-512": Arm({"searcher": "surrogate", "images": 512, "race": False}, (200,)),
-    "random-64": Arm({"searcher": "random", "images": 64, "race": False}, (200,)),
-    "random-512": Arm({"searcher": "random", "images": 512, "race": False}, (200,)),
+    "surrogate-64": Arm({"searcher": "surrogate", "scoring": ps.Scoring(images=64, race=False)}, (200, 600)),
+    "surrogate-512": Arm({"searcher": "surrogate", "scoring": ps.Scoring(images=512, race=False)}, (200,)),
+    "random-64": Arm({"searcher": "random", "scoring": ps.Scoring(images=64, race=False)}, (200,)),
+    "random-512": Arm({"searcher": "random", "scoring": ps.Scoring(images=512, race=False)}, (200,)),
 }
 """By name: the searcher, and `race` (few images first, more for what may be the best) or the images that score each."""
 
@@ -107,7 +107,13 @@ def measured(bench: Bench, arm: Arm, seed: int, limit: ps.Budget) -> list[dict[s
             marks.append((event.best, {name: round(value, 2) for name, value in seconds.items()}))
 
     result = ps.search(
-        bench.network, bench.data, budget=limit, seed=seed, n_trials=max(arm.counts), callbacks=[mark], **arm.settings
+        bench.network,
+        bench.data,
+        budget=limit,
+        seed=seed,
+        n_trials=max(arm.counts),
+        running=ps.Running(callbacks=[mark]),
+        **arm.settings,
     )
     unpruned, _ = judged(bench.network.model, *bench.unseen)
     rows = []

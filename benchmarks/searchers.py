@@ -262,8 +262,7 @@ def searched(name: str, seed: int, images: int, arguments: argparse.Namespace) -
         budget=ps.Budget(macs="50%"),
         searcher=name,
         n_trials=arguments.search_trials,
-        images=images,
-        race=False,
+        scoring=ps.Scoring(images=images, race=False),
         seed=seed,
     )
     seconds = time.perf_counter() - start

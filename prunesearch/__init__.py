@@ -11,14 +11,14 @@ Names are imported when first used, so `import prunesearch` is fast.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prunesearch import tasks as tasks
     from prunesearch._version import __version__ as __version__
-    from prunesearch.api import SearchResult as SearchResult
-    from prunesearch.api import Winner as Winner
     from prunesearch.api import search as search
     from prunesearch.budget import Budget as Budget
     from prunesearch.comparison import Compared as Compared
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from prunesearch.evaluators.accuracy import top1 as top1
     from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.evaluators.winner import Winner as Winner
     from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
     from prunesearch.models.count import count as count
@@ -57,6 +58,9 @@ if TYPE_CHECKING:
     from prunesearch.models.trace import trace as trace
     from prunesearch.models.zoo import make_model as make_model
     from prunesearch.report import write_report as write_report
+    from prunesearch.result import SearchResult as SearchResult
+    from prunesearch.running import Running as Running
+    from prunesearch.scoring import Scoring as Scoring
     from prunesearch.structure import Cost as Cost
     from prunesearch.structure import Space as Space
     from prunesearch.structure import Structure as Structure
@@ -86,6 +90,9 @@ if TYPE_CHECKING:
     from prunesearch.training.settings import ManifoldSettings as ManifoldSettings
     from prunesearch.training.settings import PruningNetRecipe as PruningNetRecipe
     from prunesearch.trial import Trial as Trial
+    from prunesearch.verifiers.finetuning import FinetuneVerifier as FinetuneVerifier
+    from prunesearch.verifiers.latency import LatencyVerifier as LatencyVerifier
+    from prunesearch.verifiers.verifier import Verdict as Verdict
     from prunesearch.whole import prune as prune
     from prunesearch.whole import prune_in_steps as prune_in_steps
 
@@ -105,8 +112,10 @@ _PUBLIC = {
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
     "Examples": "prunesearch.tasks.examples:Examples",
+    "FinetuneVerifier": "prunesearch.verifiers.finetuning:FinetuneVerifier",
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "LatencyTable": "prunesearch.latency_table:LatencyTable",
+    "LatencyVerifier": "prunesearch.verifiers.latency:LatencyVerifier",
     "Log": "prunesearch.training.accelerating:Log",
     "ManifoldSettings": "prunesearch.training.settings:ManifoldSettings",
     "Network": "prunesearch.models.network:Network",
@@ -115,7 +124,9 @@ _PUBLIC = {
     "PruningNet": "prunesearch.models.hypernet:PruningNet",
     "PruningNetRecipe": "prunesearch.training.settings:PruningNetRecipe",
     "Recipe": "prunesearch.training.recipe:Recipe",
-    "SearchResult": "prunesearch.api:SearchResult",
+    "Running": "prunesearch.running:Running",
+    "Scoring": "prunesearch.scoring:Scoring",
+    "SearchResult": "prunesearch.result:SearchResult",
     "Session": "prunesearch.training.reports:Session",
     "Space": "prunesearch.structure:Space",
     "StepReport": "prunesearch.training.reports:StepReport",
@@ -130,7 +141,8 @@ _PUBLIC = {
     "Training": "prunesearch.training.finetune:Training",
     "TrainingDiverged": "prunesearch.errors:TrainingDiverged",
     "Trial": "prunesearch.trial:Trial",
-    "Winner": "prunesearch.api:Winner",
+    "Verdict": "prunesearch.verifiers.verifier:Verdict",
+    "Winner": "prunesearch.evaluators.winner:Winner",
     "Workers": "prunesearch.study.workers:Workers",
     "__version__": "prunesearch._version:__version__",
     "compare": "prunesearch.comparison:compare",
@@ -182,3 +194,17 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return list(__all__)
+
+
+class _Package(ModuleType):
+    """The package, in which `search` is the public function, whatever has been imported.
+
+    The room `prunesearch.search` has the same name, and the import system binds it here; that must not hide it.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "search" or not isinstance(value, ModuleType):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -112,25 +112,75 @@ class Budget:
                 halves = 2 if resource == "macs" and self.flops is not None else 1
                 limits.append((resource, _resolve(space, resource, limit, halves)))
         if self.table is None or self.latency_ms is None:
-            return FeasibleSet(space, tuple(limits))
+            return FeasibleSet(space, tuple(limits), asked=str(self))
         model = LatencyModel(self.table, space)
         limits.append(("latency_ms", _resolve_latency(model, space, self.latency_ms)))
-        return FeasibleSet(space, tuple(limits), model)
+        return FeasibleSet(space, tuple(limits), model, asked=str(self))
 
 
 @dataclass(frozen=True)
 class FeasibleSet:
     """The structures of `space` that meet every limit; never empty.
 
+    It stands wherever a `Budget` is taken: it is one that is resolved already.
+
     Attributes:
         space: Where the structures live.
         limits: Pairs (resource, largest allowed count; milliseconds for latency).
         latency: Predicts it, where it is limited.
+        asked: The budget as its caller wrote it.
+        lowered: Limits that were lowered since.
     """
 
     space: Space
     limits: tuple[tuple[Resource, float], ...]
     latency: LatencyModel | None = None
+    asked: str = field(default="", compare=False)
+    lowered: tuple[tuple[str, float], ...] = ()
+
+    def __str__(self) -> str:
+        lowered = ", ".join(f"{resource} {limit:.10g}" for resource, limit in self.lowered)
+        return f"{self.asked}, lowered to {lowered}" if lowered else self.asked
+
+    def check(self, space: Space) -> FeasibleSet:
+        """Itself, as it is resolved.
+
+        Raises:
+            ValueError: It is of another space.
+        """
+        if space is not self.space and space != self.space:
+            raise ValueError(f"Expected the budget {self} to be resolved for {space!r}; it is for {self.space!r}.")
+        return self
+
+    def lowered_to(self, limits: Mapping[str, float]) -> FeasibleSet:
+        """The set under lower limits; one that is not lower than what is there changes nothing.
+
+        Args:
+            limits: By resource; absolute.
+
+        Raises:
+            InfeasibleBudget: Not even the narrowest structure meets them.
+            ValueError: A resource that cannot be limited here.
+        """
+        found: dict[Any, float] = dict(self.limits)
+        lowest = self.cost(self.space.minimum)
+        for resource, limit in limits.items():
+            if resource not in ("macs", "params", *found):
+                raise ValueError(
+                    f"Expected lower limits of {', '.join(found)}, macs or params, got one of {resource!r}."
+                )
+            least = getattr(lowest, resource)
+            if limit < least:
+                raise InfeasibleBudget(
+                    f"No structure has {resource} of at most {limit:,.6g}; the narrowest has {least:,.6g}.",
+                    limit=limit,
+                    reachable=(least, getattr(self.cost(self.space.full), resource)),
+                    unit=resource,
+                )
+            found[resource] = min(limit, found.get(resource, math.inf))
+        changed = {name: limit for name, limit in found.items() if dict(self.limits).get(name) != limit}
+        lowered: dict[str, float] = {**dict(self.lowered), **changed}
+        return replace(self, limits=tuple(found.items()), lowered=tuple(lowered.items()))
 
     def cost(self, structure: Sequence[int]) -> Cost:
         """Cost of one structure, with its predicted latency where that is limited; checks the structure first."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from prunesearch.evaluators.finished import measure_costs
+from prunesearch.evaluators.built_costs import measure_costs
 from prunesearch.given import as_table
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from prunesearch._version import __version__
-from prunesearch.api import SearchResult, search
+from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.evaluators.accuracy import top1
 from prunesearch.evaluators.latency.timing import measure_latency
@@ -28,6 +28,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import measured_peak_bytes
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
+from prunesearch.result import SearchResult
 from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
 from prunesearch.study.study import recording

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import nn
 
-from prunesearch.budget import Budget
-from prunesearch.contracts import Contract, kind_of, name_of
-from prunesearch.evaluators import EVALUATOR
-from prunesearch.evaluators.channels import CRITERIA, CRITERION, make_criterion
+from prunesearch.budget import Budget, FeasibleSet
+from prunesearch.contracts import kind_of
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
-from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.trace import trace
+from prunesearch.registry import did_you_mean, parameters_of
+from prunesearch.scoring import refuse_settings
 from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
-from prunesearch.structure import Group, IntArray
 from prunesearch.study.events import Callback
-from prunesearch.tasks.examples import Examples
 from prunesearch.training.data import Data
+from prunesearch.verifiers import make_verifier
 
 if TYPE_CHECKING:
-    from prunesearch.evaluators import AnyEvaluator
-
-RANKING = Contract("Ranking", CRITERION.names, methods=("keep(group, units)",))
-"""What a criterion gives, and what may be given in its place."""
+    from prunesearch.verifiers import AnyVerifier
+    from prunesearch.verifiers.verifier import Verifier
 
 
 def as_network(given: Network | nn.Module, data: Data) -> Network:
@@ -100,74 +94,9 @@ def check_searcher_object(given: str | Searcher | Callable[..., Searcher], optio
         ValueError: It is no name of a searcher; or options were given that an object cannot take.
     """
     if is_searcher(given):
-        _refuse_settings("searcher", {"options": bool(options)})
+        refuse_settings("searcher", {"options": bool(options)})
     else:
         check_searcher(given, options or {})
-
-
-def check_evaluator_object(given: AnyEvaluator, *, images: int | None, options: Mapping[str, Any] | None) -> None:
-    """Make sure that it is a name, what makes an evaluator, or an object that scores, which takes no settings any more.
-
-    Raises:
-        TypeError: It is none of these.
-        ValueError: It is no name of an evaluator; or settings were given that an object cannot take.
-    """
-    if EVALUATOR.is_met(EVALUATOR.found(given)):
-        _refuse_settings(
-            "evaluator",
-            {"images": images is not None, "evaluator_options": bool(options)},
-        )
-
-
-class Chooser:
-    """What says which channels stay: a criterion that is still to look at the network, or a ranking that is known.
-
-    Args:
-        given: A name, a criterion, what makes one, or a ranking, with `keep(group, units)`.
-        options: Of the criterion's constructor.
-        seed: Decides every random draw.
-        cache: Folder where statistics of layers are kept.
-
-    Raises:
-        TypeError: It is none of these.
-        ValueError: It is no name of a criterion; or options were given that an object cannot take.
-    """
-
-    def __init__(
-        self,
-        given: Any,
-        options: Mapping[str, Any] | None,
-        *,
-        seed: int,
-        cache: str | Path | None,
-    ) -> None:
-        self._given = given
-        self._options = dict(options or {})
-        if RANKING.is_met(given) or CRITERION.is_met(given):
-            _refuse_settings("criterion", {"criterion_options": bool(options)})
-        self._criterion: Any = None
-        if not RANKING.is_met(given):
-            self._criterion = make_criterion(given, seed=seed, cache=cache, **self._options)
-
-    def choose(self, network: Network, examples: Examples) -> tuple[Ranking, str]:
-        """The ranking of a network's channels, and what a study calls it.
-
-        The package's own criteria are called by their names, as the study knows the version of the package; what a
-        criterion of somebody else's keeps is part of its name.
-
-        Args:
-            network: The traced network.
-            examples: What it may look at.
-
-        Raises:
-            ContractBroken: The ranking does not keep as many units as asked for.
-        """
-        ranking = self._given if self._criterion is None else self._criterion.rank(network, examples)
-        name = name_of(self._given) + (listed(self._options) if self._options else "")
-        if isinstance(self._given, str) and self._given in CRITERIA:
-            return ranking, name
-        kept = _fingerprint(ranking, network, self._given)
-        return ranking, str(ranking) if isinstance(self._given, NestedRanking) else f"{name} {kept}"
 
 
 def listed(options: Mapping[str, Any]) -> str:
@@ -180,36 +109,53 @@ def listed(options: Mapping[str, Any]) -> str:
     return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
 
 
-def _refuse_settings(whose: str, given: Mapping[str, bool]) -> None:
-    for name in [name for name, is_given in given.items() if is_given]:
-        raise ValueError(f"{name} is only for a named {whose}; an object has settings of its own. Leave {name} out.")
+def as_verifiers(
+    given: AnyVerifier | Sequence[AnyVerifier] | None, wanted: FeasibleSet, searcher: object
+) -> tuple[Verifier, ...]:
+    """Verifiers in a tuple; a single one will do. None: the one of latency, where the budget lets winners be timed.
 
-
-def _fingerprint(ranking: Any, network: Network, given: Any) -> str:
-    """Hash of which units stay at every width, as a printed object may hold an address."""
-    if not RANKING.is_met(ranking):
-        what = f"rank(network, images, labels) gave {kind_of(ranking)}; expected a ranking, with keep(group, units)"
-        raise CRITERION.broken(given, what)
-    digest = hashlib.sha256()
-    for index, group in enumerate(network.space.groups):
-        for width in group.widths:
-            digest.update(_kept(ranking, index, group, width // group.unit, given).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _kept(ranking: Ranking, index: int, group: Group, units: int, given: Any) -> IntArray:
-    """Which units of a group a ranking of anybody's keeps."""
-    call = f"keep({index}, {units})"
-    try:
-        answer: Any = ranking.keep(index, units)
-        kept = np.asarray(answer)
-    except Exception as error:  # the caller's own code may raise anything
-        raise RANKING.broken(given, f"{call} failed with {type(error).__name__}: {error}".rstrip(".")) from error
-    right = kept.shape == (units,) and np.issubdtype(kept.dtype, np.integer) and bool(np.all(np.diff(kept) > 0))
-    if not right or kept[0] < 0 or kept[-1] >= group.units:
-        raise RANKING.broken(
-            given,
-            f"{call} gave {answer!r}; expected {units} different whole numbers from 0 to {group.units - 1}, ascending, "
-            f"the units of group {group.name!r} that stay",
+    Raises:
+        ValueError: No verifier has this name, or it cannot verify this budget; or the searcher is an object, which can
+            run only once.
+        TypeError: It is no verifier, and makes none.
+        ContractBroken: It does not do what a verifier does.
+    """
+    if given is None:
+        is_timed = wanted.latency is not None and not wanted.latency.table.is_elsewhere
+        given = ("latency",) if is_timed else ()
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+    if several and is_searcher(searcher):
+        raise ValueError(
+            "A search whose winners are verified may take several rounds, each with a fresh searcher. Give the class "
+            "of the searcher instead of an object, or verifiers=() to take the winner as it is."
         )
-    return kept.astype(np.int64)
+    return tuple(make_verifier(each, wanted) for each in several)
+
+
+def expect_kind(name: str, given: object, kind: type, example: str) -> None:
+    """Make sure that an argument is of a class.
+
+    Raises:
+        TypeError: It is not; the message has an example.
+    """
+    if not isinstance(given, kind):
+        raise TypeError(f"Expected {name} as prunesearch.{example}, got {kind_of(given)}.")
+
+
+def refuse_unknown(given: Mapping[str, Any], moved: Mapping[str, str], function: Callable[..., Any]) -> None:
+    """Say of an argument that a function does not have where it went, or which one was meant.
+
+    Args:
+        given: Arguments that it does not have.
+        moved: Where those of earlier releases went.
+        function: The function.
+
+    Raises:
+        TypeError: There is one.
+    """
+    for name in given:
+        if name in moved:
+            raise TypeError(f"{function.__name__}() has no argument {name!r} any more. Write {moved[name]} instead.")
+        known = [each.name for each in parameters_of(function).values() if each.kind is not each.VAR_KEYWORD]
+        hint = did_you_mean(name, known)
+        raise TypeError(f"{function.__name__}() has no argument {name!r}.{hint}")

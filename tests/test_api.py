@@ -29,6 +29,7 @@ from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data, balanced
+from tests.asking import asking
 from tests.models_state import generators, state_of
 
 BUDGET = ps.Budget(macs="45%")
@@ -77,12 +78,12 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     changes: dict[str, dict[str, object]] = {
         "seed": {"seed": 1},
         "criterion": {"criterion": "random"},
-        "weight_source": {"weight_source": "compensated"},
+        "weight_source": {"weights": "compensated"},
         "evaluator": {"metric": "accuracy"},
     }
     for field, change in changes.items():
         with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
-            ps.search(network, digits_data, **{"budget": BUDGET, "n_trials": 16, "study": url, **change})  # type: ignore[arg-type]
+            ps.search(network, digits_data, **asking(budget=BUDGET, n_trials=16, study=url, **change))
     with pytest.raises(ps.StudyMismatch, match="its budget is"):
         ps.search(network, digits_data, budget=ps.Budget(macs="40%"), n_trials=16, study=url, study_name="search")
     with closing(Store(url, create=False)) as store:
@@ -128,7 +129,7 @@ def test_the_winner_can_be_built_with_other_weights_than_were_scored(network: Ne
 @pytest.mark.parametrize("workers", [2, Workers(1, "processes", time_limit=60.0)])
 def test_workers_give_the_history_of_one_process(network: Network, digits_data: Data, workers: int | Workers) -> None:
     def history(**more: object) -> list[tuple[object, ...]]:
-        found = ps.search(network, digits_data, budget=BUDGET, n_trials=20, searcher="evolution", **more)  # type: ignore[arg-type]
+        found = ps.search(network, digits_data, budget=BUDGET, n_trials=20, searcher="evolution", **asking(**more))
         return [(trial.number, trial.structure, trial.score) for trial in found.trials]
 
     assert history(workers=workers) == history()
@@ -139,11 +140,25 @@ def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_da
     url = f"sqlite:///{tmp_path / 'study.db'}"
     for n_trials in (6, 12):
         found = ps.search(
-            network, digits_data, budget=BUDGET, n_trials=n_trials, searcher="random", study=url, in_order=False
+            network,
+            digits_data,
+            budget=BUDGET,
+            n_trials=n_trials,
+            searcher="random",
+            study=url,
+            running=ps.Running(in_order=False),
         )
         assert len({trial.structure for trial in found.trials}) == n_trials
     with pytest.raises(ps.StudyMismatch, match="its order is 'as finished'"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=12, searcher="random", study=url, race=False)
+        ps.search(
+            network,
+            digits_data,
+            budget=BUDGET,
+            n_trials=12,
+            searcher="random",
+            study=url,
+            scoring=ps.Scoring(race=False),
+        )
 
 
 def test_a_password_in_the_url_is_not_printed_with_the_result(network: Network, digits_data: Data) -> None:
@@ -174,18 +189,20 @@ def test_another_calibration_image_is_another_question_although_it_scores_nothin
     url = f"sqlite:///{tmp_path / 'study.db'}"
     pixels, labels = digits_data.calibration_set()
     data = Data(train=digits_data.train, calibration=256, calibrate_on=(pixels, labels))
-    ps.search(network, data, budget=BUDGET, n_trials=4, images=64, study=url)
+    ps.search(network, data, budget=BUDGET, n_trials=4, scoring=ps.Scoring(images=64), study=url)
     used, classes = data.calibration_set()
     last = used[balanced(classes.numpy(), 256)[-1]]
     changed = torch.where((pixels == last).flatten(1).all(dim=1).reshape(-1, 1, 1, 1), pixels + 0.1, pixels)
     other = Data(train=digits_data.train, calibration=256, calibrate_on=(changed, labels))
     with pytest.raises(ps.StudyMismatch, match="its data is"):
-        ps.search(network, other, budget=BUDGET, n_trials=4, images=64, study=url)
+        ps.search(network, other, budget=BUDGET, n_trials=4, scoring=ps.Scoring(images=64), study=url)
 
 
 def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Network, digits_data: Data) -> None:
     found = {
-        criterion: ps.search(network, digits_data, budget=BUDGET, searcher="global", criterion=criterion).best
+        criterion: ps.search(
+            network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion=criterion)
+        ).best
         for criterion in ("l1", "taylor")
     }
     images, labels = digits_data.calibration_set()
@@ -197,7 +214,7 @@ def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Netw
         assert [winner.structure] == asked
     assert found["l1"].structure != found["taylor"].structure
     with pytest.raises(ValueError, match="scores can be compared between groups"):
-        ps.search(network, digits_data, budget=BUDGET, searcher="global", criterion="cap")
+        ps.search(network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion="cap"))
 
 
 def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
@@ -205,8 +222,8 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
 ) -> None:
     def find(**options: object) -> ps.SearchResult:
         url = f"sqlite:///{tmp_path / 'study.db'}"
-        arguments = {"budget": BUDGET, "n_trials": 2, "criterion": "lfe", "study": url}
-        return ps.search(network, digits_data, criterion_options=options, **arguments)  # type: ignore[arg-type]
+        scoring = ps.Scoring(criterion="lfe", criterion_options=options)
+        return ps.search(network, digits_data, budget=BUDGET, n_trials=2, scoring=scoring, study=url)
 
     assert "linear models of the criterion lfe" in find(masks=20, images=32).notes[0]
     with pytest.raises(ps.StudyMismatch, match="its criterion is"):
@@ -252,7 +269,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
 ) -> None:
     arguments = {"budget": BUDGET, "n_trials": 4, "study": f"sqlite:///{tmp_path / 'study.db'}", **change}
     with pytest.raises(error, match=message):
-        ps.search(network, digits_data, **arguments)  # type: ignore[arg-type]
+        ps.search(network, digits_data, **asking(**arguments))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -271,9 +288,9 @@ def test_a_tensor_of_the_network_that_is_not_finite_is_named_before_anything_is_
     name, weight = list(model.named_parameters())[7]
     weight.data.view(-1)[3] = float("nan")
     broken = ps.trace(model, images[:2])
-    for settings in ({}, {"criterion": "taylor"}, {"weight_source": "reconstructed"}, {"evaluator": "adaptive_bn"}):
+    for settings in ({}, {"criterion": "taylor"}, {"weights": "reconstructed"}, {"evaluator": "adaptive_bn"}):
         with pytest.raises(ValueError, match=f"The tensor {name} of the network has a NaN"):
-            ps.search(broken, digits_data, budget=BUDGET, study=f"sqlite:///{tmp_path / 's.db'}", **settings)  # type: ignore[arg-type]
+            ps.search(broken, digits_data, budget=BUDGET, study=f"sqlite:///{tmp_path / 's.db'}", **asking(**settings))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -285,7 +302,13 @@ def test_images_that_are_not_finite_are_refused_also_those_of_the_evaluator(
     with pytest.raises(ValueError, match="images hold NaN or infinite values"):
         ps.search(network, Data(train=(broken, labels), calibration=256), budget=BUDGET, n_trials=2)
     with pytest.raises(ValueError, match="the first of them at index 5"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=2, evaluator_options={"calibration": broken})
+        ps.search(
+            network,
+            digits_data,
+            budget=BUDGET,
+            n_trials=2,
+            scoring=ps.Scoring(evaluator_options={"calibration": broken}),
+        )
 
 
 def test_generated_weights_that_are_not_finite_are_named(network: Network, digits_data: Data, tmp_path: Path) -> None:
@@ -295,7 +318,7 @@ def test_generated_weights_that_are_not_finite_are_named(network: Network, digit
     save_pruningnet(net, tmp_path / "net.safetensors")
     source = f"generated:{tmp_path / 'net.safetensors'}"
     with pytest.raises(ValueError, match=r"conv1\.weight of the network has a NaN"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=2, weight_source=source)
+        ps.search(network, digits_data, budget=BUDGET, n_trials=2, scoring=ps.Scoring(weights=source))
 
 
 def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_part_of_the_question(
@@ -312,7 +335,7 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
     def find(criterion: str, **settings: object) -> list[tuple[tuple[int, ...], float | None]]:
         arguments = {"budget": BUDGET, "searcher": "random", "n_trials": 3, "study": url, **settings}
         source = f"generated:{tmp_path / 'net.safetensors'}"
-        found = ps.search(network, digits_data, criterion=criterion, weight_source=source, **arguments)  # type: ignore[arg-type]
+        found = ps.search(network, digits_data, **asking(criterion=criterion, weights=source, **arguments))
         return [(trial.structure, trial.score) for trial in found.trials]
 
     first = find("l1")
@@ -336,8 +359,10 @@ def test_a_network_that_returns_no_logits_is_refused() -> None:
 def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     seen: list[ps.Event] = []
-    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url, callbacks=[seen.append])
-    result = ps.search(network, digits_data, budget=BUDGET, n_trials=6, study=url, callbacks=[seen.append])
+    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url, running=ps.Running(callbacks=[seen.append]))
+    result = ps.search(
+        network, digits_data, budget=BUDGET, n_trials=6, study=url, running=ps.Running(callbacks=[seen.append])
+    )
     assert tuple(event.trial for event in seen) == result.trials
     assert [event.n_trials for event in seen] == [4] * 4 + [6] * 2
     assert seen[-1].best == result.best.trial
@@ -381,16 +406,16 @@ def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Ne
     assert {trial.images for trial in result.trials} <= {64, 128, 256, digits_data.calibration}
     assert len(result.best.calibration) == digits_data.calibration
     assert f"images={digits_data.calibration}" in result.best.trial.evaluator
-    fewer = ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=64, race=False)
+    fewer = ps.search(network, digits_data, budget=BUDGET, n_trials=3, scoring=ps.Scoring(images=64, race=False))
     assert {trial.images for trial in fewer.trials} == {64}
     with pytest.raises(ValueError, match="images >= 1"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=3, images=0)
+        ps.search(network, digits_data, budget=BUDGET, n_trials=3, scoring=ps.Scoring(images=0))
 
 
 def test_compensated_weights_are_found_scored_and_built(network: Network, digits_data: Data) -> None:
     images, labels = digits_data.test_set()
     inherited, compensated = (
-        ps.search(network, digits_data, budget=BUDGET, searcher="uniform", weight_source=source).best
+        ps.search(network, digits_data, budget=BUDGET, searcher="uniform", scoring=ps.Scoring(weights=source)).best
         for source in ("inherited", "compensated")
     )
     assert inherited.structure == compensated.structure
@@ -450,8 +475,7 @@ def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
         searcher="conditional",
         n_trials=60,
         options={"warmup": 64, "batch_size": 64},
-        callbacks=lambda event: event.trial.number == 20,
-        in_order=in_order,
+        running=ps.Running(callbacks=lambda event: event.trial.number == 20, in_order=in_order),
     )
     assert isinstance(result.searcher, ConditionalSearcher)
     assert len(result.searcher.told) == len(result.trials) == 21
@@ -485,7 +509,15 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
         store.close()
 
     budget = BUDGET
-    ps.search(network, digits_data, budget=budget, n_trials=np.int64(3), seed=np.int64(0), study=url, callbacks=[look])  # type: ignore[arg-type]
+    ps.search(
+        network,
+        digits_data,
+        budget=budget,
+        n_trials=np.int64(3),
+        seed=np.int64(0),
+        study=url,
+        running=ps.Running(callbacks=[look]),
+    )  # type: ignore[arg-type]
     assert len(ps.search(network, digits_data, budget=budget, n_trials=3, study=url).trials) == 3
 
 
@@ -501,7 +533,7 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
 def test_the_result_reads_as_a_sentence_about_what_was_measured(
     network: Network, digits_data: Data, settings: dict[str, Any], measures: str, shown: Callable[[float], str]
 ) -> None:
-    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform", **settings)
+    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform", **asking(**settings))
     assert result.measures == measures
     assert result.unpruned is not None
     assert result.best.trial.score is not None
@@ -521,7 +553,14 @@ def test_the_score_of_the_unpruned_network_is_known_when_a_study_goes_on(
 
 def test_a_search_races_and_the_winner_was_scored_on_all_images(network: Network, digits_data: Data) -> None:
     raced, whole = (
-        ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=40, race=race, images=256)
+        ps.search(
+            network,
+            digits_data,
+            budget=BUDGET,
+            searcher="random",
+            n_trials=40,
+            scoring=ps.Scoring(race=race, images=256),
+        )
         for race in (True, False)
     )
     assert [trial.structure for trial in raced.trials] == [trial.structure for trial in whole.trials]
@@ -540,9 +579,15 @@ def test_a_race_goes_on_as_if_it_was_never_interrupted_also_with_workers(
 ) -> None:
     def search(study: str, n_trials: int, workers: int = 1) -> list[tuple[object, ...]]:
         result = ps.search(
-            network, digits_data, budget=BUDGET, searcher=searcher, n_trials=n_trials, images=256, study=study,
-            workers=workers,
-        )  # fmt: skip
+            network,
+            digits_data,
+            budget=BUDGET,
+            searcher=searcher,
+            n_trials=n_trials,
+            scoring=ps.Scoring(images=256),
+            study=study,
+            running=ps.Running(workers=workers),
+        )
         return [(trial.structure, trial.score, trial.error, trial.parts) for trial in result.trials]
 
     url = f"sqlite:///{tmp_path / 's.db'}"
@@ -552,7 +597,14 @@ def test_a_race_goes_on_as_if_it_was_never_interrupted_also_with_workers(
     if searcher == "surrogate":
         assert search("sqlite://", 30, workers=2) == whole
     with pytest.raises(ps.StudyMismatch, match="its evaluator is"):
-        ps.search(network, digits_data, budget=BUDGET, searcher=searcher, images=256, study=url, race=False)
+        ps.search(
+            network,
+            digits_data,
+            budget=BUDGET,
+            searcher=searcher,
+            scoring=ps.Scoring(images=256, race=False),
+            study=url,
+        )
 
 
 def test_an_evaluator_of_ones_own_races_if_it_can_score_on_some_of_its_images(
@@ -571,7 +623,9 @@ def test_an_evaluator_of_ones_own_races_if_it_can_score_on_some_of_its_images(
         def score(self, structures: Sequence[Structure]) -> list[float]:
             return [sum(structure) / 100 - self._hard for structure in structures]
 
-    result = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=30, evaluator=Own())
+    result = ps.search(
+        network, digits_data, budget=BUDGET, searcher="random", n_trials=30, scoring=ps.Scoring(evaluator=Own())
+    )
     assert result.best.trial.images == 200
     assert min(trial.images or 0 for trial in result.trials) in (66, 67)
     assert sum(result.best.structure) == max(sum(trial.structure) for trial in result.trials)
@@ -592,8 +646,7 @@ def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_d
         budget=ps.Budget(macs="60%"),
         searcher="random",
         n_trials=2,
-        evaluator=evaluator,
-        evaluator_options={"batch_size": 32},
+        scoring=ps.Scoring(evaluator=evaluator, evaluator_options={"batch_size": 32}),
     )
     assert all(0 <= trial.score <= 1 for trial in result.trials if trial.score is not None)
     assert evaluator in result.trials[0].evaluator
@@ -607,6 +660,6 @@ def test_statistics_can_be_estimated_on_images_of_their_own(network: Network, di
         budget=BUDGET,
         searcher="random",
         n_trials=2,
-        evaluator_options={"calibration": images[:64]},
+        scoring=ps.Scoring(evaluator_options={"calibration": images[:64]}),
     )
     assert "calibration=64" in result.trials[0].evaluator

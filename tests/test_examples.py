@@ -70,10 +70,10 @@ data = digits()
 torch.manual_seed(0)
 network = ps.trace(ps.make_model("resnet8", in_channels=1, image_size=8), data.calibration_set()[0][:2])
 arguments = dict(budget="macs=50%", n_trials=20, options={"step": 2}, study="sqlite:///search.db")
-found = ps.search(network, data, searcher="hillclimb", criterion="spread", **arguments)
+found = ps.search(network, data, searcher="hillclimb", scoring=ps.Scoring(criterion="spread"), **arguments)
 assert {trial.searcher for trial in found.trials} == {"hillclimb"}
 assert len(found.trials) == 20
-again = ps.search(network, data, searcher="hillclimb", criterion="spread", **arguments)
+again = ps.search(network, data, searcher="hillclimb", scoring=ps.Scoring(criterion="spread"), **arguments)
 assert again.trials == found.trials
 try:
     ps.search(network, data, searcher="hillclimb", **{**arguments, "options": {"stepp": 2}})

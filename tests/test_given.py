@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.structure import IntArray, Structure
 from prunesearch.training.data import Data
+from tests.asking import asking
 from tests.toys import chain_space, toy_table
 
 BUDGET = ps.Budget(macs="50%")
@@ -51,7 +51,7 @@ def history(result: ps.SearchResult) -> list[tuple[Structure, float | None]]:
 
 def search(net: Any = None, data: Any = (IMAGES, LABELS), **settings: Any) -> ps.SearchResult:
     usual = {"budget": BUDGET, "n_trials": 4, "searcher": "random"}
-    return ps.search(network() if net is None else net, data, **{**usual, **settings})
+    return ps.search(network() if net is None else net, data, **asking(**{**usual, **settings}))
 
 
 def kinds(value: Any) -> str:
@@ -161,11 +161,9 @@ def test_one_callback_is_as_good_as_a_list_of_one() -> None:
     assert as_callbacks(()) == ()
 
 
-def test_a_searcher_that_is_bound_to_its_budget_cannot_follow_a_tighter_one() -> None:
-    table = toy_table(chain_space())
-    here = replace(table, conditions=replace(table.conditions, backend="eager"))
+def test_a_searcher_that_is_bound_to_its_budget_cannot_follow_a_lower_one() -> None:
     with pytest.raises(ValueError, match="Give the class of the searcher instead of an object"):
-        search(table=here, budget="latency_ms=60%", searcher=RandomSearcher(network().space, BUDGET))
+        search(verifiers="latency", searcher=RandomSearcher(network().space, BUDGET))
 
 
 class Keywords(Net):

@@ -7,14 +7,15 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from torch import Tensor, nn
 
 import prunesearch as ps
-from prunesearch import measured
-from prunesearch.evaluators.finished import structure_of
+from prunesearch import rounds
+from prunesearch.evaluators.built_costs import structure_of
 from prunesearch.evaluators.latency.elsewhere import plan
 from prunesearch.evaluators.latency.finished import MeasuredLatency
 from prunesearch.evaluators.latency.timing import processor_name
@@ -25,6 +26,7 @@ from prunesearch.report.contents import read
 from prunesearch.structure import Structure
 from prunesearch.study.store import Store
 from prunesearch.training.data import Data
+from prunesearch.verifiers import latency
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def machine(network: Network, table: LatencyTable, monkeypatch: pytest.MonkeyPat
             ms = max(factor * predicted, only_below) * (3.0 if next(looks) < hiccups else 1.0)
             return MeasuredLatency(Timing(ms, ms, ms), 1.0)
 
-        monkeypatch.setattr(measured, "measure_finished", measure)
+        monkeypatch.setattr(latency, "measure_finished", measure)
         return timed
 
     return made_up
@@ -68,7 +70,8 @@ def machine(network: Network, table: LatencyTable, monkeypatch: pytest.MonkeyPat
 
 def search(network: Network, data: Data, table: LatencyTable, **options: object) -> ps.SearchResult:
     budget = ps.Budget(latency_ms="60%", table=table)
-    return ps.search(network, data, budget=budget, n_trials=16, images=16, searcher="random", **options)  # type: ignore[arg-type]
+    settings: dict[str, Any] = {"n_trials": 16, "scoring": ps.Scoring(images=16), "searcher": "random", **options}
+    return ps.search(network, data, budget=budget, **settings)
 
 
 def test_a_winner_in_time_is_timed_once(
@@ -176,10 +179,10 @@ def test_a_search_whose_study_somebody_else_drives_by_then_says_what_is_not_reco
     def locked(url: str, name: str) -> None:
         raise ps.StudyLocked("study.db is in use.")
 
-    monkeypatch.setattr(measured, "recording", locked)
+    monkeypatch.setattr(rounds, "recording", locked)
     result = search(network, digits_data, table, study=url)
     assert result.latency is not None
-    assert result.notes[-1] == "What was timed is not recorded in the study. study.db is in use."
+    assert result.notes[-1] == "What was verified is not recorded in the study. study.db is in use."
 
 
 def _predicted(network: Network, table: LatencyTable, structure: Structure) -> float:

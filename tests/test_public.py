@@ -32,10 +32,33 @@ def test_importing_the_package_or_a_room_without_networks_does_not_import_torch(
 @pytest.mark.parametrize(
     "code",
     [
-        "import prunesearch as ps; assert callable(ps.search)",
-        "import prunesearch.search; import prunesearch as ps; assert callable(ps.search)",
-        "from prunesearch.search import SEARCHERS as S; import prunesearch as ps; assert ps.search.SEARCHERS is S",
+        "import prunesearch as ps",
+        "import prunesearch.search; import prunesearch as ps",
+        "from prunesearch.search import SEARCHERS; import prunesearch.search.uniform; import prunesearch as ps",
+        "import prunesearch as ps; ps.search; import prunesearch.search; from prunesearch.search.uniform import *",
     ],
 )
-def test_search_is_the_main_job_whatever_was_imported_before(code: str) -> None:
+def test_search_is_a_function_whatever_was_imported(code: str) -> None:
+    code += """
+import inspect, pydoc
+from prunesearch import search
+assert inspect.isfunction(ps.search) and ps.search is search
+assert list(inspect.signature(ps.search).parameters)[:3] == ["network", "data", "budget"]
+assert len(inspect.signature(ps.search).parameters) <= 15
+assert "Search the structure of a network under a budget" in pydoc.render_doc(ps.search)
+"""
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("criterion", r"has no argument 'criterion' any more. Write scoring=Scoring\(criterion=...\) instead"),
+        ("weight_source", r"Write scoring=Scoring\(weights=...\) instead"),
+        ("workers", r"Write running=Running\(workers=...\) instead"),
+        ("n_trial", r"has no argument 'n_trial'. Did you mean 'n_trials'\?"),
+    ],
+)
+def test_an_argument_that_search_does_not_have_is_answered_with_where_it_went(name: str, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        prunesearch.search(None, None, budget="macs=50%", **{name: 1})  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from prunesearch.models.weights import InheritedWeights
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.structure import Structure
 from prunesearch.training.data import Data
+from tests.asking import asking
 
 N = 72
 PICTURES = torch.randn(N, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -90,8 +91,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "sliced": {"evaluator_options": {"path": "sliced"}},
     "stacked": {"evaluator_options": {"path": "stacked"}},
     "agreement": {"metric": "agreement"},
-    "compensated": {"weight_source": "compensated"},
-    "reconstructed": {"weight_source": "reconstructed"},
+    "compensated": {"weights": "compensated"},
+    "reconstructed": {"weights": "reconstructed"},
     "adaptive_bn": {"evaluator": "adaptive_bn", "evaluator_options": {"batches": 3}},
     "precise_bn": {"evaluator": "precise_bn"},
     "taylor": {"criterion": "taylor"},
@@ -108,7 +109,7 @@ def traced(batch: Any = POSITIONAL, kind: Callable[[], nn.Module] = Both) -> Net
 
 def search(network: Network, data: Any, **settings: Any) -> ps.SearchResult:
     usual = {"budget": "macs=60%", "n_trials": 6, "searcher": "random"}
-    return ps.search(network, Data(train=data, calibration=64), **{**usual, **settings})
+    return ps.search(network, Data(train=data, calibration=64), **asking(**{**usual, **settings}))
 
 
 def history(result: ps.SearchResult) -> tuple[list[Structure], list[float]]:

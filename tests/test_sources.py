@@ -52,7 +52,7 @@ def python(code: str, *arguments: str, cwd: Path) -> str:
 LOAD = """
 import sys
 from pathlib import Path
-from prunesearch.study.handover import pack
+from prunesearch.study.packing import pack
 from prunesearch.user_files import module_of, run
 module = module_of(Path(sys.argv[1]))
 run(module)
@@ -62,7 +62,7 @@ print(module.__name__)
 """
 UNPACK = """
 from pathlib import Path
-from prunesearch.study.handover import unpack
+from prunesearch.study.packing import unpack
 made, width = unpack(Path("packed").read_bytes())()
 print(type(made).__mro__[1].__module__, width)
 """

@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> None:
         budget=ps.Budget(macs="40%"),
         n_trials=options.n_trials,
         study=options.study,  # killed, the same command goes on
-        workers=workers,
+        running=ps.Running(workers=workers),
     )
     print(result)
     print("scored by", sorted({trial.worker for trial in result.trials if trial.worker}))

@@ -112,7 +112,7 @@ def _in_training(difference: float | None) -> str:
 
 
 def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, as_json: bool) -> None:
-    from prunesearch.evaluators.finished import measure_costs
+    from prunesearch.evaluators.built_costs import measure_costs
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import load
 

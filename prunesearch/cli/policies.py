@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunesearch.api import SearchResult
     from prunesearch.budget import Budget
+    from prunesearch.result import SearchResult
     from prunesearch.structure import Cost, Space, Structure
     from prunesearch.trial import Trial
 

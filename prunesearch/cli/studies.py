@@ -58,8 +58,8 @@ from prunesearch.evaluators.channels import CRITERION
 from prunesearch.search import SEARCHER
 
 if TYPE_CHECKING:
-    from prunesearch.api import SearchResult
     from prunesearch.models.network import Network
+    from prunesearch.result import SearchResult
     from prunesearch.study.events import Event
 
 
@@ -305,9 +305,14 @@ def search(
     from prunesearch import api
     from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
+    from prunesearch.running import Running
+    from prunesearch.scoring import Scoring
     from prunesearch.sources import load_data, load_model_for
     from prunesearch.study.tensorboard import TensorBoardLogger
 
+    scoring = Scoring(
+        criterion=criterion, weights=weight_source, evaluator=evaluator, metric=metric, images=images, race=race
+    )
     source = load_data(
         data,
         data_root=data_root,
@@ -339,20 +344,17 @@ def search(
             n_trials=n_trials,
             seed=seed,
             options=options,
-            criterion=criterion,
-            weight_source=weight_source,
+            scoring=scoring,
             build_with=build_with,
-            cache=cache,
-            evaluator=evaluator,
-            images=images,
-            race=race,
-            metric=metric,
             study=url,
             study_name=study_name,
-            open_another=study is None,
-            workers=crew,
-            in_order=not as_finished,
-            callbacks=[*callbacks, on_event],
+            running=Running(
+                workers=crew,
+                in_order=not as_finished,
+                callbacks=[*callbacks, on_event],
+                cache=cache,
+                open_another=study is None,
+            ),
         )
     if not show.has_news:
         say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)

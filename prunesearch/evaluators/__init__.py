@@ -66,7 +66,7 @@ def has_own_ranking(given: AnyWeights) -> bool:
     Raises:
         ValueError: No weight source has this name; the message has the list.
     """
-    found = WEIGHT_SOURCE.found(_without_file(given)[0])
+    found = WEIGHT_SOURCE.found(file_after(given)[0])
     return WEIGHT_SOURCE.is_met(found) or "ranking" not in parameters_of(found)
 
 
@@ -91,7 +91,7 @@ def make_weights(
         ContractBroken: It has not all that a weight source has, or cannot be made from these arguments.
         CheckpointError: The file cannot be read, or is of another network.
     """
-    name, file = _without_file(given)
+    name, file = file_after(given)
     found = WEIGHT_SOURCE.found(name)
     owns = has_own_ranking(given)
     if file is not None and "file" not in parameters_of(found):
@@ -108,8 +108,8 @@ def make_weights(
     return weights
 
 
-def _without_file(given: AnyWeights) -> tuple[Any, str | None]:
-    """A name and the file after its colon, if that is a name; whatever else is given as it is."""
+def file_after(given: AnyWeights) -> tuple[Any, str | None]:
+    """A name of a weight source and the file after its colon, if that is a name; whatever else is given as it is."""
     if isinstance(given, str):
         name, colon, file = given.partition(":")
         if colon and WEIGHT_SOURCE.names.has(name):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.inputs import example_batch
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, in_order_of, joined, size_of, taken, tensors_in
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward
-from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled

@@ -11,8 +11,8 @@ from torch import nn
 from prunesearch.evaluators.accuracy import check_values
 from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
 from prunesearch.evaluators.inputs import example_batch
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, in_order_of, size_of
-from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples

@@ -1,4 +1,4 @@
-"""Weights of the consumers of dropped channels, changed so that the channels that stay make up for them."""
+"""Weights of the next layers of dropped channels, changed so that the channels that stay make up for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunesearch.evaluators.consumers import Consumer, consumers
+from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
@@ -20,7 +20,7 @@ _RIDGE = 1e-4  # of the mean variance: moments come from a few thousand position
 
 
 class CompensatedWeights(RefittedWeights):
-    """Inherited weights, but each consumer's are the least-squares refit of its outputs to the inputs that stay.
+    """Inherited weights, but each reader's are the least-squares refit of its outputs to the inputs that stay.
 
     With the covariance C of a layer's inputs and S those that stay: `W' = W C[:, S] (C[S, S] + ridge)^-1`, and the
     bias, if there is one, takes up the change of the mean.
@@ -36,7 +36,7 @@ class CompensatedWeights(RefittedWeights):
         ranking: Which channels stay.
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions that are sampled.
-        cache: Folder where moments of layers are kept (`evaluators.consumers`).
+        cache: Folder where moments of layers are kept (`evaluators.layer_inputs`).
     """
 
     description = "compensated"
@@ -50,18 +50,18 @@ class CompensatedWeights(RefittedWeights):
         seed: int = 0,
         cache: str | Path | None = None,
     ) -> None:
-        self._consumers: Mapping[str, Consumer] = {
-            consumer.name: consumer
-            for consumer in consumers(network, images, seed=seed, cache=cache)
-            if getattr(network.model.get_submodule(consumer.name), "groups", 1) == 1
+        self._readers: Mapping[str, LayerInputs] = {
+            reader.name: reader
+            for reader in layer_inputs(network, images, seed=seed, cache=cache)
+            if getattr(network.model.get_submodule(reader.name), "groups", 1) == 1
         }
-        super().__init__(network, ranking, self._consumers)
+        super().__init__(network, ranking, self._readers)
 
     def influences(self, tensor: str) -> frozenset[int]:
-        """The groups that narrow the tensor; of a consumer's bias, those that its weight reads, too."""
+        """The groups that narrow the tensor; of a reader's bias, those that its weight reads, too."""
         found = self.inherited.influences(tensor)
         layer, _, attribute = tensor.rpartition(".")
-        if layer in self._consumers and attribute == "bias":
+        if layer in self._readers and attribute == "bias":
             found |= self.inherited.influences(f"{layer}.weight")
         return found
 
@@ -69,9 +69,7 @@ class CompensatedWeights(RefittedWeights):
         """The closed form; where all inputs stay, the trained values."""
         layer, _, attribute = tensor.rpartition(".")
         trained = self.inherited.values(tensor, structure)
-        stay = torch.from_numpy(
-            np.repeat(self.kept(structure)[self._consumers[layer].units], self._consumers[layer].taps)
-        )
+        stay = torch.from_numpy(np.repeat(self.kept(structure)[self._readers[layer].units], self._readers[layer].taps))
         if stay.all():
             return trained
         fitted = self._weight(layer, structure, stay) if attribute == "weight" else self._bias(layer, structure, stay)
@@ -79,16 +77,16 @@ class CompensatedWeights(RefittedWeights):
 
     def _weight(self, layer: str, structure: Structure, stay: Tensor) -> Tensor:
         """(outputs, columns that stay) W C[:, S] C[S, S]^-1."""
-        consumer = self._consumers[layer]
+        reader = self._readers[layer]
         rows = self.outputs(layer, structure)
-        own = consumer.covariance[stay][:, stay]
+        own = reader.covariance[stay][:, stay]
         ridge = _RIDGE * float(own.diagonal().mean()) + 1e-30
-        drawn = consumer.cross[rows][:, stay] + ridge * consumer.weights[rows][:, stay]  # to the trained weights
+        drawn = reader.cross[rows][:, stay] + ridge * reader.weights[rows][:, stay]  # to the trained weights
         return torch.linalg.solve(own.add_(torch.eye(len(own)).double(), alpha=ridge), drawn.T).T
 
     def _bias(self, layer: str, structure: Structure, stay: Tensor) -> Tensor:
         """(outputs,) the trained bias, plus what the mean of the outputs lost."""
-        consumer = self._consumers[layer]
-        before = consumer.weights[self.outputs(layer, structure)] @ consumer.mean
-        after = self.values(f"{layer}.weight", structure).detach().double().cpu().flatten(1) @ consumer.mean[stay]
+        reader = self._readers[layer]
+        before = reader.weights[self.outputs(layer, structure)] @ reader.mean
+        after = self.values(f"{layer}.weight", structure).detach().double().cpu().flatten(1) @ reader.mean[stay]
         return self.inherited.values(f"{layer}.bias", structure).double().cpu() + before - after

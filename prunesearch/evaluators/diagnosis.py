@@ -12,8 +12,8 @@ from prunesearch.evaluators.accuracy import AccuracyEvaluator, measured_on
 from prunesearch.evaluators.batchnorm import batch_norms
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.finite import first_not_finite
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, parts_of, taken, tensors_in
-from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks import CLASSIFICATION

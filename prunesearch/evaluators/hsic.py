@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.evaluators.watching import watched
 from prunesearch.models.nested import Batch, called, in_order_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prunesearch.evaluators.consumers import Patches, is_linear_map, matrix_of
 from prunesearch.evaluators.inputs import example_batch, first_input
+from prunesearch.evaluators.layer_inputs import Patches, is_linear_map, matrix_of
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from prunesearch.evaluators.consumers import Consumer, consumers
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
@@ -20,7 +20,7 @@ from prunesearch.structure import FloatArray
 
 
 def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
-    """Per group, (its allowed widths,) error of its consumers at each, relative to the variance of their outputs.
+    """Per group, (its allowed widths,) error of its next layers at each, relative to the variance of their outputs.
 
     The dropped channels are those that `weights` drops; 0 at full width. A group read only by layers of which nothing
     is known here (other than `Linear` and `Conv2d`) has the share of its channels that is dropped instead.
@@ -33,7 +33,7 @@ def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> 
     del evaluator
     network, space = weights.network, weights.network.space
     found = []
-    grams = gram_matrices(network, consumers(network, images))
+    grams = gram_matrices(network, layer_inputs(network, images))
     for g, (group, gram) in enumerate(zip(space.groups, grams, strict=True)):
         errors = []
         for width in group.widths:
@@ -44,18 +44,18 @@ def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> 
     return tuple(found)
 
 
-def gram_matrices(network: Network, readers: Iterable[Consumer], *, centred: bool = True) -> list[FloatArray]:
-    """Per group, the (u, u) Gram matrix of its units' contributions to its consumers' outputs.
+def gram_matrices(network: Network, readers: Iterable[LayerInputs], *, centred: bool = True) -> list[FloatArray]:
+    """Per group, the (u, u) Gram matrix of its units' contributions to its next layers' outputs.
 
-    Summed over consumers, each relative to the mean square of its whole output; zero for a group without a `Linear` or
-    `Conv2d` that reads it.
+    Summed over next layers, each relative to the mean square of its whole output; zero for a group without a `Linear`
+    or `Conv2d` that reads it.
 
     Source: ours; it makes exact the second-order term of layer-wise pruning, Dong et al., NeurIPS 2017,
     arXiv:1705.07565.
 
     Args:
         network: A traced network.
-        readers: Its consumers, one at a time.
+        readers: Its next layers, one at a time.
         centred: Without the contributions' means, which a following BatchNorm absorbs once it is re-estimated.
     """
     grams = [np.zeros((len(units), len(units))) for units in network.units]

@@ -21,6 +21,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied, without_data
 from prunesearch.models.coupling import Followed
 from prunesearch.models.following import recorded, with_images
+from prunesearch.models.isolation import isolated
 from prunesearch.models.literals import replaced
 from prunesearch.models.nested import Nest
 from prunesearch.models.network import Network
@@ -28,7 +29,6 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import kept_units, slim
-from prunesearch.models.undisturbed import undisturbed
 from prunesearch.structure import IntArray, Structure, Width
 
 _PRODUCTS = {"matmul", "bmm", "einsum", "linear", "conv1d", "conv2d", "conv3d", "scaled_dot_product_attention"}
@@ -109,7 +109,7 @@ class BlockedNetwork:
             model = slim(self._network, structure, self._ranking).eval()
             graph = self._with_numbers(kept)
             recorder = _Recorder(replace(self._recording, graph=graph), model)
-            with self._without_data(), undisturbed(()):
+            with self._without_data(), isolated(()):
                 recorder.run(*self._inputs.tensors)
             self._runs[structure] = _Run(model, graph, recorder.values)
         return self._runs[structure]

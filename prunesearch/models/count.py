@@ -10,8 +10,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
+from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.recording import Inputs
-from prunesearch.models.undisturbed import attributes_kept, undisturbed, without_fast_paths
 from prunesearch.structure import Cost
 
 
@@ -69,7 +69,7 @@ def _macs(model: nn.Module, inputs: Inputs) -> int:
 def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
     modes = {module: module.training for module in model.modules()}
     try:
-        with without_fast_paths(), undisturbed(inputs.tensors) as copies, attributes_kept(model), counter:
+        with without_fast_paths(), isolated(inputs.tensors) as copies, attributes_kept(model), counter:
             ours = inputs.with_tensors(copies)
             model.eval()(*ours.args, **ours.kwargs)
     finally:

@@ -19,12 +19,12 @@ from prunesearch.models.copying import without_data
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.flops import FlopCounter
+from prunesearch.models.isolation import attributes_kept, isolated
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.operators import known_kind
 from prunesearch.models.recording import Inputs, Recording, record
 from prunesearch.models.replay import Replay
 from prunesearch.models.tensor_file import has_plain_values
-from prunesearch.models.undisturbed import attributes_kept, undisturbed
 
 _TOLERANCE = 1e-4
 """Of the largest output; what is recorded computes the same operators in the same order."""
@@ -313,7 +313,7 @@ def _takes_apart(node: fx.Node, images: int) -> bool:
 
 
 def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    with _buffers_kept(model), undisturbed(inputs.tensors) as copies:
+    with _buffers_kept(model), isolated(inputs.tensors) as copies:
         ours = inputs.with_tensors(copies)
         return _tensors(model(*ours.args, **ours.kwargs))
 
@@ -325,7 +325,7 @@ def _tensors(value: Any) -> list[Tensor]:
 def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequence[Tensor]) -> str | None:
     """How what was recorded differs from the model for other inputs."""
     numbers = f"{other.images} images instead of {recording.images}"
-    with _buffers_kept(model), undisturbed(other.tensors) as copies:
+    with _buffers_kept(model), isolated(other.tensors) as copies:
         try:
             mine = _tensors(_replayed(recording, copies, other.images))
         except Exception as error:  # whatever operators raise on tensors of other sizes

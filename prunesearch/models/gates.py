@@ -20,7 +20,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
 from prunesearch.models.count import count_layers
 from prunesearch.models.following import Way, inputs_of, recorded
-from prunesearch.models.undisturbed import undisturbed
+from prunesearch.models.isolation import isolated
 
 _HIGHEST = 10.0
 _SMALL = 80
@@ -157,7 +157,7 @@ def _active_counts(model: nn.Module, layers: dict[str, GatedConv], images: Tenso
     handles = [layer.gate.register_forward_hook(noting(layer)) for layer in layers.values()]
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with undisturbed([images]) as (copied,):
+        with isolated([images]) as (copied,):
             model.eval()(copied.to(next(model.parameters()).device))
     finally:
         for handle in handles:

@@ -9,9 +9,9 @@ from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.models.following import Way, inputs_of, recorded
+from prunesearch.models.isolation import isolated
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
-from prunesearch.models.undisturbed import undisturbed
 
 
 def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
@@ -28,7 +28,7 @@ def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
     meta = given.with_tensors([x.to("meta") for x in given.tensors])
     light = model.to("meta")
     peak = _Live(recorded(light, meta, {}, way=Way()))
-    with undisturbed(()):
+    with isolated(()):
         peak.run(*meta.tensors)
     return _weights(model) + peak.most
 
@@ -41,7 +41,7 @@ def measured_peak_bytes(model: nn.Module, inputs: Any) -> int:
         inputs: What it takes: a batch, positional inputs, or inputs by name.
     """
     given = inputs_of(inputs)
-    with undisturbed(given.tensors) as copies, _Watch() as watch:
+    with isolated(given.tensors) as copies, _Watch() as watch:
         watch.add(copies)
         ours = given.with_tensors(copies)
         model(*ours.args, **ours.kwargs)

@@ -34,10 +34,10 @@ from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.forms import Form, combined
+from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, written_by
 from prunesearch.models.numbers import Attribute, Origin, Size, is_traced, plain, traced
-from prunesearch.models.undisturbed import attributes_kept, undisturbed, without_fast_paths
 
 Position: TypeAlias = tuple["int | str", ...]
 """The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
@@ -275,7 +275,7 @@ class _Recorder(TorchFunctionMode):
     # --- running
 
     def run(self, inputs: Inputs, seed: int) -> Recording:
-        with undisturbed(inputs.tensors, seed) as copies:
+        with isolated(inputs.tensors, seed) as copies:
             state = _generators()
             ours = inputs.with_tensors(copies)
             for tensor in copies:
@@ -789,7 +789,7 @@ def _trace_attributes(model: nn.Module, ledger: Any) -> None:
 
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
-_OURS = {__file__, numbers.__file__, undisturbed.__code__.co_filename}
+_OURS = {__file__, numbers.__file__, isolated.__code__.co_filename}
 
 
 def _is_between(filename: str) -> bool:

@@ -18,9 +18,9 @@ from torch import Tensor, fx
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
 from prunesearch.models.copying import copied
 from prunesearch.models.following import check_number, recorded, with_images
+from prunesearch.models.isolation import isolated
 from prunesearch.models.nested import Batch, batch_of, bytes_of, in_order_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
-from prunesearch.models.undisturbed import undisturbed
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
@@ -161,7 +161,7 @@ class SharedForward:
         writers: list[fx.Node] = []
         inputs = self._network.inputs
         twice = with_images(inputs, 2 * len(inputs.tensors[0])).tensors  # BatchNorm needs more than one
-        with torch.inference_mode(False), undisturbed(twice) as copies:
+        with torch.inference_mode(False), isolated(twice) as copies:
             layers = Layers(self._weights, self._network.space.full, None)
             for step in steps:
                 given = list(tensors_in([values[node] for node in step.node.all_input_nodes]))

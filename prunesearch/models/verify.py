@@ -15,12 +15,12 @@ from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
 from prunesearch.models.following import varied, with_images
+from prunesearch.models.isolation import attributes_kept, isolated
 from prunesearch.models.masked import MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
-from prunesearch.models.undisturbed import attributes_kept, undisturbed
 from prunesearch.structure import Structure
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ _NOISE: Mapping[str, Callable[[np.random.Generator], float]] = {
 
 def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     """Every number the model returns, in one row."""
-    with undisturbed(inputs.tensors, seed) as copies, attributes_kept(model), _SameDraws(seed):
+    with isolated(inputs.tensors, seed) as copies, attributes_kept(model), _SameDraws(seed):
         ours = inputs.with_tensors(copies)
         output = model(*ours.args, **ours.kwargs)
     tensors = list(tensors_in(output))

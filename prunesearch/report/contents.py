@@ -93,7 +93,7 @@ class StudyContents:
     @cached_property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every winner that was timed, in order."""
-        entries = self._latency.get("attempts")
+        entries = self._latency.get("attempts", self._timed)
         found = (_attempt(entry) for entry in (entries if isinstance(entries, list) else ()))
         return tuple(attempt for attempt in found if attempt is not None)
 
@@ -143,6 +143,17 @@ class StudyContents:
     def measured_of(self, wanted: Trial) -> Attempt | None:
         """How long a trial's network took when it was built and timed last; None if it was not."""
         return next((a for a in reversed(self.attempts) if a.structure == wanted.structure), None)
+
+    @property
+    def _timed(self) -> list[Any]:
+        """What was found of every winner that was timed by the same table as the last."""
+        verdicts = self.summary.get("verdicts")
+        found: list[Any] = []
+        for each in verdicts if isinstance(verdicts, list) else ():
+            facts = each.get("facts") if isinstance(each, dict) and each.get("verifier") == "latency" else None
+            if isinstance(facts, dict) and facts.get("table") == self._latency.get("table"):
+                found.append({**facts, "structure": each.get("structure")})
+        return found
 
     @property
     def _latency(self) -> Mapping[str, Any]:

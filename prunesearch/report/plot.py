@@ -38,7 +38,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Path:
+class Polyline:
     """A line or a cloud of points, which stretches with the area.
 
     Attributes:
@@ -113,7 +113,7 @@ class Plot:
     says: str
     x: Axis
     y: Axis
-    paths: tuple[Path, ...] = ()
+    paths: tuple[Polyline, ...] = ()
     rules: tuple[Rule, ...] = ()
     marks: tuple[Mark, ...] = ()
     legend: tuple[tuple[str, int | None, str], ...] = ()
@@ -162,7 +162,7 @@ def counted(title: str, highest: int) -> Axis:
 
 
 def dots(points: Iterable[tuple[float, float]]) -> str:
-    """Path data of a cloud: each point a line of no length, which round ends make a dot; equal ones are there once.
+    """Polyline data of a cloud: each point a line of no length, which round ends make a dot; equal ones are there once.
 
     Args:
         points: Percent from the left and from the top.
@@ -172,12 +172,12 @@ def dots(points: Iterable[tuple[float, float]]) -> str:
 
 
 def line(points: Sequence[tuple[float, float]]) -> str:
-    """Path data of a straight line through points."""
+    """Polyline data of a straight line through points."""
     return "".join(f"{'L' if i else 'M'}{_unit(x)} {_unit(y)}" for i, (x, y) in enumerate(points))
 
 
 def steps(points: Sequence[tuple[float, float]], *, until: float | None = None) -> str:
-    """Path data of a staircase: across to the next point, then up or down to it.
+    """Polyline data of a staircase: across to the next point, then up or down to it.
 
     Args:
         points: In order from the left.

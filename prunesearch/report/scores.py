@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import accumulate
 
 from prunesearch.report.contents import StudyContents
-from prunesearch.report.plot import Axis, Mark, Path, Plot, Rule, axis, counted, dots, short, steps
+from prunesearch.report.plot import Axis, Mark, Plot, Polyline, Rule, axis, counted, dots, short, steps
 from prunesearch.report.series import Series, first_known, legend_of
 from prunesearch.trial import Trial
 
@@ -53,11 +53,11 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
     paths, marks, ends = [], [], []
     for each in series:
         scored = [(i + 1, s) for i, (_, s) in _scored(each.study)]
-        paths.append(Path(_cloud_kind(series), dots(plot.place(x, y) for x, y in scored), each.colour))
+        paths.append(Polyline(_cloud_kind(series), dots(plot.place(x, y) for x, y in scored), each.colour))
         best = list(accumulate((s for _, s in scored), max))
         raised = [(x, y) for (x, _), y, before in zip(scored, best, [-math.inf, *best], strict=False) if y > before]
         until = plot.x.percent(len(each.study.trials))
-        paths.append(Path("line", steps([plot.place(x, y) for x, y in raised], until=until), each.colour))
+        paths.append(Polyline("line", steps([plot.place(x, y) for x, y in raised], until=until), each.colour))
         ends.append(f"{each.study.name} reaches {best[-1]:.4g} in {len(each.study.trials):,} evaluations")
         marks += [_winner(plot, each, i + 1, s) for i, (trial, s) in _scored(each.study) if trial is each.study.winner]
     lines_last = sorted(paths, key=lambda path: path.kind == "line")
@@ -144,13 +144,13 @@ def _cloud(
     best = set(front)
     paths, marks = [], []
     for each, mine in zip(series, points, strict=True):
-        paths.append(Path(_cloud_kind(series), dots(plot.place(*p) for p in mine), each.colour))
-        paths.append(Path("front-dots", dots(plot.place(*p) for p in mine if p in best), each.colour))
+        paths.append(Polyline(_cloud_kind(series), dots(plot.place(*p) for p in mine), each.colour))
+        paths.append(Polyline("front-dots", dots(plot.place(*p) for p in mine if p in best), each.colour))
         won = each.study.winner
         x = None if won is None else float(won.cost.macs) if field == "macs" else each.study.predicted_of(won)
         if won is not None and won.score is not None and x is not None and not math.isnan(x):
             marks.append(_winner(plot, each, x, won.score))
-    paths.append(Path("front", steps([plot.place(*point) for point in front])))
+    paths.append(Polyline("front", steps([plot.place(*point) for point in front])))
     paths.sort(key=lambda path: {"front": 1, "front-dots": 2}.get(path.kind, 0))
     rules = [Rule(False, plot.x.percent(at), text) for at, text in sorted(limits.items())]
     legend = (*legend_of(series), ("front", None, "Pareto front"), ("winner", None, "winner"))

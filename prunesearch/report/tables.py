@@ -33,7 +33,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CostTable:
     """One row per study, below one for the unpruned network that they narrow.
 
     Attributes:
@@ -70,7 +70,7 @@ def notes(studies: Sequence[StudyContents]) -> list[Answer]:
     return [Answer(note, tuple(names) if len(studies) > 1 else ()) for note, names in about.items()]
 
 
-def comparison(studies: Sequence[StudyContents]) -> Comparison:
+def comparison(studies: Sequence[StudyContents]) -> CostTable:
     """Compare what the studies found."""
     networks = [
         [
@@ -83,7 +83,7 @@ def comparison(studies: Sequence[StudyContents]) -> Comparison:
         any(row[i] for rows in networks for row in rows) and column.is_needed(studies)
         for i, column in enumerate(_COLUMNS)
     ]
-    return Comparison(
+    return CostTable(
         titles=tuple(column.title for column, keep in zip(_COLUMNS, known, strict=True) if keep),
         networks=tuple(
             tuple(tuple(cell for cell, keep in zip(row, known, strict=True) if keep) for row in rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prunesearch.report.plot import Mark, Path, Plot, Rule, axis, line, short
+from prunesearch.report.plot import Mark, Plot, Polyline, Rule, axis, line, short
 from prunesearch.report.series import Series, first_known, legend_of
 
 _SHAPES = {"before": "before finetuning", "after": "after finetuning", "unpruned": "unpruned network"}
@@ -64,12 +64,12 @@ def predicted_against_measured(series: Sequence[Series]) -> Plot | None:
         left, top = plot.place(a.predicted_ms, a.measured_ms)
         whisker = (plot.place(0, a.low_ms)[1], plot.place(0, a.high_ms)[1])
         marks.append(Mark("timed", left, top, text, each.colour, whisker))
-    paths = [Path("diagonal", line([plot.place(v, v) for v in (x.low, x.high)]))]
+    paths = [Polyline("diagonal", line([plot.place(v, v) for v in (x.low, x.high)]))]
     known = [error for each in series if each.study.attempts and (error := each.study.expected_error) is not None]
     if known:
         wide = 1 + max(known)
         band = [(x.low, x.low * wide), (x.high, x.high * wide), (x.high, x.high / wide), (x.low, x.low / wide)]
-        paths.insert(0, Path("band", line([plot.place(*corner) for corner in band])))
+        paths.insert(0, Polyline("band", line([plot.place(*corner) for corner in band])))
     legend = (*legend_of([s for s in series if s.study.attempts]), ("diagonal", None, "measured as predicted"))
     legend = (*legend, ("band", None, f"expected error, {max(known):.1%}")) if known else legend
     rules = tuple(Rule(True, plot.place(0, limit)[1], f"budget {limit:.4g} ms") for limit in limits)

@@ -1,21 +1,20 @@
 """Searchers propose structures. They know the space, the budget and what trials scored, and nothing of networks.
 
-`prunesearch.search` is this room and, called, the main job (`prunesearch.api.search`): `ps.search(network, ...)`.
+The public function `ps.search` (`prunesearch.api`) has the name of this room; `from prunesearch.search import ...` is
+the way in.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from prunesearch.contracts import Contract, name_of
-from prunesearch.registry import Registry, check_options, parameters_of, resolve
+from prunesearch.registry import Registry, check_options, parameters_of
 
 if TYPE_CHECKING:  # the names alone are wanted by every command's help
-    from prunesearch.budget import Budget
+    from prunesearch.budget import Budget, FeasibleSet
     from prunesearch.search.searcher import Searcher
     from prunesearch.structure import Space
 
@@ -84,7 +83,12 @@ def learns_policy(given: str | Callable[..., Searcher]) -> bool:
 
 
 def make_searcher(
-    given: str | Searcher | Callable[..., Searcher], space: Space, budget: Budget, *, seed: int = 0, **options: Any
+    given: str | Searcher | Callable[..., Searcher],
+    space: Space,
+    budget: Budget | FeasibleSet,
+    *,
+    seed: int = 0,
+    **options: Any,
 ) -> Searcher:
     """Build a searcher by name.
 
@@ -92,7 +96,7 @@ def make_searcher(
         given: One of `SEARCHERS`, or a name that an installed package adds (entry points, `prunesearch.searchers`);
             `"package.module:attribute"`; a constructor as `Searcher` describes it; or an object, which is returned.
         space: Where structures live.
-        budget: What every proposal must meet.
+        budget: What every proposal must meet; it has `check(space)`.
         seed: Decides every random draw.
         **options: Passed on to the searcher's constructor; those that are fields of its settings, such as `population`
             of `EvolutionSettings`, become its `settings`.
@@ -129,13 +133,3 @@ def _maker(given: Any) -> Any:
 
 def _fields(settings_type: Any) -> dict[str, Any]:
     return {} if settings_type is None else {field.name: field.default for field in dataclasses.fields(settings_type)}
-
-
-class _CallableRoom(ModuleType):
-    """A package shares its name with the public function; importing the one must not hide the other."""
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return resolve({"search": "prunesearch.api:search"}, "search", "function")(*args, **kwargs)
-
-
-sys.modules[__name__].__class__ = _CallableRoom

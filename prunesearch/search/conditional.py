@@ -133,7 +133,7 @@ class ConditionalSearcher(BatchSearcher):
         self._shares = tuple(sorted(set(shares), reverse=True))
         self._sets = [of_share(self.feasible, share) for share in self._shares]
         self._settings = own = settings or ConditionalSettings()
-        self.walk = Walk(space, self.feasible)
+        self.walk = Rollout(space, self.feasible)
         ddpg = DDPGSettings(own.hidden, own.actor_lr, own.critic_lr, own.tau, own.minibatch)
         self.agent = Agent(self.walk.features, ddpg, seed)
         self._episodes: list[_Episode] = []
@@ -174,7 +174,7 @@ class ConditionalSearcher(BatchSearcher):
         return learnt._act(share, feasible, 0.0, np.random.default_rng(0))
 
     def _act(self, share: float, feasible: FeasibleSet, noise: float, rng: np.random.Generator) -> Structure:
-        """Walk through the groups; widen what is left."""
+        """Rollout through the groups; widen what is left."""
         kept: Structure = ()
         for g, group in enumerate(self.space.groups):
             (allowed,) = self.walk.allowed(kept, feasible, [g])
@@ -218,7 +218,7 @@ class ConditionalSearcher(BatchSearcher):
         return returns
 
 
-class Walk:
+class Rollout:
     """The environment: what the agent sees of each group, and which widths the rest of the walk still allows."""
 
     def __init__(self, space: Space, feasible: FeasibleSet) -> None:

@@ -47,8 +47,8 @@ class GeneticSettings:
 class GeneticSearcher(BatchSearcher):
     """Breeds many children, screens them by the sum of layer-wise errors, and proposes the best.
 
-    Step one: the error that narrowing a group makes at the outputs of its consumers is a quadratic form in the channels
-    dropped, `E(m) = (1 - m)' G (1 - m)` with the Gram matrix G of their contributions
+    Step one: the error that narrowing a group makes at the outputs of its next layers is a quadratic form in the
+    channels dropped, `E(m) = (1 - m)' G (1 - m)` with the Gram matrix G of their contributions
     (`evaluators.reconstruction.width_errors`), so a structure's is `sum(weight * error)` without a forward. Step two:
     the evaluator scores the survivors, and the weights are fitted to what it said (non-negative least squares).
 

@@ -1,6 +1,7 @@
 """Scoring by several workers: pieces of work, a time limit, another try for what a dead worker had.
 
-Where workers live and how they start is a crew's affair: `processes.py` on this machine, `ray_crew.py` on a cluster.
+Where workers live and how they start is a backend's affair: `process_backend.py` on this machine, `ray_backend.py` on
+a cluster.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Lost:
     reason: str
 
 
-class Crew(Protocol):
+class Backend(Protocol):
     """Workers, each scoring one piece at a time. Dead ones are replaced without being asked.
 
     Attributes:
@@ -98,17 +99,17 @@ class _Piece:
 
 
 class Pool:
-    """Hands structures to a crew and takes the outcomes as they come.
+    """Hands structures to a backend and takes the outcomes as they come.
 
     Args:
-        crew: The workers.
+        backend: The workers.
         time_limit: Seconds that one structure may take; then it has failed, and its worker is replaced. None: any.
         max_retries: How often a structure is tried again after its worker died; then it has failed.
     """
 
-    def __init__(self, crew: Crew, *, time_limit: float | None = None, max_retries: int = 2) -> None:
-        self.size = crew.size
-        self._crew = crew
+    def __init__(self, backend: Backend, *, time_limit: float | None = None, max_retries: int = 2) -> None:
+        self.size = backend.size
+        self._backend = backend
         self._time_limit = time_limit
         self._max_retries = max_retries
         self._waiting: deque[_Piece] = deque()
@@ -131,22 +132,22 @@ class Pool:
         """Forget everything submitted."""
         self._waiting.clear()
         for key in self._running:
-            self._crew.dismiss(key)
+            self._backend.dismiss(key)
         self._running.clear()
 
     def close(self) -> None:
         """End the workers."""
-        self._crew.close()
+        self._backend.close()
 
     def _step(self) -> list[tuple[int, Outcome]]:
         """Give out what can be, and wait for news."""
-        while self._waiting and self._crew.idle():
+        while self._waiting and self._backend.idle():
             piece = self._waiting.popleft()
             self._running[self._given] = (piece, time.monotonic())
-            self._crew.give(self._given, piece.part, piece.structures)
+            self._backend.give(self._given, piece.part, piece.structures)
             self._given += 1
         found: list[tuple[int, Outcome]] = []
-        for news in self._crew.wait(self._patience()):
+        for news in self._backend.wait(self._patience()):
             piece, _ = self._running.pop(news.piece)
             if isinstance(news, Done):
                 found += zip(piece.places, news.outcomes, strict=True)
@@ -171,7 +172,7 @@ class Pool:
         for key, (piece, since) in list(self._running.items()):
             if now - since >= self._time_limit * len(piece.structures):
                 del self._running[key]
-                self._crew.dismiss(key)
+                self._backend.dismiss(key)
                 if len(piece.structures) > 1:
                     self._waiting.extendleft(reversed(piece.apart(piece.deaths)))
                 else:

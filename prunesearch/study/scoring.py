@@ -24,7 +24,7 @@ class Scorer(Protocol):
         """Score a batch, one score per structure in order."""
 
 
-Recipe: TypeAlias = Callable[[], Sequence[Scorer]]
+ScorerFactory: TypeAlias = Callable[[], Sequence[Scorer]]
 """Makes the scorers in the process that is to use them."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from mmap import ACCESS_READ, mmap
 from multiprocessing.connection import Connection
 
-from prunesearch.study.handover import unpack
+from prunesearch.study.packing import unpack
 from prunesearch.study.scoring import score_all
 
 
@@ -19,7 +19,7 @@ def work(connection: int, payload: int, driver: int) -> None:
 
     Args:
         connection: Descriptor of the socket to the driver; messages are JSON.
-        payload: Descriptor of a file with what `handover.pack` made; the driver's own, it has no name.
+        payload: Descriptor of a file with what `packing.pack` made; the driver's own, it has no name.
         driver: Descriptor of a pipe that the system closes when the driver ends, however it does.
     """
     for descriptor in (connection, payload, driver):
@@ -28,8 +28,8 @@ def work(connection: int, payload: int, driver: int) -> None:
     line = Connection(connection)
     try:
         with mmap(payload, 0, access=ACCESS_READ) as packed:
-            recipe = unpack(packed)
-        scorers = recipe()
+            factory = unpack(packed)
+        scorers = factory()
     except Exception:
         line.send_bytes(json.dumps({"failure": traceback.format_exc()}).encode())
         return

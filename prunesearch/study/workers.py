@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from prunesearch.errors import expect
 from prunesearch.study.executors import Executor, InlineExecutor, InlineJobs, Jobs
-from prunesearch.study.handover import pack
-from prunesearch.study.pool import Crew, Pool, PoolExecutor, PoolJobs
-from prunesearch.study.processes import ProcessCrew, cores
-from prunesearch.study.scoring import Recipe, Scorer
+from prunesearch.study.packing import pack
+from prunesearch.study.pool import Backend, Pool, PoolExecutor, PoolJobs
+from prunesearch.study.process_backend import ProcessBackend, cores
+from prunesearch.study.scoring import Scorer, ScorerFactory
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
 
@@ -63,52 +63,52 @@ class Workers:
 
 
 @contextmanager
-def executor_on(workers: Workers, scorer: Scorer, recipe: Recipe) -> Iterator[Executor]:
+def executor_on(workers: Workers, scorer: Scorer, factory: ScorerFactory) -> Iterator[Executor]:
     """An executor for one scorer; the workers end with the context.
 
     Args:
         workers: Where to score.
         scorer: For this process.
-        recipe: Makes it in another one.
+        factory: Makes it in another one.
 
     Raises:
-        ValueError: The recipe cannot be copied to another process, or a package is missing.
+        ValueError: The factory cannot be copied to another process, or a package is missing.
         EvaluationFailed: No worker can be started.
     """
     if workers.are_here:
         yield InlineExecutor(scorer)
         return
-    with open_pool(workers, recipe) as pool:
+    with open_pool(workers, factory) as pool:
         yield PoolExecutor(pool)
 
 
 @contextmanager
-def jobs_on(workers: Workers, scorers: Sequence[Scorer], recipe: Recipe) -> Iterator[Jobs]:
+def jobs_on(workers: Workers, scorers: Sequence[Scorer], factory: ScorerFactory) -> Iterator[Jobs]:
     """What scores on parts of the images, with a scorer for each; otherwise as `executor_on`."""
     if workers.are_here:
         yield InlineJobs(scorers)
         return
-    with open_pool(workers, recipe) as pool:
+    with open_pool(workers, factory) as pool:
         yield PoolJobs(pool)
 
 
 @contextmanager
-def open_pool(workers: Workers, recipe: Recipe) -> Iterator[Pool]:
+def open_pool(workers: Workers, factory: ScorerFactory) -> Iterator[Pool]:
     """Workers that are started now and end with the context."""
-    pool = Pool(_crew(workers, pack(recipe)), time_limit=workers.time_limit, max_retries=workers.max_retries)
+    pool = Pool(_backend(workers, pack(factory)), time_limit=workers.time_limit, max_retries=workers.max_retries)
     try:
         yield pool
     finally:
         pool.close()
 
 
-def _crew(workers: Workers, payload: bytes) -> Crew:
+def _backend(workers: Workers, payload: bytes) -> Backend:
     if workers.executor != "ray":
-        return ProcessCrew(payload, workers.count)
+        return ProcessBackend(payload, workers.count)
     try:
-        from prunesearch.study.ray_crew import RayCrew
+        from prunesearch.study.ray_backend import RayBackend
     except ImportError as error:
         raise ValueError(
             f"The executor 'ray' needs one more package: pip install 'prunesearch[ray]' ({error})."
         ) from None
-    return RayCrew(payload, workers.count, address=workers.address, gpus=workers.gpus)
+    return RayBackend(payload, workers.count, address=workers.address, gpus=workers.gpus)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, joined, mapped, moved, size_of, taken
-from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.tasks.metric import values
 from prunesearch.tasks.task import Task
 

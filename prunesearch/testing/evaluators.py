@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from prunesearch.evaluators import make_evaluator
 from prunesearch.evaluators.evaluator import Divisible, Evaluator
 from prunesearch.models.weights import InheritedWeights, WeightSource
-from prunesearch.study.handover import pack, unpack
+from prunesearch.study.packing import pack, unpack
 from prunesearch.testing.expecting import expect_that
 from prunesearch.testing.state import generators, state_of
 from prunesearch.testing.subjects import Subject, digits

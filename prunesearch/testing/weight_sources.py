@@ -14,7 +14,7 @@ from prunesearch.models.nested import Batch, called, tensors_in
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.structure import Structure
-from prunesearch.study.handover import pack, unpack
+from prunesearch.study.packing import pack, unpack
 from prunesearch.testing.expecting import expect_that
 from prunesearch.testing.state import generators, state_of
 from prunesearch.testing.subjects import Subject, digits

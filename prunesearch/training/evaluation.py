@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from prunesearch.models.undisturbed import in_eval_mode
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.tasks.examples import Examples, followed, following, follows
 from prunesearch.tasks.metric import Measured, higher_is_better
 from prunesearch.tasks.scored import measure

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from prunesearch.models.isolation import in_eval_mode, isolated
 from prunesearch.models.nested import Batch, Nest, called, described, mapped, moved, tensors_in
-from prunesearch.models.undisturbed import in_eval_mode, undisturbed
 
 
 def check_weights(network: nn.Module) -> None:
@@ -66,7 +66,7 @@ def outputs_of(network: nn.Module, inputs: Batch) -> Any:
         ValueError: It does not run on these inputs.
     """
     try:
-        with in_eval_mode(network), undisturbed([*tensors_in(inputs)]) as copies:
+        with in_eval_mode(network), isolated([*tensors_in(inputs)]) as copies:
             return called(network, Nest(inputs)(*copies))
     except Exception as error:  # whatever the forward of somebody's network raises
         raise ValueError(

@@ -30,7 +30,7 @@ from prunesearch.training.evaluation import evaluate, order_of
 from prunesearch.training.fitting import in_format, laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
-from prunesearch.training.progress import Outcome, Progress, State
+from prunesearch.training.progress import Progress, State, TrainedStates
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 
@@ -47,7 +47,7 @@ def run(
     session: Session,
     question: Mapping[str, Any],
     given: nn.Module | None = None,
-) -> Outcome:
+) -> TrainedStates:
     """Train a learner, in place, from the beginning or from its checkpoint.
 
     Args:
@@ -141,7 +141,7 @@ class _Loop:
         network = self._learner.network if given is None else copy.deepcopy(given).to(self._accelerator.device)
         self._progress.before = evaluate(network, self._held_out, self._accelerator.device)[0]
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainedStates:
         resumed_at = self._progress.epoch
         if self._session.log is not None:
             settings = asdict(self._recipe) | {"seed": self._seed}
@@ -150,7 +150,7 @@ class _Loop:
             self._run_epoch()
         last = self._copied()
         progress = self._progress
-        return Outcome(self._best or last, last, tuple(progress.reports), progress.before, resumed_at)
+        return TrainedStates(self._best or last, last, tuple(progress.reports), progress.before, resumed_at)
 
     def _is_finished(self) -> bool:
         epoch, patience = self._progress.epoch, self._recipe.patience

@@ -12,7 +12,7 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainedStates:
     """States of the network after training.
 
     Attributes:

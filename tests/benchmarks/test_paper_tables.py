@@ -78,7 +78,7 @@ def test_eagleeye_has_the_settings_of_its_scripts() -> None:
         assert recipe is not None
         assert (recipe.epochs, recipe.lr, recipe.weight_decay, recipe.schedule) == (120, 0.01, 1e-4, "cosine")
         assert recipe.batch_size == batch_size
-        assert (protocol.search["n_trials"], protocol.search["evaluator"]) == (1000, "adaptive_bn")
+        assert (protocol.search["n_trials"], protocol.search["scoring"].evaluator) == (1000, "adaptive_bn")
         assert protocol.calibration == 10_000
 
 

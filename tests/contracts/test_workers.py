@@ -19,9 +19,9 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
-from prunesearch.study.handover import pack, unpack
+from prunesearch.study.packing import pack, unpack
 from prunesearch.study.pool import Pool, PoolExecutor
-from prunesearch.study.scoring import Recipe
+from prunesearch.study.scoring import ScorerFactory
 from prunesearch.study.workers import Workers, open_pool
 from prunesearch.tasks.classify import labelled
 
@@ -86,7 +86,7 @@ def scorer(weights: WeightSource, evaluator: str) -> Evaluator:
     return make_evaluator(evaluator, weights, labelled(IMAGES, LABELS), **OPTIONS.get(evaluator, {}))
 
 
-def recipe_of(weights: WeightSource, *evaluators: str) -> Recipe:
+def recipe_of(weights: WeightSource, *evaluators: str) -> ScorerFactory:
     return lambda: tuple(scorer(weights, evaluator) for evaluator in evaluators)
 
 
@@ -136,8 +136,8 @@ def test_workers_end_a_search_with_the_history_of_one_process(network: Network) 
             budget=ps.Budget(macs="70%"),
             searcher="random",
             n_trials=3,
-            weight_source="reconstructed",
-            workers=workers,
+            scoring=ps.Scoring(weights="reconstructed"),
+            running=ps.Running(workers=workers),
         )
         return [(trial.structure, trial.score) for trial in found.trials]
 

@@ -17,7 +17,7 @@ from prunesearch.evaluators.channels.cpmc import CPMCCriterion
 from prunesearch.evaluators.channels.genetic import best_mask, errors, greedy_mask
 from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fit_ensemble, responses
 from prunesearch.evaluators.channels.slices import slices
-from prunesearch.evaluators.consumers import consumers
+from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -141,9 +141,9 @@ def test_networks_of_equal_weights_are_ordered_by_cost_alone(coupled: Network) -
 
 def test_what_compensation_leaves_is_known_in_closed_form(coupled: Network) -> None:
     """J(S): what the kept inputs do not explain, as the Schur complement of what was dropped, and as measured."""
-    (consumer,) = (one for one in consumers(coupled, IMAGES) if one.name == "inner")
-    kept = np.repeat(np.isin(consumer.units, coupled.units[0][[0, 2, 4]]), consumer.taps)
-    covariance, weights = consumer.covariance.numpy(), consumer.weights.numpy()
+    (reader,) = (one for one in layer_inputs(coupled, IMAGES) if one.name == "inner")
+    kept = np.repeat(np.isin(reader.units, coupled.units[0][[0, 2, 4]]), reader.taps)
+    covariance, weights = reader.covariance.numpy(), reader.weights.numpy()
     own, between = covariance[np.ix_(kept, kept)], covariance[np.ix_(~kept, kept)]
     crossed = weights @ covariance[:, kept]
     refitted = crossed @ np.linalg.inv(own)
@@ -159,20 +159,20 @@ def test_what_compensation_leaves_is_known_in_closed_form(coupled: Network) -> N
 
 
 def explained(network: Network, group: int, kept: list[int]) -> float:
-    """Share of the consumers' output variance that least squares on some units explains, summed over consumers."""
+    """Share of the next layers' output variance that least squares on some units explains, summed over next layers."""
     total = 0.0
     units = network.units[group]
-    for consumer in consumers(network, IMAGES):
-        inside, places = consumer.channels_of(units)
+    for reader in layer_inputs(network, IMAGES):
+        inside, places = reader.channels_of(units)
         if len(inside):
             columns = [
-                c * consumer.taps + k
+                c * reader.taps + k
                 for c, p in zip(inside, places, strict=True)
                 if p in kept
-                for k in range(consumer.taps)
+                for k in range(reader.taps)
             ]
-            covariance, weights = consumer.covariance.numpy(), consumer.weights.numpy()
-            own = [c * consumer.taps + k for c in inside for k in range(consumer.taps)]
+            covariance, weights = reader.covariance.numpy(), reader.weights.numpy()
+            own = [c * reader.taps + k for c in inside for k in range(reader.taps)]
             cross = weights[:, own] @ covariance[np.ix_(own, columns)]
             gain = cross @ np.linalg.pinv(covariance[np.ix_(columns, columns)], rcond=1e-12) @ cross.T
             total += float(np.trace(gain) / np.trace(weights @ covariance @ weights.T))
@@ -224,7 +224,7 @@ def test_greedy_drops_what_adds_least() -> None:
 
 
 def test_lasso_keeps_the_channels_that_the_output_is_made_of() -> None:
-    """Channels whose consumer weights are nearly zero are the first to go, whatever their own size."""
+    """Channels whose reader weights are nearly zero are the first to go, whatever their own size."""
     model = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1))
     randomised(model)
     with torch.no_grad():
@@ -238,7 +238,7 @@ def test_lassos_support_is_scikit_learns(coupled: Network) -> None:
     from sklearn.linear_model import Lasso
 
     ranking = make_criterion("lasso").rank(coupled, Examples(IMAGES, fidelity()))
-    gram = gram_matrices(coupled, consumers(coupled, IMAGES))[0]
+    gram = gram_matrices(coupled, layer_inputs(coupled, IMAGES))[0]
     values, vectors = np.linalg.eigh(gram)
     root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
     for alpha in np.geomspace(1e-3, 1, 20) * np.abs(gram.sum(1)).max():

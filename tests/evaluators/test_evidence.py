@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from prunesearch.evaluators import EVIDENCE, gather
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.channels.l1 import L1Criterion
-from prunesearch.evaluators.consumers import consumers
 from prunesearch.evaluators.curves import curve_structures
 from prunesearch.evaluators.hsic import nhsic
+from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
@@ -50,7 +50,7 @@ def readers() -> Network:
 def test_the_quadratic_form_is_what_dropping_channels_does_to_the_outputs(readers: Network, centred: bool) -> None:
     """Against the definition: run every reader with and without the dropped channels."""
     images = image(40, 3, 4, 4)
-    grams = gram_matrices(readers, consumers(readers, images), centred=centred)
+    grams = gram_matrices(readers, layer_inputs(readers, images), centred=centred)
     rng = np.random.default_rng(0)
     given: dict[str, Tensor] = {}
     hooks = [

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import prunesearch as ps
-from prunesearch import _version, api
+from prunesearch import _version, preparation
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
@@ -41,9 +41,9 @@ def test_every_changed_field_of_the_question_is_refused_by_name_before_anything_
         "budget": (network, digits_data, {"budget": ps.Budget(macs="40%")}),
         "searcher": (network, digits_data, {"searcher": "evolution"}),
         "seed": (network, digits_data, {"seed": 1}),
-        "criterion": (network, digits_data, {"criterion": "l2"}),
-        "weight_source": (network, digits_data, {"weight_source": "compensated"}),
-        "evaluator": (network, digits_data, {"metric": "accuracy"}),
+        "criterion": (network, digits_data, {"scoring": ps.Scoring(criterion="l2")}),
+        "weight_source": (network, digits_data, {"scoring": ps.Scoring(weights="compensated")}),
+        "evaluator": (network, digits_data, {"scoring": ps.Scoring(metric="accuracy")}),
     }
 
     def must_not_score(*_: object) -> list[float]:
@@ -55,11 +55,12 @@ def test_every_changed_field_of_the_question_is_refused_by_name_before_anything_
             with pytest.raises(ps.StudyMismatch) as caught:
                 ps.search(traced, data, **{**same, **change})
             assert caught.value.field == field
-        patched.setattr(api, "__version__", _version.__version__ + ".1")
+        patched.setattr(preparation, "__version__", _version.__version__ + ".1")
         with pytest.raises(ps.StudyMismatch) as caught:
             ps.search(network, digits_data, **same)
         assert caught.value.field == "versions"
-    for allowed in ({"n_trials": 8}, {"workers": 2}, {"callbacks": [ps.stop_after(100.0)]}):
+    workers, callbacks = ps.Running(workers=2), ps.Running(callbacks=[ps.stop_after(100.0)])
+    for allowed in ({"n_trials": 8}, {"running": workers}, {"running": callbacks}):
         found = ps.search(network, digits_data, **{**same, **allowed})
         assert found.trials[:6] == before
     tally.add("F8", "each field of the question, one at a time: refused by name, nothing scored", len(changes) + 1)
@@ -194,7 +195,13 @@ def test_the_callers_model_and_generators_are_untouched_also_when_it_ends_badly(
     for callbacks, expected in (([fail], Stop), ([interrupt], KeyboardInterrupt)):
         for workers in (1, 2):
             with pytest.raises(expected):
-                ps.search(network, digits_data, budget=BUDGET, n_trials=4, callbacks=callbacks, workers=workers)
+                ps.search(
+                    network,
+                    digits_data,
+                    budget=BUDGET,
+                    n_trials=4,
+                    running=ps.Running(callbacks=callbacks, workers=workers),
+                )
             assert (state_of(network.model), generators()) == before
     with pytest.raises(ps.InfeasibleBudget):
         ps.search(network, digits_data, budget=ps.Budget(macs="0.01%"))

@@ -15,7 +15,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'prun
 from prunesearch.errors import EvaluationFailed  # noqa: E402
 from prunesearch.models.network import Network  # noqa: E402
 from prunesearch.structure import Structure  # noqa: E402
-from prunesearch.study.handover import pack  # noqa: E402
+from prunesearch.study.packing import pack  # noqa: E402
 from prunesearch.study.pool import Pool, PoolExecutor  # noqa: E402
 from prunesearch.training.data import Data  # noqa: E402
 from tests.faults.processes import finish, recorded, start, stored, uninterrupted, wait_for  # noqa: E402
@@ -108,14 +108,14 @@ class Broken:
 
 
 def test_an_evaluator_that_cannot_be_made_stops_with_its_reason(cluster: Any) -> None:
-    from prunesearch.study.ray_crew import RayCrew
+    from prunesearch.study.ray_backend import RayBackend
 
-    crew = RayCrew(pack(lambda: (Broken(),)), 2)
+    backend = RayBackend(pack(lambda: (Broken(),)), 2)
     try:
         with pytest.raises(EvaluationFailed, match=r"(?s)could not make the evaluator.*no such network"):
-            list(PoolExecutor(Pool(crew)).run([(1,)]))
+            list(PoolExecutor(Pool(backend)).run([(1,)]))
     finally:
-        crew.close()
+        backend.close()
 
 
 def test_a_real_network_is_scored_on_the_cluster_as_in_this_process(
@@ -125,7 +125,9 @@ def test_a_real_network_is_scored_on_the_cluster_as_in_this_process(
 
     budget = ps.Budget(macs="50%")
     inline, remote = (
-        ps.search(network, digits_data, budget=budget, n_trials=24, searcher="evolution", workers=workers).trials
+        ps.search(
+            network, digits_data, budget=budget, n_trials=24, searcher="evolution", running=ps.Running(workers=workers)
+        ).trials
         for workers in (1, ps.Workers(2, "ray"))
     )
     assert [(t.structure, t.score) for t in inline] == [(t.structure, t.score) for t in remote]

@@ -15,9 +15,9 @@ import pytest
 from prunesearch.errors import EvaluationFailed
 from prunesearch.structure import Structure
 from prunesearch.study.executors import InlineExecutor
-from prunesearch.study.handover import pack
+from prunesearch.study.packing import pack
 from prunesearch.study.pool import Pool, PoolExecutor
-from prunesearch.study.processes import ProcessCrew
+from prunesearch.study.process_backend import ProcessBackend
 from prunesearch.study.workers import Workers, open_pool
 from prunesearch.trial import best
 from tests.faults.processes import finish, start, stored, uninterrupted, wait_for
@@ -146,12 +146,12 @@ class Broken:
 
 
 def test_an_evaluator_that_cannot_be_made_stops_with_its_traceback() -> None:
-    crew = ProcessCrew(pack(lambda: (Broken(),)), 2)
+    backend = ProcessBackend(pack(lambda: (Broken(),)), 2)
     try:
         with pytest.raises(EvaluationFailed, match=r"(?s)could not make the evaluator.*no such network"):
-            list(PoolExecutor(Pool(crew)).run([(1,), (2,)]))
+            list(PoolExecutor(Pool(backend)).run([(1,), (2,)]))
     finally:
-        crew.close()
+        backend.close()
 
 
 class Dying:
@@ -160,12 +160,12 @@ class Dying:
 
 
 def test_workers_that_never_get_ready_stop_the_search_with_a_sentence() -> None:
-    crew = ProcessCrew(pack(lambda: (Dying(),)), 1)
+    backend = ProcessBackend(pack(lambda: (Dying(),)), 1)
     try:
         with pytest.raises(EvaluationFailed, match=r"3 workers in a row ended before they were ready.*SIGKILL"):
-            list(PoolExecutor(Pool(crew)).run([(1,)]))
+            list(PoolExecutor(Pool(backend)).run([(1,)]))
     finally:
-        crew.close()
+        backend.close()
 
 
 def test_a_slow_structure_does_not_hold_up_the_others_if_order_is_given_up(tmp_path: Path, tally: Tally) -> None:
@@ -186,9 +186,9 @@ def test_a_slow_structure_does_not_hold_up_the_others_if_order_is_given_up(tmp_p
 def test_no_process_is_left_behind() -> None:
     with open_pool(Workers(3, "processes"), lambda: (InlineOnly(),)) as pool:
         list(PoolExecutor(pool).run([(1,), (2,), (3,)]))
-        crew = pool._crew
-        assert isinstance(crew, ProcessCrew)
-        pids = [worker._process.pid for worker in crew._workers]
+        backend = pool._backend
+        assert isinstance(backend, ProcessBackend)
+        pids = [worker._process.pid for worker in backend._workers]
     time.sleep(0.1)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 

@@ -13,7 +13,7 @@ import pytest
 
 from prunesearch.budget import Budget, as_structures
 from prunesearch.errors import InfeasibleBudget
-from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings, Walk
+from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings, Rollout
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.search.uniform import uniform_structure
@@ -215,7 +215,7 @@ def test_the_policy_has_learnt_from_trials_of_others_that_it_was_told_at_once() 
 def test_whatever_a_walk_chooses_of_the_allowed_widths_it_meets_the_budget_and_uses_it_up() -> None:
     """Uses it up: no group could be wider by a step without another being narrower, but for rounding at the end."""
     feasible = BUDGET.check(SHORT).tightened(0.8)
-    walk, rng = Walk(SHORT, BUDGET.check(SHORT)), np.random.default_rng(0)
+    walk, rng = Rollout(SHORT, BUDGET.check(SHORT)), np.random.default_rng(0)
     corners = (lambda widths: widths[0], lambda widths: widths[-1], lambda widths: int(rng.choice(widths)))
     for choose in corners * 10:
         kept: Structure = ()

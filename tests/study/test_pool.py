@@ -1,4 +1,4 @@
-"""The pool, with a crew whose workers die and hang when told to."""
+"""The pool, with a backend whose workers die and hang when told to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from prunesearch.structure import Structure
 from prunesearch.study.pool import Done, Lost, Pool, PoolExecutor
-from prunesearch.study.processes import cores
+from prunesearch.study.process_backend import cores
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.workers import Workers
 from tests.toys import trials_of
@@ -20,7 +20,7 @@ def float_of(structure: Structure) -> float:
     return float(structure[0])
 
 
-class Crew:
+class Backend:
     """Scores a structure with its width; the latest piece given is the first that is done.
 
     Args:
@@ -69,43 +69,43 @@ class Crew:
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 @pytest.mark.parametrize("recorded", [0, 5, 19, 20])
 def test_outcomes_come_in_the_order_asked_whoever_was_first(size: int, recorded: int) -> None:
-    crew = Crew(size)
-    outcomes = list(PoolExecutor(Pool(crew)).run(BATCH, trials_of(BATCH[:recorded], float_of)))
+    backend = Backend(size)
+    outcomes = list(PoolExecutor(Pool(backend)).run(BATCH, trials_of(BATCH[:recorded], float_of)))
     assert [outcome.score for outcome in outcomes] == [float(i) for i in range(recorded, 20)]
-    assert sum(map(len, crew.given)) == 20 - recorded
+    assert sum(map(len, backend.given)) == 20 - recorded
 
 
 def test_each_structure_of_a_lost_piece_is_tried_alone_and_only_the_deadly_one_fails() -> None:
-    crew = Crew(2, deaths={(2,): 99})
-    outcomes = list(PoolExecutor(Pool(crew, max_retries=1)).run(BATCH))
+    backend = Backend(2, deaths={(2,): 99})
+    outcomes = list(PoolExecutor(Pool(backend, max_retries=1)).run(BATCH))
     assert [i for i, outcome in enumerate(outcomes) if outcome.score is None] == [2]
     assert outcomes[2].failure == "Its worker died (SIGKILL), 2 times of 2."
-    times = [sum((i,) in piece for piece in crew.given) for i in range(20)]
+    times = [sum((i,) in piece for piece in backend.given) for i in range(20)]
     assert times == [2] * 2 + [3] + [2] * 2 + [1] * 15  # a piece of five, then each alone, the deadly one twice
 
 
 @pytest.mark.parametrize(("deaths", "retries", "survives"), [(1, 0, True), (2, 0, False), (3, 2, True), (4, 2, False)])
 def test_a_structure_is_tried_again_as_often_as_allowed(deaths: int, retries: int, survives: bool) -> None:
     """The first death in company does not count."""
-    outcomes = list(PoolExecutor(Pool(Crew(1, deaths={(2,): deaths}), max_retries=retries)).run(BATCH))
+    outcomes = list(PoolExecutor(Pool(Backend(1, deaths={(2,): deaths}), max_retries=retries)).run(BATCH))
     assert (outcomes[2].score == 2.0) is survives
 
 
 def test_a_structure_over_the_time_limit_fails_alone_and_its_worker_is_replaced() -> None:
-    crew = Crew(2, hanging=[(7,)])
-    outcomes = list(PoolExecutor(Pool(crew, time_limit=0.01)).run(BATCH))
+    backend = Backend(2, hanging=[(7,)])
+    outcomes = list(PoolExecutor(Pool(backend, time_limit=0.01)).run(BATCH))
     assert [i for i, outcome in enumerate(outcomes) if outcome.score is None] == [7]
     assert outcomes[7].failure == "It took longer than the time limit of 0.01 s."
-    assert len(crew.dismissed) == 2  # once in company, once alone
+    assert len(backend.dismissed) == 2  # once in company, once alone
 
 
 def test_an_abandoned_batch_leaves_nothing_behind() -> None:
-    crew = Crew(2)
-    pool = Pool(crew)
+    backend = Backend(2)
+    pool = Pool(backend)
     run = PoolExecutor(pool).run(BATCH)
     next(run)
     run.close()
-    assert crew.idle() == 2
+    assert backend.idle() == 2
     assert [outcome.score for outcome in PoolExecutor(pool).run([(50,)])] == [50.0]
 
 

@@ -16,7 +16,7 @@ from prunesearch.study.racing import AT_ONCE, RacingExecutor, Spread, Track
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.study import Study
 from prunesearch.trial import Trial, best, pareto_front
-from tests.study.test_pool import Crew
+from tests.study.test_pool import Backend
 from tests.study.test_study import BUDGET, QUESTION, SCORE, SPACE, history
 from tests.toys import evidence
 
@@ -169,7 +169,7 @@ def test_every_searcher_races_and_resumes(tmp_path: Path, searcher: str) -> None
     assert history(found) == history(run("sqlite://", 40, searcher=searcher))
 
 
-class PartsCrew(Crew):
+class PartsCrew(Backend):
     """Workers that score on parts; the latest piece given is the first that is done."""
 
     def give(self, piece: int, part: int, structures: Sequence[Structure]) -> None:

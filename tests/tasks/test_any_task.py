@@ -136,7 +136,7 @@ def test_items_of_any_form_are_batches_and_what_cannot_be_stacked_is_one_per_exa
     for name, boxes in zip(batch["name"], batch["boxes"], strict=True):
         assert torch.equal(boxes, Rows()[int(name.split()[1])]["boxes"])
     model = CASES["multilabel"]().model
-    result = ps.search(model, data, budget="macs=60%", n_trials=4, images=20)
+    result = ps.search(model, data, budget="macs=60%", n_trials=4, scoring=ps.Scoring(images=20))
     assert result.measures == "loss"
     assert data.sub_training().calibration_set()["name"] == batch["name"]
 
@@ -238,7 +238,13 @@ def test_what_breaks_the_contract_of_a_task_is_one_sentence(task: ps.Task, sente
     def searched() -> None:
         data = ps.Data(train=batch, task=task)
         metric = "metric" if task.metric is not None and task.name == "task" else None
-        ps.search(ps.trace(case.model, case.data.examples()), data, budget="macs=60%", metric=metric, n_trials=1)
+        ps.search(
+            ps.trace(case.model, case.data.examples()),
+            data,
+            budget="macs=60%",
+            scoring=ps.Scoring(metric=metric),
+            n_trials=1,
+        )
 
     with pytest.raises((ValueError, TypeError), match=sentence) as caught:
         searched()
@@ -268,10 +274,14 @@ def test_labels_of_somebody_else_are_noticed_without_classes() -> None:
     case = REGRESSION()
     inputs, targets = case.data.test_set()
     data = ps.Data(train=(inputs, targets.roll(7, 0)), calibration=160, task=case.data.goal)
-    result = ps.search(ps.trace(case.model, case.data.examples()), data, budget="macs=60%", n_trials=2, images=160)
+    result = ps.search(
+        ps.trace(case.model, case.data.examples()), data, budget="macs=60%", n_trials=2, scoring=ps.Scoring(images=160)
+    )
     assert any("fits its own examples no better than others: scores mean nothing" in note for note in result.notes)
     right = ps.Data(train=(inputs, targets), calibration=160, task=case.data.goal)
-    good = ps.search(ps.trace(case.model, case.data.examples()), right, budget="macs=60%", n_trials=2, images=160)
+    good = ps.search(
+        ps.trace(case.model, case.data.examples()), right, budget="macs=60%", n_trials=2, scoring=ps.Scoring(images=160)
+    )
     assert not any("mean nothing" in note for note in good.notes)
 
 
@@ -280,7 +290,11 @@ def test_criteria_that_look_at_the_loss_do_so_with_any_task(case: Case, criterio
     network = ps.trace(case.model, case.data.examples())
     options = {"masks": 20} if criterion == "lfe" else {}
     result = ps.search(
-        network, case.data, budget="macs=60%", n_trials=2, criterion=criterion, criterion_options=options
+        network,
+        case.data,
+        budget="macs=60%",
+        n_trials=2,
+        scoring=ps.Scoring(criterion=criterion, criterion_options=options),
     )
     assert result.best.trial.score is not None
 

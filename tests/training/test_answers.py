@@ -53,7 +53,12 @@ def test_a_single_logit_is_searched_finetuned_and_judged_as_a_binary_classifier(
     assert ps.top1(model, images, labels) == pytest.approx(float(right))
     network = ps.trace(model, images[:2])
     result = ps.search(
-        network, data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=3, criterion="taylor", images=1000
+        network,
+        data,
+        budget=ps.Budget(macs="60%"),
+        searcher="random",
+        n_trials=3,
+        scoring=ps.Scoring(criterion="taylor", images=1000),
     )
     small, (some, theirs) = result.best.build(), data.calibration_set()
     expected = F.binary_cross_entropy_with_logits(small(some)[:, 0], theirs.float())
@@ -149,9 +154,13 @@ def test_token_ids_are_searched_and_finetuned(criterion: str, weights: str) -> N
     data = Data(train=(ids, (ids[:, 0] > 9).long()))
     network = ps.trace(Text(), data.examples())
     result = ps.search(
-        network, data, budget=ps.Budget(macs="60%"), searcher="random", n_trials=2, criterion=criterion,
-        weight_source=weights,
-    )  # fmt: skip
+        network,
+        data,
+        budget=ps.Budget(macs="60%"),
+        searcher="random",
+        n_trials=2,
+        scoring=ps.Scoring(criterion=criterion, weights=weights),
+    )
     assert all(trial.score is not None for trial in result.trials)
     tuned = finetune(result.best.build(), data, recipe=SHORT, teacher=network.model)
     assert tuned(ids).shape == (64, 2)

@@ -17,6 +17,7 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
+from prunesearch.scoring import Scoring
 from prunesearch.tasks.classify import classification
 from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
@@ -137,7 +138,7 @@ def test_a_search_goes_on_from_what_was_learnt(digits_data: Data, pruned: Attent
         few(digits_data),
         budget=Budget(macs="40%", params="50%"),
         searcher="global",
-        criterion=pruned.ranking,
+        scoring=Scoring(criterion=pruned.ranking),
     )
     assert result.best.structure == pruned.structure  # from the same scores by the same threshold
 

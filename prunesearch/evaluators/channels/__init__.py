@@ -33,6 +33,8 @@ CRITERION = Contract(
     methods=("rank(network, examples)",),
     made_from="(seed=)",
 )
+RANKING = Contract("Ranking", CRITERION.names, methods=("keep(group, units)",))
+"""What a criterion gives, and what may be given in its place."""
 
 
 def make_criterion(given: AnyCriterion, *, seed: int = 0, cache: str | Path | None = None, **options: Any) -> Criterion:

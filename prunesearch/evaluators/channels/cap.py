@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from prunesearch.evaluators.channels.criterion import inputs_of
-from prunesearch.evaluators.consumers import Consumer, consumers
+from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -18,7 +18,7 @@ _JITTER = 1e-8
 
 
 class CaPCriterion:
-    """Adds again and again the channel that explains most of the consumers' outputs that is unexplained so far.
+    """Adds again and again the channel that explains most of the next layers' outputs that is unexplained so far.
 
     *Explained* by least squares: the weights of the kept channels may change, as compensation makes them. The order in
     which channels are added is their importance.
@@ -30,7 +30,7 @@ class CaPCriterion:
 
     Args:
         seed: Decides the positions that are sampled.
-        cache: Folder where moments of layers are kept (`evaluators.consumers`).
+        cache: Folder where moments of layers are kept (`evaluators.layer_inputs`).
     """
 
     needs = "inputs"
@@ -41,7 +41,7 @@ class CaPCriterion:
 
     def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group."""
-        readers = list(consumers(network, inputs_of(examples, "cap"), seed=self._seed, cache=self._cache))
+        readers = list(layer_inputs(network, inputs_of(examples, "cap"), seed=self._seed, cache=self._cache))
         orders = []
         for units in network.units:
             parts = [_Unexplained(reader, units) for reader in readers if np.isin(units, reader.units).any()]
@@ -62,16 +62,16 @@ def explained_order(parts: list[_Unexplained], units: int) -> list[int]:
 
 
 class _Unexplained:
-    """What one consumer's outputs still hold that the channels added so far do not explain."""
+    """What one reader's outputs still hold that the channels added so far do not explain."""
 
-    def __init__(self, consumer: Consumer, units: IntArray) -> None:
-        inside, places = consumer.channels_of(units)
+    def __init__(self, reader: LayerInputs, units: IntArray) -> None:
+        inside, places = reader.channels_of(units)
         inside = inside[np.argsort(places, kind="stable")]  # unit by unit
-        columns = (inside[:, None] * consumer.taps + np.arange(consumer.taps)).reshape(-1)
+        columns = (inside[:, None] * reader.taps + np.arange(reader.taps)).reshape(-1)
         self._units = len(units)
-        self._residual = consumer.covariance[columns][:, columns]
-        self._cross = consumer.weights[:, columns] @ self._residual
-        self._variance = float((consumer.cross * consumer.weights).sum()) or 1.0
+        self._residual = reader.covariance[columns][:, columns]
+        self._cross = reader.weights[:, columns] @ self._residual
+        self._variance = float((reader.cross * reader.weights).sum()) or 1.0
         self._jitter = _JITTER * float(self._residual.diagonal().mean()) + 1e-30
 
     def gains(self) -> FloatArray:

@@ -14,7 +14,7 @@ from prunesearch.tasks.examples import Examples
 class CPMCCriterion(ScoringCriterion):
     """Importance of a channel: the mean magnitude of all weights that disappear with it, over powers of what it costs.
 
-    Those are its filters and, in every consumer, the slice that reads it (*weight dependency*). Each of the three
+    Those are its filters and, in every reader, the slice that reads it (*weight dependency*). Each of the three
     criteria is divided by its largest value over all groups; costs are at full width.
 
     Source: Yan et al., Channel pruning via multi-criteria based on weight dependency, arXiv:2011.03240, of which only

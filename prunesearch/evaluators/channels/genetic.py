@@ -1,4 +1,4 @@
-"""Which channels go is chosen by a genetic algorithm over masks, by the error at the consumers in closed form."""
+"""Which channels go is chosen by a genetic algorithm over masks, by the error at the next layers in closed form."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunesearch.evaluators.channels.criterion import inputs_of
-from prunesearch.evaluators.consumers import consumers
+from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
@@ -27,7 +27,7 @@ class MaskRanking:
     """The mask with the least error for each width, found when asked for; not nested.
 
     Attributes:
-        grams: Per group, (u, u) Gram matrix of the units' contributions to the consumers' outputs.
+        grams: Per group, (u, u) Gram matrix of the units' contributions to the next layers' outputs.
         seed: Decides every draw.
     """
 
@@ -44,7 +44,7 @@ class MaskRanking:
 
 
 class GeneticCriterion:
-    """Keeps the set of channels without which the consumers' outputs change least.
+    """Keeps the set of channels without which the next layers' outputs change least.
 
     The change is `E(m) = (1 - m)' G (1 - m)`, m the mask of kept channels and G the Gram matrix of contributions: exact
     for each layer, without a forward. One individual of the first population is the greedy answer (drop what adds least
@@ -56,7 +56,7 @@ class GeneticCriterion:
 
     Args:
         seed: Decides every draw.
-        cache: Folder where moments of layers are kept (`evaluators.consumers`).
+        cache: Folder where moments of layers are kept (`evaluators.layer_inputs`).
     """
 
     needs = "inputs"
@@ -67,12 +67,12 @@ class GeneticCriterion:
 
     def rank(self, network: Network, examples: Examples | None = None) -> MaskRanking:
         """Gather the Gram matrices; masks are sought when asked for."""
-        readers = consumers(network, inputs_of(examples, "genetic"), seed=self._seed, cache=self._cache)
+        readers = layer_inputs(network, inputs_of(examples, "genetic"), seed=self._seed, cache=self._cache)
         return MaskRanking(tuple(gram_matrices(network, readers)), self._seed)
 
 
 def errors(gram: FloatArray, masks: Masks) -> FloatArray:
-    """(p,) change of the consumers' outputs for (p, u) masks of kept units."""
+    """(p,) change of the next layers' outputs for (p, u) masks of kept units."""
     dropped = (~masks).astype(np.float64)
     return ((dropped @ gram) * dropped).sum(axis=1)
 

@@ -1,4 +1,4 @@
-"""Channels that a LASSO regression of the consumers' outputs does without go first."""
+"""Channels that a LASSO regression of the next layers' outputs does without go first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.linear_model import lars_path_gram
 
 from prunesearch.evaluators.channels.criterion import inputs_of
-from prunesearch.evaluators.consumers import Consumer, consumers
+from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
@@ -39,7 +39,7 @@ class PathRanking:
 
 
 class LassoCriterion:
-    """Keeps the channels whose contributions a sparse regression needs to reproduce the consumers' outputs.
+    """Keeps the channels whose contributions a sparse regression needs to reproduce the next layers' outputs.
 
     With z_c the contribution of channel c: minimise `|| sum_c z_c - sum_c beta_c z_c ||^2 + alpha |beta|_1`, and keep
     the channels with beta_c != 0. Only the Gram matrix of the z_c enters, so the whole path over alpha is exact (LARS).
@@ -48,13 +48,13 @@ class LassoCriterion:
     2 and the released code. `normalised=True` is the published form, in which every channel's weights have norm 1;
     False the released one, which leaves them. Departs from both: all sampled rows enter where the code draws 400; the
     path takes the place of the bisection over alpha, so exactly as many channels stay as asked for (the code keeps up
-    to 10% more); inputs are those of the unpruned network; coupled channels are chosen for all their consumers at
+    to 10% more); inputs are those of the unpruned network; coupled channels are chosen for all their next layers at
     once. The least-squares refit is a matter of weights, not of this criterion.
 
     Args:
         seed: Decides the positions that are sampled.
         normalised: Whether contributions are those of weights scaled to norm 1.
-        cache: Folder where moments of layers are kept (`evaluators.consumers`).
+        cache: Folder where moments of layers are kept (`evaluators.layer_inputs`).
     """
 
     needs = "inputs"
@@ -66,7 +66,7 @@ class LassoCriterion:
 
     def rank(self, network: Network, examples: Examples | None = None) -> PathRanking:
         """Solve the path of every group."""
-        readers = consumers(network, inputs_of(examples, "lasso"), seed=self._seed, cache=self._cache)
+        readers = layer_inputs(network, inputs_of(examples, "lasso"), seed=self._seed, cache=self._cache)
         squares = np.zeros(network.unit_count)
         grams = gram_matrices(network, _noting_squares(readers, squares))
         norms = np.sqrt(np.where((squares > 0) & self._normalised, squares, 1.0))
@@ -83,8 +83,8 @@ class LassoCriterion:
         return PathRanking(tuple(paths), tuple(correlations))
 
 
-def _noting_squares(readers: Iterable[Consumer], squares: FloatArray) -> Iterator[Consumer]:
-    """Pass consumers on, adding up in (units,) `squares` the squares of the weights that read each unit."""
+def _noting_squares(readers: Iterable[LayerInputs], squares: FloatArray) -> Iterator[LayerInputs]:
+    """Pass next layers on, adding up in (units,) `squares` the squares of the weights that read each unit."""
     for reader in readers:
         of_channels = reader.weights.square().sum(0).reshape(len(reader.units), -1).sum(1)
         np.add.at(squares, reader.units, of_channels.numpy())

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
+from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.nested import called, in_order_of, repeated, taken
 from prunesearch.models.network import Network

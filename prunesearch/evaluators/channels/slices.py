@@ -1,4 +1,4 @@
-"""Where the weights of each unit are: the filters that produce it, and what its consumers read it with."""
+"""Where the weights of each unit are: the filters that produce it, and what its next layers read it with."""
 
 from __future__ import annotations
 

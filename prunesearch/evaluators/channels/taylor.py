@@ -8,9 +8,9 @@ import torch
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
 from prunesearch.evaluators.inputs import example_batch
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import arguments, in_order_of
 from prunesearch.models.network import Network
-from prunesearch.models.undisturbed import in_eval_mode
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 

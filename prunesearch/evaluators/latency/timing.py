@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from prunesearch.latency_table import Timing
+from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, device_of, size_of
-from prunesearch.models.undisturbed import in_eval_mode
 
 Call = Callable[[], object]
 

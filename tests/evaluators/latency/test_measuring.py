@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.evaluators.finished import Comparison, FinishedCosts, measure_costs, structure_of
+from prunesearch.evaluators.built_costs import BuiltCosts, CostCheck, measure_costs, structure_of
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.evaluators.latency.backends import make_backend
 from prunesearch.evaluators.latency.elsewhere import plan
@@ -206,5 +206,5 @@ def _any_ranking(network: ps.Network) -> object:
 
 @pytest.mark.parametrize("measured", [100.0, 150.0])
 def test_memory_above_its_lower_bound_is_explained(measured: float) -> None:
-    rows = (Comparison("peak memory, bytes", 100.0, measured, measured, measured),)
-    assert ("lower bound" in str(FinishedCosts((1,), rows, None))) == (measured > 100)
+    rows = (CostCheck("peak memory, bytes", 100.0, measured, measured, measured),)
+    assert ("lower bound" in str(BuiltCosts((1,), rows, None))) == (measured > 100)

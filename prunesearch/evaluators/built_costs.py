@@ -20,7 +20,7 @@ from prunesearch.structure import Structure
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CostCheck:
     """One cost.
 
     Attributes:
@@ -39,7 +39,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class FinishedCosts:
+class BuiltCosts:
     """What `measure_costs` found.
 
     Attributes:
@@ -50,7 +50,7 @@ class FinishedCosts:
     """
 
     structure: Structure
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[CostCheck, ...]
     slowdown: float | None
 
     @property
@@ -75,7 +75,7 @@ class FinishedCosts:
         return "\n".join(lines)
 
 
-def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None = None) -> FinishedCosts:
+def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None = None) -> BuiltCosts:
     """Compare what a pruned network was predicted to cost with what it costs.
 
     Args:
@@ -89,19 +89,19 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
     structure = structure_of(network, model)
     predicted, counted = network.space.cost(structure), count(model, network.inputs)
     rows = [
-        Comparison("MACs", predicted.macs, counted.macs, counted.macs, counted.macs),
-        Comparison("parameters", predicted.params, counted.params, counted.params, counted.params),
+        CostCheck("MACs", predicted.macs, counted.macs, counted.macs, counted.macs),
+        CostCheck("parameters", predicted.params, counted.params, counted.params, counted.params),
     ]
     still = copy.deepcopy(model).eval()
     taken = measured_peak_bytes(still, network.inputs)
-    rows.append(Comparison("peak memory, bytes", predicted_peak_bytes(still, network.inputs), taken, taken, taken))
+    rows.append(CostCheck("peak memory, bytes", predicted_peak_bytes(still, network.inputs), taken, taken, taken))
     if table is None:
-        return FinishedCosts(structure, tuple(rows), None)
+        return BuiltCosts(structure, tuple(rows), None)
     expected = float(LatencyModel(table, network.space).predict([structure])[0])
     found = measure_finished(model, example_batch(network), table)
     timing = found.timing
-    rows.append(Comparison("latency, ms", expected, timing.ms, timing.low, timing.high))
-    return FinishedCosts(structure, tuple(rows), found.slowdown)
+    rows.append(CostCheck("latency, ms", expected, timing.ms, timing.low, timing.high))
+    return BuiltCosts(structure, tuple(rows), found.slowdown)
 
 
 def structure_of(network: Network, model: nn.Module) -> Structure:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from prunesearch.evaluators import consumers as module
+from prunesearch.evaluators import layer_inputs as module
 from prunesearch.evaluators.channels import make_criterion
-from prunesearch.evaluators.consumers import Consumer, consumers
-from prunesearch.evaluators.watching import watched
+from prunesearch.evaluators.hooks import watched
+from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.tasks.examples import Examples
@@ -28,12 +28,12 @@ def chain() -> Network:
     return trace(randomised(model).eval(), image(2, 2, 4, 4))
 
 
-def moments(found: list[Consumer]) -> list[tuple[str, list[float], list[float]]]:
+def moments(found: list[LayerInputs]) -> list[tuple[str, list[float], list[float]]]:
     return [(one.name, one.mean.tolist(), one.covariance.flatten().tolist()) for one in found]
 
 
 def test_moments_are_those_of_every_patch_where_all_positions_are_sampled(chain: Network) -> None:
-    first, _ = consumers(chain, IMAGES)
+    first, _ = layer_inputs(chain, IMAGES)
     with torch.no_grad():
         given = torch.relu(chain.model[0](IMAGES))  # type: ignore[index,operator]
         patches = nn.functional.unfold(given, 3, padding=1).transpose(1, 2).flatten(0, 1).double()
@@ -44,35 +44,35 @@ def test_moments_are_those_of_every_patch_where_all_positions_are_sampled(chain:
 def test_layers_that_do_not_fit_together_are_gathered_in_further_passes(
     chain: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = moments(list(consumers(chain, IMAGES)))
+    together = moments(list(layer_inputs(chain, IMAGES)))
     monkeypatch.setattr(module, "_BYTES", 1)
-    assert moments(list(consumers(chain, IMAGES))) == together
+    assert moments(list(layer_inputs(chain, IMAGES))) == together
 
 
 def test_what_was_kept_on_disk_is_not_gathered_again(chain: Network, tmp_path: Path) -> None:
-    fresh = moments(list(consumers(chain, IMAGES, cache=tmp_path)))
+    fresh = moments(list(layer_inputs(chain, IMAGES, cache=tmp_path)))
     runs: list[int] = []
     with watched(chain.model, [("0", lambda x: runs.append(len(x)))]):
-        assert moments(list(consumers(chain, IMAGES, cache=tmp_path))) == fresh
+        assert moments(list(layer_inputs(chain, IMAGES, cache=tmp_path))) == fresh
         assert not runs
-        list(consumers(chain, IMAGES[:50], cache=tmp_path))  # other images
-        list(consumers(chain, IMAGES, cache=tmp_path, seed=1))
+        list(layer_inputs(chain, IMAGES[:50], cache=tmp_path))  # other images
+        list(layer_inputs(chain, IMAGES, cache=tmp_path, seed=1))
         assert sum(runs) == 150
         with torch.no_grad():
             chain.model[0].weight.mul_(2)  # type: ignore[index,operator,union-attr]
-        list(consumers(chain, IMAGES, cache=tmp_path))
+        list(layer_inputs(chain, IMAGES, cache=tmp_path))
         assert sum(runs) == 250
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
 def test_a_damaged_file_is_gathered_again(chain: Network, tmp_path: Path, damage: str) -> None:
-    fresh = moments(list(consumers(chain, IMAGES, cache=tmp_path)))
+    fresh = moments(list(layer_inputs(chain, IMAGES, cache=tmp_path)))
     for file in tmp_path.rglob("*.safetensors"):
         content = bytearray(file.read_bytes())
         content[-9] ^= 1
         file.write_bytes(content[:-5] if damage == "cut" else content)
-    assert moments(list(consumers(chain, IMAGES, cache=tmp_path))) == fresh
-    assert moments(list(consumers(chain, IMAGES, cache=tmp_path))) == fresh
+    assert moments(list(layer_inputs(chain, IMAGES, cache=tmp_path))) == fresh
+    assert moments(list(layer_inputs(chain, IMAGES, cache=tmp_path))) == fresh
 
 
 @pytest.mark.parametrize("criterion", ["cap", "lasso", "genetic"])

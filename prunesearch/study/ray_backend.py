@@ -1,4 +1,4 @@
-"""A crew of Ray actors. Ray places them on CPUs or GPUs of a cluster, restarts them, and moves them off dead nodes."""
+"""Scoring by Ray actors. Ray places them on CPUs or GPUs of a cluster, restarts them, and moves them off dead nodes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 
 from prunesearch.errors import EvaluationFailed
 from prunesearch.structure import Structure
-from prunesearch.study.handover import unpack
+from prunesearch.study.packing import unpack
 from prunesearch.study.pool import Done, Lost
 from prunesearch.study.scoring import Outcome, Scorer, score_all
 from prunesearch.urls import redacted
@@ -44,11 +44,11 @@ class _Worker:
         self._scorers = self._scorers or unpack(self._payload)()
 
 
-class RayCrew:
+class RayBackend:
     """Actors of a Ray cluster.
 
     Args:
-        payload: What `handover.pack` made of the recipe of their scorers; copied to each node once.
+        payload: What `packing.pack` made of the factory of their scorers; copied to each node once.
         size: How many.
         address: Of the cluster, such as `"auto"` or `"ray://head:10001"`; None starts one on this machine, or joins the
             one that this process is connected to.

@@ -1,4 +1,4 @@
-"""A crew of processes on this machine, each with its share of the cores.
+"""Scoring by processes on this machine, each with its share of the cores.
 
 The processes are started as programs of their own (`worker.py`), not forked: that works with any threads and GPUs
 here, and the caller's script needs no `if __name__ == "__main__"`. POSIX only.
@@ -27,11 +27,11 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _FALSE_STARTS = 3
 
 
-class ProcessCrew:
+class ProcessBackend:
     """Local processes.
 
     Args:
-        payload: What `handover.pack` made of the recipe of their scorers.
+        payload: What `packing.pack` made of the factory of their scorers.
         size: How many.
         threads: How many threads each may use; None for its share of the cores, but no more than `OMP_NUM_THREADS`.
 

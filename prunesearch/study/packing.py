@@ -15,12 +15,12 @@ from types import ModuleType
 
 import cloudpickle
 
-from prunesearch.study.scoring import Recipe
+from prunesearch.study.scoring import ScorerFactory
 from prunesearch.user_files import folders, loaded_files, make_importable
 
 
-def pack(recipe: Recipe) -> bytes:
-    """The recipe with everything it needs, as bytes for a worker.
+def pack(factory: ScorerFactory) -> bytes:
+    """The factory with everything it needs, as bytes for a worker.
 
     Raises:
         ValueError: Something in it cannot be copied to another process, and what.
@@ -31,7 +31,7 @@ def pack(recipe: Recipe) -> bytes:
                 stack.enter_context(_by_value(module))
             packed = BytesIO()
             cloudpickle.dump(folders(), packed)
-            cloudpickle.dump(recipe, packed)
+            cloudpickle.dump(factory, packed)
             return packed.getvalue()
     except Exception as error:
         raise ValueError(
@@ -40,13 +40,13 @@ def pack(recipe: Recipe) -> bytes:
         ) from error
 
 
-def unpack(payload: bytes | mmap) -> Recipe:
+def unpack(payload: bytes | mmap) -> ScorerFactory:
     """What `pack` packed."""
     packed = BytesIO(payload) if isinstance(payload, bytes) else payload
     for folder in cloudpickle.load(packed):
         make_importable(Path(folder))
-    recipe: Recipe = cloudpickle.load(packed)
-    return recipe
+    factory: ScorerFactory = cloudpickle.load(packed)
+    return factory
 
 
 @contextmanager

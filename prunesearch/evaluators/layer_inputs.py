@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
+from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.evaluators.watching import watched
 from prunesearch.models.coupling import Read
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, called, in_order_of, taken
@@ -35,7 +35,7 @@ _MOMENTS = FileKind(f"prunesearch-moments-{_VERSION}", "layer", "holds no moment
 
 
 @dataclass(frozen=True, eq=False)
-class Consumer:
+class LayerInputs:
     """A `Linear` or `Conv2d` that reads narrowed channels, and moments of what it is given.
 
     Its inputs are columns, channel by channel: one per element of a convolution's kernel. On the CPU in float64.
@@ -85,7 +85,9 @@ class Consumer:
         return inside, np.array([position[int(unit)] for unit in self.units[inside]], dtype=np.int64)
 
 
-def consumers(network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None) -> Iterator[Consumer]:
+def layer_inputs(
+    network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None
+) -> Iterator[LayerInputs]:
     """Every `Linear` and `Conv2d` that mixes narrowed channels, and moments of what it is given.
 
     Layers are gathered together as long as their covariances take less than 1 GiB; then comes another pass.
@@ -180,7 +182,7 @@ class _Sums:
 
 def _gathered(
     network: Network, reads: Sequence[Read], images: Batch, seed: int, folder: Path | None
-) -> Iterator[Consumer]:
+) -> Iterator[LayerInputs]:
     files = [None if folder is None else folder / f"{read.place}.safetensors" for read in reads]
     stored = [_stored(file) for file in files]
     layers = [network.model.get_submodule(read.place) for read in reads]
@@ -197,7 +199,7 @@ def _gathered(
         if moments is None:
             moments = sums.pop(read.place).moments()
             _store(moments, file)
-        yield Consumer(read.place, read.units, matrix_of(layer), moments["mean"], moments["covariance"])
+        yield LayerInputs(read.place, read.units, matrix_of(layer), moments["mean"], moments["covariance"])
 
 
 def _stored(file: Path | None) -> dict[str, Tensor] | None:

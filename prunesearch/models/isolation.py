@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 @contextmanager
-def undisturbed(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, ...]]:
+def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, ...]]:
     """Yield copies of `inputs`, which a forward may change in place; without gradients.
 
     Meanwhile the random generators of Python, numpy and torch (on the CPU and on the devices of the inputs) begin at

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from prunesearch.evaluators.inputs import first_argument, first_input
-from prunesearch.models.undisturbed import in_eval_mode
+from prunesearch.models.isolation import in_eval_mode
 
 Look: TypeAlias = Callable[[Tensor], "Tensor | None"]
 """Called with the first input of a layer; what it returns, if it does, takes its place."""

@@ -1,0 +1,292 @@
+"""A scoring, made for one network and its data: what scores structures, and what builds the winner."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prunesearch._version import __version__
+from prunesearch.contracts import kind_of, name_of
+from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
+from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
+from prunesearch.evaluators.classic import ClassicEvaluator
+from prunesearch.evaluators.diagnosis import check_finite, diagnose
+from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
+from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.winner import Winner
+from prunesearch.given import listed
+from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.nested import Batch, device_of, in_order_of, members, parts_of, tensors_in
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking, Ranking
+from prunesearch.models.weights import WeightSource
+from prunesearch.scoring import Scoring
+from prunesearch.structure import Group, IntArray, Structure
+from prunesearch.study.scoring import ScorerFactory, score_one
+from prunesearch.tasks import CLASSIFICATION
+from prunesearch.tasks.examples import Examples
+from prunesearch.tasks.metric import Measured
+from prunesearch.training.data import Data, balanced
+from prunesearch.training.fitting import outputs_of
+from prunesearch.trial import Trial
+
+if TYPE_CHECKING:
+    from prunesearch.evaluators import AnyWeights
+
+_WITHOUT_RACE = 512
+"""Images that score each structure where none of them can be given up early."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What scores the structures of one network.
+
+    Attributes:
+        network: The traced network.
+        examples: All calibration examples.
+        scored: Those that score structures.
+        ranking: Which channels stay; None where the weights have a ranking of their own.
+        weights: Where the weights of a structure come from.
+        built: Where those of the winner come from.
+        scorer: Scores on all examples.
+        parts: It on each part of the examples, where structures race; empty where they do not.
+        factory: Makes what scores anew: the parts, or the one scorer, for a process of its own.
+        question: What scores depend on, as a study knows it.
+    """
+
+    network: Network
+    examples: Examples
+    scored: Examples
+    ranking: Ranking | None
+    weights: WeightSource
+    built: WeightSource
+    scorer: Evaluator
+    parts: tuple[Divisible, ...]
+    factory: ScorerFactory
+    question: dict[str, Any]
+
+    @property
+    def calibration(self) -> Batch:
+        """The inputs from which BatchNorm statistics are estimated."""
+        return self.examples.inputs
+
+    @property
+    def is_on_gpu(self) -> bool:
+        """Whether structures are scored on a GPU."""
+        return device_of(self.calibration).type == "cuda"
+
+    def winner(self, trial: Trial) -> Winner:
+        """A trial, ready to be built."""
+        return Winner(trial, self.built, self.calibration)
+
+    def evidence(self, name: str) -> Any:
+        """What a searcher wants to know first; one of `prunesearch.evaluators.EVIDENCE`."""
+        return gather(name, self.weights, self.scorer, self.calibration)
+
+    def score_of(self, structure: Structure) -> float | None:
+        """The score of one structure on all images, outside of the study; None if it has none."""
+        scores = [score_one(scorer, structure).score for scorer in self.parts or (self.scorer,)]
+        known = [score for score in scores if score is not None]
+        return sum(known) / len(known) if len(known) == len(scores) else None
+
+    def notes(self, best: Structure) -> tuple[str, ...]:
+        """What should be known before a winner is believed."""
+        own = self.ranking.notes if isinstance(self.ranking, NestedRanking) else ()
+        classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
+        return own + diagnose(self.weights, self.scored, best, classic)
+
+
+def prepare(
+    network: Network,
+    data: Data,
+    scoring: Scoring,
+    *,
+    build_with: AnyWeights | None = None,
+    races: bool = True,
+    seed: int = 0,
+    cache: str | Path | None = None,
+) -> Prepared:
+    """Make what scores the structures of a network.
+
+    Args:
+        network: The traced network.
+        data: Where the images come from.
+        scoring: What decides scores.
+        build_with: Another weight source for the winner.
+        races: False where structures cannot race, whatever the scoring says.
+        seed: Decides every random draw of a criterion.
+        cache: Folder where statistics of layers are kept.
+
+    Raises:
+        ValueError: Data that do not fit the network, or a NaN or an infinity in them, in the network or in its weights.
+        TypeError: An option that the criterion or the evaluator does not have.
+        ContractBroken: What was given in place of a name does not do what its role asks for.
+    """
+    examples = check_data(network, data)
+    evaluator, settings, races = scoring.evaluator, scoring.settings, races and scoring.race
+    images = scoring.images
+    if images is None:
+        images = _WITHOUT_RACE if evaluator == "accuracy" and not races else len(examples)
+    strata = examples.strata()
+    chosen = torch.from_numpy(balanced(strata.cpu().numpy(), images)).to(strata.device)
+    tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
+    check_finite(network.model, examples.inputs, *tensors)
+    ranking, ranked_by = _ranking(network, examples, scoring, build_with, seed=seed, cache=cache)
+    weights = make_weights(scoring.weights, network, ranking, examples.inputs, cache=cache)
+    built = weights
+    if build_with is not None:
+        built = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
+    if not weights.sliced:
+        check_finite(weights.build(network.space.full), examples.inputs)
+
+    def scorer_on_all() -> Evaluator:
+        return make_evaluator(evaluator, weights, examples.take(chosen), **settings)
+
+    scorer = scorer_on_all()
+    n_parts = _parts(scorer, strata) if races else 1
+    raced = n_parts > 1
+    question = {
+        "model": network.fingerprint(),
+        "space": network.space.fingerprint,
+        "data": fingerprint(*members(examples.batch), *tensors),
+        **({} if has_own_ranking(scoring.weights) else {"criterion": ranked_by}),
+        "weight_source": weights.description,
+        "evaluator": scorer.description + (f", race={n_parts} parts" if raced else ""),
+        "versions": {"prunesearch": __version__, "torch": torch.__version__},
+        **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
+    }
+    return Prepared(
+        network=network,
+        examples=examples,
+        scored=examples.take(chosen),
+        ranking=ranking,
+        weights=weights,
+        built=built,
+        scorer=scorer,
+        parts=divided(scorer, n_parts) if raced else (),
+        factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
+        question=question,
+    )
+
+
+def check_data(network: Network, data: Data) -> Examples:
+    """Return the calibration examples, on the network's device, or say how they do not fit the network.
+
+    Raises:
+        ValueError: The network takes other inputs, or of another shape or type; what it returns is nothing that the
+            task understands; or a function of the task fails.
+    """
+    example = example_batch(network)
+    examples = data.examples_of(data.calibration_set())
+    _check_inputs(example, examples.inputs)
+    placed = examples.to(device_of(example))
+    few = placed.take(slice(2))
+    outputs = outputs_of(network.model, few.inputs)
+    if few.task.check is not None:
+        few.task.check(outputs, placed.batch)
+    if few.task.loss is not None:
+        few.losses(outputs)
+    return placed
+
+
+def _check_inputs(example: Batch, images: Batch) -> None:
+    """Make sure that data are what the network was traced with, but for the number of images."""
+    tensors = {name: x for name, x in parts_of(example).items() if isinstance(x, Tensor)}
+    for (name, wanted), given in zip(tensors.items(), in_order_of(example, images), strict=True):
+        if given.shape[1:] != wanted.shape[1:] or given.dtype != wanted.dtype:
+            raise ValueError(
+                f"Expected {f'the input {name}' if name else 'images'} of shape "
+                f"(n, {', '.join(map(str, wanted.shape[1:]))}) and type {wanted.dtype}, as in example_inputs; got "
+                f"{tuple(given.shape)} and {given.dtype}."
+            )
+
+
+def _parts(scorer: Evaluator, classes: Tensor) -> int:
+    """How many parts of its images an evaluator is to score on one after the other; 1 where it cannot race."""
+    size = max(64, min(256, len(torch.unique(classes))))
+    return max(1, scorer.n_images // size) if isinstance(scorer, Divisible) else 1
+
+
+def _identity(network: Network, examples: Examples) -> str:
+    """What a study knows a task by: its name, and what it makes of the unpruned network on a few examples.
+
+    As functions of the caller's cannot be compared; three digits are the same on another machine.
+    """
+    few = examples.take(slice(8))
+    outputs = outputs_of(network.model, few.inputs)
+    found = [examples.task.name]
+    for what in ("loss", "metric"):
+        if getattr(examples.task, what) is not None:
+            measured = Measured(examples.task, what)
+            measured.update(outputs, few.batch, len(few))
+            found.append(f"{what} {measured.compute():.3g}")
+    return ", ".join(found)
+
+
+def _ranking(
+    network: Network,
+    examples: Examples,
+    scoring: Scoring,
+    build_with: AnyWeights | None,
+    *,
+    seed: int,
+    cache: str | Path | None,
+) -> tuple[Ranking | None, str]:
+    """Which channels stay, and what a study calls that; nothing if all weights have a ranking of their own.
+
+    The package's own criteria are called by their names, as the study knows the version of the package; what a
+    criterion of somebody else's keeps is part of its name.
+
+    Raises:
+        ContractBroken: The ranking does not keep as many units as asked for.
+    """
+    given, options = scoring.criterion, scoring.criterion_options
+    ranking: Any = given
+    criterion: Any = None
+    if not RANKING.is_met(given):
+        criterion = make_criterion(given, seed=seed, cache=cache, **options)  # type: ignore[arg-type]
+    if has_own_ranking(scoring.weights) and has_own_ranking(build_with or scoring.weights):
+        return None, ""
+    if criterion is not None:
+        ranking = criterion.rank(network, examples)
+    name = name_of(given) + (listed(options) if options else "")
+    if isinstance(given, str) and given in CRITERIA:
+        return ranking, name
+    kept = _fingerprint(ranking, network, given)
+    return ranking, str(ranking) if isinstance(given, NestedRanking) else f"{name} {kept}"
+
+
+def _fingerprint(ranking: Any, network: Network, given: Any) -> str:
+    """Hash of which units stay at every width, as a printed object may hold an address."""
+    if not RANKING.is_met(ranking):
+        what = f"rank(network, images, labels) gave {kind_of(ranking)}; expected a ranking, with keep(group, units)"
+        raise CRITERION.broken(given, what)
+    digest = hashlib.sha256()
+    for index, group in enumerate(network.space.groups):
+        for width in group.widths:
+            digest.update(_kept(ranking, index, group, width // group.unit, given).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _kept(ranking: Ranking, index: int, group: Group, units: int, given: Any) -> IntArray:
+    """Which units of a group a ranking of anybody's keeps."""
+    call = f"keep({index}, {units})"
+    try:
+        answer: Any = ranking.keep(index, units)
+        kept = np.asarray(answer)
+    except Exception as error:  # the caller's own code may raise anything
+        raise RANKING.broken(given, f"{call} failed with {type(error).__name__}: {error}".rstrip(".")) from error
+    right = kept.shape == (units,) and np.issubdtype(kept.dtype, np.integer) and bool(np.all(np.diff(kept) > 0))
+    if not right or kept[0] < 0 or kept[-1] >= group.units:
+        raise RANKING.broken(
+            given,
+            f"{call} gave {answer!r}; expected {units} different whole numbers from 0 to {group.units - 1}, ascending, "
+            f"the units of group {group.name!r} that stay",
+        )
+    return kept.astype(np.int64)

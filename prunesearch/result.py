@@ -1,0 +1,145 @@
+"""What a search found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from prunesearch.budget import Budget
+from prunesearch.evaluators.winner import Winner, built
+from prunesearch.ranges import whole_number
+from prunesearch.search import WITH_POLICY
+from prunesearch.search.searcher import PolicySearcher, Searcher
+from prunesearch.structure import Space, Structure
+from prunesearch.tasks.metric import as_text
+from prunesearch.trial import Trial, best, pareto_front, ranked
+from prunesearch.verifiers.latency import LatencyOutcome, LatencyVerifier, outcome_of
+from prunesearch.verifiers.verifier import Verified
+
+
+@dataclass(frozen=True, repr=False)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        best: The trial with the highest score.
+        trials: Every trial of the study, in order.
+        space: The space they belong to.
+        study: URL of the database that holds them; not printed, as it may hold a password.
+        name: Name of the study in it.
+        searcher: The searcher that proposed them and was told what they scored. After several rounds that of the last.
+        notes: What should be known before the result is believed.
+        verified: What verifiers said of winners in this run, in order.
+        measures: What the scores are of: `"loss"`, `"fidelity"`, `"agreement"` or the name of the task's metric, such
+            as `"accuracy"`; `"score"` of an evaluator that does not say.
+        unpruned: Score of the unpruned network; None if it has none.
+        is_negated: Whether scores are minus what they measure, as of a loss.
+    """
+
+    best: Winner
+    trials: tuple[Trial, ...]
+    space: Space
+    study: str
+    name: str
+    searcher: Searcher = field(compare=False)
+    notes: tuple[str, ...] = ()
+    verified: tuple[Verified, ...] = ()
+    measures: str = "score"
+    unpruned: float | None = None
+    is_negated: bool = False
+
+    @property
+    def latency(self) -> LatencyOutcome | None:
+        """Predicted and measured latency of the winner, where the budget limits it and it could be timed here."""
+        of_latency = [each for each in self.verified if each.verifier == LatencyVerifier.description]
+        facts = {each.structure: each.verdict.facts for each in of_latency}
+        chosen, narrowest = facts.get(self.best.structure), None
+        if self.best.structure != self.space.minimum:
+            narrowest = facts.pop(self.space.minimum, None)
+        return None if chosen is None else outcome_of(list(facts.values()), chosen, narrowest)
+
+    def front(self) -> list[Winner]:
+        """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""
+        return [replace(self.best, trial=trial) for trial in pareto_front(self.trials)]
+
+    def top(self, k: int) -> list[Winner]:
+        """The k best trials, best first; fewer if fewer have a score. Of equal structures the first counts."""
+        k = whole_number("k", k, at_least=1)
+        distinct = {trial.structure: trial for trial in reversed(ranked(self.trials))}
+        return [replace(self.best, trial=trial) for trial in ranked(distinct.values())[:k]]
+
+    def within(self, budget: Budget) -> Winner:
+        """The best trial that meets another budget, so that one study answers several.
+
+        Raises:
+            InfeasibleBudget: No structure of the space meets it.
+            ValueError: None of the trials does.
+        """
+        feasible = budget.check(self.space)
+        found = best(trial for trial in self.trials if feasible.contains([trial.structure])[0])
+        if found is None:
+            cheapest_one = min(trial.cost.macs for trial in self.trials)
+            raise ValueError(
+                f"None of {len(self.trials)} trials meets the budget {budget}; the cheapest has {cheapest_one:,} MACs. "
+                "Search with that budget, or with a searcher that spreads over costs, such as nsga2."
+            )
+        return replace(self.best, trial=found)
+
+    def policy(self, share: float) -> Structure:
+        """What the policy that `searcher="conditional"` has learnt keeps for a share of the budget.
+
+        The share may be one that the search never tried. Nothing is scored, so this takes milliseconds, and how good
+        the structure is remains to be seen: `build` makes its network. The same share gives the same structure, also
+        from the stored study that is run again.
+
+        Args:
+            share: Of every limit of the budget, in (0, 1].
+
+        Raises:
+            ValueError: The share is not in (0, 1], or the searcher learns no policy.
+            TypeError: The share is no number.
+            InfeasibleBudget: No structure meets it; the message has the lowest share that can be met.
+        """
+        if not isinstance(self.searcher, PolicySearcher):
+            raise ValueError(
+                f"Expected a search with a searcher that learns a policy ({', '.join(WITH_POLICY)}); "
+                f"{self.best.trial.searcher} learns none. Search with such a one, or choose among the trials by "
+                "result.within(budget)."
+            )
+        return self.searcher.policy(share)
+
+    def build(self, structure: Trial | Sequence[int]) -> nn.Module:
+        """Build the network of a trial, or of any structure, as that of the winner; a new module each time.
+
+        Its weights come from where the winner's come from, its BatchNorm statistics are re-estimated on the same
+        images, and it is in eval mode.
+
+        Raises:
+            ValueError: The structure is not of the space.
+        """
+        widths = structure.structure if isinstance(structure, Trial) else structure
+        return built(self.best.weights, self.space.check(widths), self.best.calibration)
+
+    def shown(self, score: float) -> str:
+        """A score as what it measures."""
+        value = -score if self.is_negated else score
+        return as_text(self.measures, value, digits=1)
+
+    def __repr__(self) -> str:
+        notes = "".join(f"; note: {note}" for note in self.notes[:1])
+        more = f", and {len(self.notes) - 1} more" if len(self.notes) > 1 else ""
+        return f"SearchResult({self}{notes}{more})"
+
+    def __str__(self) -> str:
+        full = self.space.cost(self.space.full)
+        cost = self.best.cost
+        assert self.best.trial.score is not None  # or it would not be the best
+        score = f"{self.measures} {self.shown(self.best.trial.score)}"
+        unpruned = "" if self.unpruned is None else f" (unpruned {self.shown(self.unpruned)})"
+        return (
+            f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: {score}{unpruned}, "
+            f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
+            f"({cost.params / full.params:.1%})" + ("" if self.latency is None else f", latency {self.latency}")
+        )

@@ -1,0 +1,62 @@
+"""Finetune a winner for an epoch, and accept it if it is good enough then."""
+
+from __future__ import annotations
+
+import math
+
+from prunesearch.evaluators.winner import Winner
+from prunesearch.tasks.metric import as_text
+from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.finetune import train
+from prunesearch.training.recipe import Recipe
+from prunesearch.verifiers.verifier import Verdict
+
+
+class FinetuneVerifier:
+    """Finetunes the winner briefly, the unpruned network as its teacher, and accepts what reaches a metric.
+
+    The score of a structure says how good it is before training; this says how good it soon becomes. A winner that does
+    not get there is refused, and the next best structure is tried.
+
+    Args:
+        data: What to train with, and the validation examples that judge (`Data(validation=...)`): not those that
+            scored, and not those of the test.
+        reach: What the metric of the task must reach on them; of one that falls, such as a loss, what it may be at
+            most.
+        recipe: How to finetune; by default for one epoch.
+        seed: Decides everything random.
+
+    Raises:
+        ValueError: The data have no validation examples, or `reach` is not finite.
+    """
+
+    def __init__(self, data: Data | Source, *, reach: float, recipe: Recipe | None = None, seed: int = 0) -> None:
+        self._data = as_data(data)
+        if self._data.validation is None:
+            raise ValueError(
+                "Expected data with validation examples to judge by, such as Data(train, validation=0.1); got none."
+            )
+        if not math.isfinite(reach):
+            raise ValueError(f"Expected reach as a finite value of the metric, got {reach!r}.")
+        self._reach = float(reach)
+        self._recipe = recipe or Recipe(epochs=1)
+        self._seed = seed
+        self.description = f"finetune(reach={self._reach:g}, epochs={self._recipe.epochs}, seed={seed})"
+
+    def verify(self, winner: Winner) -> Verdict:
+        """Train it; see `Verifier`."""
+        trained = train(winner.build(), self._data, recipe=self._recipe, teacher=winner.unpruned, seed=self._seed)
+        reached, before = trained.validation_after, trained.validation_before
+        assert reached is not None  # as there are validation examples
+        off = self._reach - reached if trained.higher_is_better else reached - self._reach
+        facts = {"metric": trained.metric, "before": before, "reached": reached, "epochs": len(trained.reports)}
+        if off <= 0:
+            return Verdict(True, facts=facts)
+        got, wanted = (as_text(trained.metric, value) for value in (reached, self._reach))
+        return Verdict(
+            False,
+            f"No winner reached {trained.metric} {wanted} within {len(trained.reports)} epochs of finetuning; this one "
+            f"comes nearest, with {got}.",
+            shortfall=off,
+            facts=facts,
+        )
