@@ -26,6 +26,7 @@ NOUNS = {
     "registry",
     "structure",
     "trial",
+    "urls",
     "user_files",
 }
 MAY_IMPORT = {

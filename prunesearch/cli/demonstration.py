@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
-
 from prunesearch.cli.checks import check_folder
-from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.options import OUTPUT, SEARCH, PrintingOptions, SeedOptions
 from prunesearch.cli.running import interruptible

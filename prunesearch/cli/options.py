@@ -31,6 +31,7 @@ from prunesearch.cli.checks import (
     state_of,
 )
 from prunesearch.cli.config import use_config
+from prunesearch.cli.console import results
 from prunesearch.cli.flags import Flag, Group
 from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
 from prunesearch.evaluators.channels import CRITERION
@@ -55,6 +56,14 @@ DEFAULT_STUDY = "sqlite:///search.db"
 
 _FILE, _FOLDER, _NUMBER, _NAME, _SECONDS = "FILE", "FOLDER", "N", "NAME", "SECONDS"
 _SHARE, _GLOB, _WIDTHS, _OPTION = "SHARE", "GLOB", "[GLOB=]N", "NAME=VALUE"
+
+
+def results_alone(context: typer.Context, asked: bool) -> bool:
+    """Keep what models and libraries print away from stdout, if a program reads it."""
+    if asked and not context.resilient_parsing:
+        context.with_resource(results.alone())
+    return asked
+
 
 FLAGS: Mapping[str, Flag] = {
     # networks
@@ -175,7 +184,7 @@ FLAGS: Mapping[str, Flag] = {
     "csv": Flag(metavar=_FILE),
     "parquet": Flag(metavar=_FILE),
     "title": Flag(metavar="TEXT"),
-    "json": Flag(needs_no=False),
+    "json": Flag(needs_no=False, callback=results_alone),
     "yes": Flag(needs_no=False),
 }
 """By the name of an option, with underscores: an option means the same in every command."""

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.live import Live
-from rich.table import Table
 
 from prunesearch.cli.checks import check_writable
-from prunesearch.cli.console import print_json, print_table, say, stdout
+from prunesearch.cli.console import Table, print_json, print_table, say, stdout
 from prunesearch.cli.flags import Group
 from prunesearch.cli.options import (
     OUTPUT,
@@ -177,8 +176,7 @@ def delete(
 
     Example: `prunesearch delete --study sqlite:///search.db --study-name search --from-trial 120`
     """
-    from prunesearch.study.database import parse
-    from prunesearch.study.locks import drive
+    from prunesearch.study.locks import driving
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
 
@@ -190,12 +188,8 @@ def delete(
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
     if not asking.yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
         raise typer.Abort
-    release = drive(parse(study), study, study_name)  # not under the hands of a running search
-    try:
-        with closing(Store(study)) as store:
-            gone = store.delete(study_name, from_trial=from_trial)
-    finally:
-        release()
+    with driving(study, study_name) as store:  # not under the hands of a running search
+        gone = store.delete(study_name, from_trial=from_trial)
     if printing.json:
         print_json({"study": study_name, "from_trial": from_trial, "deleted": gone})
     else:

@@ -7,15 +7,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from rich.table import Table
-
 from prunesearch.cli.checks import (
     check_metric,
     check_network_file,
     check_policy_share,
     check_study,
 )
-from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.options import (
     DEFAULT_STUDY,
