@@ -108,6 +108,8 @@ def _as_given(file: Path, key: str, flag: Any, value: Any) -> Any:
         return value
     if flag.multiple:
         entries = value if isinstance(value, (list, dict)) else [value]
+        if not entries:
+            raise ValueError(f"{file}: expected {key} with at least one entry, got none. Leave it out.")
         if isinstance(entries, dict):
             return [f"{name}={_text(file, key, entry, nested=True)}" for name, entry in entries.items()]
         return [_text(file, key, entry) for entry in entries]

@@ -30,11 +30,11 @@ class Trials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folder:
-    """What is left.
+class DemoOutput:
+    """What is output.
 
     Attributes:
-        out: Folder for the study, the report and the results.
+        out: DemoOutput for the study, the report and the results.
     """
 
     out: Path = Path("demo")
@@ -46,7 +46,7 @@ class Folder:
 def demo(
     trials: Annotated[Trials, Group(SEARCH)],
     seed: SeedOptions,
-    left: Annotated[Folder, Group(OUTPUT, metavars={"out": "FOLDER"})],
+    output: Annotated[DemoOutput, Group(OUTPUT, metavars={"out": "FOLDER"})],
     printing: PrintingOptions,
 ) -> None:
     """Run the main job on real data: train, trace, search, prune, finetune, report. About a minute on two cores.
@@ -56,7 +56,7 @@ def demo(
     from prunesearch.demo import run_demo
     from prunesearch.report import write_report
 
-    out, as_json = left.out, printing.json
+    out, as_json = output.out, printing.json
     out.mkdir(parents=True, exist_ok=True)
     with interruptible():
         found = run_demo(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guidance:
+class Teaching:
     """Whom a network follows.
 
     Attributes:
@@ -35,7 +35,7 @@ class Guidance:
 def finetune(
     model: PrunedOptions,
     images: TrainingImageOptions,
-    guidance: Annotated[Guidance, Group(TRAINING)],
+    teaching: Annotated[Teaching, Group(TRAINING)],
     recipe: RecipeOptions,
     seed: SeedOptions,
     files: TrainingFileOptions,
@@ -52,7 +52,7 @@ def finetune(
         raise ValueError("--patience needs images to validate with: hold some out with --validation 0.1.")
     unpruned = model.loaded(data)
     network = model.load_pruned(unpruned)
-    teacher = unpruned if guidance.teacher and model.pruned is not None else None
+    teacher = unpruned if teaching.teacher and model.pruned is not None else None
     with training_session(network, data, files) as running:
         result = train(network, data, recipe=recipe, teacher=teacher, seed=seed.seed, session=running.session)
     was, now = result.validation_before, result.validation_after

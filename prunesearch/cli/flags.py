@@ -41,7 +41,7 @@ class Flag:
         minimum: The smallest number.
         check: Given the option with its dashes and the value, raises ValueError where that is wrong; before the
             dataclass is made.
-        parse: Reads a value that is more than a text or a number.
+        parse: Makes a value of the text, or of the list of texts, that was given.
         callback: Called with the value before the command runs.
         needs_no: Whether there is a `--no-...`; without one the option can only be given.
     """
@@ -53,7 +53,7 @@ class Flag:
     shown: Mapping[str, str] = field(default_factory=dict)
     minimum: int | None = None
     check: Callable[[str, Any], None] | None = None
-    parse: Callable[[str], Any] | None = None
+    parse: Callable[[Any], Any] | None = None
     callback: Callable[..., Any] | None = None
     needs_no: bool = True
 
@@ -130,7 +130,7 @@ def groups_of(function: Callable[..., None]) -> dict[str, tuple[type[Any], Group
 def options_of(kind: type[Any], group: Group, flags: Mapping[str, Flag]) -> list[Option]:
     """The options of a dataclass, in the order of its fields, those that must be given first."""
     said = field_meanings(kind)
-    fields = [each for each in dataclasses.fields(kind) if each.init and each.name not in group.without]
+    fields = [each for each in dataclasses.fields(kind) if each.name not in group.without]
     found = []
     for each in sorted(fields, key=lambda each: not _is_required(each)):
         name = group.named.get(each.name, each.name)

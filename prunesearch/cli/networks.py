@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proofs:
+class Structures:
     """How much is proved.
 
     Attributes:
@@ -60,7 +60,7 @@ class OptionalPruned(OptionalModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
+class ExportedStudy:
     """The study that is exported, if it is one.
 
     Attributes:
@@ -73,7 +73,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exported:
+class ExportOutput:
     """Where something is exported to.
 
     Attributes:
@@ -118,7 +118,7 @@ def verify(
     model: PrunedOptions,
     shape: ShapeOptions,
     widths: WidthOptions,
-    proofs: Annotated[Proofs, Group(SEARCH)],
+    structures: Annotated[Structures, Group(SEARCH)],
     seed: SeedOptions,
     measured: TableOptions,
     printing: PrintingOptions,
@@ -137,7 +137,7 @@ def verify(
     if model.pruned is not None:
         _verify_pruned(network, model.pruned, measured.table, printing.json)
         return
-    found = network.verify(proofs.n, seed.seed)
+    found = network.verify(structures.n, seed.seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
     if printing.json:
         print_json(asdict(found))
@@ -174,8 +174,8 @@ def export(
     network: Annotated[
         OptionalPruned, Group(NETWORK, unset={"input": "as the file of --pruned or --weights remembers"})
     ],
-    source: Annotated[Source, Group(STUDY)],
-    exported: Annotated[Exported, Group(OUTPUT)],
+    exported: Annotated[ExportedStudy, Group(STUDY)],
+    output: Annotated[ExportOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
     """Write a network, or a study, for other programs. Networks take any batch size.
@@ -184,13 +184,13 @@ def export(
 
     Example: `prunesearch export --study sqlite:///search.db --optuna sqlite:///optuna.db --csv trials.csv`
     """
-    out, optuna, tables = exported.out, exported.optuna, exported.tables
-    if source.study is not None:
+    out, optuna, tables = output.out, output.optuna, output.tables
+    if exported.study is not None:
         if out is not None:
             raise ValueError("--out is for a network; a study goes to --optuna URL, --csv FILE or --parquet FILE.")
         if optuna is not None and "://" not in optuna:
             raise ValueError(f"Expected --optuna as a URL such as sqlite:///optuna.db, got {optuna!r}.")
-        export_study(source.study, source.study_name, optuna=optuna, tables=tables, as_json=printing.json)
+        export_study(exported.study, exported.study_name, optuna=optuna, tables=tables, as_json=printing.json)
         return
     if optuna is not None or tables:
         raise ValueError("--optuna, --csv and --parquet are for a study; name its database with --study.")

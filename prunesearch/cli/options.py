@@ -53,9 +53,20 @@ TRAINING, METHOD, STUDY, LATENCY = "Training", "Method", "Study", "Latency"
 RUNNING, OUTPUT = "Where and how long", "Output"
 DEFAULT_INPUT = "1x3x224x224"
 DEFAULT_STUDY = "sqlite:///search.db"
+_NOBODY = "none"
+"""As the only verifier: the winner is taken as it is."""
 
 _FILE, _FOLDER, _NUMBER, _NAME, _SECONDS = "FILE", "FOLDER", "N", "NAME", "SECONDS"
 _SHARE, _GLOB, _WIDTHS, _OPTION = "SHARE", "GLOB", "[GLOB=]N", "NAME=VALUE"
+
+
+def _check_verifiers(option: str, names: list[str]) -> None:
+    if names != [_NOBODY]:
+        check_named(VERIFIER, option, names)
+
+
+def _verifiers(names: list[str]) -> tuple[str, ...]:
+    return () if names == [_NOBODY] else tuple(names)
 
 
 def results_alone(context: typer.Context, asked: bool) -> bool:
@@ -94,7 +105,8 @@ FLAGS: Mapping[str, Flag] = {
     "verifiers": Flag(
         metavar=_NAME,
         role=VERIFIER,
-        check=partial(check_named, VERIFIER),
+        check=_check_verifiers,
+        parse=_verifiers,
         unset="latency, if the budget limits it by a table of this machine",
     ),
     "criterion": Flag(metavar=_NAME, role=CRITERION, check=partial(check_named, CRITERION)),

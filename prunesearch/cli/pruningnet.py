@@ -68,8 +68,8 @@ class Generators:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Generated:
-    """What is left.
+class PruningNetOutput:
+    """What is output.
 
     Attributes:
         out: Where the PruningNet goes.
@@ -88,7 +88,7 @@ def pruningnet(
     generators: Annotated[Generators, Group(TRAINING, unset={"criterion": "l1; from scratch the first ones"})],
     recipe: Annotated[PruningNetRecipe, Group(TRAINING)],
     seed: SeedOptions,
-    left: Annotated[Generated, Group(OUTPUT)],
+    output: Annotated[PruningNetOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
     """Train a PruningNet, which gives every structure weights of its own. Run the same command again to continue.
@@ -108,13 +108,13 @@ def pruningnet(
     full = network.space.cost(network.space.full).params
     size = f"{net.size:,} parameters, {net.size / full:.1f} times the network's"
     say(f"{generators.form} form: {size}.", aside=printing.json)
-    has_trained = _train(net, data, recipe, seed.seed, left.out)
+    has_trained = _train(net, data, recipe, seed.seed, output.out)
     if printing.json:
-        facts = {"out": str(left.out), "form": generators.form, "parameters": net.size, "network_parameters": full}
+        facts = {"out": str(output.out), "form": generators.form, "parameters": net.size, "network_parameters": full}
         print_json({**facts, "was_finished": not has_trained})
     else:
         done = "Trained" if has_trained else "Nothing to do, it is trained"
-        say(f"{done}: {left.out}. Search with --weight-source generated:{left.out}")
+        say(f"{done}: {output.out}. Search with --weight-source generated:{output.out}")
 
 
 def _train(net: Any, data: Data, recipe: PruningNetRecipe, seed: int, out: Path) -> bool:

@@ -56,7 +56,7 @@ class Trials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Deleted:
+class DeletedTrials:
     """What to delete.
 
     Attributes:
@@ -71,7 +71,7 @@ class Deleted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asking:
+class Confirmation:
     """Whether to ask first.
 
     Attributes:
@@ -82,7 +82,7 @@ class Asking:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Page:
+class ReportOutput:
     """The page that is written.
 
     Attributes:
@@ -170,7 +170,9 @@ def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], prin
 
 
 def delete(
-    deleted: Annotated[Deleted, Group(STUDY)], asking: Annotated[Asking, Group(OUTPUT)], printing: PrintingOptions
+    deleted: Annotated[DeletedTrials, Group(STUDY)],
+    confirmation: Annotated[Confirmation, Group(OUTPUT)],
+    printing: PrintingOptions,
 ) -> None:
     """Delete a study, or its trials from a number on, which the next run scores again. There is no way back.
 
@@ -181,12 +183,12 @@ def delete(
     from prunesearch.study.tables import check_name
 
     study, study_name, from_trial = deleted.study, deleted.study_name, deleted.from_trial
-    if printing.json and not asking.yes:
+    if printing.json and not confirmation.yes:
         raise ValueError("With --json nobody is asked whether to delete: give --yes, too.")
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
-    if not asking.yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
+    if not confirmation.yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
         raise typer.Abort
     with driving(study, study_name) as store:  # not under the hands of a running search
         gone = store.delete(study_name, from_trial=from_trial)
@@ -199,7 +201,7 @@ def delete(
 def report(
     studies: NamedStudiesOptions,
     predicted: TableOptions,
-    written: Annotated[Page, Group(OUTPUT)],
+    output: Annotated[ReportOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
     """Write one self-contained HTML page about the studies of a database, which is only read.
@@ -208,9 +210,9 @@ def report(
     """
     from prunesearch.report import write_report
 
-    check_writable(written.out)
+    check_writable(output.out)
     names = studies.study_names or None
-    page = write_report(studies.study, written.out, names, title=written.title, table=predicted.table)
+    page = write_report(studies.study, output.out, names, title=output.title, table=predicted.table)
     if printing.json:
         print_json({"out": str(page)})
     else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from prunesearch.models.network import Network
     from prunesearch.result import SearchResult
     from prunesearch.study.events import Callback, Event
+    from prunesearch.training.data import Data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Searching:
         options: Of the searcher, such as population=20.
         n_trials: Structures to score in all, earlier runs included.
         build_with: Weights of the winner alone, such as reconstructed.
-        verifiers: Who looks at the winner itself.
+        verifiers: Who looks at the winner itself, or none.
         seed: Decides everything random.
     """
 
@@ -65,7 +67,7 @@ class Searching:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class SearchStudy:
     """Where a search is kept.
 
     Attributes:
@@ -83,7 +85,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ending:
+class Stopping:
     """What ends a search early.
 
     Attributes:
@@ -104,7 +106,7 @@ class Ending:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
+class SearchOutput:
     """What a search leaves.
 
     Attributes:
@@ -127,6 +129,14 @@ class Left:
 
         return [] if self.tensorboard is None else [TensorBoardLogger(self.tensorboard)]
 
+    def write(self, result: SearchResult, answered: Answer | None, data: Data) -> None:
+        """Write the best network, or the one that the policy answered, if there is a file for it."""
+        from prunesearch.models.saving import save
+
+        if self.out is not None:
+            built = result.best.build() if answered is None else result.build(answered.structure)
+            save(built, self.out, example_inputs=data.examples())
+
 
 def search(
     model: ModelOptions,
@@ -134,12 +144,14 @@ def search(
     images: ImageOptions,
     budget: LimitByTableOptions,
     searching: Annotated[Searching, Group(SEARCH)],
-    place: Annotated[Place, Group(STUDY, unset={"study": DEFAULT_STUDY, "study_name": "the one of this question"})],
+    where: Annotated[
+        SearchStudy, Group(STUDY, unset={"study": DEFAULT_STUDY, "study_name": "the one of this question"})
+    ],
     scoring: ScoringOptions,
     workers: WorkerOptions,
     running: RunningOptions,
-    ending: Annotated[Ending, Group(RUNNING)],
-    left: Annotated[Left, Group(OUTPUT)],
+    stopping: Annotated[Stopping, Group(RUNNING)],
+    output: Annotated[SearchOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
     """Search the best structure under a budget. Run the same command again to continue.
@@ -148,18 +160,45 @@ def search(
 
     Example: `prunesearch search --model zoo:resnet20 --weights w.pt --data digits --budget macs=50% --out small.st`
     """
-    limits, rules, callbacks = budget.limits, widths.rules, ending.callbacks
+    limits, rules, callbacks = budget.limits, widths.rules, stopping.callbacks
     check_metric(scoring.metric, images.task, images.data)
-    check_policy_share(searching.searcher, left.policy_share)
-    check_study(place.url)
+    check_policy_share(searching.searcher, output.policy_share)
+    check_study(where.url)
     from prunesearch import api
-    from prunesearch.models.saving import save as save_network
     from prunesearch.models.trace import trace
 
     data = images.load()
     network = trace(model.loaded(data), data.examples(), **rules)
-    if left.policy_share is not None:
-        check_can_be_met(limits, network.space, left.policy_share)
+    if output.policy_share is not None:
+        check_can_be_met(limits, network.space, output.policy_share)
+    with _progress(network) as (show, on_event):
+        result = api.search(
+            network,
+            data,
+            budget=limits,
+            **vars(searching),
+            scoring=scoring,
+            study=where.url,
+            study_name=where.study_name,
+            running=replace(
+                running,
+                workers=workers,
+                callbacks=[*callbacks, *output.callbacks, on_event],
+                open_another=where.study is None,
+            ),
+        )
+    if not show.has_news:
+        say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
+    for note in result.notes:
+        say(f"note: {note}", aside=True)
+    answered = None if output.policy_share is None else answer(result, limits, output.policy_share)
+    output.write(result, answered, data)
+    _tell(result, network, where.url, output.out, answered, as_json=printing.json)
+
+
+@contextmanager
+def _progress(network: Network) -> Iterator[tuple[BestSoFar, Callback]]:
+    """Shows how far a search is, and lets an interrupt end it in order."""
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
         show = BestSoFar(bar, network.space.cost(network.space.full).macs)
 
@@ -168,30 +207,7 @@ def search(
             stop_if_asked()
             return False
 
-        result = api.search(
-            network,
-            data,
-            budget=limits,
-            **vars(searching),
-            scoring=scoring,
-            study=place.url,
-            study_name=place.study_name,
-            running=replace(
-                running,
-                workers=workers,
-                callbacks=[*callbacks, *left.callbacks, on_event],
-                open_another=place.study is None,
-            ),
-        )
-    if not show.has_news:
-        say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
-    for note in result.notes:
-        say(f"note: {note}", aside=True)
-    answered = None if left.policy_share is None else answer(result, limits, left.policy_share)
-    if left.out is not None:
-        built = result.best.build() if answered is None else result.build(answered.structure)
-        save_network(built, left.out, example_inputs=data.examples())
-    _tell(result, network, place.url, left.out, answered, as_json=printing.json)
+        yield show, on_event
 
 
 def _tell(

@@ -53,8 +53,8 @@ class Timing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Timed:
-    """What is left.
+class TableOutput:
+    """What is output.
 
     Attributes:
         out: The table's file; what it has already is not measured again.
@@ -73,7 +73,7 @@ def latency(
     shape: ShapeOptions,
     widths: WidthOptions,
     timing: Annotated[Timing, Group(LATENCY)],
-    left: Annotated[Timed, Group(OUTPUT)],
+    output: Annotated[TableOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
     """Time every distinct layer of a network over a grid of widths, for budgets in milliseconds. Takes minutes.
@@ -83,17 +83,17 @@ def latency(
     Example: `prunesearch latency --model torchvision:resnet50 --input 1x3x224x224 --round-to 8 --out cpu.json`
     """
     rules, batch_size = widths.rules, parse_shape(shape.input)[0]
-    if left.onnx is not None and timing.remote is None:
+    if output.onnx is not None and timing.remote is None:
         raise ValueError("--onnx writes what is to be timed on another device; name that with --remote.")
-    if timing.remote is not None and left.out.exists():
-        raise ValueError(f"{left.out} exists; it may hold times already. Name another file.")
+    if timing.remote is not None and output.out.exists():
+        raise ValueError(f"{output.out} exists; it may hold times already. Name another file.")
     from prunesearch.latency_table import LatencyTable
     from prunesearch.sources import check_device
 
     check_device(timing.device)
     network = traced(model, shape, rules)
     if timing.remote is not None:
-        _plan(network, timing.remote, batch_size, timing.points or _POINTS, left, as_json=printing.json)
+        _plan(network, timing.remote, batch_size, timing.points or _POINTS, output, as_json=printing.json)
         return
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("timed", "timings") as bar:
 
@@ -107,21 +107,21 @@ def latency(
             device=timing.device,
             batch_size=batch_size,
             threads=timing.threads,
-            file=left.out,
+            file=output.out,
             points=timing.points,
             on_progress=on_progress,
         )
-    facts = _facts(table, network, left.out)
+    facts = _facts(table, network, output.out)
     if printing.json:
         print_json(facts)
     else:
         say(_summary(facts))
 
 
-def _plan(network: Network, device: str, batch_size: int, points: int, left: Timed, *, as_json: bool) -> None:
+def _plan(network: Network, device: str, batch_size: int, points: int, output: TableOutput, *, as_json: bool) -> None:
     from prunesearch.evaluators.latency.remote import plan
 
-    out, onnx = left.out, left.onnx
+    out, onnx = output.out, output.onnx
     table = plan(network, device, batch_size=batch_size, points=points, onnx=onnx)
     table.save(out)
     if as_json:

@@ -57,6 +57,8 @@ WRONG = {
     "unknown command": ("[serach]\nseed = 1", "[serach] is no command. Did you mean 'search'?"),
     "command that is no table": ("search = 3", "expected its flags below [search]"),
     "text for a switch": ("[search]\nasynchronous = 'yes'", "expected asynchronous = true or false, got 'yes'"),
+    "no entry of several": ("[search]\nverifiers = []", "expected verifiers with at least one entry"),
+    "old name": ("[search]\nas-finished = true", "as-finished is no flag of search. It is now asynchronous."),
     "list for one value": ("[search]\nseed = [1, 2]", "expected seed as text or a number"),
     "switch for a value": ("[search]\nseed = true", "expected seed as text or a number"),
     "text for a number": ("[search]\nn-trials = 'many'", "Invalid value for '--n-trials'"),

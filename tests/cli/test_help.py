@@ -31,6 +31,7 @@ def test_every_option_has_a_help_and_is_in_a_panel_and_no_flag_is_a_commands_nam
     for option in options(name):
         assert option.help, f"{name} {option.opts}"
         assert option.rich_help_panel or option.name in ("config", "help"), f"{name} {option.opts}"
+        assert option.metavar or option.is_flag, f"{name} {option.opts}"
         assert option.opts[-1].removeprefix("--") not in NAMES  # or a config file could not tell them apart
 
 
@@ -59,7 +60,7 @@ from prunesearch.cli import main
 try:
     main({arguments!r})
 except SystemExit:
-    sys.exit("torch" in sys.modules or "sqlalchemy" in sys.modules)
+    sys.exit("torch" in sys.modules or "sqlalchemy" in sys.modules or "numpy" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == 0

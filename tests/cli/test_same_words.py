@@ -13,6 +13,7 @@ import typer
 
 import prunesearch as ps
 from prunesearch.cli import COMMANDS, app, config
+from prunesearch.cli.flags import groups_of
 from prunesearch.evaluators.latency.remote import plan
 from prunesearch.report import write_report
 from prunesearch.sources import load_data
@@ -23,7 +24,6 @@ NAMES = [name for commands in COMMANDS.values() for name in commands]
 OBJECT = "an object; --model names it"
 VALUES = "a value: its fields are options"
 FUNCTION = "a function, which shows progress"
-TEACHER = "for a teacher, which there is none of"
 TIME = "60 seconds are plenty for what a command can name; --time-limit is that of a structure"
 TRACED = {
     "example_inputs": "of the shape of --input, or of the data",
@@ -45,7 +45,6 @@ TRAINING = {
     "on_epoch": FUNCTION,
     "on_step": FUNCTION,
 }
-WITHOUT_TEACHER = dict.fromkeys(("distillation", "temperature", "features", "feature_weight"), TEACHER)
 
 SHARED = {*TRACED, *DATA, *TRAINING}
 
@@ -62,13 +61,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
             },
         ),
         (ps.Scoring, {}),
-        (
-            ps.Running,
-            {
-                "callbacks": "functions; --timeout, --patience and --tensorboard are some",
-                "open_another": "so it is where no --study is named",
-            },
-        ),
+        (ps.Running, {}),
         (Workers, {"count": "--workers, as Running(workers=4) has it"}),
         (ps.trace, TRACED),
         (ps.Data, {**DATA, "validation": "no training, so nothing is held out"}),
@@ -80,14 +73,14 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
     ],
     "paam": [
         (ps.paam, TRAINING),
-        (ps.Recipe, WITHOUT_TEACHER),
+        (ps.Recipe, {}),
         (AttentionSettings, {}),
         (ps.trace, TRACED),
         (ps.Data, DATA),
     ],
     "manidp": [
         (ps.manidp, TRAINING),
-        (ps.Recipe, {**WITHOUT_TEACHER, "ema": "refused", "from_scratch": "refused"}),
+        (ps.Recipe, {}),
         (ManifoldSettings, {}),
         (ps.Data, DATA),
     ],
@@ -135,7 +128,10 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
     "verify": [(ps.Network.verify, {"self": OBJECT}), (ps.trace, TRACED)],
     "report": [(write_report, {})],
 }
-"""Of each command what it stands for in Python; of that what is no option with the same name and default, and why."""
+"""Of each command what it stands for in Python; of that what is no option with the same name and default, and why.
+
+What a command leaves out of a dataclass it says itself (`Group.without`).
+"""
 
 OF_FILES = {"model", "weights", "pruned", "data", "out", "json", "config", "help"}
 OF_DATA_SETS = set(inspect.signature(load_data).parameters) - {"source"}
@@ -168,6 +164,13 @@ def arguments(of: Callable[..., Any]) -> dict[str, Any]:
     return {name: None if repr(default) == "<factory>" else default for name, default in found.items()}
 
 
+def left_out(name: str, of: Callable[..., Any]) -> Mapping[str, str]:
+    """The fields of a dataclass that a command says it does not take, and why."""
+    function = next(commands[name] for commands in COMMANDS.values() if name in commands)
+    groups = groups_of(function).values()
+    return next((group.without for kind, group in groups if kind is of), {})
+
+
 def is_same(argument: str, default: Any, flags: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
     """Whether a command has an option for an argument, and a config file a key, and not giving it means the same."""
     if argument not in flags or argument.replace("_", "-") not in keys:
@@ -185,7 +188,7 @@ CASES = [(name, of) for name, each in EXCEPTIONS.items() for of, _ in each]
 
 @pytest.mark.parametrize(("name", "of"), CASES, ids=[f"{name}-{of.__qualname__}" for name, of in CASES])
 def test_every_argument_and_field_is_an_option_with_its_name_and_default(name: str, of: Callable[..., Any]) -> None:
-    reasons = dict(EXCEPTIONS[name])[of]
+    reasons = {**dict(EXCEPTIONS[name])[of], **left_out(name, of)}
     flags, keys = options(name), config._flags(command(name))
     known = arguments(of)
     differ = {argument for argument, default in known.items() if not is_same(argument, default, flags, keys)}
