@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import Annotated
 
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.training import finish, training_session
+from prunesearch.cli.values import (
     METHOD,
     LimitOptions,
     ModelOptions,
@@ -17,7 +18,6 @@ from prunesearch.cli.options import (
     TrainingImageOptions,
     WidthOptions,
 )
-from prunesearch.cli.training import finish, training_session
 from prunesearch.training.settings import AttentionSettings
 
 

@@ -10,7 +10,7 @@ from prunesearch.cli.checks import check_study
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.networks import traced
-from prunesearch.cli.options import (
+from prunesearch.cli.values import (
     NETWORK,
     STUDY,
     Model,

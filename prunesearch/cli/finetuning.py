@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.training import finish, training_session
+from prunesearch.cli.values import (
     TRAINING,
     PrintingOptions,
     PrunedOptions,
@@ -15,7 +16,6 @@ from prunesearch.cli.options import (
     TrainingFileOptions,
     TrainingImageOptions,
 )
-from prunesearch.cli.training import finish, training_session
 
 if TYPE_CHECKING:
     from prunesearch.training.finetune import Training

@@ -1,7 +1,7 @@
 """Options of a command from the fields of dataclasses, so that Python, flags and config files have the same words.
 
 A command is a function of a few values, each a frozen dataclass: a public one such as `Scoring`, or one of
-`options.py`. `command` makes of it what typer runs: an option for each field. The field gives its name (`n_trials` is
+`values.py`. `command` makes of it what typer runs: an option for each field. The field gives its name (`n_trials` is
 `--n-trials`), its type and its default, and the docstring of the dataclass says what it means. What is particular to a
 shell stands in a `Flag`: what the value is called, what None means, and to what a shell completes.
 """

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.training import finish, training_session
+from prunesearch.cli.values import (
     METHOD,
     LimitOptions,
     PrintingOptions,
@@ -15,7 +16,6 @@ from prunesearch.cli.options import (
     TrainingFileOptions,
     TrainingImageOptions,
 )
-from prunesearch.cli.training import finish, training_session
 from prunesearch.training.settings import ManifoldSettings
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import fail, print_json, say
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.records import export_study
+from prunesearch.cli.values import (
     DEFAULT_INPUT,
     NETWORK,
     OUTPUT,
@@ -27,7 +28,6 @@ from prunesearch.cli.options import (
     TableOptions,
     WidthOptions,
 )
-from prunesearch.cli.records import export_study
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network

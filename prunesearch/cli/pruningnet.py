@@ -10,7 +10,8 @@ from prunesearch.cli.checks import check_network_file
 from prunesearch.cli.completion import FORMS, STARTS
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.cli.values import (
     OUTPUT,
     TRAINING,
     ImageOptions,
@@ -19,7 +20,6 @@ from prunesearch.cli.options import (
     SeedOptions,
     WidthOptions,
 )
-from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 from prunesearch.registry import check_name
 from prunesearch.training.settings import PruningNetRecipe
 

@@ -15,7 +15,7 @@ from rich.live import Live
 from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import Table, print_json, print_table, say, stdout
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.values import (
     OUTPUT,
     STUDY,
     DatabaseOptions,

@@ -16,7 +16,9 @@ from prunesearch.cli.checks import (
 )
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
-from prunesearch.cli.options import (
+from prunesearch.cli.policies import Answer, answer, check_can_be_met
+from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
+from prunesearch.cli.values import (
     DEFAULT_STUDY,
     OUTPUT,
     RUNNING,
@@ -31,8 +33,6 @@ from prunesearch.cli.options import (
     WidthOptions,
     WorkerOptions,
 )
-from prunesearch.cli.policies import Answer, answer, check_can_be_met
-from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
 from prunesearch.search import check_searcher
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.networks import traced
-from prunesearch.cli.options import (
+from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.cli.values import (
     LATENCY,
     OUTPUT,
     ModelOptions,
@@ -19,7 +20,6 @@ from prunesearch.cli.options import (
     ShapeOptions,
     WidthOptions,
 )
-from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 from prunesearch.registry import check_name
 from prunesearch.source_names import parse_shape
 

@@ -11,7 +11,7 @@ from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
-    from prunesearch.cli.options import TrainingFiles
+    from prunesearch.cli.values import TrainingFiles
     from prunesearch.training.data import Data
     from prunesearch.training.reports import EpochReport, Session, StepReport
 
