@@ -165,10 +165,10 @@ def arguments(of: Callable[..., Any]) -> dict[str, Any]:
 
 
 def left_out(name: str, of: Callable[..., Any]) -> Mapping[str, str]:
-    """The fields of a dataclass that a command says it does not take, and why."""
+    """The fields of a dataclass that a command says it does not take, and why; not what another value gives it."""
     function = next(commands[name] for commands in COMMANDS.values() if name in commands)
-    groups = groups_of(function).values()
-    return next((group.without for kind, group in groups if kind is of), {})
+    without = next((group.without for kind, group in groups_of(function).values() if kind is of), {})
+    return {field: why for field, why in without.items() if field not in options(name)}
 
 
 def is_same(argument: str, default: Any, flags: Mapping[str, Any], keys: Mapping[str, Any]) -> bool:
