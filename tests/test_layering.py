@@ -15,6 +15,7 @@ ROOT = Path(prunesearch.__file__).parent
 NOUNS = {
     "budget",
     "contracts",
+    "docstrings",
     "errors",
     "files",
     "latency_file",
@@ -25,6 +26,7 @@ NOUNS = {
     "registry",
     "structure",
     "trial",
+    "urls",
     "user_files",
 }
 MAY_IMPORT = {

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from prunesearch.registry import did_you_mean
+from prunesearch.urls import described, redacted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +22,18 @@ else:
     import tomli as tomllib
 
 _NOT_OF_A_FILE = {"config", "help"}
+
+RENAMED: Mapping[str, str] = {
+    "--as-finished": "--asynchronous",
+    "--augment": "--augmentation",
+    "--elsewhere": "--remote",
+    "--ignore": "--ignored-layers",
+    "--latency-table": "--table",
+    "--option": "--options; a setting of paam or manidp is a flag of its own, such as --share 0.5",
+    "--save": "--out",
+    "--tracker": "--trackers",
+}
+"""Options of earlier releases, and what they are called now."""
 
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -59,7 +72,7 @@ def _values(file: Path, command: str, commands: Mapping[str, Mapping[str, Any]])
     }
     for table, entries in tables.items():
         if not isinstance(entries, dict):
-            raise ValueError(f"{file}: {table} is a command; expected its flags below [{table}], got {entries!r}.")
+            raise ValueError(f"{file}: {table} is a command; expected its flags below [{table}], got {_kind(entries)}.")
         for key, value in entries.items():
             flag = commands[table].get(_dashed(key))
             if flag is None:
@@ -80,7 +93,9 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
-    hint = did_you_mean(_dashed(key), known)
+    now = RENAMED.get(f"--{_dashed(key)}")
+    hint = did_you_mean(_dashed(key), known) if now is None else f" It is now {now.removeprefix('--')}."
+    key = redacted(key)
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
     raise ValueError(f"{file}: {what}.{hint}")
 
@@ -89,10 +104,12 @@ def _as_given(file: Path, key: str, flag: Any, value: Any) -> Any:
     """A value of TOML as the command line would have had it."""
     if flag.is_flag:
         if not isinstance(value, bool):
-            raise ValueError(f"{file}: expected {key} = true or false, got {value!r}.")
+            raise ValueError(f"{file}: expected {key} = true or false, got {_kind(value)}.")
         return value
     if flag.multiple:
         entries = value if isinstance(value, (list, dict)) else [value]
+        if not entries:
+            raise ValueError(f"{file}: expected {key} with at least one entry, got none. Leave it out.")
         if isinstance(entries, dict):
             return [f"{name}={_text(file, key, entry, nested=True)}" for name, entry in entries.items()]
         return [_text(file, key, entry) for entry in entries]
@@ -105,8 +122,13 @@ def _text(file: Path, key: str, value: Any, *, nested: bool = False) -> str:
     if nested and isinstance(value, (bool, list)):
         return json.dumps(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{file}: expected {key} as text or a number, as the flag has it; got {value!r}.")
+        raise ValueError(f"{file}: expected {key} as text or a number, as the flag has it; got {_kind(value)}.")
     return str(value)
+
+
+def _kind(value: object) -> str:
+    """What TOML calls it; the value itself may be a URL with a password, with the brackets of a list around it."""
+    return "a table" if isinstance(value, dict) else described(value)
 
 
 def _dashed(key: str) -> str:
