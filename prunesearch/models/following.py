@@ -44,12 +44,14 @@ class Way:
         as_given: On as many images as the example has, not on two.
         follows_batch: With numbers that turned out to be multiples of the number of images (`batches.follow_batch`).
         kinds: Classes of modules that are not entered, besides those that have a rule of ours.
+        trains: Whether what it does in training mode could be followed, too.
     """
 
     without_data: bool = False
     as_given: bool = False
     follows_batch: bool = False
     kinds: frozenset[type] = frozenset()
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
     others, training, notes = _training(model, inputs, deadline, evaluating, way)
     recordings = (evaluating, *others)
     follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
-    way = replace(way, follows_batch=follows)
+    way = replace(way, follows_batch=follows, trains=training is not None)
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
     return Forwards(recordings, training, notes if note is None else (note, *notes), way)

@@ -63,6 +63,8 @@ def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
     """The forward in eval mode, and in training mode, where that can be followed."""
     model = copied(network.model).eval()
     evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
+    if not network.way.trains:
+        return evaluating, None
     try:
         training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
     except TraceError:

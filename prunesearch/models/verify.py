@@ -132,7 +132,7 @@ def _cost(network: Network, forward: MaskedForward, slimmed: nn.Module) -> Cost:
     if not network.leaves or not network.inputs.is_listed:
         return count(slimmed, network.inputs)
     _, calls = _of_masked(forward.module(np.ones(network.unit_count, dtype=np.bool_)).eval(), network.inputs)
-    with results_given(slimmed, network.leaves, calls):
+    with results_given(slimmed, calls):
         return count(slimmed, network.inputs)
 
 
@@ -140,7 +140,7 @@ def _differences(
     network: Network, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
 ) -> _Compared:
     theirs, calls = _of_masked(full.eval(), inputs)
-    ours = _of_slimmed(slimmed.eval(), inputs, network.leaves, calls)
+    ours = _of_slimmed(slimmed.eval(), inputs, calls)
     training = _training_difference(network, slimmed, full, inputs) if forward.trains else None
     return _Compared(_distance(ours, theirs), theirs.scale, training, costs_exact=True)
 
@@ -158,7 +158,7 @@ def _training_difference(network: Network, slimmed: nn.Module, full: Masked, inp
     except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
         return None
     try:
-        ours = _of_slimmed(slimmed.train(), several, network.leaves, calls)
+        ours = _of_slimmed(slimmed.train(), several, calls)
     except Exception:  # whatever a forward raises at another width
         return math.inf
     difference = _distance(ours, theirs) / max(theirs.scale, 1e-12)
@@ -191,9 +191,9 @@ def _of_masked(full: Masked, inputs: Inputs) -> tuple[_Values, Calls]:
     return _Values(outputs, calls.given), calls
 
 
-def _of_slimmed(model: nn.Module, inputs: Inputs, parts: Iterable[str], theirs: Calls) -> _Values:
+def _of_slimmed(model: nn.Module, inputs: Inputs, theirs: Calls) -> _Values:
     """In which parts that are kept whole return what they do in the masked network."""
-    with results_given(model, parts, theirs) as calls:
+    with results_given(model, theirs) as calls:
         outputs = _values(model, inputs)
     return _Values(outputs, calls.given)
 

@@ -294,6 +294,36 @@ class Guarded(nn.Module):
         return x * 2 if x.max() > 0 else x
 
 
+class Denoised(nn.Module):
+    """Decides by its data in training mode alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.stem, self.last = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def noised(self, x: Tensor) -> Tensor:
+        return x * 2 if self.training and x.max() > 0 else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.noised(self.stem(self.first(x))))
+
+
+def test_what_decides_by_data_in_training_mode_alone_is_compared_there() -> None:
+    network = proven(Denoised(), SMALL)
+    assert network.verify(1).training_difference is not None
+
+
+def test_a_training_mode_that_cannot_be_followed_is_not_compared() -> None:
+    class Skipped(Denoised):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.stem(self.first(x))
+            return self.last(h * 2 if self.training and h.max() > 0 else h)
+
+    network = trace(randomised(Skipped()), SMALL)
+    assert "training mode" in network.notes[0]
+    assert network.verify(1).training_difference is None
+
+
 def test_a_part_inside_of_another_that_is_kept_whole_is_no_part_of_its_own() -> None:
     stem, last = nn.Conv2d(3, 6, 1), nn.Conv2d(8, 2, 1)
     network = proven(nn.Sequential(stem, nn.Conv2d(6, 8, 1), Refined(), last), SMALL)
