@@ -133,7 +133,7 @@ def search(
     expect_kind("scoring", scoring, Scoring, "Scoring(criterion='taylor')")
     expect_kind("running", running, Running, "Running(workers=4)")
     check_searcher_object(searcher, options)
-    wanted = budget.check(network.space)
+    wanted = budget.check(network)
     convinced = as_verifiers(verifiers, wanted, searcher)
     prepared = prepare(
         network, data, scoring, build_with=build_with, races=running.in_order, seed=seed, cache=running.cache

@@ -186,10 +186,6 @@ class LatencyTable:
         """Hash of everything in the table."""
         return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
 
-    def corrected(self, factor: float) -> LatencyTable:
-        """The table whose predictions are `factor` times as high."""
-        return replace(self, correction=self.correction * factor)
-
     def rescaled(self, factor: float) -> LatencyTable:
         """The same measurements for a machine that is slower by a factor, reference kernel and all."""
 

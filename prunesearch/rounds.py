@@ -15,6 +15,7 @@ from typing import Any
 from prunesearch.budget import FeasibleSet
 from prunesearch.errors import InfeasibleBudget, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evaluators.winner import Winner
+from prunesearch.resources.latency import LatencyMeter
 from prunesearch.result import SearchResult
 from prunesearch.structure import Structure
 from prunesearch.study.database import parse
@@ -152,9 +153,11 @@ class Rounds:
 
     def _latency_facts(self, winner: Trial) -> dict[str, Any]:
         """What reports show of a search whose winners were timed."""
-        model, timed = self._wanted.latency, [v for v in self._verified if v.verifier == LatencyVerifier.description]
-        if model is None or not timed:
+        timed = [v for v in self._verified if v.verifier == LatencyVerifier.description]
+        meter = self._wanted.meters["latency_ms"].meter if timed else None
+        if not isinstance(meter, LatencyMeter):
             return {}
+        model = meter.model
         narrowest = [v.verdict.facts["measured_ms"] for v in timed if v.structure == self._wanted.space.minimum]
         facts = {
             "table": model.table.fingerprint,

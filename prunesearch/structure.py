@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -89,12 +89,20 @@ class Cost:
     Attributes:
         macs: Multiply-accumulates, each counted once: of convolutions, linear layers and matrix products. Exact.
         params: Parameters, every one of the network's. Exact.
-        latency_ms: Milliseconds of one forward, predicted, where a budget limits it.
+        more: Of other resources, by name, where a budget limits them, such as `{"latency_ms": 3.2}`.
     """
 
     macs: int
     params: int
-    latency_ms: float | None = field(default=None, repr=False)
+    more: Mapping[str, float] = field(default_factory=dict, repr=False, hash=False)
+
+    def __getitem__(self, resource: str) -> float:
+        """The cost of one resource, by its name.
+
+        Raises:
+            KeyError: It is not known.
+        """
+        return {"macs": self.macs, "params": self.params, **self.more}[resource]
 
 
 @dataclass(frozen=True, repr=False)

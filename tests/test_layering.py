@@ -23,6 +23,7 @@ NOUNS = {
     "question",
     "ranges",
     "registry",
+    "resources",
     "structure",
     "trial",
     "user_files",
@@ -99,6 +100,8 @@ HOMES = {
 }
 DOORS = {
     "latency_table.py imports prunesearch.evaluators.latency.measuring",  # LatencyTable.measure
+    "resources/energy.py imports prunesearch.evaluators.energy",  # EnergyTable.measure
+    "resources/peak_memory.py imports prunesearch.models.memory_model",  # a budget of memory, of a network
 }  # public names that stand in one room and are done in another, reached by a string when they are called
 FILES = sorted(ROOT.rglob("*.py"))
 
