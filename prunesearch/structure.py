@@ -102,7 +102,12 @@ class Cost:
         Raises:
             KeyError: It is not known.
         """
-        return {"macs": self.macs, "params": self.params, **self.more}[resource]
+        return self.amounts[resource]
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What is known of it, by the names of resources."""
+        return {"macs": self.macs, "params": self.params, **self.more}
 
 
 @dataclass(frozen=True, repr=False)
