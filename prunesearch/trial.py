@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from prunesearch.structure import Cost, Structure
 
@@ -39,6 +40,10 @@ class Trial:
     images: int | None = None
     error: float = 0.0
     parts: tuple[tuple[int, float], ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain values, the cost by the names of resources."""
+        return {**vars(self), "cost": self.cost.amounts}
 
     @property
     def assured(self) -> float:

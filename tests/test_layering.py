@@ -26,6 +26,7 @@ NOUNS = {
     "resources",
     "structure",
     "trial",
+    "urls",
     "user_files",
 }
 MAY_IMPORT = {

@@ -22,6 +22,7 @@ from prunesearch.cli.records import delete, list_studies, report, show, status
 from prunesearch.cli.studies import search
 from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
+from prunesearch.urls import redacted
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
 _INTERRUPTED = 130
@@ -55,7 +56,7 @@ for _panel, _commands in COMMANDS.items():
 
 def _show_version(asked: bool) -> None:
     if asked:
-        stdout.print(f"prunesearch {__version__}", highlight=False)
+        stdout.print(f"prunesearch {__version__}")
         raise typer.Exit
 
 
@@ -89,13 +90,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         command = "prunesearch" if error.ctx is None else error.ctx.command_path
         said = error.format_message().rstrip(".")
-        fail(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", status=2)
+        fail(redacted(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", given), status=2)
     except (EvaluationFailed, TrainingDiverged) as error:
-        fail(str(error), status=1)
+        fail(redacted(str(error), given), status=1)
     except (PruneSearchError, ValueError, TypeError, OSError) as error:
         if os.environ.get("PRUNESEARCH_DEBUG"):
             raise
-        fail(_sentence(error), status=2)
+        fail(redacted(_sentence(error), given), status=2)
     if ended == _INTERRUPTED:  # what typer makes of it
         fail("Interrupted.", status=_INTERRUPTED)
     sys.exit(ended if isinstance(ended, int) else 0)

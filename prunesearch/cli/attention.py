@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -145,6 +144,6 @@ def paam(
         out,
         result.reports,
         as_json=as_json,
-        more={"structure": result.structure, "cost": asdict(cost)},
+        more={"structure": result.structure, "cost": cost.amounts},
         told=f": {cost.macs:,} MACs ({share:.1%}), {cost.params:,} parameters",
     )

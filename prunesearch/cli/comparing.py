@@ -6,10 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
-
 from prunesearch.cli.checks import check_data, check_network, check_study, check_task
-from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.options import (
     DEFAULT_INPUT,
     NETWORK,
@@ -110,7 +108,8 @@ def compare(
         table=table,
     )
     if as_json:
-        print_json(asdict(found))
+        rows = [{**asdict(row), "cost": row.cost.amounts} for row in found.rows]
+        print_json({**asdict(found), "rows": rows})
         return
     print_table(_table(found))
     for note in found.notes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from contextlib import closing
 
@@ -18,6 +19,7 @@ STARTS = ("trained", "scratch")
 SAMPLINGS = ("random", "sandwich")
 BACKENDS = ("eager", "inductor", "onnxruntime")
 DEVICES = ("cpu", "cuda")
+_FOR_SHELLS = re.compile(r"[\w ,.:()+%=@/-]+")  # no name from a file is a command once it stands on a command line
 
 
 def one_of(names: Iterable[str]) -> Complete:
@@ -84,6 +86,6 @@ def study_names(context: typer.Context, incomplete: str) -> list[str]:
 
     try:
         with closing(Store(context.params.get("study") or "", create=False)) as store:
-            return one_of(store.studies())(incomplete)
+            return one_of(name for name in store.studies() if _FOR_SHELLS.fullmatch(name))(incomplete)
     except (PruneSearchError, ValueError):  # a shell that completes has no place for sentences
         return []

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import typer
 
 from prunesearch.registry import did_you_mean
+from prunesearch.urls import described, redacted
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,7 +60,7 @@ def _values(file: Path, command: str, commands: Mapping[str, Mapping[str, Any]])
     }
     for table, entries in tables.items():
         if not isinstance(entries, dict):
-            raise ValueError(f"{file}: {table} is a command; expected its flags below [{table}], got {entries!r}.")
+            raise ValueError(f"{file}: {table} is a command; expected its flags below [{table}], got {_kind(entries)}.")
         for key, value in entries.items():
             flag = commands[table].get(_dashed(key))
             if flag is None:
@@ -81,6 +82,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
     hint = did_you_mean(_dashed(key), known)
+    key = redacted(key)
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
     raise ValueError(f"{file}: {what}.{hint}")
 
@@ -89,7 +91,7 @@ def _as_given(file: Path, key: str, flag: Any, value: Any) -> Any:
     """A value of TOML as the command line would have had it."""
     if flag.is_flag:
         if not isinstance(value, bool):
-            raise ValueError(f"{file}: expected {key} = true or false, got {value!r}.")
+            raise ValueError(f"{file}: expected {key} = true or false, got {_kind(value)}.")
         return value
     if flag.multiple:
         entries = value if isinstance(value, (list, dict)) else [value]
@@ -105,8 +107,13 @@ def _text(file: Path, key: str, value: Any, *, nested: bool = False) -> str:
     if nested and isinstance(value, (bool, list)):
         return json.dumps(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{file}: expected {key} as text or a number, as the flag has it; got {value!r}.")
+        raise ValueError(f"{file}: expected {key} as text or a number, as the flag has it; got {_kind(value)}.")
     return str(value)
+
+
+def _kind(value: object) -> str:
+    """What TOML calls it; the value itself may be a URL with a password, with the brackets of a list around it."""
+    return "a table" if isinstance(value, dict) else described(value)
 
 
 def _dashed(key: str) -> str:

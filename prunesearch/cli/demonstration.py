@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rich.table import Table
-
 from prunesearch.cli.checks import check_folders
-from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
 from prunesearch.cli.running import interruptible
 from prunesearch.files import write_text

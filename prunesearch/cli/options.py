@@ -9,6 +9,7 @@ import typer
 
 from prunesearch.cli import completion
 from prunesearch.cli.config import use_config
+from prunesearch.cli.console import results
 from prunesearch.contracts import Contract
 from prunesearch.tasks import TASK
 
@@ -31,6 +32,13 @@ def one_of(contract: Contract, **shown: str) -> str:
     """
     names = [shown.get(name, name) for name in contract.names.names()]
     return f"{', '.join(names)}, package.module:attribute or path/to/file.py:attribute"
+
+
+def _results_alone(context: typer.Context, asked: bool) -> bool:
+    """Keep what models and libraries print away from stdout, if a program reads it."""
+    if asked and not context.resilient_parsing:
+        context.with_resource(results.alone())
+    return asked
 
 
 def writes(help: str, *names: str, **others: Any) -> Any:
@@ -268,7 +276,9 @@ TrackerOption = Annotated[
     option("--tracker", help="csv, tensorboard, ...; repeatable.", panel=OUTPUT, metavar="NAME", show_default="csv"),
 ]
 
-JsonOption = Annotated[bool, option("--json", help="Print JSON, and nothing else, on stdout.", panel=OUTPUT)]
+JsonOption = Annotated[
+    bool, option("--json", help="Print JSON, and nothing else, on stdout.", panel=OUTPUT, callback=_results_alone)
+]
 ConfigOption = Annotated[
     Path | None,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Answer:
         return {
             "share": self.share,
             "structure": self.structure,
-            "cost": asdict(self.cost),
+            "cost": self.cost.amounts,
             "trial": None if self.trial is None else self.trial.number,
             "score": None if self.trial is None else self.trial.score,
         }

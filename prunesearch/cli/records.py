@@ -5,16 +5,14 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.live import Live
-from rich.table import Table
 
 from prunesearch.cli.checks import check_writable
-from prunesearch.cli.console import print_json, print_table, say, stdout
+from prunesearch.cli.console import Table, print_json, print_table, say, stdout
 from prunesearch.cli.options import (
     NAME_OF_STUDY,
     OUTPUT,
@@ -111,7 +109,7 @@ def show(
     top = ranked(recorded)[:trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None)
     if as_json:
-        best = [asdict(trial) for trial in top]
+        best = [trial.facts() for trial in top]
         print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,
                     "failures": dict(failures), "notes": notes})  # fmt: skip
         return
@@ -143,8 +141,7 @@ def delete(
 
     Example: `prunesearch delete --study sqlite:///search.db --study-name search --from-trial 120`
     """
-    from prunesearch.study.database import parse
-    from prunesearch.study.locks import drive
+    from prunesearch.study.locks import driving
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
 
@@ -155,12 +152,8 @@ def delete(
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
     if not yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
         raise typer.Abort
-    release = drive(parse(study), study, study_name)  # not under the hands of a running search
-    try:
-        with closing(Store(study)) as store:
-            gone = store.delete(study_name, from_trial=from_trial)
-    finally:
-        release()
+    with driving(study, study_name) as store:  # not under the hands of a running search
+        gone = store.delete(study_name, from_trial=from_trial)
     if as_json:
         print_json({"study": study_name, "from_trial": from_trial, "deleted": gone})
     else:
@@ -246,7 +239,7 @@ def _as_json(store: Store, url: str, progress: Progress) -> dict[str, Any]:
         "failed": progress.failed,
         "driver": None if driver is None else driver[0],
         "running": None if driver is None else driver[1],
-        "best": None if progress.best is None else asdict(progress.best),
+        "best": None if progress.best is None else progress.best.facts(),
     }
 
 

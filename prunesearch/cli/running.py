@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from prunesearch.cli.console import fail, stderr
+from prunesearch.cli.console import fail, plain, stderr
 
 if TYPE_CHECKING:
     from prunesearch.study.events import Event
@@ -83,16 +83,16 @@ class Shown:
             self._first = max(0, done - 1)
             if self._first:
                 line = f"Resuming: {self._first} of {total} {self._unit} done."
-                stderr.print(line, markup=False, highlight=False)
+                stderr.print(plain(line))
         rate = (done - self._first) / max(seconds, 1e-3)
         left = duration((total - done) / rate) if rate else "?"
         if self._bar is not None and self._task is not None:
-            description = f"{self._what}: {told}" if told else self._what
+            description = plain(f"{self._what}: {told}" if told else self._what)
             self._bar.update(self._task, completed=done, total=total, description=description, left=f"{left} left")
         elif seconds >= self._next:
             self._next = seconds + min(max(_FIRST_LINE, _SHARE * seconds), _LAST_INTERVAL)
             line = f"{self._what} {done} of {total}: {told}{', ' if told else ''}{left} left"
-            stderr.print(line, markup=False, highlight=False)
+            stderr.print(plain(line))
 
 
 @contextmanager
@@ -102,10 +102,10 @@ def shown(what: str, unit: str) -> Iterator[Shown]:
         yield Shown(what, unit, None)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     with Progress(*columns, console=stderr) as bar:
         yield Shown(what, unit, bar)

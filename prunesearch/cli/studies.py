@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-
-from rich.table import Table
 
 from prunesearch.cli import completion
 from prunesearch.cli.arguments import ends, named_options, width_rules
@@ -23,7 +20,7 @@ from prunesearch.cli.checks import (
     check_task,
     check_weight_source,
 )
-from prunesearch.cli.console import print_json, print_table, say
+from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.options import (
     DEFAULT_STUDY,
     NAME_OF_STUDY,
@@ -381,9 +378,9 @@ def _tell(
                 "study": public(url),
                 "name": result.name,
                 "trials": len(result.trials),
-                "best": asdict(result.best.trial),
-                "unpruned": asdict(network.space.cost(network.space.full)),
-                "front": [asdict(winner.trial) for winner in result.front()],
+                "best": result.best.trial.facts(),
+                "unpruned": network.space.cost(network.space.full).amounts,
+                "front": [winner.trial.facts() for winner in result.front()],
                 "policy": None if answered is None else answered.as_json(),
                 "notes": list(result.notes),
                 "out": None if out is None else str(out),

@@ -1,8 +1,9 @@
-"""Which database a study URL names, and connections to it. No password leaves this file."""
+"""Which database a study URL names, and connections to it. A password reaches the server and nobody else."""
 
 from __future__ import annotations
 
 import os
+import selectors
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -10,13 +11,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from prunesearch.errors import StudyUnreadable
+from prunesearch.urls import HARMLESS_KEYS, described, is_plain, may_hold_password, redacted, server_url
 
 IN_MEMORY = "sqlite://"
 _FILE = "sqlite:///"
@@ -30,9 +32,6 @@ ERRORS = (DBAPIError, UnicodeDecodeError)
 """What connections raise; the second one if a damaged file makes SQLite's own message unreadable."""
 _OF_THE_DISK = ("disk I/O error", "disk is full", "unable to open")
 _CONNECT_SECONDS = 10
-_DEAD_HOST = (
-    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3"  # so its locks die, too
-)
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,9 @@ class Database:
         """What a driver said, without the password, should it have been so careless."""
         said = " ".join(str(getattr(error, "orig", error)).split()).rstrip(".")
         for secret in _secrets(self.server):
-            said = said.replace(secret, "***").replace(quote(secret, safe=""), "***")
-        return said
+            for spelt in (secret, quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)):
+                said = said.replace(spelt, "***")
+        return redacted(said)
 
     @contextmanager
     def reading(self, engine: sa.Engine) -> Iterator[sa.Connection]:
@@ -96,18 +96,16 @@ def parse(url: str) -> Database:
         ValueError: Not a URL of a database we know.
     """
     if not isinstance(url, str):
-        raise ValueError(f"{_EXPECTED}, got a {type(url).__name__}.")
+        raise ValueError(f"{_EXPECTED}, got {described(url)}.")
     if url == IN_MEMORY:
         return Database(shown=url)
-    kind, _, rest = url.partition("://")
-    if kind in _SERVERS:
+    if url.partition("://")[0] in _SERVERS:
         return _server(url)
     if _is_file(url):
         url = _FILE + url
     name = url[len(_FILE) :] if url.startswith(_FILE) else ""
-    if not name or name == ":memory:":
-        shown = f"{kind}://***@{rest.rpartition('@')[2]}" if "@" in rest else url  # a password must not reach a log
-        raise ValueError(f"{_EXPECTED}, got {shown!r}.")
+    if not name or name == ":memory:" or "\0" in name or (may_hold_password(name) and not os.path.exists(name)):
+        raise ValueError(f"{_EXPECTED}, got {described(url)}.")
     return Database(shown=url, path=Path(name))
 
 
@@ -123,9 +121,22 @@ def show(url: str) -> str:
 
     Example:
         >>> show("postgresql://me:secret@server/studies")
-        'postgresql://me:***@server/studies'
+        'postgresql://***@server/studies'
     """
     return parse(url).shown
+
+
+def has_ended(session: Any) -> bool:
+    """Whether the server has ended a session that waits for no answer: only then is there something to read.
+
+    Args:
+        session: A connection of psycopg.
+    """
+    if session.closed:
+        return True
+    with selectors.DefaultSelector() as selector:
+        selector.register(session.fileno(), selectors.EVENT_READ)
+        return bool(selector.select(timeout=0))
 
 
 def this_process() -> str:
@@ -139,31 +150,47 @@ def _server(url: str) -> Database:
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
     except (ValueError, sa.exc.ArgumentError):
         raise ValueError(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
-    if not address.database or "@" in f"{address.host}{address.database}":
-        raise ValueError(f"{hint}; this URL names no database, or no server.")
-    public = address.set(drivername="postgresql")
-    public = public.difference_update_query([key for key in public.query if "password" in key])
-    return Database(shown=public.render_as_string(hide_password=True), server=address)
+    if not address.database:
+        raise ValueError(f"{hint}; this URL names no database.")
+    if not is_plain(address.database) or not is_plain(address.host or "localhost"):
+        raise ValueError(f"{hint}; the server or the database of this URL has no name that one can have.")
+    parts = {"host": address.host, "port": address.port, "database": address.database}
+    named = bool(address.username or address.password or {"user", "password"} & set(address.query))
+    return Database(shown=server_url("postgresql", parts, address.query, named=named), server=address)
 
 
 def _secrets(address: sa.URL | None) -> list[str]:
     if address is None:
         return []
-    known = [str(address.password or ""), *(str(value) for key, value in address.query.items() if "password" in key)]
-    return [secret for secret in known if secret]
+    known = [
+        str(address.password or ""),
+        *(str(value) for key, value in address.query.items() if key not in HARMLESS_KEYS),
+    ]
+    if not is_plain(address.username or "me"):  # a password may be in it
+        known.append(str(address.username))
+    words = {part for secret in known for part in (secret, " ".join(secret.split())) if part}
+    return sorted(words, key=len, reverse=True)
 
 
 def _server_engine(address: sa.URL, *, writing: bool) -> sa.Engine:
-    """Connections to PostgreSQL that say in the server's list of sessions who they are."""
-    arguments: dict[str, Any] = {"application_name": f"prunesearch, {this_process()}"[:63]}
+    """Connections to PostgreSQL that say in the server's list of sessions who they are.
+
+    A pooler may give each transaction another session of the server, so nothing is prepared in one.
+    """
+    arguments: dict[str, Any] = {"application_name": f"prunesearch, {this_process()}"[:63], "prepare_threshold": None}
     arguments |= {} if "connect_timeout" in address.query else {"connect_timeout": _CONNECT_SECONDS}
-    arguments |= {} if "options" in address.query else {"options": _DEAD_HOST}
     try:
-        engine = sa.create_engine(address, connect_args=arguments, pool_pre_ping=True, hide_parameters=True)
+        engine = sa.create_engine(address, connect_args=arguments, hide_parameters=True)
     except ImportError as error:
         raise ValueError(
             f"Studies on a server need one more package: pip install 'prunesearch[postgres]' ({error})."
         ) from None
+
+    @sa.event.listens_for(engine, "checkout")
+    def _replace_ended(session: Any, *_: Any) -> None:
+        if has_ended(session):
+            raise sa.exc.DisconnectionError  # the pool makes another
+
     return engine if writing else engine.execution_options(postgresql_readonly=True)
 
 

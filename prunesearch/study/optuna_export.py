@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
+from uuid import uuid4
 
 import optuna
+import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
 
 from prunesearch.errors import StudyUnreadable, StudyUnwritable
-from prunesearch.study.database import show
 from prunesearch.study.store import Store
 from prunesearch.study.tables import check_name
 from prunesearch.trial import Trial
+from prunesearch.urls import described
+
+_DRAFT = "(being exported)"
 
 
 def export_to_optuna(store: Store, name: str, target: str) -> int:
@@ -48,20 +53,50 @@ def export_to_optuna(store: Store, name: str, target: str) -> int:
         moment = end
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    shown = described(target)
     try:
-        study = optuna.create_study(storage=target, study_name=name, direction="maximize")
-        for field, value in progress.question.items():
-            study.set_user_attr(field, value)
-        study.add_trials(trials)
+        _write(RDBStorage(target), name, progress.question, trials)
     except optuna.exceptions.DuplicatedStudyError:
         raise ValueError(
-            f"{_shown(target)} has a study {name!r} already. Give another database, or delete that study."
+            f"The Optuna database {shown} has a study {name!r} already. Give another database, or delete that study."
         ) from None
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        raise StudyUnwritable(f"{_shown(target)} cannot be written: {type(error).__name__}.") from None
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, ImportError, OSError, RuntimeError) as error:
+        raise StudyUnwritable(
+            f"The Optuna database, {shown}, cannot be written: {type(error).__name__}. Expected a URL such as "
+            '"sqlite:///optuna.db", a server that can be reached, and space on the disk.'
+        ) from None
     finally:
         optuna.logging.set_verbosity(verbosity)
     return len(trials)
+
+
+def _write(storage: RDBStorage, name: str, facts: Mapping[str, Any], trials: Sequence[FrozenTrial]) -> None:
+    """Write under another name first, so that the study appears whole or not at all; Optuna adds trial after trial."""
+    try:
+        if name in {study.study_name for study in storage.get_all_studies()}:
+            raise optuna.exceptions.DuplicatedStudyError
+        draft = optuna.create_study(storage=storage, study_name=f"{name} {_DRAFT} {uuid4().hex}", direction="maximize")
+        for field, value in facts.items():
+            draft.set_user_attr(field, value)
+        draft.add_trials(trials)
+        studies = sa.table("studies", sa.column("study_name"))
+        renaming = sa.update(studies).where(studies.c.study_name == draft.study_name).values(study_name=name)
+        with storage.engine.begin() as connection:
+            connection.execute(renaming)
+        _remove_drafts(storage, name)
+    except sa.exc.IntegrityError:  # another export was first
+        _remove_drafts(storage, name)
+        raise optuna.exceptions.DuplicatedStudyError from None
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
+def _remove_drafts(storage: RDBStorage, name: str) -> None:
+    """What kills in the middle of exports left."""
+    for study in storage.get_all_studies():
+        if study.study_name.startswith(f"{name} {_DRAFT} "):
+            storage.delete_study(study._study_id)
 
 
 def _frozen(
@@ -107,10 +142,3 @@ def _distribution(widths: list[int]) -> BaseDistribution:
     if len(steps) > 1:
         return CategoricalDistribution(widths)
     return IntDistribution(widths[0], widths[-1], step=steps.pop() if steps else 1)
-
-
-def _shown(target: str) -> str:
-    try:
-        return show(target)
-    except ValueError:  # of a kind that only Optuna knows
-        return target.rpartition("@")[2]

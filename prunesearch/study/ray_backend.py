@@ -16,6 +16,7 @@ from prunesearch.structure import Structure
 from prunesearch.study.packing import unpack
 from prunesearch.study.pool import Done, Lost
 from prunesearch.study.scoring import Outcome, Scorer, score_all
+from prunesearch.urls import redacted
 
 _PLACED_WITHIN = 300.0
 
@@ -66,7 +67,7 @@ class RayBackend:
                     warnings.simplefilter("ignore", FutureWarning)  # Ray's, about its own next release
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RayError, ValueError) as error:
-                raise EvaluationFailed(f"Cannot connect to a Ray cluster at {address!r}: {error}") from error
+                raise EvaluationFailed(redacted(f"Cannot connect to a Ray cluster at {address!r}: {error}")) from None
         actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=-1)(_Worker)
         self._packed = ray.put(payload)  # kept: Ray restarts an actor with the arguments it was made with
         self._starting: dict[Any, Any] = {}  # answer to come -> actor

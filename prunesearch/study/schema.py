@@ -6,6 +6,7 @@ import logging
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ import sqlalchemy as sa
 from prunesearch.errors import StudyUnreadable
 from prunesearch.study.database import Database
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _LOCK_KEY = 7_205_759  # of PostgreSQL's advisory lock while tables are made; any number will do
 
 _metadata = sa.MetaData()
@@ -33,6 +34,7 @@ study = sa.Table(
     sa.Column("space", sa.Text, nullable=False),
     sa.Column("summary", sa.Text),
     sa.Column("n_trials", sa.Integer),  # how many the latest run wants in all; since version 2
+    sa.Column("holder", sa.Text),  # who took it last, other each time: only they may write; since version 4
 )
 trial = sa.Table(
     "trial",
@@ -56,6 +58,7 @@ trial = sa.Table(
 _SINCE: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     2: {study.name: ("n_trials",), trial.name: ("checksum",)},
     3: {trial.name: ("images", "error", "parts")},
+    4: {study.name: ("holder",)},
 }
 """Columns that each version added, by table."""
 
@@ -65,9 +68,15 @@ _log = logging.getLogger("prunesearch")
 
 def checksum(row: Mapping[str, Any], version: int = SCHEMA_VERSION) -> int:
     """CRC-32 of a trial's row as a version stored it, equal however often it was stored and read."""
+    values = map(row.__getitem__, _sealed(version))
+    return zlib.crc32("\x1f".join(map(repr, values)).encode("utf-8", "backslashreplace"))
+
+
+@cache
+def _sealed(version: int) -> tuple[str, ...]:
+    """The columns that a version's checksums are of."""
     later = _added_after(version, trial)
-    names = [column.name for column in trial.columns if column.name not in ("study_id", "checksum", *later)]
-    return zlib.crc32("\x1f".join(repr(row[name]) for name in names).encode("utf-8", "backslashreplace"))
+    return tuple(column.name for column in trial.columns if column.name not in ("study_id", "checksum", *later))
 
 
 def version_of(connection: sa.Connection, database: Database) -> int | None:
@@ -140,6 +149,10 @@ def _from_2_to_3(connection: sa.Connection) -> None:
     _seal(connection, 3)
 
 
+def _from_3_to_4(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE study ADD COLUMN holder TEXT")
+
+
 def _seal(connection: sa.Connection, version: int) -> None:
     """Write the checksum of every trial, as a version computes it."""
     rows = connection.execute(sa.select(*columns_since(version, trial))).mappings().all()
@@ -151,7 +164,11 @@ def _seal(connection: sa.Connection, version: int) -> None:
         connection.execute(mine, sums)
 
 
-_UPGRADES: Mapping[int, Callable[[sa.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3}
+_UPGRADES: Mapping[int, Callable[[sa.Connection], None]] = {
+    1: _from_1_to_2,
+    2: _from_2_to_3,
+    3: _from_3_to_4,
+}
 
 
 def columns_since(version: int, table: sa.Table) -> list[Any]:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -19,10 +20,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from prunesearch.errors import StudyUnreadable, StudyUnwritable
+from prunesearch.errors import PruneSearchError, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost, Structure
 from prunesearch.study import schema
-from prunesearch.study.database import ERRORS, Database, parse
+from prunesearch.study.database import ERRORS, Database, parse, this_process
+from prunesearch.study.place import Place
 from prunesearch.trial import Trial
 
 _REMEDY = "Restore it from a copy, or drop it and what follows with `prunesearch delete --from-trial`."
@@ -70,6 +72,7 @@ class Store:
     Args:
         url: `sqlite:///file.db`, `postgresql://user@server/database`, or `sqlite://` for one that lives in memory.
         create: Make what does not exist yet, and write; otherwise nothing is changed, and a missing one is an error.
+        still_ours: Called before anything is written; raises if the caller may not write any more.
 
     Attributes:
         url: The URL as it may be shown, without password.
@@ -79,8 +82,11 @@ class Store:
         StudyUnreadable: It is missing, damaged, foreign, of a newer release, or cannot be reached. Nothing was written.
     """
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, still_ours: Callable[[], None] | None = None) -> None:
         self._database = parse(url)
+        self._still_ours = still_ours
+        self._place: Place | None = None
+        self._held: dict[str, str] = {}  # who we are in the rows of the studies that we took
         self.url = self._database.shown
         found = look(self._database)
         if found is None and not create:
@@ -94,6 +100,8 @@ class Store:
             if create:
                 with self._errors_of_writing():
                     schema.bring_up_to_date(self._engine, self._database, found)
+                if self._database.path is not None:
+                    self._place = Place(self._database.path)
         except BaseException:
             self._engine.dispose()
             raise
@@ -101,6 +109,18 @@ class Store:
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def check(self) -> None:
+        """Make sure that what was written can be found, and that more may be written.
+
+        Raises:
+            StudyLocked: Another driver has the lock now.
+            StudyUnwritable: The file was deleted, moved or replaced.
+        """
+        if self._place is not None:
+            self._place.check()
+        if self._still_ours is not None:
+            self._still_ours()
 
     def studies(self) -> list[str]:
         """Names of the stored studies, oldest first."""
@@ -117,16 +137,36 @@ class Store:
         row = self._study_row(name)
         return {} if row is None else self._parsed(row.space, name)
 
+    def take(self, name: str) -> None:
+        """From now on nobody writes to a study who took it before; nor do we once somebody takes it after us.
+
+        Locks are lost without a word: a server restarts, a `.lock` file is deleted. So every write to a study that was
+        taken is conditional, in its own transaction, on the study's row being as we left it here.
+
+        Raises:
+            StudyUnwritable: There is no such study any more.
+        """
+        holder = _new_holder()
+        study = schema.study
+        with self._transaction() as connection:
+            taken = connection.execute(study.update().where(study.c.name == name).values(holder=holder)).rowcount
+        if not taken:
+            raise self._deleted(name)
+        self._held[name] = holder
+
     def create(self, name: str, question: Mapping[str, Any], space: Mapping[str, Any]) -> None:
-        """Add a study without trials."""
+        """Add a study without trials, and take it."""
+        holder = _new_holder()
         row = {
             "name": name,
+            "holder": holder,
             "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "question": json.dumps(question),
             "space": json.dumps(space),
         }
-        with self._writing() as connection:
+        with self._transaction() as connection:
             connection.execute(schema.study.insert().values(row))
+        self._held[name] = holder
 
     def delete(self, name: str, *, from_trial: int = 0) -> int:
         """Remove a study, or its trials from a number on; return how many trials went."""
@@ -134,7 +174,7 @@ class Store:
         if row is None:
             return 0
         mine = schema.trial.c.study_id == row.id
-        with self._writing() as connection:
+        with self._writing(name) as connection:
             gone = connection.execute(schema.trial.delete().where(mine, schema.trial.c.number >= from_trial)).rowcount
             if from_trial == 0:
                 connection.execute(schema.study.delete().where(schema.study.c.id == row.id))
@@ -152,15 +192,28 @@ class Store:
         columns = schema.columns_since(self._version, schema.trial)
         query = sa.select(*columns).where(schema.trial.c.study_id == row.id).order_by(schema.trial.c.number)
         with self._reading() as connection:
-            rows = connection.execute(query).all()
-        return [self._trial(row, name, number) for number, row in enumerate(rows)]
+            found = connection.execute(query)
+            keys = tuple(found.keys())
+            rows = found.all()
+        return [self._trial(dict(zip(keys, row, strict=True)), name, number) for number, row in enumerate(rows)]
 
     def add(self, name: str, trial: Trial) -> None:
-        """Append a trial; it is on disk when this returns."""
+        """Append a trial; it is on disk when this returns.
+
+        Raises:
+            StudyLocked: Another driver took the study.
+            StudyUnwritable: The system refuses, the study was deleted or moved, or the trial before is not its last.
+        """
         row = _to_row(trial)
-        study_id = sa.select(schema.study.c.id).where(schema.study.c.name == name).scalar_subquery()
-        with self._writing() as connection:
-            connection.execute(_INSERT.values(study_id=study_id), {**row, "checksum": schema.checksum(row)})
+        values = {**row, "checksum": schema.checksum(row), "_study": name, "_holder": self._held.get(name)}
+        statement = _APPEND if name in self._held else _APPEND_UNHELD
+        with self._transaction(at_once=True) as connection:
+            added = connection.execute(statement, values).rowcount
+        if not added:
+            raise self._lost(name) or StudyUnwritable(
+                f"Trial {trial.number} of study {name!r} in {self.url} cannot be recorded: it does not follow the last "
+                "one there. Somebody else changed the study; run the same command again."
+            )
 
     def progress(self, name: str) -> Progress | None:
         """How far a study is, at a cost that hardly grows with it; None if there is no such study."""
@@ -179,14 +232,14 @@ class Store:
         )
         with self._reading() as connection:
             total, failed = connection.execute(counts).one()
-            best = connection.execute(top).one_or_none()
-        winner = None if best is None else self._trial(best, name, best.number)
+            best = connection.execute(top).mappings().one_or_none()
+        winner = None if best is None else self._trial(dict(best), name, best["number"])
         question = self._parsed(row.question, name)
         return Progress(name, question, row.created, int(total), int(failed or 0), row.n_trials, winner)
 
     def want(self, name: str, n_trials: int) -> None:
         """Record how many trials a run wants in all, for whoever watches."""
-        with self._writing() as connection:
+        with self._writing(name) as connection:
             connection.execute(schema.study.update().where(schema.study.c.name == name).values(n_trials=n_trials))
 
     def summary(self, name: str) -> dict[str, Any] | None:
@@ -202,16 +255,12 @@ class Store:
             change: Is given the summary as it stands, empty if there is none, and returns the new one.
 
         Raises:
+            StudyLocked: Another driver took the study.
             StudyUnwritable: The study is not there any more.
         """
         study = schema.study
         mine = study.update().where(study.c.name == name)
-        with self._writing() as connection:
-            locked = connection.execute(mine.values(summary=study.c.summary))  # a writer who comes now waits for us
-            if locked.rowcount == 0:
-                raise StudyUnwritable(
-                    f"Study {name!r} in {self.url} was deleted meanwhile, so nothing more is recorded."
-                )
+        with self._writing(name) as connection:
             text = connection.scalar(sa.select(study.c.summary).where(study.c.name == name))
             summary = change({} if text is None else self._parsed(text, name))
             connection.execute(mine.values(summary=json.dumps(summary)))
@@ -228,10 +277,10 @@ class Store:
 
     def set_driver(self, driver: str | None) -> None:
         """Record who drives."""
-        with self._writing() as connection:
+        with self._transaction() as connection:
             connection.execute(schema.schema.update().values(driver=driver))
 
-    def _trial(self, row: sa.Row[Any], name: str, number: int) -> Trial:
+    def _trial(self, row: Mapping[str, Any], name: str, number: int) -> Trial:
         try:
             return _to_trial(row, number, self._version)
         except (TypeError, ValueError, RecursionError) as error:
@@ -252,10 +301,50 @@ class Store:
         return self._database.reading(self._engine)
 
     @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        """One transaction."""
-        with self._errors_of_writing(), self._engine.begin() as connection:
+    def _writing(self, name: str) -> Iterator[sa.Connection]:
+        """One transaction on a study that is there, and still ours if we took it; other writers wait for us."""
+        study = schema.study
+        row = study.update().where(study.c.name == name).values(holder=study.c.holder)
+        if name in self._held:
+            row = row.where(study.c.holder == self._held[name])
+        with self._transaction() as connection:
+            if connection.execute(row).rowcount == 0:
+                connection.rollback()
+                raise self._lost(name) or self._deleted(name)
             yield connection
+
+    @contextmanager
+    def _transaction(self, *, at_once: bool = False) -> Iterator[sa.Connection]:
+        """One transaction.
+
+        Args:
+            at_once: It is of one statement, so that a server need not be told where it begins and ends.
+        """
+        with self._errors_of_writing():
+            self.check()
+            if at_once and self._database.server is not None:
+                with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+                    yield connection
+            else:
+                with self._engine.begin() as connection:
+                    yield connection
+        self.check()
+
+    def _lost(self, name: str) -> PruneSearchError | None:
+        """Why a study may not be written to any more."""
+        row = self._study_row(name)
+        if row is None:
+            return self._deleted(name)
+        if row.holder == self._held.get(name, row.holder):
+            return None
+        who = str(row.holder).rpartition(", ")[0] or "unknown"
+        return StudyLocked(
+            f"Study {name!r} in {self.url} was taken over by another run ({who}), so this one ends. Everything that it "
+            "recorded before is kept."
+        )
+
+    def _deleted(self, name: str) -> StudyUnwritable:
+        return StudyUnwritable(f"Study {name!r} in {self.url} was deleted meanwhile, so nothing more is recorded.")
 
     @contextmanager
     def _errors_of_writing(self) -> Iterator[None]:
@@ -268,7 +357,34 @@ class Store:
             ) from None
 
 
-_INSERT = schema.trial.insert()
+def _new_holder() -> str:
+    """This process, and what makes it another one each time, so that a restored copy has none of today's."""
+    return f"{this_process()}, {secrets.token_hex(8)}"
+
+
+def _append(*, held: bool) -> sa.Insert:
+    """Add a trial if the one before it is the last; in one statement, so that nobody comes in between.
+
+    Args:
+        held: Only if the study is still ours. Its row is locked meanwhile, so nobody takes it before we have written.
+    """
+    study, trial = schema.study, schema.trial
+    columns = [column for column in trial.columns if column.name != "study_id"]
+    last = sa.func.coalesce(
+        sa.select(sa.func.max(trial.c.number)).where(trial.c.study_id == study.c.id).scalar_subquery(), -1
+    )
+    source = (
+        sa.select(study.c.id, *(sa.bindparam(column.name, type_=column.type) for column in columns))
+        .where(study.c.name == sa.bindparam("_study"), last == sa.bindparam("number", type_=sa.Integer) - 1)
+        .with_for_update(read=True)
+    )
+    if held:
+        source = source.where(study.c.holder == sa.bindparam("_holder"))
+    insert = trial.insert().from_select(["study_id", *(column.name for column in columns)], source)
+    return insert.execution_options(preserve_rowcount=True)
+
+
+_APPEND, _APPEND_UNHELD = _append(held=True), _append(held=False)
 
 
 def look(database: Database) -> int | None:
@@ -323,35 +439,38 @@ def _to_row(trial: Trial) -> dict[str, Any]:
     }
 
 
-def _to_trial(row: sa.Row[Any], number: int, version: int) -> Trial:
+def _to_trial(row: Mapping[str, Any], number: int, version: int) -> Trial:
     """Check a row, which somebody may have edited, and turn it into a trial."""
-    if row.number != number:
+    if row["number"] != number:
         raise ValueError(f"trial {number} is missing")
-    if version >= 2 and schema.checksum(dict(row._mapping), version) != row.checksum:
+    if version >= 2 and schema.checksum(row, version) != row["checksum"]:
         raise ValueError(f"trial {number} is not as it was written, somebody or something changed it")
-    if (row.score is None) == (row.failure is None):
+    score, failure, error = row["score"], row["failure"], row["error"]
+    if (score is None) == (failure is None):
         raise ValueError(f"trial {number} needs either a score or a failure")
-    for what, value in (("score", row.score), ("standard error", row.error)):
+    for what, value in (("score", score), ("standard error", error)):
         if value is not None and not (isinstance(value, float) and math.isfinite(value)):
             raise ValueError(f"the {what} of trial {number} is {value!r}")
     return Trial(
         number=number,
-        structure=_to_structure(row.structure, number),
-        cost=Cost(int(row.macs), int(row.params)),
-        score=row.score,
-        failure=row.failure,
-        seconds=float(row.seconds),
-        searcher=row.searcher,
-        evaluator=row.evaluator,
-        worker=row.worker,
-        images=row.images,
-        error=row.error or 0.0,
-        parts=_to_parts(row.parts, number),
+        structure=_to_structure(row["structure"], number),
+        cost=Cost(int(row["macs"]), int(row["params"])),
+        score=score,
+        failure=failure,
+        seconds=float(row["seconds"]),
+        searcher=row["searcher"],
+        evaluator=row["evaluator"],
+        worker=row["worker"],
+        images=row["images"],
+        error=error or 0.0,
+        parts=_to_parts(row["parts"], number),
     )
 
 
 def _to_parts(text: str | None, number: int) -> tuple[tuple[int, float], ...]:
-    parts = json.loads(text or "[]")
+    if text is None or text == "[]":
+        return ()
+    parts = json.loads(text)
     if not all(type(part) is int and type(score) is float for part, score in parts):
         raise ValueError(f"the parts of trial {number} are not pairs of a part and a score")
     return tuple((part, score) for part, score in parts)
@@ -359,6 +478,6 @@ def _to_parts(text: str | None, number: int) -> tuple[tuple[int, float], ...]:
 
 def _to_structure(text: str, number: int) -> Structure:
     widths = json.loads(text)
-    if not isinstance(widths, list) or not all(type(width) is int for width in widths):
+    if not isinstance(widths, list) or not set(map(type, widths)) <= {int}:
         raise ValueError(f"the structure of trial {number} is not a list of widths")
     return tuple(widths)

@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from prunesearch.errors import EvaluationFailed, StudyMismatch, StudyUnreadable, StudyUnwritable
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
 from prunesearch.question import differences, innermost
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import parse, this_process
 from prunesearch.study.events import Callback, Event
 from prunesearch.study.executors import Executor
-from prunesearch.study.locks import drive
+from prunesearch.study.locks import drive, driving
 from prunesearch.study.pool import Pool
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.store import Store, look
@@ -67,16 +67,16 @@ class Study:
         self._space = space
         self._question = json.loads(json.dumps(question))  # before anything is written, in case it is no plain value
         self.name = find(url, name, self._question)
-        self._unlock = drive(parse(url), url, self.name)
+        self._lock = drive(parse(url), url, self.name)
         try:
-            self._store = Store(url)
+            self._store = Store(url, still_ours=self._lock.check)
             try:
                 self._open()
             except BaseException:
                 self._store.close()
                 raise
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
 
     def __enter__(self) -> Study:
@@ -89,10 +89,12 @@ class Study:
 
     def close(self) -> None:
         """Let the next driver in."""
-        with suppress(StudyUnwritable):  # on a full disk, say; what was the matter has been said
+        with suppress(
+            StudyUnwritable, StudyUnreadable, StudyLocked
+        ):  # on a full disk, say; what was the matter has been said
             self._store.set_driver(None)
         self._store.close()
-        self._unlock()
+        self._lock.release()
 
     def trials(self) -> list[Trial]:
         """Everything scored so far, in order."""
@@ -178,6 +180,7 @@ class Study:
                     if log.stopped:
                         break
             searcher.tell(log.trials[start:])  # also of a batch that was cut short: its policy may be asked
+        self._store.check()
         return log.trials
 
     def run_as_finished(
@@ -235,6 +238,7 @@ class Study:
                     searcher.tell(log.trials[-1:])
         finally:
             pool.abandon()
+        self._store.check()
         return log.trials
 
     def _open(self) -> None:
@@ -244,6 +248,8 @@ class Study:
         self._store.set_driver(this_process())
         if stored is None:
             self._store.create(self.name, self._question, asdict(self._space))
+        else:
+            self._store.take(self.name)
 
     def _costs(self, structures: Sequence[Structure]) -> list[Cost]:
         if not structures:
@@ -360,12 +366,8 @@ def recording(url: str, name: str) -> Iterator[Store]:
         StudyUnreadable: The database cannot be read.
         StudyUnwritable: It cannot be written, or the study is not there any more.
     """
-    release = drive(parse(url), url, name, patience=_PATIENCE)
-    try:
-        with closing(Store(url)) as store:
-            yield store
-    finally:
-        release()
+    with driving(url, name, patience=_PATIENCE) as store:
+        yield store
 
 
 def find(url: str, name: str | None, question: Mapping[str, Any], *, open_another: bool = False) -> str:

@@ -34,6 +34,7 @@ FAULTS = {
     "F20": "100,000 recorded trials",
     "F21": "workers that die",
     "F22": "same seed, other numbers of workers",
+    "F23": "locks that are lost, and drivers that follow each other",
 }
 
 

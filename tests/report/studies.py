@@ -56,7 +56,7 @@ def add_study(
     store = Store(url)
     store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
     rows = [_to_row(each) for each in trials]
-    with store._writing() as connection:
+    with store._writing(name) as connection:
         study_id = connection.scalar(sa.select(schema.study.c.id).where(schema.study.c.name == name))
         rows = [{**row, "study_id": study_id, "checksum": schema.checksum(row)} for row in rows]
         if rows:

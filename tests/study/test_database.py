@@ -17,11 +17,11 @@ from prunesearch.study.database import parse, show
         ("a/b.db", "sqlite:///a/b.db", "b.db"),
         ("/a/b.sqlite3", "sqlite:////a/b.sqlite3", "b.sqlite3"),
         ("postgresql://server/studies", "postgresql://server/studies", "studies"),
-        ("postgres://me:secret@server:5433/studies", "postgresql://me:***@server:5433/studies", "studies"),
-        ("postgresql://me:sec/ret@server/x", "postgresql://me:***@server/x", "x"),
-        ("postgresql+psycopg://me@server/studies", "postgresql://me@server/studies", "studies"),
-        ("postgresql://me:p%40secret@server/x", "postgresql://me:***@server/x", "x"),
-        ("postgresql://server/x?user=me&password=secret", "postgresql://server/x?user=me", "x"),
+        ("postgres://me:secret@server:5433/studies", "postgresql://***@server:5433/studies", "studies"),
+        ("postgresql://me:sec/ret@server/x", "postgresql://***@server/x", "x"),
+        ("postgresql+psycopg://me@server/studies", "postgresql://***@server/studies", "studies"),
+        ("postgresql://me:p%40secret@server/x", "postgresql://***@server/x", "x"),
+        ("postgresql://server/x?user=me&password=secret", "postgresql://***@server/x", "x"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url: str, shown: str, name: str) -> None:

@@ -162,7 +162,7 @@ def test_a_study_of_a_newer_release_is_refused_with_both_versions(tmp_path: Path
     connection.execute("update prunesearch_schema set version = 99")
     connection.commit()
     connection.close()
-    with pytest.raises(StudyUnreadable, match="schema version 99, this release reads 1 to 3"):
+    with pytest.raises(StudyUnreadable, match=f"schema version 99, this release reads 1 to {SCHEMA_VERSION}"):
         Store(url)
 
 
