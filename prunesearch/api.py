@@ -211,7 +211,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     name = find(asked.study, study_name, question, open_another=running.open_another)  # refuses before it is computed
     proposer = asked.proposer(limits)
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
-    with Study(asked.study, name, question, prepared.network.space) as opened:
+    with Study(asked.study, name, question, prepared.network.space, limits) as opened:
         trials = _run(opened, asked, checked, n_trials, spreads=getattr(proposer, "spreads", False))
         opened.note("score_full", lambda: prepared.score_of(prepared.network.space.full))
         unpruned = opened.fact("score_full")
@@ -220,7 +220,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
-        opened.record({"notes": list(notes)})
+        opened.record({"notes": list(notes), **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),
         trials=tuple(trials),
@@ -233,6 +233,11 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         unpruned=unpruned,
         is_negated=getattr(prepared.scorer, "is_negated", False),
     )
+
+
+def _costs_of(limits: FeasibleSet) -> dict[str, Any]:
+    """What a study keeps of a budget: its limits as numbers, and what the unpruned network costs."""
+    return {"limits": dict(limits.limits), "unpruned": limits.cost(limits.space.full).amounts}
 
 
 def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int, *, spreads: bool) -> list[Trial]:

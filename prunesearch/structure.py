@@ -260,6 +260,33 @@ class Space:
         return _QuadraticForm.of(self.params_terms, self.groups)
 
 
+def space_from_dict(facts: Mapping[str, Any]) -> Space:
+    """Return the space that `dataclasses.asdict` turned into `facts`; JSON's lists become tuples again.
+
+    Example:
+        >>> stem = Group("stem", width=4, unit=1, widths=(2, 4), members=("stem",))
+        >>> space = Space((stem,), macs_terms=(Term("stem", 9, Width(3), Width(0, ((0, 1),))),), params_terms=())
+        >>> space_from_dict(dataclasses.asdict(space)) == space
+        True
+    """
+    return Space(
+        groups=tuple(
+            Group(group["name"], group["width"], group["unit"], tuple(group["widths"]), tuple(group["members"]))
+            for group in facts["groups"]
+        ),
+        macs_terms=tuple(_term_from(term) for term in facts["macs_terms"]),
+        params_terms=tuple(_term_from(term) for term in facts["params_terms"]),
+    )
+
+
+def _term_from(term: Mapping[str, Any]) -> Term:
+    return Term(term["layer"], term["coefficient"], _width_from(term["left"]), _width_from(term["right"]))
+
+
+def _width_from(width: Mapping[str, Any]) -> Width:
+    return Width(width["constant"], tuple((group, per_unit) for group, per_unit in width["terms"]))
+
+
 class _QuadraticForm:
     """The sum of all terms as `u^T Q u`, u = (1, units kept of every group): one matrix product for any batch."""
 

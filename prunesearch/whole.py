@@ -81,7 +81,9 @@ def prune(
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
-    small = finetune(result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state)
+    small = finetune(
+        result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state, study=result
+    )
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
     tell(_summary(network, small, full, result.best.cost, data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from prunesearch.cli.checks import check_data, check_network, check_task, check_training_files
+from prunesearch.cli.checks import check_data, check_network, check_study_name, check_task, check_training_files
 from prunesearch.cli.options import (
     TRAINING,
     AugmentOption,
@@ -27,9 +27,11 @@ from prunesearch.cli.options import (
     LogOption,
     ModelOption,
     OptimizerOption,
+    OptionalStudyOption,
     PrecisionOption,
     PrunedOption,
     SeedOption,
+    StudyNameOption,
     TaskOption,
     TrackerOption,
     ValidationOption,
@@ -82,10 +84,14 @@ def finetune(
     checkpoint: CheckpointOption = None,
     log: LogOption = None,
     tracker: TrackerOption = None,
+    study: OptionalStudyOption = None,
+    study_name: StudyNameOption = "search",
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Train a pruned network, or any. Run the same command again to continue after a stop or a kill.
+
+    With --study, what is reached is recorded in the study that found the pruned network; `show` and `report` tell it.
 
     Example: `prunesearch finetune --model zoo:resnet20 --weights w.pt --pruned small.st --data digits --out tuned.st`
     """
@@ -108,9 +114,15 @@ def finetune(
     check_data(data, validation)
     check_task(task)
     check_training_files(out, checkpoint, log, tracker)
+    if study is not None:
+        if pruned is None:
+            raise ValueError("--study is where a pruned network was found; name that network with --pruned.")
+        check_study_name(study, study_name)
+    from prunesearch.followup import FollowUp
     from prunesearch.models.saving import load
+    from prunesearch.models.trace import trace
     from prunesearch.sources import load_data, load_model_for
-    from prunesearch.training.finetune import train
+    from prunesearch.training.finetune import record_reached, train
 
     source = load_data(
         data,
@@ -127,8 +139,12 @@ def finetune(
     unpruned = load_model_for(model, weights, source)
     network = unpruned if pruned is None else load(pruned, unpruned)
     guide = unpruned if teacher and pruned is not None else None
+    follow_up = None if study is None else FollowUp(study, study_name, trace(unpruned, source.examples()))
+    structure = None if follow_up is None else follow_up.structure_of(network)
     with training_session(network, source, out, checkpoint, log, tracker) as running:
         result = train(network, source, recipe=recipe, teacher=guide, seed=seed, session=running.session)
+    if follow_up is not None and structure is not None:
+        record_reached(follow_up, structure, result, network, source, teacher=unpruned, seed=seed, file=out.name)
     was, now = result.validation_before, result.validation_after
     finish(
         running,

@@ -100,18 +100,20 @@ def show(
 
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
+    from prunesearch.study.told import told
     from prunesearch.trial import ranked
 
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
         question, recorded = store.question(study_name) or {}, store.trials(study_name)
-        notes = (store.summary(study_name) or {}).get("notes", [])
+        notes, facts = (store.summary(study_name) or {}).get("notes", []), store.facts(study_name)
     top = ranked(recorded)[:trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None)
     if as_json:
         best = [trial.facts() for trial in top]
+        followed = [vars(fact) for fact in facts]
         print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,
-                    "failures": dict(failures), "notes": notes})  # fmt: skip
+                    "failures": dict(failures), "notes": notes, "followed": followed})  # fmt: skip
         return
     for field, value in question.items():
         say(f"{field}: {value}")
@@ -125,6 +127,10 @@ def show(
         say(f"{count} failed: {sentence}")
     for note in notes:
         say(f"note: {note}")
+    numbers = {trial.structure: trial.number for trial in reversed(recorded)}
+    for fact in facts:
+        number = numbers.get(tuple(fact.value.get("structure", ())))
+        say(f"{'afterwards' if number is None else f'trial {number}'}: {told(fact)}")
 
 
 def delete(

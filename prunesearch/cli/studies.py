@@ -363,6 +363,8 @@ def search(
     if out is not None:
         built = result.best.build() if answered is None else result.build(answered.structure)
         save_network(built, out, example_inputs=source.examples())
+        kept = result.best.structure if answered is None else answered.structure
+        result.record("file", {"file": out.name, "structure": list(kept)})
     _tell(result, network, url, out, answered, as_json=as_json)
 
 

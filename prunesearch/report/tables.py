@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunesearch.report.contents import StudyContents, comparable
+from prunesearch.study.told import told
 
 _UNKNOWN = ""
 _FIELDS = {
@@ -68,6 +69,19 @@ def notes(studies: Sequence[StudyContents]) -> list[Answer]:
         for note in study.notes:
             about.setdefault(note, []).append(study.name)
     return [Answer(note, tuple(names) if len(studies) > 1 else ()) for note, names in about.items()]
+
+
+def followed(studies: Sequence[StudyContents]) -> list[Answer]:
+    """What was recorded after the searches, in words."""
+    found = []
+    for study in studies:
+        numbers = {trial.structure: trial.number for trial in reversed(study.trials)}
+        for fact in study.followed:
+            kept = fact.value.get("structure")
+            number = numbers.get(tuple(kept)) if isinstance(kept, list) else None
+            about = "" if number is None else f"Trial {number}: "
+            found.append(Answer(about + told(fact), (study.name,) if len(studies) > 1 else ()))
+    return found
 
 
 def comparison(studies: Sequence[StudyContents]) -> CostTable:

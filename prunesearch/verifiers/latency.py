@@ -107,6 +107,7 @@ class LatencyVerifier:
             "high_ms": timing.high,
             "slowdown": measured.slowdown,
             "table": table.fingerprint,
+            "conditions": {**vars(table.conditions), "versions": dict(table.conditions.versions)},
             "expected_error": None if math.isnan(error) else error,
         }
         if timing.ms <= self._limit_ms:
