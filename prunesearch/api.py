@@ -19,13 +19,13 @@ from prunesearch.given import (
     as_verifiers,
     check_searcher_object,
     expect_kind,
-    listed,
     refuse_unknown,
 )
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.preparation import Prepared, prepare
+from prunesearch.question import named
 from prunesearch.ranges import whole_number
 from prunesearch.result import SearchResult
 from prunesearch.rounds import Rounds
@@ -179,8 +179,8 @@ class _Asked:
         first = {field: of_scores[field] for field in ("model", "space", "data")}
         return {
             **first,
-            "budget": str(limits),
-            "searcher": f"{name_of(self.searcher)}{listed(self.options)}",
+            "budget": limits.as_facts(),
+            "searcher": named(name_of(self.searcher), self.options),
             "seed": self.seed,
             **of_scores,
             **({} if self.running.in_order else {"order": "as finished"}),
@@ -220,7 +220,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
-        opened.record({"notes": list(notes), **_costs_of(limits)})
+        opened.record({"notes": list(notes), "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),
         trials=tuple(trials),

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunesearch.errors import InfeasibleBudget
+from prunesearch.question import in_words
 from prunesearch.resources import RESOURCES, check_resource_name, make_resource, metered
 from prunesearch.resources.resource import Metered, Resource, Subject, space_of
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
@@ -92,9 +93,12 @@ class Budget:
         object.__setattr__(self, "table", tables[0] if tables else None)
 
     def __str__(self) -> str:
-        limits = ", ".join(f"{name}={limit}" for name, limit in self.limits)
+        return in_words(self.as_facts())
+
+    def as_facts(self) -> dict[str, Any]:
+        """The limits by resource as they are written, and what they are predicted from: plain values."""
         bases = [str(each.basis) for each in self.resources if hasattr(each, "basis")]
-        return f"{limits} by {' and '.join(bases)}" if bases else limits
+        return {"limits": dict(self.limits), **({"by": bases} if bases else {})}
 
     def __repr__(self) -> str:
         return f"Budget({', '.join(f'{name}={limit!r}' for name, limit in self.limits)})"
@@ -120,7 +124,7 @@ class Budget:
         found = {each.name: metered(each, subject) for each in self.resources}
         space, limits = space_of(subject), zip(self.resources, self.limits, strict=True)
         resolved = tuple((each.name, _resolve(space, found[each.name], limit)) for each, (_, limit) in limits)
-        return FeasibleSet(space, resolved, found, asked=str(self))
+        return FeasibleSet(space, resolved, found, asked=self.as_facts())
 
 
 @dataclass(frozen=True)
@@ -133,14 +137,14 @@ class FeasibleSet:
         space: Where the structures live.
         limits: Pairs (name of the resource, largest allowed cost).
         meters: By name, what says the cost; of what the space alone says it is made if it is missing.
-        asked: The budget as its caller wrote it.
+        asked: The budget as its caller wrote it (`Budget.as_facts`).
         lowered: Limits that were lowered since.
     """
 
     space: Space
     limits: tuple[tuple[str, float], ...]
     meters: Mapping[str, Metered] = field(default_factory=dict, compare=False, repr=False)
-    asked: str = field(default="", compare=False)
+    asked: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     lowered: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -150,8 +154,12 @@ class FeasibleSet:
             object.__setattr__(self, "meters", {**self.meters, **made})
 
     def __str__(self) -> str:
-        lowered = ", ".join(f"{resource} {limit:.10g}" for resource, limit in self.lowered)
-        return f"{self.asked}, lowered to {lowered}" if lowered else self.asked
+        return in_words(self.as_facts())
+
+    def as_facts(self) -> dict[str, Any]:
+        """The budget as it was asked for, with the limits that were lowered since: plain values."""
+        asked = self.asked or {"limits": dict(self.limits)}
+        return {**asked, **({"lowered": dict(self.lowered)} if self.lowered else {})}
 
     def check(self, subject: Subject) -> FeasibleSet:
         """Itself, as it is resolved.

@@ -100,16 +100,6 @@ def check_searcher_object(given: str | Searcher | Callable[..., Searcher], optio
         check_searcher(given, options or {})
 
 
-def listed(options: Mapping[str, Any]) -> str:
-    """Options as a study has them beside a name.
-
-    Example:
-        >>> listed({"b": 1, "a": 2})
-        '(a=2, b=1)'
-    """
-    return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
-
-
 def as_verifiers(
     given: AnyVerifier | Sequence[AnyVerifier] | None, wanted: FeasibleSet, searcher: object
 ) -> tuple[Verifier, ...]:

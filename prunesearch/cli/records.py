@@ -98,6 +98,7 @@ def show(
     """
     from collections import Counter
 
+    from prunesearch.question import in_words
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
     from prunesearch.study.told import told
@@ -116,7 +117,7 @@ def show(
                     "failures": dict(failures), "notes": notes, "followed": followed})  # fmt: skip
         return
     for field, value in question.items():
-        say(f"{field}: {value}")
+        say(f"{field}: {in_words(value)}")
     table = Table("trial", "score", "MACs", "parameters", "seconds", "kept")
     for trial in top:
         kept = " ".join(map(str, trial.structure))
@@ -223,7 +224,10 @@ def _all_progress(store: Store) -> list[Progress]:
 
 
 def _asked(progress: Progress) -> dict[str, Any]:
-    return {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
+    from prunesearch.question import in_words
+
+    asked = {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
+    return {field: in_words(value) if isinstance(value, dict) else value for field, value in asked.items()}
 
 
 def _driver(store: Store, url: str, name: str) -> tuple[str, bool | None] | None:

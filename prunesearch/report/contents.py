@@ -13,6 +13,7 @@ from prunesearch.budget import Budget
 from prunesearch.errors import StudyUnreadable
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
+from prunesearch.resources.latency import Latency
 from prunesearch.structure import Cost, Space, Structure, space_from_dict
 from prunesearch.study.store import Fact, Store
 from prunesearch.study.tables import listed
@@ -69,6 +70,12 @@ class StudyContents:
     full_ms: float | None = None
     created: str = ""
     followed: tuple[Fact, ...] = ()
+
+    @property
+    def scoring(self) -> Mapping[str, Any]:
+        """What scores were made by, as far as it is recorded."""
+        found = self.summary.get("scoring")
+        return found if isinstance(found, dict) else {}
 
     @cached_property
     def finetuned(self) -> Mapping[str, Any]:
@@ -264,14 +271,16 @@ def _predicted(studies: Sequence[StudyContents], table: LatencyTable) -> list[St
 
 def _limit_ms(study: StudyContents, table: LatencyTable) -> float | None:
     """The limit, if the study's budget is of this very table, which may say what nobody recorded."""
-    text, _, fingerprint = str(study.question.get("budget", "")).partition(" by table ")
-    parts = [part for part in text.split(", ") if part.startswith("latency_ms=")]
-    if not parts or fingerprint != table.fingerprint:
+    budget = study.question.get("budget")
+    asked = budget if isinstance(budget, dict) else {}
+    limits, resource = asked.get("limits"), Latency(table)
+    if not isinstance(limits, dict) or resource.basis not in asked.get("by", ()):
         return None
     try:
-        return float(dict(Budget.parse(parts[0], table).check(study.space).limits)["latency_ms"])
-    except ValueError:
+        feasible = Budget(latency_ms=limits.get(Latency.name), table=table).check(study.space)
+    except (TypeError, ValueError):
         return None
+    return float(dict(feasible.limits)[Latency.name])
 
 
 def _numbers(value: Any) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunesearch.question import in_words as words_of
 from prunesearch.report.contents import StudyContents, comparable
 from prunesearch.study.told import told
 
@@ -122,7 +123,7 @@ def _answers(field: str, studies: Sequence[StudyContents]) -> list[Answer]:
 def _text(value: Any) -> str:
     if value is None:
         return "not recorded"
-    return in_words(value) if isinstance(value, dict) else str(value)
+    return words_of(value)
 
 
 def _searchers(study: StudyContents) -> str:
@@ -130,7 +131,8 @@ def _searchers(study: StudyContents) -> str:
 
 
 def _budget(study: StudyContents) -> str:
-    return str(study.question.get("budget", _UNKNOWN)).partition(" by table ")[0]
+    budget = study.question.get("budget", _UNKNOWN)
+    return words_of({**budget, "by": []} if isinstance(budget, dict) else budget)
 
 
 def _evaluations(study: StudyContents) -> str:

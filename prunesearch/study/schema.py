@@ -171,7 +171,8 @@ def _from_4_to_5(connection: sa.Connection) -> None:
         connection.execute(mine.values(costs="{}", source=upgrades.source_of(row.worker)))
     for stored in connection.execute(sa.select(study.c.id, study.c.question, study.c.space, study.c.summary)).all():
         summary, costs = upgrades.facts_of(stored.question, stored.space, stored.summary)
-        connection.execute(study.update().where(study.c.id == stored.id).values(summary=summary))
+        question = upgrades.text_of(stored.question)
+        connection.execute(study.update().where(study.c.id == stored.id).values(summary=summary, question=question))
         for name, predicted in costs.items():
             for number, found in enumerate(predicted):
                 other = sa.select(study.c.id).where(study.c.name == name).scalar_subquery()

@@ -145,7 +145,7 @@ class Store:
     def question(self, name: str) -> dict[str, Any] | None:
         """The question a study answers; None if there is no such study."""
         row = self._study_row(name)
-        return None if row is None else self._parsed(row.question, name)
+        return None if row is None else self._question(row, name)
 
     def space(self, name: str) -> dict[str, Any]:
         """The facts of a study's space that reports need, as they were stored by `create`."""
@@ -261,7 +261,7 @@ class Store:
             total, failed = connection.execute(counts).one()
             best = connection.execute(top).mappings().one_or_none()
         winner = None if best is None else self._trial(dict(best), name, best["number"])
-        question = self._parsed(row.question, name)
+        question = self._question(row, name)
         return Progress(name, question, row.created, int(total), int(failed or 0), row.n_trials, winner)
 
     def want(self, name: str, n_trials: int) -> None:
@@ -348,6 +348,10 @@ class Store:
             return dict(json.loads(text))
         except (TypeError, ValueError, RecursionError) as error:
             raise StudyUnreadable(f"{self.url}: study {name!r} cannot be read: {error}") from None
+
+    def _question(self, row: sa.Row[Any], name: str) -> dict[str, Any]:
+        question = self._parsed(row.question, name)
+        return question if self._version >= 5 else upgrades.question_of(question)
 
     def _study_row(self, name: str) -> sa.Row[Any] | None:
         columns = schema.columns_since(self._version, schema.study)

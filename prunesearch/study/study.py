@@ -20,7 +20,7 @@ import numpy as np
 
 from prunesearch.budget import FeasibleSet
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
-from prunesearch.question import differences, innermost
+from prunesearch.question import differences, in_words, innermost
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, IntArray, Space, Structure
 from prunesearch.study.database import parse, this_process
@@ -431,7 +431,7 @@ def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, An
 
 def _in_a_name(field: str, value: Any) -> str:
     """What a study is named after: the budget and the searcher as they are, of others a few letters."""
-    text = str(value)
+    text = in_words(value)
     if field in MAY_OPEN_ANOTHER:
         return text
     if isinstance(value, Mapping):
@@ -447,6 +447,8 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for field, theirs, mine in differences(stored, asked):
         what, was, now = next(innermost({field: theirs}, {field: mine}))
+        if field not in ("space", "versions") and isinstance(theirs, (Mapping, str)):
+            what, was, now = field, in_words(theirs), in_words(mine)
         raise StudyMismatch(
             f"Study {name!r} in {url} is of another search: its {what} is {was!r}, not {now!r}. Give another file or "
             "study name, or the settings that it was started with.",

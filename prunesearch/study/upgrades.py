@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prunesearch.budget import Budget
+from prunesearch.question import named
 from prunesearch.structure import Space, space_from_dict
 
+_CALL = re.compile(r"(.+?)\((.*)\)")
+_KEPT = re.compile(r"(.+) ([0-9a-f]{16})")
+_RACE = re.compile(r"(.*), race=(\d+) parts")
+_ACCURACY = re.compile(r"accuracy\(metric=(\w+), images=(\d+)")
 _SOURCE = re.compile(r"trial (\d+) of study (['\"])(.*)\2")
 _TIMED = ("predicted_ms", "measured_ms", "low_ms", "high_ms", "slowdown")
 
@@ -19,6 +26,82 @@ def source_of(worker: str) -> str | None:
     return None if found is None else json.dumps({"study": found[3], "trial": int(found[1])})
 
 
+def text_of(question: str) -> str:
+    """A question as version 5 has it, as JSON; one that cannot be read stays as it is."""
+    try:
+        return json.dumps(question_of(json.loads(question)))
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        return question
+
+
+def question_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A question whose fields are nested, where version 4 had sentences."""
+    nested = {"budget": _budget, "searcher": _named, "criterion": _criterion, "evaluator": _evaluator, "task": _task}
+    return {
+        field: nested[field](value) if field in nested and isinstance(value, str) else value
+        for field, value in asked.items()
+    }
+
+
+def _budget(text: str) -> dict[str, Any] | str:
+    limits, by, table = text.partition(" by ")
+    pairs = [part.partition("=") for part in limits.split(", ")]
+    if not all(equals for _, equals, _ in pairs):  # no budget of ours
+        return text
+    return {"limits": {name: limit for name, _, limit in pairs}, **({"by": [table]} if by else {})}
+
+
+def _named(text: str) -> dict[str, Any]:
+    """A name and its options, as in `evolution(population=20, settings={'a': 1})`."""
+    found = _CALL.fullmatch(text)
+    if found is None:
+        return {"name": text}
+    return named(found[1], dict(_options(found[2])))
+
+
+def _options(text: str) -> Iterator[tuple[str, Any]]:
+    depth, start, parts = 0, 0, []
+    for place, letter in enumerate(f"{text},"):
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append(text[start:place].strip())
+            start = place + 1
+    for part in filter(None, parts):
+        name, _, value = part.partition("=")
+        try:
+            yield name, ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            yield name, value
+
+
+def _criterion(text: str) -> dict[str, Any]:
+    found = _KEPT.fullmatch(text)
+    return _named(text) if found is None else {**_named(found[1]), "kept": found[2]}
+
+
+def _evaluator(text: str) -> dict[str, Any]:
+    found = _RACE.fullmatch(text)
+    return {"description": text} if found is None else {"description": found[1], "parts": int(found[2])}
+
+
+def _task(text: str) -> dict[str, Any]:
+    name, *rest = text.split(", ")
+    return {"name": name, **dict(part.rpartition(" ")[::2] for part in rest)}
+
+
+def _scoring(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What scores were made by, as far as the sentences of a question say it."""
+    evaluator = str(asked.get("evaluator", ""))
+    found, race = _ACCURACY.match(evaluator), _RACE.fullmatch(evaluator) is not None
+    names = {"criterion": asked.get("criterion"), "weights": asked.get("weight_source")}
+    facts: dict[str, Any] = {name: value for name, value in names.items() if re.fullmatch(r"[a-z0-9_]+", str(value))}
+    if evaluator:
+        facts |= {"evaluator": evaluator.partition("(")[0], "race": race}
+    if found is not None:
+        facts |= {"metric": found[1], "measures": found[1], "images": int(found[2])}
+    return facts
+
+
 def facts_of(question: str, space: str, summary: str | None) -> tuple[str, dict[str, list[str]]]:
     """A study's summary as version 5 has it, and the costs of trials that it held, by the name of their study.
 
@@ -26,7 +109,8 @@ def facts_of(question: str, space: str, summary: str | None) -> tuple[str, dict[
     """
     try:
         asked, stored = json.loads(question), json.loads(summary or "{}")
-        facts = {**_limits(str(asked.get("budget", "")), space_from_dict(json.loads(space))), **stored}
+        limits = _limits(str(asked.get("budget", "")), space_from_dict(json.loads(space)))
+        facts = {"scoring": _scoring(asked), **limits, **stored}
         return json.dumps(_without_latency(facts)), _costs(stored)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return summary or "{}", {}

@@ -61,7 +61,7 @@ def add_study(
 ) -> None:
     """Add a study to a database, as a finished search leaves it; thousands of trials in one transaction."""
     store = Store(url)
-    store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
+    store.create(name, upgrades.question_of(question(**changes)), dataclasses.asdict(space or toy_space()))
     rows = [_to_row(each) for each in trials]
     with store._writing(name) as connection:
         study_id = connection.scalar(sa.select(schema.study.c.id).where(schema.study.c.name == name))

@@ -8,13 +8,16 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import prunesearch as ps
 from prunesearch.report.contents import read
 from prunesearch.study.store import Store
-from prunesearch.study.upgrades import facts_of, source_of
+from prunesearch.study.upgrades import facts_of, question_of, source_of
 from tests.report.studies import toy_space
+from tests.test_given import search
 
 FIXTURE = Path(__file__).parent / "fixtures" / "schema-4.db"
 SPACE = toy_space()
@@ -52,9 +55,60 @@ def test_a_score_that_was_taken_over_has_a_source() -> None:
     assert source_of("host:123") is None
 
 
+@pytest.mark.parametrize(
+    ("field", "sentence", "nested"),
+    [
+        ("budget", "macs=50%, params=1k", {"limits": {"macs": "50%", "params": "1k"}}),
+        ("budget", "latency_ms=4 by table 12ab", {"limits": {"latency_ms": "4"}, "by": ["table 12ab"]}),
+        ("budget", "half", "half"),
+        ("searcher", "random()", {"name": "random"}),
+        (
+            "searcher",
+            "conditional(shares=[1, 0.7], warmup=4, form=linear)",
+            {"name": "conditional", "options": {"form": "linear", "shares": [1, 0.7], "warmup": 4}},
+        ),
+        ("criterion", "l1", {"name": "l1"}),
+        ("criterion", "lfe(masks=20)", {"name": "lfe", "options": {"masks": 20}}),
+        ("criterion", "first 0123456789abcdef", {"name": "first", "kept": "0123456789abcdef"}),
+        (
+            "evaluator",
+            "accuracy(metric=loss, images=512, batch_size=256), race=8 parts",
+            {"description": "accuracy(metric=loss, images=512, batch_size=256)", "parts": 8},
+        ),
+        ("evaluator", "by width", {"description": "by width"}),
+        ("task", "segmentation, loss 0.12, metric 0.5", {"name": "segmentation", "loss": "0.12", "metric": "0.5"}),
+        ("weight_source", "inherited", "inherited"),
+        ("versions", {"torch": "2"}, {"torch": "2"}),
+    ],
+)
+def test_sentences_of_a_question_become_nested_values(field: str, sentence: Any, nested: Any) -> None:
+    assert question_of({field: sentence}) == {field: nested} == question_of({field: nested})
+
+
+def test_a_study_of_version_4_goes_on(tmp_path: Path) -> None:
+    """Its question, upgraded, is the one that the same search asks today."""
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    scoring = ps.Scoring(criterion="lfe", criterion_options={"masks": 20, "images": 16})
+    settings: dict[str, Any] = {"scoring": scoring, "study": url}
+    part = search(n_trials=3, **settings)
+    with closing(Store(url, create=False)) as store:
+        asked = store.question("search") or {}
+    old = {
+        **asked,
+        "budget": "macs=50%",
+        "searcher": "random()",
+        "criterion": "lfe(images=16, masks=20)",
+        "evaluator": asked["evaluator"]["description"],
+    }
+    assert question_of(old) == asked
+    assert search(n_trials=4, **settings).trials[:3] == part.trials
+
+
 def test_limits_become_numbers() -> None:
     summary, _ = facts_of(json.dumps({"budget": "macs=50%, params=1k"}), json.dumps(dataclasses.asdict(SPACE)), None)
-    assert json.loads(summary) == {
+    facts = json.loads(summary)
+    assert facts.pop("scoring") == {}
+    assert facts == {
         "limits": {"macs": FULL.macs // 2, "params": 1000},
         "unpruned": {"macs": FULL.macs, "params": FULL.params},
     }
