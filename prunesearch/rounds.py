@@ -6,7 +6,6 @@ there and looks only at its last winner again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -22,7 +21,6 @@ from prunesearch.study.store import Store, look
 from prunesearch.study.study import recording
 from prunesearch.trial import Trial, best
 from prunesearch.verifiers import verdict_of
-from prunesearch.verifiers.latency import LatencyVerifier
 from prunesearch.verifiers.verifier import Verdict, Verified, Verifier
 
 Limits = dict[str, float]
@@ -107,7 +105,7 @@ class Rounds:
         assert trial is not None  # it was verified
         result = replace(self._latest, best=replace(self._first.best, trial=trial), name=self._first.name)
         result = replace(result, trials=tuple(self._trials), verified=tuple(self._verified))
-        self._keep({"notes": list(notes), **self._latency_facts(trial)})
+        self._keep({"notes": list(notes), "winner": list(trial.structure)})
         if self._unkept:  # hours of search are worth more than this
             notes += (f"What was verified is not recorded in the study. {self._unkept}",)
         return replace(result, notes=notes)
@@ -149,31 +147,6 @@ class Rounds:
                 store.change_summary(self._first.name, with_ours)
         except (StudyLocked, StudyUnreadable, StudyUnwritable) as error:
             self._unkept = str(error)
-
-    def _latency_facts(self, winner: Trial) -> dict[str, Any]:
-        """What reports show of a search whose winners were timed."""
-        model, timed = self._wanted.latency, [v for v in self._verified if v.verifier == LatencyVerifier.description]
-        if model is None or not timed:
-            return {}
-        narrowest = [v.verdict.facts["measured_ms"] for v in timed if v.structure == self._wanted.space.minimum]
-        facts = {
-            "table": model.table.fingerprint,
-            "conditions": {**vars(model.table.conditions), "versions": dict(model.table.conditions.versions)},
-            "limit_ms": dict(self._wanted.limits)["latency_ms"],
-            "expected_error": None if math.isnan(model.relative_error) else model.relative_error,
-            "full_ms": self._predicted([self._wanted.space.full])[0],
-            "narrowest_ms": narrowest[0] if narrowest else None,
-            "winner": list(winner.structure),
-            "rounds": list(self._rounds),
-            "predicted_ms": {
-                name: self._predicted([trial.structure for trial in trials])
-                for name, (_, trials) in self._rounds.items()
-            },
-        }
-        return {"latency": facts}
-
-    def _predicted(self, structures: list[Structure]) -> list[float]:
-        return [round(float(ms), 9) for ms in self._wanted.costs("latency_ms", structures)] if structures else []
 
 
 def _as_fact(verified: Verified) -> dict[str, Any]:

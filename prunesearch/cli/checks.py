@@ -149,6 +149,22 @@ def check_weight_source(option: str, name: str) -> None:
         raise ValueError(f"There is no file {file}, which {option} names.")
 
 
+def check_study_name(url: str, name: str) -> None:
+    """Make sure that a database has a study.
+
+    Raises:
+        ValueError: It has none of this name; the message has those that there are.
+        StudyUnreadable: The database cannot be read.
+    """
+    from contextlib import closing
+
+    from prunesearch.study.store import Store
+    from prunesearch.study.tables import check_name
+
+    with closing(Store(url, create=False)) as store:
+        check_name(store, name)
+
+
 def check_study(url: str) -> None:
     """Make sure that a study may be kept there.
 

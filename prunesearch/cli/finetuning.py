@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from prunesearch.cli.checks import check_study_name
 from prunesearch.cli.flags import Group
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
+    STUDY,
     TRAINING,
     PrintingOptions,
     PrunedOptions,
@@ -18,6 +20,8 @@ from prunesearch.cli.values import (
 )
 
 if TYPE_CHECKING:
+    from prunesearch.followup import FollowUp
+    from prunesearch.training.data import Data
     from prunesearch.training.finetune import Training
 
 
@@ -32,6 +36,30 @@ class Teaching:
     teacher: bool = True
 
 
+@dataclass(frozen=True, kw_only=True)
+class FoundIn:
+    """The study that found the pruned network.
+
+    Attributes:
+        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
+        study_name: Which study of the database.
+    """
+
+    study: str | None = None
+    study_name: str = "search"
+
+    def __post_init__(self) -> None:
+        if self.study is not None:
+            check_study_name(self.study, self.study_name)
+
+    def follow_up(self, unpruned: Any, data: Data) -> FollowUp | None:
+        """Where it is recorded what the network reaches; None, if no study is named."""
+        from prunesearch.followup import FollowUp
+        from prunesearch.models.trace import trace
+
+        return None if self.study is None else FollowUp(self.study, self.study_name, trace(unpruned, data.examples()))
+
+
 def finetune(
     model: PrunedOptions,
     images: TrainingImageOptions,
@@ -39,13 +67,18 @@ def finetune(
     recipe: RecipeOptions,
     seed: SeedOptions,
     files: TrainingFileOptions,
+    found_in: Annotated[FoundIn, Group(STUDY)],
     printing: PrintingOptions,
 ) -> None:
     """Train a pruned network, or any. Run the same command again to continue after a stop or a kill.
 
+    With --study, what is reached is recorded in the study that found the pruned network; `show` and `report` tell it.
+
     Example: `prunesearch finetune --model zoo:resnet20 --weights w.pt --pruned small.st --data digits --out tuned.st`
     """
-    from prunesearch.training.finetune import train
+    if found_in.study is not None and model.pruned is None:
+        raise ValueError("--study is where a pruned network was found; name that network with --pruned.")
+    from prunesearch.training.finetune import record_reached, train
 
     data = images.load()
     if recipe.patience is not None and data.validation is None:
@@ -53,8 +86,13 @@ def finetune(
     unpruned = model.loaded(data)
     network = model.load_pruned(unpruned)
     teacher = unpruned if teaching.teacher and model.pruned is not None else None
+    follow_up = found_in.follow_up(unpruned, data)
+    structure = None if follow_up is None else follow_up.structure_of(network)
     with training_session(network, data, files) as running:
         result = train(network, data, recipe=recipe, teacher=teacher, seed=seed.seed, session=running.session)
+    if follow_up is not None and structure is not None:
+        file = files.out.name
+        record_reached(follow_up, structure, result, network, data, teacher=unpruned, seed=seed.seed, file=file)
     was, now = result.validation_before, result.validation_after
     finish(
         running,

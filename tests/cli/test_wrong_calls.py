@@ -43,7 +43,10 @@ WRONG = {
     "study of another name": (("delete", "--study", "sqlite:///known.db", "--study-name", "x", "--yes"), "'x'"),
     "export of nothing": (("export",), "Expected --model and --out to export a network"),
     "export to nowhere": (("export", "--study", "sqlite:///known.db"), "--optuna URL, --csv FILE or --parquet FILE"),
-    "resource that is none": ((*SEARCH[:-1], "memory=50%"), "it can limit macs, params, flops, latency_ms."),
+    "resource that is none": (
+        (*SEARCH[:-1], "memory=50%"),
+        "it can limit macs, params, flops, latency_ms, peak_memory, energy_mj.",
+    ),
     "limit given twice": ((*SEARCH[:-1], "macs=50%,macs=40%"), "The budget limits macs twice, to 50% and to 40%."),
     "table without a limit": ((*SEARCH, "--table", "mine.py"), "for a limit in milliseconds"),
     "latency without a table to give": (("paam", *SEARCH[1:-1], "latency_ms=4", "--out", "t.st"), "cannot limit"),
