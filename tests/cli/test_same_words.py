@@ -137,7 +137,7 @@ OF_FILES = {"model", "weights", "pruned", "data", "out", "json", "config", "help
 OF_DATA_SETS = set(inspect.signature(load_data).parameters) - {"source"}
 ONLY_FLAGS: Mapping[str, set[str]] = {
     "search": {"timeout", "patience", "tensorboard", "policy_share"},
-    "finetune": {"trackers"},
+    "finetune": {"trackers", "study_name"},
     "paam": {"trackers"},
     "manidp": {"trackers"},
     "pruningnet": {"criterion"},
