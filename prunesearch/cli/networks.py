@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prunesearch.cli.arguments import width_rules
-from prunesearch.cli.checks import check_network, check_writable
+from prunesearch.cli.checks import check_network, check_study_name, check_writable
 from prunesearch.cli.console import fail, print_json, say
 from prunesearch.cli.options import (
     DEFAULT_INPUT,
@@ -29,6 +29,7 @@ from prunesearch.cli.options import (
     PrunedOption,
     RoundToOption,
     SeedOption,
+    StudyNameOption,
     WeightsOption,
     option,
     writes,
@@ -75,23 +76,34 @@ def verify(
     seed: SeedOption = 0,
     pruned: PrunedOption = None,
     latency_table: LatencyTableOption = None,
+    study: OptionalStudyOption = None,
+    study_name: StudyNameOption = "search",
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """Build random structures; compare each with the masked network, and its cost with what is counted.
 
     Ends with status 1 if any differs by more than 1e-5 of the largest output, or has another cost. With --pruned, shows
-    predicted and measured costs of that network: MACs, parameters, peak memory and latency.
+    predicted and measured costs of that network: MACs, parameters, peak memory and latency. With --study they are
+    recorded in the study that found it.
 
     Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
     """
     rules = width_rules(round_to, min_channels, ignore)
     if latency_table is not None and pruned is None:
         raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
+    if study is not None:
+        if pruned is None:
+            raise ValueError("--study is where a pruned network was found; name that network with --pruned.")
+        check_study_name(study, study_name)
     check_network(model, weights=weights, pruned=pruned, latency_table=latency_table)
     network = traced(model, input_shape, weights, num_classes, rules)
     if pruned is not None:
-        _verify_pruned(network, pruned, latency_table, as_json)
+        costs = _verify_pruned(network, pruned, latency_table, as_json)
+        if study is not None:
+            from prunesearch.followup import FollowUp
+
+            FollowUp(study, study_name, network).record("measured", costs)
         return
     found = network.verify(n, seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
@@ -111,7 +123,8 @@ def _in_training(difference: float | None) -> str:
     return "not compared" if difference is None else f"by {difference:.1e} of it"
 
 
-def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, as_json: bool) -> None:
+def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, as_json: bool) -> dict[str, Any]:
+    """Say what it was predicted to cost and what it costs; the same as facts for a study."""
     from prunesearch.evaluators.built_costs import measure_costs
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import load
@@ -124,6 +137,8 @@ def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, a
         say(str(found))
     if not found.exact:
         fail("MACs or parameters are not what they should be. Please report this network.", status=1)
+    costs = {row.cost: {"predicted": row.predicted, "measured": row.measured} for row in found.comparisons}
+    return {"structure": list(found.structure), "file": pruned.name, "costs": costs}
 
 
 def export(

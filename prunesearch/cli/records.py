@@ -127,7 +127,7 @@ def show(
     for sentence, count in failures.most_common():
         say(f"{count} failed: {sentence}")
     for note in notes:
-        say(f"note: {note}")
+        say(f"note: {note.get('said')}")
     numbers = {trial.structure: trial.number for trial in reversed(recorded)}
     for fact in facts:
         number = numbers.get(tuple(fact.value.get("structure", ())))
