@@ -220,7 +220,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
-        opened.record({"notes": list(notes), "scoring": prepared.facts, **_costs_of(limits)})
+        opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),
         trials=tuple(trials),
@@ -228,7 +228,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         study=asked.study,
         name=opened.name,
         searcher=proposer,
-        notes=notes,
+        notes=tuple(note.said for note in notes),
         measures=getattr(prepared.scorer, "measures", "score"),
         unpruned=unpruned,
         is_negated=getattr(prepared.scorer, "is_negated", False),

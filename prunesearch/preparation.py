@@ -34,7 +34,7 @@ from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured
 from prunesearch.training.data import Data, balanced
 from prunesearch.training.fitting import outputs_of
-from prunesearch.trial import Trial
+from prunesearch.trial import Note, Trial
 
 if TYPE_CHECKING:
     from prunesearch.evaluators import AnyWeights
@@ -97,11 +97,12 @@ class Prepared:
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if len(known) == len(scores) else None
 
-    def notes(self, best: Structure) -> tuple[str, ...]:
+    def notes(self, best: Structure) -> tuple[Note, ...]:
         """What should be known before a winner is believed."""
         own = self.ranking.notes if isinstance(self.ranking, NestedRanking) else ()
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
-        return own + diagnose(self.weights, self.scored, best, classic)
+        of_scores = diagnose(self.weights, self.scored, best, classic)
+        return (*(Note("criterion", said) for said in own), *(Note("scores", said) for said in of_scores))
 
 
 def prepare(

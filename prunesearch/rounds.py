@@ -19,7 +19,7 @@ from prunesearch.structure import Structure
 from prunesearch.study.database import parse
 from prunesearch.study.store import Store, look
 from prunesearch.study.study import recording
-from prunesearch.trial import Trial, best
+from prunesearch.trial import Note, Trial, best
 from prunesearch.verifiers import verdict_of
 from prunesearch.verifiers.verifier import Verdict, Verified, Verifier
 
@@ -95,9 +95,11 @@ class Rounds:
         """What all rounds found: the winner that holds; else the one that is the least off, and a note that says so."""
         last = self._verified[-1] if self._verified else None
         holds = last is not None and last.verdict.holds
-        notes, chosen = self._latest.notes, last.structure if last is not None and holds else self._least_off()
+        chosen = last.structure if last is not None and holds else self._least_off()
+        notes, own = self._latest.notes, []
         if not holds:
             verdict = self._refused[chosen]
+            own = [vars(Note("verified", verdict.said))] if verdict.said else []
             notes += (verdict.said,) if verdict.said else ()
             if verdict.limits:  # no structure met what they were lowered to, so the reader wants to know what could be
                 self._ask_of_the_narrowest()
@@ -105,7 +107,7 @@ class Rounds:
         assert trial is not None  # it was verified
         result = replace(self._latest, best=replace(self._first.best, trial=trial), name=self._first.name)
         result = replace(result, trials=tuple(self._trials), verified=tuple(self._verified))
-        self._keep({"notes": list(notes), "winner": list(trial.structure)})
+        self._keep({"winner": list(trial.structure)}, own)
         if self._unkept:  # hours of search are worth more than this
             notes += (f"What was verified is not recorded in the study. {self._unkept}",)
         return replace(result, notes=notes)
@@ -130,7 +132,7 @@ class Rounds:
         with closing(Store(self._first.study, create=False)) as store:
             return store.summary(self._first.name) or {}
 
-    def _keep(self, facts: Mapping[str, Any]) -> None:
+    def _keep(self, facts: Mapping[str, Any], notes: Sequence[Mapping[str, Any]] = ()) -> None:
         """Record rounds, verdicts and some facts in the first round's study; what earlier runs found stays."""
         if not self._is_kept:
             return
@@ -140,7 +142,9 @@ class Rounds:
 
         def with_ours(summary: dict[str, Any]) -> dict[str, Any]:
             old = [each for each in summary.get("verdicts", []) if (each["verifier"], each["structure"]) not in again]
-            return {**summary, **facts, "rounds": rounds, "verdicts": [*old, *fresh]}
+            of_scores = [note for note in summary.get("notes", []) if note.get("kind") != "verified"]
+            found = {"rounds": rounds, "verdicts": [*old, *fresh], "notes": [*of_scores, *notes]}
+            return {**summary, **facts, **found}
 
         try:
             with recording(self._first.study, self._first.name) as store:

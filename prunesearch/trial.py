@@ -25,6 +25,19 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Note:
+    """What should be known before a result is believed.
+
+    Attributes:
+        kind: What it is about: `"criterion"`, `"scores"`, `"verified"`.
+        said: The sentence.
+    """
+
+    kind: str
+    said: str
+
+
+@dataclass(frozen=True)
 class Trial:
     """What became of one proposed structure.
 

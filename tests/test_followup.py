@@ -116,5 +116,7 @@ def test_facts_in_words() -> None:
     assert told(Fact("finetuned", "", value)) == (
         "finetuned for 1 epoch: validation loss 1.25 before, 0.5 now; test loss 1.5 before, 0.75 now"
     )
+    costs = {"MACs": {"predicted": 1200, "measured": 1200}, "latency, ms": {"predicted": 1.5, "measured": 1.75}}
+    assert told(Fact("measured", "", {"costs": costs})) == "measured: MACs 1,200, latency, ms 1.75 (predicted 1.5)"
     assert told(Fact("finetuned", "", {"epochs": 3})) == "finetuned for 3 epochs"
     assert told(Fact("file", "", {"file": "small.safetensors"})) == "written to small.safetensors"

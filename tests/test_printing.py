@@ -53,6 +53,7 @@ def examples() -> Mapping[str, Any]:
         "Space": net.space,
         "Task": ps.tasks.segmentation(),
         "Training": training,
+        "Trial": result.best.trial,
         "Winner": result.best,
     }
 

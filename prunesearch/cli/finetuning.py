@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from prunesearch.cli.checks import check_study_name
 from prunesearch.cli.flags import Group
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
-    STUDY,
     TRAINING,
+    FoundInOptions,
     PrintingOptions,
     PrunedOptions,
     RecipeOptions,
@@ -20,8 +19,6 @@ from prunesearch.cli.values import (
 )
 
 if TYPE_CHECKING:
-    from prunesearch.followup import FollowUp
-    from prunesearch.training.data import Data
     from prunesearch.training.finetune import Training
 
 
@@ -36,30 +33,6 @@ class Teaching:
     teacher: bool = True
 
 
-@dataclass(frozen=True, kw_only=True)
-class FoundIn:
-    """The study that found the pruned network.
-
-    Attributes:
-        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
-        study_name: Which study of the database.
-    """
-
-    study: str | None = None
-    study_name: str = "search"
-
-    def __post_init__(self) -> None:
-        if self.study is not None:
-            check_study_name(self.study, self.study_name)
-
-    def follow_up(self, unpruned: Any, data: Data) -> FollowUp | None:
-        """Where it is recorded what the network reaches; None, if no study is named."""
-        from prunesearch.followup import FollowUp
-        from prunesearch.models.trace import trace
-
-        return None if self.study is None else FollowUp(self.study, self.study_name, trace(unpruned, data.examples()))
-
-
 def finetune(
     model: PrunedOptions,
     images: TrainingImageOptions,
@@ -67,7 +40,7 @@ def finetune(
     recipe: RecipeOptions,
     seed: SeedOptions,
     files: TrainingFileOptions,
-    found_in: Annotated[FoundIn, Group(STUDY)],
+    found_in: FoundInOptions,
     printing: PrintingOptions,
 ) -> None:
     """Train a pruned network, or any. Run the same command again to continue after a stop or a kill.
@@ -76,8 +49,8 @@ def finetune(
 
     Example: `prunesearch finetune --model zoo:resnet20 --weights w.pt --pruned small.st --data digits --out tuned.st`
     """
-    if found_in.study is not None and model.pruned is None:
-        raise ValueError("--study is where a pruned network was found; name that network with --pruned.")
+    found_in.check(model.pruned)
+    from prunesearch.models.trace import trace
     from prunesearch.training.finetune import record_reached, train
 
     data = images.load()
@@ -86,7 +59,7 @@ def finetune(
     unpruned = model.loaded(data)
     network = model.load_pruned(unpruned)
     teacher = unpruned if teaching.teacher and model.pruned is not None else None
-    follow_up = found_in.follow_up(unpruned, data)
+    follow_up = None if found_in.study is None else found_in.follow_up(trace(unpruned, data.examples()))
     structure = None if follow_up is None else follow_up.structure_of(network)
     with training_session(network, data, files) as running:
         result = train(network, data, recipe=recipe, teacher=teacher, seed=seed.seed, session=running.session)

@@ -169,7 +169,7 @@ def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], prin
     for sentence, count in failures.most_common():
         say(f"{count} failed: {sentence}")
     for note in notes:
-        say(f"note: {note}")
+        say(f"note: {note.get('said')}")
     numbers = {trial.structure: trial.number for trial in reversed(recorded)}
     for fact in facts:
         number = numbers.get(tuple(fact.value.get("structure", ())))

@@ -122,7 +122,8 @@ class StudyContents:
     def notes(self) -> tuple[str, ...]:
         """What should be known before the result is believed, as the search said it."""
         found = self.summary.get("notes")
-        return tuple(note for note in found if isinstance(note, str)) if isinstance(found, list) else ()
+        notes = [note for note in (found if isinstance(found, list) else ()) if isinstance(note, dict)]
+        return tuple(note["said"] for note in notes if isinstance(note.get("said"), str))
 
     @property
     def seconds(self) -> float:

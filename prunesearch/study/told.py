@@ -23,9 +23,20 @@ def told(fact: Fact) -> str:
         begun = f"finetuned for {epochs} epoch{'' if epochs == 1 else 's'}"
         found = [part for part in (_reached("validation", value, value), _tested(value)) if part]
         return f"{begun}: {'; '.join(found)}" if found else begun
+    if fact.kind == "measured" and isinstance(value.get("costs"), dict):
+        costs = [(name, each) for name, each in value["costs"].items() if isinstance(each, dict)]
+        return f"measured: {', '.join(f'{name} {_amount(each)}' for name, each in costs)}"
     if fact.kind == "file":
         return f"written to {value.get('file')}"
     return f"{fact.kind}: {', '.join(f'{name} {each}' for name, each in value.items() if name != 'structure')}"
+
+
+def _amount(cost: Mapping[str, Any]) -> str:
+    predicted, measured = (
+        f"{each:,.6g}" if isinstance(each, float) else f"{each:,}" if isinstance(each, int) else str(each)
+        for each in (cost.get("predicted"), cost.get("measured"))
+    )
+    return measured if measured == predicted else f"{measured} (predicted {predicted})"
 
 
 def shown(metric: Any, value: Any) -> str:

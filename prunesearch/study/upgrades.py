@@ -111,6 +111,8 @@ def facts_of(question: str, space: str, summary: str | None) -> tuple[str, dict[
         asked, stored = json.loads(question), json.loads(summary or "{}")
         limits = _limits(str(asked.get("budget", "")), space_from_dict(json.loads(space)))
         facts = {"scoring": _scoring(asked), **limits, **stored}
+        if isinstance(facts.get("notes"), list):
+            facts["notes"] = [{"kind": "scores", "said": note} for note in facts["notes"] if isinstance(note, str)]
         return json.dumps(_without_latency(facts)), _costs(stored)
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return summary or "{}", {}

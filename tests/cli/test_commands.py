@@ -89,7 +89,8 @@ def test_what_a_search_warns_of_is_shown_and_reported_afterwards(call: Call, fol
     assert said[0].startswith("note: The network has no BatchNorm")
     shown = call("show", *url)
     assert [line for line in shown.stdout.splitlines() if line.startswith("note: ")] == said
-    assert json.loads(call("show", *url, "--json").stdout)["notes"] == [line.removeprefix("note: ") for line in said]
+    notes = json.loads(call("show", *url, "--json").stdout)["notes"]
+    assert [note["said"] for note in notes] == [line.removeprefix("note: ") for line in said]
     assert call("report", *url, "--out", "warned.html").returncode == 0
     page = html.unescape((folder / "warned.html").read_text())
     assert all(line.removeprefix("note: ") in page for line in said)
@@ -480,3 +481,21 @@ def _trials(store: type, database: Path) -> int:
         return 0
     opened.close()
     return count
+
+
+def test_what_is_reached_and_measured_afterwards_is_recorded_in_the_study_and_shown(call: Call, folder: Path) -> None:
+    url = ("--study", "sqlite:///after.db")
+    found = call(*SEARCH, "--searcher", "uniform", *url, "--out", "after.safetensors")
+    assert found.returncode == 0, found.stderr
+    network = ("--model", "zoo:resnet8", "--weights", "w.safetensors", "--pruned", "after.safetensors")
+    tuned = ("--data", "digits", "--epochs", "1", "--out", "tuned-after.safetensors")
+    assert call("finetune", *network, *tuned, *url).returncode == 0
+    assert call("verify", *network, "--input", "2x1x8x8", *url).returncode == 0
+    shown = call("show", *url).stdout
+    assert "trial 0: written to after.safetensors" in shown
+    assert "trial 0: finetuned for 1 epoch: test accuracy " in shown
+    assert "trial 0: measured: MACs " in shown
+    followed = json.loads(call("show", *url, "--json").stdout)["followed"]
+    assert [fact["kind"] for fact in followed] == ["file", "finetuned", "measured"]
+    wrong = call("finetune", *network[:4], *tuned, *url)
+    assert (wrong.returncode, "name that network with --pruned" in wrong.stderr) == (2, True)

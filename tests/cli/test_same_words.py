@@ -144,7 +144,7 @@ ONLY_FLAGS: Mapping[str, set[str]] = {
     "compare": {"input", "num_classes"},
     "latency": {"remote", "input", "num_classes"},
     "explain": {"input", "num_classes"},
-    "verify": {"input", "num_classes", "table"},
+    "verify": {"input", "num_classes", "table", "study", "study_name"},
 }
 """Options that stand for files, for a callback, or for a method of the result."""
 
