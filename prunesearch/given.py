@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from prunesearch.resources import RESOURCES
 from prunesearch.scoring import refuse_settings
 from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
-from prunesearch.study.events import Callback
 from prunesearch.training.data import Data
 from prunesearch.verifiers import make_verifier
 
@@ -72,19 +71,6 @@ def as_budget(given: Budget | str, table: object = None) -> Budget:
     own = [each for each in given.resources if each.name not in RESOURCES]
     limits: dict[str, Any] = dict(given.limits)
     return Budget(table=table, resources=own, **limits)
-
-
-def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
-    """Callbacks in a tuple; a single one will do.
-
-    Raises:
-        TypeError: One cannot be called.
-    """
-    found = tuple(given) if isinstance(given, Iterable) else (given,)
-    wrong = [callback for callback in found if not callable(callback)]
-    if wrong:
-        raise TypeError(f"Expected callbacks as functions that take an Event, got {wrong[0]!r}.")
-    return found
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from prunesearch.files import write_text
 from prunesearch.latency_table import (
     FORMAT,
+    FORMERLY_REMOTE,
+    REMOTE,
     VERSION,
     Built,
     Conditions,
@@ -95,9 +97,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
     try:
         groups = tuple((str(g["name"]), int(g["width"]), int(g["unit"])) for g in plain["groups"])
         index = {name: i for i, (name, _, _) in enumerate(groups)}
-        conditions = Conditions(
-            **{**plain["conditions"], "versions": tuple(sorted(plain["conditions"]["versions"].items()))}
-        )
+        conditions = _conditions(plain["conditions"])
         table = LatencyTable(
             conditions=conditions,
             groups=groups,
@@ -118,6 +118,11 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
     except ValueError as error:
         raise ValueError(f"{where} cannot be used: {error}") from error
     return table
+
+
+def _conditions(plain: Mapping[str, Any]) -> Conditions:
+    backend = REMOTE if plain["backend"] == FORMERLY_REMOTE else plain["backend"]
+    return Conditions(**{**plain, "backend": backend, "versions": tuple(sorted(plain["versions"].items()))})
 
 
 def _layer(plain: Mapping[str, Any], index: int) -> Layer:

@@ -141,7 +141,7 @@ def prepare(
     tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
     check_finite(network.model, examples.inputs, *tensors)
     ranking, ranked_by = _ranking(network, examples, scoring, build_with, seed=seed, cache=cache)
-    weights = make_weights(scoring.weights, network, ranking, examples.inputs, cache=cache)
+    weights = make_weights(scoring.weight_source, network, ranking, examples.inputs, cache=cache)
     built = weights
     if build_with is not None:
         built = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
@@ -158,7 +158,7 @@ def prepare(
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
         "data": fingerprint(*members(examples.batch), *tensors),
-        **({} if has_own_ranking(scoring.weights) else {"criterion": ranked_by}),
+        **({} if has_own_ranking(scoring.weight_source) else {"criterion": ranked_by}),
         "weight_source": weights.description,
         "evaluator": {"description": scorer.description, **({"parts": n_parts} if raced else {})},
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
@@ -181,7 +181,7 @@ def prepare(
 
 def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
     """What scores were made by, as far as names say it, so that the same search can be asked for again."""
-    own = {"criterion": scoring.criterion, "weights": scoring.weights, "evaluator": scoring.evaluator}
+    own = {"criterion": scoring.criterion, "weight_source": scoring.weight_source, "evaluator": scoring.evaluator}
     options = {"criterion_options": scoring.criterion_options, "evaluator_options": scoring.evaluator_options}
     return {
         **{name: value for name, value in own.items() if isinstance(value, str)},
@@ -269,7 +269,7 @@ def _ranking(
     criterion: Any = None
     if not RANKING.is_met(given):
         criterion = make_criterion(given, seed=seed, cache=cache, **options)  # type: ignore[arg-type]
-    if has_own_ranking(scoring.weights) and has_own_ranking(build_with or scoring.weights):
+    if has_own_ranking(scoring.weight_source) and has_own_ranking(build_with or scoring.weight_source):
         return None, {}
     if criterion is not None:
         ranking = criterion.rank(network, examples)

@@ -13,9 +13,6 @@ from typing import Any
 from prunesearch.question import in_words
 from prunesearch.report.contents import StudyContents
 
-_OPTIONS = {"weights": "weight_source"}
-"""Where options of the command line have other names than arguments."""
-
 
 @dataclass(frozen=True)
 class Loading:
@@ -49,12 +46,12 @@ def loading(study: StudyContents, url: str) -> Loading:
     budget = study.question.get("budget")
     asked: Mapping[str, Any] = budget if isinstance(budget, Mapping) else {}
     limits = in_words({**asked, "by": [], "lowered": {}} if asked else budget).replace(", ", ",")
-    given = {"budget": limits, **arguments, **{_OPTIONS.get(name, name): value for name, value in scoring.items()}}
+    given = {"budget": limits, **arguments, **scoring}
     race = given.pop("race", True)
     words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items()]
-    table = ["--latency-table TABLE"] if asked.get("by") else []
+    table = ["--table TABLE"] if asked.get("by") else []
     words = ["--model MODEL", "--weights WEIGHTS", "--data DATA", *table, *words, *([] if race else ["--no-race"])]
-    command = " \\\n  ".join(["prunesearch search", *words, "--save small.safetensors"])
+    command = " \\\n  ".join(["prunesearch search", *words, "--out small.safetensors"])
     return Loading(python, command)
 
 
@@ -73,6 +70,7 @@ def _arguments(study: StudyContents, url: str) -> dict[str, str | int]:
 def _scoring(study: StudyContents) -> dict[str, str | int]:
     """Arguments of `Scoring` that are known; objects and options of the caller's own are left to the reader."""
     found = {
-        name: study.scoring.get(name) for name in ("criterion", "weights", "evaluator", "metric", "images", "race")
+        name: study.scoring.get(name)
+        for name in ("criterion", "weight_source", "evaluator", "metric", "images", "race")
     }
     return {name: value for name, value in found.items() if isinstance(value, (str, int))}

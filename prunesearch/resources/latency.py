@@ -77,4 +77,4 @@ class LatencyMeter:
     @property
     def verifier(self) -> str:
         """Winners are timed where the table was measured on this machine."""
-        return "" if self.model.table.is_elsewhere else "latency"
+        return "" if self.model.table.is_remote else "latency"

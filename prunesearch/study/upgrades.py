@@ -93,7 +93,7 @@ def _scoring(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What scores were made by, as far as the sentences of a question say it."""
     evaluator = str(asked.get("evaluator", ""))
     found, race = _ACCURACY.match(evaluator), _RACE.fullmatch(evaluator) is not None
-    names = {"criterion": asked.get("criterion"), "weights": asked.get("weight_source")}
+    names = {"criterion": asked.get("criterion"), "weight_source": asked.get("weight_source")}
     facts: dict[str, Any] = {name: value for name, value in names.items() if re.fullmatch(r"[a-z0-9_]+", str(value))}
     if evaluator:
         facts |= {"evaluator": evaluator.partition("(")[0], "race": race}

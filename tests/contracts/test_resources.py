@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prunesearch.evaluators.latency.elsewhere import plan
+from prunesearch.evaluators.latency.remote import plan
 from prunesearch.latency_table import LatencyTable, Timing
 from prunesearch.resources import RESOURCES
 from prunesearch.resources.energy import EnergyTable
