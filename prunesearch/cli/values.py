@@ -212,7 +212,7 @@ class Limits:
         Raises:
             ValueError: It is none, or limits latency.
         """
-        return budget_of(self.budget, takes_table=False)
+        return budget_of(self.budget, has_table=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ class LimitsByTable:
 
     Attributes:
         budget: Such as macs=50% or latency_ms=4,params=1M.
-        table: What milliseconds are predicted from; the command latency makes it.
+        table: What milliseconds, or millijoules, are predicted from; the command latency makes that of milliseconds.
     """
 
     budget: str
