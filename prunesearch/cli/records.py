@@ -153,7 +153,8 @@ def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], prin
     top = ranked(recorded)[: shown.trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None)
     if printing.json:
-        best, followed = [trial.facts() for trial in top], [vars(fact) for fact in facts]
+        best = [trial.facts() for trial in top]
+        followed = [vars(fact) for fact in facts]
         print_json({"study": name, "question": question, "trials": len(recorded), "best": best,
                     "failures": dict(failures), "notes": notes, "followed": followed})  # fmt: skip
         return

@@ -136,6 +136,8 @@ class SearchOutput:
         if self.out is not None:
             built = result.best.build() if answered is None else result.build(answered.structure)
             save(built, self.out, example_inputs=data.examples())
+            kept = result.best.structure if answered is None else answered.structure
+            result.record("file", {"file": self.out.name, "structure": list(kept)})
 
 
 def search(
@@ -193,9 +195,6 @@ def search(
         say(f"note: {note}", aside=True)
     answered = None if output.policy_share is None else answer(result, limits, output.policy_share)
     output.write(result, answered, data)
-    if output.out is not None:
-        kept = result.best.structure if answered is None else answered.structure
-        result.record("file", {"file": output.out.name, "structure": list(kept)})
     _tell(result, network, where.url, output.out, answered, as_json=printing.json)
 
 
