@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prunesearch.comparison import Comparison as Comparison
     from prunesearch.comparison import compare as compare
     from prunesearch.errors import CheckpointError as CheckpointError
+    from prunesearch.errors import CheckpointLocked as CheckpointLocked
     from prunesearch.errors import ContractBroken as ContractBroken
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
@@ -102,6 +103,7 @@ _PUBLIC = {
     "Augmentation": "prunesearch.training.augment:Augmentation",
     "Budget": "prunesearch.budget:Budget",
     "CheckpointError": "prunesearch.errors:CheckpointError",
+    "CheckpointLocked": "prunesearch.errors:CheckpointLocked",
     "Compared": "prunesearch.comparison:Compared",
     "Comparison": "prunesearch.comparison:Comparison",
     "ContractBroken": "prunesearch.errors:ContractBroken",

@@ -88,6 +88,10 @@ class CheckpointError(PruneSearchError):
     """A weights file is damaged, hostile, or belongs to another network."""
 
 
+class CheckpointLocked(CheckpointError):
+    """Another process trains with this checkpoint."""
+
+
 class EvaluationFailed(PruneSearchError):
     """Too many structures in a row could not be scored; the message ends with the first traceback."""
 

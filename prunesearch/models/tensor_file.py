@@ -18,12 +18,14 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from prunesearch.errors import CheckpointError
-from prunesearch.files import as_path, whole
+from prunesearch.files import as_path, check_is_writable_file, whole
 
 _MOST_BYTES = (
     1 << 30
 )  # that a note may hold as text, and how long the text may be: safetensors takes 100 MB of metadata
 _MOST_TEXT = 90_000_000
+_KEY = "prunesearch"
+"""Of the metadata; files of earlier versions have what is in it as keys of their own."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +54,17 @@ class FileKind:
                 form for a tensor.
         """
         path = writable(path)
-        metadata = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
+        about = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
+        metadata = {_KEY: json.dumps(about)}  # one key, as safetensors writes several in any order
         try:
             with whole(path) as draft:
-                draft.touch()
-                mode = (
-                    draft.stat().st_mode
-                )  # as of any new file; some versions of safetensors leave it to the owner alone
                 safetensors.torch.save_file(dict(tensors), draft, metadata)
-                draft.chmod(mode)
         except KeyError as error:
             raise CheckpointError(f"{path} cannot be written: safetensors has no form for {error}.") from error
         except (OSError, safetensors.SafetensorError) as error:
+            said = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{path} cannot be written: {error}. Is there room in its folder, and may you write there?"
+                f"{path} cannot be written: {said}. Is there room in its folder, and may you write there?"
             ) from error
 
     def read(self, path: Path) -> tuple[Any, dict[str, Tensor]]:
@@ -78,6 +77,8 @@ class FileKind:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            if _KEY in metadata:
+                metadata = json.loads(metadata[_KEY])
             if metadata.get("format") != self.format:
                 raise CheckpointError(
                     f"{path} {self.foreign} (format {metadata.get('format')!r}, expected {self.format!r})."
@@ -102,6 +103,10 @@ def writable(path: object) -> Path:
     path = as_path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} cannot be written: it is a folder. Name a file in it.")
+    try:
+        check_is_writable_file(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     if not path.parent.is_dir():
         raise CheckpointError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     return path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from prunesearch.errors import StudyUnreadable
+from prunesearch.locking import this_process
 from prunesearch.urls import HARMLESS_KEYS, described, is_plain, may_hold_password, redacted, server_url
 
 IN_MEMORY = "sqlite://"
@@ -137,11 +137,6 @@ def has_ended(session: Any) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(session.fileno(), selectors.EVENT_READ)
         return bool(selector.select(timeout=0))
-
-
-def this_process() -> str:
-    """Host and process, as others will read who drives."""
-    return f"host {socket.gethostname()}, pid {os.getpid()}"
 
 
 def _server(url: str) -> Database:

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, new_accelerator
+from prunesearch.training.checkpoint import SoleWriter
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.fitting import outputs_of
 from prunesearch.training.optimization import parameter_groups
@@ -71,6 +73,7 @@ def train_pruningnet(
     Raises:
         ValueError: The network is no classifier, or no image is left to train on.
         CheckpointError: The file is damaged, or of another network, PruningNet, recipe, seed or data.
+        CheckpointLocked: Another training has the file.
         NotEnoughMemory: Gradients and momentum would not fit; nothing of them has been allocated.
         TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
     """
@@ -89,21 +92,26 @@ def train_pruningnet(
     accelerator = new_accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if has_bfloat16 else "no")
     run = _Run(net, data, recipe, seed, accelerator)
     state = None if file is None else Path(f"{file}.training")
-    if state is not None and state.exists():
-        run.step = int(_resume(net, state, question, run.optimizer)["step"])
+    stack, writer = ExitStack(), None
+    if state is not None and accelerator.is_main_process:
+        writer = stack.enter_context(SoleWriter(state))
 
     def save() -> None:
-        if state is not None and accelerator.is_main_process:
+        if writer is not None and state is not None:
             note = {"question": question, "step": run.step, "steps": run.steps}
-            save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
+            with writer.writing():
+                save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
 
-    save()  # a file that cannot be written is better known before the work than after it
-    with torch.random.fork_rng():
-        _train(run, save, save_every, on_step)
-    net.eval()
-    if file is not None and accelerator.is_main_process:
-        save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
-        Path(f"{file}.training").unlink(missing_ok=True)
+    with stack:
+        if state is not None and state.exists():
+            run.step = int(_resume(net, state, question, run.optimizer)["step"])
+        save()  # a file that cannot be written is better known before the work than after it
+        with torch.random.fork_rng():
+            _train(run, save, save_every, on_step)
+        net.eval()
+        if file is not None and accelerator.is_main_process:
+            save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
+            Path(f"{file}.training").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
 
