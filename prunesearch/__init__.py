@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from prunesearch.errors import ContractBroken as ContractBroken
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
+    from prunesearch.errors import InvalidInput as InvalidInput
     from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
     from prunesearch.errors import PruneSearchError as PruneSearchError
     from prunesearch.errors import StudyLocked as StudyLocked
@@ -104,6 +105,7 @@ _PUBLIC = {
     "Budget": "prunesearch.budget:Budget",
     "CheckpointError": "prunesearch.errors:CheckpointError",
     "CheckpointLocked": "prunesearch.errors:CheckpointLocked",
+    "InvalidInput": "prunesearch.errors:InvalidInput",
     "Compared": "prunesearch.comparison:Compared",
     "Comparison": "prunesearch.comparison:Comparison",
     "ContractBroken": "prunesearch.errors:ContractBroken",

@@ -143,7 +143,10 @@ def _sync(path: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     if os.name == "nt":  # which opens no folders
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # one may write into a folder that one may not list
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:  # some file systems, such as FUSE, know no such thing

@@ -21,6 +21,7 @@ NOUNS = {
     "latency_model",
     "latency_table",
     "locking",
+    "plain_json",
     "question",
     "ranges",
     "registry",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,9 @@ def write_program(model: nn.Module, path: str | Path, example_inputs: Batch) -> 
     Raises:
         CheckpointError: The path is a folder, or in none, or the file cannot be written.
     """
-    path, program = writable(path), export_program(model, example_inputs)
-    _write(path, lambda draft: torch.export.save(program, draft))
+    path, content = writable(path), io.BytesIO()
+    torch.export.save(export_program(model, example_inputs), content)  # to a file it would abort on a full disk
+    _write(path, lambda draft: draft.write_bytes(content.getbuffer()))
 
 
 def _write(path: Path, save: Callable[[Path], object]) -> None:
@@ -81,8 +83,8 @@ def _write(path: Path, save: Callable[[Path], object]) -> None:
     try:
         with whole(path) as draft:
             save(draft)
-    except (OSError, RuntimeError) as error:  # torch's own are of the latter kind, and name no file
-        said = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    except OSError as error:
+        said = error.strerror or error
         raise CheckpointError(
             f"{path} cannot be written: {said}. Is there room in its folder, and may you write there?"
         ) from error

@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from prunesearch.errors import CheckpointError
+from prunesearch.errors import CheckpointError, PruneSearchError
 from prunesearch.files import as_path, check_is_writable_file, whole
+from prunesearch.plain_json import parse
 
 _MOST_BYTES = (
     1 << 30
 )  # that a note may hold as text, and how long the text may be: safetensors takes 100 MB of metadata
 _MOST_TEXT = 90_000_000
+_HEADER = 10_000_000  # bytes of names and shapes
 _KEY = "prunesearch"
 """Of the metadata; files of earlier versions have what is in it as keys of their own."""
 
@@ -78,7 +81,7 @@ class FileKind:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
             if _KEY in metadata:
-                metadata = json.loads(metadata[_KEY])
+                metadata = dict(parse(metadata[_KEY]))
             if metadata.get("format") != self.format:
                 raise CheckpointError(
                     f"{path} {self.foreign} (format {metadata.get('format')!r}, expected {self.format!r})."
@@ -86,11 +89,29 @@ class FileKind:
                 )
             if checksum(metadata[self.note], tensors) != metadata["sha256"]:
                 raise CheckpointError(f"{path} is damaged: its contents are not what was written.{self.damaged_advice}")
-            return json.loads(metadata[self.note]), tensors
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            return parse(metadata[self.note]), tensors
+        except CheckpointError:
+            raise
+        except Exception as error:  # of a file that somebody made there is no end of what can be wrong
             raise CheckpointError(
                 f"{path} is damaged, or no safetensors file: {error}.{self.damaged_advice}"
             ) from error
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """While something is made of a file's content: whatever goes wrong is the file's fault, and the error names it.
+
+    Raises:
+        CheckpointError: Something did.
+    """
+    try:
+        yield
+    except (PruneSearchError, MemoryError):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__} {error}".strip()
+        raise CheckpointError(f"{path} is damaged: nothing can be made of what it holds ({said}).") from error
 
 
 def writable(path: object) -> Path:
@@ -166,16 +187,23 @@ def as_text(tensors: Mapping[str, Tensor]) -> str:
     return text
 
 
-def from_text(text: str) -> dict[str, Tensor]:
+def from_text(text: str, most: int) -> dict[str, Tensor]:
     """The inverse of `as_text`.
 
+    Args:
+        text: What it gave.
+        most: How many bytes the tensors may have; a few letters can stand for gigabytes.
+
     Raises:
-        ValueError: It is not what `as_text` gave.
+        ValueError: It is not what `as_text` gave, or more.
     """
     if not text:
         return {}
     try:
-        packed = base64.b64decode(text, validate=True)
-        return safetensors.torch.load(zlib.decompressobj().decompress(packed, 2 * _MOST_BYTES))
+        unpacking = zlib.decompressobj()
+        content = unpacking.decompress(base64.b64decode(text, validate=True), most + _HEADER)
+        if not unpacking.eof:
+            raise ValueError("more tensors as text than the network has")
+        return safetensors.torch.load(content)
     except (zlib.error, safetensors.SafetensorError) as error:
         raise ValueError(f"no tensors as text: {error}") from error

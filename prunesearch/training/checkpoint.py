@@ -19,7 +19,7 @@ from torch import Tensor
 from prunesearch.errors import CheckpointError, CheckpointLocked
 from prunesearch.files import remove_drafts
 from prunesearch.locking import Held, PathLock
-from prunesearch.models.tensor_file import FileKind, writable
+from prunesearch.models.tensor_file import FileKind, content_of, writable
 from prunesearch.question import innermost
 
 FORMAT = "prunesearch-training-1"
@@ -138,12 +138,9 @@ class CheckpointFile:
         if not self.path.exists():
             return None
         stored, tensors = _KIND.read(self.path)
-        try:
-            question, facts = dict(stored["question"]), dict(stored["facts"])
-        except (KeyError, TypeError, ValueError):
-            raise CheckpointError(f"{self.path} is damaged: it does not say what it is of.") from None
-        _compare(self.path, question, self._question)
-        return Snapshot(tensors, facts)
+        with content_of(self.path):
+            _compare(self.path, dict(stored["question"]), self._question)
+            return Snapshot(tensors, dict(stored["facts"]))
 
     def write(self, snapshot: Snapshot) -> None:
         """Write a snapshot, whole or not at all.

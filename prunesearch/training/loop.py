@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.nested import Batch, moved, tensors_in
+from prunesearch.models.tensor_file import content_of
 from prunesearch.tasks.examples import Examples
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, log_epoch, process_mean, start_logging
@@ -307,8 +308,12 @@ class _Loop:
 
     def _restore(self) -> None:
         found = None if self._file is None else self._file.read()
-        if found is None:
+        if found is None or self._file is None:
             return
+        with content_of(self._file.path):
+            self._go_on_from(found)
+
+    def _go_on_from(self, found: checkpoint.Snapshot) -> None:
         self._learner.load_state_dict(checkpoint.part("learner", found.tensors))
         self._best = checkpoint.part("best", found.tensors)
         if self._average is not None:

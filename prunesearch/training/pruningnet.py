@@ -19,9 +19,10 @@ from torch import Tensor
 from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
-from prunesearch.models.hypernet_file import fill, read, save_pruningnet
+from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
 from prunesearch.models.memory import require
 from prunesearch.models.nested import Batch, arguments, mapped, members, moved
+from prunesearch.models.tensor_file import content_of
 from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
@@ -246,6 +247,17 @@ def _resume(
         CheckpointError: It is damaged, or of another training.
     """
     stored = read(path)
+    with content_of(path):
+        return _filled(net, path, stored, question, optimizer)
+
+
+def _filled(
+    net: PruningNet,
+    path: Path,
+    stored: Stored,
+    question: Mapping[str, Any],
+    optimizer: torch.optim.SGD | None,
+) -> Mapping[str, Any]:
     for field, was, now in differences(stored.training.get("question", {}), question):
         raise CheckpointError(
             f"{path} is of another training: the {field} was {was}, now it is {now}. Train into another file, or "
@@ -255,8 +267,11 @@ def _resume(
     if optimizer is not None:
         for name, parameter in net.named_parameters():
             if name in stored.more:
-                optimizer.state[parameter]["momentum_buffer"] = stored.more[name].to(parameter.device)
-    return stored.training
+                momentum = stored.more[name].to(parameter.device)
+                if momentum.shape != parameter.shape or not momentum.is_floating_point():
+                    raise ValueError(f"the momentum of {name} is {momentum.dtype} of shape {tuple(momentum.shape)}")
+                optimizer.state[parameter]["momentum_buffer"] = momentum
+    return {**stored.training, "step": int(stored.training.get("step", 0))}
 
 
 def _momenta(net: PruningNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:

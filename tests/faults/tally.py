@@ -35,6 +35,7 @@ FAULTS = {
     "F21": "workers that die",
     "F22": "same seed, other numbers of workers",
     "F23": "locks that are lost, and drivers that follow each other",
+    "F24": "writes that fail",
 }
 
 
