@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from torch import nn
 
 import prunesearch as ps
 from prunesearch.errors import PruneSearchError
-from prunesearch.models.export import export_onnx, write_program
+from prunesearch.models import export
+from prunesearch.models.export import _write, export_program
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import load_pruningnet, save_pruningnet
 from prunesearch.report import write_report
@@ -86,6 +88,24 @@ def _report(path: Path) -> None:
         write_report(f"sqlite:///{folder}/study.db", path)
 
 
+@cache
+def _exported_to_onnx() -> Any:
+    """What takes seconds, and writes nothing."""
+    pytest.importorskip("onnxscript")
+    return torch.onnx.export(_program(), dynamo=True, verbose=False)
+
+
+@cache
+def _program() -> torch.export.ExportedProgram:
+    return export_program(Net(), torch.zeros(2, 2, 6, 6))
+
+
+def _write_program(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "export_program", lambda *_: _program())
+        export.write_program(Net(), path, torch.zeros(2, 2, 6, 6))
+
+
 def _read_csv(path: Path) -> None:
     with path.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 12
@@ -114,8 +134,8 @@ WRITERS = (
     ),
     Writer("run.checkpoint", _checkpoint, _read_checkpoint),
     Writer("table.json", lambda path: toy_table(chain_space()).save(path), ps.LatencyTable.load),
-    Writer("net.onnx", lambda path: export_onnx(Net(), path, torch.zeros(2, 2, 6, 6)), _read_onnx),
-    Writer("net.pt2", lambda path: write_program(Net(), path, torch.zeros(2, 2, 6, 6)), torch.export.load),
+    Writer("net.onnx", lambda path: _write(path, _exported_to_onnx().save), _read_onnx),
+    Writer("net.pt2", lambda path: _write_program(path), torch.export.load),
     Writer("trials.csv", _from_study(lambda store, path: write_table(store, NAME, path)), _read_csv),
     Writer("trials.parquet", _from_study(lambda store, path: write_table(store, NAME, path)), _read_parquet),
     Writer("report.html", _report, _read_page),
@@ -177,9 +197,7 @@ def test_a_write_that_fails_at_any_size_leaves_the_file_as_it_was(writer: Writer
     path = tmp_path / writer.name
     writer.write(path)
     before = path.read_bytes()
-    sizes = [0, len(before) // 2, len(before) - 1]
-    if path.suffix not in (".onnx", ".pt2"):  # to export takes seconds
-        sizes += [1, 7, 100, len(before) // 3]
+    sizes = [0, 1, 7, 100, len(before) // 3, len(before) // 2, len(before) - 1]
     for size in sizes:
         with limited(size):
             assert refused(writer, path)
