@@ -168,7 +168,7 @@ def searched(
         searcher=searcher,
         n_trials=place.trials,
         seed=place.seed,
-        scoring=ps.Scoring(criterion=criterion, weights=weights),
+        scoring=ps.Scoring(criterion=criterion, weight_source=weights),
         build_with=build_with,
     )
     return Found(result.best.build(), place.finetuning, len(result.trials), result.notes)

@@ -174,7 +174,7 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
         budget=bench.budget(protocol),
         searcher=protocol.search["searcher"],
         n_trials=trials,
-        scoring=ps.Scoring(weights=f"generated:{file}"),
+        scoring=ps.Scoring(weight_source=f"generated:{file}"),
     )
     if bench.smoke:
         file.unlink()

@@ -169,12 +169,12 @@ _LFE = ps.Scoring(criterion="lfe", criterion_options={"rounds": 5})
 _LASSO_SEARCH = {
     "searcher": "uniform",
     "n_trials": 1,
-    "scoring": ps.Scoring(criterion="lasso", weights="reconstructed"),
+    "scoring": ps.Scoring(criterion="lasso", weight_source="reconstructed"),
 }
 _CACP_SEARCH = {
     "searcher": "conditional",
     "n_trials": 800,
-    "scoring": ps.Scoring(criterion="l1", weights="reconstructed"),
+    "scoring": ps.Scoring(criterion="l1", weight_source="reconstructed"),
 }
 _CACP_RECIPE = ps.Recipe(epochs=200, batch_size=256, lr=0.01, weight_decay=4e-5, warmup=0.0, augmentation=CROPS)
 _CACP_FACTS = "300 + 500 episodes, L1 channels, least squares [paper]; finetuning of the second release for VGG [code]"
@@ -260,7 +260,7 @@ PROTOCOLS: tuple[Protocol, ...] = (
         "CaP", CAP, "resnet56", "cifar10", ps.Budget(macs="50%"), _NOTHING,
         "greedy explained variance, compensation, bisection with limited steps, no retraining [code]",
         "a hard limit on MACs, where theirs is on accuracy",
-        search={"searcher": "binary", "scoring": ps.Scoring(criterion="cap", weights="compensated")},
+        search={"searcher": "binary", "scoring": ps.Scoring(criterion="cap", weight_source="compensated")},
     ),
     _cacp("vgg16", "cifar10", "50%", Published("93.02, 93.08 at 157.29M", "[paper] table A")),
     _cacp("vgg16", "cifar10", "30%", Published("93.02, 92.89 at 94.37M", "[paper] table A")),

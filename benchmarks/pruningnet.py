@@ -203,7 +203,7 @@ class Bench:
             budget=ps.Budget(macs=f"{keep:.0%}"),
             searcher=searcher,
             scoring=ps.Scoring(
-                weights=self.weight_source(source, seed), images=self.arguments.scoring_images, race=False
+                weight_source=self.weight_source(source, seed), images=self.arguments.scoring_images, race=False
             ),
             n_trials=self.arguments.trials,
             seed=seed,

@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from prunesearch.docstrings import meanings
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 _GIVEN = ("space", "budget", "network", "ranking", "images", "labels", "weights", "data", "examples")
-_SECTIONS = ("Args", "Attributes")
 
 
 def options(place: str) -> str:
@@ -50,21 +51,6 @@ def defaults(kind: Any) -> dict[str, str]:
             found[name] = ""
         else:
             found[name] = f"`{getattr(parameter.default, '__name__', repr(parameter.default))}`"
-    return found
-
-
-def meanings(docstring: str) -> dict[str, str]:
-    """What the `Args:` or `Attributes:` of a Google docstring say, by name."""
-    found: dict[str, str] = {}
-    inside, name = False, ""
-    for line in docstring.splitlines():
-        if re.fullmatch(r"[A-Z]\w+:", line):
-            inside = line[:-1] in _SECTIONS
-        elif inside and (match := re.match(r"    (\w+): (.*)", line)):
-            name = match[1]
-            found[name] = match[2]
-        elif inside and name and line.startswith("        "):
-            found[name] += f" {line.strip()}"
     return found
 
 

@@ -38,7 +38,7 @@ from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.executors import Executor, RememberingExecutor
 from prunesearch.study.racing import RacingExecutor, Track
 from prunesearch.study.study import Study, find
-from prunesearch.study.workers import Workers, executor_on, jobs_on, open_pool
+from prunesearch.study.workers import Workers, as_workers, executor_on, jobs_on, open_pool
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.trial import Trial, best
 
@@ -50,10 +50,10 @@ _FEWEST_MORE = 32  # structures that a later round scores
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
 _USUAL, _ALONE = Scoring(), Running()
 _MOVED = {
-    **{name: f"scoring=Scoring({name}=...)" for name in ("criterion", "evaluator", "metric", "images", "race")},
-    **{name: f"scoring=Scoring({name}=...)" for name in ("criterion_options", "evaluator_options")},
-    "weight_source": "scoring=Scoring(weights=...)",
-    **{name: f"running=Running({name}=...)" for name in ("workers", "in_order", "callbacks", "cache", "open_another")},
+    **{name: f"scoring=Scoring({name}=...)" for name in ("criterion", "weight_source", "evaluator", "metric")},
+    **{name: f"scoring=Scoring({name}=...)" for name in ("images", "race", "criterion_options", "evaluator_options")},
+    **{name: f"running=Running({name}=...)" for name in ("workers", "callbacks", "cache", "open_another")},
+    "in_order": "running=Running(asynchronous=...)",
 }
 """Where arguments of earlier releases went."""
 
@@ -136,7 +136,7 @@ def search(
     wanted = budget.check(network.space)
     convinced = as_verifiers(verifiers, wanted, searcher)
     prepared = prepare(
-        network, data, scoring, build_with=build_with, races=running.in_order, seed=seed, cache=running.cache
+        network, data, scoring, build_with=build_with, races=not running.asynchronous, seed=seed, cache=running.cache
     )
     asked = _Asked(prepared, searcher, dict(options or {}), seed, study, running)
     first = _searched(asked, wanted, n_trials, study_name)
@@ -183,7 +183,7 @@ class _Asked:
             "searcher": f"{name_of(self.searcher)}{listed(self.options)}",
             "seed": self.seed,
             **of_scores,
-            **({} if self.running.in_order else {"order": "as finished"}),
+            **({"order": "as finished"} if self.running.asynchronous else {}),
         }
 
     def proposer(self, limits: FeasibleSet) -> Searcher:
@@ -197,11 +197,11 @@ class _Asked:
         return make_searcher(given, space, limits, seed=self.seed, **evidence, **self.options)
 
     @property
-    def crew(self) -> Workers:
+    def workers(self) -> Workers:
         """Who scores; on a machine with a GPU, each actor of a cluster needs one."""
-        crew = self.running.crew
-        takes_one = crew.executor == "ray" and not crew.gpus and self.prepared.is_on_gpu
-        return replace(crew, gpus=1.0) if takes_one else crew
+        workers = as_workers(self.running.workers)
+        takes_one = workers.executor == "ray" and not workers.gpus and self.prepared.is_on_gpu
+        return replace(workers, gpus=1.0) if takes_one else workers
 
 
 def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str | None) -> SearchResult:
@@ -237,21 +237,21 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
 
 def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int, *, spreads: bool) -> list[Trial]:
     """Score until there are enough trials, by whoever is to score."""
-    prepared, crew = asked.prepared, asked.crew
+    prepared, workers = asked.prepared, asked.workers
     names = {"searcher_name": name_of(asked.searcher), "evaluator_name": prepared.scorer.description}
     callbacks = asked.running.told
     with ExitStack() as stack:
-        if not asked.running.in_order:
-            pool = stack.enter_context(open_pool(crew, prepared.factory))
+        if asked.running.asynchronous:
+            pool = stack.enter_context(open_pool(workers, prepared.factory))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)
         known = opened.known_trials(_DECIDES_SCORES)
         executor: Executor
         if prepared.parts:
-            jobs = stack.enter_context(jobs_on(crew, prepared.parts, prepared.factory))
+            jobs = stack.enter_context(jobs_on(workers, prepared.parts, prepared.factory))
             track, space = Track(tuple(part.n_images for part in prepared.parts)), prepared.network.space
             cost = (lambda structure: space.cost(structure).macs) if spreads else None
             executor = RacingExecutor(jobs, track, known, cost)
         else:
-            alone = stack.enter_context(executor_on(crew, prepared.scorer, prepared.factory))
+            alone = stack.enter_context(executor_on(workers, prepared.scorer, prepared.factory))
             executor = RememberingExecutor(alone, known)
         return opened.run(searcher, executor, n_trials, callbacks=callbacks, **names)

@@ -161,7 +161,7 @@ def _line(row: Compared, metric: str) -> str:
 def _of_model(
     name: str, model: nn.Module, network: Network, data: Data | None, table: LatencyTable | None
 ) -> tuple[Compared, int]:
-    measures = None if table is None or table.is_elsewhere else table
+    measures = None if table is None or table.is_remote else table
     found = measure_costs(network, model, measures)
     if not found.exact:
         raise ValueError(f"{name} does not cost what its structure says: {found}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from prunesearch.registry import did_you_mean, parameters_of
 from prunesearch.scoring import refuse_settings
 from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
-from prunesearch.study.events import Callback
 from prunesearch.training.data import Data
 from prunesearch.verifiers import make_verifier
 
@@ -73,19 +72,6 @@ def as_budget(given: Budget | str, table: LatencyTable | str | Path | None = Non
     return replace(given, table=found)
 
 
-def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
-    """Callbacks in a tuple; a single one will do.
-
-    Raises:
-        TypeError: One cannot be called.
-    """
-    found = tuple(given) if isinstance(given, Iterable) else (given,)
-    wrong = [callback for callback in found if not callable(callback)]
-    if wrong:
-        raise TypeError(f"Expected callbacks as functions that take an Event, got {wrong[0]!r}.")
-    return found
-
-
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
     """Make sure that it is a name, an object that searches, or what makes one, and that it has these options.
 
@@ -121,7 +107,7 @@ def as_verifiers(
         ContractBroken: It does not do what a verifier does.
     """
     if given is None:
-        is_timed = wanted.latency is not None and not wanted.latency.table.is_elsewhere
+        is_timed = wanted.latency is not None and not wanted.latency.table.is_remote
         given = ("latency",) if is_timed else ()
     several = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     if several and is_searcher(searcher):

@@ -13,6 +13,8 @@ from prunesearch.errors import InvalidInput
 from prunesearch.files import write_text
 from prunesearch.latency_table import (
     FORMAT,
+    FORMERLY_REMOTE,
+    REMOTE,
     VERSION,
     Built,
     Conditions,
@@ -102,9 +104,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
     try:
         groups = tuple((str(g["name"]), int(g["width"]), int(g["unit"])) for g in plain["groups"])
         index = {name: i for i, (name, _, _) in enumerate(groups)}
-        conditions = Conditions(
-            **{**plain["conditions"], "versions": tuple(sorted(plain["conditions"]["versions"].items()))}
-        )
+        conditions = _conditions(plain["conditions"])
         table = LatencyTable(
             conditions=conditions,
             groups=groups,
@@ -125,6 +125,11 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
     except ValueError as error:
         raise InvalidInput(f"{where} cannot be used: {error}") from error
     return table
+
+
+def _conditions(plain: Mapping[str, Any]) -> Conditions:
+    backend = REMOTE if plain["backend"] == FORMERLY_REMOTE else plain["backend"]
+    return Conditions(**{**plain, "backend": backend, "versions": tuple(sorted(plain["versions"].items()))})
 
 
 def _layer(plain: Mapping[str, Any], index: int) -> Layer:

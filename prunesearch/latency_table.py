@@ -18,8 +18,10 @@ from prunesearch.registry import resolve
 from prunesearch.structure import Space, Structure, Width
 
 FORMAT, VERSION = "prunesearch latency table", 1
-ELSEWHERE = "elsewhere"
-"""The backend of a table whose times were measured by somebody else's means."""
+REMOTE = "remote"
+"""The backend of a table whose times were measured by other means, on a device that is not at hand."""
+FORMERLY_REMOTE = "elsewhere"
+"""What files of the first releases say in its place."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class Conditions:
     """Under which times hold.
 
     Attributes:
-        backend: What runs the network: `eager`, `inductor`, `onnxruntime:PROVIDER`, or `elsewhere`.
-        device: `cpu`, `cuda`, or the name of a device elsewhere.
+        backend: What runs the network: `eager`, `inductor`, `onnxruntime:PROVIDER`, or `remote`.
+        device: `cpu`, `cuda`, or the name of another device.
         processor: Its name.
         threads: That the backend may use.
         batch_size: Images per forward; every time is that of one forward, not of one image.
@@ -171,9 +173,9 @@ class LatencyTable:
         return measured
 
     @property
-    def is_elsewhere(self) -> bool:
+    def is_remote(self) -> bool:
         """Whether its times are of a device that is not at hand."""
-        return self.conditions.backend == ELSEWHERE
+        return self.conditions.backend == REMOTE
 
     @property
     def missing(self) -> int:
@@ -184,7 +186,10 @@ class LatencyTable:
     @property
     def fingerprint(self) -> str:
         """Hash of everything in the table."""
-        return hashlib.sha256(json.dumps(asdict(self)).encode()).hexdigest()[:12]
+        facts = asdict(self)
+        if self.is_remote:  # studies know tables by what the first files said
+            facts["conditions"]["backend"] = FORMERLY_REMOTE
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
     def corrected(self, factor: float) -> LatencyTable:
         """The table whose predictions are `factor` times as high."""
@@ -204,9 +209,9 @@ class LatencyTable:
             drift=None if self.drift is None else (self.drift[0] / factor, 1.0, self.drift[2] / factor),
         )
 
-    def elsewhere(self) -> LatencyTable:
+    def as_remote(self) -> LatencyTable:
         """The same times as those of a device that is not at hand, so that no search tries to time its winner here."""
-        return replace(self, conditions=replace(self.conditions, backend=ELSEWHERE))
+        return replace(self, conditions=replace(self.conditions, backend=REMOTE))
 
     def check(self, space: Space) -> None:
         """Say so if the table is of another network, or not complete.
@@ -223,7 +228,7 @@ class LatencyTable:
         if self.missing:
             raise ValueError(
                 f"The latency table still lacks {self.missing} times. Run the same measurement again to continue, or "
-                "fill in what you measured elsewhere."
+                "fill in what you measured on another device."
             )
 
     def save(self, path: str | Path) -> None:

@@ -138,7 +138,7 @@ def prepare(
     tensors = [value for _, value in sorted(settings.items()) if any(True for _ in tensors_in(value))]
     check_finite(network.model, examples.inputs, *tensors)
     ranking, ranked_by = _ranking(network, examples, scoring, build_with, seed=seed, cache=cache)
-    weights = make_weights(scoring.weights, network, ranking, examples.inputs, cache=cache)
+    weights = make_weights(scoring.weight_source, network, ranking, examples.inputs, cache=cache)
     built = weights
     if build_with is not None:
         built = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
@@ -155,7 +155,7 @@ def prepare(
         "model": network.fingerprint(),
         "space": network.space.fingerprint,
         "data": fingerprint(*members(examples.batch), *tensors),
-        **({} if has_own_ranking(scoring.weights) else {"criterion": ranked_by}),
+        **({} if has_own_ranking(scoring.weight_source) else {"criterion": ranked_by}),
         "weight_source": weights.description,
         "evaluator": scorer.description + (f", race={n_parts} parts" if raced else ""),
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
@@ -251,7 +251,7 @@ def _ranking(
     criterion: Any = None
     if not RANKING.is_met(given):
         criterion = make_criterion(given, seed=seed, cache=cache, **options)  # type: ignore[arg-type]
-    if has_own_ranking(scoring.weights) and has_own_ranking(build_with or scoring.weights):
+    if has_own_ranking(scoring.weight_source) and has_own_ranking(build_with or scoring.weight_source):
         return None, ""
     if criterion is not None:
         ranking = criterion.rank(network, examples)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from prunesearch.given import as_callbacks
-from prunesearch.ranges import whole_number
-from prunesearch.study.events import Callback
-from prunesearch.study.workers import Workers
+from prunesearch.study.workers import Workers, as_workers
+
+if TYPE_CHECKING:
+    from prunesearch.study.events import Callback
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,12 +20,13 @@ class Running:
     Attributes:
         workers: How many processes score; or a `Workers`, for a cluster, a time limit per structure and the like. The
             history is the same for any.
-        in_order: False tells the searcher each score as soon as it is known, so that no worker waits for another. The
-            order then depends on how fast they are: **equal seeds no longer give equal results.** Nothing races then,
-            and the study is another.
+        asynchronous: No worker waits for another; equal seeds no longer give equal results. The searcher is told each
+            score as soon as it is known, so the order depends on how fast the workers are. Nothing races then, and the
+            study is another.
         callbacks: Called with an `Event` for each new trial; one that returns True ends the search. A single one will
             do.
-        cache: Folder where statistics of layers, that some criteria and weight sources gather, are kept between runs.
+        cache: Folder that keeps what is gathered of layers. Some criteria and weight sources gather statistics, which
+            later runs then find there.
         open_another: Whether, without a `study_name`, a new study is opened whatever differs: the model, the data, the
             seed, ... Otherwise anything but the budget and the searcher is refused.
 
@@ -34,22 +36,29 @@ class Running:
     """
 
     workers: int | Workers = 1
-    in_order: bool = True
+    asynchronous: bool = False
     callbacks: Callback | Sequence[Callback] = ()
     cache: str | Path | None = None
     open_another: bool = False
 
     def __post_init__(self) -> None:
+        as_workers(self.workers)
         object.__setattr__(self, "callbacks", as_callbacks(self.callbacks))
-        if not isinstance(self.workers, Workers):
-            Workers(whole_number("workers", self.workers, at_least=-1))  # which has more to say
-
-    @property
-    def crew(self) -> Workers:
-        """The workers, also if only their number was given."""
-        return self.workers if isinstance(self.workers, Workers) else Workers(int(self.workers))
 
     @property
     def told(self) -> tuple[Callback, ...]:
         """The callbacks, also if only one was given."""
         return as_callbacks(self.callbacks)
+
+
+def as_callbacks(given: Callback | Sequence[Callback]) -> tuple[Callback, ...]:
+    """Callbacks in a tuple; a single one will do.
+
+    Raises:
+        TypeError: One cannot be called.
+    """
+    found = tuple(given) if isinstance(given, Iterable) else (given,)
+    wrong = [callback for callback in found if not callable(callback)]
+    if wrong:
+        raise TypeError(f"Expected callbacks as functions that take an Event, got {wrong[0]!r}.")
+    return found

@@ -26,27 +26,28 @@ class Scoring:
     an object of the same contract, or a class or function that makes one (docs/extending.md).
 
     Attributes:
-        criterion: Which channels of a group stay, one of `prunesearch.evaluators.channels.CRITERIA`; or an object
+        criterion: Which channels of a group stay. One of `prunesearch.evaluators.channels.CRITERIA`; or an object
             that ranks (`evaluators.channels.criterion.Criterion`), or a ranking that is known already, such as what
             PAAM learnt. Not asked, and no part of the study's question, where the weights have a ranking of their own.
-        weights: Where the weights of a structure come from, one of `prunesearch.evaluators.WEIGHT_SOURCES`:
+        weight_source: Where the weights of a structure come from. One of `prunesearch.evaluators.WEIGHT_SOURCES`:
             `"inherited"` ones are slices of the trained, `"compensated"` and `"reconstructed"` ones make up for the
             channels that go, `"generated:FILE"` are those of a PruningNet (`train_pruningnet`), with its own ranking.
             Or what makes a source of (network, ranking, images), or an object of this very network
             (`models.weights.WeightSource`), with a ranking of its own.
-        evaluator: How structures are scored, one of `prunesearch.evaluators.EVALUATORS`; or what makes an evaluator of
+        evaluator: How structures are scored. One of `prunesearch.evaluators.EVALUATORS`; or what makes an evaluator of
             (weights, examples), or an object that scores (`evaluators.evaluator.Evaluator`), with examples of its own.
-        metric: What `"accuracy"` scores: `"loss"` (its negative) of the task; `"fidelity"` to the outputs of the
-            unpruned network (minus the distance from them) or `"agreement"` with them, which need no labels; or the
-            task's own, as `"accuracy"` of classification. None takes the loss, or fidelity where the task has none. The
-            other evaluators have one of their own.
-        images: How many of the `data.calibration` images score structures, balanced by class; by default all. Where
+        metric: What is scored: loss, fidelity, agreement or the task's metric, such as accuracy. Of the evaluator
+            `"accuracy"`: `"loss"` (its negative) of the task; `"fidelity"` to the outputs of the unpruned network
+            (minus the distance from them) or `"agreement"` with them, which need no labels; or the task's own. None
+            takes the loss, or fidelity where the task has none. The other evaluators have one of their own.
+        images: How many of the calibration images score structures. Balanced by class; by default all. Where
             `"accuracy"` does not race, by default at most 512.
-        race: Whether structures race: each is scored on a part of the images (64, or one of each class up to 256), and
-            on more for as long as it may be better than the best so far (`study.racing`). False scores every structure
-            on all. Only evaluators that can score on some of their images race (`evaluators.evaluator.Divisible`).
+        race: Score on few images first, and on more what may be the best so far. Few are 64, or one of each class up
+            to 256, and more are twice as many, for as long as it may be better (`study.racing`). False scores every
+            structure on all. Only evaluators that can score on some of their images race
+            (`evaluators.evaluator.Divisible`).
         criterion_options: Further arguments of the criterion's constructor.
-        evaluator_options: Further arguments of the evaluator's, such as `calibration=` images of their own.
+        evaluator_options: Further arguments of the evaluator's constructor, such as `calibration=` images of their own.
 
     Raises:
         ValueError: An unknown name, a number out of its range, or settings for an object, which has its own.
@@ -63,7 +64,7 @@ class Scoring:
     """
 
     criterion: str | Ranking | Criterion | Callable[..., Criterion] = "l1"
-    weights: str | WeightSource | Callable[..., WeightSource] = "inherited"
+    weight_source: str | WeightSource | Callable[..., WeightSource] = "inherited"
     evaluator: str | Evaluator | Callable[..., Evaluator] = "accuracy"
     metric: str | None = None
     images: int | None = None
@@ -82,7 +83,7 @@ class Scoring:
             raise TypeError(f"Expected metric as a name such as 'loss', got {kind_of(self.metric)}.")
         if RANKING.is_met(self.criterion) or _is_object(CRITERION, self.criterion):
             refuse_settings("criterion", {"criterion_options": bool(self.criterion_options)})
-        _is_object(WEIGHT_SOURCE, file_after(self.weights)[0])
+        _is_object(WEIGHT_SOURCE, file_after(self.weight_source)[0])
         if _is_object(EVALUATOR, self.evaluator):
             given = {"images": self.images is not None, "evaluator_options": bool(self.evaluator_options)}
             refuse_settings("evaluator", given)

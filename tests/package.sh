@@ -7,7 +7,7 @@ trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 "$bin/prunesearch" --help >/dev/null
 "$bin/prunesearch" explain --model torchvision:resnet18 --input 1x3x64x64 --json >/dev/null
-"$bin/prunesearch" search --model zoo:resnet8 --data digits --budget macs=50% --n-trials 8 --save small.safetensors
+"$bin/prunesearch" search --model zoo:resnet8 --data digits --budget macs=50% --n-trials 8 --out small.safetensors
 "$bin/prunesearch" status --study sqlite:///search.db
 "$bin/prunesearch" report --study sqlite:///search.db --out report.html
 "$bin/prunesearch" verify --model zoo:resnet8 --input 2x1x8x8 --pruned small.safetensors

@@ -78,7 +78,7 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     changes: dict[str, dict[str, object]] = {
         "seed": {"seed": 1},
         "criterion": {"criterion": "random"},
-        "weight_source": {"weights": "compensated"},
+        "weight_source": {"weight_source": "compensated"},
         "evaluator": {"metric": "accuracy"},
     }
     for field, change in changes.items():
@@ -146,7 +146,7 @@ def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_da
             n_trials=n_trials,
             searcher="random",
             study=url,
-            running=ps.Running(in_order=False),
+            running=ps.Running(asynchronous=True),
         )
         assert len({trial.structure for trial in found.trials}) == n_trials
     with pytest.raises(ps.StudyMismatch, match="its order is 'as finished'"):
@@ -288,7 +288,7 @@ def test_a_tensor_of_the_network_that_is_not_finite_is_named_before_anything_is_
     name, weight = list(model.named_parameters())[7]
     weight.data.view(-1)[3] = float("nan")
     broken = ps.trace(model, images[:2])
-    for settings in ({}, {"criterion": "taylor"}, {"weights": "reconstructed"}, {"evaluator": "adaptive_bn"}):
+    for settings in ({}, {"criterion": "taylor"}, {"weight_source": "reconstructed"}, {"evaluator": "adaptive_bn"}):
         with pytest.raises(ValueError, match=f"The tensor {name} of the network has a NaN"):
             ps.search(broken, digits_data, budget=BUDGET, study=f"sqlite:///{tmp_path / 's.db'}", **asking(**settings))
     assert list(tmp_path.iterdir()) == []
@@ -318,7 +318,7 @@ def test_generated_weights_that_are_not_finite_are_named(network: Network, digit
     save_pruningnet(net, tmp_path / "net.safetensors")
     source = f"generated:{tmp_path / 'net.safetensors'}"
     with pytest.raises(ValueError, match=r"conv1\.weight of the network has a NaN"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=2, scoring=ps.Scoring(weights=source))
+        ps.search(network, digits_data, budget=BUDGET, n_trials=2, scoring=ps.Scoring(weight_source=source))
 
 
 def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_part_of_the_question(
@@ -335,7 +335,7 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
     def find(criterion: str, **settings: object) -> list[tuple[tuple[int, ...], float | None]]:
         arguments = {"budget": BUDGET, "searcher": "random", "n_trials": 3, "study": url, **settings}
         source = f"generated:{tmp_path / 'net.safetensors'}"
-        found = ps.search(network, digits_data, **asking(criterion=criterion, weights=source, **arguments))
+        found = ps.search(network, digits_data, **asking(criterion=criterion, weight_source=source, **arguments))
         return [(trial.structure, trial.score) for trial in found.trials]
 
     first = find("l1")
@@ -415,7 +415,9 @@ def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Ne
 def test_compensated_weights_are_found_scored_and_built(network: Network, digits_data: Data) -> None:
     images, labels = digits_data.test_set()
     inherited, compensated = (
-        ps.search(network, digits_data, budget=BUDGET, searcher="uniform", scoring=ps.Scoring(weights=source)).best
+        ps.search(
+            network, digits_data, budget=BUDGET, searcher="uniform", scoring=ps.Scoring(weight_source=source)
+        ).best
         for source in ("inherited", "compensated")
     )
     assert inherited.structure == compensated.structure
@@ -464,9 +466,9 @@ def test_the_learnt_policy_answers_a_share_that_was_never_tried_and_its_network_
     assert state_of(result.build(result.best.structure)) == state_of(result.best.build())
 
 
-@pytest.mark.parametrize("in_order", [True, False])
+@pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
-    network: Network, digits_data: Data, in_order: bool
+    network: Network, digits_data: Data, asynchronous: bool
 ) -> None:
     result = ps.search(
         network,
@@ -475,7 +477,7 @@ def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
         searcher="conditional",
         n_trials=60,
         options={"warmup": 64, "batch_size": 64},
-        running=ps.Running(callbacks=lambda event: event.trial.number == 20, in_order=in_order),
+        running=ps.Running(callbacks=lambda event: event.trial.number == 20, asynchronous=asynchronous),
     )
     assert isinstance(result.searcher, ConditionalSearcher)
     assert len(result.searcher.told) == len(result.trials) == 21

@@ -91,7 +91,7 @@ def test_its_names_are_names_of_the_command_line(installed: Path, tmp_path: Path
         installed,
         [
             *command, "--model", "zoo:resnet8", "--data", "digits", "--budget", "macs=50%", "--searcher", "hillclimb",
-            "--criterion", "spread", "--option", "neighbours=8", "--n-trials", "12", "--json",
+            "--criterion", "spread", "--options", "neighbours=8", "--n-trials", "12", "--json",
             "--task", "top2", "--metric", "top2",
         ],
         tmp_path,

@@ -14,10 +14,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import prunesearch as ps
 from prunesearch.evaluators.channels.l2 import L2Criterion
-from prunesearch.given import as_budget, as_callbacks, as_table
+from prunesearch.given import as_budget, as_table
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.running import as_callbacks
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.structure import IntArray, Structure
 from prunesearch.training.data import Data

@@ -151,6 +151,18 @@ def test_a_number_alone_will_do_for_a_time_measured_elsewhere(tmp_path: Path) ->
     )
 
 
+def test_a_file_of_another_device_from_an_earlier_release_is_the_same_table_to_a_study(tmp_path: Path) -> None:
+    file = tmp_path / "phone.json"
+    TABLE.as_remote().save(file)
+    remote = LatencyTable.load(file)
+    assert json.loads(file.read_text())["conditions"]["backend"] == "remote"
+    file.write_text(file.read_text().replace('"remote"', '"elsewhere"'))
+    assert LatencyTable.load(file) == remote
+    assert LatencyTable.load(file).is_remote
+    formerly = dataclasses.replace(remote, conditions=dataclasses.replace(remote.conditions, backend="elsewhere"))
+    assert remote.fingerprint == formerly.fingerprint != dataclasses.replace(remote, correction=1.1).fingerprint
+
+
 def damaged(change: Callable[[dict[str, Any]], object]) -> Callable[[str], str]:
     def apply(text: str) -> str:
         plain = json.loads(text)

@@ -15,6 +15,7 @@ ROOT = Path(prunesearch.__file__).parent
 NOUNS = {
     "budget",
     "contracts",
+    "docstrings",
     "errors",
     "files",
     "latency_file",

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import prunesearch as ps
 from prunesearch import rounds
 from prunesearch.evaluators.built_costs import structure_of
-from prunesearch.evaluators.latency.elsewhere import plan
 from prunesearch.evaluators.latency.finished import MeasuredLatency
+from prunesearch.evaluators.latency.remote import plan
 from prunesearch.evaluators.latency.timing import processor_name
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable, Timing
@@ -147,11 +147,11 @@ def test_run_again_a_stored_search_times_only_the_last_winner(
     store.close()
 
 
-def test_a_table_of_elsewhere_is_trusted_and_nothing_is_timed(
+def test_a_table_of_another_device_is_trusted_and_nothing_is_timed(
     network: Network, digits_data: Data, table: LatencyTable, machine: Callable[..., list[Structure]]
 ) -> None:
     timed = machine(1.0)
-    result = search(network, digits_data, table.elsewhere())
+    result = search(network, digits_data, table.as_remote())
     assert timed == []
     assert result.latency is None
     assert ps.Budget(latency_ms="60%", table=table).check(network.space).contains([result.best.structure])[0]
@@ -161,7 +161,7 @@ def test_a_table_of_another_machine_is_refused_before_anything_is_scored(
     network: Network, digits_data: Data, table: LatencyTable
 ) -> None:
     foreign = dataclasses.replace(table, conditions=dataclasses.replace(table.conditions, processor="Abacus 3000"))
-    with pytest.raises(ValueError, match=r"measured on 'Abacus 3000'.*elsewhere\(\)"):
+    with pytest.raises(ValueError, match=r"measured on 'Abacus 3000'.*as_remote\(\)"):
         search(network, digits_data, foreign)
 
 

@@ -61,9 +61,9 @@ def scored_by_accuracy(weights: Any, examples: ps.Examples, metric: str = "accur
         ({"searcher": "prunesearch.search.random_search:RandomSearcher"}, {}),
         ({"criterion": L2Criterion}, {"criterion": "l2"}),
         ({"criterion": "prunesearch.evaluators.channels.l2:L2Criterion"}, {"criterion": "l2"}),
-        ({"weights": CompensatedWeights}, {"weights": "compensated"}),
-        ({"weights": "prunesearch.evaluators.compensation:CompensatedWeights"}, {"weights": "compensated"}),
-        ({"weights": inherited_weights, "criterion": "l2"}, {"criterion": "l2"}),
+        ({"weight_source": CompensatedWeights}, {"weight_source": "compensated"}),
+        ({"weight_source": "prunesearch.evaluators.compensation:CompensatedWeights"}, {"weight_source": "compensated"}),
+        ({"weight_source": inherited_weights, "criterion": "l2"}, {"criterion": "l2"}),
         ({"evaluator": AccuracyEvaluator, "images": 48}, {"images": 48}),
         ({"evaluator": scored_by_accuracy, "images": 48}, {"metric": "accuracy", "images": 48}),
         (
@@ -75,7 +75,7 @@ def scored_by_accuracy(weights: Any, examples: ps.Examples, metric: str = "accur
             {"images": 48, "race": False},
         ),
         pytest.param(
-            {"searcher": random_searcher, "in_order": False}, {"in_order": False}, marks=pytest.mark.slow
+            {"searcher": random_searcher, "asynchronous": True}, {"asynchronous": True}, marks=pytest.mark.slow
         ),  # two pools of processes
     ],
 )
@@ -86,12 +86,12 @@ def test_what_makes_an_object_is_as_good_as_the_name_of_one(given: dict[str, Any
 def test_a_weight_source_object_has_its_ranking_and_no_criterion_is_asked(tmp_path: Path) -> None:
     net = network()
     url = f"sqlite:///{tmp_path / 's.db'}"
-    found = search(net, weights=InheritedWeights(net, L2), study=url)
+    found = search(net, weight_source=InheritedWeights(net, L2), study=url)
     assert history(found) == history(search(net, criterion="l2"))
-    again = search(net, weights=InheritedWeights(net, L2), criterion="fpgm", study=url)  # the same question
+    again = search(net, weight_source=InheritedWeights(net, L2), criterion="fpgm", study=url)  # the same question
     assert (history(again), again.name) == (history(found), found.name)
-    own = search(net, weights=Last)
-    assert history(own) == history(search(net, weights=Last(net, IMAGES))) != history(found)
+    own = search(net, weight_source=Last)
+    assert history(own) == history(search(net, weight_source=Last(net, IMAGES))) != history(found)
 
 
 def test_the_winner_may_be_built_with_weights_of_somebody_elses() -> None:
@@ -147,10 +147,10 @@ def test_names_of_an_installed_package_are_names_of_a_search(tmp_path: Path, mon
     url = f"sqlite:///{tmp_path / 's.db'}"
     settings = {"searcher": "mine", "criterion": "mine", "evaluator": "mine", "images": 48, "study": url}
     expected = history(search(criterion="l2", images=48))
-    assert history(search(**settings, weights="mine")) == expected
-    assert history(search(**settings, weights="mine")) == expected
+    assert history(search(**settings, weight_source="mine")) == expected
+    assert history(search(**settings, weight_source="mine")) == expected
     with pytest.raises(ps.StudyMismatch, match="its weight_source is 'from none', not 'from here'"):
-        search(**settings, weights="mine:here", study_name="search")
+        search(**settings, weight_source="mine:here", study_name="search")
 
 
 class Breaks:
@@ -255,16 +255,16 @@ HALF, FULL = (8, 12), (16, 24)
         ({"evaluator": lambda weights: None}, "contract Evaluator: it cannot be made from (weights, examples): "),
         ({"evaluator": lambda *given: 3}, "it made 3, which has no score(structures) and no description."),
         (
-            {"weights": SimpleNamespace(build=len)},
+            {"weight_source": SimpleNamespace(build=len)},
             "breaks the contract WeightSource: it has no kept(structure) and",
         ),
         (
-            {"weights": lambda network: None},
+            {"weight_source": lambda network: None},
             "contract WeightSource: it cannot be made from (network, ranking, ima",
         ),
-        ({"weights": lambda network, images: None}, "it made None, which has no build(structure) and no kept"),
+        ({"weight_source": lambda network, images: None}, "it made None, which has no build(structure) and no kept"),
         (
-            {"weights": InheritedWeights(SimpleNamespace(), L2)},  # type: ignore[arg-type]
+            {"weight_source": InheritedWeights(SimpleNamespace(), L2)},  # type: ignore[arg-type]
             "InheritedWeights breaks the contract WeightSource: its weights are of another network; make it of the one",
         ),
     ],
@@ -297,7 +297,7 @@ def test_an_evaluator_that_miscounts_is_refused(scores: list[float]) -> None:
             r"Expected evaluator as one of accuracy, .* description, score\(structures\).*; got None\.",
         ),
         ({"criterion": 3}, r"Expected channel criterion as one of l1, .*; got 3\."),
-        ({"weights": 3}, r"Expected weight source as one of inherited, .*; got 3\."),
+        ({"weight_source": 3}, r"Expected weight source as one of inherited, .*; got 3\."),
         ({"build_with": 3}, r"Expected weight source as one of inherited, .*; got 3\."),
         ({"criterion_options": {"powr": 2}, "criterion": "cpmc"}, "'cpmc' has no option 'powr'; it has "),
         ({"evaluator": "accuracy", "evaluator_options": {"batchsize": 2}}, r"no option 'batchsize'; .*'batch_size'\?"),

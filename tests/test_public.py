@@ -54,7 +54,7 @@ assert "Search the structure of a network under a budget" in pydoc.render_doc(ps
     ("name", "said"),
     [
         ("criterion", r"has no argument 'criterion' any more. Write scoring=Scoring\(criterion=...\) instead"),
-        ("weight_source", r"Write scoring=Scoring\(weights=...\) instead"),
+        ("weight_source", r"Write scoring=Scoring\(weight_source=...\) instead"),
         ("workers", r"Write running=Running\(workers=...\) instead"),
         ("n_trial", r"has no argument 'n_trial'. Did you mean 'n_trials'\?"),
     ],

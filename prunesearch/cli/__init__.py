@@ -12,11 +12,14 @@ import typer
 from prunesearch._version import __version__
 from prunesearch.cli.attention import paam
 from prunesearch.cli.comparing import compare
+from prunesearch.cli.config import RENAMED
 from prunesearch.cli.console import fail, stdout
 from prunesearch.cli.demonstration import demo
 from prunesearch.cli.finetuning import finetune
+from prunesearch.cli.flags import command
 from prunesearch.cli.manifold import manidp
 from prunesearch.cli.networks import explain, export, verify
+from prunesearch.cli.options import FLAGS, configured
 from prunesearch.cli.pruningnet import pruningnet
 from prunesearch.cli.records import delete, list_studies, report, show, status
 from prunesearch.cli.studies import search
@@ -51,7 +54,7 @@ app = typer.Typer(
 )
 for _panel, _commands in COMMANDS.items():
     for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(_command)
+        app.command(_name, rich_help_panel=_panel)(command(_command, FLAGS, (configured(),)))
 
 
 def _show_version(asked: bool) -> None:
@@ -76,6 +79,12 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+def _renamed(error: Any) -> str:
+    """What an option of an earlier release is called now; nothing, if the error is another."""
+    given = getattr(error, "option_name", "")
+    return f"{given} is now {RENAMED[given]}" if given in RENAMED else ""
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the caller did wrong becomes a sentence on stderr and exit status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -89,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail("Not confirmed, so nothing was done.", status=1)
     except UsageError as error:
         command = "prunesearch" if error.ctx is None else error.ctx.command_path
-        said = error.format_message().rstrip(".")
+        said = _renamed(error) or error.format_message().rstrip(".")
         fail(redacted(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", given), status=2)
     except (EvaluationFailed, TrainingDiverged) as error:
         fail(redacted(str(error), given), status=1)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunesearch.cli.completion import METRICS
 from prunesearch.files import check_is_writable_file, safetensors_path
@@ -16,40 +16,54 @@ if TYPE_CHECKING:
     from prunesearch.contracts import Contract
 
 
-def check_network(model: str | None, **files: Path | None) -> None:
-    """Make sure that a model may be one, and that the files that belong to it are there.
+def check_model(option: str, source: str) -> None:
+    """Make sure that a model may be one.
 
     Args:
-        model: What `--model` says.
-        **files: By the names of their options.
+        option: That names it.
+        source: What it says.
 
     Raises:
-        ValueError: It is none, or there is no such file.
+        ValueError: It is none.
     """
-    from prunesearch.source_names import check_model
+    from prunesearch.source_names import check_model as check
 
-    if model is not None:
-        check_model(model)
-    for name, file in files.items():
-        if file is not None and not file.is_file():
-            raise ValueError(f"There is no file {file}, which --{name.replace('_', '-')} names.")
+    check(source)
 
 
-def check_data(data: str | None, validation: float | None = None) -> None:
-    """Make sure that data may be some, and that a share of them can be held out.
+def check_files(option: str, files: Path | Sequence[Path]) -> None:
+    """Make sure that files are there.
 
     Raises:
-        ValueError: They are none, or the share is out of range.
+        ValueError: There is none.
+    """
+    for file in [files] if isinstance(files, Path) else files:
+        if not file.is_file():
+            raise ValueError(f"There is no file {file}, which {option} names.")
+
+
+def check_data(option: str, source: str) -> None:
+    """Make sure that data may be some.
+
+    Raises:
+        ValueError: They are none.
     """
     from prunesearch.source_names import check_data as check
 
-    if data is not None:
-        check(data)
-    if validation is not None and not 0 < validation < 1:
-        raise ValueError(f"Expected --validation as a share between 0 and 1, such as 0.1, got {validation}.")
+    check(source)
 
 
-def check_task(name: str | None) -> None:
+def check_share(option: str, share: float) -> None:
+    """Make sure that a share of the data can be held out.
+
+    Raises:
+        ValueError: It is out of range.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"Expected {option} as a share between 0 and 1, such as 0.1, got {share}.")
+
+
+def check_task(option: str, name: str) -> None:
     """Make sure that a task is one, as far as that can be told without running the user's file.
 
     Raises:
@@ -58,12 +72,10 @@ def check_task(name: str | None) -> None:
     from prunesearch.source_names import function_of_file
     from prunesearch.tasks import TASK
 
-    if name is None:
-        return
     if name.partition(":")[0].endswith(".py"):
         function_of_file(name)
     else:
-        check_named(TASK, name)
+        check_named(TASK, option, name)
 
 
 def check_metric(name: str | None, task: str | None, data: str) -> None:
@@ -78,44 +90,23 @@ def check_metric(name: str | None, task: str | None, data: str) -> None:
         check_name(METRICS, name, "metric")
 
 
-def check_named(contract: Contract, name: str) -> None:
-    """Make sure that a name of a role stands for something, or that `package.module:attribute` can be imported.
+def check_named(contract: Contract, option: str, given: str | Sequence[str]) -> None:
+    """Make sure that names of a role stand for something, or that `package.module:attribute` can be imported.
 
     What is in the working folder can be imported, as if the command were a script there.
 
     Raises:
-        ValueError: It does not, or cannot.
-        TypeError: What it stands for cannot play the role.
+        ValueError: One does not, or cannot.
+        TypeError: What one stands for cannot play the role.
     """
     from prunesearch.user_files import make_importable
 
-    if ":" in name:
-        make_importable(Path.cwd())
-    contract.names.check(name)
-    if name not in contract.names.own:
-        contract.found(name)
-
-
-def check_scoring(
-    searcher: str,
-    options: Mapping[str, Any],
-    criterion: str,
-    evaluator: str,
-) -> None:
-    """Make sure that there is everything that a search is told to use.
-
-    Raises:
-        ValueError: A name is unknown.
-        TypeError: The searcher has no such option, or it is text instead of a number.
-    """
-    from prunesearch.evaluators import EVALUATOR
-    from prunesearch.evaluators.channels import CRITERION
-    from prunesearch.search import SEARCHER, check_searcher
-
-    check_named(SEARCHER, searcher)
-    check_named(CRITERION, criterion)
-    check_named(EVALUATOR, evaluator)
-    check_searcher(searcher, options)
+    for name in [given] if isinstance(given, str) else given:
+        if ":" in name:
+            make_importable(Path.cwd())
+        contract.names.check(name)
+        if name not in contract.names.own:
+            contract.found(name)
 
 
 def check_policy_share(searcher: str, share: float | None) -> None:
@@ -137,7 +128,7 @@ def check_policy_share(searcher: str, share: float | None) -> None:
         )
 
 
-def check_weight_source(option: str, name: str | None) -> None:
+def check_weight_source(option: str, name: str) -> None:
     """Make sure that a source of weights is one, and that its file is there.
 
     Raises:
@@ -145,13 +136,11 @@ def check_weight_source(option: str, name: str | None) -> None:
     """
     from prunesearch.evaluators import WEIGHT_SOURCE
 
-    if name is None:
-        return
     kind, colon, file = name.partition(":")
     if not WEIGHT_SOURCE.names.has(kind):
-        check_named(WEIGHT_SOURCE, name)
+        check_named(WEIGHT_SOURCE, option, name)
         return
-    check_named(WEIGHT_SOURCE, kind)
+    check_named(WEIGHT_SOURCE, option, kind)
     if kind in WEIGHT_SOURCE.names.own and kind != "generated" and colon:
         raise ValueError(f"The weight source {kind!r} has no file, got {file!r}.")
     if kind == "generated" and not file:
@@ -173,12 +162,12 @@ def check_study(url: str) -> None:
     look(parse(url))
 
 
-def budget_of(text: str, latency_table: Path | None = None, *, takes_table: bool = True) -> Budget:
+def budget_of(text: str, table: Path | None = None, *, takes_table: bool = True) -> Budget:
     """The budget that options ask for.
 
     Args:
         text: What `--budget` says.
-        latency_table: What `--latency-table` says.
+        table: What `--table` says.
         takes_table: Whether the command has such an option.
 
     Raises:
@@ -190,28 +179,27 @@ def budget_of(text: str, latency_table: Path | None = None, *, takes_table: bool
     limit = parse_limits(text).get("latency_ms")
     if limit is not None and not takes_table:
         raise ValueError(f"This command cannot limit latency_ms, got {text!r}. Limit macs or params.")
-    if limit is not None and latency_table is None:
+    if limit is not None and table is None:
         raise ValueError(
-            f"latency_ms={limit} is predicted from a table: give --latency-table FILE, which prunesearch latency makes."
+            f"latency_ms={limit} is predicted from a table: give --table FILE, which prunesearch latency makes."
         )
-    if limit is None and latency_table is not None:
+    if limit is None and table is not None:
         raise ValueError(
-            f"--latency-table is for a limit in milliseconds, such as --budget latency_ms=4; the budget is {text!r}."
+            f"--table is for a limit in milliseconds, such as --budget latency_ms=4; the budget is {text!r}."
         )
-    return Budget.parse(text, None if latency_table is None else LatencyTable.load(latency_table))
+    return Budget.parse(text, None if table is None else LatencyTable.load(table))
 
 
-def check_training_files(out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None) -> None:
+def check_training_files(out: Path, checkpoint: Path | None, log: Path | None, trackers: Sequence[str]) -> None:
     """Make sure that what a training leaves can be written.
 
     Raises:
-        ValueError: The network, the state or the log cannot, or there is a tracker without a log.
+        ValueError: The network or the state cannot, or there is a tracker without a log.
     """
     check_network_file(out)
     check_writable(state_of(out, checkpoint))
-    check_folders(log=log)
-    if tracker and log is None:
-        raise ValueError("--tracker says how the log is written; name its folder with --log.")
+    if trackers and log is None:
+        raise ValueError("--trackers says how the log is written; name its folder with --log.")
 
 
 def state_of(out: Path, checkpoint: Path | None) -> Path:
@@ -246,15 +234,12 @@ def check_network_file(file: Path | None) -> None:
         check_writable(safetensors_path(file))
 
 
-def check_folders(**folders: Path | None) -> None:
-    """Find out at once whether folders can be made where options say.
-
-    Args:
-        **folders: By the names of the options.
+def check_folder(option: str, folder: Path) -> None:
+    """Find out at once whether a folder can be made where an option says.
 
     Raises:
         ValueError: A file is in the way.
     """
-    for name, folder in folders.items():
-        if folder is not None and (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-            raise ValueError(f"Expected --{name} as a folder; {folder} is a file. Name another.")
+    folder = Path(folder)
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise ValueError(f"Expected {option} as a folder; {folder} is a file. Name another.")

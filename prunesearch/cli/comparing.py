@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from prunesearch.cli.checks import check_data, check_network, check_study, check_task
+from prunesearch.cli.checks import check_study
 from prunesearch.cli.console import Table, print_json, print_table, say
-from prunesearch.cli.options import (
-    DEFAULT_INPUT,
+from prunesearch.cli.flags import Group
+from prunesearch.cli.networks import traced
+from prunesearch.cli.values import (
     NETWORK,
-    ClassesOption,
-    ConfigOption,
-    DataRootOption,
-    DownloadOption,
-    ImageSizeOption,
-    InputOption,
-    JsonOption,
-    LatencyTableOption,
-    OptionalDataOption,
-    OptionalModelOption,
-    OptionalStudyOption,
-    StudyNamesOption,
-    TaskOption,
-    WeightsOption,
-    option,
+    STUDY,
+    Model,
+    OptionalData,
+    OptionalDataOptions,
+    OptionalModel,
+    PrintingOptions,
+    Shape,
+    ShapeOptions,
+    TableOptions,
 )
 
 if TYPE_CHECKING:
@@ -34,80 +29,76 @@ if TYPE_CHECKING:
     from prunesearch.training.data import Data
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compared(OptionalModel):
+    """Networks to compare.
+
+    Attributes:
+        pruned: A network that was pruned from --model.
+    """
+
+    pruned: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Studies:
+    """Studies whose winners are compared.
+
+    Attributes:
+        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
+        study_names: Which studies of the database.
+    """
+
+    study: str | None = None
+    study_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.study_names and self.study is None:
+            raise ValueError("--study-names needs --study, the database it is in.")
+
+
 def compare(
-    model: OptionalModelOption = None,
-    weights: WeightsOption = None,
-    pruned: Annotated[
-        list[Path] | None,
-        option(
-            "--pruned",
-            help="A network that was pruned from --model; repeatable.",
-            panel=NETWORK,
-            metavar="FILE",
-            show_default=False,
-        ),
-    ] = None,
-    input_shape: InputOption = DEFAULT_INPUT,
-    num_classes: ClassesOption = None,
-    data: OptionalDataOption = None,
-    data_root: DataRootOption = None,
-    image_size: ImageSizeOption = None,
-    download: DownloadOption = False,
-    task: TaskOption = None,
-    latency_table: LatencyTableOption = None,
-    study: OptionalStudyOption = None,
-    study_name: StudyNamesOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    networks: Annotated[Compared, Group(NETWORK)],
+    shape: ShapeOptions,
+    images: OptionalDataOptions,
+    predicted: TableOptions,
+    studies: Annotated[Studies, Group(STUDY)],
+    printing: PrintingOptions,
 ) -> None:
     """Put pruned networks, and the winners of studies, side by side: costs, scores, accuracy, widths.
 
-    With --data, accuracy is that on the test set. With --latency-table, milliseconds are predicted, and those of
-    networks in files measured. --input and --num-classes are asked for only without --data.
+    With --data, accuracy is that on the test set. With --table, milliseconds are predicted, and those of networks in
+    files measured. --input and --num-classes are asked for only without --data.
 
     Example: `prunesearch compare --model zoo:resnet20 --weights w.pt --pruned a.st --pruned b.st --data digits`
 
-    Example: `prunesearch compare --study sqlite:///search.db --study-name search`
+    Example: `prunesearch compare --study sqlite:///search.db --study-names search`
     """
-    if model is None and (pruned or data is not None or weights is not None):
+    if networks.model is None and (networks.pruned or images.data is not None or networks.weights is not None):
         raise ValueError("--pruned, --data and --weights need --model: what the networks were pruned from.")
-    if model is None and study is None:
+    if networks.model is None and studies.study is None:
         raise ValueError("Expected --model with --pruned, or --study, or both; got neither.")
-    if study_name and study is None:
-        raise ValueError("--study-name needs --study, the database it is in.")
-    check_network(model, weights=weights, latency_table=latency_table)
-    for path in pruned or ():
-        check_network(None, pruned=path)
-    check_data(data)
-    check_task(task)
-    if study is not None:
-        check_study(study)
+    if studies.study is not None:
+        check_study(studies.study)
     from prunesearch.latency_table import LatencyTable
 
-    table = None if latency_table is None else LatencyTable.load(latency_table)
+    table = None if predicted.table is None else LatencyTable.load(predicted.table)
     from prunesearch.comparison import compare as side_by_side
     from prunesearch.models.saving import load
-    from prunesearch.sources import load_data
 
-    source = network = None
-    if data is not None:
-        source = load_data(data, data_root=data_root, image_size=image_size, download=download, task=task)
-        if source.test is None:
-            raise ValueError(
-                f"{data} has no test images to compare networks by. Give it some, as Data(test=...), or compare "
-                "costs alone: leave --data out and give --input."
-            )
-    if model is not None:
-        network = _network(model, weights, source, input_shape, num_classes)
+    data = None if images.data is None else _with_test_images(images)
+    network = None
+    if networks.model is not None:
+        network = _network(Model(model=networks.model, weights=networks.weights), data, shape)
     found = side_by_side(
         network,
-        {str(path): load(path, network.model) for path in pruned or ()} if network is not None else None,
-        study=study,
-        study_names=study_name,
-        data=source,
+        None if network is None else {str(path): load(path, network.model) for path in networks.pruned},
+        study=studies.study,
+        study_names=studies.study_names or None,
+        data=data,
         table=table,
     )
-    if as_json:
+    if printing.json:
         print_json(asdict(found))
         return
     print_table(_table(found))
@@ -115,14 +106,22 @@ def compare(
         say(f"note: {note}")
 
 
-def _network(model: str, weights: Path | None, data: Data | None, input_shape: str, num_classes: int | None) -> Network:
-    from prunesearch.cli.networks import traced
-    from prunesearch.models.trace import trace
-    from prunesearch.sources import load_model_for
+def _with_test_images(images: OptionalData) -> Data:
+    data = images.load()
+    if data.test is None:
+        raise ValueError(
+            f"{images.data} has no test images to compare networks by. Give it some, as Data(test=...), or compare "
+            "costs alone: leave --data out and give --input."
+        )
+    return data
 
+
+def _network(model: Model, data: Data | None, shape: Shape) -> Network:
     if data is None:
-        return traced(model, input_shape, weights, num_classes, {})
-    return trace(load_model_for(model, weights, data), data.examples())
+        return traced(model, shape, {})
+    from prunesearch.models.trace import trace
+
+    return trace(model.loaded(data), data.examples())
 
 
 def _table(found: Comparison) -> Table:

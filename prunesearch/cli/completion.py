@@ -10,13 +10,9 @@ import typer
 
 Complete = Callable[[str], list[str]]
 
-EXECUTORS = ("auto", "inline", "processes", "ray")
 METRICS = ("loss", "accuracy", "fidelity", "agreement", "metric")
-OPTIMIZERS = ("sgd", "adamw")
-PRECISIONS = ("fp32", "bf16", "fp16")
 FORMS = ("published", "compact", "supernet")
 STARTS = ("trained", "scratch")
-SAMPLINGS = ("random", "sandwich")
 BACKENDS = ("eager", "inductor", "onnxruntime")
 DEVICES = ("cpu", "cuda")
 _FOR_SHELLS = re.compile(r"[\w ,.:()+%=@/-]+")  # no name from a file is a command once it stands on a command line
@@ -28,40 +24,12 @@ def one_of(names: Iterable[str]) -> Complete:
     return lambda incomplete: [name for name in known if name.startswith(incomplete)]
 
 
-def searchers(incomplete: str) -> list[str]:
-    """Names for `--searcher`."""
-    from prunesearch.search import SEARCHER
-
-    return one_of(SEARCHER.names.names())(incomplete)
-
-
-def criteria(incomplete: str) -> list[str]:
-    """Names for `--criterion`."""
-    from prunesearch.evaluators.channels import CRITERION
-
-    return one_of(CRITERION.names.names())(incomplete)
-
-
-def evaluators(incomplete: str) -> list[str]:
-    """Names for `--evaluator`."""
-    from prunesearch.evaluators import EVALUATOR
-
-    return one_of(EVALUATOR.names.names())(incomplete)
-
-
 def weight_sources(incomplete: str) -> list[str]:
     """Names for `--weight-source`; that of a PruningNet goes on with a file."""
     from prunesearch.evaluators import WEIGHT_SOURCE
 
     names = WEIGHT_SOURCE.names.names()
     return one_of(f"{name}:" if name == "generated" else name for name in names)(incomplete)
-
-
-def tasks(incomplete: str) -> list[str]:
-    """Names for `--task`."""
-    from prunesearch.tasks import TASK
-
-    return one_of(TASK.names.names())(incomplete)
 
 
 def data_sets(incomplete: str) -> list[str]:

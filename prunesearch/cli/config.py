@@ -24,6 +24,18 @@ else:
 
 _NOT_OF_A_FILE = {"config", "help"}
 
+RENAMED: Mapping[str, str] = {
+    "--as-finished": "--asynchronous",
+    "--augment": "--augmentation",
+    "--elsewhere": "--remote",
+    "--ignore": "--ignored-layers",
+    "--latency-table": "--table",
+    "--option": "--options; a setting of paam or manidp is a flag of its own, such as --share 0.5",
+    "--save": "--out",
+    "--tracker": "--trackers",
+}
+"""Options of earlier releases, and what they are called now."""
+
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
     """Let the values of a file stand where no flag is given.
@@ -86,7 +98,8 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
-    hint = did_you_mean(_dashed(key), known)
+    now = RENAMED.get(f"--{_dashed(key)}")
+    hint = did_you_mean(_dashed(key), known) if now is None else f" It is now {now.removeprefix('--')}."
     key = redacted(key)
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
     raise InvalidInput(f"{file}: {what}.{hint}")
@@ -100,6 +113,8 @@ def _as_given(file: Path, key: str, flag: Any, value: Any) -> Any:
         return value
     if flag.multiple:
         entries = value if isinstance(value, (list, dict)) else [value]
+        if not entries:
+            raise InvalidInput(f"{file}: expected {key} with at least one entry, got none. Leave it out.")
         if isinstance(entries, dict):
             return [f"{name}={_text(file, key, entry, nested=True)}" for name, entry in entries.items()]
         return [_text(file, key, entry) for entry in entries]
@@ -110,7 +125,10 @@ def _text(file: Path, key: str, value: Any, *, nested: bool = False) -> str:
     if isinstance(value, str):
         return value
     if nested and isinstance(value, (bool, list)):
-        return json.dumps(value)
+        try:
+            return json.dumps(value)
+        except (TypeError, ValueError, RecursionError):  # a date, say
+            raise InvalidInput(f"{file}: expected {key} with text and numbers only.") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InvalidInput(f"{file}: expected {key} as text or a number, as the flag has it; got {_kind(value)}.")
     return str(value)

@@ -3,41 +3,65 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from prunesearch.cli.checks import check_folders
+from prunesearch.cli.checks import check_folder
 from prunesearch.cli.console import Table, print_json, print_table, say
-from prunesearch.cli.options import OUTPUT, SEARCH, ConfigOption, JsonOption, SeedOption, option
+from prunesearch.cli.flags import Group
 from prunesearch.cli.running import interruptible
+from prunesearch.cli.values import OUTPUT, SEARCH, PrintingOptions, SeedOptions
 from prunesearch.files import write_text
 
 if TYPE_CHECKING:
     from prunesearch.demo import Demo
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """How much of it.
+
+    Attributes:
+        n_trials: Structures each searcher may score.
+    """
+
+    n_trials: int = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOutput:
+    """What is output.
+
+    Attributes:
+        out: DemoOutput for the study, the report and the results.
+    """
+
+    out: Path = Path("demo")
+
+    def __post_init__(self) -> None:
+        check_folder("--out", self.out)
+
+
 def demo(
-    n_trials: Annotated[
-        int, option("--n-trials", help="Structures each searcher may score.", panel=SEARCH, metavar="N", min=1)
-    ] = 128,
-    seed: SeedOption = 0,
-    out: Annotated[
-        Path, option("--out", help="Folder for the study, the report and the results.", panel=OUTPUT, metavar="FOLDER")
-    ] = Path("demo"),
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    trials: Annotated[Trials, Group(SEARCH)],
+    seed: SeedOptions,
+    output: Annotated[DemoOutput, Group(OUTPUT, metavars={"out": "FOLDER"})],
+    printing: PrintingOptions,
 ) -> None:
     """Run the main job on real data: train, trace, search, prune, finetune, report. About a minute on two cores.
 
     Example: `prunesearch demo --out demo`
     """
-    check_folders(out=out)
     from prunesearch.demo import run_demo
     from prunesearch.report import write_report
 
+    out, as_json = output.out, printing.json
     out.mkdir(parents=True, exist_ok=True)
     with interruptible():
-        found = run_demo(out, n_trials=n_trials, seed=seed, say=lambda sentence: say(sentence, aside=as_json))
+        found = run_demo(
+            out, n_trials=trials.n_trials, seed=seed.seed, say=lambda sentence: say(sentence, aside=as_json)
+        )
     write_text(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
     page = write_report(found.study, out / "report.html")
     if as_json:

@@ -3,80 +3,125 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunesearch.cli.arguments import width_rules
-from prunesearch.cli.checks import check_network, check_writable
+from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import fail, print_json, say
-from prunesearch.cli.options import (
+from prunesearch.cli.flags import Group
+from prunesearch.cli.records import export_study
+from prunesearch.cli.values import (
     DEFAULT_INPUT,
-    NAME_OF_STUDY,
     NETWORK,
     OUTPUT,
     SEARCH,
-    ClassesOption,
-    ConfigOption,
-    IgnoreOption,
-    InputOption,
-    JsonOption,
-    LatencyTableOption,
-    MinChannelsOption,
-    ModelOption,
-    OptionalModelOption,
-    OptionalStudyOption,
-    PrunedOption,
-    RoundToOption,
-    SeedOption,
-    WeightsOption,
-    option,
-    writes,
+    STUDY,
+    Model,
+    ModelOptions,
+    OptionalModel,
+    PrintingOptions,
+    PrunedOptions,
+    SeedOptions,
+    Shape,
+    ShapeOptions,
+    TableOptions,
+    WidthOptions,
 )
-from prunesearch.cli.records import export_study
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
 
 
-def explain(
-    model: ModelOption,
-    input_shape: InputOption = DEFAULT_INPUT,
-    weights: WeightsOption = None,
-    num_classes: ClassesOption = None,
-    round_to: RoundToOption = None,
-    min_channels: MinChannelsOption = None,
-    ignore: IgnoreOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Structures:
+    """How much is proved.
+
+    Attributes:
+        n: Random structures to build.
+    """
+
+    n: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionalPruned(OptionalModel):
+    """A network, if one is named, or what it was pruned to.
+
+    Attributes:
+        pruned: What `search --out` or prunesearch.save wrote for this model.
+        input: Shape of a batch.
+        num_classes: Classes of a zoo, torchvision or timm network.
+    """
+
+    pruned: Path | None = None
+    input: str | None = None
+    num_classes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedStudy:
+    """The study that is exported, if it is one.
+
+    Attributes:
+        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
+        study_name: Which study of the database.
+    """
+
+    study: str | None = None
+    study_name: str = "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOutput:
+    """Where something is exported to.
+
+    Attributes:
+        out: The network's file: NAME.onnx, or NAME.pt2 for torch.export.
+        optuna: Optuna's database for the study: sqlite:///optuna.db.
+        csv: The study's trials: NAME.csv.
+        parquet: The same as NAME.parquet.
+    """
+
+    out: Path | None = None
+    optuna: str | None = None
+    csv: Path | None = None
+    parquet: Path | None = None
+
+    @property
+    def tables(self) -> list[Path]:
+        """Files for trials.
+
+        Raises:
+            ValueError: One has another ending than its option says.
+        """
+        named = {name: path for name, path in (("csv", self.csv), ("parquet", self.parquet)) if path is not None}
+        for name, path in named.items():
+            if path.suffix != f".{name}":
+                raise ValueError(f"Expected --{name} as NAME.{name}, got {str(path)!r}.")
+        return list(named.values())
+
+
+def explain(model: ModelOptions, shape: ShapeOptions, widths: WidthOptions, printing: PrintingOptions) -> None:
     """Show what can be pruned, what cannot and why, and what it would save.
 
     Example: `prunesearch explain --model torchvision:resnet18 --input 1x3x224x224 --round-to 8`
     """
-    rules = width_rules(round_to, min_channels, ignore)
-    check_network(model, weights=weights)
-    explanation = traced(model, input_shape, weights, num_classes, rules).explain()
-    if as_json:
+    explanation = traced(model, shape, widths.rules).explain()
+    if printing.json:
         print_json(explanation.as_dict())
     else:
         say(str(explanation))
 
 
 def verify(
-    model: ModelOption,
-    input_shape: InputOption = DEFAULT_INPUT,
-    weights: WeightsOption = None,
-    num_classes: ClassesOption = None,
-    round_to: RoundToOption = None,
-    min_channels: MinChannelsOption = None,
-    ignore: IgnoreOption = None,
-    n: Annotated[int, option("--n", help="Random structures to build.", panel=SEARCH, metavar="N", min=1)] = 10,
-    seed: SeedOption = 0,
-    pruned: PrunedOption = None,
-    latency_table: LatencyTableOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    model: PrunedOptions,
+    shape: ShapeOptions,
+    widths: WidthOptions,
+    structures: Annotated[Structures, Group(SEARCH)],
+    seed: SeedOptions,
+    measured: TableOptions,
+    printing: PrintingOptions,
 ) -> None:
     """Build random structures; compare each with the masked network, and its cost with what is counted.
 
@@ -85,17 +130,16 @@ def verify(
 
     Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
     """
-    rules = width_rules(round_to, min_channels, ignore)
-    if latency_table is not None and pruned is None:
-        raise ValueError("--latency-table is compared with a finished network; name it with --pruned.")
-    check_network(model, weights=weights, pruned=pruned, latency_table=latency_table)
-    network = traced(model, input_shape, weights, num_classes, rules)
-    if pruned is not None:
-        _verify_pruned(network, pruned, latency_table, as_json)
+    rules = widths.rules
+    if measured.table is not None and model.pruned is None:
+        raise ValueError("--table is compared with a finished network; name it with --pruned.")
+    network = traced(model, shape, rules)
+    if model.pruned is not None:
+        _verify_pruned(network, model.pruned, measured.table, printing.json)
         return
-    found = network.verify(n, seed)
+    found = network.verify(structures.n, seed.seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
-    if as_json:
+    if printing.json:
         print_json(asdict(found))
     else:
         say(
@@ -111,12 +155,12 @@ def _in_training(difference: float | None) -> str:
     return "not compared" if difference is None else f"by {difference:.1e} of it"
 
 
-def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, as_json: bool) -> None:
+def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: bool) -> None:
     from prunesearch.evaluators.built_costs import measure_costs
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import load
 
-    table = None if latency_table is None else LatencyTable.load(latency_table)
+    table = None if file is None else LatencyTable.load(file)
     found = measure_costs(network, load(pruned, copy.deepcopy(network.model)), table)
     if as_json:
         print_json(asdict(found))
@@ -127,43 +171,12 @@ def _verify_pruned(network: Network, pruned: Path, latency_table: Path | None, a
 
 
 def export(
-    model: OptionalModelOption = None,
-    weights: WeightsOption = None,
-    pruned: PrunedOption = None,
-    input_shape: Annotated[
-        str | None,
-        option(
-            "--input",
-            help="Shape of a batch.",
-            panel=NETWORK,
-            metavar="NxCxHxW",
-            show_default="as the file of --pruned or --weights remembers",
-        ),
-    ] = None,
-    num_classes: ClassesOption = None,
-    out: Annotated[Path | None, writes("The network's file: NAME.onnx, or NAME.pt2 for torch.export.")] = None,
-    study: OptionalStudyOption = None,
-    study_name: Annotated[str, option("--study-name", **NAME_OF_STUDY)] = "search",
-    optuna: Annotated[
-        str | None,
-        option(
-            "--optuna",
-            help="Optuna's database for the study: sqlite:///optuna.db.",
-            panel=OUTPUT,
-            metavar="URL",
-            show_default=False,
-        ),
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        option("--csv", help="The study's trials: NAME.csv.", panel=OUTPUT, metavar="FILE", show_default=False),
-    ] = None,
-    parquet: Annotated[
-        Path | None,
-        option("--parquet", help="The same as NAME.parquet.", panel=OUTPUT, metavar="FILE", show_default=False),
-    ] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    network: Annotated[
+        OptionalPruned, Group(NETWORK, unset={"input": "as the file of --pruned or --weights remembers"})
+    ],
+    exported: Annotated[ExportedStudy, Group(STUDY)],
+    output: Annotated[ExportOutput, Group(OUTPUT)],
+    printing: PrintingOptions,
 ) -> None:
     """Write a network, or a study, for other programs. Networks take any batch size.
 
@@ -171,44 +184,39 @@ def export(
 
     Example: `prunesearch export --study sqlite:///search.db --optuna sqlite:///optuna.db --csv trials.csv`
     """
-    if study is not None:
+    out, optuna, tables = output.out, output.optuna, output.tables
+    if exported.study is not None:
         if out is not None:
             raise ValueError("--out is for a network; a study goes to --optuna URL, --csv FILE or --parquet FILE.")
-        for name, path in (("csv", csv), ("parquet", parquet)):
-            if path is not None and path.suffix != f".{name}":
-                raise ValueError(f"Expected --{name} as NAME.{name}, got {str(path)!r}.")
         if optuna is not None and "://" not in optuna:
             raise ValueError(f"Expected --optuna as a URL such as sqlite:///optuna.db, got {optuna!r}.")
-        tables = [path for path in (csv, parquet) if path is not None]
-        export_study(study, study_name, optuna=optuna, tables=tables, as_json=as_json)
+        export_study(exported.study, exported.study_name, optuna=optuna, tables=tables, as_json=printing.json)
         return
-    if optuna is not None or csv is not None or parquet is not None:
+    if optuna is not None or tables:
         raise ValueError("--optuna, --csv and --parquet are for a study; name its database with --study.")
-    if model is None or out is None:
+    if network.model is None or out is None:
         raise ValueError("Expected --model and --out to export a network, or --study to export a study.")
-    _export_network(model, weights, pruned, input_shape, num_classes, out)
-    if as_json:
+    _export_network(network, network.model, out)
+    if printing.json:
         print_json({"out": str(out), "bytes": out.stat().st_size})
     else:
         say(f"Wrote {out}.")
 
 
-def _export_network(
-    model: str, weights: Path | None, pruned: Path | None, input_shape: str | None, num_classes: int | None, out: Path
-) -> None:
+def _export_network(given: OptionalPruned, model: str, out: Path) -> None:
     if out.suffix not in (".onnx", ".pt2"):
         raise ValueError(f"Expected --out as NAME.onnx or NAME.pt2, got {str(out)!r}.")
     check_writable(out)
-    check_network(model, weights=weights, pruned=pruned)
-    inputs = _inputs_of(input_shape, pruned, weights)
+    inputs = _inputs_of(given.input, given.pruned, given.weights)
     from prunesearch.models.export import export_onnx, write_program
     from prunesearch.models.saving import load
     from prunesearch.sources import in_the_type_of, load_model
 
-    network = load_model(model, weights, num_classes=num_classes, input_shape=tuple(inputs[0].shape))
-    if pruned is not None:
-        network = load(pruned, network)
-    if pruned is None or input_shape is not None:
+    shape = tuple(inputs[0].shape)
+    network = load_model(model, given.weights, num_classes=given.num_classes, input_shape=shape)
+    if given.pruned is not None:
+        network = load(given.pruned, network)
+    if given.pruned is None or given.input is not None:
         inputs = in_the_type_of(network, inputs)
     write = export_onnx if out.suffix == ".onnx" else write_program
     write(network, out, inputs)
@@ -242,22 +250,20 @@ def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | Non
     return remembered
 
 
-def traced(
-    model: str, input_shape: str, weights: Path | None, num_classes: int | None, rules: dict[str, Any]
-) -> Network:
+def traced(model: Model, made_for: Shape, rules: dict[str, Any]) -> Network:
     """The network that options of the command line name."""
     from prunesearch.errors import CheckpointError, TraceError
     from prunesearch.source_names import parse_shape
 
-    shape = parse_shape(input_shape)
+    shape = parse_shape(made_for.input)
     from prunesearch.models.trace import trace
     from prunesearch.sources import example_inputs, load_model
 
     try:
-        module = load_model(model, weights, num_classes=num_classes, input_shape=shape)
+        module = load_model(model.model, model.weights, num_classes=made_for.num_classes, input_shape=shape)
         return trace(module, example_inputs(shape), **rules)
     except (TraceError, CheckpointError) as error:
-        if input_shape != DEFAULT_INPUT:
+        if made_for.input != DEFAULT_INPUT:
             raise
         said = f"{str(error).rstrip('.')}. Are your images 3x224x224? If not, give the shape of a batch with --input."
         raise type(error)(said) from error

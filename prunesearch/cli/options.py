@@ -1,292 +1,195 @@
-"""Options that several commands have: one name, one meaning, one place in the help."""
+"""What a shell says of options beside the fields that they are made of, by their names: one name, one meaning."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from prunesearch.cli import completion
+from prunesearch.cli.checks import (
+    check_data,
+    check_files,
+    check_folder,
+    check_model,
+    check_named,
+    check_share,
+    check_task,
+    check_weight_source,
+)
 from prunesearch.cli.config import use_config
 from prunesearch.cli.console import results
-from prunesearch.contracts import Contract
+from prunesearch.cli.flags import Flag
+from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
+from prunesearch.evaluators.channels import CRITERION
+from prunesearch.search import SEARCHER
+from prunesearch.study.workers import EXECUTORS
 from prunesearch.tasks import TASK
+from prunesearch.training.augment import Augmentation
+from prunesearch.verifiers import VERIFIER
 
-NETWORK, DATA, BUDGET, SEARCH, SCORING = "Network", "Data", "Budget", "Search", "Scoring"
-TRAINING, STUDY, LATENCY, RUNNING, OUTPUT = "Training", "Study", "Latency", "Where and how long", "Output"
-_FILE, _FOLDER, _NUMBER = "FILE", "FOLDER", "N"
+_NOBODY = "none"
+"""As the only verifier: the winner is taken as it is."""
 
-
-def option(*names: str, help: str, panel: str, **others: Any) -> Any:
-    """An option in a panel of the help; a default is shown only where it says something."""
-    return typer.Option(*names, help=help, rich_help_panel=panel, **others)
-
-
-def one_of(contract: Contract, **shown: str) -> str:
-    """The names of a role for a help, those that installed packages add among them.
-
-    Args:
-        contract: The role.
-        **shown: By name what stands there instead.
-    """
-    names = [shown.get(name, name) for name in contract.names.names()]
-    return f"{', '.join(names)}, package.module:attribute or path/to/file.py:attribute"
+_FILE, _FOLDER, _NUMBER, _NAME, _SECONDS = "FILE", "FOLDER", "N", "NAME", "SECONDS"
+_SHARE, _GLOB, _WIDTHS, _OPTION = "SHARE", "GLOB", "[GLOB=]N", "NAME=VALUE"
 
 
-def _results_alone(context: typer.Context, asked: bool) -> bool:
+def _check_verifiers(option: str, names: list[str]) -> None:
+    if names != [_NOBODY]:
+        check_named(VERIFIER, option, names)
+
+
+def _verifiers(names: list[str]) -> tuple[str, ...]:
+    return () if names == [_NOBODY] else tuple(names)
+
+
+def results_alone(context: typer.Context, asked: bool) -> bool:
     """Keep what models and libraries print away from stdout, if a program reads it."""
     if asked and not context.resilient_parsing:
         context.with_resource(results.alone())
     return asked
 
 
-def writes(help: str, *names: str, **others: Any) -> Any:
-    """The option `--out`: the file that a command leaves behind."""
-    return option("--out", *names, help=help, panel=OUTPUT, metavar=_FILE, **{"show_default": False, **others})
-
-
-_MODEL = option(
-    "--model",
-    help="zoo:NAME, torchvision:NAME, timm:NAME, or path/to/file.py:function.",
-    panel=NETWORK,
-    metavar="NAME",
-    autocompletion=completion.models,
-    show_default=False,
-)
-ModelOption = Annotated[str, _MODEL]
-OptionalModelOption = Annotated[str | None, _MODEL]
-WeightsOption = Annotated[
-    Path | None,
-    option(
-        "--weights",
-        help="Its weights: a safetensors file or torch state dict.",
-        panel=NETWORK,
-        metavar=_FILE,
-        show_default=False,
+FLAGS: Mapping[str, Flag] = {
+    # networks
+    "model": Flag(metavar=_NAME, complete=completion.models, check=check_model),
+    "weights": Flag(metavar=_FILE, check=check_files),
+    "pruned": Flag(metavar=_FILE, check=check_files),
+    "input": Flag(metavar="NxCxHxW"),
+    "num_classes": Flag(metavar=_NUMBER, minimum=1, unset="its own"),
+    "part": Flag(metavar=_NAME),
+    "round_to": Flag(metavar=_WIDTHS, unset="1"),
+    "min_channels": Flag(metavar=_WIDTHS, unset="0.1"),
+    "ignored_layers": Flag(metavar=_GLOB),
+    "tied_layers": Flag(metavar="NAME,NAME"),
+    # data
+    "data": Flag(metavar=_NAME, complete=completion.data_sets, check=check_data),
+    "data_root": Flag(metavar=_FOLDER, unset="data; of fashion-mnist Debian's"),
+    "image_size": Flag(metavar=_NUMBER, minimum=1, unset="224"),
+    "calibration": Flag(metavar=_NUMBER, minimum=1, unset="1024; of digits 512"),
+    "data_workers": Flag(metavar=_NUMBER, minimum=0, unset="0: this one"),
+    "task": Flag(metavar=_NAME, role=TASK, check=check_task, unset="that of the data"),
+    "validation": Flag(metavar=_SHARE, check=check_share),
+    # budgets, searchers, scores
+    "budget": Flag(metavar="LIMITS"),
+    "table": Flag(metavar=_FILE, check=check_files),
+    "searcher": Flag(metavar=_NAME, role=SEARCHER, check=partial(check_named, SEARCHER)),
+    "options": Flag(metavar=_OPTION),
+    "n_trials": Flag(metavar=_NUMBER, minimum=1),
+    "verifiers": Flag(
+        metavar=_NAME,
+        role=VERIFIER,
+        check=_check_verifiers,
+        parse=_verifiers,
+        unset="latency, if the budget limits it by a table of this machine",
     ),
-]
-PrunedOption = Annotated[
-    Path | None,
-    option(
-        "--pruned",
-        help="What `search --out` or prunesearch.save wrote for this model.",
-        panel=NETWORK,
-        metavar=_FILE,
-        show_default=False,
+    "criterion": Flag(metavar=_NAME, role=CRITERION, check=partial(check_named, CRITERION)),
+    "weight_source": Flag(
+        metavar=_NAME,
+        role=WEIGHT_SOURCE,
+        shown={"generated": "generated:FILE"},
+        complete=completion.weight_sources,
+        check=check_weight_source,
     ),
-]
-DEFAULT_INPUT = "1x3x224x224"
-InputOption = Annotated[str, option("--input", help="Shape of a batch.", panel=NETWORK, metavar="NxCxHxW")]
-ClassesOption = Annotated[
-    int | None,
-    option(
-        "--num-classes",
-        help="Classes of a zoo, torchvision or timm network.",
-        panel=NETWORK,
-        metavar=_NUMBER,
-        min=1,
-        show_default="its own",
+    "build_with": Flag(
+        metavar=_NAME,
+        complete=completion.weight_sources,
+        check=check_weight_source,
+        unset="those that were scored",
     ),
-]
-RoundToOption = Annotated[
-    list[str] | None,
-    option(
-        "--round-to",
-        help="Kept widths are multiples of this: 8, or for some layers 'layer4.*=16'; repeatable.",
-        panel=NETWORK,
-        metavar="[GLOB=]N",
-        show_default="1",
+    "evaluator": Flag(metavar=_NAME, role=EVALUATOR, check=partial(check_named, EVALUATOR)),
+    "metric": Flag(
+        metavar=_NAME, complete=completion.one_of(completion.METRICS), unset="loss; fidelity without labels"
     ),
-]
-MinChannelsOption = Annotated[
-    list[str] | None,
-    option(
-        "--min-channels",
-        help="Narrowest width of a group: a count (4), a fraction (0.1), or for some layers 'stem=16'; repeatable.",
-        panel=NETWORK,
-        metavar="[GLOB=]N",
-        show_default="0.1",
-    ),
-]
-IgnoreOption = Annotated[
-    list[str] | None,
-    option("--ignore", help="Module name or glob that keeps its channels; repeatable.", panel=NETWORK, metavar="GLOB"),
-]
-
-_DATA = option(
-    "--data",
-    help="digits, fashion-mnist, cifar10, cifar100, imagefolder:FOLDER, or path/to/file.py:function.",
-    panel=DATA,
-    metavar="NAME",
-    autocompletion=completion.data_sets,
-    show_default=False,
-)
-DataOption = Annotated[str, _DATA]
-OptionalDataOption = Annotated[str | None, _DATA]
-DataRootOption = Annotated[
-    Path | None,
-    option(
-        "--data-root",
-        help="Folder where data sets lie.",
-        panel=DATA,
-        metavar=_FOLDER,
-        show_default="data; of fashion-mnist Debian's",
-    ),
-]
-ImageSizeOption = Annotated[
-    int | None,
-    option("--image-size", help="Height and width of an imagefolder's images.", panel=DATA, metavar=_NUMBER, min=1,
-           show_default="224"),
-]  # fmt: skip
-DownloadOption = Annotated[
-    bool, option("--download", help="Let torchvision fetch a data set that is not there.", panel=DATA)
-]
-CalibrationOption = Annotated[
-    int | None,
-    option(
-        "--calibration",
-        help="How many training images score structures and calibrate BatchNorm.",
-        panel=DATA,
-        metavar=_NUMBER,
-        min=1,
-        show_default="1024; of digits 512",
-    ),
-]
-DataWorkersOption = Annotated[
-    int | None,
-    option("--data-workers", help="Processes that read an imagefolder's training images.", panel=DATA,
-           metavar=_NUMBER, min=0, show_default="0: this one"),
-]  # fmt: skip
-
-TaskOption = Annotated[
-    str | None,
-    option(
-        "--task",
-        help=f"What the network is for: {one_of(TASK)}.",
-        panel=DATA,
-        metavar="NAME",
-        autocompletion=completion.tasks,
-        show_default="that of the data",
-    ),
-]
-
-BudgetOption = Annotated[
-    str,
-    option(
-        "--budget",
-        help="Such as macs=50% or latency_ms=4,params=1M.",
-        panel=BUDGET,
-        metavar="LIMITS",
-        show_default=False,
-    ),
-]
-LatencyTableOption = Annotated[
-    Path | None,
-    option(
-        "--latency-table",
-        help="What milliseconds are predicted from; the command latency makes it.",
-        panel=BUDGET,
-        metavar=_FILE,
-        show_default=False,
-    ),
-]
-SeedOption = Annotated[int, option("--seed", help="Decides everything random.", panel=RUNNING, metavar=_NUMBER, min=0)]
-
-DEFAULT_STUDY = "sqlite:///search.db"
-_STUDY: dict[str, Any] = {
-    "help": "Database: a file such as search.db, or postgresql://USER@SERVER/NAME.",
-    "panel": STUDY,
-    "metavar": "URL",
+    "images": Flag(metavar=_NUMBER, unset="all; 512 without a race"),
+    "criterion_options": Flag(metavar=_OPTION),
+    "evaluator_options": Flag(metavar=_OPTION),
+    "n": Flag(metavar=_NUMBER, minimum=1),
+    # how it runs
+    "seed": Flag(metavar=_NUMBER, minimum=0),
+    "workers": Flag(metavar=_NUMBER),
+    "executor": Flag(metavar=_NAME, complete=completion.one_of(EXECUTORS)),
+    "time_limit": Flag(metavar=_SECONDS),
+    "max_retries": Flag(metavar=_NUMBER),
+    "address": Flag(metavar="URL"),
+    "gpus": Flag(metavar=_SHARE),
+    "cache": Flag(metavar=_FOLDER, check=check_folder),
+    "timeout": Flag(metavar=_SECONDS),
+    "patience": Flag(metavar=_NUMBER),
+    "watch": Flag(metavar=_SECONDS),
+    # trainings
+    "epochs": Flag(metavar=_NUMBER),
+    "batch_size": Flag(metavar=_NUMBER),
+    "optimizer": Flag(metavar=_NAME),
+    "lr": Flag(metavar="RATE"),
+    "momentum": Flag(metavar=_SHARE),
+    "weight_decay": Flag(metavar="RATE"),
+    "schedule": Flag(metavar=_NAME),
+    "warmup": Flag(metavar=_SHARE),
+    "label_smoothing": Flag(metavar=_SHARE),
+    "distillation": Flag(metavar=_SHARE),
+    "temperature": Flag(metavar=_NUMBER),
+    "features": Flag(metavar=_NAME),
+    "feature_weight": Flag(metavar=_NUMBER),
+    "ema": Flag(metavar="DECAY"),
+    "augmentation": Flag(metavar="flip,crop=N,erase=N", parse=Augmentation.parse, unset="none"),
+    "precision": Flag(metavar=_NAME),
+    "sampling": Flag(metavar=_NAME),
+    "form": Flag(metavar=_NAME, complete=completion.one_of(completion.FORMS)),
+    "start": Flag(metavar=_NAME, complete=completion.one_of(completion.STARTS)),
+    "hidden": Flag(metavar=_NUMBER),
+    "rank": Flag(metavar=_NUMBER),
+    "share": Flag(metavar=_SHARE),
+    "every": Flag(metavar=_NUMBER),
+    "reach": Flag(metavar=_NUMBER),
+    "strength": Flag(metavar=_NUMBER),
+    "sparsity": Flag(metavar=_NUMBER),
+    "similarity": Flag(metavar=_NUMBER),
+    "simple": Flag(metavar=_SHARE),
+    # latency
+    "backend": Flag(metavar=_NAME, complete=completion.one_of(completion.BACKENDS)),
+    "device": Flag(metavar=_NAME, complete=completion.one_of(completion.DEVICES)),
+    "threads": Flag(metavar=_NUMBER),
+    "points": Flag(metavar=_NUMBER, unset="the backend's"),
+    "remote": Flag(metavar=_NAME),
+    # studies
+    "study": Flag(metavar="URL"),
+    "study_name": Flag(metavar=_NAME, complete=completion.study_names),
+    "study_names": Flag(metavar=_NAME, complete=completion.study_names, unset="all"),
+    "trials": Flag(metavar=_NUMBER, minimum=0),
+    "from_trial": Flag(metavar=_NUMBER, minimum=0),
+    # what is left
+    "policy_share": Flag(metavar=_SHARE),
+    "tensorboard": Flag(metavar=_FOLDER, check=check_folder),
+    "out": Flag(metavar=_FILE),
+    "checkpoint": Flag(metavar=_FILE, unset="beside --out"),
+    "log": Flag(metavar=_FOLDER, check=check_folder),
+    "trackers": Flag(metavar=_NAME, unset="csv"),
+    "onnx": Flag(metavar=_FOLDER, check=check_folder),
+    "optuna": Flag(metavar="URL"),
+    "csv": Flag(metavar=_FILE),
+    "parquet": Flag(metavar=_FILE),
+    "title": Flag(metavar="TEXT"),
+    "json": Flag(needs_no=False, callback=results_alone),
+    "yes": Flag(needs_no=False),
 }
-StudyOption = Annotated[str, option("--study", **_STUDY, show_default=False)]
-OptionalStudyOption = Annotated[str | None, option("--study", **_STUDY, show_default=False)]
-ImplicitStudyOption = Annotated[str | None, option("--study", **_STUDY, show_default=DEFAULT_STUDY)]
-NAME_OF_STUDY: dict[str, Any] = {
-    "help": "Which study of the database.",
-    "panel": STUDY,
-    "metavar": "NAME",
-    "autocompletion": completion.study_names,
-}
-StudyNameOption = Annotated[str, option("--study-name", **NAME_OF_STUDY)]
-StudyNamesOption = Annotated[
-    list[str] | None,
-    option("--study-name", **{**NAME_OF_STUDY, "help": "Which study of the database; repeatable."}, show_default="all"),
-]
+"""By the name of an option, with underscores: an option means the same in every command."""
 
-EpochsOption = Annotated[
-    int, option("--epochs", help="Passes over the training images.", panel=TRAINING, metavar=_NUMBER)
-]
-BatchSizeOption = Annotated[int, option("--batch-size", help="Images per step.", panel=TRAINING, metavar=_NUMBER)]
-LearningRateOption = Annotated[float, option("--lr", help="Peak learning rate.", panel=TRAINING, metavar="RATE")]
-OptimizerOption = Annotated[
-    str,
-    option(
-        "--optimizer",
-        help="sgd or adamw.",
-        panel=TRAINING,
-        metavar="NAME",
-        autocompletion=completion.one_of(completion.OPTIMIZERS),
-    ),
-]
-LabelSmoothingOption = Annotated[
-    float, option("--label-smoothing", help="Of the cross-entropy.", panel=TRAINING, metavar="SHARE")
-]
-AugmentOption = Annotated[str, option("--augment", help="Such as flip,crop=4,erase=8.", panel=TRAINING, metavar="WHAT")]
-FromScratchOption = Annotated[bool, option("--from-scratch", help="Draw new random weights first.", panel=TRAINING)]
-PrecisionOption = Annotated[
-    str,
-    option(
-        "--precision",
-        help="fp32, bf16 or fp16.",
-        panel=TRAINING,
-        metavar="NAME",
-        autocompletion=completion.one_of(completion.PRECISIONS),
-    ),
-]
-ValidationOption = Annotated[
-    float | None,
-    option(
-        "--validation",
-        help="Share of the training images to hold out.",
-        panel=DATA,
-        metavar="SHARE",
-        show_default=False,
-    ),
-]
-EpochsOfPatienceOption = Annotated[
-    int | None,
-    option(
-        "--patience",
-        help="Stop after so many epochs without a better one; needs images to validate with.",
-        panel=RUNNING,
-        metavar=_NUMBER,
-        show_default=False,
-    ),
-]
-CheckpointOption = Annotated[
-    Path | None,
-    option("--checkpoint", help="State of the training.", panel=OUTPUT, metavar=_FILE, show_default="beside --out"),
-]
-LogOption = Annotated[
-    Path | None, option("--log", help="Folder for a row per epoch.", panel=OUTPUT, metavar=_FOLDER, show_default=False)
-]
-TrackerOption = Annotated[
-    list[str] | None,
-    option("--tracker", help="csv, tensorboard, ...; repeatable.", panel=OUTPUT, metavar="NAME", show_default="csv"),
-]
 
-JsonOption = Annotated[
-    bool, option("--json", help="Print JSON, and nothing else, on stdout.", panel=OUTPUT, callback=_results_alone)
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
+def configured() -> inspect.Parameter:
+    """The option `--config`, which every command has: where options come from, so none of them itself."""
+    info = typer.Option(
         "--config",
         help="TOML file whose keys are these flags; flags win over it.",
         metavar=_FILE,
         show_default=False,
         is_eager=True,
         callback=use_config,
-    ),
-]
+    )
+    kind = Annotated[Path | None, info]
+    return inspect.Parameter("config", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,50 +14,98 @@ from rich.live import Live
 
 from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import Table, print_json, print_table, say, stdout
-from prunesearch.cli.options import (
-    NAME_OF_STUDY,
+from prunesearch.cli.flags import Group
+from prunesearch.cli.values import (
     OUTPUT,
     STUDY,
-    ConfigOption,
-    JsonOption,
-    LatencyTableOption,
-    StudyNameOption,
-    StudyNamesOption,
-    StudyOption,
-    option,
+    DatabaseOptions,
+    NamedStudiesOptions,
+    NamedStudyOptions,
+    PrintingOptions,
+    TableOptions,
 )
 
 if TYPE_CHECKING:
     from prunesearch.study.store import Progress, Store
 
 
-def status(
-    study: StudyOption,
-    watch: Annotated[
-        float | None,
-        option(
-            "--watch",
-            help="Look again every so many seconds, until interrupted.",
-            panel=OUTPUT,
-            metavar="SECONDS",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Watching:
+    """How long to look.
+
+    Attributes:
+        watch: Look again every so many seconds, until interrupted.
+    """
+
+    watch: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.watch is not None and not self.watch > 0:
+            raise ValueError(f"Expected --watch in seconds above 0, got {self.watch}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """How much to show.
+
+    Attributes:
+        trials: How many of the best trials to show.
+    """
+
+    trials: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeletedTrials:
+    """What to delete.
+
+    Attributes:
+        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
+        study_name: Which study of the database.
+        from_trial: Drop this trial and all after it only.
+    """
+
+    study: str
+    study_name: str
+    from_trial: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confirmation:
+    """Whether to ask first.
+
+    Attributes:
+        yes: Do not ask.
+    """
+
+    yes: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOutput:
+    """The page that is written.
+
+    Attributes:
+        out: The page to write.
+        title: Of the page.
+    """
+
+    out: Path = Path("report.html")
+    title: str = "Structure search"
+
+
+def status(database: DatabaseOptions, watching: Annotated[Watching, Group(OUTPUT)], printing: PrintingOptions) -> None:
     """Show the studies of a database: how far each is, who drives it, and its best structure. Reads only.
 
     Example: `prunesearch status --study sqlite:///search.db --watch 1`
     """
     from prunesearch.study.store import Store
 
-    if as_json and watch is not None:
+    study, watch = database.study, watching.watch
+    if printing.json and watch is not None:
         raise ValueError("--json prints one answer, and --watch many; expected one of the two.")
-    if watch is not None and not watch > 0:
-        raise ValueError(f"Expected --watch in seconds above 0, got {watch}.")
     with closing(Store(study, create=False)) as store:
-        if as_json:
+        if printing.json:
             print_json([_as_json(store, study, progress) for progress in _all_progress(store)])
         elif watch is None:
             print_table(_status_table(store, study))
@@ -65,17 +113,17 @@ def status(
             _watch(store, study, watch)
 
 
-def list_studies(study: StudyOption, as_json: JsonOption = False, config: ConfigOption = None) -> None:
+def list_studies(database: DatabaseOptions, printing: PrintingOptions) -> None:
     """List the studies of a database with what they answer. Reads only.
 
     Example: `prunesearch list --study sqlite:///search.db`
     """
     from prunesearch.study.store import Store
 
-    with closing(Store(study, create=False)) as store:
+    with closing(Store(database.study, create=False)) as store:
         found = _all_progress(store)
     lines = [{"study": p.name, "created": p.created, "trials": p.trials, **_asked(p)} for p in found]
-    if as_json:
+    if printing.json:
         print_json(lines)
         return
     table = Table("study", "created (UTC)", "trials", "searcher", "budget", "seed")
@@ -84,15 +132,7 @@ def list_studies(study: StudyOption, as_json: JsonOption = False, config: Config
     print_table(table)
 
 
-def show(
-    study: StudyOption,
-    study_name: StudyNameOption = "search",
-    trials: Annotated[
-        int, option("--trials", help="How many of the best trials to show.", panel=OUTPUT, metavar="N", min=0)
-    ] = 10,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
-) -> None:
+def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], printing: PrintingOptions) -> None:
     """Show one study: its question, its best trials, why others failed, and what to know of its result. Reads only.
 
     Example: `prunesearch show --study sqlite:///search.db --study-name search`
@@ -103,15 +143,16 @@ def show(
     from prunesearch.study.tables import check_name
     from prunesearch.trial import ranked
 
-    with closing(Store(study, create=False)) as store:
-        check_name(store, study_name)
-        question, recorded = store.question(study_name) or {}, store.trials(study_name)
-        notes = (store.summary(study_name) or {}).get("notes", [])
-    top = ranked(recorded)[:trials]
+    name = study.study_name
+    with closing(Store(study.study, create=False)) as store:
+        check_name(store, name)
+        question, recorded = store.question(name) or {}, store.trials(name)
+        notes = (store.summary(name) or {}).get("notes", [])
+    top = ranked(recorded)[: shown.trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None)
-    if as_json:
+    if printing.json:
         best = [asdict(trial) for trial in top]
-        print_json({"study": study_name, "question": question, "trials": len(recorded), "best": best,
+        print_json({"study": name, "question": question, "trials": len(recorded), "best": best,
                     "failures": dict(failures), "notes": notes})  # fmt: skip
         return
     for field, value in question.items():
@@ -129,14 +170,9 @@ def show(
 
 
 def delete(
-    study: StudyOption,
-    study_name: Annotated[str, option("--study-name", **NAME_OF_STUDY, show_default=False)],
-    from_trial: Annotated[
-        int, option("--from-trial", help="Drop this trial and all after it only.", panel=STUDY, metavar="N", min=0)
-    ] = 0,
-    yes: Annotated[bool, option("--yes", help="Do not ask.", panel=OUTPUT)] = False,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    deleted: Annotated[DeletedTrials, Group(STUDY)],
+    confirmation: Annotated[Confirmation, Group(OUTPUT)],
+    printing: PrintingOptions,
 ) -> None:
     """Delete a study, or its trials from a number on, which the next run scores again. There is no way back.
 
@@ -146,31 +182,27 @@ def delete(
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
 
-    if as_json and not yes:
+    study, study_name, from_trial = deleted.study, deleted.study_name, deleted.from_trial
+    if printing.json and not confirmation.yes:
         raise ValueError("With --json nobody is asked whether to delete: give --yes, too.")
     with closing(Store(study, create=False)) as store:
         check_name(store, study_name)
     what = f"trial {from_trial} and all after it of study" if from_trial else "study"
-    if not yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
+    if not confirmation.yes and not typer.confirm(f"Delete {what} {study_name!r}?", err=True):
         raise typer.Abort
     with driving(study, study_name) as store:  # not under the hands of a running search
         gone = store.delete(study_name, from_trial=from_trial)
-    if as_json:
+    if printing.json:
         print_json({"study": study_name, "from_trial": from_trial, "deleted": gone})
     else:
         say(f"Deleted {what} {study_name!r}: {gone} trials.")
 
 
 def report(
-    study: StudyOption,
-    study_name: StudyNamesOption = None,
-    out: Annotated[Path, option("--out", help="The page to write.", panel=OUTPUT, metavar="FILE")] = Path(
-        "report.html"
-    ),
-    title: Annotated[str, option("--title", help="Of the page.", panel=OUTPUT, metavar="TEXT")] = "Structure search",
-    latency_table: LatencyTableOption = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    studies: NamedStudiesOptions,
+    predicted: TableOptions,
+    output: Annotated[ReportOutput, Group(OUTPUT)],
+    printing: PrintingOptions,
 ) -> None:
     """Write one self-contained HTML page about the studies of a database, which is only read.
 
@@ -178,9 +210,10 @@ def report(
     """
     from prunesearch.report import write_report
 
-    check_writable(out)
-    page = write_report(study, out, study_name, title=title, latency_table=latency_table)
-    if as_json:
+    check_writable(output.out)
+    names = studies.study_names or None
+    page = write_report(studies.study, output.out, names, title=output.title, table=predicted.table)
+    if printing.json:
         print_json({"out": str(page)})
     else:
         say(f"Wrote {page}.")

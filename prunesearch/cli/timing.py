@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from prunesearch.cli import completion
-from prunesearch.cli.arguments import width_rules
-from prunesearch.cli.checks import check_folders, check_network, check_writable
+from prunesearch.cli.checks import check_writable
 from prunesearch.cli.console import print_json, say
+from prunesearch.cli.flags import Group
 from prunesearch.cli.networks import traced
-from prunesearch.cli.options import (
-    DEFAULT_INPUT,
+from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.cli.values import (
     LATENCY,
     OUTPUT,
-    ClassesOption,
-    ConfigOption,
-    IgnoreOption,
-    InputOption,
-    JsonOption,
-    MinChannelsOption,
-    ModelOption,
-    RoundToOption,
-    WeightsOption,
-    option,
-    writes,
+    ModelOptions,
+    PrintingOptions,
+    ShapeOptions,
+    WidthOptions,
 )
-from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 from prunesearch.registry import check_name
 from prunesearch.source_names import parse_shape
 
@@ -34,69 +27,54 @@ if TYPE_CHECKING:
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.network import Network
 
+_POINTS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How layers are timed (`prunesearch.LatencyTable.measure`), or are to be on another device.
+
+    Attributes:
+        backend: eager, inductor, onnxruntime or onnxruntime:PROVIDER.
+        device: Where torch runs: cpu or cuda.
+        threads: That the backend may use.
+        points: Widths per axis at which layers are timed.
+        remote: Name of another device: nothing is timed; the file says what to time, to be filled in.
+    """
+
+    backend: str = "eager"
+    device: str = "cpu"
+    threads: int = 1
+    points: int | None = None
+    remote: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(completion.BACKENDS, self.backend.partition(":")[0], "backend")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableOutput:
+    """What is output.
+
+    Attributes:
+        out: The table's file; what it has already is not measured again.
+        onnx: With --remote: a folder for one ONNX file per timing.
+    """
+
+    out: Path
+    onnx: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_writable(self.out)
+
 
 def latency(
-    model: ModelOption,
-    out: Annotated[Path, writes("The table's file; what it has already is not measured again.")],
-    input_shape: InputOption = DEFAULT_INPUT,
-    weights: WeightsOption = None,
-    num_classes: ClassesOption = None,
-    round_to: RoundToOption = None,
-    min_channels: MinChannelsOption = None,
-    ignore: IgnoreOption = None,
-    backend: Annotated[
-        str,
-        option(
-            "--backend",
-            help="eager, inductor, onnxruntime or onnxruntime:PROVIDER.",
-            panel=LATENCY,
-            metavar="NAME",
-            autocompletion=completion.one_of(completion.BACKENDS),
-        ),
-    ] = "eager",
-    device: Annotated[
-        str,
-        option(
-            "--device",
-            help="Where torch runs: cpu or cuda.",
-            panel=LATENCY,
-            metavar="NAME",
-            autocompletion=completion.one_of(completion.DEVICES),
-        ),
-    ] = "cpu",
-    threads: Annotated[int, option("--threads", help="That the backend may use.", panel=LATENCY, metavar="N")] = 1,
-    points: Annotated[
-        int | None,
-        option(
-            "--points",
-            help="Widths per axis at which layers are timed.",
-            panel=LATENCY,
-            metavar="N",
-            show_default="the backend's",
-        ),
-    ] = None,
-    elsewhere: Annotated[
-        str | None,
-        option(
-            "--elsewhere",
-            help="Name of another device: nothing is timed; the file says what to time, to be filled in.",
-            panel=LATENCY,
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    onnx: Annotated[
-        Path | None,
-        option(
-            "--onnx",
-            help="With --elsewhere: a folder for one ONNX file per timing.",
-            panel=OUTPUT,
-            metavar="FOLDER",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-    config: ConfigOption = None,
+    model: ModelOptions,
+    shape: ShapeOptions,
+    widths: WidthOptions,
+    timing: Annotated[Timing, Group(LATENCY)],
+    output: Annotated[TableOutput, Group(OUTPUT)],
+    printing: PrintingOptions,
 ) -> None:
     """Time every distinct layer of a network over a grid of widths, for budgets in milliseconds. Takes minutes.
 
@@ -104,23 +82,18 @@ def latency(
 
     Example: `prunesearch latency --model torchvision:resnet50 --input 1x3x224x224 --round-to 8 --out cpu.json`
     """
-    rules = width_rules(round_to, min_channels, ignore)
-    check_network(model, weights=weights)
-    batch_size = parse_shape(input_shape)[0]
-    check_name(completion.BACKENDS, backend.partition(":")[0], "backend")
-    check_writable(out)
-    check_folders(onnx=onnx)
-    if onnx is not None and elsewhere is None:
-        raise ValueError("--onnx writes what is to be timed on another device; name that with --elsewhere.")
-    if elsewhere is not None and out.exists():
-        raise ValueError(f"{out} exists; it may hold times already. Name another file.")
+    rules, batch_size = widths.rules, parse_shape(shape.input)[0]
+    if output.onnx is not None and timing.remote is None:
+        raise ValueError("--onnx writes what is to be timed on another device; name that with --remote.")
+    if timing.remote is not None and output.out.exists():
+        raise ValueError(f"{output.out} exists; it may hold times already. Name another file.")
     from prunesearch.latency_table import LatencyTable
     from prunesearch.sources import check_device
 
-    check_device(device)
-    network = traced(model, input_shape, weights, num_classes, rules)
-    if elsewhere is not None:
-        _plan(network, elsewhere, batch_size, points, out, onnx, as_json=as_json)
+    check_device(timing.device)
+    network = traced(model, shape, rules)
+    if timing.remote is not None:
+        _plan(network, timing.remote, batch_size, timing.points or _POINTS, output, as_json=printing.json)
         return
     with interruptible(), first_interrupt_waits() as stop_if_asked, shown("timed", "timings") as bar:
 
@@ -130,27 +103,26 @@ def latency(
 
         table = LatencyTable.measure(
             network,
-            backend=backend,
-            device=device,
+            backend=timing.backend,
+            device=timing.device,
             batch_size=batch_size,
-            threads=threads,
-            file=out,
-            points=points,
+            threads=timing.threads,
+            file=output.out,
+            points=timing.points,
             on_progress=on_progress,
         )
-    facts = _facts(table, network, out)
-    if as_json:
+    facts = _facts(table, network, output.out)
+    if printing.json:
         print_json(facts)
     else:
         say(_summary(facts))
 
 
-def _plan(
-    network: Network, device: str, batch_size: int, points: int | None, out: Path, onnx: Path | None, *, as_json: bool
-) -> None:
-    from prunesearch.evaluators.latency.elsewhere import plan
+def _plan(network: Network, device: str, batch_size: int, points: int, output: TableOutput, *, as_json: bool) -> None:
+    from prunesearch.evaluators.latency.remote import plan
 
-    table = plan(network, device, batch_size=batch_size, points=points or 6, onnx=onnx)
+    out, onnx = output.out, output.onnx
+    table = plan(network, device, batch_size=batch_size, points=points, onnx=onnx)
     table.save(out)
     if as_json:
         print_json({"out": str(out), "missing": table.missing, "onnx": None if onnx is None else str(onnx)})

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.cli.checks import state_of
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
+    from prunesearch.cli.values import TrainingFiles
     from prunesearch.training.data import Data
     from prunesearch.training.reports import EpochReport, Session, StepReport
 
@@ -36,16 +35,18 @@ def note_few_steps(network: Any, steps: int) -> None:
 
 
 @dataclass(frozen=True)
-class Running:
+class TrainingRun:
     """A training on the command line.
 
     Attributes:
         session: What the training is given.
-        state: Its file.
+        files: What it leaves.
+        data: What it learns from.
     """
 
     session: Session
-    state: Path
+    files: TrainingFiles
+    data: Data
     _show: _LossAndMetric
 
     @property
@@ -55,17 +56,14 @@ class Running:
 
 
 @contextmanager
-def training_session(
-    network: Any, data: Data, out: Path, checkpoint: Path | None, log: Path | None, tracker: Sequence[str] | None
-) -> Iterator[Running]:
+def training_session(network: Any, data: Data, files: TrainingFiles) -> Iterator[TrainingRun]:
     """A session that shows progress; an interrupt ends it with the state on disk."""
     from prunesearch.tasks.examples import judged_as
     from prunesearch.tasks.metric import name_of
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
 
-    state = state_of(out, checkpoint)
-    kept = f"The state is in {state}"
+    kept = f"The state is in {files.state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step", "steps") as bar:
         show = _LossAndMetric(bar, name_of(judged_as(data.goal)))
 
@@ -75,16 +73,14 @@ def training_session(
             show.step(report)
             stop_if_asked()
 
-        logged = None if log is None else Log(log, tuple(tracker or ["csv"]))
-        yield Running(Session(state, logged, show.epoch, on_step), state, show)
+        logged = None if files.log is None else Log(files.log, files.trackers or ("csv",))
+        yield TrainingRun(Session(files.state, logged, show.epoch, on_step), files, data, show)
 
 
 def finish(
-    running: Running,
+    running: TrainingRun,
     trained: Any,
     before: Any,
-    data: Data,
-    out: Path,
     reports: Sequence[EpochReport],
     *,
     as_json: bool,
@@ -98,8 +94,6 @@ def finish(
         running: The training.
         trained: The network that is written.
         before: The network whose metric it is compared with.
-        data: Images, whose shape the file remembers, and the test images, if there are any.
-        out: The file.
         reports: One per epoch.
         as_json: Whether to say it to a program.
         more: Further facts for it.
@@ -111,6 +105,7 @@ def finish(
     from prunesearch.tasks.metric import as_text, name_of
     from prunesearch.training.evaluation import metric_on_test
 
+    data, out = running.data, running.files.out
     save(trained, out, example_inputs=data.examples())
     found: dict[str, Any] = {"out": str(out), **(more or {}), "epochs": [asdict(report) for report in reports]}
     found["was_finished"] = running.was_finished
@@ -118,7 +113,7 @@ def finish(
     if running.was_finished:
         sentence = (
             f"{first}Nothing to do: this training is finished, and {out} is what came of it{told}. To train again, "
-            f"delete {running.state}, or give another --out."
+            f"delete {running.files.state}, or give another --out."
         )
     if data.test is not None and not follows(data.goal):
         (was, n), (now, _) = (metric_on_test(network, data) for network in (before, trained))

@@ -141,8 +141,10 @@ class Amounts:
         assert other is not None
         if node.target is operator.mul:  # attributes as constants
             one, other = (self._constant(form) for form in (one, other))
-        if node.target in (operator.mul, operator.floordiv, operator.truediv) and one.terms and _arrays(other):
+        if node.target is operator.mul and one.terms and _arrays(other):
             return None  # of two numbers that both vary by themselves
+        if node.target in (operator.floordiv, operator.truediv) and _arrays(other):
+            return None  # by a number that varies by itself
         name = getattr(node.target, "__name__", "").replace("truediv", "floordiv")  # the same where it comes out even
         form = combined(name, one, other)
         return form if form is not None and form.value(self.value_of) == node.meta["value"] else None
@@ -230,7 +232,9 @@ class Amounts:
         is_exact = 1 in (share.up, share.down)
         if np.array_equal(mine, theirs) or (is_exact and self._labels.count_alike(mine, theirs)):
             return True
-        self._labels.tie(np.repeat(self._part(source, share.down), share.up), labels)
+        scaled = np.repeat(self._part(source, share.down), share.up)
+        if not self._labels.count_alike(scaled, labels):
+            self._labels.tie(scaled, labels)
         return True
 
     def _follow_attribute(self, attribute: Attribute, share: Share, labels: IntArray) -> bool:

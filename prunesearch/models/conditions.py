@@ -83,7 +83,10 @@ class Conditions:
         if not any(self._units.groups_of(some) for some in channels):
             return True  # nothing in it varies
         if not is_linear(condition.difference):
-            return condition.relation == "eq" and self._is_without_remainder(condition.difference)
+            if condition.relation == "eq" and self._is_without_remainder(condition.difference):
+                return True
+            fixed = self._fixed_remainder(condition.difference)
+            return fixed is not None and RELATIONS[condition.relation](fixed, fixed)
         pair = self._pair(condition) if condition.relation == "ne" else None
         if pair is not None and set(widths[pair[0]]).isdisjoint(widths[pair[1]]):
             return True
@@ -119,6 +122,17 @@ class Conditions:
         ratios = {slopes[group] / others[group] for group in others}
         return len(ratios) == 1 and all(ratio.denominator == 1 for ratio in ratios)
 
+    def _fixed_remainder(self, form: Form) -> Fraction | None:
+        """What a remainder and a constant come to, where that is the same in every structure; else None."""
+        source = form.terms[0][0] if len(form.terms) == 1 else None
+        if not isinstance(source, Remainder) or not (is_linear(source.dividend) and is_linear(source.divisor)):
+            return None
+        constant, slopes, slack = self._line(source.dividend)
+        divisor, others, more = self._line(source.divisor)
+        if slack or more or others or divisor <= 0 or any(slope % divisor for slope in slopes.values()):
+            return None
+        return form.terms[0][1].ratio * (constant % divisor) + form.constant
+
     def _line(self, form: Form) -> tuple[Fraction, dict[int, Fraction], int]:
         """The difference as a constant and multiples of kept units, and by how much it may not come out even."""
         constant, slack = Fraction(form.constant), 0
@@ -137,6 +151,8 @@ class Conditions:
 
     def _alone(self, condition: Condition) -> tuple[int, int] | None:
         """The only group that the difference depends on, and the width at which it is 0; None if there is none such."""
+        if not is_linear(condition.difference):
+            return None
         constant, slopes, slack = self._line(condition.difference)
         if slack or len(slopes) != 1:
             return None
@@ -147,6 +163,8 @@ class Conditions:
 
     def _pair(self, condition: Condition) -> tuple[int, int] | None:
         """The two groups whose widths the difference is that of; None if it is of something else."""
+        if not is_linear(condition.difference):
+            return None
         constant, slopes, slack = self._line(condition.difference)
         if constant or slack or len(slopes) != 2:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TypeVar
 
 from torch import Tensor, nn
@@ -25,6 +26,26 @@ def copied(model: Module, memo: dict[int, Tensor] | None = None) -> Module:
             if not value.is_leaf:  # which torch does not copy
                 replaced.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(model, replaced)
+
+
+def layer_with(module: Module, tensors: Mapping[str, Tensor]) -> Module:
+    """A copy of one layer with some other parameters and buffers, by name; it holds whatever else the original holds.
+
+    Args:
+        module: A module without children.
+        tensors: What takes the place of its own.
+    """
+    layer = copy.copy(module)
+    layer._parameters = {
+        name: nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
+        if parameter is not None and name in tensors
+        else parameter
+        for name, parameter in module._parameters.items()
+    }
+    layer._buffers = {name: tensors.get(name, buffer) for name, buffer in module._buffers.items()}
+    if isinstance(layer, nn.RNNBase):  # it holds its weights a second time
+        layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+    return layer
 
 
 def without_data(model: Module) -> Module:

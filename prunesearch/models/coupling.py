@@ -100,11 +100,12 @@ class Read:
 
 
 class Labels:
-    """Channel labels: which of them are tied, and which must stay for what reason. Ties are solved all at once."""
+    """Channel labels: which of them are tied, and which must stay for what reason. Ties are solved when asked for."""
 
     def __init__(self) -> None:
         self._count = 0
-        self._ties: list[tuple[IntArray, IntArray]] = []
+        self._solved: IntArray = np.empty(0, dtype=np.int64)  # the unit of each label, by the ties up to then
+        self._new_ties: list[tuple[IntArray, IntArray]] = []
         self._frozen: list[tuple[IntArray, str]] = []
 
     def fresh(self, n: int) -> IntArray:
@@ -117,12 +118,13 @@ class Labels:
         if a.shape != b.shape:
             raise ValueError(f"Expected two arrays of labels of one length, got {len(a)} and {len(b)}.")
         if a is not b:
-            self._ties.append((a, b))
+            self._new_ties.append((a, b))
 
     def count_alike(self, a: IntArray, b: IntArray) -> bool:
         """Whether as many of either stay whatever goes, by what is tied so far."""
-        units = self.units()
-        return np.array_equal(np.sort(units[a]), np.sort(units[b]))
+        if len(a) != len(b):
+            return False
+        return _alike(self._by_earlier_ties(), a, b) or _alike(self.units(), a, b)  # the first mostly answers it
 
     def freeze(self, labels: IntArray, reason: str) -> None:
         """Make labels, and all that is or will be tied to them, stay for good; the first reason is kept."""
@@ -130,13 +132,27 @@ class Labels:
 
     def units(self) -> IntArray:
         """(labels,) the unit of each label: tied labels have the same, from 0."""
-        ends = [np.concatenate(side) for side in zip(*self._ties, strict=True)] or [np.empty(0, dtype=np.int64)] * 2
-        edges = coo_array((np.ones(len(ends[0]), dtype=np.bool_), tuple(ends)), shape=(self._count, self._count))
-        return np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)
+        before = self._by_earlier_ties()
+        if self._new_ties:
+            ends = tuple(before[np.concatenate(side)] for side in zip(*self._new_ties, strict=True))
+            n = int(before.max()) + 1
+            edges = coo_array((np.ones(len(ends[0]), dtype=np.bool_), ends), shape=(n, n))
+            before = np.asarray(connected_components(edges, directed=False)[1], dtype=np.int64)[before]
+        self._solved, self._new_ties = before, []
+        return before
+
+    def _by_earlier_ties(self) -> IntArray:
+        """(labels,) their units if nothing had been tied since they were last asked for."""
+        first = int(self._solved.max(initial=-1)) + 1
+        return np.concatenate([self._solved, np.arange(first, first + self._count - len(self._solved))])
 
     def reasons(self) -> Sequence[tuple[IntArray, str]]:
         """Labels that must stay, and why, in the order in which it was found."""
         return tuple(self._frozen)
+
+
+def _alike(units: IntArray, a: IntArray, b: IntArray) -> bool:
+    return np.array_equal(np.sort(units[a]), np.sort(units[b]))
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,20 @@ class Forwards:
 
     Attributes:
         recordings: In eval mode, then in training mode as often as that does something else.
+        training: In training mode, if it draws as in eval mode; None if that cannot be followed.
         notes: What the caller should know.
         way: How it was recorded.
     """
 
     recordings: tuple[Recording, ...]
+    training: Recording | None
     notes: tuple[str, ...]
     way: Way
+
+    @property
+    def evaluating(self) -> Recording:
+        """In eval mode."""
+        return self.recordings[0]
 
 
 def is_layer(module: nn.Module, kinds: Collection[type] = ()) -> bool:
@@ -115,22 +122,25 @@ def follow(
 def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str], way: Way) -> Forwards:
     evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
     note = _check(model, evaluating, inputs, deadline, way)
-    training, notes = _training(model, inputs, deadline, evaluating, way)
-    follows = any(
-        node.meta.get("follows_batch") for recording in (evaluating, *training) for node in recording.graph.nodes
-    )
+    others, training, notes = _training(model, inputs, deadline, evaluating, way)
+    recordings = (evaluating, *others)
+    follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
     way = replace(way, follows_batch=follows)
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
-    return Forwards((evaluating, *training), notes if note is None else (note, *notes), way)
+    return Forwards(recordings, training, notes if note is None else (note, *notes), way)
 
 
 def _training(
     model: nn.Module, inputs: Inputs, deadline: Deadline, evaluating: Recording, way: Way
-) -> tuple[list[Recording], tuple[str, ...]]:
-    """Recordings of what training does otherwise; in full only if no note says that it could not be."""
+) -> tuple[list[Recording], Recording | None, tuple[str, ...]]:
+    """Recordings of what training does otherwise, in full only if no note says that it could not be.
+
+    Beside them the one that draws as in eval mode, which may be that; None if it could not be followed.
+    """
     found: list[Recording] = []
     seen = [_steps(evaluating)]
+    first: Recording | None = None
     try:
         model.train()
         for seed in (0, *_DRAWS):
@@ -141,13 +151,16 @@ def _training(
                 found.append(recording)
                 if seed == 0:
                     _check(model, recording, inputs, deadline, way)
+                    first = recording
+            elif seed == 0:
+                first = evaluating
             if not recording.draws:
                 break
     except TraceError as error:
-        return found, (f"What the forward does in training mode was not looked at in full: {error}",)
+        return found, first, (f"What the forward does in training mode was not looked at in full: {error}",)
     finally:
         model.eval()
-    return found, ()
+    return found, first, ()
 
 
 def _steps(recording: Recording) -> list[str]:
@@ -290,6 +303,8 @@ def _others(inputs: Inputs, recording: Recording, *, as_given: bool) -> list[Inp
         return [varied(inputs)]
     few = [1, 3] if not recording.training and recording.images != 1 else [3]
     numbers = [3] if any(_takes_apart(node, recording.images) for node in recording.graph.nodes) else few
+    if any(x.dim() == 1 and not x.is_floating_point() for x in inputs.tensors):  # such as lengths, which decide costs
+        numbers = [2 * recording.images]
     return [with_images(inputs, n) for n in numbers] if recording.images > 1 else [varied(inputs)]
 
 

@@ -11,10 +11,13 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
-from prunesearch.models.following import does_the_same, recorded
+from prunesearch.models.following import Forwards, does_the_same, recorded
+from prunesearch.models.kept_whole import Calls, part_called_by, watched
+from prunesearch.models.nested import mapped
 from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
@@ -32,24 +35,17 @@ class MaskedForward:
 
     Args:
         network: The traced network.
+        forwards: Its forward, where that has just been followed.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, forwards: Forwards | None = None) -> None:
         self._network = network
-        model = copied(network.model).eval()
-        self._evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
-        self._training = self._evaluating
-        self.trains = True
-        try:
-            training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
-        except TraceError:
-            self.trains = False
-        else:
-            if not does_the_same(self._evaluating, training):
-                self._training = training
-        model.eval()
+        evaluating, training = _both_modes(network) if forwards is None else (forwards.evaluating, forwards.training)
+        self._evaluating = evaluating
+        self._training = evaluating if training is None else training
+        self.trains = training is not None
 
-    def module(self, kept: Kept) -> nn.Module:
+    def module(self, kept: Kept) -> Masked:
         """A network of full width in which channels of units that are not kept reach no operator that mixes them.
 
         Args:
@@ -58,7 +54,22 @@ class MaskedForward:
         reads: dict[str, list[tuple[int, Tensor]]] = {}
         for read in self._network.reads:
             reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
-        return _Masked(self._network.model, self._evaluating, self._training, reads)
+        model = copied(self._network.model)
+        _mask_states(self._network, model, kept)
+        return Masked(model, self._evaluating, self._training, reads)
+
+
+def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
+    """The forward in eval mode, and in training mode, where that can be followed."""
+    model = copied(network.model).eval()
+    evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
+    try:
+        training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
+    except TraceError:
+        return evaluating, None
+    finally:
+        model.eval()
+    return evaluating, evaluating if does_the_same(evaluating, training) else training
 
 
 def masked(network: Network, kept: Kept) -> nn.Module:
@@ -70,29 +81,63 @@ def masked(network: Network, kept: Kept) -> nn.Module:
     return MaskedForward(network).module(kept)
 
 
-class _Masked(nn.Module):
+def mixes_within(module: nn.Module) -> bool:
+    """Whether a layer mixes its own channels from step to step, which nobody sees from outside."""
+    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+
+
+def _mask_states(network: Network, model: nn.Module, kept: Kept) -> None:
+    """Zero the weights of removed channels in layers that mix their own: those then never leave zero, as if gone."""
+    for name, module in model.named_modules():
+        if not mixes_within(module):
+            continue
+        for own, parameter in module.named_parameters(recurse=False):
+            reads = [(cut.dim, torch.from_numpy(kept[cut.units])) for cut in network.cuts_of.get(f"{name}.{own}", ())]
+            with torch.no_grad():
+                parameter.copy_(_without(parameter, reads))
+
+
+class Masked(nn.Module):
+    """A masked network.
+
+    Attributes:
+        calls: What the parts that are kept whole were given in forwards so far, and what they returned.
+    """
+
     def __init__(self, model: nn.Module, evaluating: Recording, training: Recording, reads: Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = copied(model)
+        self.calls = Calls()
+        self.model = model
         self._recordings = (evaluating, training)
         self._reads = reads
         self.train(model.training)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What was recorded, of the full network."""
         recording = self._recordings[self.training]
-        replay = _MaskedReplay(recording, self.model, self._reads)
+        replay = _MaskedReplay(recording, self.model, self._reads, self.calls)
         return replay.run(*Inputs(args, kwargs).tensors)
 
 
 class _MaskedReplay(Replay):
     """Runs a recorded forward with zeros in place of what operators that mix channels must not see."""
 
-    def __init__(self, recording: Recording, model: nn.Module, reads: Mapping[str, list[tuple[int, Tensor]]]) -> None:
+    def __init__(
+        self, recording: Recording, model: nn.Module, reads: Mapping[str, list[tuple[int, Tensor]]], calls: Calls
+    ) -> None:
         super().__init__(recording, model)
         self._reads = reads
         self._is_training = recording.training
+        self._parts = watched(model, recording.leaves)
+        self._calls = calls
 
     def run_node(self, n: fx.Node) -> Any:
+        part = part_called_by(n)
+        if part in self._parts:
+            given = mapped(fx.node.map_arg((n.args, n.kwargs), self.env.__getitem__), torch.clone)
+            result = super().run_node(n)
+            self._calls.note(part, given, result)
+            return result
         reads = self._reads.get(place(n, training=self._is_training))
         if not reads:
             return super().run_node(n)
@@ -142,8 +187,10 @@ def mixed_operand(node: fx.Node) -> fx.Node:
     return source
 
 
-def _without(x: Tensor, reads: list[tuple[int, Tensor]]) -> Tensor:
+def _without(x: Any, reads: Sequence[tuple[int, Tensor]]) -> Any:
     """Zeros where a channel is removed."""
+    if isinstance(x, PackedSequence):
+        return x._replace(data=_without(x.data, reads))
     for dim, stays in reads:
         shape = [1] * x.dim()
         shape[dim] = len(stays)

@@ -136,6 +136,27 @@ def reads_values(called: Operator) -> bool:
     return name in _VALUES
 
 
+def sized_by_values(called: Operator) -> bool:
+    """Whether how large the result is depends on the values of data, as of `nonzero`, masks and suppressed boxes."""
+    name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")
+    if name.partition(".")[0] in _SIZED_BY_VALUES:
+        return True
+    if called.target is torch.where:
+        return len(called.args) + len(called.kwargs) == 1
+    return called.target is operator.getitem and any(map(_is_mask, _entries(called.args[1])))
+
+
+_SIZED_BY_VALUES = {"nonzero", "argwhere", "masked_select", "unique", "unique_consecutive", "nms"}
+
+
+def _entries(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
+
+
 def written_by(called: Operator) -> tuple[Tensor, ...]:
     """Tensors whose values an operator changes."""
     name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")

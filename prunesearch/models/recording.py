@@ -36,8 +36,17 @@ from prunesearch.models.flops import FlopCounter
 from prunesearch.models.forms import Form, combined
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import Nest, mapped, tensors_in
-from prunesearch.models.normalised import MethodOf, normalised, part_of, reads_values, written_by
+from prunesearch.models.normalised import (
+    MethodOf,
+    Operator,
+    normalised,
+    part_of,
+    reads_values,
+    sized_by_values,
+    written_by,
+)
 from prunesearch.models.numbers import Attribute, Origin, Size, is_traced, plain, traced
+from prunesearch.models.ragged import SizesByData
 
 Position: TypeAlias = tuple["int | str", ...]
 """The way to a value in the arguments of a node: a position or keyword first, then positions within it."""
@@ -90,7 +99,8 @@ class Recording:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
             `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted
             in it; `of_one_image`, the share of that which one image takes, once it was compared with another number of
-            them; `autocast`, if it ran under another state of it than the forward began with.
+            them; `autocast`, if it ran under another state of it than the forward began with; `parameter`, whether a
+            tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
@@ -211,6 +221,7 @@ class _Whole:
         before: Flops counted before it.
         is_layer: Whether its class says what it does.
         used: Names of parameters and buffers that it was seen to use.
+        is_sized_by_values: Whether how large something in it is depends on the values of data.
     """
 
     module: nn.Module
@@ -218,6 +229,7 @@ class _Whole:
     before: int
     is_layer: bool
     used: set[str] = field(default_factory=set)
+    is_sized_by_values: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,6 +267,7 @@ class _Recorder(TorchFunctionMode):
         self._asked: dict[Size, None] = {}
         self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
+        self._sizes_by_data = SizesByData()
         self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # type: ignore[no-untyped-call]  # costs are those of eval
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
@@ -385,6 +398,8 @@ class _Recorder(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 node = self._add("call_function", MethodOf(name, method), arguments, keywords, numbers, result)
             node.meta.update(flops=self._flops.get_total_flops() - running.before, used=running.used)
+            if running.is_sized_by_values:
+                self._sizes_by_data.begin(node)
             return result
 
         vars(module)[method] = whole
@@ -421,10 +436,12 @@ class _Recorder(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             node = self._add("call_module", self._names[id(running.module)], arguments, keywords, numbers, output)
         node.meta["flops"] = self._flops.get_total_flops() - running.before
+        if running.is_sized_by_values:
+            self._sizes_by_data.begin(node)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._whole is not None and not self._is_inside:
-            self._look_inside(self._whole, (args, kwargs))
+            self._look_inside(self._whole, func, args, kwargs or {})
         if self._whole is not None:
             return func(*args, **(kwargs or {}))
         self._is_inside = True  # what torch does with numbers is its own
@@ -433,11 +450,14 @@ class _Recorder(TorchFunctionMode):
         finally:
             self._is_inside = False
 
-    def _look_inside(self, running: _Whole, given: Any) -> None:
+    def _look_inside(self, running: _Whole, func: Any, args: Any, kwargs: Any) -> None:
         """Note what code that is kept whole uses of the model, which then stays as it is."""
         if running.is_layer:
             return
+        given = (args, kwargs)
         with torch._C.DisableTorchFunction():
+            called = normalised(func, args, kwargs)
+            running.is_sized_by_values |= called is not None and sized_by_values(called)
             running.used.update(self._tensors[id(x)] for x in tensors_in(given) if id(x) in self._tensors)
             numbers = self._noted_numbers(given)
         for form in numbers:
@@ -470,6 +490,7 @@ class _Recorder(TorchFunctionMode):
         (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
         if isinstance(func, OpOverload):  # called by a TorchScript function, which may look at sizes
             self._ask_all((called.args, called.kwargs))
+        self._refuse_counting(called)
         before, is_assigned = self._flops.get_total_flops(), False
         result = func(*args, **kwargs)
         if called.target == "__len__":
@@ -481,7 +502,20 @@ class _Recorder(TorchFunctionMode):
             return self._computed(called.op, called.target, arguments, result) if is_number else result
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta["flops"] = self._flops.get_total_flops() - before
+        if node.meta["fed"] and sized_by_values(called):
+            self._sizes_by_data.begin(node)
         return None if is_assigned else result
+
+    def _refuse_counting(self, called: Operator) -> None:
+        source = next(iter(called.args), None)
+        if isinstance(source, Tensor) and self._sizes_by_data.are_counted(called, self._node_of(source)):
+            self._count_what_data_decide()
+
+    def _count_what_data_decide(self) -> None:
+        """How many rows there are decides what the forward does; what does so is kept whole, if it is a part of it."""
+        holder = self._holder()
+        if holder:
+            raise _NotFollowed(holder, "decides by the values of its data")
 
     def _in_operators(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what stands for one of torch's functions, and note the operators that it calls."""
@@ -509,6 +543,7 @@ class _Recorder(TorchFunctionMode):
             self._fed.add(node)
         node.meta["fed"] = node in self._fed
         self._describe(node, result)
+        self._sizes_by_data.inherit(node)
         self._remember(result, node)
         return node
 
@@ -576,7 +611,7 @@ class _Recorder(TorchFunctionMode):
             name = f"_constant{len(self._constants)}"
             self._constants[name] = tensor.detach().clone()
         node = self._graph.create_node("get_attr", name)
-        node.meta["scope"] = self._stack[-1]
+        node.meta.update(scope=self._stack[-1], parameter=isinstance(tensor, nn.Parameter))
         self._describe(node, tensor)
         self._known[id(tensor)] = tensor, node
         return node
@@ -591,6 +626,7 @@ class _Recorder(TorchFunctionMode):
         for value, known in self._known.values():
             if known is part:
                 self._describe(node, value)
+        self._sizes_by_data.inherit(node)
         return node
 
     def _object(self, item: Any) -> fx.Node:
@@ -631,6 +667,8 @@ class _Recorder(TorchFunctionMode):
             node.meta["number"] = True
             node.meta["fed"] = origin.tensor in self._fed
             node.meta["value"] = origin.tensor.meta["shape"][origin.dim] if "shape" in origin.tensor.meta else None
+            if self._sizes_by_data.hold(origin):
+                self._sizes_by_data.inherit(node)
             self._sizes[key] = node
         return self._sizes[key]
 
@@ -638,6 +676,7 @@ class _Recorder(TorchFunctionMode):
         node = self._graph.create_node(op, target, tuple(arguments))
         node.meta.update(number=True, scope=self._stack[-1], value=result, numbers=held or {})
         node.meta["fed"] = any(source.meta.get("fed") for source in node.all_input_nodes)
+        self._sizes_by_data.inherit(node)
         return traced(result, node, self)
 
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
@@ -666,13 +705,17 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def compared(self, one: Any, other: Any, relation: str) -> None:
-        mine = (x.origin if is_traced(x) and x.ledger is self else plain(x) for x in (one, other))
-        self._decide(tuple(mine), relation)
+        mine = tuple(x.origin if is_traced(x) and x.ledger is self else plain(x) for x in (one, other))
+        if not self._is_torchs and any(map(self._sizes_by_data.hold, mine)):
+            self._count_what_data_decide()
+        self._decide(mine, relation)
 
     def coerced(self, number: Any) -> None:
         frame = _caller()
         if self._is_torchs or frame is None:
             return
+        if self._sizes_by_data.hold(number.origin):
+            self._count_what_data_decide()
         self._runs.setdefault(id(frame), (frame, len(self._runs) + 1))
         self._decisions.setdefault(Decision((number.origin,), "", _where(frame), self._site()))
 

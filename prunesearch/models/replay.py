@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.recording import Recording
@@ -30,6 +31,11 @@ class Replay(fx.Interpreter):
         with autocast_of(n):
             return super().run_node(n)
 
+    def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
+        """The arguments of a node, in lists and dictionaries that a function may change, which torch.fx's are not."""
+        args, kwargs = super().fetch_args_kwargs_from_env(n)
+        return tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
+
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A function, or a method of a submodule."""
         if isinstance(target, MethodOf):
@@ -43,6 +49,15 @@ class Replay(fx.Interpreter):
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A parameter or buffer by name, or a constant."""
         return self._constants[target] if target in self._constants else super().get_attr(target, args, kwargs)
+
+
+def plain(value: Any) -> Any:
+    """A nest of arguments of a node in ordinary lists, tuples and dictionaries."""
+    if type(value) is immutable_list:
+        return [plain(item) for item in value]
+    if type(value) is immutable_dict:
+        return {key: plain(item) for key, item in value.items()}
+    return tuple(map(plain, value)) if type(value) is tuple else value
 
 
 def autocast_of(node: fx.Node) -> AbstractContextManager[Any]:

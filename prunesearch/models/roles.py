@@ -21,6 +21,8 @@ def role_of(model: nn.Module, tensor: str, dim: int) -> Role:
     """
     owner, _, attribute = tensor.rpartition(".")
     module = model.get_submodule(owner)
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and attribute.startswith("weight"):
+        return "produces" if dim == 0 else "reads"
     if attribute != "weight":
         return "other"
     if isinstance(module, _BatchNorm):

@@ -111,6 +111,8 @@ WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.InstanceNorm1d: ("num_features",),
     nn.InstanceNorm2d: ("num_features",),
     nn.InstanceNorm3d: ("num_features",),
+    nn.RNNBase: ("input_size", "hidden_size", "proj_size"),
+    nn.RNNCellBase: ("input_size", "hidden_size"),
     PadShortcut: ("before", "after"),
 }
 """The attributes of each kind of layer, and of those derived from it, that are numbers of channels."""

@@ -17,8 +17,9 @@ from torch.func import functional_call
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
 from prunesearch.models.following import check_number, recorded
-from prunesearch.models.masked import Norm, called_by, in_place, mixed_operand, norm_of, of_those
+from prunesearch.models.masked import Norm, called_by, in_place, mixed_operand, mixes_within, norm_of, of_those
 from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
+from prunesearch.models.network import Network
 from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
@@ -50,6 +51,7 @@ class StackedForward:
         self._weights = weights
         self._example = batch_of(weights.network.example_inputs, weights.network.example_keywords)
         model = copied(weights.network.model).eval()
+        _check_states(weights.network)
         self._full = named_tensors(model)
         self._own: dict[str, dict[str, str]] = {}  # of each layer whose weights are stacked, their names in the model
         if not weights.sliced:
@@ -217,6 +219,13 @@ class _Stack(Replay):
     def _apart(self, x: Tensor) -> Tensor:
         """(k n, ...) -> (k, n, ...)."""
         return _split(x, 0, self._k)
+
+
+def _check_states(network: Network) -> None:
+    """Refuse layers whose own channels are mixed where no mask reaches them."""
+    for name, module in network.model.named_modules():
+        if mixes_within(module) and any(f"{name}.{own}" in network.cuts_of for own, _ in module.named_parameters()):
+            raise ValueError(f"{name} is a recurrent layer, which cannot be run stacked. Use path='sliced'.")
 
 
 def _check_norms(weights: WeightSource, model: nn.Module) -> None:

@@ -20,13 +20,14 @@ from torch import Tensor, fx, nn
 
 from prunesearch.models.aliasing import Aliasing
 from prunesearch.models.batch_norm import batch_norm
+from prunesearch.models.copying import layer_with
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
-from prunesearch.models.replay import autocast_of
+from prunesearch.models.replay import autocast_of, plain
 from prunesearch.models.slim import set_width
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -104,8 +105,8 @@ class Layers:
                 keywords = replaced(keywords, position, number)
             else:
                 arguments = replaced(arguments, position, number)
-        arguments = fx.node.map_arg(arguments, values.__getitem__)
-        keywords = fx.node.map_arg(keywords, values.__getitem__)
+        arguments = tuple(map(plain, fx.node.map_arg(arguments, values.__getitem__)))
+        keywords = {name: plain(value) for name, value in fx.node.map_arg(keywords, values.__getitem__).items()}
         if node.op == "output":
             return arguments[0]
         if node.target is F.batch_norm:
@@ -176,15 +177,8 @@ def _estimate(layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> None:
 
 def _narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
     """A copy of one layer with other tensors; it shares nothing with the original that running it would change."""
-    layer = copy.copy(module)
-    layer._parameters = {
-        name: None if parameter is None else nn.Parameter(tensors[name], requires_grad=parameter.requires_grad)
-        for name, parameter in module._parameters.items()
-    }
-    layer._buffers = {
-        name: None if buffer is None else tensors[name].clone() for name, buffer in module._buffers.items()
-    }
-    return layer
+    buffers = {name for name, buffer in module._buffers.items() if buffer is not None}
+    return layer_with(module, {name: t.clone() if name in buffers else t for name, t in tensors.items()})
 
 
 def steps_of(recording: Recording, network: Network, weights: WeightSource, memory: Aliasing) -> list[Step]:

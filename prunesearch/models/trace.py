@@ -20,7 +20,7 @@ from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.following import follow, inputs_of, outside_of
+from prunesearch.models.following import Forwards, follow, inputs_of, outside_of
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators.values import Rule
@@ -141,7 +141,7 @@ def trace(
         or any(recording.decisions for recording in followed.recordings)
         or _has_numbers(network, found, units)
     ):
-        _prove(network)
+        _prove(network, followed)
     return network
 
 
@@ -231,20 +231,21 @@ def _parametrised(model: nn.Module) -> tuple[str, ...]:
     notes = []
     if layers:
         notes.append(
-            f"The weight of {layers[0]} ({len(layers)} such layers) is computed from others. For a plain one, which "
-            "can be narrowed: torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
+            f"The weight of {layers[0]} ({len(layers)} such layers) is computed from others, and computed anew from "
+            "what stays of them. To keep the values that it has now, trace it without: "
+            "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')."
         )
     if old:
         name, kind = next(iter(old.items()))
         remove = "remove_weight_norm" if kind == "WeightNorm" else "remove_spectral_norm"
         notes.append(
-            f"The weight of {name} ({len(old)} such layers) is computed from others. For a plain one, which can "
-            f"be narrowed: torch.nn.utils.{remove}(layer)."
+            f"The weight of {name} ({len(old)} such layers) is computed from others, and computed anew from what stays "
+            f"of them. To keep the values that it has now, trace it without: torch.nn.utils.{remove}(layer)."
         )
     return tuple(notes)
 
 
-def _prove(network: Network) -> None:
+def _prove(network: Network, followed: Forwards) -> None:
     """Build one structure and compare it, where something could depend on widths that nothing shows.
 
     Every group of it is narrower than in the full network; a third of the widths, as half of them would have much in
@@ -257,7 +258,7 @@ def _prove(network: Network) -> None:
     structure = tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
     try:
-        found = verify_these(network, [structure], np.random.default_rng(0))
+        found = verify_these(network, [structure], np.random.default_rng(0), followed)
     except TypeError:  # it returns nothing that could be compared
         return
     except Exception as error:  # whatever a forward raises at another width

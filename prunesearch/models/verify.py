@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
-from prunesearch.models.following import varied, with_images
+from prunesearch.models.following import Forwards, varied, with_images
 from prunesearch.models.isolation import attributes_kept, isolated
-from prunesearch.models.masked import MaskedForward, masked
+from prunesearch.models.kept_whole import Calls, results_given
+from prunesearch.models.masked import Masked, MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
-from prunesearch.structure import Structure
+from prunesearch.structure import Cost, Structure
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
@@ -62,9 +63,18 @@ def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
     return verify_these(network, [network.space.check(row.tolist()) for row in network.space.sample(rng, n)], rng)
 
 
-def verify_these(network: Network, structures: Sequence[Structure], rng: np.random.Generator) -> Verification:
-    """The same for structures of the caller's choice; which channels stay is drawn from `rng`."""
-    forward = MaskedForward(network)
+def verify_these(
+    network: Network, structures: Sequence[Structure], rng: np.random.Generator, forwards: Forwards | None = None
+) -> Verification:
+    """The same for structures of the caller's choice; which channels stay is drawn from `rng`.
+
+    Args:
+        network: The traced network.
+        structures: What to build.
+        rng: Draws the channels that stay.
+        forwards: Its forward, where that has just been followed.
+    """
+    forward = MaskedForward(network, forwards)
     found = [_compared(network, forward, structure, rng) for structure in structures]
     training = [item.training for item in found]
     return Verification(
@@ -89,11 +99,11 @@ class _Compared:
 def _compared(network: Network, forward: MaskedForward, structure: Structure, rng: np.random.Generator) -> _Compared:
     ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
 
-    def both() -> tuple[nn.Module, nn.Module]:
+    def both() -> tuple[nn.Module, Masked]:
         return slim(network, structure, ranking), forward.module(kept_units(network, structure, ranking))
 
     slimmed, full = both()
-    exact = count(slimmed, network.inputs) == network.space.cost(structure)
+    exact = _cost(network, forward, slimmed) == network.space.cost(structure)
     found = _differences(network, forward, slimmed, full, network.inputs)
     if found.difference > _ROUNDING * found.scale or (found.training or 0.0) > _ROUNDING:
         inputs = network.inputs.with_tensors(
@@ -111,40 +121,88 @@ _ROUNDING = 1e-4
 """Of the largest output. Larger differences are looked at again with 53 bits: rounding may decide what is on top."""
 
 
+def _cost(network: Network, forward: MaskedForward, slimmed: nn.Module) -> Cost:
+    """What the slimmed network costs when it runs.
+
+    Where data decide what runs, as how many boxes are looked at, it runs on what the unpruned network decides.
+    """
+    if not network.leaves or not network.inputs.is_listed:
+        return count(slimmed, network.inputs)
+    _, calls = _of_masked(forward.module(np.ones(network.unit_count, dtype=np.bool_)).eval(), network.inputs)
+    with results_given(slimmed, network.leaves, calls):
+        return count(slimmed, network.inputs)
+
+
 def _differences(
-    network: Network, forward: MaskedForward, slimmed: nn.Module, full: nn.Module, inputs: Inputs
+    network: Network, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
 ) -> _Compared:
-    ours, theirs = (_outputs(model.eval(), inputs) for model in (slimmed, full))
-    training = None
-    if forward.trains:
-        training = _training_difference(slimmed, full, inputs, is_for_one_number=network.way.as_given)
-    return _Compared(_distance(ours, theirs), _largest(theirs), training, costs_exact=True)
+    theirs, calls = _of_masked(full.eval(), inputs)
+    ours = _of_slimmed(slimmed.eval(), inputs, network.leaves, calls)
+    training = _training_difference(network, slimmed, full, inputs) if forward.trains else None
+    return _Compared(_distance(ours, theirs), theirs.scale, training, costs_exact=True)
 
 
-def _training_difference(
-    slimmed: nn.Module, full: nn.Module, inputs: Inputs, *, is_for_one_number: bool
-) -> float | None:
+def _training_difference(network: Network, slimmed: nn.Module, full: Masked, inputs: Inputs) -> float | None:
     """As a share of the largest output; infinite where only the smaller network fails.
 
     None if the full network fails, or where the difference is that of draws which depend on widths.
     """
-    several = inputs if is_for_one_number else varied(with_images(inputs, max(8, len(inputs.tensors[0]))))
+    several = inputs if network.way.as_given else varied(with_images(inputs, max(8, len(inputs.tensors[0]))))
     try:
-        theirs, other = (_outputs(full.train(), several, seed) for seed in (0, 1))
+        theirs, calls = _of_masked(full.train(), several)
     except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
         return None
     try:
-        ours = _outputs(slimmed.train(), several)
+        ours = _of_slimmed(slimmed.train(), several, network.leaves, calls)
     except Exception:  # whatever a forward raises at another width
         return math.inf
-    difference = _distance(ours, theirs) / max(_largest(theirs), 1e-12)
-    draws = not torch.equal(other, theirs)
-    return None if draws and difference > 1e-3 else difference
+    difference = _distance(ours, theirs) / max(theirs.scale, 1e-12)
+    is_of_draws = difference > 1e-3 and not torch.equal(_values(full, several, seed=1), theirs.outputs)
+    return None if is_of_draws else difference
 
 
-def _distance(ours: Tensor, theirs: Tensor) -> float:
-    """Infinite where one has more numbers, as where the values of data decide how many."""
-    return math.inf if ours.shape != theirs.shape else _largest(ours - theirs)
+@dataclass(frozen=True)
+class _Values:
+    """What is compared of a network.
+
+    Attributes:
+        outputs: Every number that it returns, in one row.
+        given: What goes into the parts that are kept whole.
+    """
+
+    outputs: Tensor
+    given: Sequence[Tensor]
+
+    @property
+    def scale(self) -> float:
+        """The largest output; 1 where there is none, as where no boxes are found."""
+        return _largest(self.outputs) or float(len(self.given) > 0)
+
+
+def _of_masked(full: Masked, inputs: Inputs) -> tuple[_Values, Calls]:
+    full.calls.taken()  # of a forward that failed
+    outputs = _values(full, inputs)
+    calls = full.calls.taken()
+    return _Values(outputs, calls.given), calls
+
+
+def _of_slimmed(model: nn.Module, inputs: Inputs, parts: Iterable[str], theirs: Calls) -> _Values:
+    """In which parts that are kept whole return what they do in the masked network."""
+    with results_given(model, parts, theirs) as calls:
+        outputs = _values(model, inputs)
+    return _Values(outputs, calls.given)
+
+
+def _distance(ours: _Values, theirs: _Values) -> float:
+    """Largest difference of outputs; of what parts are given, as a share of each tensor's largest value, times scale.
+
+    Infinite where one has more numbers, as where the values of data decide how many.
+    """
+    pairs = [(ours.outputs, theirs.outputs), *zip(ours.given, theirs.given, strict=False)]
+    if len(ours.given) != len(theirs.given) or any(one.shape != other.shape for one, other in pairs):
+        return math.inf
+    shares = [_largest(_row([a]) - _row([b])) / max(_largest(_row([b])), 1e-12) for a, b in pairs[1:]]
+    return float(np.max([_largest(ours.outputs - theirs.outputs), *(share * theirs.scale for share in shares)]))
 
 
 def _largest(values: Tensor) -> float:
@@ -160,6 +218,8 @@ class _SameDraws(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DROPOUT:
             return args[0] if args else (kwargs or {})["input"]
+        if func in _ATTENTION:
+            args, kwargs = _without_dropout(_ATTENTION[func], args, kwargs or {})
         result = func(*args, **(kwargs or {}))
         noise = _NOISE.get(getattr(func, "__name__", "")) if isinstance(result, Tensor) else None
         return result if noise is None or not result.is_floating_point() else result.fill_(noise(self._generator))
@@ -173,6 +233,16 @@ _DROPOUT = {
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout,
     torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.dropout_, torch.alpha_dropout_,
 }  # fmt: skip
+_ATTENTION: Mapping[Any, int] = {F.scaled_dot_product_attention: 4, F.multi_head_attention_forward: 10}
+"""What drops out inside, and where it is told how much."""
+
+
+def _without_dropout(index: int, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if index < len(args):
+        args = (*args[:index], 0.0, *args[index + 1 :])
+    return args, {**kwargs, "dropout_p": 0.0} if "dropout_p" in kwargs else dict(kwargs)
+
+
 _NOISE: Mapping[str, Callable[[np.random.Generator], float]] = {
     **dict.fromkeys(("randn", "randn_like", "normal", "normal_"), lambda draw: float(draw.normal())),
     **dict.fromkeys(("rand", "rand_like", "uniform_"), lambda draw: float(draw.random())),
@@ -181,7 +251,7 @@ _NOISE: Mapping[str, Callable[[np.random.Generator], float]] = {
 }
 
 
-def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
+def _values(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     """Every number the model returns, in one row."""
     with isolated(inputs.tensors, seed) as copies, attributes_kept(model), _SameDraws(seed):
         ours = inputs.with_tensors(copies)
@@ -189,7 +259,13 @@ def _outputs(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
     tensors = list(tensors_in(output))
     if not tensors:
         raise TypeError(f"Expected a network that returns tensors, got {type(output).__name__}.")
-    return torch.cat([tensor.detach().flatten().cpu().double() for tensor in tensors])
+    return _row(tensors)
+
+
+def _row(tensors: Iterable[Tensor]) -> Tensor:
+    """Their numbers, one after the other."""
+    rows = [tensor.detach().flatten().cpu().double() for tensor in tensors]
+    return torch.cat(rows) if rows else torch.empty(0, dtype=torch.float64)
 
 
 __all__ = ["Verification", "masked", "verify"]

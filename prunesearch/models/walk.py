@@ -21,7 +21,7 @@ from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.numbers import Origin, Size
 from prunesearch.models.operators import OPERATOR_NAMES, rule_of
-from prunesearch.models.operators.values import Number, Rule, Shape, Tracked, Value
+from prunesearch.models.operators.values import Number, Rule, Shape, Tracked, Value, tensors_of
 from prunesearch.models.recording import Decision, Position, Recording, Site
 from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
@@ -197,8 +197,8 @@ class _Walk:
     def _ignore(self, node: fx.Node, value: Value) -> None:
         name = str(node.target) if node.op == "call_module" else node.meta["scope"]
         if any(is_inside(name, pattern) for pattern in self._ignored):
-            for held in value if isinstance(value, tuple) else (value,):
-                for labels in {} if held is None else held.axes.values():
+            for held in tensors_of(value):
+                for labels in held.axes.values():
                     self.labels.freeze(labels, "is one of ignored_layers")
 
     def _do_without_rule(self, node: fx.Node) -> Value:
@@ -341,6 +341,11 @@ class _Walk:
         if fits and not self._recording.training:
             self._found.numbers[node.name, position] = labels
         return fits
+
+    def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
+        if len(labels) != n:
+            difference = Form.of(labels).plus(Form((), n), -1)
+            self._found.conditions.append(Condition(difference, "ne", f"{describe(node)} {why}"))
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         self._record(self._found.counts, (str(node.target), attribute), labels)
@@ -521,9 +526,8 @@ class _Walk:
 
     def _freeze_all(self, node: fx.Node, reason: str) -> None:
         for argument in node.all_input_nodes:
-            values = self._values.get(argument)
-            for value in values if isinstance(values, tuple) else (values,):
-                for labels in {} if value is None else value.axes.values():
+            for value in tensors_of(self._values.get(argument)):
+                for labels in value.axes.values():
                     self.labels.freeze(labels, reason)
             self._freeze_number(argument, reason)
 

@@ -47,8 +47,8 @@ def loading(study: StudyContents, url: str) -> Loading:
     budget, _, table = str(study.question.get("budget", "")).partition(" by table ")
     given: dict[str, Any] = {"budget": budget.replace(", ", ","), **arguments}
     words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items()]
-    words = ["--model MODEL", "--weights WEIGHTS", "--data DATA", *(["--latency-table TABLE"] if table else []), *words]
-    command = " \\\n  ".join(["prunesearch search", *words, "--save small.safetensors"])
+    words = ["--model MODEL", "--weights WEIGHTS", "--data DATA", *(["--table TABLE"] if table else []), *words]
+    command = " \\\n  ".join(["prunesearch search", *words, "--out small.safetensors"])
     return Loading(python, command)
 
 

@@ -64,31 +64,31 @@ class Section:
 
 
 def write_report(
-    url: str,
+    study: str,
     out: str | Path,
-    names: Sequence[str] | None = None,
+    study_names: Sequence[str] | None = None,
     *,
     title: str = "Structure search",
-    latency_table: LatencyTable | str | Path | None = None,
+    table: LatencyTable | str | Path | None = None,
 ) -> Path:
     """Write everything known of some studies as one HTML page that works offline; the database is only read.
 
     The page appears whole or not at all: on an error an older page at `out` stays as it was.
 
     Args:
-        url: Of the database, such as `"sqlite:///search.db"`.
+        study: URL of the database, such as `"sqlite:///search.db"`.
         out: The file to write; its folder must exist.
-        names: The studies to report, in this order; all of the database by default.
+        study_names: The studies to report, in this order; all of the database by default.
         title: Of the page.
-        latency_table: What the latency of every trial is predicted from, a table or its file. A finished search under
-            a latency budget has recorded its predictions, and needs none.
+        table: What the latency of every trial is predicted from, a latency table or its file. A finished search under a
+            latency budget has recorded its predictions, and needs none.
 
     Returns:
         The path of the page.
 
     Raises:
-        ValueError: `out` cannot be a file, there is no study of a name, `url` is not one of a database, or the table
-            is of none of the studies' networks.
+        ValueError: `out` cannot be a file, there is no study of a name, `study` is not the URL of a database, or the
+            table is of none of the studies' networks.
         StudyUnreadable: The database cannot be read.
     """
     path = Path(out)
@@ -96,10 +96,10 @@ def write_report(
         raise ValueError(f"Expected a file to write, got the folder {path}. Give for example {path / 'report.html'}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected a file in a folder that exists, got {path}. Make the folder {path.parent} first.")
-    table = LatencyTable.load(latency_table) if isinstance(latency_table, (str, Path)) else latency_table
-    database = parse(url)
-    with closing(Store(url, create=False)) as store:
-        studies = read(store, names, table)
+    measured = LatencyTable.load(table) if isinstance(table, (str, Path)) else table
+    database = parse(study)
+    with closing(Store(study, create=False)) as store:
+        studies = read(store, study_names, measured)
     page = render(studies, database.name, datetime.now(timezone.utc), title=title, url=_shown(database))
     write_text(path, page, errors="xmlcharrefreplace")  # lone surrogates have no UTF-8
     return path

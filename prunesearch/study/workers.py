@@ -1,17 +1,19 @@
-"""Who scores: this process, local processes, or actors of a Ray cluster."""
+"""Who scores: this process, local processes, or actors of a Ray cluster. A help asks: what scores is imported late."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prunesearch.errors import expect
-from prunesearch.study.executors import Executor, InlineExecutor, InlineJobs, Jobs
-from prunesearch.study.packing import pack
-from prunesearch.study.pool import Backend, Pool, PoolExecutor, PoolJobs
-from prunesearch.study.process_backend import ProcessBackend, cores
-from prunesearch.study.scoring import Scorer, ScorerFactory
+from prunesearch.ranges import whole_number
+
+if TYPE_CHECKING:
+    from prunesearch.study.executors import Executor, Jobs
+    from prunesearch.study.pool import Backend, Pool
+    from prunesearch.study.scoring import Scorer, ScorerFactory
 
 EXECUTORS = ("auto", "inline", "processes", "ray")
 
@@ -21,13 +23,14 @@ class Workers:
     """Where structures are scored. None of it changes the history of a study, so all of it may change between runs.
 
     Attributes:
-        count: How many workers; -1: one per core that this process may use.
-        executor: `"inline"` (this process), `"processes"` (on this machine, each with its share of the cores), `"ray"`
-            (actors of a Ray cluster), or `"auto"`: inline for one worker without a time limit, otherwise processes.
-        time_limit: Seconds that one structure may take; then it has failed. Needs workers that can be killed.
-        max_retries: How often a structure is scored again after its worker died; then it has failed.
-        address: Of the Ray cluster, such as `"auto"` or `"ray://head:10001"`; None: one on this machine.
-        gpus: GPUs, or a share of one, that each Ray actor needs.
+        count: Processes that score, -1: one per core. The result is the same for any number.
+        executor: Where: inline (this process), processes (of this machine), ray (actors of a cluster), or auto.
+            `"processes"` have each their share of the cores. `"auto"` is inline for one worker without a time limit,
+            otherwise processes.
+        time_limit: Seconds that one structure may take. Then it has failed. Needs workers that can be killed.
+        max_retries: Further tries for a structure whose worker died. Then it has failed.
+        address: Of a Ray cluster, such as `"auto"` or `"ray://head:10001"`. None: one on this machine.
+        gpus: GPUs, or a share of one, that each actor of a Ray cluster needs.
 
     Raises:
         ValueError: A number out of range, an unknown executor, or settings that it does not have.
@@ -42,6 +45,8 @@ class Workers:
 
     def __post_init__(self) -> None:
         if self.count == -1:
+            from prunesearch.study.process_backend import cores
+
             object.__setattr__(self, "count", cores())
         expect(self.count >= 1, "at least one worker, or -1 for one per core", self.count)
         expect(self.max_retries >= 0, "max_retries >= 0", self.max_retries)
@@ -62,6 +67,16 @@ class Workers:
         return self.executor == "inline" or (self.executor == "auto" and self.count == 1 and self.time_limit is None)
 
 
+def as_workers(given: int | Workers) -> Workers:
+    """Workers, also if only their number is given.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is out of range.
+    """
+    return given if isinstance(given, Workers) else Workers(whole_number("workers", given, at_least=-1))
+
+
 @contextmanager
 def executor_on(workers: Workers, scorer: Scorer, factory: ScorerFactory) -> Iterator[Executor]:
     """An executor for one scorer; the workers end with the context.
@@ -75,6 +90,9 @@ def executor_on(workers: Workers, scorer: Scorer, factory: ScorerFactory) -> Ite
         ValueError: The factory cannot be copied to another process, or a package is missing.
         EvaluationFailed: No worker can be started.
     """
+    from prunesearch.study.executors import InlineExecutor
+    from prunesearch.study.pool import PoolExecutor
+
     if workers.are_here:
         yield InlineExecutor(scorer)
         return
@@ -85,6 +103,9 @@ def executor_on(workers: Workers, scorer: Scorer, factory: ScorerFactory) -> Ite
 @contextmanager
 def jobs_on(workers: Workers, scorers: Sequence[Scorer], factory: ScorerFactory) -> Iterator[Jobs]:
     """What scores on parts of the images, with a scorer for each; otherwise as `executor_on`."""
+    from prunesearch.study.executors import InlineJobs
+    from prunesearch.study.pool import PoolJobs
+
     if workers.are_here:
         yield InlineJobs(scorers)
         return
@@ -95,6 +116,9 @@ def jobs_on(workers: Workers, scorers: Sequence[Scorer], factory: ScorerFactory)
 @contextmanager
 def open_pool(workers: Workers, factory: ScorerFactory) -> Iterator[Pool]:
     """Workers that are started now and end with the context."""
+    from prunesearch.study.packing import pack
+    from prunesearch.study.pool import Pool
+
     pool = Pool(_backend(workers, pack(factory)), time_limit=workers.time_limit, max_retries=workers.max_retries)
     try:
         yield pool
@@ -104,6 +128,8 @@ def open_pool(workers: Workers, factory: ScorerFactory) -> Iterator[Pool]:
 
 def _backend(workers: Workers, payload: bytes) -> Backend:
     if workers.executor != "ray":
+        from prunesearch.study.process_backend import ProcessBackend
+
         return ProcessBackend(payload, workers.count)
     try:
         from prunesearch.study.ray_backend import RayBackend

@@ -94,7 +94,7 @@ def toy_table(space: Space, noise: float = 0.0, cliff: float = 1.0) -> LatencyTa
         uses.append(Use(term.layer, len(layers), tuple(sides)))
         layers.append(Layer(term.layer, axes, tuple(times)))
     table = LatencyTable(
-        conditions=Conditions("elsewhere", "toy", "toy", 1, 1, ()),
+        conditions=Conditions("remote", "toy", "toy", 1, 1, ()),
         groups=tuple((group.name, group.width, group.unit) for group in space.groups),
         network=network_fingerprint(space),
         layers=tuple(layers),

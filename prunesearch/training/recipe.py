@@ -32,24 +32,25 @@ class Recipe:
     Attributes:
         epochs: Passes over the training data.
         batch_size: Images per step, of all processes together.
-        optimizer: `"sgd"` with Nesterov momentum, or `"adamw"` (with betas `momentum` and 0.999).
+        optimizer: `"sgd"` (with Nesterov momentum) or `"adamw"` (with betas `momentum` and 0.999).
         lr: Peak learning rate.
         momentum: Of the gradients.
-        weight_decay: On weights of two or more dimensions; biases and BatchNorm have none.
-        schedule: What follows the warm-up: the rate falls as a `"cosine"` to zero, or stays `"constant"`.
+        weight_decay: On weights of two or more dimensions. Biases and BatchNorm have none.
+        schedule: After the warm-up the rate falls as a `"cosine"` to zero, or stays `"constant"`.
         warmup: Share of all steps over which the rate rises linearly.
         label_smoothing: Of the cross-entropy.
         distillation: With a teacher, the weight of its soft labels against the true ones.
         temperature: Of the soft labels.
         features: With a teacher, names of modules, the same in both networks, whose maps of attention are pulled
-            towards the teacher's (`training.distillation`).
-        feature_weight: Of that part of the loss.
-        ema: Decay per step of a moving average of the weights, which is then what is evaluated and returned; 0 is none.
-            It starts lower: never above (1 + step) / (10 + step).
+            towards the teacher's. See `training.distillation`.
+        feature_weight: Weight of the features in the loss.
+        ema: Decay per step of a moving average of the weights, such as 0.99; 0: none. The average is then what is
+            evaluated and returned. It starts lower: never above (1 + step) / (10 + step).
         augmentation: What is done to the images at random.
-        patience: Stop when the validation accuracy was not better for so many epochs; None never stops.
-        precision: `"bf16"` and `"fp16"` (GPUs only) compute convolutions and products in 16 bits; weights stay 32.
-        from_scratch: Draw new random weights first: the control for what the pruned network's weights are worth.
+        patience: Stop after so many epochs without a better one. Needs images to validate with; None never stops.
+        precision: `"fp32"`, `"bf16"` or `"fp16"`. The latter two (`"fp16"` on GPUs only) compute convolutions and
+            products in 16 bits; weights stay 32.
+        from_scratch: Draw new random weights first. The control for what the pruned network's weights are worth.
 
     Raises:
         TypeError: A setting is no number, or no whole one.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from prunesearch.budget import Budget
 from prunesearch.errors import expect
 from prunesearch.ranges import number, whole_number
-from prunesearch.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from prunesearch.budget import Budget
+    from prunesearch.training.recipe import Recipe
 
 Sampling = Literal["random", "sandwich"]
 
@@ -18,10 +20,10 @@ class AttentionSettings:
     """How attention is learnt; nothing here is per layer.
 
     Attributes:
-        share: Of the epochs with live scores; in the others the pruned network is finetuned.
+        share: Share of the epochs with live scores. In the others the pruned network is finetuned.
         every: Attention takes a step at every so many of the network's.
-        reach: How far Adam can move the logarithm of a score in all its steps together; sets its learning rate.
-        strength: Of the scores' term in the loss, at first; it adapts.
+        reach: How far Adam can move the logarithm of a score in all its steps together. Sets its learning rate.
+        strength: Weight of the scores' term in the loss, at first. It adapts.
         hidden: Size of queries and keys.
     """
 
@@ -58,8 +60,8 @@ class ManifoldSettings:
     """Weights of the terms of the loss; the defaults are those of the authors' README for ResNet-56.
 
     Attributes:
-        sparsity: Of the mean saliency of simple images.
-        similarity: Of the distance between similarities of saliencies and of features.
+        sparsity: Weight of the mean saliency of simple images.
+        similarity: Weight of the distance between similarities of saliencies and of features.
         simple: Images with less than this share of the last epoch's mean loss are simple.
     """
 
@@ -93,13 +95,13 @@ class PruningNetRecipe:
     Attributes:
         epochs: Passes over the training data. The authors' rule of thumb: a quarter of those of ordinary training.
         batch_size: Images per step, of all processes together.
-        lr: Learning rate of SGD at the start; it falls linearly to zero.
-        momentum: Of SGD.
+        lr: Learning rate at the start. It is that of SGD, and falls linearly to zero.
+        momentum: Of the gradients.
         weight_decay: On parameters of two or more dimensions.
         label_smoothing: Of the cross-entropy.
-        sampling: Structures per step. `"random"`: one, every width drawn uniformly (MetaPruning). `"sandwich"`: the
-            full and the narrowest one and two random ones; all but the full learn from its outputs (in-place
-            distillation).
+        sampling: Structures per step: random or sandwich. `"random"`: one, every width drawn uniformly (MetaPruning).
+            `"sandwich"`: the full and the narrowest one and two random ones; all but the full learn from its outputs
+            (in-place distillation).
     """
 
     epochs: int = 10

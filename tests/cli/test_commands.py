@@ -36,7 +36,7 @@ def test_a_search_is_run_continued_shown_and_reported(call: Call, folder: Path) 
     first = call(*SEARCH, "--n-trials", "6", "--study", "sqlite:///s.db")
     assert first.returncode == 0, first.stderr
     assert "best of 6 structures" in first.stdout
-    more = call(*SEARCH, "--n-trials", "9", "--study", "sqlite:///s.db", "--save", "small.safetensors", "--json")
+    more = call(*SEARCH, "--n-trials", "9", "--study", "sqlite:///s.db", "--out", "small.safetensors", "--json")
     assert more.returncode == 0, more.stderr
     found = json.loads(more.stdout)
     small = ps.load(folder / "small.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8))
@@ -165,8 +165,10 @@ def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> N
 
 
 def test_settings_of_a_searcher_are_options(call: Call) -> None:
-    evolution = (*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--option")
-    run = call(*evolution, "population=4", "--option", "parents=2", "--option", "mutants=2", "--option", "crossovers=1")
+    evolution = (*SEARCH, "--n-trials", "8", "--study", "sqlite:///o.db", "--searcher", "evolution", "--options")
+    run = call(
+        *evolution, "population=4", "--options", "parents=2", "--options", "mutants=2", "--options", "crossovers=1"
+    )
     assert run.returncode == 0, run.stderr
     assert "best of 8 structures" in run.stdout
     other = call(*evolution, "population=60", "--study-name", "search")
@@ -175,7 +177,7 @@ def test_settings_of_a_searcher_are_options(call: Call) -> None:
 
 
 def test_the_policy_of_a_finished_search_is_asked_for_another_share(call: Call, folder: Path) -> None:
-    options = ("--searcher", "conditional", "--option", "shares=[1, 0.7]", "--option", "warmup=4", "--n-trials", "12")
+    options = ("--searcher", "conditional", "--options", "shares=[1, 0.7]", "--options", "warmup=4", "--n-trials", "12")
     search = (*SEARCH, *options, "--study", "sqlite:///policy.db")
     assert json.loads(call(*search, "--json").stdout)["policy"] is None
     run = call(*search, "--policy-share", "0.85", "--out", "policy.safetensors", "--json")
@@ -282,11 +284,11 @@ def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
         assert run.returncode == 0, run.stderr
         assert "distinct layers; eager on" in run.stdout
     steady(ps.LatencyTable.load(folder / "cpu.json")).save(folder / "steady.json")
-    limit = ("latency_ms=80%", "--latency-table", "steady.json", "--images", "16", "--searcher", "random")
-    run = call(*SEARCH[:-1], *limit, "--n-trials", "4", "--study", "sqlite:///latency.db", "--save", "fast.safetensors")
+    limit = ("latency_ms=80%", "--table", "steady.json", "--images", "16", "--searcher", "random")
+    run = call(*SEARCH[:-1], *limit, "--n-trials", "4", "--study", "sqlite:///latency.db", "--out", "fast.safetensors")
     assert run.returncode == 0, run.stderr
     assert "measured" in run.stdout
-    run = call("verify", *LATENCY[1:5], "--pruned", "fast.safetensors", "--latency-table", "steady.json", "--json")
+    run = call("verify", *LATENCY[1:5], "--pruned", "fast.safetensors", "--table", "steady.json", "--json")
     assert run.returncode == 0, run.stderr
     found = {row["cost"]: row for row in json.loads(run.stdout)["comparisons"]}
     assert set(found) == {"MACs", "parameters", "peak memory, bytes", "latency, ms"}
@@ -303,14 +305,14 @@ def steady(table: ps.LatencyTable) -> ps.LatencyTable:
 
 
 def test_what_to_time_on_another_device_is_written_once(call: Call, folder: Path) -> None:
-    elsewhere = (*LATENCY[:-1], "phone.json", "--elsewhere", "phone", "--points", "2")
+    elsewhere = (*LATENCY[:-1], "phone.json", "--remote", "phone", "--points", "2")
     run = call(*elsewhere)
     assert run.returncode == 0, run.stderr
     assert f"{ps.LatencyTable.load(folder / 'phone.json').missing} times to fill in" in run.stdout
     run = call(*elsewhere)
     assert run.returncode == 2
     assert "phone.json exists" in run.stderr
-    run = call(*SEARCH[:-1], "latency_ms=80%", "--latency-table", "phone.json")
+    run = call(*SEARCH[:-1], "latency_ms=80%", "--table", "phone.json")
     assert run.returncode == 2
     assert "still lacks" in " ".join(run.stderr.split())
 
@@ -339,7 +341,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
 
 def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, folder: Path) -> None:
     budget = (*SEARCH[1:7], "--budget", "macs=60%", "--json")
-    found = json.loads(call("paam", *budget, "--epochs", "5", "--out", "paam.st", "--option", "every=2").stdout)
+    found = json.loads(call("paam", *budget, "--epochs", "5", "--out", "paam.st", "--every", "2").stdout)
     assert len(found["epochs"]) == 5
     small = ps.load(folder / "paam.st", ps.make_model("resnet8", in_channels=1, image_size=8))
     assert asdict(ps.count(small, torch.zeros(2, 1, 8, 8))) == found["cost"]

@@ -20,7 +20,7 @@ budget = "macs=50%"
 searcher = "evolution"
 n_trials = 4
 json = true
-option = { population = 4, parents = 2, mutants = 2, crossovers = 1 }
+options = { population = 4, parents = 2, mutants = 2, crossovers = 1 }
 round-to = ["4", "layer3.*=8"]
 
 [finetune]
@@ -32,7 +32,7 @@ def test_a_file_equals_the_flags_and_flags_win(call: Call, folder: Path) -> None
     (folder / "run.toml").write_text(FILE)
     flags = ["--searcher", "evolution", "--n-trials", "4", "--round-to", "4", "--round-to", "layer3.*=8", "--json"]
     for entry in ("population=4", "parents=2", "mutants=2", "crossovers=1"):
-        flags += ["--option", entry]
+        flags += ["--options", entry]
     run = call("search", "--config", "run.toml", "--study", "sqlite:///toml.db")
     assert run.returncode == 0, run.stderr
     same = call(*SEARCH, *flags, "--study", "sqlite:///toml.db")  # another question would be refused
@@ -56,7 +56,9 @@ WRONG = {
     ),
     "unknown command": ("[serach]\nseed = 1", "[serach] is no command. Did you mean 'search'?"),
     "command that is no table": ("search = 3", "expected its flags below [search]"),
-    "text for a switch": ("[search]\nas-finished = 'yes'", "expected as-finished = true or false, got 'yes'"),
+    "text for a switch": ("[search]\nasynchronous = 'yes'", "expected asynchronous = true or false, got 'yes'"),
+    "no entry of several": ("[search]\nverifiers = []", "expected verifiers with at least one entry"),
+    "old name": ("[search]\nas-finished = true", "as-finished is no flag of search. It is now asynchronous."),
     "list for one value": ("[search]\nseed = [1, 2]", "expected seed as text or a number"),
     "switch for a value": ("[search]\nseed = true", "expected seed as text or a number"),
     "text for a number": ("[search]\nn-trials = 'many'", "Invalid value for '--n-trials'"),

@@ -13,7 +13,7 @@ from tests.cli.calls import SEARCH, Call
 
 
 def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
-    searched = call(*SEARCH, "--n-trials", "2", "--study", "sqlite://", "--save", "e.safetensors")
+    searched = call(*SEARCH, "--n-trials", "2", "--study", "sqlite://", "--out", "e.safetensors")
     assert searched.returncode == 0, searched.stderr
     small = ps.load(folder / "e.safetensors", ps.make_model("resnet8", in_channels=1, image_size=8)).eval()
     for shape in ((), ("--input", "1x1x8x8"), ("--input", "2x1x12x12")):

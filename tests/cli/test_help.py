@@ -31,6 +31,7 @@ def test_every_option_has_a_help_and_is_in_a_panel_and_no_flag_is_a_commands_nam
     for option in options(name):
         assert option.help, f"{name} {option.opts}"
         assert option.rich_help_panel or option.name in ("config", "help"), f"{name} {option.opts}"
+        assert option.metavar or option.is_flag, f"{name} {option.opts}"
         assert option.opts[-1].removeprefix("--") not in NAMES  # or a config file could not tell them apart
 
 
@@ -59,7 +60,7 @@ from prunesearch.cli import main
 try:
     main({arguments!r})
 except SystemExit:
-    sys.exit("torch" in sys.modules or "sqlalchemy" in sys.modules)
+    sys.exit("torch" in sys.modules or "sqlalchemy" in sys.modules or "numpy" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == 0
@@ -80,29 +81,37 @@ def test_the_package_runs_as_a_module() -> None:
 def test_completions_are_what_there_is() -> None:
     from prunesearch.evaluators.latency.backends import BACKENDS
     from prunesearch.models.hypernet import Form, Start
-    from prunesearch.study.workers import EXECUTORS
     from prunesearch.tasks.scored import METRICS
-    from prunesearch.training.recipe import Optimizer, Precision
-    from prunesearch.training.settings import Sampling
 
-    assert completion.EXECUTORS == EXECUTORS
     assert set(METRICS) < set(completion.METRICS)
     assert tuple(BACKENDS) == completion.BACKENDS
-    kinds = (completion.OPTIMIZERS, completion.PRECISIONS, completion.FORMS, completion.STARTS, completion.SAMPLINGS)
-    assert kinds == tuple(map(get_args, (Optimizer, Precision, Form, Start, Sampling)))
+    assert (get_args(Form), get_args(Start)) == (completion.FORMS, completion.STARTS)
 
 
 def test_values_are_completed_without_torch() -> None:
     code = """
 import sys
-from prunesearch.cli import completion as c
-assert c.searchers("ev") == ["evolution"]
-assert c.criteria("bn") == ["bn_scale"]
-assert c.evaluators("p") == ["precise_bn"]
-assert c.weight_sources("g") == ["generated:"]
-assert c.data_sets("cifar") == ["cifar10", "cifar100"]
-assert c.models("t") == ["torchvision:", "timm:"]
-assert "zoo:resnet20" in c.models("zoo:res")
+import typer
+from prunesearch.cli import app
+def completed(command, option, begun):
+    command = typer.main.get_command(app).commands[command]
+    option = next(each for each in command.params if each.name == option)
+    return [found.value for found in option.shell_complete(typer.Context(command), begun)]
+assert completed("search", "searcher", "ev") == ["evolution"]
+assert completed("search", "criterion", "bn") == ["bn_scale"]
+assert completed("search", "evaluator", "p") == ["precise_bn"]
+assert completed("search", "weight_source", "g") == ["generated:"]
+assert completed("search", "build_with", "rec") == ["reconstructed"]
+assert completed("search", "verifiers", "l") == ["latency"]
+assert completed("search", "executor", "p") == ["processes"]
+assert completed("search", "task", "seg") == ["segmentation"]
+assert completed("search", "data", "cifar") == ["cifar10", "cifar100"]
+assert completed("finetune", "optimizer", "a") == ["adamw"]
+assert completed("finetune", "schedule", "") == ["cosine", "constant"]
+assert completed("finetune", "precision", "b") == ["bf16"]
+assert completed("pruningnet", "sampling", "s") == ["sandwich"]
+assert completed("latency", "model", "t") == ["torchvision:", "timm:"]
+assert "zoo:resnet20" in completed("explain", "model", "zoo:res")
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -56,7 +56,7 @@ def test_a_segmenter_is_searched_trained_and_compared(work: Call, folder: Path) 
         "6",
         "--study",
         "sqlite:///seg.db",
-        "--save",
+        "--out",
         "s.safetensors",
     )
     assert found.returncode == 0, found.stderr
@@ -80,7 +80,7 @@ def test_a_segmenter_is_searched_trained_and_compared(work: Call, folder: Path) 
 
 def test_images_without_labels_are_enough(work: Call) -> None:
     data = (*NETWORK, "--data", "seg.py:unlabelled")
-    found = work("search", *data, "--budget", "macs=60%", "--n-trials", "4", "--save", "u.safetensors")
+    found = work("search", *data, "--budget", "macs=60%", "--n-trials", "4", "--out", "u.safetensors")
     assert found.returncode == 0, found.stderr
     assert "structures: fidelity " in found.stdout
     train = ("finetune", *data, "--epochs", "1", "--batch-size", "32", "--out", "v.safetensors")

@@ -136,7 +136,7 @@ def test_workers_end_a_search_with_the_history_of_one_process(network: Network) 
             budget=ps.Budget(macs="70%"),
             searcher="random",
             n_trials=3,
-            scoring=ps.Scoring(weights="reconstructed"),
+            scoring=ps.Scoring(weight_source="reconstructed"),
             running=ps.Running(workers=workers),
         )
         return [(trial.structure, trial.score) for trial in found.trials]

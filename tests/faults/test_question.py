@@ -42,7 +42,7 @@ def test_every_changed_field_of_the_question_is_refused_by_name_before_anything_
         "searcher": (network, digits_data, {"searcher": "evolution"}),
         "seed": (network, digits_data, {"seed": 1}),
         "criterion": (network, digits_data, {"scoring": ps.Scoring(criterion="l2")}),
-        "weight_source": (network, digits_data, {"scoring": ps.Scoring(weights="compensated")}),
+        "weight_source": (network, digits_data, {"scoring": ps.Scoring(weight_source="compensated")}),
         "evaluator": (network, digits_data, {"scoring": ps.Scoring(metric="accuracy")}),
     }
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.models import operators
-from prunesearch.models.operators import elementwise, joining, layers, shapes
+from prunesearch.models.operators import elementwise, joining, layers, recurrent, shapes
 from prunesearch.models.operators import spatial as positions
 from prunesearch.models.operators.values import Rule
 from prunesearch.models.zoo.layers import PadShortcut
@@ -85,6 +85,26 @@ class Words(nn.Module):
         return self.last(self.layer(x).mean(1))
 
 
+class Steps(nn.Module):
+    """The layer between linear ones, on steps."""
+
+    def __init__(self, kind: Any, **more: Any) -> None:
+        super().__init__()
+        self.first, self.layer = nn.Linear(4, 8), kind(8, 6, **more)
+        width = more.get("proj_size", 6) * (2 if more.get("bidirectional") else 1)
+        self.last = nn.Linear(width, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = self.first(x)
+        made = self.layer(steps.mean(1) if isinstance(self.layer, nn.RNNCellBase) else steps)
+        return self.last(made[0] if isinstance(made, tuple) else made)
+
+
+def recurrences(kind: Any) -> list[Make]:
+    projected = [partial(Steps, kind, proj_size=3)] if kind is nn.LSTM else []
+    return [partial(Steps, kind), partial(Steps, kind, num_layers=2, bidirectional=True, bias=False), *projected]
+
+
 def convolutions(kind: Any) -> list[Make]:
     settings = ({}, {"groups": 8}, {"groups": 4, "bias": False}, {"groups": 2})  # the last two: whole groups, or within
     return [partial(between, kind, 8, 8, 3, **more) for more in settings]
@@ -108,6 +128,8 @@ RULES: dict[Rule, Callable[[Any], list[Make]]] = {
     layers.convolution: convolutions,
     layers.transposed_convolution: lambda kind: [partial(between, kind, 8, 8, 3, bias=bias) for bias in (True, False)],
     layers.embedding: lambda kind: [lambda: Words(kind)],
+    recurrent.recurrent: recurrences,
+    recurrent.cell: lambda kind: [partial(Steps, kind), partial(Steps, kind, bias=False)],
     joining.glu: lambda kind: [partial(between, kind, 1, after=4)],
     positions.unpool: lambda kind: [partial(Unpooled, kind)],
     positions.pixel_shuffle: lambda kind: [partial(between, kind, 2, after=2)],
@@ -158,7 +180,7 @@ def cases(kind: Any) -> list[Make]:
 def images_of(model: nn.Module) -> Tensor:
     if isinstance(model, Words):
         return torch.arange(10).view(2, 5)
-    if isinstance(model, ChannelsLast):
+    if isinstance(model, (ChannelsLast, Steps)):
         return image(2, 5, 4)
     return image(2, 3, *([6] * dimensions(type(next(model.children())))))
 

@@ -214,7 +214,12 @@ def test_constants_and_arguments_left_out_are_searched_and_refitted(source: str)
     network = proven(Constants(), IMAGES)
     data = ps.Data(train=(image(48, 3, 8, 8), torch.arange(48) % 4))
     found = ps.search(
-        network, data, budget=ps.Budget(macs="50%"), n_trials=3, searcher="random", scoring=ps.Scoring(weights=source)
+        network,
+        data,
+        budget=ps.Budget(macs="50%"),
+        n_trials=3,
+        searcher="random",
+        scoring=ps.Scoring(weight_source=source),
     )
     small = ps.finetune(found.best.build(), data, recipe=ps.Recipe(epochs=1, batch_size=16))
     assert small(IMAGES).shape == (2, 4)

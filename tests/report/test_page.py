@@ -313,7 +313,7 @@ def test_only_fields_that_differ_name_their_studies(add: Add, report: Report) ->
 
 def test_the_command_to_load_the_winner_quotes_what_the_database_says(add: Add, report: Report) -> None:
     add("x; rm -rf ~", [trial(0, (8, 32), -0.5)], budget="$(reboot)", criterion="l1(a=`b`)")
-    code = report().text.partition("prunesearch search")[2].partition("--save")[0]
+    code = report().text.partition("prunesearch search")[2].partition("--out")[0]
     assert shlex.split(code.replace("\\\n", " "))[6:] == [
         *("--budget", "$(reboot)", "--searcher", "evolution", "--seed", "0", "--n-trials", "1"),
         *("--study", "sqlite:///search.db", "--study-name", "x; rm -rf ~"),
@@ -369,13 +369,13 @@ def test_a_latency_table_predicts_every_trial_of_its_network(url: str, add: Add,
               for i, s in enumerate(structures)]  # fmt: skip
     add("chain", trials, space=space, budget=f"latency_ms=80% by table {table.fingerprint}")
     add("other", [trial(0, (8, 32), -0.5)])
-    page = Page(write_report(url, tmp_path / "report.html", latency_table=table).read_text(encoding="utf-8"))
+    page = Page(write_report(url, tmp_path / "report.html", table=table).read_text(encoding="utf-8"))
     expected = LatencyModel(table, space).predict(structures)
     assert [t["latency"] for t in page.trials] == [*expected.round(6).tolist(), None]
     full = float(LatencyModel(table, space).predict([space.full])[0])
     assert f"budget {0.8 * full:.4g} ms" in page.text
     with pytest.raises(ValueError, match="none of the studies' networks"):
-        write_report(url, tmp_path / "report.html", ["other"], latency_table=table)
+        write_report(url, tmp_path / "report.html", ["other"], table=table)
 
 
 def test_scores_that_do_not_mean_the_same_are_not_drawn_in_one_figure(add: Add, report: Report) -> None:

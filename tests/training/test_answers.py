@@ -159,7 +159,7 @@ def test_token_ids_are_searched_and_finetuned(criterion: str, weights: str) -> N
         budget=ps.Budget(macs="60%"),
         searcher="random",
         n_trials=2,
-        scoring=ps.Scoring(criterion=criterion, weights=weights),
+        scoring=ps.Scoring(criterion=criterion, weight_source=weights),
     )
     assert all(trial.score is not None for trial in result.trials)
     tuned = finetune(result.best.build(), data, recipe=SHORT, teacher=network.model)

@@ -38,7 +38,7 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
     structure = ps.Budget(macs="50%").check(network.space).fit([network.space.minimum])[0].tolist()
     ranking = make_criterion("l1", seed=0).rank(network)
     ps.save(ps.slim(network, tuple(structure), ranking), "small.safetensors")
-    settings = ("--pruned", "small.safetensors", "--epochs", "2", "--augment", "crop=1", "--validation", "0.1")
+    settings = ("--pruned", "small.safetensors", "--epochs", "2", "--augmentation", "crop=1", "--validation", "0.1")
     command = (*TRAIN, *settings, "--log", "log", "--out", "tuned.safetensors")
 
     step = _LossAndMetric.step
@@ -68,7 +68,7 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
     ("arguments", "sentence"),
     [
         (("--lr", "0"), "lr > 0"),
-        (("--augment", "twist"), "such as"),
+        (("--augmentation", "twist"), "such as"),
         (("--optimizer", "lion"), "Expected optimizer as one of sgd, adamw"),
         (("--patience", "3"), "with --validation 0.1"),
         (("--pruned", "absent.safetensors"), "no file absent.safetensors"),

@@ -42,7 +42,7 @@ def measure_finished(model: nn.Module, inputs: Batch, table: LatencyTable) -> Me
         table: Says how.
 
     Raises:
-        ValueError: The table is of another machine, device or elsewhere, or wants more threads than there are cores.
+        ValueError: The table is of another machine, or of another device, or wants more threads than there are cores.
     """
     check_conditions(table)
     conditions = table.conditions
@@ -63,19 +63,18 @@ def check_conditions(table: LatencyTable) -> None:
     """Say so if what the table holds cannot be measured here.
 
     Raises:
-        ValueError: It is of another machine, or of a device elsewhere.
+        ValueError: It is of another machine, or of another device.
     """
     conditions = table.conditions
-    if table.is_elsewhere:
+    if table.is_remote:
         raise ValueError(
-            f"The times of this table were measured elsewhere ({conditions.device}, {conditions.processor}). Time the "
-            "network there."
+            f"The times of this table were measured on another device ({conditions.device}). Time the network there."
         )
     here = processor_name(conditions.device if conditions.device.startswith("cuda") else "cpu")
     if conditions.processor != here:
         raise ValueError(
             f"The latency table was measured on {conditions.processor!r}, and this is {here!r}. Measure one here "
-            "(prunesearch latency), or search with table.elsewhere(), which trusts its predictions and times nothing."
+            "(prunesearch latency), or search with table.as_remote(), which trusts its predictions and times nothing."
         )
     with pinned(conditions.threads):
         pass

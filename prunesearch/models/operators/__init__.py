@@ -12,7 +12,8 @@ the old labels and write new ones. A family of operators is a file, with tables 
 - `spatial.py`: what works on positions,
 - `shapes.py`: what gives another shape,
 - `joining.py`: what joins, takes apart, slices, pads and reduces,
-- `products.py`: products of tensors, attention.
+- `products.py`: products of tensors, attention,
+- `recurrent.py`: layers that keep a state.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import nn
 
-from prunesearch.models.operators import elementwise, joining, layers, products, shapes, spatial
+from prunesearch.models.nested import Nest
+from prunesearch.models.operators import elementwise, joining, layers, products, recurrent, shapes, spatial
 from prunesearch.models.operators.values import Rule
 
-_FAMILIES = (layers, elementwise, spatial, shapes, joining, products)
+_FAMILIES = (layers, elementwise, spatial, shapes, joining, products, recurrent)
 
 MODULES: dict[type[nn.Module], Rule] = {
     kind: rule for family in _FAMILIES for kind, rule in getattr(family, "MODULES", {}).items()
@@ -47,6 +49,8 @@ def rule_of(target: Any) -> Rule | None:
     if isinstance(target, type):
         kind = known_kind(target)
         return None if kind is None else _of_class(kind)
+    if isinstance(target, Nest):
+        return recurrent.nested
     try:
         return FUNCTIONS.get(target)
     except TypeError:  # cannot be looked up

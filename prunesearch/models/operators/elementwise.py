@@ -65,6 +65,11 @@ def reordered(walk: Walk, node: fx.Node) -> Value:
     return Tracked({d: labels for d, labels in value.axes.items() if not _frozen(walk, node, labels, d in moved)})
 
 
+def cast(walk: Walk, node: fx.Node) -> Value:
+    """`to` and `type_as`: of another tensor it takes the type and the device alone."""
+    return walk.value(node.args[0])
+
+
 def unrelated(walk: Walk, node: fx.Node) -> Value:
     """Operators that take a type and a device from a tensor, not channels."""
     return None
@@ -99,7 +104,7 @@ _METHODS = (
     "reciprocal", "sign", "floor", "floor_", "ceil", "round", "sin", "cos", "erf", "clamp", "clamp_", "clamp_min",
     "clamp_max", "clamp_min_", "clamp_max_", "clip", "maximum", "minimum", "relu", "relu_", "sigmoid", "sigmoid_",
     "tanh", "tanh_", "contiguous", "clone", "detach", "detach_", "float", "half", "bfloat16", "double", "int", "long",
-    "bool", "to", "type", "cpu", "cuda", "expand_as", "type_as", "masked_fill", "masked_fill_", "where", "lerp",
+    "bool", "type", "cpu", "cuda", "expand_as", "masked_fill", "masked_fill_", "where", "lerp",
     "addcmul", "addcdiv", "gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not", "isnan",
     "fill_", "zero_", "bernoulli", "bernoulli_", "uniform_", "normal_", "copy_", "requires_grad_", "nan_to_num",
     "__floordiv__", "__mod__", "remainder", "floor_divide", "isfinite",
@@ -121,6 +126,8 @@ FUNCTIONS: dict[Any, Rule] = {
 }
 METHODS: dict[str, Rule] = {
     **dict.fromkeys(_METHODS, elementwise),
+    "to": cast,
+    "type_as": cast,
     "softmax": along,
     "log_softmax": along,
     "cumsum": along,

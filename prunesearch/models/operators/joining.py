@@ -39,7 +39,10 @@ def _tensors(walk: Walk, node: fx.Node) -> list[tuple[Any, Tracked | None, tuple
     values = walk.values(given)
     if not isinstance(values, tuple):
         return None
-    return [(None, value, shape) for value, shape in zip(values, given.meta["shapes"], strict=True)]
+    each = [value for value in values if not isinstance(value, tuple)]
+    if len(each) < len(values):
+        return None
+    return [(None, value, shape) for value, shape in zip(each, given.meta["shapes"], strict=True)]
 
 
 def concatenate(walk: Walk, node: fx.Node) -> Value:
@@ -291,10 +294,15 @@ def _plain_slice(walk: Walk, entry: slice) -> slice:
 
 
 def _sliced(walk: Walk, node: fx.Node, labels: IntArray, entry: slice, at: Position) -> IntArray | None:
-    """Consecutive channels. A slice that goes on to the end, or beyond, does so however many stay."""
+    """Consecutive channels, or every so many. A slice to the end, or beyond, goes there however many stay."""
     width, plain = len(labels), _plain_slice(walk, entry)
     start, stop = plain.start or 0, width if plain.stop is None else plain.stop
     follows = [end for end in (entry.start, entry.stop) if walk.number(end) is not None]
+    if type(plain.step) is int and plain.step > 1 and start < plain.step and stop >= width and not follows:
+        step = plain.step
+        if width % step == 0 and walk.number(entry.step) is None:  # the same of every so many, which go together
+            walk.labels.tie(labels, np.repeat(labels[::step], step))
+            return labels[start::step]
     if plain.step not in (None, 1) or start < 0 or stop <= start:
         walk.freeze(labels, node, "takes some of the channels")
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,7 +113,8 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
     channels = len(shape) - kernel - 1
     if weights.weight is None or not weights.is_known:
         return _unknown(walk, node, channels)
-    freeze_others(walk, node, weights.source, [*range(channels + 1)], "convolves over it")
+    alone = _apart(walk, node, sizes, channels)
+    freeze_others(walk, node, weights.source, [*range(channels + 1), *alone], "convolves over it")
     for dim in range(2, len(sizes)):
         walk.freeze(weights.weight.at(dim), node, "convolves with it")
     read = labels_at(walk, node, weights.source, channels)
@@ -139,7 +140,7 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
         per_output, size = [inner], 1
     _count_widths(walk, node, read, written)
     _written(walk, node, weights, written)
-    carried = _carried(walk, weights.source, channels)
+    carried = _carried(walk, weights.source, [*range(channels), *alone])
     walk.macs(
         node,
         size * math.prod(sizes[2:]) * _positions(shape, [channels, *carried]),
@@ -173,17 +174,26 @@ def transposed_convolution(walk: Walk, node: fx.Node) -> Value:
         written, factors, size = np.repeat(leaders, sizes[1]), [read], sizes[1]
     _count_widths(walk, node, read, written)
     _written(walk, node, weights, written)
-    carried = _carried(walk, weights.source, channels)
+    carried = _carried(walk, weights.source, range(channels))
     walk.macs(
         node, size * math.prod(sizes[2:]) * _positions(source, [channels, *carried]), [*factors, *carried.values()]
     )
     return Tracked({**carried, channels: written})
 
 
-def _carried(walk: Walk, source: Any, channels: int) -> dict[int, IntArray]:
-    """The channels of the dimensions before that of the layer, which works on each of them alike."""
+def _carried(walk: Walk, source: Any, dims: Iterable[int]) -> dict[int, IntArray]:
+    """The channels of dimensions of which the layer treats each position alike."""
     value = walk.value(source)
-    return {} if value is None else {dim: labels for dim, labels in value.axes.items() if dim < channels}
+    return {} if value is None else {dim: labels for dim in dims if (labels := value.at(dim)) is not None}
+
+
+def _apart(walk: Walk, node: fx.Node, sizes: tuple[int, ...], channels: int) -> list[int]:
+    """Dimensions over which a convolution does not mix, as its kernel is one position wide there."""
+    if node.op != "call_module":
+        return []
+    module: Any = walk.module_of(node)
+    steps = zip(sizes[2:], module.stride, module.padding, strict=True) if type(module.padding) is tuple else ()
+    return [channels + 1 + dim for dim, step in enumerate(steps) if step == (1, 1, 0)]
 
 
 def _positions(shape: tuple[int, ...], dims: list[int]) -> int:
@@ -214,7 +224,7 @@ def linear(walk: Walk, node: fx.Node) -> Value:
         walk.count(node, "in_features", read)
         walk.count(node, "out_features", written)
     _written(walk, node, weights, written)
-    carried = _carried(walk, weights.source, last)
+    carried = _carried(walk, weights.source, range(last))
     walk.macs(node, _positions(shape, [last, *carried]), [read, written, *carried.values()])
     return Tracked({**carried, last: written})
 
@@ -382,7 +392,7 @@ def prelu(walk: Walk, node: fx.Node) -> Value:
 
 
 def weight_norm(walk: Walk, node: fx.Node) -> Value:
-    """`torch._weight_norm`: along one dimension each slice has a length of its own, taken over all others."""
+    """`torch._weight_norm`: along one dimension each slice has a length of its own, taken over all that stays."""
     value, lengths = walk.value(node.args[0]), walk.value(node.args[1])
     dims = argument(node, 2, "dim", default=0)
     dim = walk.plain(dims)
@@ -390,7 +400,9 @@ def weight_norm(walk: Walk, node: fx.Node) -> Value:
     if value is None or type(dim) is not int or dim < 0:
         walk.freeze_inputs(node, why)
         return None
-    freeze_others(walk, node, node.args[0], [dim], why)
+    for other_dim, mixed in value.axes.items():
+        if other_dim != dim:
+            walk.read(node, other_dim, mixed)
     freeze_others(walk, node, node.args[1], [dim], why)
     labels = value.at(dim)
     if labels is not None and lengths is not None and (other := lengths.at(dim)) is not None:

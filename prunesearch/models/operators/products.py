@@ -21,13 +21,36 @@ def matmul(walk: Walk, node: fx.Node) -> Value:
         return give_up(walk, node)
     left, right = walk.shape(one), walk.shape(other)
     if min(len(left), len(right)) < 2:
-        return give_up(walk, node)
+        return with_vector(walk, node)
     n = len(walk.shape(node))
     mixed = _contracted(walk, node, (one, len(left) - 1), (other, len(right) - 2))
     axes: dict[int, IntArray | None] = dict(_outer(walk, node, one, other, n))
     axes[n - 2] = _at(walk, one, len(left) - 2)
-    axes[n - 1] = _at(walk, other, len(right) - 1)
+    made = axes[n - 1] = _at(walk, other, len(right) - 1)
+    if made is not None and _is_weight(other, one):
+        walk.produce(node, made)
     return _finished(walk, node, axes, mixed, left[-1])
+
+
+def _is_weight(operand: Any, other: Any) -> bool:
+    """Whether an operand is a parameter that works on what is computed from the inputs, as a layer's weight does."""
+    is_fed = other.op == "placeholder" or other.meta.get("fed", False)
+    return operand.op == "get_attr" and operand.meta.get("parameter", False) and is_fed
+
+
+def with_vector(walk: Walk, node: fx.Node) -> Value:
+    """`mv`, `dot` and products of matrices with vectors."""
+    one, other = argument(node, 0, "input"), argument(node, 1, "other", "vec", "tensor")
+    left, right = walk.shape(one), walk.shape(other)
+    mixed = _contracted(walk, node, (one, len(left) - 1), (other, max(len(right) - 2, 0)))
+    dims, source = (range(len(left) - 1), one) if len(left) > 1 else (range(len(right) - 2), other)
+    kept = {dim: labels for dim in dims if (labels := _at(walk, source, dim)) is not None}
+    if len(left) == 1 and len(right) > 1:
+        last = _at(walk, other, len(right) - 1)
+        kept |= {} if last is None else {len(right) - 2: last}
+    if node.meta.get("flops"):
+        return _finished(walk, node, kept, mixed, left[-1])
+    return tracked(kept)
 
 
 def _outer(walk: Walk, node: fx.Node, one: Any, other: Any, n: int) -> dict[int, IntArray]:
@@ -117,9 +140,23 @@ def einsum(walk: Walk, node: fx.Node) -> Value:
         else:
             walk.read(node, letters[0].index(letter), mine)
     found = {letter: mine for letter, mine in labels.items() if mine is not None}
-    if any(letter not in given for letter in labels):  # else nothing is added up
+    summed = [letter for letter in labels if letter not in given]
+    if summed and all(letter in found or sizes[letter] == 1 for letter in summed):
+        _not_one(walk, node, [found[letter] for letter in summed if letter in found])
+    for this, other in ((0, 1), (1, 0)):
+        if _is_weight(operands[this], operands[other]):
+            for letter in letters[this]:
+                if letter in given and letter not in letters[other] and letter in found:
+                    walk.produce(node, found[letter])
+    if summed:  # else nothing is added up
         walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
     return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
+
+
+def _not_one(walk: Walk, node: fx.Node, summed: list[IntArray]) -> None:
+    """Torch multiplies without a product of matrices where there is nothing to add up, and counts nothing then."""
+    if len(summed) == 1:
+        walk.differ(summed[0], 1, node, "sums over it, and torch counts nothing where there is only one")
 
 
 def attention(walk: Walk, node: fx.Node) -> Value:
@@ -186,8 +223,11 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.matmul: matmul,
     torch.bmm: matmul,
     torch.mm: matmul,
+    torch.mv: with_vector,
+    torch.dot: with_vector,
+    torch.vdot: with_vector,
     torch.einsum: einsum,
     torch.functional.einsum: einsum,
     F.scaled_dot_product_attention: attention,
 }
-METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul}
+METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul, "mv": with_vector, "dot": with_vector}

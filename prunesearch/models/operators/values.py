@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -31,8 +31,17 @@ class Tracked:
         return self.axes.get(dim)
 
 
-Value: TypeAlias = "Tracked | tuple[Tracked | None, ...] | None"
-"""Of a node: a tensor's channels, those of several tensors, or nothing."""
+Value: TypeAlias = "Tracked | tuple[Value, ...] | None"
+"""Of a node: a tensor's channels, those of several values, or nothing."""
+
+
+def tensors_of(value: Value) -> Iterator[Tracked]:
+    """The channels of every tensor of which something is known."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from tensors_of(item)
+    elif value is not None:
+        yield value
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,9 @@ class Walk(Protocol):
 
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Let the number at a position be that of kept channels among `labels`; False if it cannot be changed so."""
+
+    def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
+        """Let the number of kept channels among `labels` never be `n`."""
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         """Record that an attribute of the node's module is the number of kept channels among `labels`."""

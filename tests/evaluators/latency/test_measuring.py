@@ -17,10 +17,10 @@ import prunesearch as ps
 from prunesearch.evaluators.built_costs import BuiltCosts, CostCheck, measure_costs, structure_of
 from prunesearch.evaluators.latency import finished, measuring, timing
 from prunesearch.evaluators.latency.backends import make_backend
-from prunesearch.evaluators.latency.elsewhere import plan
 from prunesearch.evaluators.latency.finished import measure_finished
+from prunesearch.evaluators.latency.remote import plan
 from prunesearch.latency_model import LatencyModel
-from prunesearch.latency_table import ELSEWHERE, LatencyTable
+from prunesearch.latency_table import REMOTE, LatencyTable
 from tests.models_state import generators, state_of
 
 
@@ -164,9 +164,9 @@ def test_a_plan_for_another_device_is_filled_in_and_read_back(tmp_path: Path) ->
         entry["time"] = 1.5
     (tmp_path / "phone.json").write_text(json.dumps(plain))
     filled = LatencyTable.load(tmp_path / "phone.json")
-    assert filled.conditions.backend == ELSEWHERE
+    assert filled.conditions.backend == REMOTE
     assert LatencyModel(filled, network.space).predict([network.space.minimum])[0] == pytest.approx(1.5)
-    with pytest.raises(ValueError, match="measured elsewhere"):
+    with pytest.raises(ValueError, match="measured on another device"):
         measure_finished(network.model, network.example_inputs, filled)
 
 

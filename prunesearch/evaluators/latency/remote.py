@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prunesearch.evaluators.latency.measuring import build_network, planned
 from prunesearch.files import write_bytes
-from prunesearch.latency_table import ELSEWHERE, Conditions, LatencyTable, combinations_of
+from prunesearch.latency_table import REMOTE, Conditions, LatencyTable, combinations_of
 from prunesearch.models.blocks import BlockedNetwork
 from prunesearch.models.network import Network
 
@@ -31,7 +31,7 @@ def plan(
     if batch_size < 1 or points < 2:
         raise ValueError(f"Expected batch_size >= 1 and points >= 2, got {batch_size} and {points}.")
     blocked = BlockedNetwork(network, batch_size)
-    table, asked = planned(blocked, Conditions(ELSEWHERE, device, device, 1, batch_size, ()), points)
+    table, asked = planned(blocked, Conditions(REMOTE, device, device, 1, batch_size, ()), points)
     if onnx is not None:
         from prunesearch.evaluators.latency.onnx_runtime import to_onnx  # needs an extra that the table does not
 

@@ -1,0 +1,263 @@
+"""Networks in the ways that strangers write them: each found in public code, in its smallest form."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from prunesearch.models.count import count
+from prunesearch.models.network import Network
+from prunesearch.models.slim import slim
+from prunesearch.models.trace import trace
+from tests.models.networks import SMALL, image, names, prove, proven, random_ranking, randomised
+
+# --- layers whose weights are computed --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [parametrizations.weight_norm, parametrizations.spectral_norm,
+                                 nn.utils.weight_norm, nn.utils.spectral_norm])  # fmt: skip
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+def test_layers_with_normalised_weights_lose_inputs_and_outputs(how: Callable[..., nn.Module]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), how(nn.Conv2d(8, 9, 3)), nn.ReLU(), nn.Conv2d(9, 4, 1))
+    network = trace(model, SMALL)
+    prove(network)
+    assert len(network.space.groups) == 2
+    assert network.space.minimum == (1, 1)
+
+
+class Graph(nn.Module):
+    """Graph convolutions: weights are parameters (in, out) of products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Parameter(torch.empty(5, 9)), nn.Parameter(torch.empty(9, 7))
+        self.register_buffer("neighbours", torch.randn(4, 4))
+        self.head = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.neighbours @ (x @ self.one))
+        return self.head(torch.einsum("bnd,de->bne", h, self.two).mean(1))
+
+
+def test_parameters_that_inputs_are_multiplied_by_are_layers() -> None:
+    network = proven(Graph(), image(2, 4, 5))
+    assert [group.width for group in network.space.groups] == [9, 7]
+
+
+# --- numbers of channels ----------------------------------------------------------------------------------------------
+
+
+class Coupled(nn.Module):
+    """An affine coupling: every second channel shifts, the others scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner, self.both = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 6, 3, padding=1), nn.Conv2d(6, 8, 1)
+        self.last = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = self.stem(x).chunk(2, 1)
+        both = self.both(self.inner(a).relu())
+        return self.last(torch.cat([a, (b + both[:, 0::2, ...]) * both[:, 1::2, ...].sigmoid()], 1))
+
+
+def test_every_second_channel_goes_with_the_one_beside_it() -> None:
+    network = proven(Coupled(), SMALL)
+    assert list(network.frozen) == ["last"]
+    assert [group.unit for group in network.space.groups if group.name == "both"] in ([], [2])
+
+
+class Biased(nn.Module):
+    """Attention of Swin V2: the bias of the keys is zeroed between two thirds of its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj, self.heads = nn.Linear(12, 36), nn.Linear(12, 12), 3
+        self.inner, self.head = nn.Linear(5, 12), nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.inner(x)
+        n, tokens, c = x.shape
+        bias = self.qkv.bias.clone()
+        length = bias.numel() // 3
+        bias[length : 2 * length].zero_()
+        qkv = F.linear(x, self.qkv.weight, bias).reshape(n, tokens, 3, self.heads, c // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)).softmax(-1) @ v
+        return self.head(x + self.proj(attended.transpose(1, 2).reshape(n, tokens, c))).mean(1)
+
+
+def test_shares_of_a_bias_do_not_tie_all_of_its_channels() -> None:
+    network = proven(Biased(), image(2, 4, 5))
+    assert list(network.frozen) == ["head"]
+    assert network.space.minimum < network.space.full
+
+
+class Windows(nn.Module):
+    """Masked windows of Swin: how many there are is divided by how many the mask has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(5, 6), nn.Linear(6, 4)
+        self.register_buffer("mask", torch.randn(2, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inner(x)
+        rows, windows = h.shape[0] * h.shape[1], self.mask.shape[0]
+        h = h.view(rows // windows // 4, windows, 4, -1) + self.mask[None, :, :, None]
+        return self.last(h.mean((1, 2)))
+
+
+def test_a_number_divided_by_the_size_of_a_buffer_is_followed() -> None:
+    network = proven(Windows(), image(2, 8, 5))
+    assert names(network) == ["inner"]
+
+
+class Timed(nn.Module):
+    """The time embedding of a diffusion network, with its case for odd sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ch = 8
+        self.conv, self.dense, self.last = nn.Conv2d(3, 8, 1), nn.Linear(8, 8), nn.Conv2d(8, 3, 1)
+
+    def embedded(self, t: Tensor) -> Tensor:
+        half = self.ch // 2
+        steps = torch.exp(torch.arange(half, dtype=torch.float32) * -(math.log(10000) / (half - 1)))
+        both = t.float()[:, None] * steps[None, :]
+        both = torch.cat([both.sin(), both.cos()], dim=1)
+        return F.pad(both, (0, 1, 0, 0)) if self.ch % 2 == 1 else both
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.last((self.conv(x) + self.dense(self.embedded(t))[:, :, None, None]).relu())
+
+
+def test_a_remainder_that_is_compared_is_no_trouble() -> None:
+    network = trace(randomised(Timed()), (SMALL, torch.tensor([3, 70])))
+    prove(network)
+    assert names(network) == ["conv"]
+
+
+# --- operators --------------------------------------------------------------------------------------------------------
+
+
+class Pairs(nn.Module):
+    """Products of words by `einsum`, in several sizes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.head = (nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(5, 6), nn.Linear(6, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.einsum("b i d, b j d -> b i j", self.q(x), self.k(x)).softmax(-1)
+        return self.head(torch.einsum("b i j, b j d -> b i d", weights, self.v(x)).mean(1))
+
+
+def test_what_torch_does_not_count_of_an_einsum_over_one_channel_cannot_come_about() -> None:
+    model = randomised(Pairs())
+    network = trace(model, image(2, 4, 5), min_channels=1)
+    q = names(network).index("q")
+    assert min(network.space.groups[q].widths) == 2
+    structure = network.space.minimum
+    slimmed = slim(network, structure, random_ranking(network))
+    assert count(slimmed, image(2, 4, 5)) == network.space.cost(structure)
+
+
+class Warped(nn.Module):
+    """Features moved by a flow that is made of a grid of their type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.flow, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.features(x)
+        y = torch.linspace(-1, 1, h.shape[2])
+        grid = torch.stack(torch.meshgrid(y, y, indexing="ij"), -1)[None].type_as(h).to(h)
+        return self.last(F.grid_sample(h, grid + self.flow(h).permute(0, 2, 3, 1), align_corners=True))
+
+
+def test_the_type_of_a_tensor_says_nothing_of_its_channels() -> None:
+    assert "features" in names(proven(Warped(), SMALL))
+
+
+class Mixed(nn.Module):
+    """Two tokens of each image, mixed by a convolution with a kernel of one position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.mix, self.head = nn.Linear(5, 8), nn.Linear(5, 8), nn.Conv1d(2, 1, 1), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.mix(torch.stack([self.a(x), self.b(x)], 1)).squeeze(1))
+
+
+def test_a_kernel_of_one_position_mixes_no_positions() -> None:
+    assert names(proven(Mixed(), image(2, 5))) == ["a"]
+
+
+# --- what data decide -------------------------------------------------------------------------------------------------
+
+
+class Boxes(nn.Module):
+    """A small detector: as many boxes as there are high scores, then a head for each of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.score, self.body = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 1, 1), nn.Conv2d(8, 9, 1)
+        self.inner, self.head = nn.Linear(9, 7), nn.Linear(7, 2)
+
+    def chosen(self, scores: Tensor) -> Tensor:
+        keep = torch.where(scores.flatten() > scores.median())[0]
+        return keep[: max(len(keep) // 2, 1)]
+
+    def forward(self, images: list[Tensor]) -> list[Tensor]:
+        found = []
+        for x in images:
+            h = self.stem(x[None]).relu()
+            keep = self.chosen(self.score(h))
+            rows = self.body(h)[0].flatten(1).t()
+            found.append(self.head(self.inner(rows[keep]).relu()))
+        return found
+
+
+@pytest.fixture(scope="module")
+def boxes() -> Network:
+    return trace(randomised(Boxes()), ([image(3, 6, 6)],))
+
+
+def test_what_data_choose_is_kept_whole_and_the_rest_is_pruned(boxes: Network) -> None:
+    assert list(boxes.leaves) == ["chosen()"]
+    assert names(boxes) == ["stem", "body", "inner"]
+
+
+def test_networks_are_compared_in_what_the_kept_parts_are_given(boxes: Network) -> None:
+    found = boxes.verify(3)
+    assert found.largest_difference <= 1e-5 * found.scale
+    assert found.costs_exact
+
+
+def test_a_wrong_tensor_in_front_of_a_kept_part_is_noticed(boxes: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prunesearch.models import verify
+
+    def wrong(*args: Any) -> nn.Module:
+        slimmed = slim(*args)
+        slimmed.score.bias.data.add_(0.5)
+        return slimmed
+
+    monkeypatch.setattr(verify, "slim", wrong)
+    found = boxes.verify(1)
+    assert found.largest_difference > 1e-3 * found.scale
+
+
+def test_attention_that_drops_out_is_compared_in_training_mode() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.3, batch_first=True)
+    network = proven(nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 3)), image(2, 4, 5))
+    assert network.verify(1).training_difference is not None
