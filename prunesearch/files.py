@@ -62,7 +62,7 @@ def check_is_writable_file(path: Path) -> None:
     """
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # it will be said when it is written
         return
     except OSError as error:  # a link to itself, say
         raise _named(error, path) from error

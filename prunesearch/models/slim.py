@@ -139,7 +139,9 @@ def fits(original: nn.Module, slimmed: nn.Module) -> bool:
 
 def _agrees(module: nn.Module) -> bool:
     """Whether a layer's numbers of channels are those of its tensors; True of what is no such layer."""
-    weight = getattr(module, "weight", None)
+    if "weight" not in module._parameters:  # none, or computed of others
+        return True
+    weight = module._parameters["weight"]
     shape = None if weight is None else tuple(weight.shape)
     if isinstance(module, _ConvNd):
         read, written, groups = module.in_channels, module.out_channels, module.groups

@@ -287,7 +287,7 @@ json = true
 [search]
 model = "zoo:resnet8"
 n-trials = 20
-option = { population = 20, mutate = [1, 0.5] }
+options = { population = 20, mutate = [1, 0.5] }
 ignore = ["a", "b*"]
 [status]
 watch = 1.5
