@@ -288,7 +288,7 @@ json = true
 model = "zoo:resnet8"
 n-trials = 20
 options = { population = 20, mutate = [1, 0.5] }
-ignore = ["a", "b*"]
+ignored-layers = ["a", "b*"]
 [status]
 watch = 1.5
 """
