@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from ray.cluster_utils import Cluster
-
 
 def main() -> None:
+    from ray.cluster_utils import Cluster  # an extra, and this file is collected for its examples
+
     cluster = Cluster(
         initialize_head=True,
         head_node_args={"num_cpus": 0, "gcs_server_port": int(sys.argv[1]), "include_dashboard": False},
