@@ -19,6 +19,7 @@ from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.evaluators.winner import Winner
 from prunesearch.given import listed
 from prunesearch.models.fingerprint import fingerprint
@@ -98,6 +99,8 @@ class Prepared:
     def notes(self, best: Structure) -> tuple[str, ...]:
         """What should be known before a winner is believed."""
         own = self.ranking.notes if isinstance(self.ranking, NestedRanking) else ()
+        for weights in dict.fromkeys((self.weights, self.built)):
+            own += weights.notes if isinstance(weights, RefittedWeights) else ()
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
         return own + diagnose(self.weights, self.scored, best, classic)
 
