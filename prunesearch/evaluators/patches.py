@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from prunesearch.models.linear_maps import LinearMap
 
 _POSITIONS = 16  # per image and layer
+_EVERYWHERE: tuple[Any, ...] = (slice(None), slice(None))  # all images, all channels
 
 
 class Patches:
@@ -44,8 +46,8 @@ class Patches:
         taps = []  # (n, c, positions) each
         for offsets in itertools.product(*map(range, layer.kernel)):
             steps = zip(first, layer.dilation, offsets, strict=True)
-            at = [places + step * offset for places, step, offset in steps]
-            taps.append(padded[(slice(None), slice(None), *at)])
+            where = [places + step * offset for places, step, offset in steps]
+            taps.append(padded[_EVERYWHERE + tuple(where)])
         return torch.stack(taps, dim=2).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
 
     def at_same(self, outputs: Tensor) -> Tensor:
