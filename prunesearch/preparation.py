@@ -99,7 +99,7 @@ class Prepared:
     def notes(self, best: Structure) -> tuple[str, ...]:
         """What should be known before a winner is believed."""
         own = self.ranking.notes if isinstance(self.ranking, NestedRanking) else ()
-        for weights in dict.fromkeys((self.weights, self.built)):
+        for weights in (self.weights,) if self.built is self.weights else (self.weights, self.built):
             own += weights.notes if isinstance(weights, RefittedWeights) else ()
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
         return own + diagnose(self.weights, self.scored, best, classic)
