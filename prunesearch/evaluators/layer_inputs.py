@@ -86,7 +86,7 @@ class LayerInputs:
 
 
 def layer_inputs(
-    network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None
+    network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None, most_columns: int | None = None
 ) -> Iterator[LayerInputs]:
     """Every `Linear` and `Conv2d` that mixes narrowed channels, and moments of what it is given.
 
@@ -97,6 +97,7 @@ def layer_inputs(
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions, 16 of each image.
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
+        most_columns: Layers with more are left out, as a covariance of 8,192 columns takes half a gigabyte.
 
     Raises:
         ValueError: The network was traced with other inputs.
@@ -107,6 +108,8 @@ def layer_inputs(
     if cache is not None:
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
     known = [read for read in network.reads if is_linear_map(network, read)]
+    if most_columns is not None:
+        known = [read for read in known if _columns(network.model.get_submodule(read.place)) <= most_columns]
     for reads in _within(network, known, _BYTES):
         yield from _gathered(network, reads, images, seed, folder)
 

@@ -14,6 +14,7 @@ from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.ranges import whole_number
 from prunesearch.structure import FloatArray, IntArray
 from prunesearch.tasks.examples import Examples
 
@@ -31,23 +32,30 @@ class CaPCriterion:
     with a downdate in place of inverses that grow, which gives the same order. Departs from it: moments are centred
     (the code's are not, although its formulas are for centred ones), from 16 positions of 256 images; a group that
     several layers read is ranked by the sum of what each is explained of its output's variance; of a group of more than
-    256 units several are added at a time; units that no layer reads whose outputs are known sums of products are ranked
-    by the mean magnitude of all weights that disappear with them, as in `cpmc`.
+    256 units several are added at a time. Units that are read by no `Linear` or convolution of at most `most_columns`
+    inputs are ranked by the mean magnitude of all weights that disappear with them, as in `cpmc`.
 
     Args:
         seed: Decides the positions that are sampled.
         cache: Folder where moments of layers are kept (`evaluators.layer_inputs`).
+        most_columns: Inputs of a layer, times elements of its kernel, above which it is not looked at: 8,192 take half
+            a gigabyte.
+
+    Raises:
+        ValueError: `most_columns` is below 1.
     """
 
     needs = "inputs"
 
-    def __init__(self, *, seed: int = 0, cache: str | Path | None = None) -> None:
+    def __init__(self, *, seed: int = 0, cache: str | Path | None = None, most_columns: int = 8192) -> None:
         self._seed = seed
         self._cache = cache
+        self._most_columns = whole_number("most_columns", most_columns, at_least=1)
 
     def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group."""
-        readers = list(layer_inputs(network, inputs_of(examples, "cap"), seed=self._seed, cache=self._cache))
+        images, most = inputs_of(examples, "cap"), self._most_columns
+        readers = list(layer_inputs(network, images, seed=self._seed, cache=self._cache, most_columns=most))
         magnitudes = mean_magnitudes(network)
         orders, scores = [], []
         for units in network.units:
