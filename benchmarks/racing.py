@@ -52,18 +52,21 @@ class Arm:
     counts: tuple[int, ...]
 
 
+L1, FIXED = ps.Scoring(criterion="l1"), ps.Scoring(images=64, race=False)
+
 ARMS: Mapping[str, Arm] = {
     "uniform": Arm({"searcher": "uniform"}, (1,)),
     "surrogate-race": Arm({"searcher": "surrogate"}, (100, 200, 400)),
+    "uniform-l1": Arm({"searcher": "uniform", "scoring": L1}, (1,)),
+    "surrogate-race-l1": Arm({"searcher": "surrogate", "scoring": L1}, (100, 200)),
+    "random-race": Arm({"searcher": "random"}, (100, 200)),
+    "evolution-race": Arm({"searcher": "evolution"}, (100, 200)),
+    "surrogate-64": Arm({"searcher": "surrogate", "scoring": FIXED}, (200, 600)),
+    "surrogate-512": Arm({"searcher": "surrogate", "scoring": replace(FIXED, images=512)}, (200,)),
     "surrogate-race-long": Arm({"searcher": "surrogate"}, (800,)),
-    "evolution-race": Arm({"searcher": "evolution"}, (200, 400)),
-    "random-race": Arm({"searcher": "random"}, (200, 400)),
-    "surrogate-64": Arm({"searcher": "surrogate", "scoring": ps.Scoring(images=64, race=False)}, (200, 600)),
-    "surrogate-512": Arm({"searcher": "surrogate", "scoring": ps.Scoring(images=512, race=False)}, (200,)),
-    "random-64": Arm({"searcher": "random", "scoring": ps.Scoring(images=64, race=False)}, (200,)),
-    "random-512": Arm({"searcher": "random", "scoring": ps.Scoring(images=512, race=False)}, (200,)),
 }
-"""By name: the searcher, and `race` (few images first, more for what may be the best) or the images that score each."""
+"""By name: the searcher; `race` (few images first, more for what may be the best) or the images that score each; and
+the channel criterion, where it is not the default."""
 
 CELLS = tuple(f"{arm}.{seed}" for seed in range(SEEDS) for arm in ARMS)
 

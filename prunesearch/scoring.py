@@ -63,7 +63,7 @@ class Scoring:
         ValueError: Expected images >= 1, got 0.
     """
 
-    criterion: str | Ranking | Criterion | Callable[..., Criterion] = "l1"
+    criterion: str | Ranking | Criterion | Callable[..., Criterion] = "cap"
     weight_source: str | WeightSource | Callable[..., WeightSource] = "inherited"
     evaluator: str | Evaluator | Callable[..., Evaluator] = "accuracy"
     metric: str | None = None

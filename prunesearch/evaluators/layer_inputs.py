@@ -89,7 +89,7 @@ class LayerInputs:
 
 
 def layer_inputs(
-    network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None
+    network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None, most_columns: int | None = None
 ) -> Iterator[LayerInputs]:
     """Every linear layer and convolution that mixes narrowed channels, and moments of what it is given.
 
@@ -101,6 +101,7 @@ def layer_inputs(
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions, 16 of each image.
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
+        most_columns: Layers with more are left out, as a covariance of 8,192 columns takes half a gigabyte.
 
     Raises:
         ValueError: The network was traced with other inputs, or for another number of images only.
@@ -111,8 +112,9 @@ def layer_inputs(
     if cache is not None:
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
     units = {read.place: read.units for read in network.reads}
+    known = [layer for layer in network.linear_maps if most_columns is None or layer.columns <= most_columns]
     forward = _Forward(network)
-    for layers in _within(network.linear_maps, _BYTES):
+    for layers in _within(known, _BYTES):
         for layer, found in _gathered(forward, layers, images, seed, folder):
             weights = matrix_of(found["weight"], layer.groups)
             yield LayerInputs(layer.place, units[layer.place], weights, found["mean"], found["covariance"])

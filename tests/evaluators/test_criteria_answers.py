@@ -189,6 +189,40 @@ def test_cap_adds_greedily_what_explains_most_as_brute_force_does(coupled: Netwo
             kept.append(unit)
 
 
+def test_scores_of_cap_have_its_order_and_add_up_to_what_all_units_explain(coupled: Network) -> None:
+    found = CaPCriterion().rank(coupled, Examples(IMAGES, fidelity()))
+    assert found.scores is not None
+    for group, (order, scores) in enumerate(zip(found.orders, found.scores, strict=True)):
+        assert (np.diff(scores[list(order)]) <= 0).all()
+        assert scores.sum() <= explained(coupled, group, list(order)) + 1e-6
+        assert scores[order[0]] == pytest.approx(explained(coupled, group, [order[0]]), rel=1e-5)
+
+
+def test_cap_adds_units_of_wide_groups_several_at_a_time() -> None:
+    """300 units, two a step: the first two are those that explain most alone; in the end all are there once."""
+    network = trace(
+        randomised(nn.Sequential(nn.Conv2d(2, 300, 1), nn.ReLU(), nn.Conv2d(300, 2, 1))).eval(), image(2, 2, 4, 4)
+    )
+    (found,) = order("cap", network)
+    alone = [explained(network, 0, [unit]) for unit in range(300)]
+    assert sorted(found) == list(range(300))
+    assert set(found[:2]) == set(np.argsort(alone)[-2:])
+
+
+def test_cap_ranks_by_magnitude_what_no_layer_of_a_known_kind_reads() -> None:
+    """A transposed convolution reads the first group; a layer with too many inputs is as one of an unknown kind."""
+    upwards = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 2))
+    network = trace(randomised(upwards).eval(), image(2, 2, 4, 4))
+    producing, reading = upwards[0].weight.detach(), upwards[2].weight.detach()  # type: ignore[union-attr, operator]
+    magnitudes = [float(producing[c].abs().sum() + reading[c].abs().sum()) for c in range(6)]  # type: ignore[index]
+    assert order("cap", network) == (tuple(np.argsort(magnitudes)[::-1].tolist()),)
+    plain = trace(
+        randomised(nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1))).eval(), image(2, 2, 4, 4)
+    )
+    few, many = (CaPCriterion(most_columns=most).rank(plain, Examples(IMAGES, fidelity())) for most in (5, 6))
+    assert few.orders == CPMCCriterion(macs_power=0, params_power=0).rank(plain).orders != many.orders
+
+
 def test_cap_gives_a_duplicate_away() -> None:
     """Of two equal channels one explains the other: after the first is in, the second is worth nothing."""
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))

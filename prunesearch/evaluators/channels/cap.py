@@ -2,91 +2,128 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from prunesearch.evaluators.channels.cpmc import mean_magnitudes
 from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.ranges import whole_number
 from prunesearch.structure import FloatArray, IntArray
 from prunesearch.tasks.examples import Examples
 
 _JITTER = 1e-8
+_STEPS = 256  # of a group; wider ones get several units a step
 
 
 class CaPCriterion:
     """Adds again and again the channel that explains most of the next layers' outputs that is unexplained so far.
 
     *Explained* by least squares: the weights of the kept channels may change, as compensation makes them. The order in
-    which channels are added is their importance.
+    which channels are added is their importance; what each explains is its score, which can be compared between groups.
 
     Source: Xie et al., Pruning with compensation, arXiv:2108.13728, and the authors' code (compensation-aware ranking),
     with a downdate in place of inverses that grow, which gives the same order. Departs from it: moments are centred
     (the code's are not, although its formulas are for centred ones), from 16 positions of 256 images; a group that
-    several layers read is ranked by the sum of what each is explained of its output's variance.
+    several layers read is ranked by the sum of what each is explained of its output's variance; of a group of more than
+    256 units several are added at a time. Units that are read by no linear layer or convolution of at most `most_columns`
+    inputs are ranked by the mean magnitude of all weights that disappear with them, as in `cpmc`.
 
     Args:
         seed: Decides the positions that are sampled.
         cache: Folder where moments of layers are kept (`evaluators.layer_inputs`).
+        most_columns: Inputs of a layer, times elements of its kernel, above which it is not looked at: 8,192 take half
+            a gigabyte.
+
+    Raises:
+        ValueError: `most_columns` is below 1.
     """
 
     needs = "inputs"
 
-    def __init__(self, *, seed: int = 0, cache: str | Path | None = None) -> None:
+    def __init__(self, *, seed: int = 0, cache: str | Path | None = None, most_columns: int = 8192) -> None:
         self._seed = seed
         self._cache = cache
+        self._most_columns = whole_number("most_columns", most_columns, at_least=1)
 
     def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group."""
-        readers = list(layer_inputs(network, inputs_of(examples, "cap"), seed=self._seed, cache=self._cache))
-        orders = []
+        images, most = inputs_of(examples, "cap"), self._most_columns
+        readers = list(layer_inputs(network, images, seed=self._seed, cache=self._cache, most_columns=most))
+        magnitudes = mean_magnitudes(network)
+        orders, scores = [], []
         for units in network.units:
             parts = [_Unexplained(reader, units) for reader in readers if np.isin(units, reader.units).any()]
-            orders.append(tuple(explained_order(parts, len(units))))
-        return NestedRanking(tuple(orders))
+            order, values = greedily_explained(parts, len(units)) if parts else _by_magnitude(magnitudes[units])
+            orders.append(tuple(order.tolist()))
+            scores.append(values)
+        return NestedRanking(tuple(orders), tuple(scores))
 
 
-def explained_order(parts: list[_Unexplained], units: int) -> list[int]:
-    """Greedy order of the units of a group, that which explains most first; of equals the one with the lower index."""
-    order: list[int] = []
-    while len(order) < units:
-        gains = np.sum([part.gains() for part in parts], axis=0) if parts else np.zeros(units)
-        gains[order] = -np.inf
-        order.append(int(np.argmax(gains)))
+def greedily_explained(parts: Sequence[_Unexplained], units: int) -> tuple[IntArray, FloatArray]:
+    """(u,) order of the units of a group, that which explains most first, and (u,) what each explains when it is added.
+
+    Two units may explain together what neither does alone. A score is at most that of the unit before, so that scores
+    have the same order. Of equals the one with the lower index comes first.
+    """
+    left, order, values = np.arange(units), [], [np.array([np.inf])]
+    while len(left):
+        gains = np.sum([part.gains(left) for part in parts], axis=0)
+        chosen = np.argsort(-gains, kind="stable")[: -(-units // _STEPS)]
+        values.append(np.minimum.accumulate(np.append(values[-1][-1], gains[chosen]))[1:])
+        order.append(left[chosen])
         for part in parts:
-            part.explain(order[-1])
-    return order
+            part.explain(left[chosen])
+        left = np.delete(left, chosen)
+    scores = np.zeros(units)
+    scores[np.concatenate(order)] = np.concatenate(values[1:])
+    return np.concatenate(order), scores
+
+
+def _by_magnitude(magnitudes: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The same, by shares of the group's magnitude."""
+    shares = magnitudes / (magnitudes.sum() or 1.0)
+    return np.argsort(-shares, kind="stable"), shares
 
 
 class _Unexplained:
-    """What one reader's outputs still hold that the channels added so far do not explain."""
+    """What one reader's outputs still hold that the units added so far do not explain."""
 
     def __init__(self, reader: LayerInputs, units: IntArray) -> None:
         inside, places = reader.channels_of(units)
         inside = inside[np.argsort(places, kind="stable")]  # unit by unit
         columns = (inside[:, None] * reader.taps + np.arange(reader.taps)).reshape(-1)
-        self._units = len(units)
+        self._each = len(columns) // len(units)  # columns of a unit
         self._residual = reader.covariance[columns][:, columns]
         self._cross = reader.weights[:, columns] @ self._residual
         self._variance = float((reader.cross * reader.weights).sum()) or 1.0
         self._jitter = _JITTER * float(self._residual.diagonal().mean()) + 1e-30
 
-    def gains(self) -> FloatArray:
-        """(u,) share of the variance of the outputs that each unit would explain next."""
-        n = len(self._residual) // self._units
-        blocks = self._residual.reshape(self._units, n, self._units, n)
-        own = torch.stack([blocks[u, :, u] for u in range(self._units)]) + self._jitter * torch.eye(n).double()
-        cross = self._cross.reshape(-1, self._units, n).permute(1, 2, 0)  # (u, n, outputs)
+    def gains(self, units: IntArray) -> FloatArray:
+        """(k,) share of the variance of the outputs that each of some units would explain next."""
+        at = self._columns(units)
+        cross = (
+            self._cross[:, at.reshape(-1)].reshape(-1, *at.shape).permute(1, 2, 0)
+        )  # (k, columns of a unit, outputs)
+        own = self._residual[at[:, :, None], at[:, None, :]] + self._jitter * torch.eye(self._each).double()
+        if self._each == 1:
+            return (cross.square().sum((1, 2)) / own[:, 0, 0] / self._variance).numpy()
         return ((cross * torch.linalg.solve(own, cross)).sum((1, 2)) / self._variance).numpy()
 
-    def explain(self, unit: int) -> None:
-        """Count a unit's columns as kept."""
-        n = len(self._residual) // self._units
-        at = slice(unit * n, (unit + 1) * n)
-        own = self._residual[at, at] + self._jitter * torch.eye(n).double()
+    def explain(self, units: IntArray) -> None:
+        """Count the columns of some units as kept."""
+        at = self._columns(units).reshape(-1)
+        own = self._residual[at][:, at] + self._jitter * torch.eye(len(at)).double()
         shares = torch.linalg.solve(own, self._residual[at])
-        self._cross.addmm_(self._cross[:, at].clone(), shares, alpha=-1)
-        self._residual.addmm_(self._residual[:, at].clone(), shares, alpha=-1)
+        self._cross.addmm_(self._cross[:, at], shares, alpha=-1)
+        self._residual.addmm_(self._residual[:, at], shares, alpha=-1)
+
+    def _columns(self, units: IntArray) -> Tensor:
+        """(k, columns of a unit) where units are in the matrices."""
+        return torch.from_numpy(units[:, None] * self._each + np.arange(self._each))

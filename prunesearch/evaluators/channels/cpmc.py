@@ -36,19 +36,20 @@ class CPMCCriterion(ScoringCriterion):
         """Value of the weights, over powers of costs."""
         macs, params = (saved(network, resource) for resource in ("macs", "params"))
         against = (macs / macs.max()) ** self._macs_power * (params / params.max()) ** self._params_power
-        values = self._values(network)
+        values = mean_magnitudes(network)
         scores = np.zeros(network.unit_count)
         for units, cost in zip(network.units, against, strict=True):
             scores[units] = values[units] / cost
         return scores / max(values[units].max() for units in network.units)
 
-    def _values(self, network: Network) -> FloatArray:
-        """(units,) mean magnitude of the weights that disappear with each unit."""
-        total, count = np.zeros(network.unit_count), np.zeros(network.unit_count)
-        parameters = dict(network.model.named_parameters())
-        for part in slices(network):
-            if part.role in ("produces", "reads"):
-                weights = part.of(parameters[part.name]).abs()
-                np.add.at(total, part.units, weights.sum(dim=1).numpy())
-                np.add.at(count, part.units, weights.shape[1])
-        return total / np.maximum(count, 1)
+
+def mean_magnitudes(network: Network) -> FloatArray:
+    """(units,) mean magnitude of the weights that disappear with each unit."""
+    total, count = np.zeros(network.unit_count), np.zeros(network.unit_count)
+    parameters = dict(network.model.named_parameters())
+    for part in slices(network):
+        if part.role in ("produces", "reads"):
+            weights = part.of(parameters[part.name]).abs()
+            np.add.at(total, part.units, weights.sum(dim=1).numpy())
+            np.add.at(count, part.units, weights.shape[1])
+    return total / np.maximum(count, 1)
