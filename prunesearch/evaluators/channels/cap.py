@@ -32,8 +32,8 @@ class CaPCriterion:
     with a downdate in place of inverses that grow, which gives the same order. Departs from it: moments are centred
     (the code's are not, although its formulas are for centred ones), from 16 positions of 256 images; a group that
     several layers read is ranked by the sum of what each is explained of its output's variance; of a group of more than
-    256 units several are added at a time. Units that are read by no linear layer or convolution of at most `most_columns`
-    inputs are ranked by the mean magnitude of all weights that disappear with them, as in `cpmc`.
+    256 units several are added at a time. Units that are read by no linear layer or convolution of at most
+    `most_columns` inputs are ranked by the mean magnitude of all weights that disappear with them, as in `cpmc`.
 
     Args:
         seed: Decides the positions that are sampled.
