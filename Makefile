@@ -27,9 +27,11 @@ test-slow: venv  ## run the tests that take several seconds each
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow
 
 FAULTS_OUT ?= benchmarks/results/faults.json
+FUZZ ?= 10000
 test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluster (minutes); what is counted goes to the docs
 	$(BIN)/python -m pip install --quiet --editable '.[dev,ray]' || echo "Ray cannot be installed here; its tests are left out"
-	$(BIN)/python -m pytest tests/faults -m faults -W ignore::pytest.PytestUnraisableExceptionWarning --faults-out $(FAULTS_OUT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m faults -W ignore::pytest.PytestUnraisableExceptionWarning \
+		--numprocesses auto --dist loadscope --fuzz $(FUZZ) --faults-out $(FAULTS_OUT)
 
 test-browser: venv  ## the report in a real browser: needs a Chromium (Debian: apt-get install chromium)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/report -m browser

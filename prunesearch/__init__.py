@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from prunesearch.comparison import Comparison as Comparison
     from prunesearch.comparison import compare as compare
     from prunesearch.errors import CheckpointError as CheckpointError
+    from prunesearch.errors import CheckpointLocked as CheckpointLocked
     from prunesearch.errors import ContractBroken as ContractBroken
     from prunesearch.errors import EvaluationFailed as EvaluationFailed
     from prunesearch.errors import InfeasibleBudget as InfeasibleBudget
+    from prunesearch.errors import InvalidInput as InvalidInput
     from prunesearch.errors import NotEnoughMemory as NotEnoughMemory
     from prunesearch.errors import PruneSearchError as PruneSearchError
     from prunesearch.errors import StudyLocked as StudyLocked
@@ -102,6 +104,8 @@ _PUBLIC = {
     "Augmentation": "prunesearch.training.augment:Augmentation",
     "Budget": "prunesearch.budget:Budget",
     "CheckpointError": "prunesearch.errors:CheckpointError",
+    "CheckpointLocked": "prunesearch.errors:CheckpointLocked",
+    "InvalidInput": "prunesearch.errors:InvalidInput",
     "Compared": "prunesearch.comparison:Compared",
     "Comparison": "prunesearch.comparison:Comparison",
     "ContractBroken": "prunesearch.errors:ContractBroken",

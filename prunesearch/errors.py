@@ -28,6 +28,10 @@ def expect(is_met: bool, what: str, got: object) -> None:
         raise ValueError(f"Expected {what}, got {got!r}.")
 
 
+class InvalidInput(PruneSearchError, ValueError):
+    """A latency table, a TOML file or the address of a database is not what it should be; the message names it."""
+
+
 class ContractBroken(PruneSearchError, TypeError):
     """An object or a name of the caller's, such as a searcher, does not do what its contract says.
 
@@ -73,7 +77,7 @@ class StudyMismatch(PruneSearchError):
 
 
 class StudyLocked(PruneSearchError):
-    """Another process drives this study."""
+    """Another process drives this study, or has driven it since this one lost its lock."""
 
 
 class StudyUnreadable(PruneSearchError):
@@ -81,11 +85,15 @@ class StudyUnreadable(PruneSearchError):
 
 
 class StudyUnwritable(PruneSearchError):
-    """A trial could not be recorded (full disk, read-only file); everything recorded before is kept."""
+    """A trial could not be recorded (full disk, read-only folder, missing file); everything recorded before is kept."""
 
 
 class CheckpointError(PruneSearchError):
     """A weights file is damaged, hostile, or belongs to another network."""
+
+
+class CheckpointLocked(CheckpointError):
+    """Another process trains with this checkpoint."""
 
 
 class EvaluationFailed(PruneSearchError):

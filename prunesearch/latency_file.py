@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from prunesearch.errors import InvalidInput
 from prunesearch.files import write_text
 from prunesearch.latency_table import (
     FORMAT,
@@ -21,7 +24,11 @@ from prunesearch.latency_table import (
     Use,
     combinations_of,
 )
+from prunesearch.plain_json import parse
 from prunesearch.structure import Width
+
+_MOST_AXES = 2
+_LARGEST = 2**31  # of any width
 
 
 def write(table: LatencyTable, path: Path) -> None:
@@ -33,20 +40,20 @@ def read(path: Path) -> LatencyTable:
     """Read a file.
 
     Raises:
-        ValueError: It is not a latency table, is damaged, or of a newer version.
+        InvalidInput: It is not a latency table, is damaged, or of a newer version.
         FileNotFoundError: There is none.
     """
-    text = path.read_text(encoding="utf-8")
+    content = path.read_bytes()
     try:
-        plain = json.loads(text)
+        plain = parse(content.decode())
     except ValueError as error:
-        raise ValueError(f"{path} is not a latency table: it is not JSON ({error}).") from None
+        raise InvalidInput(f"{path} is not a latency table: it is not JSON ({error}).") from None
     if not isinstance(plain, dict) or plain.get("format") != FORMAT:
-        raise ValueError(
+        raise InvalidInput(
             f'{path} is not a latency table: expected "format": "{FORMAT}". prunesearch latency makes one.'
         )
     if plain.get("version") != VERSION:
-        raise ValueError(
+        raise InvalidInput(
             f"{path} is of version {plain.get('version')!r} of the format; this release reads version {VERSION}. "
             "Measure again, or use the release that wrote it."
         )
@@ -92,7 +99,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
     """The table that JSON describes.
 
     Raises:
-        ValueError: Something is missing or makes no sense; the message says what, and where it was read.
+        InvalidInput: Something is missing or makes no sense; the message says what, and where it was read.
     """
     try:
         groups = tuple((str(g["name"]), int(g["width"]), int(g["unit"])) for g in plain["groups"])
@@ -113,10 +120,10 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
             correction=float(plain.get("correction", 1.0)),
         )
         _check(table)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{where} is damaged: {type(error).__name__} {error}. Measure again.") from error
+    except (KeyError, TypeError, IndexError, AttributeError, ArithmeticError) as error:
+        raise InvalidInput(f"{where} is damaged: {type(error).__name__} {error}. Measure again.") from error
     except ValueError as error:
-        raise ValueError(f"{where} cannot be used: {error}") from error
+        raise InvalidInput(f"{where} cannot be used: {error}") from error
     return table
 
 
@@ -128,9 +135,14 @@ def _conditions(plain: Mapping[str, Any]) -> Conditions:
 def _layer(plain: Mapping[str, Any], index: int) -> Layer:
     axes = tuple(tuple(int(width) for width in axis) for axis in plain["axes"])
     times = plain["times"]
+    if len(axes) > _MOST_AXES:
+        raise ValueError(f"layer {index} has {len(axes)} axes; at most {_MOST_AXES} are known")
+    count = math.prod(map(len, axes))
+    if count != len(times):  # found out before the combinations are made, of which there may be too many
+        raise ValueError(f"layer {index} has times for {len(times)} combinations of widths, expected {count}")
     wanted = [_key(widths) for widths in combinations_of(axes)]
     if set(times) != set(wanted):
-        raise ValueError(f"layer {index} has times for {len(times)} combinations of widths, expected {len(wanted)}")
+        raise ValueError(f"layer {index} has times for other combinations of widths than those of its axes")
     return Layer(
         str(plain["computes"]), axes, tuple(_read_timing(times[key], f"layer {index}, widths {key}") for key in wanted)
     )
@@ -145,9 +157,16 @@ def _check(table: LatencyTable) -> None:
     for use in table.uses:
         if not 0 <= use.layer < len(table.layers) or len(use.widths) != len(table.layers[use.layer].axes):
             raise ValueError(f"{use.place} names layer {use.layer}, which does not fit it.")
+        if not all(0 <= count <= _LARGEST for width in use.widths for _, count in width.terms):
+            raise ValueError(f"the widths of {use.place} do not follow from those of the network.")
     for number, layer in enumerate(table.layers):
-        if len(layer.axes) > 2:
-            raise ValueError(f"layer {number} has {len(layer.axes)} axes; at most 2 are known.")
+        if any(not axis or axis[0] < 0 or any(a >= b for a, b in pairwise(axis)) for axis in layer.axes):
+            raise ValueError(f"the widths of layer {number} do not ascend.")
+    if not table.groups or any(width < 1 or unit < 1 for _, width, unit in table.groups):
+        raise ValueError("it needs groups, each of some channels.")
+    numbers = (table.correction, *(table.drift or ()), *(() if table.reference_ms is None else (table.reference_ms,)))
+    if not all(type(number) in (int, float) and number > 0 for number in numbers):
+        raise ValueError("its correction, drift and reference_ms must be above 0.")
     if any(len(built.structure) != len(table.groups) for built in table.networks):
         raise ValueError(f"a network does not have {len(table.groups)} widths.")
 

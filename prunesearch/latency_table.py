@@ -215,8 +215,8 @@ class LatencyTable:
         Raises:
             ValueError: It is.
         """
-        if network_fingerprint(space) != self.network:
-            own = tuple((group.name, group.width, group.unit) for group in space.groups)
+        own = tuple((group.name, group.width, group.unit) for group in space.groups)
+        if network_fingerprint(space) != self.network or self.groups != own:
             raise ValueError(
                 f"The latency table was measured for another network: {_first_difference(self.groups, own)}. Measure "
                 "one for this network: prunesearch latency, or LatencyTable.measure(network, ...)."
@@ -238,7 +238,7 @@ class LatencyTable:
         """Read what `save` wrote, or what you filled in.
 
         Raises:
-            ValueError: It is no latency table, is damaged, or of a newer version; the message says where.
+            InvalidInput: It is no latency table, is damaged, or of a newer version; the message says where.
             FileNotFoundError: There is no such file.
         """
         from prunesearch.latency_file import read

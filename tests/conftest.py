@@ -14,6 +14,7 @@ from prunesearch.training.digits import digits
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-out", help="where the fault suite writes what it counted, as JSON")
+    parser.addoption("--fuzz", type=int, default=10_000, help="damaged files per reader in the fault suite")
 
 
 @pytest.fixture(autouse=True)

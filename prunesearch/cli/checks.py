@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunesearch.cli.completion import METRICS
-from prunesearch.files import safetensors_path
+from prunesearch.files import check_is_writable_file, safetensors_path
 from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
@@ -233,9 +233,8 @@ def check_writable(*files: Path | None) -> None:
     for file in files:
         if file is None:
             continue
-        folder = file.parent
-        if file.is_dir():
-            raise ValueError(f"{file} is a folder; expected a file to write, such as {file / 'name'}.")
+        check_is_writable_file(file)
+        folder = Path(os.path.realpath(file)).parent if file.is_symlink() else file.parent
         if not folder.is_dir():
             raise ValueError(f"The folder {folder} of {file} does not exist. Make it first.")
         if not os.access(folder, os.W_OK):

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import typer
 
+from prunesearch.errors import InvalidInput
 from prunesearch.registry import did_you_mean
 from prunesearch.urls import described, redacted
 
@@ -40,7 +41,7 @@ def use_config(context: typer.Context, file: Path | None) -> Path | None:
     """Let the values of a file stand where no flag is given.
 
     Raises:
-        ValueError: The file is missing or no TOML, has a key that is no flag, or a value that no flag could have.
+        InvalidInput: The file is missing or no TOML, has a key that is no flag, or a value that no flag could have.
     """
     if file is not None and not context.resilient_parsing:  # a shell that completes has no place for sentences
         assert context.parent is not None  # commands are all below `prunesearch`
@@ -72,7 +73,9 @@ def _values(file: Path, command: str, commands: Mapping[str, Mapping[str, Any]])
     }
     for table, entries in tables.items():
         if not isinstance(entries, dict):
-            raise ValueError(f"{file}: {table} is a command; expected its flags below [{table}], got {_kind(entries)}.")
+            raise InvalidInput(
+                f"{file}: {table} is a command; expected its flags below [{table}], got {_kind(entries)}."
+            )
         for key, value in entries.items():
             flag = commands[table].get(_dashed(key))
             if flag is None:
@@ -85,11 +88,13 @@ def _values(file: Path, command: str, commands: Mapping[str, Mapping[str, Any]])
 
 def _parsed(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise ValueError(f"There is no config file {file}." if not file.exists() else f"{file} is no file.")
+        raise InvalidInput(f"There is no config file {file}." if not file.exists() else f"{file} is no file.")
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f'{file} is not valid TOML: {error}. Write it as: data = "digits".') from error
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, a number of too many digits, nested too deep
+        raise InvalidInput(f'{file} is not valid TOML: {error}. Write it as: data = "digits".') from error
 
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
@@ -97,19 +102,19 @@ def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -
     hint = did_you_mean(_dashed(key), known) if now is None else f" It is now {now.removeprefix('--')}."
     key = redacted(key)
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
-    raise ValueError(f"{file}: {what}.{hint}")
+    raise InvalidInput(f"{file}: {what}.{hint}")
 
 
 def _as_given(file: Path, key: str, flag: Any, value: Any) -> Any:
     """A value of TOML as the command line would have had it."""
     if flag.is_flag:
         if not isinstance(value, bool):
-            raise ValueError(f"{file}: expected {key} = true or false, got {_kind(value)}.")
+            raise InvalidInput(f"{file}: expected {key} = true or false, got {_kind(value)}.")
         return value
     if flag.multiple:
         entries = value if isinstance(value, (list, dict)) else [value]
         if not entries:
-            raise ValueError(f"{file}: expected {key} with at least one entry, got none. Leave it out.")
+            raise InvalidInput(f"{file}: expected {key} with at least one entry, got none. Leave it out.")
         if isinstance(entries, dict):
             return [f"{name}={_text(file, key, entry, nested=True)}" for name, entry in entries.items()]
         return [_text(file, key, entry) for entry in entries]
@@ -120,9 +125,12 @@ def _text(file: Path, key: str, value: Any, *, nested: bool = False) -> str:
     if isinstance(value, str):
         return value
     if nested and isinstance(value, (bool, list)):
-        return json.dumps(value)
+        try:
+            return json.dumps(value)
+        except (TypeError, ValueError, RecursionError):  # a date, say
+            raise InvalidInput(f"{file}: expected {key} with text and numbers only.") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"{file}: expected {key} as text or a number, as the flag has it; got {_kind(value)}.")
+        raise InvalidInput(f"{file}: expected {key} as text or a number, as the flag has it; got {_kind(value)}.")
     return str(value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from torch import Tensor, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path
+from prunesearch.models.tensor_file import has_plain_values
 from prunesearch.models.wrappers import unwrapped
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _WRAPPED = ("module", "_orig_mod")  # what DataParallel and torch.compile put into names, wherever the wrapped part is
 _SHOWN = 4
+_LONGEST = 300  # letters of what torch says, which may quote the whole file
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         f"{name} is {tuple(state[name].shape)}, the model has {tuple(tensor.shape)}"
         for name, tensor in expected.items()
         if name in state and state[name].shape != tensor.shape
+    ]
+    problems += [
+        f"{name} is of type {state[name].dtype}, the model has {tensor.dtype}"
+        for name, tensor in expected.items()
+        if name in state and tensor.is_floating_point() and not state[name].is_floating_point()
     ]
     if problems:
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -124,14 +132,29 @@ def _read(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors" or _begins_as_safetensors(path):
             return safetensors.torch.load_file(path)
+        _refuse_packed(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # random bytes make torch's unpickler raise nearly anything
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        first = first.partition(". ")[0]  # torch goes on with the advice to run the code of the file
+        first = first.partition(". ")[0][:_LONGEST]  # torch goes on with the advice to run the code of the file
         raise CheckpointError(
             f"{path} is damaged, or holds more than tensors, which is not loaded because it could run code ({first}). "
             "Save a state_dict, best as safetensors."
         ) from error
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse archives whose content is larger than they are: torch packs nothing, so it would fill the memory.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > path.stat().st_size:
+        raise ValueError(f"it unpacks to {size:,} bytes, more than it has")
 
 
 def _begins_as_safetensors(path: Path) -> bool:
@@ -147,7 +170,12 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
             break
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{path} holds no state dict: expected names with tensors, got {type(content).__name__}.")
-    return {str(name): tensor for name, tensor in content.items()}
+    found = {str(name): tensor for name, tensor in content.items()}
+    for name, tensor in found.items():
+        plain = has_plain_values(tensor)
+        if plain and tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{path} is damaged: {name} is larger than its values.")
+    return found
 
 
 def _is_counter(name: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunesearch.errors import CheckpointError
 from prunesearch.files import whole
 from prunesearch.models.copying import copied
 from prunesearch.models.nested import Batch, arguments, mapped, parts_of, tensors_in
@@ -46,7 +48,7 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Batch) -> No
             another later.
 
     Raises:
-        CheckpointError: The path is a folder, or in none.
+        CheckpointError: The path is a folder, or in none, or the file cannot be written.
         ImportError: The extra is not installed.
         TypeError: Something else than a network, a path or tensors was given.
         ValueError: The inputs have no images, or not equally many.
@@ -58,15 +60,34 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Batch) -> No
     path = writable(path)
     exported = torch.onnx.export(export_program(model, example_inputs), dynamo=True, verbose=False)
     assert exported is not None
-    with whole(path) as draft:
-        exported.save(draft)
+    _write(path, exported.save)
 
 
 def write_program(model: nn.Module, path: str | Path, example_inputs: Batch) -> None:
-    """Write what `export_program` gives; whole or not at all. `torch.export.load` reads it."""
-    path = writable(path)
-    with whole(path) as draft:
-        torch.export.save(export_program(model, example_inputs), draft)
+    """Write what `export_program` gives; whole or not at all. `torch.export.load` reads it.
+
+    Raises:
+        CheckpointError: The path is a folder, or in none, or the file cannot be written.
+    """
+    path, content = writable(path), io.BytesIO()
+    torch.export.save(export_program(model, example_inputs), content)  # to a file it would abort on a full disk
+    _write(path, lambda draft: draft.write_bytes(content.getbuffer()))
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> None:
+    """Write a file by the code of another library.
+
+    Raises:
+        CheckpointError: It cannot be written.
+    """
+    try:
+        with whole(path) as draft:
+            save(draft)
+    except OSError as error:
+        said = error.strerror or error
+        raise CheckpointError(
+            f"{path} cannot be written: {said}. Is there room in its folder, and may you write there?"
+        ) from error
 
 
 def _batches(example_inputs: Batch) -> Batch:

@@ -15,7 +15,7 @@ from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.tensor_file import FileKind
+from prunesearch.models.tensor_file import FileKind, content_of
 
 FORMAT = "prunesearch-pruningnet-1"
 _KIND = FileKind(FORMAT, "about", "is no PruningNet")
@@ -105,11 +105,12 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
             (name, width), (other, other_width) = different
             what = f"group {name!r} with {width} channels where the network has {other!r} with {other_width}"
         raise CheckpointError(f"{path} is of another network: it has {what}.")
-    try:
+    with content_of(path):
+        largest = max((size for tensor in stored.values.values() for size in tensor.shape), default=0)
+        if any(stored.settings.get(size, 0) > largest for size in ("hidden", "rank")):
+            raise ValueError(f"{dict(stored.settings)} with tensors of at most {largest} a side")
         net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: no PruningNet is made of what it says ({error}).") from error
-    fill(net, stored.values, path)
+        fill(net, stored.values, path)
     return net.eval()
 
 
@@ -123,7 +124,7 @@ def read(path: str | Path) -> Stored:
     if not path.is_file():
         raise CheckpointError(f"There is no file {path}. Train a PruningNet into it first.")
     about, tensors = _KIND.read(path)
-    try:
+    with content_of(path):
         return Stored(
             settings=about["settings"],
             groups=[(name, width) for name, width in about["groups"]],
@@ -132,8 +133,6 @@ def read(path: str | Path) -> Stored:
             values={name.removeprefix(_VALUES): t for name, t in tensors.items() if name.startswith(_VALUES)},
             more={name.removeprefix(_MORE): t for name, t in tensors.items() if name.startswith(_MORE)},
         )
-    except (KeyError, TypeError, ValueError):
-        raise CheckpointError(f"{path} is damaged: it does not say what PruningNet it holds.") from None
 
 
 def fill(net: PruningNet, values: Mapping[str, Tensor], path: str | Path) -> None:

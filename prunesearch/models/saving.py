@@ -9,6 +9,7 @@ less; only the rest needs this module.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,15 @@ from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.copying import copied
 from prunesearch.models.literals import Place, places_in, rewrite, rewritten
 from prunesearch.models.nested import Batch
-from prunesearch.models.slim import layer_widths, narrowed_attributes, set_attribute, set_width, width_of
-from prunesearch.models.tensor_file import FileKind, as_text, from_text, has_plain_values, plain
+from prunesearch.models.slim import fits, layer_widths, narrowed_attributes, set_attribute, set_width, width_of
+from prunesearch.models.tensor_file import FileKind, as_text, content_of, from_text, has_plain_values, plain
 from prunesearch.models.wrappers import unwrapped
 
 FORMAT = "prunesearch-1"
 _SLIMMED = FileKind(FORMAT, "widths", "was not written by prunesearch.save", " Read plain weights with load_weights.")
 _DTYPES = {str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)}
 _SHOWN = 4  # differences, and names in each
+_LARGEST_INPUT = 1 << 32  # bytes that a file may make of the shape of an input
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,12 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         TypeError: Something else than a path or a network was given.
     """
     path, network = as_path(path), unwrapped(model)
-    stored = _read(path)
+    with content_of(path):
+        stored = _read(path, sum(buffer.nbytes for buffer in _outside_the_state(network).values()))
+        return _loaded(path, stored, network)
+
+
+def _loaded(path: Path, stored: _Stored, network: nn.Module) -> nn.Module:
     problems = _problems(stored, network)
     if problems:
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
@@ -121,6 +128,13 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
             set_attribute(slimmed.get_submodule(name), attribute, width)
     for name, numbers in stored.literals.items():
         rewrite(slimmed.get_submodule(name), {place: numbers[place] for place in _places(network, name, numbers)})
+    wrong = next(
+        (name for name, module in network.named_modules() if not fits(module, slimmed.get_submodule(name))), None
+    )
+    if wrong is not None:
+        raise CheckpointError(
+            f"{path} is damaged: the widths of {wrong or 'the network'} are not those of its tensors in the file."
+        )
     return slimmed
 
 
@@ -143,10 +157,10 @@ def remembered_inputs(path: str | Path) -> tuple[Any, ...] | dict[str, Any]:
     """
     path = as_path(path)
     try:
-        found = _zeros(_read(path).inputs)
-    except (AttributeError, KeyError, TypeError, RuntimeError):
+        found = _zeros(_read(path, None).inputs)
+        return found if isinstance(found, dict) else tuple(found)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, RecursionError):
         raise CheckpointError(f"{path} is damaged: it does not say what its inputs are like.") from None
-    return found if isinstance(found, dict) else tuple(found)
 
 
 def _zeros(described: Any) -> Any:
@@ -157,7 +171,10 @@ def _zeros(described: Any) -> Any:
         return tuple(_zeros(item) for item in described)
     if "named" in described:
         return {name: _zeros(item) for name, item in described["named"].items()}
-    return torch.zeros(2, *described["shape"], dtype=_DTYPES[described["dtype"]])
+    shape, kind = [int(size) for size in described["shape"]], _DTYPES[described["dtype"]]
+    if 2 * math.prod(shape) * kind.itemsize > _LARGEST_INPUT:
+        raise ValueError(f"an input of shape {shape}")
+    return torch.zeros(2, *shape, dtype=kind)
 
 
 def _widths(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -220,7 +237,8 @@ def _shapes(inputs: Any) -> Any:
     )
 
 
-def _read(path: Path) -> _Stored:
+def _read(path: Path, most_buffers: int | None) -> _Stored:
+    """What a file holds; its buffers up to so many bytes, None for none of them."""
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder; expected a file that prunesearch.save wrote.")
     if not path.is_file():
@@ -232,7 +250,7 @@ def _read(path: Path) -> _Stored:
             {layer: dict(attributes) for layer, attributes in note["layers"].items()},
             {name: dict(attributes) for name, attributes in note.get("attributes", {}).items()},
             {name: _numbers(path, places) for name, places in note["literals"].items()},
-            from_text(note.get("buffers", "")),
+            {} if most_buffers is None else from_text(note.get("buffers", ""), most_buffers),
             note.get("inputs", ()),
             tensors,
         )
@@ -307,8 +325,15 @@ def _impossible_shapes(stored: Mapping[str, Tensor], mine: Mapping[str, Tensor])
     """Tensors that slimming could not have made of mine."""
     for name in mine:
         narrow, full = tuple(stored[name].shape), tuple(mine[name].shape)
+        if _kind_of(stored[name]) != _kind_of(mine[name]):
+            yield f"{name} is of type {stored[name].dtype} in the file and {mine[name].dtype} in the network"
         if len(narrow) != len(full) or any(a > b for a, b in zip(narrow, full, strict=True)):
             yield f"{name} has shape {narrow} in the file and {full} in the network"
+
+
+def _kind_of(tensor: Tensor) -> tuple[bool, bool]:
+    """Precisions may differ, but integers are no weights."""
+    return tensor.is_floating_point(), tensor.is_complex()
 
 
 def _like(mine: Tensor, stored: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Cut
@@ -128,6 +130,36 @@ def set_width(module: nn.Module, attribute: str, width: int) -> None:
     if not items and isinstance(full, tuple):
         items = [str(len(full) - 1)]
     setattr(module, name, _with_item(full, [int(item) for item in items], width))
+
+
+def fits(original: nn.Module, slimmed: nn.Module) -> bool:
+    """Whether a layer's numbers of channels are those of its tensors, as they were in the layer it was made from."""
+    return not _agrees(original) or _agrees(slimmed)
+
+
+def _agrees(module: nn.Module) -> bool:
+    """Whether a layer's numbers of channels are those of its tensors; True of what is no such layer."""
+    if "weight" not in module._parameters:  # none, or computed of others
+        return True
+    weight = module._parameters["weight"]
+    shape = None if weight is None else tuple(weight.shape)
+    if isinstance(module, _ConvNd):
+        read, written, groups = module.in_channels, module.out_channels, module.groups
+        first, second = (read, written) if module.transposed else (written, read)
+        if shape is None or 0 in shape or groups < 1:
+            return shape is not None and 0 in shape
+        return not (read % groups or written % groups) and shape[:2] == (first, second // groups)
+    if isinstance(module, nn.Linear):
+        return shape == (module.out_features, module.in_features)
+    if isinstance(module, nn.GroupNorm):
+        whole = module.num_groups > 0 and module.num_channels % module.num_groups == 0
+        return (whole or not module.num_channels) and shape in (None, (module.num_channels,))
+    if isinstance(module, nn.LayerNorm):
+        return shape in (None, tuple(module.normalized_shape))
+    for kind, attribute in ((nn.Embedding, "embedding_dim"), (nn.PReLU, "num_parameters"), (_NormBase, "num_features")):
+        if isinstance(module, kind):
+            return shape is None or shape[-1] == getattr(module, attribute)
+    return True
 
 
 _NARROWED = "_prunesearch_widths"

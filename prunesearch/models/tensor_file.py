@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,17 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from prunesearch.errors import CheckpointError
-from prunesearch.files import as_path, whole
+from prunesearch.errors import CheckpointError, PruneSearchError
+from prunesearch.files import as_path, check_is_writable_file, whole
+from prunesearch.plain_json import parse
 
 _MOST_BYTES = (
     1 << 30
 )  # that a note may hold as text, and how long the text may be: safetensors takes 100 MB of metadata
 _MOST_TEXT = 90_000_000
+_HEADER = 10_000_000  # bytes of names and shapes
+_KEY = "prunesearch"
+"""Of the metadata; files of earlier versions have what is in it as keys of their own."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,17 @@ class FileKind:
                 form for a tensor.
         """
         path = writable(path)
-        metadata = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
+        about = {"format": self.format, self.note: note, "sha256": checksum(note, tensors)}
+        metadata = {_KEY: json.dumps(about)}  # one key, as safetensors writes several in any order
         try:
             with whole(path) as draft:
-                draft.touch()
-                mode = (
-                    draft.stat().st_mode
-                )  # as of any new file; some versions of safetensors leave it to the owner alone
                 safetensors.torch.save_file(dict(tensors), draft, metadata)
-                draft.chmod(mode)
         except KeyError as error:
             raise CheckpointError(f"{path} cannot be written: safetensors has no form for {error}.") from error
         except (OSError, safetensors.SafetensorError) as error:
+            said = getattr(error, "strerror", None) or error
             raise CheckpointError(
-                f"{path} cannot be written: {error}. Is there room in its folder, and may you write there?"
+                f"{path} cannot be written: {said}. Is there room in its folder, and may you write there?"
             ) from error
 
     def read(self, path: Path) -> tuple[Any, dict[str, Tensor]]:
@@ -78,6 +80,8 @@ class FileKind:
             with safetensors.safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            if _KEY in metadata:
+                metadata = dict(parse(metadata[_KEY]))
             if metadata.get("format") != self.format:
                 raise CheckpointError(
                     f"{path} {self.foreign} (format {metadata.get('format')!r}, expected {self.format!r})."
@@ -85,11 +89,29 @@ class FileKind:
                 )
             if checksum(metadata[self.note], tensors) != metadata["sha256"]:
                 raise CheckpointError(f"{path} is damaged: its contents are not what was written.{self.damaged_advice}")
-            return json.loads(metadata[self.note]), tensors
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            return parse(metadata[self.note]), tensors
+        except CheckpointError:
+            raise
+        except Exception as error:  # of a file that somebody made there is no end of what can be wrong
             raise CheckpointError(
                 f"{path} is damaged, or no safetensors file: {error}.{self.damaged_advice}"
             ) from error
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """While something is made of a file's content: whatever goes wrong is the file's fault, and the error names it.
+
+    Raises:
+        CheckpointError: Something did.
+    """
+    try:
+        yield
+    except (PruneSearchError, MemoryError):
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__} {error}".strip()
+        raise CheckpointError(f"{path} is damaged: nothing can be made of what it holds ({said}).") from error
 
 
 def writable(path: object) -> Path:
@@ -102,6 +124,10 @@ def writable(path: object) -> Path:
     path = as_path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} cannot be written: it is a folder. Name a file in it.")
+    try:
+        check_is_writable_file(path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from None
     if not path.parent.is_dir():
         raise CheckpointError(f"{path} cannot be written: there is no folder {path.parent}. Make it first.")
     return path
@@ -161,16 +187,23 @@ def as_text(tensors: Mapping[str, Tensor]) -> str:
     return text
 
 
-def from_text(text: str) -> dict[str, Tensor]:
+def from_text(text: str, most: int) -> dict[str, Tensor]:
     """The inverse of `as_text`.
 
+    Args:
+        text: What it gave.
+        most: How many bytes the tensors may have; a few letters can stand for gigabytes.
+
     Raises:
-        ValueError: It is not what `as_text` gave.
+        ValueError: It is not what `as_text` gave, or more.
     """
     if not text:
         return {}
     try:
-        packed = base64.b64decode(text, validate=True)
-        return safetensors.torch.load(zlib.decompressobj().decompress(packed, 2 * _MOST_BYTES))
+        unpacking = zlib.decompressobj()
+        content = unpacking.decompress(base64.b64decode(text, validate=True), most + _HEADER)
+        if not unpacking.eof:
+            raise ValueError("more tensors as text than the network has")
+        return safetensors.torch.load(content)
     except (zlib.error, safetensors.SafetensorError) as error:
         raise ValueError(f"no tensors as text: {error}") from error

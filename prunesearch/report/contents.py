@@ -208,15 +208,16 @@ def comparable(studies: Sequence[StudyContents]) -> list[list[StudyContents]]:
 def _read_one(store: Store, name: str) -> StudyContents:
     try:
         space = space_from_dict(store.space(name))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise StudyUnreadable(
-            f"The space of study {name!r} cannot be read ({type(error).__name__}: {error}). Name other studies."
+            f"{store.url}: the space of study {name!r} cannot be read ({type(error).__name__}: {error}). Name other "
+            "studies."
         ) from error
     trials = store.trials(name)
     for trial in trials:
         if len(trial.structure) != len(space.groups):
             raise StudyUnreadable(
-                f"Trial {trial.number} of study {name!r} has {len(trial.structure)} widths, its space has "
+                f"{store.url}: trial {trial.number} of study {name!r} has {len(trial.structure)} widths, its space has "
                 f"{len(space.groups)} groups. Name other studies."
             )
     progress = store.progress(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
-from prunesearch.errors import StudyUnreadable
+from prunesearch.errors import InvalidInput, StudyUnreadable
+from prunesearch.locking import this_process
 from prunesearch.urls import HARMLESS_KEYS, described, is_plain, may_hold_password, redacted, server_url
 
 IN_MEMORY = "sqlite://"
@@ -93,10 +93,10 @@ def parse(url: str) -> Database:
     """Find out which database a URL, or the name of a file, means; opens nothing.
 
     Raises:
-        ValueError: Not a URL of a database we know.
+        InvalidInput: Not a URL of a database we know.
     """
     if not isinstance(url, str):
-        raise ValueError(f"{_EXPECTED}, got {described(url)}.")
+        raise InvalidInput(f"{_EXPECTED}, got {described(url)}.")
     if url == IN_MEMORY:
         return Database(shown=url)
     if url.partition("://")[0] in _SERVERS:
@@ -105,7 +105,7 @@ def parse(url: str) -> Database:
         url = _FILE + url
     name = url[len(_FILE) :] if url.startswith(_FILE) else ""
     if not name or name == ":memory:" or "\0" in name or (may_hold_password(name) and not os.path.exists(name)):
-        raise ValueError(f"{_EXPECTED}, got {described(url)}.")
+        raise InvalidInput(f"{_EXPECTED}, got {described(url)}.")
     return Database(shown=url, path=Path(name))
 
 
@@ -139,21 +139,16 @@ def has_ended(session: Any) -> bool:
         return bool(selector.select(timeout=0))
 
 
-def this_process() -> str:
-    """Host and process, as others will read who drives."""
-    return f"host {socket.gethostname()}, pid {os.getpid()}"
-
-
 def _server(url: str) -> Database:
     hint = "Expected postgresql://USER:PASSWORD@SERVER/DATABASE with special characters of the password as %40 (@) etc."
     try:
         address = sa.make_url(url).set(drivername="postgresql+psycopg")
     except (ValueError, sa.exc.ArgumentError):
-        raise ValueError(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
+        raise InvalidInput(f"{hint}; this URL cannot be read, and is not shown as it may hold a password.") from None
     if not address.database:
-        raise ValueError(f"{hint}; this URL names no database.")
+        raise InvalidInput(f"{hint}; this URL names no database.")
     if not is_plain(address.database) or not is_plain(address.host or "localhost"):
-        raise ValueError(f"{hint}; the server or the database of this URL has no name that one can have.")
+        raise InvalidInput(f"{hint}; the server or the database of this URL has no name that one can have.")
     parts = {"host": address.host, "port": address.port, "database": address.database}
     named = bool(address.username or address.password or {"user", "password"} & set(address.query))
     return Database(shown=server_url("postgresql", parts, address.query, named=named), server=address)
@@ -182,7 +177,7 @@ def _server_engine(address: sa.URL, *, writing: bool) -> sa.Engine:
     try:
         engine = sa.create_engine(address, connect_args=arguments, hide_parameters=True)
     except ImportError as error:
-        raise ValueError(
+        raise InvalidInput(
             f"Studies on a server need one more package: pip install 'prunesearch[postgres]' ({error})."
         ) from None
 

@@ -7,18 +7,17 @@ again if nobody else has it. That nobody wrote in between is for `Store.take` to
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import sqlalchemy as sa
-from filelock import FileLock, Timeout
 from sqlalchemy.exc import DBAPIError
 
 from prunesearch.errors import StudyLocked, StudyUnreadable, StudyUnwritable
+from prunesearch.locking import Held, PathLock
 from prunesearch.study.database import Database, has_ended, parse
 from prunesearch.study.store import Driver, Store
 
@@ -121,7 +120,7 @@ class _NoLock:
 
 
 class _LockBesideFile:
-    """A lock of the operating system on `FILE.lock`, an empty file that stays.
+    """The lock of a file of studies.
 
     Args:
         path: The database.
@@ -130,44 +129,31 @@ class _LockBesideFile:
     """
 
     def __init__(self, path: Path, url: str, patience: float) -> None:
-        file = path.resolve()  # a link to a database is the same database
         self._path = path
         self._url = url
-        self._place = file.with_name(file.name + ".lock")
-        self._lock = self._taken(patience)
+        with self._errors():
+            self._lock = PathLock(path, patience)
 
     def check(self) -> None:
-        try:
-            found = os.stat(self._place)
-        except OSError:
-            found = None
-        if found is None or not os.path.samestat(found, self._file):
-            lost = self._lock
-            self._lock = self._taken(0.0)
-            lost.release()
+        with self._errors():
+            self._lock.check()
 
     def release(self) -> None:
         self._lock.release()
 
-    def _taken(self, patience: float) -> FileLock:
-        lock = FileLock(self._place, timeout=patience)
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         try:
-            os.close(
-                os.open(self._place, os.O_RDWR | os.O_CREAT, 0o644)
-            )  # filelock takes what it cannot make for locked
-            lock.acquire()
-            self._file = os.stat(self._place)
-        except Timeout:
+            yield
+        except Held:
             raise StudyLocked(
                 f"{self._path} is in use by another run ({_recorded_driver(self._url)}). Wait for it to end, or use "
                 "another file."
             ) from None
         except OSError as error:
-            lock.release()
             raise StudyUnwritable(
-                f"{self._place} cannot be created: {error.strerror}. Give a file in another folder."
+                f"{error.filename} cannot be created: {error.strerror}. Give a file in another folder."
             ) from None
-        return lock
 
 
 def _recorded_driver(url: str) -> str:
@@ -211,6 +197,8 @@ class _ServerLock:
 
     def release(self) -> None:
         if self._connection is not None:
+            with suppress(DBAPIError):
+                self._connection.rollback()  # the lock is free at once, also behind a pooler
             self._connection.invalidate()  # closes the session, and with it the lock, whatever state it is in
             self._connection.close()
             self._connection = None

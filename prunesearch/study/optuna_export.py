@@ -133,7 +133,9 @@ def _distributions(store: Store, name: str) -> dict[str, BaseDistribution]:
     try:
         return {str(group["name"]): _distribution(group["widths"]) for group in store.space(name)["groups"]}
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise StudyUnreadable(f"The space of study {name!r} cannot be read ({type(error).__name__}).") from None
+        raise StudyUnreadable(
+            f"{store.url}: the space of study {name!r} cannot be read ({type(error).__name__})."
+        ) from None
 
 
 def _distribution(widths: list[int]) -> BaseDistribution:

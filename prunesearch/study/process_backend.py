@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -22,7 +23,10 @@ from prunesearch.structure import Structure
 from prunesearch.study.pool import Done, Lost
 from prunesearch.study.scoring import Outcome
 
-_PROGRAM = "import sys; sys.path[:] = {path!r}; from prunesearch.study.worker import work; work({fds})"
+_PROGRAM = (
+    "import sys; sys.path[:] = {path!r}; from prunesearch.study.watchdog import watch; watch({driver}, {fds}); "
+    "from prunesearch.study.worker import work; work({fds})"
+)
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _FALSE_STARTS = 3
 
@@ -117,16 +121,16 @@ class _Worker:
 
     def __init__(self, payload: int, ears: int, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()
-        fds = (theirs.fileno(), payload, ears)
-        program = _PROGRAM.format(path=sys.path, fds=", ".join(map(str, fds)))
+        fds = (theirs.fileno(), payload)
+        program = _PROGRAM.format(path=sys.path, driver=ears, fds=", ".join(map(str, fds)))
         flags = [f"-W{option}" for option in sys.warnoptions]
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, *flags, "-c", program],
-                pass_fds=fds,
+                pass_fds=(*fds, ears),
                 env=environment,
                 stdin=subprocess.DEVNULL,
-                start_new_session=True,  # an interrupt at the terminal is for the driver, which will end us
+                start_new_session=True,  # an interrupt at the terminal is for the driver, which will end all of it
             )
         self.connection = Connection(ours.detach())
         self.is_ready = False
@@ -150,12 +154,14 @@ class _Worker:
         return None if self._process.poll() is None else {"ended": True}
 
     def end(self) -> str:
-        """Kill it if it lives; say how it ended."""
+        """Kill it if it lives, and all that it started; say how it ended."""
         try:
             status: int | None = self._process.wait(0.2 if self._is_gone() else 0)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # what it had started, which would not end by itself
         self.connection.close()
         assert status is not None
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"

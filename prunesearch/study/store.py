@@ -21,9 +21,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from prunesearch.errors import PruneSearchError, StudyLocked, StudyUnreadable, StudyUnwritable
+from prunesearch.locking import this_process
 from prunesearch.structure import Cost, Structure
 from prunesearch.study import schema, upgrades
-from prunesearch.study.database import ERRORS, Database, parse, this_process
+from prunesearch.study.database import ERRORS, Database, parse
 from prunesearch.study.place import Place
 from prunesearch.trial import Source, Trial
 

@@ -20,10 +20,11 @@ import numpy as np
 
 from prunesearch.budget import FeasibleSet
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
+from prunesearch.locking import this_process
 from prunesearch.question import differences, in_words, innermost
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Cost, IntArray, Space, Structure
-from prunesearch.study.database import parse, this_process
+from prunesearch.study.database import parse
 from prunesearch.study.events import Callback, Event
 from prunesearch.study.executors import Executor
 from prunesearch.study.locks import drive, driving

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prunesearch.errors import StudyUnreadable
 from prunesearch.files import whole
 from prunesearch.study.store import Store
 from prunesearch.trial import Trial
@@ -26,6 +27,7 @@ def write_table(store: Store, name: str, path: str | Path) -> int:
         How many rows.
 
     Raises:
+        StudyUnreadable: What is stored of the space does not fit the trials.
         ValueError: Another kind of file, no such study, or a package is missing.
     """
     path = Path(path)
@@ -33,7 +35,10 @@ def write_table(store: Store, name: str, path: str | Path) -> int:
     if write is None:
         raise ValueError(f"Expected a file NAME.csv or NAME.parquet, got {path.name!r}.")
     check_name(store, name)
-    columns = columns_of(store.trials(name), group_names(store, name))
+    trials, groups = store.trials(name), group_names(store, name)
+    if any(len(trial.structure) != len(groups) for trial in trials):
+        raise StudyUnreadable(f"{store.url}: trials of study {name!r} have other numbers of widths than its space.")
+    columns = columns_of(trials, groups)
     with whole(path) as draft:
         write(columns, draft)
     return len(columns["number"])
@@ -48,7 +53,12 @@ def columns_of(trials: Sequence[Trial], groups: Sequence[str]) -> dict[str, list
 
 def group_names(store: Store, name: str) -> list[str]:
     """Names of the groups of a study's space, in the order of a structure."""
-    return [str(group["name"]) for group in store.space(name).get("groups", ())]
+    try:
+        return [str(group["name"]) for group in store.space(name).get("groups", ())]
+    except (KeyError, TypeError) as error:
+        raise StudyUnreadable(
+            f"{store.url}: the space of study {name!r} cannot be read ({type(error).__name__})."
+        ) from None
 
 
 def check_name(store: Store, name: str) -> None:

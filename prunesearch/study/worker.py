@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import traceback
 from dataclasses import asdict
 from mmap import ACCESS_READ, mmap
@@ -14,17 +13,15 @@ from prunesearch.study.packing import unpack
 from prunesearch.study.scoring import score_all
 
 
-def work(connection: int, payload: int, driver: int) -> None:
+def work(connection: int, payload: int) -> None:
     """Serve.
 
     Args:
         connection: Descriptor of the socket to the driver; messages are JSON.
         payload: Descriptor of a file with what `packing.pack` made; the driver's own, it has no name.
-        driver: Descriptor of a pipe that the system closes when the driver ends, however it does.
     """
-    for descriptor in (connection, payload, driver):
+    for descriptor in (connection, payload):
         os.set_inheritable(descriptor, False)
-    threading.Thread(target=_end_with, args=(driver,), daemon=True).start()
     line = Connection(connection)
     try:
         with mmap(payload, 0, access=ACCESS_READ) as packed:
@@ -41,9 +38,3 @@ def work(connection: int, payload: int, driver: int) -> None:
             return
         outcomes = score_all(scorers[order["part"]], [tuple(structure) for structure in order["structures"]])
         line.send_bytes(json.dumps({"outcomes": [asdict(outcome) for outcome in outcomes]}).encode())
-
-
-def _end_with(driver: int) -> None:
-    """A worker that hangs in an evaluator must not outlive its driver."""
-    os.read(driver, 1)
-    os._exit(1)

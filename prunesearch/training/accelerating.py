@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import csv
 import io
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from prunesearch.files import write_text
 from prunesearch.training.recipe import Precision
 
 __all__ = ["Accelerator", "Log", "accelerated", "new_accelerator"]
+
+_log = logging.getLogger("prunesearch")
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,38 @@ def accelerated(precision: Precision, log: Log | None) -> Iterator[Accelerator]:
             yield accelerator
         finally:
             for tracker in accelerator.trackers:
-                tracker.finish()  # end_training would end the caller's process group, too
+                _try_to_log(tracker, tracker.finish)  # end_training would end the caller's process group, too
             accelerator.free_memory()
 
 
 def start_logging(accelerator: Accelerator, log: Log, settings: Mapping[str, Any], epoch: int) -> None:
     """Begin to log after `epoch` epochs; what an earlier run logged of later ones is dropped."""
     plain = {k: v if isinstance(v, (int, float, str)) else str(v) for k, v in settings.items()}
-    accelerator.init_trackers("finetune", plain, {"tensorboard": {"purge_step": epoch + 1}})
+    try:
+        accelerator.init_trackers("finetune", plain, {"tensorboard": {"purge_step": epoch + 1}})
+    except OSError as error:
+        accelerator.trackers = []
+        _log.warning("Nothing can be logged in %s: %s. The training goes on.", log.folder, error)
+
+
+def log_epoch(accelerator: Accelerator, values: Mapping[str, Any], epoch: int) -> None:
+    """Hand values of an epoch to every tracker; one that cannot write is given up, and the training goes on."""
+    for tracker in list(accelerator.trackers) if accelerator.is_main_process else ():
+        if not _try_to_log(tracker, lambda tracker=tracker: tracker.log(dict(values), step=epoch)):  # type: ignore[misc]
+            accelerator.trackers.remove(tracker)
+
+
+def _try_to_log(tracker: Any, write: Callable[[], object]) -> bool:
+    try:
+        write()
+    except Exception as error:  # whatever a tracker raises: a training is worth more than its log
+        _log.warning(
+            "The %s log of this training cannot be written, and is given up: %s. The training goes on.",
+            tracker.name,
+            error,
+        )
+        return False
+    return True
 
 
 @contextmanager

@@ -6,7 +6,9 @@ The file is written whole or not at all, so a kill leaves the one before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prunesearch.errors import CheckpointError
+from prunesearch.errors import CheckpointError, CheckpointLocked
 from prunesearch.files import remove_drafts
-from prunesearch.models.tensor_file import FileKind
+from prunesearch.locking import Held, PathLock
+from prunesearch.models.tensor_file import FileKind, content_of, writable
 from prunesearch.question import innermost
 
 FORMAT = "prunesearch-training-1"
@@ -38,29 +41,120 @@ class Snapshot:
     facts: Mapping[str, Any]
 
 
-def write(path: Path, snapshot: Snapshot, question: Mapping[str, Any]) -> None:
-    """Write a snapshot of the training that `question` describes.
+class SoleWriter:
+    """The right to write a training's file, which one training at a time has; a context manager.
+
+    Args:
+        path: The file, which need not be there.
 
     Raises:
-        CheckpointError: The file cannot be written; what was there before still is.
+        CheckpointError: The lock beside it cannot be made.
+        CheckpointLocked: Another training has it.
     """
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
-    facts = json.dumps({"question": question, "facts": snapshot.facts})
-    remove_drafts(path)
-    _KIND.write(tensors, facts, path)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._errors():
+            self._lock = PathLock(writable(path))
+        self._mark = self._found()
+
+    def __enter__(self) -> SoleWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make sure before a write that nobody else writes, or has written.
+
+        Raises:
+            CheckpointLocked: Another training wrote to the file since, or has its lock.
+        """
+        with self._errors():
+            self._lock.check()
+        found = self._found()
+        if found is not None and found != self._mark:
+            raise CheckpointLocked(
+                f"{self._path} was written by another training meanwhile, so this one ends. Give each its own file."
+            )
+        yield
+        self._mark = self._found()
+
+    def _found(self) -> tuple[int, ...] | None:
+        """What tells the file that is there from another one; None if there is none."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Held as held:
+            raise CheckpointLocked(
+                f"{self._path} is in use by another training ({held.owner}). Wait for it to end, or give another file."
+            ) from None
+        except OSError as error:
+            raise CheckpointError(
+                f"{error.filename} cannot be created: {error.strerror}. Give a file in another folder."
+            ) from None
 
 
-def read(path: Path, question: Mapping[str, Any]) -> Snapshot | None:
-    """The snapshot that a training left, or None if there is no file.
+class CheckpointFile:
+    """The file of a training's state; a context manager.
+
+    Args:
+        path: Where it is, or will be.
+        question: What decides the outcome of the training; a file of another question is refused.
+        writes: Whether this process is the one that writes, of several that train together.
 
     Raises:
-        CheckpointError: It is damaged, no checkpoint of ours, or of another training; the message names what differs.
+        CheckpointError: The lock beside it cannot be made.
+        CheckpointLocked: Another training has it.
     """
-    if not path.exists():
-        return None
-    stored, tensors = _KIND.read(path)
-    _compare(path, stored["question"], json.loads(json.dumps(question)))
-    return Snapshot(tensors, stored["facts"])
+
+    def __init__(self, path: Path, question: Mapping[str, Any], *, writes: bool = True) -> None:
+        self.path = path
+        self._question = json.loads(json.dumps(question))
+        self._writer = SoleWriter(path) if writes else None
+
+    def __enter__(self) -> CheckpointFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.__exit__()
+
+    def read(self) -> Snapshot | None:
+        """The snapshot that a training left, or None if there is no file.
+
+        Raises:
+            CheckpointError: It is damaged, no checkpoint of ours, or of another training; the message names what
+                differs.
+        """
+        if not self.path.exists():
+            return None
+        stored, tensors = _KIND.read(self.path)
+        with content_of(self.path):
+            _compare(self.path, dict(stored["question"]), self._question)
+            return Snapshot(tensors, dict(stored["facts"]))
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Write a snapshot, whole or not at all.
+
+        Raises:
+            CheckpointError: The file cannot be written; what was there before still is.
+            CheckpointLocked: Another training wrote to it since, or has its lock.
+        """
+        assert self._writer is not None
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
+        facts = json.dumps({"question": self._question, "facts": snapshot.facts})
+        with self._writer.writing():
+            remove_drafts(self.path)
+            _KIND.write(tensors, facts, self.path)
 
 
 def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:

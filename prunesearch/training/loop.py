@@ -10,6 +10,7 @@ import copy
 import math
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.nested import Batch, moved, tensors_in
+from prunesearch.models.tensor_file import content_of
 from prunesearch.tasks.examples import Examples
 from prunesearch.training import checkpoint
-from prunesearch.training.accelerating import Accelerator, accelerated, process_mean, start_logging
+from prunesearch.training.accelerating import Accelerator, accelerated, log_epoch, process_mean, start_logging
 from prunesearch.training.augment import Augmentation
 from prunesearch.training.averaging import Average
+from prunesearch.training.checkpoint import CheckpointFile
 from prunesearch.training.data import Data
 from prunesearch.training.evaluation import evaluate, order_of
 from prunesearch.training.fitting import in_format, laid_out
@@ -63,6 +66,7 @@ def run(
         ValueError: Data, labels or settings that do not fit each other.
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
+        CheckpointLocked: Another training has it.
     """
     if recipe.patience is not None and data.validation is None:
         raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
@@ -70,9 +74,15 @@ def run(
         cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
-            loop = _Loop(accelerator, learner, data, recipe, seed, session, asked)
-            loop.judge_before(given)
-            return loop.run()
+            with ExitStack() as stack:
+                file = None
+                if session.checkpoint is not None:
+                    asked |= {"data": data.fingerprint(), "processes": accelerator.num_processes}
+                    opened = CheckpointFile(Path(session.checkpoint), asked, writes=accelerator.is_main_process)
+                    file = stack.enter_context(opened)
+                loop = _Loop(accelerator, learner, data, recipe, seed, session, file)
+                loop.judge_before(given)
+                return loop.run()
 
 
 class _Loop:
@@ -84,7 +94,7 @@ class _Loop:
         recipe: Recipe,
         seed: int,
         session: Session,
-        question: dict[str, Any],
+        file: CheckpointFile | None,
     ) -> None:
         self._accelerator, self._data, self._recipe, self._seed = accelerator, data, recipe, seed
         self._share = accelerator.process_index, accelerator.num_processes
@@ -111,10 +121,7 @@ class _Loop:
         if held_out is not None:
             self._check(held_out)
         self._session = session
-        self._path = None if session.checkpoint is None else Path(session.checkpoint)
-        self._question = question
-        if self._path is not None:
-            self._question |= {"data": data.fingerprint(), "processes": self._share[1]}
+        self._file = file
         self._progress = Progress()
         self._steps = data.steps_per_epoch(recipe.batch_size)
         self._best: State = {}
@@ -178,7 +185,7 @@ class _Loop:
         report = progress.reports[-1]
         if self._session.log is not None:
             known = {key: value for key, value in asdict(report).items() if value is not None and key != "epoch"}
-            self._accelerator.log(known, step=report.epoch)
+            log_epoch(self._accelerator, known, report.epoch)
         if self._session.on_epoch is not None:
             self._session.on_epoch(report)
 
@@ -215,7 +222,8 @@ class _Loop:
         return in_format(batch, self._format)
 
     def _diverged(self, loss: float, batch: Batch) -> TrainingDiverged:
-        kept = "" if self._path is None or not self._path.exists() else f" The last good state is kept in {self._path}."
+        path = None if self._file is None else self._file.path
+        kept = "" if path is None or not path.exists() else f" The last good state is kept in {path}."
         good = None
         if self._good is not None:
             good = copy.deepcopy(self._learner.network).cpu().eval()
@@ -277,11 +285,11 @@ class _Loop:
         return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
 
     def _save(self) -> None:
-        if self._path is None:
+        if self._file is None:
             return
         start = time.monotonic()
         if self._accelerator.is_main_process:
-            checkpoint.write(self._path, self._snapshot(), self._question)
+            self._file.write(self._snapshot())
         self._accelerator.wait_for_everyone()
         self._saved = time.monotonic()
         self._save_every = max(_SAVE_EVERY, 20 * (self._saved - start))
@@ -299,9 +307,13 @@ class _Loop:
         return checkpoint.Snapshot(tensors, facts)
 
     def _restore(self) -> None:
-        found = None if self._path is None else checkpoint.read(self._path, self._question)
-        if found is None:
+        found = None if self._file is None else self._file.read()
+        if found is None or self._file is None:
             return
+        with content_of(self._file.path):
+            self._go_on_from(found)
+
+    def _go_on_from(self, found: checkpoint.Snapshot) -> None:
         self._learner.load_state_dict(checkpoint.part("learner", found.tensors))
         self._best = checkpoint.part("best", found.tensors)
         if self._average is not None:

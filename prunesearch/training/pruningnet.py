@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,16 @@ from torch import Tensor
 from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
-from prunesearch.models.hypernet_file import fill, read, save_pruningnet
+from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
 from prunesearch.models.memory import require
 from prunesearch.models.nested import Batch, arguments, mapped, members, moved
+from prunesearch.models.tensor_file import content_of
 from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, new_accelerator
+from prunesearch.training.checkpoint import SoleWriter
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.fitting import outputs_of
 from prunesearch.training.optimization import parameter_groups
@@ -71,6 +74,7 @@ def train_pruningnet(
     Raises:
         ValueError: The network is no classifier, or no image is left to train on.
         CheckpointError: The file is damaged, or of another network, PruningNet, recipe, seed or data.
+        CheckpointLocked: Another training has the file.
         NotEnoughMemory: Gradients and momentum would not fit; nothing of them has been allocated.
         TrainingDiverged: The loss or a gradient became NaN or infinite. `net`, and the file, hold the last good state.
     """
@@ -89,21 +93,26 @@ def train_pruningnet(
     accelerator = new_accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if has_bfloat16 else "no")
     run = _Run(net, data, recipe, seed, accelerator)
     state = None if file is None else Path(f"{file}.training")
-    if state is not None and state.exists():
-        run.step = int(_resume(net, state, question, run.optimizer)["step"])
+    stack, writer = ExitStack(), None
+    if state is not None and accelerator.is_main_process:
+        writer = stack.enter_context(SoleWriter(state))
 
     def save() -> None:
-        if state is not None and accelerator.is_main_process:
+        if writer is not None and state is not None:
             note = {"question": question, "step": run.step, "steps": run.steps}
-            save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
+            with writer.writing():
+                save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
 
-    save()  # a file that cannot be written is better known before the work than after it
-    with torch.random.fork_rng():
-        _train(run, save, save_every, on_step)
-    net.eval()
-    if file is not None and accelerator.is_main_process:
-        save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
-        Path(f"{file}.training").unlink(missing_ok=True)
+    with stack:
+        if state is not None and state.exists():
+            run.step = int(_resume(net, state, question, run.optimizer)["step"])
+        save()  # a file that cannot be written is better known before the work than after it
+        with torch.random.fork_rng():
+            _train(run, save, save_every, on_step)
+        net.eval()
+        if file is not None and accelerator.is_main_process:
+            save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
+            Path(f"{file}.training").unlink(missing_ok=True)
     accelerator.wait_for_everyone()
 
 
@@ -238,6 +247,17 @@ def _resume(
         CheckpointError: It is damaged, or of another training.
     """
     stored = read(path)
+    with content_of(path):
+        return _filled(net, path, stored, question, optimizer)
+
+
+def _filled(
+    net: PruningNet,
+    path: Path,
+    stored: Stored,
+    question: Mapping[str, Any],
+    optimizer: torch.optim.SGD | None,
+) -> Mapping[str, Any]:
     for field, was, now in differences(stored.training.get("question", {}), question):
         raise CheckpointError(
             f"{path} is of another training: the {field} was {was}, now it is {now}. Train into another file, or "
@@ -247,8 +267,11 @@ def _resume(
     if optimizer is not None:
         for name, parameter in net.named_parameters():
             if name in stored.more:
-                optimizer.state[parameter]["momentum_buffer"] = stored.more[name].to(parameter.device)
-    return stored.training
+                momentum = stored.more[name].to(parameter.device)
+                if momentum.shape != parameter.shape or not momentum.is_floating_point():
+                    raise ValueError(f"the momentum of {name} is {momentum.dtype} of shape {tuple(momentum.shape)}")
+                optimizer.state[parameter]["momentum_buffer"] = momentum
+    return {**stored.training, "step": int(stored.training.get("step", 0))}
 
 
 def _momenta(net: PruningNet, optimizer: torch.optim.SGD) -> dict[str, Tensor]:

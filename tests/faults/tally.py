@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from prunesearch.locking import PathLock
+
 FAULTS = {
     "F1": "SIGKILL at random instants, restarted each time",
     "F2": "the same: is the final history that of an uninterrupted run?",
@@ -35,6 +37,7 @@ FAULTS = {
     "F21": "workers that die",
     "F22": "same seed, other numbers of workers",
     "F23": "locks that are lost, and drivers that follow each other",
+    "F24": "writes that fail",
 }
 
 
@@ -67,7 +70,16 @@ class Tally:
         self._lines[fault].append(Line(how, tries, lost, repeated))
 
     def write(self, path: Path) -> None:
-        """Write what was counted; what a former session counted otherwise stays."""
+        """Write what was counted; what others counted, before or at the same time, stays."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = PathLock(path, patience=60)
+        try:
+            self._write(path)
+        finally:
+            lock.release()
+            lock.place.unlink(missing_ok=True)
+
+    def _write(self, path: Path) -> None:
         former: dict[str, Any] = json.loads(path.read_text())["faults"] if path.exists() else {}
         faults = {}
         for fault, what in FAULTS.items():
@@ -82,7 +94,6 @@ class Tally:
             "seconds": round(time.monotonic() - self._start),
         }
         partial = path.with_name(path.name + ".partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial.write_text(json.dumps({"facts": facts, "faults": faults}, indent=1) + "\n")
         partial.replace(path)
 

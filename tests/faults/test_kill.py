@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from prunesearch.models.network import Network
 from prunesearch.study.study import Study
 from tests.faults.processes import CLI, finish, recorded, start, stored, uninterrupted, wait_for, wait_for_growth
 from tests.faults.tally import Tally, repeats
-from tests.faults.toy import NAME, QUESTION, SPACE
+from tests.faults.toy import NAME, QUESTION, SPACE, run
 
 pytestmark = pytest.mark.faults
 TRIALS = 200
@@ -55,20 +58,87 @@ def test_killed_again_and_again_the_history_is_that_of_an_uninterrupted_run(
     tally.add("F2", f"{TRIALS} candidates, {how}: identical", done, lost=lost, repeated=again)
 
 
-def test_workers_end_with_a_driver_that_was_killed_even_if_they_hang(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["hang", "hang with the lock", "hang with children", "stop"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=["KILL", "TERM", "SEGV"])
+def test_workers_end_with_their_driver_whatever_they_do(
+    tmp_path: Path, tally: Tally, fault: str, number: signal.Signals
+) -> None:
     url, log = f"sqlite:///{tmp_path / 'study.db'}", tmp_path / "log"
-    hanging = dict.fromkeys([str(structure) for _, structure, _ in uninterrupted(4)], "hang")
-    process = start(url, 20, log, count=2, faults=hanging)
-    while not log.exists():
+    process = start(url, 20, log, count=2, faults=dict.fromkeys([str(s) for _, s, _ in uninterrupted(4)], fault))
+    while not log.exists() or len(log.read_text().splitlines()) < 2:
         time.sleep(0.05)
-    children = _children(process.pid)
-    assert len(children) == 2
-    process.kill()
+    time.sleep(0.2)
+    workers = _children(process.pid)
+    assert len(workers) == 2
+    process.send_signal(number)
     process.communicate()
-    end = time.monotonic() + 20
-    while any(Path(f"/proc/{child}/cmdline").exists() and _cmdline(child) for child in children):
+    end = time.monotonic() + 10
+    while any(_group(worker) for worker in workers):  # the worker, its watchdog, and what it started
         assert time.monotonic() < end
         time.sleep(0.05)
+    tally.add("F21", f"the driver is killed while its workers {fault}: none is left", 2)
+
+
+_FORKS = """
+import os, sys, time
+from prunesearch.study.packing import pack
+from prunesearch.study.process_backend import ProcessBackend
+backend = ProcessBackend(pack(lambda: ()), 1)
+while not backend.idle():
+    backend.wait(0.1)
+child = os.fork()  # as a data loader, which keeps the driver's descriptors
+if not child:
+    time.sleep(60)
+print(child, backend._workers[0]._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_driver_of_which_a_fork_lives_on() -> None:
+    driver = subprocess.Popen([sys.executable, "-c", _FORKS], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    child, worker = map(int, driver.stdout.readline().split())
+    driver.kill()
+    driver.wait()
+    try:
+        end = time.monotonic() + 10
+        while _group(worker):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert _cmdline(child)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        driver.stdout.close()
+
+
+def test_a_time_limit_ends_what_a_worker_started_too(tmp_path: Path) -> None:
+    whole = uninterrupted(6, searcher="random")
+    before = _sleepers()
+    trials = run(
+        "sqlite://", 6, faults={str(whole[3][1]): "hang with children"}, count=2, time_limit=1.0, searcher="random"
+    )
+    assert trials[3].failure == "It took longer than the time limit of 1 s."
+    end = time.monotonic() + 10
+    while _sleepers() > before:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def _sleepers() -> int:
+    return sum(_cmdline(int(path.name)).startswith("sleep\x003600") for path in Path("/proc").glob("[0-9]*"))
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a group that live."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[2]) == leader and fields[0] != "Z":
+            found.append(int(path.name))
+    return found
 
 
 def _children(pid: int) -> list[int]:

@@ -96,6 +96,7 @@ def test_sessions_that_a_server_ends_are_made_again(url: str, postgres: str, tal
     except StudyUnwritable:  # a pooler that has not noticed yet hands on what the server said
         assert url != postgres
         assert stored(url) == uninterrupted(WHEN)
+        time.sleep(0.5)  # until it has noticed
     assert history(run(url, TRIALS)) == stored(url) == uninterrupted(TRIALS)
     tally.add("F23", "PostgreSQL ends the sessions of a driver, nobody follows: it goes on", 1)
 

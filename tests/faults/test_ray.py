@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 ray = pytest.importorskip("ray", reason="ray is not installed (pip install 'prunesearch[ray]')")
@@ -19,6 +23,7 @@ from prunesearch.study.packing import pack  # noqa: E402
 from prunesearch.study.pool import Pool, PoolExecutor  # noqa: E402
 from prunesearch.training.data import Data  # noqa: E402
 from tests.faults.processes import finish, recorded, start, stored, uninterrupted, wait_for  # noqa: E402
+from tests.faults.servers import free_port  # noqa: E402
 from tests.faults.tally import Tally, repeats  # noqa: E402
 from tests.faults.toy import history, run  # noqa: E402
 
@@ -154,3 +159,75 @@ def test_a_driver_and_a_node_that_are_killed_leave_the_history_as_it_is(
     how = "driver of a Ray cluster killed twice, and one of its nodes"
     tally.add("F1", how, 3, repeated=repeats(log, range(TRIALS)))
     tally.add("F2", f"{how}: identical", 3)
+
+
+class Elsewhere:
+    """A cluster of three nodes in processes of its own.
+
+    Args:
+        port: Where its head listens.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-m", "tests.faults.ray_cluster", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.address = self._said()
+
+    def tell(self, word: str) -> None:
+        """Have a node killed, or one added."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        assert self._said() == "done"
+
+    def kill(self) -> None:
+        """End the head and every node at once."""
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.kill()
+        self._process.communicate()
+
+    def _said(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+def test_a_head_that_restarts_ends_the_driver_and_the_same_command_goes_on_where_it_was(
+    tmp_path: Path, tally: Tally, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Afterwards a node of the new cluster is killed, and another one comes."""
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "5")  # Ray waits a minute for a head
+    url, port, log = f"sqlite:///{tmp_path / 'study.db'}", free_port(), tmp_path / "log"
+    first = Elsewhere(port)
+    options = {"executor": "ray", "address": first.address, "count": 4, "seconds": 0.1}
+    driver = start(url, 200, log, **options)
+    wait_for(url, 10, driver)
+    first.kill()
+    lost = time.monotonic()
+    driver.communicate(timeout=120)
+    waited = time.monotonic() - lost
+    assert driver.returncode != 0
+    before = recorded(url)
+    assert 10 < before < 200
+    assert stored(url) == uninterrupted(200)[:before]
+    second = Elsewhere(port)
+    try:
+        driver = start(url, 200, log, **options)
+        for word in ("kill", "add"):
+            wait_for(url, recorded(url) + 10, driver)
+            second.tell(word)
+        finish(driver)
+    finally:
+        second.kill()
+    assert stored(url) == uninterrupted(200)
+    again = repeats(log, range(200))
+    assert waited < 60
+    how = "Ray: the head and all nodes killed and started again, then a node killed and one added"
+    tally.add("F21", how, 3, repeated=again)
+    tally.add("F2", "Ray: head restarted, a node killed, one added: identical", 3, repeated=again)

@@ -5,8 +5,11 @@ python -m tests.faults.toy URL N_TRIALS LOG [options as JSON]
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -35,7 +38,8 @@ class Scorer:
     Args:
         log: Where to note; None for nowhere.
         seconds: How long it takes.
-        faults: What befalls it, by structure (as text): "kill", "kill once", "hang", "raise", "exit", "nan".
+        faults: What befalls it, by structure (as text): "kill", "kill once", "hang", "hang with the lock" (of the
+            interpreter), "hang with children", "stop", "raise", "exit", "nan".
     """
 
     def __init__(self, log: str | None, seconds: float, faults: dict[str, str]) -> None:
@@ -59,6 +63,12 @@ class Scorer:
             os.kill(os.getpid(), 9)
         if fault == "hang":
             time.sleep(3600)
+        if fault == "hang with the lock":
+            ctypes.PyDLL(None).sleep(3600)
+        if fault == "hang with children":
+            subprocess.run(["sleep", "3600"], check=False)
+        if fault == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
         if fault == "raise":
             raise RuntimeError("raised on purpose")
         if fault == "exit":

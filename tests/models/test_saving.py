@@ -202,10 +202,11 @@ def rewritten(path: Path, change: Callable[[dict[str, str], dict[str, torch.Tens
     from prunesearch.models.tensor_file import checksum
 
     with safetensors.safe_open(path, framework="pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        stored, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    metadata = json.loads(stored["prunesearch"])
     change(metadata, tensors)
     metadata["sha256"] = checksum(metadata["widths"], tensors)
-    safetensors.torch.save_file(tensors, path, metadata)
+    safetensors.torch.save_file(tensors, path, {"prunesearch": json.dumps(metadata)})
 
 
 def with_widths(change: Callable[[dict[str, dict[str, object]]], None]) -> Callable[[dict[str, str], object], None]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from prunesearch.errors import CheckpointError
+from prunesearch.errors import CheckpointError, CheckpointLocked
+from prunesearch.files import whole
 from prunesearch.training.augment import Augmentation
 from prunesearch.training.data import Data
 from prunesearch.training.finetune import train
@@ -256,13 +258,58 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path, monk
     with pytest.raises(CheckpointError, match="cannot be written: No space left"):
         states(path)
     monkeypatch.undo()
-    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    assert {file.name for file in tmp_path.iterdir()} == {"run", "run.lock"}
     assert equal(states(path), states(None))
 
 
 def test_what_a_kill_left_of_a_write_is_no_obstacle(tmp_path: Path) -> None:
-    anothers = {f".123.run{suffix}" for suffix in (".checkpoint", "2")} | {".123.a.run"}
-    for name in {".123.run", *anothers}:
-        (tmp_path / name).write_bytes(b"half")
+    drafts = []
+    for name in ("run", "run2", "run.checkpoint"):
+        with whole(tmp_path / name) as draft:
+            drafts.append(draft)
+        (tmp_path / name).unlink()
+    for draft in drafts:
+        draft.write_bytes(b"half")
     assert equal(states(tmp_path / "run"), states(None))
-    assert {file.name for file in tmp_path.iterdir()} == {"run", *anothers}
+    assert {file.name for file in tmp_path.iterdir()} == {"run", "run.lock", *(draft.name for draft in drafts[1:])}
+
+
+def in_the_middle(then: Callable[[], object]) -> Callable[[StepReport], None]:
+    """Do something after some steps of a training."""
+
+    def on_step(report: StepReport) -> None:
+        if report.step == 3:
+            then()
+
+    return on_step
+
+
+def test_two_trainings_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+
+    def second() -> None:
+        owner = rf"in use by another training \(host .+, pid {os.getpid()}\)"
+        with pytest.raises(CheckpointLocked, match=owner):
+            states(path)
+
+    assert equal(states(path, on_step=in_the_middle(second)), states(None))
+
+
+def test_a_training_whose_lock_was_taken_away_writes_nothing_after_another_one(tmp_path: Path) -> None:
+    path, others = tmp_path / "run", []
+
+    def second() -> None:
+        path.with_name("run.lock").unlink()
+        others.append(states(path))
+
+    with pytest.raises(CheckpointLocked, match="written by another training meanwhile"):
+        states(path, on_step=in_the_middle(second))
+    written = path.read_bytes()
+    assert equal(states(path), others[0])
+    assert path.read_bytes() == written
+
+
+def test_a_lock_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    assert equal(states(path, on_step=in_the_middle(path.with_name("run.lock").unlink)), states(None))
+    assert path.with_name("run.lock").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prunesearch.evaluators.latency.measuring import build_network, planned
+from prunesearch.files import write_bytes
 from prunesearch.latency_table import REMOTE, Conditions, LatencyTable, combinations_of
 from prunesearch.models.blocks import BlockedNetwork
 from prunesearch.models.network import Network
@@ -40,8 +41,8 @@ def plan(
             structure = tuple(demand.get(g, group.widths[0]) for g, group in enumerate(network.space.groups))
             widths = "x".join(map(str, combinations_of(table.layers[layer].axes)[position])) or "fixed"
             piece = to_onnx(*blocked.build(asked.blocks[layer], structure))
-            (folder / f"layer-{layer}-{widths}.onnx").write_bytes(piece)
+            write_bytes(folder / f"layer-{layer}-{widths}.onnx", piece)
         for number, built in enumerate(table.networks):
             whole = to_onnx(*build_network(network, built.structure, batch_size))
-            (folder / f"network-{number}.onnx").write_bytes(whole)
+            write_bytes(folder / f"network-{number}.onnx", whole)
     return table
