@@ -220,6 +220,15 @@ def without_paths(message: str) -> str:
     return re.sub(r"/\S*/(?=[^/\s]+)", "", message)
 
 
+def sentences_without_paths(found: Any) -> Any:
+    """The same with every sentence in it as `without_paths` gives it."""
+    if isinstance(found, dict):
+        return {key: sentences_without_paths(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [sentences_without_paths(value) for value in found]
+    return without_paths(found) if isinstance(found, str) else found
+
+
 # --- one network in a process of its own ------------------------------------------------------------------------------
 
 
@@ -282,7 +291,7 @@ def write(cells: Path, out: Path) -> None:
     listed = ("torch", "torchvision", "timm", "ultralytics", "segmentation-models-pytorch", "monai", "transformers",
               "torchaudio", "torch-pruning", "onnxruntime")  # fmt: skip
     found = read(cells)
-    rows = {name: found[name] for name in packages.names() if name in found}
+    rows = {name: sentences_without_paths(found[name]) for name in packages.names() if name in found}
     facts = {"threads": 1, "machine": platform.machine(), "limits": dict(LIMITS)}
     tasks.save({"facts": {**facts, **{name: version(name) for name in listed}}, "rows": rows}, out)
 
