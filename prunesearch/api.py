@@ -19,13 +19,13 @@ from prunesearch.given import (
     as_verifiers,
     check_searcher_object,
     expect_kind,
-    listed,
     refuse_unknown,
 )
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.preparation import Prepared, prepare
+from prunesearch.question import named
 from prunesearch.ranges import whole_number
 from prunesearch.result import SearchResult
 from prunesearch.rounds import Rounds
@@ -133,7 +133,7 @@ def search(
     expect_kind("scoring", scoring, Scoring, "Scoring(criterion='taylor')")
     expect_kind("running", running, Running, "Running(workers=4)")
     check_searcher_object(searcher, options)
-    wanted = budget.check(network.space)
+    wanted = budget.check(network)
     convinced = as_verifiers(verifiers, wanted, searcher)
     prepared = prepare(
         network, data, scoring, build_with=build_with, races=not running.asynchronous, seed=seed, cache=running.cache
@@ -179,8 +179,8 @@ class _Asked:
         first = {field: of_scores[field] for field in ("model", "space", "data")}
         return {
             **first,
-            "budget": str(limits),
-            "searcher": f"{name_of(self.searcher)}{listed(self.options)}",
+            "budget": limits.as_facts(),
+            "searcher": named(name_of(self.searcher), self.options),
             "seed": self.seed,
             **of_scores,
             **({"order": "as finished"} if self.running.asynchronous else {}),
@@ -211,7 +211,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     name = find(asked.study, study_name, question, open_another=running.open_another)  # refuses before it is computed
     proposer = asked.proposer(limits)
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
-    with Study(asked.study, name, question, prepared.network.space) as opened:
+    with Study(asked.study, name, question, prepared.network.space, limits) as opened:
         trials = _run(opened, asked, checked, n_trials, spreads=getattr(proposer, "spreads", False))
         opened.note("score_full", lambda: prepared.score_of(prepared.network.space.full))
         unpruned = opened.fact("score_full")
@@ -220,7 +220,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
-        opened.record({"notes": list(notes)})
+        opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),
         trials=tuple(trials),
@@ -228,11 +228,16 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         study=asked.study,
         name=opened.name,
         searcher=proposer,
-        notes=notes,
+        notes=tuple(note.said for note in notes),
         measures=getattr(prepared.scorer, "measures", "score"),
         unpruned=unpruned,
         is_negated=getattr(prepared.scorer, "is_negated", False),
     )
+
+
+def _costs_of(limits: FeasibleSet) -> dict[str, Any]:
+    """What a study keeps of a budget: its limits as numbers, and what the unpruned network costs."""
+    return {"limits": dict(limits.limits), "unpruned": limits.cost(limits.space.full).amounts}
 
 
 def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int, *, spreads: bool) -> list[Trial]:

@@ -1,7 +1,8 @@
 """Upper limits on cost, and the set of structures that meet them.
 
-A `Budget` is what the user says; `Budget.check(space)` turns it into a `FeasibleSet` with absolute integers, or
-raises with the reachable range. A budget is never a soft penalty: searchers propose members of the set only.
+A `Budget` is what the user says; `Budget.check(network)` turns it into a `FeasibleSet` with absolute numbers, or
+raises with the reachable range. A budget is never a soft penalty: searchers propose members of the set only. What can
+be limited is said in `prunesearch.resources`.
 """
 
 from __future__ import annotations
@@ -13,41 +14,50 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Context, Decimal
 from fractions import Fraction
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from prunesearch.errors import InfeasibleBudget
-from prunesearch.latency_model import LatencyModel
-from prunesearch.latency_table import LatencyTable
-from prunesearch.registry import did_you_mean
+from prunesearch.question import in_words
+from prunesearch.resources import RESOURCES, check_resource_name, make_resource, metered
+from prunesearch.resources.resource import Metered, Resource, Subject, space_of
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
 Limit: TypeAlias = int | float | str
-Resource: TypeAlias = Literal["macs", "params", "latency_ms"]
 
-_RESOURCES = ("macs", "params", "flops", "latency_ms")
 _EXACT = Context(prec=200)  # digits: more than any limit has
 _LIMIT = re.compile(r"\s*(\d+(?:\.\d+)?(?:e\d{1,2})?)\s*(%|[kMG]?)\s*")
 _SUFFIX = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 _BISECTIONS = 32  # a step of any width up to 2**14 channels is found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False, repr=False)
 class Budget:
     """Upper limits on the cost of one image, absolute or relative to the unpruned network; all must hold.
 
     However a limit is written, it is kept in its shortest form: `"50 %"` is `"50%"`, and `20_000_000` is `"20M"`.
 
+    Args:
+        table: What resources are predicted from that take a table (`latency_ms`), or the path of its file.
+        resources: Resources of your own as objects (`resources.resource.Resource`), which limits call by their names.
+        **limits: By the names of resources: `macs`, `params`, `flops` (two for each MAC), `latency_ms` (of one forward,
+            by the table), `peak_memory` (bytes, with as many images as the network was traced with), `energy_mj` (of
+            one forward, by a table), one that an installed package adds, or `"package.module:attribute"`. A limit is a
+            count (`20_000_000`, `"20M"`), a number of what is measured (`4.0`), or a share of what the unpruned network
+            costs (`"50%"`).
+
     Attributes:
-        macs: Multiply-accumulates: a count (`20_000_000`, `"20M"`) or a share of the unpruned network (`"50%"`).
-        params: Parameters, likewise.
-        flops: The same as `macs`, counting a multiply-accumulate twice: `flops="40M"` is `macs="20M"`, and a
-            percentage means the same for both. Give one of the two.
-        latency_ms: Milliseconds of one forward, as predicted from `table`, or a share of the unpruned network's.
-        table: What latency is predicted from, or the path of its file.
+        limits: Pairs (name, limit in its shortest form).
+        resources: What is limited, in the same order.
+        table: The table.
+
+    Raises:
+        ValueError: There is no limit, one cannot be read, or nothing of that name can be limited; or a table is
+            missing, or nobody takes it.
+        TypeError: A limit is no number, and no text.
+        ContractBroken: A resource has not all that its contract asks for.
 
     Example:
         >>> print(Budget(macs="40%", params="1.5M"))
@@ -58,64 +68,63 @@ class Budget:
         ValueError: Expected macs as a count of at least 1 or a share such as "50%", got 0.4. Did you mean "40%"?
     """
 
-    macs: Limit | None = None
-    params: Limit | None = None
-    flops: Limit | None = None
-    latency_ms: Limit | None = None
-    table: LatencyTable | None = field(default=None, repr=False)
+    limits: tuple[tuple[str, str], ...]
+    resources: tuple[Resource, ...]
+    table: Any
 
-    def __post_init__(self) -> None:
-        if isinstance(self.table, (str, Path)):
-            object.__setattr__(self, "table", LatencyTable.load(self.table))
-        given = self._limits()
+    def __init__(self, *, table: Any = None, resources: Sequence[Resource] = (), **limits: Limit | None) -> None:
+        given = {name: limit for name, limit in limits.items() if limit is not None}
         if not given:
             raise ValueError('Expected at least one limit, got none. Say for example Budget(macs="50%").')
-        if self.macs is not None and self.flops is not None:
-            raise ValueError(f"Expected macs or flops, got both ({self.macs!r}, {self.flops!r}); 1 MAC = 2 FLOPs.")
-        if (self.latency_ms is None) != (self.table is None):
+        own = [*RESOURCES]
+        names = sorted(given, key=lambda name: (own.index(name) if name in own else len(own), name))
+        found = tuple(make_resource(name, resources, table) for name in names)
+        unused = [each for each in resources if each not in found]
+        if unused:
+            raise ValueError(f"The budget has the resource {unused[0].name!r}, and no limit on it.")
+        tables = [resource.table for resource in found if hasattr(resource, "table")]
+        if table is not None and not tables:
             raise ValueError(
-                f"Expected latency_ms and table together, got latency_ms={self.latency_ms!r} and "
-                f"{'no table' if self.table is None else 'a table'}. A table may be the path of its file, which "
-                "LatencyTable.measure(network, file=...), or prunesearch latency, makes."
+                "Expected latency_ms and table together, got a table, and no limit that is predicted from one."
             )
-        for name, limit in given.items():
-            object.__setattr__(self, name, _shortest(name, limit))
+        shortest = [_shortest(resource, given[name]) for name, resource in zip(names, found, strict=True)]
+        object.__setattr__(self, "limits", tuple(zip(names, shortest, strict=True)))
+        object.__setattr__(self, "resources", found)
+        object.__setattr__(self, "table", tables[0] if tables else None)
 
     def __str__(self) -> str:
-        limits = ", ".join(f"{name}={limit}" for name, limit in self._limits().items())
-        return limits if self.table is None else f"{limits} by table {self.table.fingerprint}"
+        return in_words(self.as_facts())
 
-    def _limits(self) -> dict[str, Limit]:
-        return {name: limit for name, limit in vars(self).items() if name != "table" and limit is not None}
+    def as_facts(self) -> dict[str, Any]:
+        """The limits by resource as they are written, and what they are predicted from: plain values."""
+        bases = [str(each.basis) for each in self.resources if hasattr(each, "basis")]
+        return {"limits": dict(self.limits), **({"by": bases} if bases else {})}
+
+    def __repr__(self) -> str:
+        return f"Budget({', '.join(f'{name}={limit!r}' for name, limit in self.limits)})"
 
     @classmethod
-    def parse(cls, text: str, table: LatencyTable | None = None) -> Budget:
+    def parse(cls, text: str, table: Any = None) -> Budget:
         """Read the command line's form, `"macs=40%,params=1.5M"`; `table` is what `latency_ms` is predicted from.
 
         Raises:
             ValueError: An unknown resource, one that is limited twice, or a limit that cannot be read.
         """
-        return cls(**parse_limits(text), table=table)
+        limits: dict[str, Any] = {**parse_limits(text)}
+        return cls(**limits, table=table)
 
-    def check(self, space: Space) -> FeasibleSet:
-        """Resolve the limits against a space.
+    def check(self, subject: Subject) -> FeasibleSet:
+        """Resolve the limits against a space, or against a traced network, which some resources need.
 
         Raises:
             InfeasibleBudget: Nothing in the space is cheap enough, or a limit is above the unpruned network.
-            ValueError: The latency table is of another network, not complete, or too noisy for this limit.
+            ValueError: A resource needs the network, or its table is of another one, not complete, or too noisy.
+            ContractBroken: A resource does not do what its contract asks for.
         """
-        wanted = {"macs": self.macs if self.flops is None else self.flops, "params": self.params}
-        limits: list[tuple[Resource, float]] = []
-        for resource in ("macs", "params"):
-            limit = wanted[resource]
-            if limit is not None:
-                halves = 2 if resource == "macs" and self.flops is not None else 1
-                limits.append((resource, _resolve(space, resource, limit, halves)))
-        if self.table is None or self.latency_ms is None:
-            return FeasibleSet(space, tuple(limits), asked=str(self))
-        model = LatencyModel(self.table, space)
-        limits.append(("latency_ms", _resolve_latency(model, space, self.latency_ms)))
-        return FeasibleSet(space, tuple(limits), model, asked=str(self))
+        found = {each.name: metered(each, subject) for each in self.resources}
+        space, limits = space_of(subject), zip(self.resources, self.limits, strict=True)
+        resolved = tuple((each.name, _resolve(space, found[each.name], limit)) for each, (_, limit) in limits)
+        return FeasibleSet(space, resolved, found, asked=self.as_facts())
 
 
 @dataclass(frozen=True)
@@ -126,28 +135,39 @@ class FeasibleSet:
 
     Attributes:
         space: Where the structures live.
-        limits: Pairs (resource, largest allowed count; milliseconds for latency).
-        latency: Predicts it, where it is limited.
-        asked: The budget as its caller wrote it.
+        limits: Pairs (name of the resource, largest allowed cost).
+        meters: By name, what says the cost; of what the space alone says it is made if it is missing.
+        asked: The budget as its caller wrote it (`Budget.as_facts`).
         lowered: Limits that were lowered since.
     """
 
     space: Space
-    limits: tuple[tuple[Resource, float], ...]
-    latency: LatencyModel | None = None
-    asked: str = field(default="", compare=False)
+    limits: tuple[tuple[str, float], ...]
+    meters: Mapping[str, Metered] = field(default_factory=dict, compare=False, repr=False)
+    asked: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
     lowered: tuple[tuple[str, float], ...] = ()
 
-    def __str__(self) -> str:
-        lowered = ", ".join(f"{resource} {limit:.10g}" for resource, limit in self.lowered)
-        return f"{self.asked}, lowered to {lowered}" if lowered else self.asked
+    def __post_init__(self) -> None:
+        missing = [name for name, _ in self.limits if name not in self.meters]
+        if missing:
+            made = {name: metered(make_resource(name), self.space) for name in missing}
+            object.__setattr__(self, "meters", {**self.meters, **made})
 
-    def check(self, space: Space) -> FeasibleSet:
+    def __str__(self) -> str:
+        return in_words(self.as_facts())
+
+    def as_facts(self) -> dict[str, Any]:
+        """The budget as it was asked for, with the limits that were lowered since: plain values."""
+        asked = self.asked or {"limits": dict(self.limits)}
+        return {**asked, **({"lowered": dict(self.lowered)} if self.lowered else {})}
+
+    def check(self, subject: Subject) -> FeasibleSet:
         """Itself, as it is resolved.
 
         Raises:
             ValueError: It is of another space.
         """
+        space = space_of(subject)
         if space is not self.space and space != self.space:
             raise ValueError(f"Expected the budget {self} to be resolved for {space!r}; it is for {self.space!r}.")
         return self
@@ -156,62 +176,59 @@ class FeasibleSet:
         """The set under lower limits; one that is not lower than what is there changes nothing.
 
         Args:
-            limits: By resource; absolute.
+            limits: By the name of the resource, which need not have been limited so far; absolute.
 
         Raises:
             InfeasibleBudget: Not even the narrowest structure meets them.
             ValueError: A resource that cannot be limited here.
         """
-        found: dict[Any, float] = dict(self.limits)
-        lowest = self.cost(self.space.minimum)
-        for resource, limit in limits.items():
-            if resource not in ("macs", "params", *found):
-                raise ValueError(
-                    f"Expected lower limits of {', '.join(found)}, macs or params, got one of {resource!r}."
-                )
-            least = getattr(lowest, resource)
+        before, meters = dict(self.limits), dict(self.meters)
+        found = dict(before)
+        for name, limit in limits.items():
+            if name not in meters:
+                meters[name] = metered(make_resource(name), self.space)
+            least, full = meters[name].meter.costs([self.space.minimum, self.space.full]).tolist()
             if limit < least:
                 raise InfeasibleBudget(
-                    f"No structure has {resource} of at most {limit:,.6g}; the narrowest has {least:,.6g}.",
+                    f"No structure has {name} of at most {limit:,.6g}; the narrowest has {least:,.6g}.",
                     limit=limit,
-                    reachable=(least, getattr(self.cost(self.space.full), resource)),
-                    unit=resource,
+                    reachable=(least, full),
+                    unit=name,
                 )
-            found[resource] = min(limit, found.get(resource, math.inf))
-        changed = {name: limit for name, limit in found.items() if dict(self.limits).get(name) != limit}
-        lowered: dict[str, float] = {**dict(self.lowered), **changed}
-        return replace(self, limits=tuple(found.items()), lowered=tuple(lowered.items()))
+            found[name] = min(limit, found.get(name, math.inf))
+        lowered = {**dict(self.lowered), **{name: limit for name, limit in found.items() if before.get(name) != limit}}
+        return replace(self, limits=tuple(found.items()), meters=meters, lowered=tuple(lowered.items()))
 
     def cost(self, structure: Sequence[int]) -> Cost:
-        """Cost of one structure, with its predicted latency where that is limited; checks the structure first."""
+        """Cost of one structure, with that of every limited resource; checks the structure first."""
         exact = self.space.cost(structure)
-        if self.latency is None:
-            return exact
-        return replace(exact, latency_ms=float(self.latency.predict([structure])[0]))
+        more = {
+            name: metered.amount(metered.meter.costs([structure])[0])
+            for name, metered in self.meters.items()
+            if name not in ("macs", "params")
+        }
+        return replace(exact, more=more) if more else exact
 
-    def costs(self, resource: Resource, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+    def costs(self, resource: str, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) what (p, g) structures cost of a limited resource."""
-        if resource == "latency_ms":
-            assert self.latency is not None  # it comes with the limit
-            return self.latency.predict(structures)
-        found: IntArray = getattr(self.space, resource)(structures)
-        return found
+        return self.meters[resource].meter.costs(structures)
 
-    def quadratic(self, resource: Resource) -> FloatArray:
-        """Like `Space.quadratic`; of latency an approximation, which the projections onto the set put right."""
-        return (
-            self.space.quadratic(resource)
-            if self.latency is None or resource != "latency_ms"
-            else (self.latency.quadratic())
-        )
+    def quadratic(self, resource: str) -> FloatArray:
+        """Like `Space.quadratic`; an approximation of what has no formula, which the projections put right."""
+        return self.meters[resource].quadratic(self.space)
+
+    def shown(self, cost: Cost) -> str:
+        """A cost in words: MACs, parameters, and whatever else is limited."""
+        more = [self.meters[name].shown(value) for name, value in cost.more.items()]
+        return ", ".join([f"{cost.macs:,} MACs", f"{cost.params:,} parameters", *more])
 
     def admits(self, cost: Cost) -> bool:
         """Whether a cost, with its latency where that is limited (`cost`), is within every limit."""
-        return all(getattr(cost, resource) <= limit for resource, limit in self.limits)
+        return all(cost[resource] <= limit for resource, limit in self.limits)
 
     def excess(self, cost: Cost) -> float:
         """How far a cost is above the limits: the largest overshoot as a fraction of its limit, 0 if within."""
-        return max(max(0.0, getattr(cost, resource) / limit - 1.0) for resource, limit in self.limits)
+        return max(max(0.0, cost[resource] / limit - 1.0) for resource, limit in self.limits)
 
     def contains(self, structures: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """(p,) whether each of (p, g) structures is within every limit."""
@@ -229,10 +246,10 @@ class FeasibleSet:
     def tightened(self, share: float) -> FeasibleSet:
         """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
         lowest = self.cost(self.space.minimum)
-        limits: list[tuple[Resource, float]] = []
-        for resource, limit in self.limits:
-            scaled = limit * share if resource == "latency_ms" else int(limit * share)
-            limits.append((resource, max(scaled, getattr(lowest, resource))))
+        limits = [
+            (resource, max(self.meters[resource].amount(limit * share), lowest[resource]))
+            for resource, limit in self.limits
+        ]
         return replace(self, limits=tuple(limits))
 
     def repair(self, structures: npt.ArrayLike) -> IntArray:
@@ -331,9 +348,7 @@ def parse_limits(text: str) -> dict[str, str]:
         if not equals or not name:
             hint = f' Did you mean "macs={text.strip()}"?' if _LIMIT.fullmatch(text) else ""
             raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.{hint}')
-        if name not in _RESOURCES:
-            hint = did_you_mean(name, _RESOURCES)
-            raise ValueError(f"A budget cannot limit {name!r}; it can limit {', '.join(_RESOURCES)}.{hint}")
+        check_resource_name(name)
         if name in limits:
             raise ValueError(f"The budget limits {name} twice, to {limits[name]} and to {limit}. Give one of the two.")
         limits[name] = limit
@@ -363,70 +378,50 @@ def above_threshold(feasible: FeasibleSet, scores: Sequence[FloatArray]) -> Stru
     return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]
 
 
-def _resolve(space: Space, resource: Resource, limit: Limit, halves: int) -> int:
-    value, is_share = _parse(resource, limit)
-    low, high = (int(getattr(space, resource)([widths])[0]) for widths in (space.minimum, space.full))
-    absolute = int(value * high if is_share else value / halves)
-    reached = f"The space reaches from {low:,} to {high:,} {resource} ({100 * low / high:.1f}% to 100%)."
-    if absolute < low:
-        raise InfeasibleBudget(
-            f"A budget of {limit} ({absolute:,} {resource}) cannot be met. {reached} Raise the budget, or trace with "
-            "a smaller min_channels or round_to.",
-            limit=absolute,
-            reachable=(low, high),
-            unit=resource,
-        )
-    if absolute > high:
-        raise InfeasibleBudget(
-            f"A budget of {limit} ({absolute:,} {resource}) is more than the unpruned network costs, so there is "
-            f"nothing to search for. {reached} Lower the budget.",
-            limit=absolute,
-            reachable=(low, high),
-            unit=resource,
-        )
-    return absolute
+def _resolve(space: Space, metered: Metered, limit: str) -> float:
+    """A limit as an absolute number.
 
-
-def _resolve_latency(model: LatencyModel, space: Space, limit: Limit) -> float:
-    value, is_share = _parse("latency_ms", limit)
-    low, high = model.predict([space.minimum, space.full]).tolist()
-    absolute = float(value) * high if is_share else float(value)
+    Raises:
+        InfeasibleBudget: No structure meets it, or every one does.
+        ValueError: Predictions are too uncertain to tell.
+    """
+    name = metered.resource.name
+    value, is_share = _parse(metered.resource, limit)
+    low, high = metered.meter.costs([space.minimum, space.full]).tolist()
+    wanted = value * Fraction(high) if is_share else value
+    absolute = metered.amount(int(wanted) if metered.resource.is_count else float(wanted))
     reached = (
-        f"By the table the space reaches from {low:.3g} to {high:.3g} ms ({100 * low / high:.1f}% to 100%); no choice "
-        f"of widths can save {model.fixed_ms:.3g} ms of it."
+        f"The space reaches from {low:,} to {high:,} {name}"
+        if metered.resource.is_count
+        else (f"The space is predicted to reach from {low:.3g} to {high:.3g} {metered.resource.unit}")
     )
+    reached += f" ({100 * low / high:.1f}% to 100%). {getattr(metered.meter, 'remark', '')}".rstrip()
+    problem = ""
     if absolute < low:
-        raise InfeasibleBudget(
-            f"A budget of {limit} ({absolute:.3g} ms) cannot be met. {reached} Raise the budget, or trace with a "
-            "smaller min_channels or round_to.",
-            limit=absolute,
-            reachable=(low, high),
-            unit="latency_ms",
+        problem = f"cannot be met. {reached} Raise the budget, or trace with a smaller min_channels or round_to."
+    elif absolute > high:
+        problem = (
+            f"is more than the unpruned network costs, so there is nothing to search for. {reached} Lower the budget."
         )
-    if absolute > high:
-        raise InfeasibleBudget(
-            f"A budget of {limit} ({absolute:.3g} ms) is more than the unpruned network takes, so there is nothing to "
-            f"search for. {reached} Lower the budget.",
-            limit=absolute,
-            reachable=(low, high),
-            unit="latency_ms",
-        )
-    error = 2 * model.relative_error * absolute  # NaN, without networks to tell, is never too large
+    if problem:
+        sentence = f"A budget of {limit} ({metered.shown(absolute)}) {problem}"
+        raise InfeasibleBudget(sentence, limit=absolute, reachable=(low, high), unit=name)
+    error = 2 * metered.relative_error * absolute  # NaN, where nothing is known of it, is never too large
     if error > high - low:
         raise ValueError(
-            f"The latency table is too noisy for a budget of {limit}: predictions are off by "
-            f"{model.relative_error:.0%} (one standard deviation), so by up to {error:.3g} ms, and all structures lie "
-            f"between {low:.3g} and {high:.3g} ms. Measure again while the machine is idle."
+            f"The table of {name} is too noisy for a budget of {limit}: predictions are off by "
+            f"{metered.relative_error:.0%} (one standard deviation), so by up to {metered.shown(error)}, and all "
+            f"structures lie between {low:.3g} and {high:.3g}. Measure again while the machine is idle."
         )
     return absolute
 
 
-def _shortest(name: str, limit: Limit) -> str:
+def _shortest(resource: Resource, limit: Limit) -> str:
     """The shortest way to write a limit; of equally short ones a whole number, of the largest unit."""
-    value, is_share = _parse(name, limit)
+    value, is_share = _parse(resource, limit)
     if is_share:
         return f"{_decimal(value * 100)}%"
-    units = {"": 1} if name == "latency_ms" else _SUFFIX
+    units = _SUFFIX if resource.is_count else {"": 1}
     forms = [f"{_decimal(value / size)}{suffix}" for suffix, size in reversed(units.items())]
     return min(forms, key=lambda form: (len(form), "." in form))
 
@@ -436,15 +431,15 @@ def _decimal(value: Fraction) -> str:
     return format(_EXACT.divide(Decimal(value.numerator), Decimal(value.denominator)), "f")
 
 
-def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
+def _parse(resource: Resource, limit: Limit) -> tuple[Fraction, bool]:
     """Return (value, whether it is a share of the unpruned network); exact, so that 90% of 10 is 9."""
-    is_time = name == "latency_ms"
-    unit = "milliseconds above 0" if is_time else "a count of at least 1"
-    expected = f'Expected {name} as {unit} or a share such as "50%", got {limit!r}.'
+    counts = resource.is_count
+    unit = "a count of at least 1" if counts else f"{resource.unit} above 0"
+    expected = f'Expected {resource.name} as {unit} or a share such as "50%", got {limit!r}.'
     if isinstance(limit, str):
         match = _LIMIT.fullmatch(limit)
-        if match is None or (is_time and match[2] in _SUFFIX and match[2]):
-            raise ValueError(expected if is_time else f"{expected} Counts may end in k, M or G.")
+        if match is None or (not counts and match[2] in _SUFFIX and match[2]):
+            raise ValueError(f"{expected} Counts may end in k, M or G." if counts else expected)
         number, suffix = Fraction(match[1]), match[2]
         if suffix == "%":
             if number <= 0:
@@ -457,7 +452,7 @@ def _parse(name: str, limit: Limit) -> tuple[Fraction, bool]:
         raise ValueError(expected)
     else:
         value = Fraction(repr(float(limit))) if isinstance(limit, float) else Fraction(int(limit))
-    if value <= 0 or (value < 1 and not is_time):
+    if value <= 0 or (value < 1 and counts):
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)
     return value, False

@@ -116,7 +116,7 @@ def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[st
     rows = [unpruned]
     url = f"sqlite:///{database}"
     for name, options in SEARCHERS.items():
-        tell(f"Searching with {name} under MACs {BUDGET.macs}, up to {n_trials} structures.")
+        tell(f"Searching with {name} under MACs {dict(BUDGET.limits)['macs']}, up to {n_trials} structures.")
         result = search(
             network,
             data,
@@ -210,7 +210,7 @@ def _facts(n_trials: int, seed: int) -> dict[str, Any]:
     return {
         "model": MODEL,
         "data": "scikit-learn digits, 1,797 images of 8x8 pixels, a quarter of them for testing",
-        "budget": f"MACs {BUDGET.macs}",
+        "budget": f"MACs {dict(BUDGET.limits)['macs']}",
         "n_trials": n_trials,
         "population": SEARCHERS["evolution"]["settings"].population,
         "seed": seed,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.registry import did_you_mean, parameters_of
+from prunesearch.resources import RESOURCES
 from prunesearch.scoring import refuse_settings
 from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
@@ -49,27 +49,28 @@ def as_table(given: LatencyTable | str | Path | None) -> LatencyTable | None:
     return LatencyTable.load(given) if isinstance(given, (str, Path)) else given
 
 
-def as_budget(given: Budget | str, table: LatencyTable | str | Path | None = None) -> Budget:
+def as_budget(given: Budget | str, table: object = None) -> Budget:
     """A budget as it is; a text is in the command line's form.
 
     Args:
         given: The budget.
-        table: What latency is predicted from, if the budget has none yet.
+        table: What latency is predicted from, or the path of its file, if the budget has none yet.
 
     Raises:
         TypeError: It is neither.
         ValueError: The text cannot be read, or there are two tables.
     """
-    found = as_table(table)
     if isinstance(given, str):
-        return Budget.parse(given, found)
+        return Budget.parse(given, table)
     if not isinstance(given, Budget):
         raise TypeError(f'Expected budget as Budget(macs="50%"), or as a text such as "macs=50%"; got {given!r}.')
-    if found is None:
+    if table is None:
         return given
     if given.table is not None:
         raise ValueError("Expected one latency table, got two: the budget has its own. Leave table= out.")
-    return replace(given, table=found)
+    own = [each for each in given.resources if each.name not in RESOURCES]
+    limits: dict[str, Any] = dict(given.limits)
+    return Budget(table=table, resources=own, **limits)
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
@@ -85,20 +86,10 @@ def check_searcher_object(given: str | Searcher | Callable[..., Searcher], optio
         check_searcher(given, options or {})
 
 
-def listed(options: Mapping[str, Any]) -> str:
-    """Options as a study has them beside a name.
-
-    Example:
-        >>> listed({"b": 1, "a": 2})
-        '(a=2, b=1)'
-    """
-    return f"({', '.join(f'{name}={value}' for name, value in sorted(options.items()))})"
-
-
 def as_verifiers(
     given: AnyVerifier | Sequence[AnyVerifier] | None, wanted: FeasibleSet, searcher: object
 ) -> tuple[Verifier, ...]:
-    """Verifiers in a tuple; a single one will do. None: the one of latency, where the budget lets winners be timed.
+    """Verifiers in a tuple; a single one will do. None: those of what is limited, as of latency that can be timed.
 
     Raises:
         ValueError: No verifier has this name, or it cannot verify this budget; or the searcher is an object, which can
@@ -107,8 +98,7 @@ def as_verifiers(
         ContractBroken: It does not do what a verifier does.
     """
     if given is None:
-        is_timed = wanted.latency is not None and not wanted.latency.table.is_remote
-        given = ("latency",) if is_timed else ()
+        given = tuple(dict.fromkeys(each.verifier for each in wanted.meters.values() if each.verifier))
     several = given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
     if several and is_searcher(searcher):
         raise ValueError(

@@ -191,10 +191,6 @@ class LatencyTable:
             facts["conditions"]["backend"] = FORMERLY_REMOTE
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
-    def corrected(self, factor: float) -> LatencyTable:
-        """The table whose predictions are `factor` times as high."""
-        return replace(self, correction=self.correction * factor)
-
     def rescaled(self, factor: float) -> LatencyTable:
         """The same measurements for a machine that is slower by a factor, reference kernel and all."""
 

@@ -20,12 +20,12 @@ from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.winner import Winner
-from prunesearch.given import listed
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, device_of, in_order_of, members, parts_of, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
+from prunesearch.question import named, plain
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import ScorerFactory, score_one
@@ -34,7 +34,7 @@ from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured
 from prunesearch.training.data import Data, balanced
 from prunesearch.training.fitting import outputs_of
-from prunesearch.trial import Trial
+from prunesearch.trial import Note, Trial
 
 if TYPE_CHECKING:
     from prunesearch.evaluators import AnyWeights
@@ -58,6 +58,7 @@ class Prepared:
         parts: It on each part of the examples, where structures race; empty where they do not.
         factory: Makes what scores anew: the parts, or the one scorer, for a process of its own.
         question: What scores depend on, as a study knows it.
+        facts: What they were made by, as far as names say it.
     """
 
     network: Network
@@ -70,6 +71,7 @@ class Prepared:
     parts: tuple[Divisible, ...]
     factory: ScorerFactory
     question: dict[str, Any]
+    facts: dict[str, Any]
 
     @property
     def calibration(self) -> Batch:
@@ -95,11 +97,12 @@ class Prepared:
         known = [score for score in scores if score is not None]
         return sum(known) / len(known) if len(known) == len(scores) else None
 
-    def notes(self, best: Structure) -> tuple[str, ...]:
+    def notes(self, best: Structure) -> tuple[Note, ...]:
         """What should be known before a winner is believed."""
         own = self.ranking.notes if isinstance(self.ranking, NestedRanking) else ()
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
-        return own + diagnose(self.weights, self.scored, best, classic)
+        of_scores = diagnose(self.weights, self.scored, best, classic)
+        return (*(Note("criterion", said) for said in own), *(Note("scores", said) for said in of_scores))
 
 
 def prepare(
@@ -157,7 +160,7 @@ def prepare(
         "data": fingerprint(*members(examples.batch), *tensors),
         **({} if has_own_ranking(scoring.weight_source) else {"criterion": ranked_by}),
         "weight_source": weights.description,
-        "evaluator": scorer.description + (f", race={n_parts} parts" if raced else ""),
+        "evaluator": {"description": scorer.description, **({"parts": n_parts} if raced else {})},
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
         **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
     }
@@ -172,7 +175,22 @@ def prepare(
         parts=divided(scorer, n_parts) if raced else (),
         factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
         question=question,
+        facts=_facts(scoring, scorer, raced),
     )
+
+
+def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
+    """What scores were made by, as far as names say it, so that the same search can be asked for again."""
+    own = {"criterion": scoring.criterion, "weight_source": scoring.weight_source, "evaluator": scoring.evaluator}
+    options = {"criterion_options": scoring.criterion_options, "evaluator_options": scoring.evaluator_options}
+    return {
+        **{name: value for name, value in own.items() if isinstance(value, str)},
+        **{name: {key: plain(each) for key, each in given.items()} for name, given in options.items() if given},
+        "metric": scoring.metric,
+        "measures": getattr(scorer, "measures", None),
+        "images": getattr(scorer, "n_images", None),
+        "race": raced,
+    }
 
 
 def check_data(network: Network, data: Data) -> Examples:
@@ -213,20 +231,20 @@ def _parts(scorer: Evaluator, classes: Tensor) -> int:
     return max(1, scorer.n_images // size) if isinstance(scorer, Divisible) else 1
 
 
-def _identity(network: Network, examples: Examples) -> str:
+def _identity(network: Network, examples: Examples) -> dict[str, str]:
     """What a study knows a task by: its name, and what it makes of the unpruned network on a few examples.
 
     As functions of the caller's cannot be compared; three digits are the same on another machine.
     """
     few = examples.take(slice(8))
     outputs = outputs_of(network.model, few.inputs)
-    found = [examples.task.name]
+    found = {"name": examples.task.name}
     for what in ("loss", "metric"):
         if getattr(examples.task, what) is not None:
             measured = Measured(examples.task, what)
             measured.update(outputs, few.batch, len(few))
-            found.append(f"{what} {measured.compute():.3g}")
-    return ", ".join(found)
+            found[what] = f"{measured.compute():.3g}"
+    return found
 
 
 def _ranking(
@@ -237,7 +255,7 @@ def _ranking(
     *,
     seed: int,
     cache: str | Path | None,
-) -> tuple[Ranking | None, str]:
+) -> tuple[Ranking | None, dict[str, Any]]:
     """Which channels stay, and what a study calls that; nothing if all weights have a ranking of their own.
 
     The package's own criteria are called by their names, as the study knows the version of the package; what a
@@ -252,14 +270,14 @@ def _ranking(
     if not RANKING.is_met(given):
         criterion = make_criterion(given, seed=seed, cache=cache, **options)  # type: ignore[arg-type]
     if has_own_ranking(scoring.weight_source) and has_own_ranking(build_with or scoring.weight_source):
-        return None, ""
+        return None, {}
     if criterion is not None:
         ranking = criterion.rank(network, examples)
-    name = name_of(given) + (listed(options) if options else "")
+    asked = named(name_of(given), options)
     if isinstance(given, str) and given in CRITERIA:
-        return ranking, name
+        return ranking, asked
     kept = _fingerprint(ranking, network, given)
-    return ranking, str(ranking) if isinstance(given, NestedRanking) else f"{name} {kept}"
+    return ranking, {"name": str(ranking)} if isinstance(given, NestedRanking) else {**asked, "kept": kept}
 
 
 def _fingerprint(ranking: Any, network: Network, given: Any) -> str:

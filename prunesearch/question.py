@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,3 +30,53 @@ def innermost(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[t
         both = isinstance(was, Mapping) and isinstance(now, Mapping)
         within = list(innermost(was, now)) if both else []
         yield from within or [(field, was, now)]
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; of what JSON does not know its text.
+
+    Example:
+        >>> plain((1, 2.5)), plain(dict)
+        ([1, 2.5], "<class 'dict'>")
+    """
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError):
+        return str(value)
+
+
+def named(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A part that has a name and options, as a question has it."""
+    given = {"options": {option: plain(value) for option, value in sorted(options.items())}} if options else {}
+    return {"name": name, **given}
+
+
+def in_words(value: Any) -> str:
+    """A field of a question in words.
+
+    Example:
+        >>> in_words({"limits": {"macs": "50%", "latency_ms": "4"}, "by": ["table 12ab"]})
+        'macs=50%, latency_ms=4 by table 12ab'
+        >>> in_words({"name": "evolution", "options": {"population": 20}}), in_words({"name": "random"})
+        ('evolution(population=20)', 'random')
+        >>> in_words({"description": "accuracy(metric=loss)", "parts": 8}), in_words(3)
+        ('accuracy(metric=loss), race of 8 parts', '3')
+    """
+    if not isinstance(value, Mapping):
+        return str(value)
+    if "limits" in value:
+        by = f" by {' and '.join(map(str, value['by']))}" if value.get("by") else ""
+        lowered = f", lowered to {_listed(value['lowered'], ' ')}" if value.get("lowered") else ""
+        return f"{_listed(value['limits'], '=')}{by}{lowered}"
+    if "description" in value:
+        return str(value["description"]) + (f", race of {value['parts']} parts" if value.get("parts") else "")
+    if "name" in value:
+        rest = {name: each for name, each in value.items() if name not in ("name", "options")}
+        options = f"({_listed(value['options'], '=')})" if value.get("options") else ""
+        return f"{value['name']}{options}" + (f", {_listed(rest, ' ')}" if rest else "")
+    return _listed(value, " ")
+
+
+def _listed(values: Any, between: str) -> str:
+    found = values.items() if isinstance(values, Mapping) else ()
+    return ", ".join(f"{name}{between}{in_words(value)}" for name, value in found)

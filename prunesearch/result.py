@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import nn
 
 from prunesearch.budget import Budget
 from prunesearch.evaluators.winner import Winner, built
+from prunesearch.followup import FollowUp
 from prunesearch.ranges import whole_number
 from prunesearch.search import WITH_POLICY
 from prunesearch.search.searcher import PolicySearcher, Searcher
@@ -59,6 +61,29 @@ class SearchResult:
         if self.best.structure != self.space.minimum:
             narrowest = facts.pop(self.space.minimum, None)
         return None if chosen is None else outcome_of(list(facts.values()), chosen, narrowest)
+
+    @property
+    def follow_up(self) -> FollowUp:
+        """Where what follows the search is recorded."""
+        return FollowUp(self.study, self.name, self.best.weights.network)
+
+    def structure_of(self, model: nn.Module) -> Structure:
+        """The structure of a network that was pruned from the one that was searched; finetuned or not.
+
+        Raises:
+            ValueError: It was not.
+        """
+        return self.follow_up.structure_of(model)
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Record in the study, under its lock, something that followed the search; see `FollowUp.record`.
+
+        `finetune(..., study=result)` records what it reached.
+
+        Raises:
+            StudyLocked, StudyUnreadable, StudyUnwritable: The study cannot be written.
+        """
+        self.follow_up.record(kind, facts)
 
     def front(self) -> list[Winner]:
         """Winners at every cost: no other trial has fewer MACs and a higher score. Cheapest first."""

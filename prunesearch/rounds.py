@@ -6,7 +6,6 @@ there and looks only at its last winner again.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -20,9 +19,8 @@ from prunesearch.structure import Structure
 from prunesearch.study.database import parse
 from prunesearch.study.store import Store, look
 from prunesearch.study.study import recording
-from prunesearch.trial import Trial, best
+from prunesearch.trial import Note, Trial, best
 from prunesearch.verifiers import verdict_of
-from prunesearch.verifiers.latency import LatencyVerifier
 from prunesearch.verifiers.verifier import Verdict, Verified, Verifier
 
 Limits = dict[str, float]
@@ -97,9 +95,11 @@ class Rounds:
         """What all rounds found: the winner that holds; else the one that is the least off, and a note that says so."""
         last = self._verified[-1] if self._verified else None
         holds = last is not None and last.verdict.holds
-        notes, chosen = self._latest.notes, last.structure if last is not None and holds else self._least_off()
+        chosen = last.structure if last is not None and holds else self._least_off()
+        notes, own = self._latest.notes, []
         if not holds:
             verdict = self._refused[chosen]
+            own = [vars(Note("verified", verdict.said))] if verdict.said else []
             notes += (verdict.said,) if verdict.said else ()
             if verdict.limits:  # no structure met what they were lowered to, so the reader wants to know what could be
                 self._ask_of_the_narrowest()
@@ -107,7 +107,7 @@ class Rounds:
         assert trial is not None  # it was verified
         result = replace(self._latest, best=replace(self._first.best, trial=trial), name=self._first.name)
         result = replace(result, trials=tuple(self._trials), verified=tuple(self._verified))
-        self._keep({"notes": list(notes), **self._latency_facts(trial)})
+        self._keep({"winner": list(trial.structure)}, own)
         if self._unkept:  # hours of search are worth more than this
             notes += (f"What was verified is not recorded in the study. {self._unkept}",)
         return replace(result, notes=notes)
@@ -132,7 +132,7 @@ class Rounds:
         with closing(Store(self._first.study, create=False)) as store:
             return store.summary(self._first.name) or {}
 
-    def _keep(self, facts: Mapping[str, Any]) -> None:
+    def _keep(self, facts: Mapping[str, Any], notes: Sequence[Mapping[str, Any]] = ()) -> None:
         """Record rounds, verdicts and some facts in the first round's study; what earlier runs found stays."""
         if not self._is_kept:
             return
@@ -142,38 +142,15 @@ class Rounds:
 
         def with_ours(summary: dict[str, Any]) -> dict[str, Any]:
             old = [each for each in summary.get("verdicts", []) if (each["verifier"], each["structure"]) not in again]
-            return {**summary, **facts, "rounds": rounds, "verdicts": [*old, *fresh]}
+            of_scores = [note for note in summary.get("notes", []) if note.get("kind") != "verified"]
+            found = {"rounds": rounds, "verdicts": [*old, *fresh], "notes": [*of_scores, *notes]}
+            return {**summary, **facts, **found}
 
         try:
             with recording(self._first.study, self._first.name) as store:
                 store.change_summary(self._first.name, with_ours)
         except (StudyLocked, StudyUnreadable, StudyUnwritable) as error:
             self._unkept = str(error)
-
-    def _latency_facts(self, winner: Trial) -> dict[str, Any]:
-        """What reports show of a search whose winners were timed."""
-        model, timed = self._wanted.latency, [v for v in self._verified if v.verifier == LatencyVerifier.description]
-        if model is None or not timed:
-            return {}
-        narrowest = [v.verdict.facts["measured_ms"] for v in timed if v.structure == self._wanted.space.minimum]
-        facts = {
-            "table": model.table.fingerprint,
-            "conditions": {**vars(model.table.conditions), "versions": dict(model.table.conditions.versions)},
-            "limit_ms": dict(self._wanted.limits)["latency_ms"],
-            "expected_error": None if math.isnan(model.relative_error) else model.relative_error,
-            "full_ms": self._predicted([self._wanted.space.full])[0],
-            "narrowest_ms": narrowest[0] if narrowest else None,
-            "winner": list(winner.structure),
-            "rounds": list(self._rounds),
-            "predicted_ms": {
-                name: self._predicted([trial.structure for trial in trials])
-                for name, (_, trials) in self._rounds.items()
-            },
-        }
-        return {"latency": facts}
-
-    def _predicted(self, structures: list[Structure]) -> list[float]:
-        return [round(float(ms), 9) for ms in self._wanted.costs("latency_ms", structures)] if structures else []
 
 
 def _as_fact(verified: Verified) -> dict[str, Any]:

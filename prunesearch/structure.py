@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -89,12 +89,25 @@ class Cost:
     Attributes:
         macs: Multiply-accumulates, each counted once: of convolutions, linear layers and matrix products. Exact.
         params: Parameters, every one of the network's. Exact.
-        latency_ms: Milliseconds of one forward, predicted, where a budget limits it.
+        more: Of other resources, by name, where a budget limits them, such as `{"latency_ms": 3.2}`.
     """
 
     macs: int
     params: int
-    latency_ms: float | None = field(default=None, repr=False)
+    more: Mapping[str, float] = field(default_factory=dict, repr=False, hash=False)
+
+    def __getitem__(self, resource: str) -> float:
+        """The cost of one resource, by its name.
+
+        Raises:
+            KeyError: It is not known.
+        """
+        return self.amounts[resource]
+
+    @property
+    def amounts(self) -> dict[str, float]:
+        """What is known of it, by the names of resources."""
+        return {"macs": self.macs, "params": self.params, **self.more}
 
 
 @dataclass(frozen=True, repr=False)
@@ -245,6 +258,33 @@ class Space:
     @cached_property
     def _params_form(self) -> _QuadraticForm:
         return _QuadraticForm.of(self.params_terms, self.groups)
+
+
+def space_from_dict(facts: Mapping[str, Any]) -> Space:
+    """Return the space that `dataclasses.asdict` turned into `facts`; JSON's lists become tuples again.
+
+    Example:
+        >>> stem = Group("stem", width=4, unit=1, widths=(2, 4), members=("stem",))
+        >>> space = Space((stem,), macs_terms=(Term("stem", 9, Width(3), Width(0, ((0, 1),))),), params_terms=())
+        >>> space_from_dict(dataclasses.asdict(space)) == space
+        True
+    """
+    return Space(
+        groups=tuple(
+            Group(group["name"], group["width"], group["unit"], tuple(group["widths"]), tuple(group["members"]))
+            for group in facts["groups"]
+        ),
+        macs_terms=tuple(_term_from(term) for term in facts["macs_terms"]),
+        params_terms=tuple(_term_from(term) for term in facts["params_terms"]),
+    )
+
+
+def _term_from(term: Mapping[str, Any]) -> Term:
+    return Term(term["layer"], term["coefficient"], _width_from(term["left"]), _width_from(term["right"]))
+
+
+def _width_from(width: Mapping[str, Any]) -> Width:
+    return Width(width["constant"], tuple((group, per_unit) for group, per_unit in width["terms"]))
 
 
 class _QuadraticForm:

@@ -4,8 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from prunesearch.structure import Cost, Structure
+
+Status: TypeAlias = Literal["scored", "taken over", "failed"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The trial of another study whose score was taken over, as it applies here, too.
+
+    Attributes:
+        study: Its name.
+        trial: The number.
+    """
+
+    study: str
+    trial: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """What should be known before a result is believed.
+
+    Attributes:
+        kind: What it is about: `"criterion"`, `"scores"`, `"verified"`.
+        said: The sentence.
+    """
+
+    kind: str
+    said: str
 
 
 @dataclass(frozen=True)
@@ -25,6 +54,7 @@ class Trial:
         images: How many images it was scored on; None if the evaluator has none to be counted.
         error: Standard error of the score as an estimate of that on all images; 0 if it was scored on all.
         parts: (part, score) of each part of the images that it was scored on, in that order, if the search races.
+        source: Whose score it is; None if it was scored for this study.
     """
 
     number: int
@@ -39,6 +69,19 @@ class Trial:
     images: int | None = None
     error: float = 0.0
     parts: tuple[tuple[int, float], ...] = ()
+    source: Source | None = None
+
+    @property
+    def status(self) -> Status:
+        """What became of it."""
+        if self.score is None:
+            return "failed"
+        return "scored" if self.source is None else "taken over"
+
+    def facts(self) -> dict[str, Any]:
+        """All of it as plain values, the cost by the names of resources."""
+        source = None if self.source is None else vars(self.source)
+        return {**vars(self), "cost": self.cost.amounts, "status": self.status, "source": source}
 
     @property
     def assured(self) -> float:

@@ -81,7 +81,9 @@ def prune(
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
-    small = finetune(result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state)
+    small = finetune(
+        result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state, study=result
+    )
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
     tell(_summary(network, small, full, result.best.cost, data))
@@ -155,10 +157,11 @@ def _searched(
 ) -> tuple[nn.Module, Cost]:
     """The pruned network of a step; the same network where it meets the limits already."""
     full = network.space.cost(network.space.full)
-    unmet = {resource: limit for resource, limit in limits.items() if getattr(full, resource) > limit}
+    unmet = {resource: limit for resource, limit in limits.items() if full[resource] > limit}
     if not unmet:
         return copy.deepcopy(network.model), full
-    budget = Budget(macs=unmet.get("macs"), params=unmet.get("params"))
+    limited: dict[str, Any] = {**unmet}
+    budget = Budget(**limited)
     study = f"sqlite:///{place / 'search.db'}"
     result = search(network, data, budget=budget, seed=seed, study=study, study_name=name, **settings)
     return result.best.build(), result.best.cost
@@ -189,9 +192,9 @@ def _absolute(budgets: Sequence[Budget], original: Network) -> list[Limits]:
         raise ValueError('Expected at least one budget, such as ["macs=75%", "macs=50%"], got none.')
     found: list[Limits] = []
     for budget in budgets:
-        if budget.latency_ms is not None:
+        if not {name for name, _ in budget.limits} <= {"macs", "params"}:
             raise ValueError(
-                "Expected budgets of macs and params, as a latency table is of one network and each step has another; "
+                "Expected budgets of macs and params, as other costs are of one network and each step has another; "
                 f"got {budget}."
             )
         limits = {str(resource): int(limit) for resource, limit in budget.check(original.space).limits}

@@ -26,6 +26,7 @@ NOUNS = {
     "question",
     "ranges",
     "registry",
+    "resources",
     "structure",
     "trial",
     "urls",
@@ -51,6 +52,7 @@ COMPOSERS = {
     "cli",
     "comparison",
     "demo",
+    "followup",
     "given",
     "preparation",
     "result",
@@ -94,6 +96,7 @@ HOMES = {
         "api.py",
         "comparison.py",
         "demo.py",
+        "followup.py",
         "given.py",
         "preparation.py",
         "result.py",
@@ -103,6 +106,8 @@ HOMES = {
 }
 DOORS = {
     "latency_table.py imports prunesearch.evaluators.latency.measuring",  # LatencyTable.measure
+    "resources/energy.py imports prunesearch.evaluators.energy",  # EnergyTable.measure
+    "resources/peak_memory.py imports prunesearch.models.memory_model",  # a budget of memory, of a network
 }  # public names that stand in one room and are done in another, reached by a string when they are called
 FILES = sorted(ROOT.rglob("*.py"))
 

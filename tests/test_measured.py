@@ -124,7 +124,7 @@ def test_a_limit_out_of_reach_is_said_with_the_best_that_was_reached(
     assert result.latency is not None
     assert not result.latency.holds
     with closing(Store(url, create=False)) as store:
-        assert (store.summary(result.name) or {})["notes"] == list(result.notes)
+        assert [note["said"] for note in (store.summary(result.name) or {})["notes"]] == list(result.notes)
     narrowest = 100 * _predicted(network, table, network.space.minimum)
     assert timed[-1] == network.space.minimum
     assert result.latency.narrowest_ms == pytest.approx(narrowest)

@@ -329,5 +329,5 @@ def test_a_criterion_of_somebody_elses_is_part_of_the_question_by_what_it_keeps(
     second.__name__ = "first"
     search(criterion=first, **settings)
     search(criterion=first, **settings)
-    with pytest.raises(ps.StudyMismatch, match="its criterion is 'first "):
+    with pytest.raises(ps.StudyMismatch, match="its criterion is 'first, kept "):
         search(criterion=second, **settings)

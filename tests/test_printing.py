@@ -19,6 +19,7 @@ LARGE = re.compile(
     r"Tensor|Module|Network|Array|Ranking|WeightSource|Space|Source|LatencyTable|tuple\[(Compared|Group|Layer)"
 )
 PRINTED_ELSEWHERE = {"Network"}
+LARGE_INSIDE = {"Budget"}  # though its fields do not say so
 
 
 def finished() -> ps.Training:
@@ -51,6 +52,7 @@ def examples() -> Mapping[str, Any]:
         "Space": net.space,
         "Task": ps.tasks.segmentation(),
         "Training": training,
+        "Trial": result.best.trial,
         "Winner": result.best,
     }
 
@@ -64,7 +66,7 @@ def test_every_public_dataclass_with_much_inside_prints_in_a_few_lines(examples:
         and dataclasses.is_dataclass(kind)
         and any(LARGE.search(str(field.type)) for field in dataclasses.fields(kind))
     }
-    assert large - PRINTED_ELSEWHERE == examples.keys()
+    assert large - PRINTED_ELSEWHERE | LARGE_INSIDE == examples.keys()
     for name, example in examples.items():
         printed = repr(example)
         assert name in printed

@@ -125,7 +125,7 @@ def test_whom_a_verifier_refused_is_not_shown_to_it_again(tmp_path: Path) -> Non
         (None, "breaks the contract Verifier: verify(winner) gave None; expected a Verdict"),
         (
             ps.Verdict(False, limits={"watts": 3.0}),
-            "verify(winner) gave a verdict that cannot be followed: Expected lower",
+            "gave a verdict that cannot be followed: A budget cannot limit 'watts'",
         ),
         (
             ps.Verdict(True, facts={"net": object()}),

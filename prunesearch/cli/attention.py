@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Annotated
 
 from prunesearch.cli.flags import Group
@@ -64,6 +63,6 @@ def paam(
         unpruned,
         result.reports,
         as_json=printing.json,
-        more={"structure": result.structure, "cost": asdict(cost)},
+        more={"structure": result.structure, "cost": cost.amounts},
         told=f": {cost.macs:,} MACs ({share:.1%}), {cost.params:,} parameters",
     )

@@ -99,7 +99,8 @@ def compare(
         table=table,
     )
     if printing.json:
-        print_json(asdict(found))
+        rows = [{**asdict(row), "cost": row.cost.amounts} for row in found.rows]
+        print_json({**asdict(found), "rows": rows})
         return
     print_table(_table(found))
     for note in found.notes:
@@ -129,7 +130,9 @@ def _table(found: Comparison) -> Table:
 
     table = Table("network", "MACs", "parameters")
     columns = {
-        "predicted ms": [None if row.cost.latency_ms is None else f"{row.cost.latency_ms:.3f}" for row in found.rows],
+        "predicted ms": [
+            f"{row.cost['latency_ms']:.3f}" if "latency_ms" in row.cost.more else None for row in found.rows
+        ],
         "measured ms": [None if row.latency_ms is None else f"{row.latency_ms:.3f}" for row in found.rows],
         "score": [None if row.score is None else f"{row.score:.4f}" for row in found.rows],
         found.metric: [None if row.metric is None else as_text(found.metric, row.metric) for row in found.rows],

@@ -9,6 +9,7 @@ from prunesearch.cli.flags import Group
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
     TRAINING,
+    FoundInOptions,
     PrintingOptions,
     PrunedOptions,
     RecipeOptions,
@@ -39,13 +40,18 @@ def finetune(
     recipe: RecipeOptions,
     seed: SeedOptions,
     files: TrainingFileOptions,
+    found_in: FoundInOptions,
     printing: PrintingOptions,
 ) -> None:
     """Train a pruned network, or any. Run the same command again to continue after a stop or a kill.
 
+    With --study, what is reached is recorded in the study that found the pruned network; `show` and `report` tell it.
+
     Example: `prunesearch finetune --model zoo:resnet20 --weights w.pt --pruned small.st --data digits --out tuned.st`
     """
-    from prunesearch.training.finetune import train
+    found_in.check(model.pruned)
+    from prunesearch.models.trace import trace
+    from prunesearch.training.finetune import record_reached, train
 
     data = images.load()
     if recipe.patience is not None and data.validation is None:
@@ -53,8 +59,13 @@ def finetune(
     unpruned = model.loaded(data)
     network = model.load_pruned(unpruned)
     teacher = unpruned if teaching.teacher and model.pruned is not None else None
+    follow_up = None if found_in.study is None else found_in.follow_up(trace(unpruned, data.examples()))
+    structure = None if follow_up is None else follow_up.structure_of(network)
     with training_session(network, data, files) as running:
         result = train(network, data, recipe=recipe, teacher=teacher, seed=seed.seed, session=running.session)
+    if follow_up is not None and structure is not None:
+        file = files.out.name
+        record_reached(follow_up, structure, result, network, data, teacher=unpruned, seed=seed.seed, file=file)
     was, now = result.validation_before, result.validation_after
     finish(
         running,

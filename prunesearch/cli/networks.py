@@ -17,6 +17,7 @@ from prunesearch.cli.values import (
     OUTPUT,
     SEARCH,
     STUDY,
+    FoundInOptions,
     Model,
     ModelOptions,
     OptionalModel,
@@ -121,21 +122,27 @@ def verify(
     structures: Annotated[Structures, Group(SEARCH)],
     seed: SeedOptions,
     measured: TableOptions,
+    found_in: FoundInOptions,
     printing: PrintingOptions,
 ) -> None:
     """Build random structures; compare each with the masked network, and its cost with what is counted.
 
     Ends with status 1 if any differs by more than 1e-5 of the largest output, or has another cost. With --pruned, shows
-    predicted and measured costs of that network: MACs, parameters, peak memory and latency.
+    predicted and measured costs of that network: MACs, parameters, peak memory and latency. With --study they are
+    recorded in the study that found it.
 
     Example: `prunesearch verify --model torchvision:resnet18 --input 1x3x64x64 --n 5`
     """
     rules = widths.rules
     if measured.table is not None and model.pruned is None:
         raise ValueError("--table is compared with a finished network; name it with --pruned.")
+    found_in.check(model.pruned)
     network = traced(model, shape, rules)
     if model.pruned is not None:
-        _verify_pruned(network, model.pruned, measured.table, printing.json)
+        costs = _verify_pruned(network, model.pruned, measured.table, printing.json)
+        follow_up = found_in.follow_up(network)
+        if follow_up is not None:
+            follow_up.record("measured", costs)
         return
     found = network.verify(structures.n, seed.seed)
     relative = found.largest_difference / found.scale if found.scale else found.largest_difference
@@ -155,7 +162,8 @@ def _in_training(difference: float | None) -> str:
     return "not compared" if difference is None else f"by {difference:.1e} of it"
 
 
-def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: bool) -> None:
+def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: bool) -> dict[str, Any]:
+    """Say what it was predicted to cost and what it costs; the same as facts for a study."""
     from prunesearch.evaluators.built_costs import measure_costs
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import load
@@ -168,6 +176,8 @@ def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: b
         say(str(found))
     if not found.exact:
         fail("MACs or parameters are not what they should be. Please report this network.", status=1)
+    costs = {row.cost: {"predicted": row.predicted, "measured": row.measured} for row in found.comparisons}
+    return {"structure": list(found.structure), "file": pruned.name, "costs": costs}
 
 
 def export(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Answer:
     measured: str | None
 
     def __str__(self) -> str:
-        latency = "" if self.cost.latency_ms is None else f", predicted {self.cost.latency_ms:.3g} ms"
+        latency = f", predicted {self.cost['latency_ms']:.3g} ms" if "latency_ms" in self.cost.more else ""
         return (
             f"The policy for a share of {self.share:g} of the budget: MACs {self.cost.macs:,} "
             f"({self.cost.macs / self.full.macs:.1%}), parameters {self.cost.params:,} "
@@ -45,7 +45,7 @@ class Answer:
         return {
             "share": self.share,
             "structure": self.structure,
-            "cost": asdict(self.cost),
+            "cost": self.cost.amounts,
             "trial": None if self.trial is None else self.trial.number,
             "score": None if self.trial is None else self.trial.score,
         }

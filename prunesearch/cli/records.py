@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -139,24 +139,27 @@ def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], prin
     """
     from collections import Counter
 
+    from prunesearch.question import in_words
     from prunesearch.study.store import Store
     from prunesearch.study.tables import check_name
+    from prunesearch.study.told import told
     from prunesearch.trial import ranked
 
     name = study.study_name
     with closing(Store(study.study, create=False)) as store:
         check_name(store, name)
         question, recorded = store.question(name) or {}, store.trials(name)
-        notes = (store.summary(name) or {}).get("notes", [])
+        notes, facts = (store.summary(name) or {}).get("notes", []), store.facts(name)
     top = ranked(recorded)[: shown.trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None)
     if printing.json:
-        best = [asdict(trial) for trial in top]
+        best = [trial.facts() for trial in top]
+        followed = [vars(fact) for fact in facts]
         print_json({"study": name, "question": question, "trials": len(recorded), "best": best,
-                    "failures": dict(failures), "notes": notes})  # fmt: skip
+                    "failures": dict(failures), "notes": notes, "followed": followed})  # fmt: skip
         return
     for field, value in question.items():
-        say(f"{field}: {value}")
+        say(f"{field}: {in_words(value)}")
     table = Table("trial", "score", "MACs", "parameters", "seconds", "kept")
     for trial in top:
         kept = " ".join(map(str, trial.structure))
@@ -166,7 +169,11 @@ def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], prin
     for sentence, count in failures.most_common():
         say(f"{count} failed: {sentence}")
     for note in notes:
-        say(f"note: {note}")
+        say(f"note: {note.get('said')}")
+    numbers = {trial.structure: trial.number for trial in reversed(recorded)}
+    for fact in facts:
+        number = numbers.get(tuple(fact.value.get("structure", ())))
+        say(f"{'afterwards' if number is None else f'trial {number}'}: {told(fact)}")
 
 
 def delete(
@@ -273,7 +280,7 @@ def _as_json(store: Store, url: str, progress: Progress) -> dict[str, Any]:
         "failed": progress.failed,
         "driver": None if driver is None else driver[0],
         "running": None if driver is None else driver[1],
-        "best": None if progress.best is None else asdict(progress.best),
+        "best": None if progress.best is None else progress.best.facts(),
     }
 
 

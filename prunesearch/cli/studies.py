@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -136,6 +136,8 @@ class SearchOutput:
         if self.out is not None:
             built = result.best.build() if answered is None else result.build(answered.structure)
             save(built, self.out, example_inputs=data.examples())
+            kept = result.best.structure if answered is None else answered.structure
+            result.record("file", {"file": self.out.name, "structure": list(kept)})
 
 
 def search(
@@ -222,9 +224,9 @@ def _tell(
                 "study": public(url),
                 "name": result.name,
                 "trials": len(result.trials),
-                "best": asdict(result.best.trial),
-                "unpruned": asdict(network.space.cost(network.space.full)),
-                "front": [asdict(winner.trial) for winner in result.front()],
+                "best": result.best.trial.facts(),
+                "unpruned": network.space.cost(network.space.full).amounts,
+                "front": [winner.trial.facts() for winner in result.front()],
                 "policy": None if answered is None else answered.as_json(),
                 "notes": list(result.notes),
                 "out": None if out is None else str(out),

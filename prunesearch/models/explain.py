@@ -76,7 +76,7 @@ class Explanation:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, ready for JSON."""
-        return asdict(self)
+        return {**asdict(self), "full": self.full.amounts, "minimum": self.minimum.amounts}
 
     def __str__(self) -> str:
         wide = max(len("group"), *(len(line.name) for line in self.groups))

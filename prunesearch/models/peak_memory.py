@@ -24,13 +24,19 @@ def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
         model: A copy of one's own, in eval mode, on any device.
         inputs: What it takes: a batch, positional inputs, or inputs by name.
     """
+    weights, alive = bytes_over_time(model, inputs)
+    return weights + max(alive, default=0)
+
+
+def bytes_over_time(model: nn.Module, inputs: Any) -> tuple[int, list[int]]:
+    """Bytes of weights, and of inputs and results alive after each operator; as `predicted_peak_bytes`."""
     given = inputs_of(inputs)
     meta = given.with_tensors([x.to("meta") for x in given.tensors])
     light = model.to("meta")
-    peak = _Live(recorded(light, meta, {}, way=Way()))
+    live = _Live(recorded(light, meta, {}, way=Way()))
     with isolated(()):
-        peak.run(*meta.tensors)
-    return _weights(model) + peak.most
+        live.run(*meta.tensors)
+    return _weights(model), live.alive
 
 
 def measured_peak_bytes(model: nn.Module, inputs: Any) -> int:
@@ -57,19 +63,21 @@ class _Live(Replay):
 
     def __init__(self, recording: Recording) -> None:
         super().__init__(recording)
-        self.most = 0
+        self.alive: list[int] = []
+        model = recording.model
+        self._weights = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers())}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
         storages: dict[int, int] = {}
 
         def add(item: Any) -> Any:
-            if isinstance(item, Tensor) and not isinstance(item, nn.Parameter):
+            if isinstance(item, Tensor) and item.untyped_storage()._cdata not in self._weights:
                 storages[item.untyped_storage()._cdata] = item.untyped_storage().nbytes()
             return item
 
         fx.node.map_aggregate((result, *self.env.values()), add)
-        self.most = max(self.most, sum(storages.values()))
+        self.alive.append(sum(storages.values()))
         return result
 
 

@@ -13,8 +13,9 @@ from prunesearch.budget import Budget
 from prunesearch.errors import StudyUnreadable
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
-from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
-from prunesearch.study.store import Store
+from prunesearch.resources.latency import Latency
+from prunesearch.structure import Cost, Space, Structure, space_from_dict
+from prunesearch.study.store import Fact, Store
 from prunesearch.study.tables import listed
 from prunesearch.trial import Trial, best
 
@@ -55,6 +56,7 @@ class StudyContents:
         limit_ms: The latency that its budget allows, if it limits that and the page knows it.
         full_ms: Predicted latency of the unpruned network.
         created: When the study was begun, in UTC, as it is stored.
+        followed: What was recorded after it: finetunings, measurements, files.
     """
 
     name: str
@@ -67,11 +69,25 @@ class StudyContents:
     limit_ms: float | None = None
     full_ms: float | None = None
     created: str = ""
+    followed: tuple[Fact, ...] = ()
+
+    @property
+    def scoring(self) -> Mapping[str, Any]:
+        """What scores were made by, as far as it is recorded."""
+        found = self.summary.get("scoring")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def finetuned(self) -> Mapping[str, Any]:
+        """What finetuning the winner reached last; empty if nothing is recorded of it."""
+        mine = [fact.value for fact in self.followed if fact.kind == "finetuned"]
+        chosen = None if self.winner is None else self.winner.structure
+        return next((value for value in reversed(mine) if _structure(value.get("structure")) == chosen), {})
 
     @cached_property
     def winner(self) -> Trial | None:
         """The trial that the search returned: the highest score, of those in time where winners were timed."""
-        chosen = _structure(self._latency.get("winner"))
+        chosen = _structure(self.summary.get("winner"))
         timed = [trial for trial in self.trials if trial.structure == chosen]
         return best(timed) or best(self.trials)
 
@@ -92,27 +108,22 @@ class StudyContents:
 
     @cached_property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Every winner that was timed, in order."""
-        entries = self._latency.get("attempts", self._timed)
-        found = (_attempt(entry) for entry in (entries if isinstance(entries, list) else ()))
+        """Every winner that was timed by the same table as the last, in order."""
+        table = self._latency.get("table")
+        found = (_attempt(each) for each in self._timed if each.get("table") == table)
         return tuple(attempt for attempt in found if attempt is not None)
 
     @cached_property
-    def limits(self) -> dict[str, int]:
-        """The largest MACs and parameters that the budget allows, as far as it limits them."""
-        text = str(self.question.get("budget", "")).partition(" by table ")[0]
-        exact = [part for part in text.split(", ") if not part.startswith("latency_ms")]
-        try:
-            feasible = Budget.parse(",".join(exact)).check(self.space)
-        except ValueError:  # no budget of ours, or one that only limits latency
-            return {}
-        return {str(resource): int(limit) for resource, limit in feasible.limits}
+    def limits(self) -> dict[str, float]:
+        """The largest cost that the budget allows, by the names of resources, as far as it is known."""
+        return _numbers(self.summary.get("limits"))
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What should be known before the result is believed, as the search said it."""
         found = self.summary.get("notes")
-        return tuple(note for note in found if isinstance(note, str)) if isinstance(found, list) else ()
+        notes = [note for note in (found if isinstance(found, list) else ()) if isinstance(note, dict)]
+        return tuple(note["said"] for note in notes if isinstance(note.get("said"), str))
 
     @property
     def seconds(self) -> float:
@@ -144,21 +155,18 @@ class StudyContents:
         """How long a trial's network took when it was built and timed last; None if it was not."""
         return next((a for a in reversed(self.attempts) if a.structure == wanted.structure), None)
 
-    @property
-    def _timed(self) -> list[Any]:
-        """What was found of every winner that was timed by the same table as the last."""
+    @cached_property
+    def _timed(self) -> list[dict[str, Any]]:
+        """What was found of every winner that was timed."""
         verdicts = self.summary.get("verdicts")
-        found: list[Any] = []
-        for each in verdicts if isinstance(verdicts, list) else ():
-            facts = each.get("facts") if isinstance(each, dict) and each.get("verifier") == "latency" else None
-            if isinstance(facts, dict) and facts.get("table") == self._latency.get("table"):
-                found.append({**facts, "structure": each.get("structure")})
-        return found
+        mine = [each for each in (verdicts if isinstance(verdicts, list) else ()) if isinstance(each, dict)]
+        facts = [(each.get("facts"), each.get("structure")) for each in mine if each.get("verifier") == "latency"]
+        return [{**found, "structure": structure} for found, structure in facts if isinstance(found, dict)]
 
     @property
     def _latency(self) -> Mapping[str, Any]:
-        found = self.summary.get("latency")
-        return found if isinstance(found, dict) else {}
+        """What was found of the one that was timed last."""
+        return self._timed[-1] if self._timed else {}
 
 
 def read(store: Store, names: Sequence[str] | None, table: LatencyTable | None = None) -> list[StudyContents]:
@@ -197,34 +205,6 @@ def comparable(studies: Sequence[StudyContents]) -> list[list[StudyContents]]:
     return list(groups.values())
 
 
-def space_from_dict(facts: Mapping[str, Any]) -> Space:
-    """Return the space that `dataclasses.asdict` turned into `facts`; JSON's lists become tuples again.
-
-    Example:
-        >>> import dataclasses
-        >>> stem = Group("stem", width=4, unit=1, widths=(2, 4), members=("stem",))
-        >>> space = Space((stem,), macs_terms=(Term("stem", 9, Width(3), Width(0, ((0, 1),))),), params_terms=())
-        >>> space_from_dict(dataclasses.asdict(space)) == space
-        True
-    """
-    return Space(
-        groups=tuple(
-            Group(group["name"], group["width"], group["unit"], tuple(group["widths"]), tuple(group["members"]))
-            for group in facts["groups"]
-        ),
-        macs_terms=tuple(_term(term) for term in facts["macs_terms"]),
-        params_terms=tuple(_term(term) for term in facts["params_terms"]),
-    )
-
-
-def _term(term: Mapping[str, Any]) -> Term:
-    return Term(term["layer"], term["coefficient"], _width(term["left"]), _width(term["right"]))
-
-
-def _width(width: Mapping[str, Any]) -> Width:
-    return Width(width["constant"], tuple((group, per_unit) for group, per_unit in width["terms"]))
-
-
 def _read_one(store: Store, name: str) -> StudyContents:
     try:
         space = space_from_dict(store.space(name))
@@ -248,31 +228,23 @@ def _read_one(store: Store, name: str) -> StudyContents:
         tuple(trials),
         store.summary(name) or {},
         created="" if progress is None else progress.created,
+        followed=tuple(store.facts(name)),
     )
-    latency = study.summary.get("latency")
-    if not isinstance(latency, dict):
-        return study
-    return replace(study, limit_ms=_number(latency.get("limit_ms")), full_ms=_number(latency.get("full_ms")))
+    full = _numbers(study.summary.get("unpruned")).get("latency_ms")
+    return replace(study, limit_ms=study.limits.get("latency_ms"), full_ms=full)
 
 
 def _rounds(study: StudyContents) -> list[str]:
-    latency = study.summary.get("latency")
-    names = latency.get("rounds") if isinstance(latency, dict) else None
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    rounds = study.summary.get("rounds")
+    names = [each.get("study") for each in (rounds if isinstance(rounds, list) else ()) if isinstance(each, dict)]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _together(first: StudyContents, others: Sequence[StudyContents]) -> StudyContents:
-    """One study of all rounds of a search, with what was predicted of their trials, which is kept round by round."""
+    """One study of all rounds of a search, with what was predicted of their trials."""
     others = [other for other in others if other.space == first.space]
     rounds = [first, *others]
-    latency = first.summary.get("latency")
-    kept = latency.get("predicted_ms") if isinstance(latency, dict) else None
-    predicted: list[float] = []
-    for study in rounds:
-        known = kept.get(study.name) if isinstance(kept, dict) else None
-        values = [_number(value) for value in known] if isinstance(known, list) else []
-        values = [*values, *[None] * len(study.trials)][: len(study.trials)]
-        predicted += [math.nan if value is None else value for value in values]
+    predicted = [trial.cost.more.get("latency_ms", math.nan) for study in rounds for trial in study.trials]
     return replace(
         first,
         trials=tuple(trial for study in rounds for trial in study.trials),
@@ -300,14 +272,23 @@ def _predicted(studies: Sequence[StudyContents], table: LatencyTable) -> list[St
 
 
 def _limit_ms(study: StudyContents, table: LatencyTable) -> float | None:
-    text, _, fingerprint = str(study.question.get("budget", "")).partition(" by table ")
-    parts = [part for part in text.split(", ") if part.startswith("latency_ms=")]
-    if not parts or fingerprint != table.fingerprint:
+    """The limit, if the study's budget is of this very table, which may say what nobody recorded."""
+    budget = study.question.get("budget")
+    asked = budget if isinstance(budget, dict) else {}
+    limits, resource = asked.get("limits"), Latency(table)
+    if not isinstance(limits, dict) or resource.basis not in asked.get("by", ()):
         return None
     try:
-        return float(dict(Budget.parse(parts[0], table).check(study.space).limits)["latency_ms"])
-    except ValueError:
+        feasible = Budget(latency_ms=limits.get(Latency.name), table=table).check(study.space)
+    except (TypeError, ValueError):
         return None
+    return float(dict(feasible.limits)[Latency.name])
+
+
+def _numbers(value: Any) -> dict[str, float]:
+    """The numbers of a table by name; anybody may have edited the database."""
+    found = value.items() if isinstance(value, dict) else ()
+    return {str(name): number for name, each in found if (number := _number(each)) is not None}
 
 
 def _number(value: Any) -> float | None:

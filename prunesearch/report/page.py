@@ -145,6 +145,7 @@ def render(
         tiles=tiles.tiles(best) if best else [],
         question=tables.question(studies),
         notes=tables.notes(studies),
+        followed=tables.followed(studies),
         comparison=tables.comparison(studies),
         loading=loading(best, url or f"sqlite:///{database}") if best else None,
         trials=trials.trials(groups),

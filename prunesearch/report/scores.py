@@ -211,13 +211,12 @@ def _with_latency(study: StudyContents) -> list[tuple[Trial, float]]:
 
 def _metric(study: StudyContents) -> str:
     """What scores are, in words, if the evaluator says so."""
-    evaluator = str(study.question.get("evaluator", ""))
     names = {
         "loss": "negative cross-entropy",
         "accuracy": "accuracy",
         "agreement": "agreement with the unpruned network",
     }
-    return next((text for metric, text in names.items() if f"metric={metric}" in evaluator), "")
+    return names.get(str(study.scoring.get("measures")), "")
 
 
 def _full_score(series: Sequence[Series]) -> float | None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunesearch.question import in_words as words_of
 from prunesearch.report.contents import StudyContents, comparable
+from prunesearch.study.told import told
 
 _UNKNOWN = ""
 _FIELDS = {
@@ -70,6 +72,19 @@ def notes(studies: Sequence[StudyContents]) -> list[Answer]:
     return [Answer(note, tuple(names) if len(studies) > 1 else ()) for note, names in about.items()]
 
 
+def followed(studies: Sequence[StudyContents]) -> list[Answer]:
+    """What was recorded after the searches, in words."""
+    found = []
+    for study in studies:
+        numbers = {trial.structure: trial.number for trial in reversed(study.trials)}
+        for fact in study.followed:
+            kept = fact.value.get("structure")
+            number = numbers.get(tuple(kept)) if isinstance(kept, list) else None
+            about = "" if number is None else f"Trial {number}: "
+            found.append(Answer(about + told(fact), (study.name,) if len(studies) > 1 else ()))
+    return found
+
+
 def comparison(studies: Sequence[StudyContents]) -> CostTable:
     """Compare what the studies found."""
     networks = [
@@ -108,7 +123,7 @@ def _answers(field: str, studies: Sequence[StudyContents]) -> list[Answer]:
 def _text(value: Any) -> str:
     if value is None:
         return "not recorded"
-    return in_words(value) if isinstance(value, dict) else str(value)
+    return words_of(value)
 
 
 def _searchers(study: StudyContents) -> str:
@@ -116,7 +131,8 @@ def _searchers(study: StudyContents) -> str:
 
 
 def _budget(study: StudyContents) -> str:
-    return str(study.question.get("budget", _UNKNOWN)).partition(" by table ")[0]
+    budget = study.question.get("budget", _UNKNOWN)
+    return words_of({**budget, "by": []} if isinstance(budget, dict) else budget)
 
 
 def _evaluations(study: StudyContents) -> str:

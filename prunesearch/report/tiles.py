@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prunesearch.report.contents import StudyContents
+from prunesearch.study.told import shown
 from prunesearch.trial import Trial
 
 
@@ -57,6 +58,17 @@ def _accuracy(study: StudyContents, winner: Trial) -> Tile | None:
     return None if before is None else Tile("Test accuracy before finetuning", f"{before:.2%}", unpruned)
 
 
+def _finetuned(study: StudyContents, winner: Trial) -> Tile | None:
+    found = study.finetuned
+    metric, epochs = str(found.get("metric")), found.get("epochs")
+    for on, values in (("test", found.get("test")), ("validation", found)):
+        if isinstance(values, dict) and values.get("reached") is not None:
+            before, now = (shown(metric, values.get(when)) for when in ("before", "reached"))
+            after = f"after {epochs} epoch{'' if epochs == 1 else 's'} of finetuning"
+            return Tile(f"{on.capitalize()} {metric} {after}", now, f"before finetuning {before}")
+    return None
+
+
 def _latency(study: StudyContents, winner: Trial) -> Tile | None:
     timed = study.measured_of(winner)
     if timed is None:
@@ -84,6 +96,7 @@ _TILES: tuple[Callable[[StudyContents, Trial], Tile | None], ...] = (
     _params,
     _score,
     _accuracy,
+    _finetuned,
     _latency,
     _ms_per_image,
     _memory,

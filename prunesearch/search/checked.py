@@ -9,7 +9,7 @@ from typing import Any
 from prunesearch.budget import Budget, FeasibleSet, as_array
 from prunesearch.search import SEARCHER
 from prunesearch.search.searcher import Searcher
-from prunesearch.structure import Cost, Space, Structure
+from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
 
 
@@ -50,10 +50,8 @@ class CheckedSearcher:
         inside = self._feasible.contains(as_array(structures, self._space))
         for structure, is_inside in zip(structures, inside, strict=True):
             if not is_inside:
-                raise self._broken(
-                    f"it proposed {structure}, with {_said(self._feasible.cost(structure))}, which is over the budget "
-                    f"{self._budget}"
-                )
+                cost = self._feasible.shown(self._feasible.cost(structure))
+                raise self._broken(f"it proposed {structure}, with {cost}, which is over the budget {self._budget}")
             if structure in self._seen:
                 raise self._broken(f"it proposed {structure}, which was proposed before; expected each only once")
             self._seen.add(structure)
@@ -74,8 +72,3 @@ class CheckedSearcher:
 
     def _broken(self, what: str) -> Exception:
         return SEARCHER.broken(self._given, what)
-
-
-def _said(cost: Cost) -> str:
-    latency = "" if cost.latency_ms is None else f", {cost.latency_ms:.3g} ms"
-    return f"{cost.macs:,} MACs, {cost.params:,} parameters{latency}"

@@ -8,7 +8,7 @@ from typing import Protocol, TypeAlias
 
 from prunesearch.structure import Structure
 from prunesearch.study.scoring import Outcome, Scorer, score_all
-from prunesearch.trial import Trial
+from prunesearch.trial import Source, Trial
 
 
 class Executor(Protocol):
@@ -49,7 +49,7 @@ class RememberingExecutor:
         known: Trials of structures, found by the same evaluator on the same network and data, and where they stand.
     """
 
-    def __init__(self, executor: Executor, known: Mapping[Structure, tuple[Trial, str]]) -> None:
+    def __init__(self, executor: Executor, known: Mapping[Structure, tuple[Trial, Source]]) -> None:
         self._executor = executor
         self._known = known
 
@@ -59,8 +59,8 @@ class RememberingExecutor:
         scored = self._executor.run([structure for structure in fresh if structure not in self._known])
         for structure in fresh:
             if structure in self._known:
-                trial, place = self._known[structure]
-                yield Outcome(trial.score, None, None, 0.0, place, trial.images)
+                trial, source = self._known[structure]
+                yield Outcome(trial.score, None, None, 0.0, trial.worker, trial.images, source=source)
             else:
                 yield next(scored)
 

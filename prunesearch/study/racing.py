@@ -11,7 +11,7 @@ import numpy as np
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.study.executors import Jobs
 from prunesearch.study.scoring import Outcome
-from prunesearch.trial import Trial
+from prunesearch.trial import Source, Trial
 
 AT_ONCE = 8
 """Structures that run at the same time. Those of one group do not know of each other, so this decides the history."""
@@ -130,7 +130,7 @@ class RacingExecutor:
         self,
         jobs: Jobs,
         track: Track,
-        known: Mapping[Structure, tuple[Trial, str]] | None = None,
+        known: Mapping[Structure, tuple[Trial, Source]] | None = None,
         cost: Callable[[Structure], float] | None = None,
     ) -> None:
         self._jobs = jobs
@@ -204,9 +204,9 @@ class RacingExecutor:
     def _remembered(self, part: int, structure: Structure) -> Outcome | None:
         if structure not in self._known:
             return None
-        trial, place = self._known[structure]
+        trial, source = self._known[structure]
         score = dict(trial.parts).get(part)
-        return None if score is None else Outcome(score, None, None, 0.0, place)
+        return None if score is None else Outcome(score, None, None, 0.0, trial.worker, source=source)
 
     def _estimate(self, runner: Runner, leader: Leader) -> tuple[float, float]:
         """Mean difference from the leader, and its standard error as an estimate of that on all parts."""
@@ -228,7 +228,7 @@ class RacingExecutor:
         else:
             mean, error = self._estimate(runner, runner.leader)
             score = runner.leader.score + mean
-        return Outcome(score, None, None, runner.seconds, last.worker, images, error, parts)
+        return Outcome(score, None, None, runner.seconds, last.worker, images, error, parts, last.source)
 
     def _finish(self, runner: Runner) -> None:
         """Take note of one that has finished; of what a group found, when all of it has."""

@@ -12,9 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from prunesearch.errors import StudyUnreadable
+from prunesearch.study import upgrades
 from prunesearch.study.database import Database
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 _LOCK_KEY = 7_205_759  # of PostgreSQL's advisory lock while tables are made; any number will do
 
 _metadata = sa.MetaData()
@@ -53,12 +54,24 @@ trial = sa.Table(
     sa.Column("images", sa.Integer),  # since version 3, as are the next two
     sa.Column("error", sa.Float),
     sa.Column("parts", sa.Text),
+    sa.Column("costs", sa.Text),  # of resources besides MACs and parameters; since version 5, as is the next one
+    sa.Column("source", sa.Text),  # the trial of another study whose score it is; NULL if it was scored for this one
     sa.Column("checksum", sa.BigInteger),  # of all the others, so that damage is noticed; since version 2
+)
+fact = sa.Table(  # what followed a study, such as a finetuning; since version 5
+    "fact",
+    _metadata,
+    sa.Column("study_id", sa.ForeignKey("study.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("created", sa.Text, nullable=False),
+    sa.Column("value", sa.Text, nullable=False),
 )
 _SINCE: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     2: {study.name: ("n_trials",), trial.name: ("checksum",)},
     3: {trial.name: ("images", "error", "parts")},
     4: {study.name: ("holder",)},
+    5: {trial.name: ("costs", "source")},
 }
 """Columns that each version added, by table."""
 
@@ -136,12 +149,7 @@ def _from_1_to_2(connection: sa.Connection) -> None:
 
 
 def _from_2_to_3(connection: sa.Connection) -> None:
-    rows = connection.execute(sa.select(*columns_since(2, trial))).mappings()
-    if any(checksum(dict(row), 2) != row["checksum"] for row in rows):  # or the damage would be sealed in
-        raise StudyUnreadable(
-            "A trial is not as it was written, somebody or something changed it. Nothing was upgraded. Restore the "
-            "file from a copy."
-        )
+    _check_seals(connection, 2)
     kinds = {"images": "INTEGER", "error": "FLOAT" if connection.dialect.name == "sqlite" else "DOUBLE PRECISION"}
     for name in _SINCE[3][trial.name]:
         connection.exec_driver_sql(f"ALTER TABLE trial ADD COLUMN {name} {kinds.get(name, 'TEXT')}")
@@ -151,6 +159,36 @@ def _from_2_to_3(connection: sa.Connection) -> None:
 
 def _from_3_to_4(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE study ADD COLUMN holder TEXT")
+
+
+def _from_4_to_5(connection: sa.Connection) -> None:
+    _check_seals(connection, 4)
+    fact.create(connection)
+    for name in _SINCE[5][trial.name]:
+        connection.exec_driver_sql(f"ALTER TABLE trial ADD COLUMN {name} TEXT")
+    for row in connection.execute(sa.select(trial.c.study_id, trial.c.number, trial.c.worker)).all():
+        mine = trial.update().where(trial.c.study_id == row.study_id, trial.c.number == row.number)
+        connection.execute(mine.values(costs="{}", source=upgrades.source_of(row.worker)))
+    for stored in connection.execute(sa.select(study.c.id, study.c.question, study.c.space, study.c.summary)).all():
+        summary, costs = upgrades.facts_of(stored.question, stored.space, stored.summary)
+        question = upgrades.text_of(stored.question)
+        connection.execute(study.update().where(study.c.id == stored.id).values(summary=summary, question=question))
+        for name, predicted in costs.items():
+            for number, found in enumerate(predicted):
+                other = sa.select(study.c.id).where(study.c.name == name).scalar_subquery()
+                mine = trial.update().where(trial.c.study_id == other, trial.c.number == number)
+                connection.execute(mine.values(costs=found))
+    _seal(connection, 5)
+
+
+def _check_seals(connection: sa.Connection, version: int) -> None:
+    """Make sure that trials are as a version wrote them, or damage would be sealed in."""
+    rows = connection.execute(sa.select(*columns_since(version, trial))).mappings()
+    if any(checksum(dict(row), version) != row["checksum"] for row in rows):
+        raise StudyUnreadable(
+            "A trial is not as it was written, somebody or something changed it. Nothing was upgraded. Restore the "
+            "file from a copy."
+        )
 
 
 def _seal(connection: sa.Connection, version: int) -> None:
@@ -168,6 +206,7 @@ _UPGRADES: Mapping[int, Callable[[sa.Connection], None]] = {
     1: _from_1_to_2,
     2: _from_2_to_3,
     3: _from_3_to_4,
+    4: _from_4_to_5,
 }
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from prunesearch.structure import Structure
+from prunesearch.trial import Source
 
 _LONGEST = 500
 
@@ -38,7 +39,7 @@ class Outcome:
         traceback: The traceback, if an exception was the reason.
         seconds: How long it took.
         worker: Host and process.
-        images, error, parts: As in a `Trial`.
+        images, error, parts, source: As in a `Trial`.
     """
 
     score: float | None
@@ -49,6 +50,7 @@ class Outcome:
     images: int | None = None
     error: float = 0.0
     parts: tuple[tuple[int, float], ...] = ()
+    source: Source | None = None
 
 
 def score_all(scorer: Scorer, structures: Sequence[Structure]) -> list[Outcome]:

@@ -14,7 +14,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -23,10 +23,10 @@ import sqlalchemy as sa
 from prunesearch.errors import PruneSearchError, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.locking import this_process
 from prunesearch.structure import Cost, Structure
-from prunesearch.study import schema
+from prunesearch.study import schema, upgrades
 from prunesearch.study.database import ERRORS, Database, parse
 from prunesearch.study.place import Place
-from prunesearch.trial import Trial
+from prunesearch.trial import Source, Trial
 
 _REMEDY = "Restore it from a copy, or drop it and what follows with `prunesearch delete --from-trial`."
 
@@ -52,6 +52,21 @@ class Progress:
     failed: int
     wanted: int | None
     best: Trial | None
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that followed a study.
+
+    Attributes:
+        kind: What: `"finetuned"`, `"measured"`, `"file"`.
+        created: When, in UTC.
+        value: Plain values by name; which depends on the kind.
+    """
+
+    kind: str
+    created: str
+    value: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class Store:
     def question(self, name: str) -> dict[str, Any] | None:
         """The question a study answers; None if there is no such study."""
         row = self._study_row(name)
-        return None if row is None else self._parsed(row.question, name)
+        return None if row is None else self._question(row, name)
 
     def space(self, name: str) -> dict[str, Any]:
         """The facts of a study's space that reports need, as they were stored by `create`."""
@@ -161,7 +176,7 @@ class Store:
         row = {
             "name": name,
             "holder": holder,
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "created": _now(),
             "question": json.dumps(question),
             "space": json.dumps(space),
         }
@@ -178,6 +193,7 @@ class Store:
         with self._writing(name) as connection:
             gone = connection.execute(schema.trial.delete().where(mine, schema.trial.c.number >= from_trial)).rowcount
             if from_trial == 0:
+                connection.execute(schema.fact.delete().where(schema.fact.c.study_id == row.id))
                 connection.execute(schema.study.delete().where(schema.study.c.id == row.id))
         return int(gone)
 
@@ -196,7 +212,18 @@ class Store:
             found = connection.execute(query)
             keys = tuple(found.keys())
             rows = found.all()
-        return [self._trial(dict(zip(keys, row, strict=True)), name, number) for number, row in enumerate(rows)]
+        found_trials = [self._trial(dict(zip(keys, row, strict=True)), name, number) for number, row in enumerate(rows)]
+        return found_trials if self._version >= 5 else self._with_costs(name, found_trials)
+
+    def _with_costs(self, name: str, trials: list[Trial]) -> list[Trial]:
+        """Trials with what an older version kept of their costs in a summary."""
+        costs: list[str] = []
+        for each in self.studies():
+            row = self._study_row(each)
+            costs = costs or (upgrades.facts_of(row.question, row.space, row.summary)[1].get(name, []) if row else [])
+        known = [_to_costs(text, number) for number, text in enumerate(costs[: len(trials)])]
+        known += [{}] * (len(trials) - len(known))
+        return [replace(trial, cost=replace(trial.cost, more=more)) for trial, more in zip(trials, known, strict=True)]
 
     def add(self, name: str, trial: Trial) -> None:
         """Append a trial; it is on disk when this returns.
@@ -235,7 +262,7 @@ class Store:
             total, failed = connection.execute(counts).one()
             best = connection.execute(top).mappings().one_or_none()
         winner = None if best is None else self._trial(dict(best), name, best["number"])
-        question = self._parsed(row.question, name)
+        question = self._question(row, name)
         return Progress(name, question, row.created, int(total), int(failed or 0), row.n_trials, winner)
 
     def want(self, name: str, n_trials: int) -> None:
@@ -246,7 +273,37 @@ class Store:
     def summary(self, name: str) -> dict[str, Any] | None:
         """What was recorded of the study's outcome, if anything."""
         row = self._study_row(name)
-        return None if row is None or row.summary is None else self._parsed(row.summary, name)
+        if row is None or row.summary is None:
+            return None
+        text = row.summary
+        if self._version < 5:
+            text, _ = upgrades.facts_of(row.question, row.space, text)
+        return self._parsed(text, name)
+
+    def facts(self, name: str) -> list[Fact]:
+        """What was recorded after the study, in order."""
+        row = self._study_row(name)
+        if row is None or self._version < 5:
+            return []
+        query = sa.select(schema.fact).where(schema.fact.c.study_id == row.id).order_by(schema.fact.c.number)
+        with self._reading() as connection:
+            rows = connection.execute(query).all()
+        return [Fact(each.kind, each.created, self._parsed(each.value, name)) for each in rows]
+
+    def add_fact(self, name: str, kind: str, value: Mapping[str, Any]) -> None:
+        """Record something that followed the study, as plain values.
+
+        Raises:
+            StudyLocked: Another driver took the study.
+            StudyUnwritable: The study is not there any more.
+        """
+        row, fact = self._study_row(name), schema.fact
+        if row is None:
+            raise self._deleted(name)
+        with self._writing(name) as connection:
+            last = connection.scalar(sa.select(sa.func.max(fact.c.number)).where(fact.c.study_id == row.id))
+            values = {"study_id": row.id, "number": 0 if last is None else last + 1, "kind": kind, "created": _now()}
+            connection.execute(fact.insert().values(**values, value=json.dumps(value)))
 
     def change_summary(self, name: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
         """Record more of the study's outcome, read and written in one transaction, so that no other change is lost.
@@ -292,6 +349,10 @@ class Store:
             return dict(json.loads(text))
         except (TypeError, ValueError, RecursionError) as error:
             raise StudyUnreadable(f"{self.url}: study {name!r} cannot be read: {error}") from None
+
+    def _question(self, row: sa.Row[Any], name: str) -> dict[str, Any]:
+        question = self._parsed(row.question, name)
+        return question if self._version >= 5 else upgrades.question_of(question)
 
     def _study_row(self, name: str) -> sa.Row[Any] | None:
         columns = schema.columns_since(self._version, schema.study)
@@ -356,6 +417,10 @@ class Store:
                 f"{self.url} cannot be written: {self._database.describe(error)}. What was recorded before is kept; "
                 "check the disk, the permissions or the server, and run the same command again."
             ) from None
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _new_holder() -> str:
@@ -437,6 +502,8 @@ def _to_row(trial: Trial) -> dict[str, Any]:
         "images": trial.images,
         "error": float(trial.error),
         "parts": json.dumps(trial.parts),
+        "costs": json.dumps(dict(trial.cost.more)),
+        "source": None if trial.source is None else json.dumps(asdict(trial.source)),
     }
 
 
@@ -455,7 +522,7 @@ def _to_trial(row: Mapping[str, Any], number: int, version: int) -> Trial:
     return Trial(
         number=number,
         structure=_to_structure(row["structure"], number),
-        cost=Cost(int(row["macs"]), int(row["params"])),
+        cost=Cost(int(row["macs"]), int(row["params"]), _to_costs(row["costs"], number)),
         score=score,
         failure=failure,
         seconds=float(row["seconds"]),
@@ -465,7 +532,26 @@ def _to_trial(row: Mapping[str, Any], number: int, version: int) -> Trial:
         images=row["images"],
         error=error or 0.0,
         parts=_to_parts(row["parts"], number),
+        source=_to_source(row["source"] if version >= 5 else upgrades.source_of(row["worker"]), number),
     )
+
+
+def _to_costs(text: str | None, number: int) -> dict[str, float]:
+    if text is None or text == "{}":
+        return {}
+    costs = json.loads(text)
+    if not isinstance(costs, dict) or not all(isinstance(value, (int, float)) for value in costs.values()):
+        raise ValueError(f"the costs of trial {number} are not numbers by resource")
+    return costs
+
+
+def _to_source(text: str | None, number: int) -> Source | None:
+    if text is None:
+        return None
+    found = json.loads(text)
+    if not isinstance(found, dict) or (type(found.get("study")), type(found.get("trial"))) != (str, int):
+        raise ValueError(f"the source of trial {number} is not a trial of a study")
+    return Source(found["study"], found["trial"])
 
 
 def _to_parts(text: str | None, number: int) -> tuple[tuple[int, float], ...]:

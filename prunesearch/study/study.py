@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from prunesearch.budget import FeasibleSet
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
 from prunesearch.locking import this_process
-from prunesearch.question import differences, innermost
+from prunesearch.question import differences, in_words, innermost
 from prunesearch.search.searcher import Searcher
-from prunesearch.structure import Cost, Space, Structure
+from prunesearch.structure import Cost, IntArray, Space, Structure
 from prunesearch.study.database import parse
 from prunesearch.study.events import Callback, Event
 from prunesearch.study.executors import Executor
@@ -30,7 +31,7 @@ from prunesearch.study.locks import drive, driving
 from prunesearch.study.pool import Pool
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.store import Store, look
-from prunesearch.trial import Trial, best, extended, pareto_front
+from prunesearch.trial import Source, Trial, best, extended, pareto_front
 
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
@@ -53,6 +54,7 @@ class Study:
         name: Which study of the database; one is made if there is none of this name. None: what `find` gives.
         question: What the study answers, as plain values; a stored study of the same name must have the same.
         space: The space that structures belong to.
+        limits: What says the costs of other resources than MACs and parameters; they are recorded with each trial.
 
     Attributes:
         name: Its name.
@@ -64,8 +66,11 @@ class Study:
         StudyUnwritable: It cannot be written.
     """
 
-    def __init__(self, url: str, name: str | None, question: Mapping[str, Any], space: Space) -> None:
+    def __init__(
+        self, url: str, name: str | None, question: Mapping[str, Any], space: Space, limits: FeasibleSet | None = None
+    ) -> None:
         self._space = space
+        self._limits = limits
         self._question = json.loads(json.dumps(question))  # before anything is written, in case it is no plain value
         self.name = find(url, name, self._question)
         self._lock = drive(parse(url), url, self.name)
@@ -119,19 +124,19 @@ class Study:
         """Record facts beside the trials, for reports, in place of those that earlier runs left under these keys."""
         self._store.add_to_summary(self.name, facts)
 
-    def known_trials(self, fields: Sequence[str]) -> dict[Structure, tuple[Trial, str]]:
+    def known_trials(self, fields: Sequence[str]) -> dict[Structure, tuple[Trial, Source]]:
         """Trials in other studies of the database whose scores apply here, too, each with where it stands.
 
         Args:
             fields: Those of the question on which a score depends; they must all be the same.
         """
-        known: dict[Structure, tuple[Trial, str]] = {}
+        known: dict[Structure, tuple[Trial, Source]] = {}
         for name in self._store.studies():
             other = self._store.question(name) or {}
             if name != self.name and all(other.get(field) == self._question.get(field) for field in fields):
                 for trial in self._store.trials(name):
                     if trial.score is not None:
-                        known.setdefault(trial.structure, (trial, f"trial {trial.number} of study {name!r}"))
+                        known.setdefault(trial.structure, (trial, trial.source or Source(name, trial.number)))
         return known
 
     def run(
@@ -235,7 +240,7 @@ class Study:
                     break
                 for place, outcome in pool.finished():
                     structure = open_.pop(place)
-                    log.add(structure, self._space.cost(structure), outcome)
+                    log.add(structure, self._costs([structure])[0], outcome)
                     searcher.tell(log.trials[-1:])
         finally:
             pool.abandon()
@@ -258,7 +263,13 @@ class Study:
         array = np.array([self._space.check(structure) for structure in structures], dtype=np.int64)
         array = array.reshape(len(structures), -1)
         pairs = zip(self._space.macs(array).tolist(), self._space.params(array).tolist(), strict=True)
-        return [Cost(macs, params) for macs, params in pairs]
+        return [Cost(macs, params, more) for (macs, params), more in zip(pairs, self._other_costs(array), strict=True)]
+
+    def _other_costs(self, structures: IntArray) -> list[dict[str, float]]:
+        """Costs of what else is limited."""
+        names = [] if self._limits is None else [name for name in self._limits.meters if name not in ("macs", "params")]
+        found = {name: self._limits.costs(name, structures).tolist() for name in names if self._limits is not None}
+        return [{name: found[name][row] for name in names} for row in range(len(structures))]
 
     def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure], costs: Sequence[Cost]) -> None:
         for trial, structure in zip(recorded, asked, strict=False):
@@ -274,7 +285,7 @@ class Study:
 
     def _check_costs(self, recorded: Sequence[Trial], costs: Sequence[Cost]) -> None:
         for trial, cost in zip(recorded, costs, strict=False):
-            if trial.cost != cost:
+            if (trial.cost.macs, trial.cost.params) != (cost.macs, cost.params):
                 raise StudyUnreadable(
                     f"Study {self.name!r}: trial {trial.number} is recorded with {trial.cost}, but its structure costs "
                     f"{cost}. Somebody edited the database; restore it from a copy."
@@ -330,6 +341,7 @@ class _Log:
             images=outcome.images,
             error=outcome.error,
             parts=outcome.parts,
+            source=outcome.source,
         )
         self._store.add(self._name, trial)
         self._note(trial, outcome.traceback)
@@ -420,7 +432,7 @@ def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, An
 
 def _in_a_name(field: str, value: Any) -> str:
     """What a study is named after: the budget and the searcher as they are, of others a few letters."""
-    text = str(value)
+    text = in_words(value)
     if field in MAY_OPEN_ANOTHER:
         return text
     if isinstance(value, Mapping):
@@ -436,6 +448,8 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
     for field, theirs, mine in differences(stored, asked):
         what, was, now = next(innermost({field: theirs}, {field: mine}))
+        if field not in ("space", "versions") and isinstance(theirs, (Mapping, str)):
+            what, was, now = field, in_words(theirs), in_words(mine)
         raise StudyMismatch(
             f"Study {name!r} in {url} is of another search: its {what} is {was!r}, not {now!r}. Give another file or "
             "study name, or the settings that it was started with.",

@@ -1,4 +1,4 @@
-"""The contracts as tests: what a searcher, criterion, weight source or evaluator of anybody's must do, for pytest.
+"""The contracts as tests: what a searcher, criterion, evaluator, task or resource of anybody's must do, for pytest.
 
     from prunesearch.testing import SearcherContract
 
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from prunesearch.testing.criteria import CriterionContract as CriterionContract
     from prunesearch.testing.evaluators import EvaluatorContract as EvaluatorContract
     from prunesearch.testing.expecting import promises as promises
+    from prunesearch.testing.resources import ResourceContract as ResourceContract
     from prunesearch.testing.searchers import SearcherContract as SearcherContract
     from prunesearch.testing.subjects import Subject as Subject
     from prunesearch.testing.subjects import digits as digits
+    from prunesearch.testing.tasks import TaskContract as TaskContract
     from prunesearch.testing.weight_sources import WeightSourceContract as WeightSourceContract
 
 _PUBLIC = {
     "CriterionContract": "prunesearch.testing.criteria:CriterionContract",
     "EvaluatorContract": "prunesearch.testing.evaluators:EvaluatorContract",
+    "ResourceContract": "prunesearch.testing.resources:ResourceContract",
     "SearcherContract": "prunesearch.testing.searchers:SearcherContract",
     "Subject": "prunesearch.testing.subjects:Subject",
+    "TaskContract": "prunesearch.testing.tasks:TaskContract",
     "WeightSourceContract": "prunesearch.testing.weight_sources:WeightSourceContract",
     "digits": "prunesearch.testing.subjects:digits",
     "promises": "prunesearch.testing.expecting:promises",

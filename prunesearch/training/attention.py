@@ -107,7 +107,7 @@ def paam(
     """
     recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
     check_has_loss(data.goal, "PAAM")
-    feasible = budget.check(network.space)
+    feasible = budget.check(network)
     live = settings.live_epochs(recipe.epochs)
     steps = data.steps_per_epoch(recipe.batch_size)
     learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps, data.goal)
@@ -243,7 +243,7 @@ class Attentive(Learner):
     def _full(self) -> list[float]:
         """What the full network costs of each limited resource."""
         cost = self._feasible.cost(self._traced.space.full)
-        return [getattr(cost, resource) for resource, _ in self._feasible.limits]
+        return [cost[resource] for resource, _ in self._feasible.limits]
 
     def _at(self, progress: float) -> FeasibleSet:
         """The budget on the way from the full network."""

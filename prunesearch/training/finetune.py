@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
+from prunesearch.errors import PruneSearchError
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.nested import Batch, called, moved
 from prunesearch.ranges import whole_number
+from prunesearch.structure import Structure
 from prunesearch.tasks import outputs
 from prunesearch.tasks.examples import Examples, following, follows, judged_as
 from prunesearch.tasks.metric import as_text, higher_is_better, name_of, training_loss
@@ -19,12 +23,13 @@ from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched, answers, attention_loss
+from prunesearch.training.evaluation import metric_on_test
 from prunesearch.training.fitting import check_weights, outputs_of
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
 from prunesearch.training.progress import State
 from prunesearch.training.recipe import Recipe
-from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.reports import EpochReport, Recorder, Session, StepReport
 from prunesearch.training.scratch import drawn_anew
 
 
@@ -84,6 +89,7 @@ def finetune(
     log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    study: Recorder | None = None,
 ) -> nn.Module:
     """Train a copy of `model` on `data.train`; it comes back in eval mode. `model` and `teacher` stay as they are.
 
@@ -106,15 +112,64 @@ def finetune(
         log: Where to log a row per epoch.
         on_epoch: Called after every epoch.
         on_step: Called after every step; an exception from it stops the training, with the state on disk.
+        study: What `search` returned: what is reached on validation and test examples is recorded there, and shown by
+            reports and `prunesearch show`. Where it cannot be recorded, a warning says why.
 
     Raises:
-        ValueError: The model has nothing to train or weights without values, or data, labels, teacher or recipe do not
-            fit it.
+        ValueError: The model was not pruned from the network of the study, it has nothing to train or weights without
+            values, or data, labels, teacher or recipe do not fit it.
         TrainingDiverged: The loss became NaN or infinite; carries the step and the last good network.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    session = Session(checkpoint, log, on_epoch, on_step)
-    return train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session).best
+    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step)
+    structure = None if study is None else study.structure_of(model)
+    trained = train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session)
+    if study is not None and structure is not None:
+        record_reached(study, structure, trained, model, data, teacher=teacher, seed=seed)
+    return trained.best
+
+
+def record_reached(
+    study: Recorder,
+    structure: Structure,
+    trained: Training,
+    model: nn.Module,
+    data: Data,
+    *,
+    teacher: nn.Module | None = None,
+    seed: int = 0,
+    **more: Any,
+) -> None:
+    """Record in a study what a training reached; where that cannot be done, a warning says why.
+
+    Args:
+        study: The study.
+        structure: Of the network.
+        trained: The training.
+        model: What came in.
+        data: With the test examples, if there are any.
+        teacher: What a task without labels compares with.
+        seed: Of the training.
+        **more: Further plain values, such as the name of a file.
+    """
+    last = trained.reports[-1]
+    facts: dict[str, Any] = {
+        "structure": list(structure),
+        "metric": trained.metric,
+        "before": trained.validation_before,
+        "reached": trained.validation_after,
+        "epochs": len(trained.reports),
+        "loss": last.loss,
+        "seed": seed,
+        **more,
+    }
+    if data.test is not None and (teacher is not None or not follows(data.goal)):
+        (was, n), (now, _) = (metric_on_test(each, data, teacher) for each in (model, trained.best))
+        facts["test"] = {"before": was, "reached": now, "examples": n}
+    try:
+        study.record("finetuned", facts)
+    except PruneSearchError as error:  # hours of training are worth more than this
+        warnings.warn(f"What the training reached is not recorded in the study. {error}", stacklevel=3)
 
 
 def train(

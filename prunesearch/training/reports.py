@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
+from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Log
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,20 @@ class EpochReport:
     best_epoch: int
     seconds: float
     seconds_left: float
+
+
+class Recorder(Protocol):
+    """A study in which what a training reached is recorded, such as what `search` returns."""
+
+    def structure_of(self, model: nn.Module) -> Structure:
+        """The structure of a network that was pruned from that of the study.
+
+        Raises:
+            ValueError: It was not.
+        """
+
+    def record(self, kind: str, facts: Mapping[str, Any]) -> None:
+        """Add plain values of some kind to what is known of the study."""
 
 
 @dataclass(frozen=True)

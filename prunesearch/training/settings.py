@@ -81,7 +81,7 @@ class ManifoldSettings:
         Raises:
             ValueError: They cannot.
         """
-        if budget.params is not None or budget.latency_ms is not None:
+        if {name for name, _ in budget.limits} != {"macs"}:
             raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
         expect(recipe.epochs >= 3, "at least 3 epochs", recipe.epochs)
         expect(not recipe.ema, "no moving average (ema=0)", recipe.ema)

@@ -17,6 +17,7 @@ from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
 from prunesearch.evaluators.winner import Winner
 from prunesearch.latency_table import Timing
+from prunesearch.resources.latency import Latency, LatencyMeter
 from prunesearch.verifiers.verifier import Verdict
 
 _MARGIN = 1.01  # beyond what was measured, or the next winner would be on the line again
@@ -82,11 +83,12 @@ class LatencyVerifier:
     description = "latency"
 
     def __init__(self, wanted: FeasibleSet) -> None:
-        model, limit = wanted.latency, dict(wanted.limits).get("latency_ms")
-        if model is None or limit is None:
+        limit = dict(wanted.limits).get(Latency.name)
+        meter = wanted.meters[Latency.name].meter if limit is not None else None
+        if limit is None or not isinstance(meter, LatencyMeter):
             raise ValueError(f"Expected a budget that limits latency_ms by a table, to time winners; got {wanted}.")
-        check_conditions(model.table)
-        self._model, self._limit_ms = model, limit
+        check_conditions(meter.model.table)
+        self._model, self._limit_ms = meter.model, limit
 
     def verify(self, winner: Winner) -> Verdict:
         """Time it; see `Verifier`."""
@@ -105,6 +107,7 @@ class LatencyVerifier:
             "high_ms": timing.high,
             "slowdown": measured.slowdown,
             "table": table.fingerprint,
+            "conditions": {**vars(table.conditions), "versions": dict(table.conditions.versions)},
             "expected_error": None if math.isnan(error) else error,
         }
         if timing.ms <= self._limit_ms:

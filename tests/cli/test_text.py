@@ -48,7 +48,7 @@ def write(path: Path, text: str) -> None:
         store.add(stored, replace(first, worker=stored, evaluator=stored))
         failed = replace(first, number=1, score=None, failure=stored, worker=stored, evaluator=stored)
         store.add(stored, failed)
-        store.add_to_summary(stored, {"notes": [text]})
+        store.add_to_summary(stored, {"notes": [{"kind": "scores", "said": text}]})
         store.set_driver(stored)
 
 

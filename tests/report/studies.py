@@ -12,7 +12,7 @@ import numpy as np
 import sqlalchemy as sa
 
 from prunesearch.structure import Group, Space, Structure, Term, Width
-from prunesearch.study import schema
+from prunesearch.study import schema, upgrades
 from prunesearch.study.store import Store, _to_row
 from prunesearch.trial import Trial
 
@@ -31,10 +31,17 @@ def toy_space(stem: str = "stem") -> Space:
 
 
 def trial(
-    number: int, structure: Structure, score: float | None, failure: str | None = None, searcher: str = "evolution"
+    number: int,
+    structure: Structure,
+    score: float | None,
+    failure: str | None = None,
+    searcher: str = "evolution",
+    ms: float | None = None,
 ) -> Trial:
-    """One of the toy space, at its exact cost."""
+    """One of the toy space, at its exact cost, and with a predicted latency."""
     cost = toy_space().cost(structure)
+    if ms is not None:
+        cost = dataclasses.replace(cost, more={"latency_ms": ms})
     return Trial(number, structure, cost, score, failure, 0.25, searcher, "accuracy", "inline")
 
 
@@ -54,15 +61,16 @@ def add_study(
 ) -> None:
     """Add a study to a database, as a finished search leaves it; thousands of trials in one transaction."""
     store = Store(url)
-    store.create(name, question(**changes), dataclasses.asdict(space or toy_space()))
+    store.create(name, upgrades.question_of(question(**changes)), dataclasses.asdict(space or toy_space()))
     rows = [_to_row(each) for each in trials]
     with store._writing(name) as connection:
         study_id = connection.scalar(sa.select(schema.study.c.id).where(schema.study.c.name == name))
         rows = [{**row, "study_id": study_id, "checksum": schema.checksum(row)} for row in rows]
         if rows:
             connection.execute(schema.trial.insert(), rows)
-    if summary is not None:
-        store.add_to_summary(name, json.loads(json.dumps(summary)))
+    asked, where = json.dumps(question(**changes)), json.dumps(dataclasses.asdict(space or toy_space()))
+    facts, _ = upgrades.facts_of(asked, where, json.dumps(summary or {}))  # limits and the like
+    store.add_to_summary(name, json.loads(facts))
     store.close()
 
 

@@ -98,7 +98,8 @@ def test_studies_of_one_network_share_a_history() -> None:
 def test_the_budget_is_a_line_and_the_unpruned_network_a_point_when_their_values_are_known() -> None:
     full = chain_space().cost(chain_space().full)
     near = [replace(t, cost=Cost(full.macs * (4 + i) // 10, 10)) for i, t in enumerate(contents().trials)]
-    study = replace(contents(summary={"score_full": 0.6}), question={"budget": "macs=50%"}, trials=tuple(near))
+    facts = {"score_full": 0.6, "limits": {"macs": full.macs // 2}}
+    study = replace(contents(summary=facts), trials=tuple(near))
     plot = by_name(drawn(study)["front"], "front-macs")
     (rule,) = plot.rules
     assert rule.at == plot.x.percent(full.macs // 2)
@@ -149,7 +150,11 @@ def test_every_timed_winner_is_at_its_predicted_and_measured_milliseconds() -> N
         {"structure": "2 3 4", "predicted_ms": 2.0, "measured_ms": 2.1},
         {"structure": [2, 3, 4], "predicted_ms": None, "measured_ms": 2.1},
     ]
-    study = contents(summary={"latency": {"attempts": attempts, "winner": [2, 12, 4], "expected_error": 0.05}})
+    verdicts = [
+        {"verifier": "latency", "structure": each.pop("structure"), "facts": {**each, "expected_error": 0.05}}
+        for each in attempts
+    ]
+    study = contents(summary={"verdicts": [*verdicts, 7, {"facts": 3}], "winner": [2, 12, 4]})
     assert study.winner is study.trials[3]
     (plot,) = drawn(study)["latency"]
     assert [(m.x, m.y) for m in plot.marks] == [plot.place(3.0, 3.6), plot.place(2.0, 2.1)]

@@ -20,9 +20,9 @@ import pytest
 from prunesearch.errors import StudyUnreadable
 from prunesearch.latency_model import LatencyModel
 from prunesearch.report import write_report
-from prunesearch.report.contents import StudyContents, read, space_from_dict
+from prunesearch.report.contents import StudyContents, read
 from prunesearch.report.page import render
-from prunesearch.structure import Group, Space, Term, Width
+from prunesearch.structure import Group, Space, Term, Width, space_from_dict
 from prunesearch.study.store import Store
 from tests.report.studies import HOSTILE, add_study, question, toy_space, trial
 from tests.toys import chain_space, every_structure, toy_table
@@ -333,8 +333,8 @@ def latency(**facts: Any) -> dict[str, Any]:
 def test_rounds_of_a_search_under_a_latency_budget_are_one_study_with_the_winner_in_time(
     add: Add, report: Report, url: str
 ) -> None:
-    add("search", [trial(0, (16, 32), -0.1)], summary=latency(predicted_ms={"search": [1.9], "again": [1.7]}))
-    add("again", [trial(0, (8, 16), -0.5), trial(1, (4, 16), -0.7)])
+    add("search", [trial(0, (16, 32), -0.1, ms=1.9)], summary=latency())
+    add("again", [trial(0, (8, 16), -0.5, ms=1.7), trial(1, (4, 16), -0.7)])
     page = report()
     assert "1 study with 3 trials" in page.text
     assert [(t["study"], t["number"], t["latency"]) for t in page.trials] == [

@@ -15,7 +15,7 @@ from prunesearch.study.pool import Pool, PoolJobs
 from prunesearch.study.racing import AT_ONCE, RacingExecutor, Spread, Track
 from prunesearch.study.scoring import Outcome
 from prunesearch.study.study import Study
-from prunesearch.trial import Trial, best, pareto_front
+from prunesearch.trial import Source, Trial, best, pareto_front
 from tests.study.test_pool import Backend
 from tests.study.test_study import BUDGET, QUESTION, SCORE, SPACE, history
 from tests.toys import evidence
@@ -194,10 +194,11 @@ def test_the_history_is_the_same_for_any_number_of_workers(trials: list[Trial], 
 
 
 def test_what_another_study_scored_is_not_scored_again(trials: list[Trial]) -> None:
-    field = Field(known={trial.structure: (trial, "there") for trial in trials})
+    field = Field(known={trial.structure: (trial, Source("other", trial.number)) for trial in trials})
     again = run("sqlite://", 120, field)
     assert history(again) == history(trials)
-    assert {trial.worker for trial in again} == {"there"}
+    assert [trial.source for trial in again] == [Source("other", number) for number in range(len(again))]
+    assert {trial.status for trial in again} == {"taken over"}
     assert field.jobs == []
 
 

@@ -25,7 +25,7 @@ from prunesearch.study.executors import InlineExecutor, RememberingExecutor
 from prunesearch.study.schema import checksum
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study, find, recording
-from prunesearch.trial import Trial, best
+from prunesearch.trial import Source, Trial, best
 from tests.toys import bowl, chain_space, evidence, trials_of
 
 SPACE = chain_space((16, 24, 32), 8)
@@ -303,18 +303,18 @@ def test_scores_of_another_study_apply_if_the_fields_they_depend_on_are_the_same
         assert len(known) == expected
     with Study(url, "third", {**QUESTION, "seed": 2}, SPACE) as study:
         known = study.known_trials(["budget"])
-    assert known[first[3].structure] == (first[3], "trial 3 of study 'toy'")
+    assert known[first[3].structure] == (first[3], Source("toy", 3))
 
 
 def test_known_scores_are_taken_and_the_others_scored() -> None:
     batch = [(i,) for i in range(1, 9)]
     scorer = Scorer(lambda structure: float(structure[0]))
     one, two, seven = trials_of([(1,), (2,), (7,)], lambda structure: 10.0 * structure[0])
-    known = {(2,): (two, "there"), (7,): (seven, "there")}
+    known = {(2,): (two, Source("other", 1)), (7,): (seven, Source("other", 2))}
     outcomes = list(RememberingExecutor(InlineExecutor(scorer), known).run(batch, [one]))
     assert [outcome.score for outcome in outcomes] == [20.0, 3.0, 4.0, 5.0, 6.0, 70.0, 8.0]
     assert scorer.scored == [(3,), (4,), (5,), (6,), (8,)]
-    assert outcomes[0].worker == "there"
+    assert [outcome.source for outcome in outcomes] == [Source("other", 1), *[None] * 4, Source("other", 2), None]
 
 
 def test_without_a_name_the_question_finds_its_study_and_another_budget_or_searcher_opens_one(url: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import subprocess
 import sys
@@ -25,7 +26,16 @@ from prunesearch.models.weights import InheritedWeights
 from prunesearch.search.random_search import RandomSearcher
 from prunesearch.structure import IntArray, Space, Structure
 from prunesearch.tasks.classify import labelled
-from prunesearch.testing import CriterionContract, EvaluatorContract, SearcherContract, Subject, WeightSourceContract
+from prunesearch.tasks.task import Task
+from prunesearch.testing import (
+    CriterionContract,
+    EvaluatorContract,
+    ResourceContract,
+    SearcherContract,
+    Subject,
+    TaskContract,
+    WeightSourceContract,
+)
 from prunesearch.trial import Trial
 
 
@@ -396,6 +406,123 @@ def test_a_weight_source_that_breaks_a_promise_is_found(source: type[InheritedWe
     assert promises <= broken(suite)
     if not promises:
         assert broken(suite) == set()
+
+
+class Widths:
+    """A resource that keeps its promises: the sum of all widths."""
+
+    name, unit, is_count = "widths", "channels", True
+    offset = 0
+
+    def meter(self, subject: Any) -> Widths:
+        return self
+
+    def costs(self, structures: Any) -> Any:
+        return np.asarray(structures, dtype=np.int64).reshape(-1, 2).sum(axis=1) + self.offset
+
+
+class Drifting(Widths):
+    calls = itertools.count()
+
+    def costs(self, structures: Any) -> Any:
+        return super().costs(structures) + next(self.calls)
+
+
+class Flat(Widths):
+    def costs(self, structures: Any) -> Any:
+        return 0 * super().costs(structures) + 5
+
+
+class Cheaper(Widths):
+    """Something in the middle costs less than the narrowest structure."""
+
+    def costs(self, structures: Any) -> Any:
+        found = super().costs(structures)
+        return np.where(found % 7 == 3, 1, found)
+
+
+class Spaced(Widths):
+    name = "all widths"
+
+
+class Negative(Widths):
+    def quadratic(self) -> Any:
+        return -np.ones((3, 3))
+
+
+class Resources(ResourceContract):
+    def network(self) -> Network:
+        return tiny().network
+
+
+@pytest.mark.parametrize(
+    ("resource", "promises"),
+    [
+        (Widths, set()),
+        (Drifting, {"a_cost_does_not_depend_on_its_batch_or_on_what_came_before"}),
+        (Flat, {"the_narrowest_structure_costs_least_and_the_unpruned_one_more"}),
+        (Cheaper, {"the_narrowest_structure_costs_least_and_the_unpruned_one_more"}),
+        (Spaced, {"its_name_and_its_unit_are_words"}),
+        (Negative, {"its_formula_has_no_negative_coefficient"}),
+    ],
+)
+def test_a_resource_that_breaks_a_promise_is_found(resource: type[Widths], promises: set[str]) -> None:
+    suite = Resources()
+    suite.resource = resource  # type: ignore[misc]
+    found = broken(suite)
+    assert promises <= found
+    assert promises or not found
+
+
+def refuses(outputs: Any, batch: Any) -> None:
+    raise ValueError("Expected something else.")
+
+
+def pairs_loss(outputs: Any, batch: Any) -> Any:
+    return torch.nn.functional.cross_entropy(outputs, batch[1], reduction="none")
+
+
+class Tasks(TaskContract):
+    def network(self) -> nn.Module:
+        return tiny().network.model
+
+    def batch(self) -> Any:
+        return tiny().examples.take(slice(16)).batch
+
+
+TASK = Task(loss=pairs_loss, name="pairs")
+
+
+@pytest.mark.parametrize(
+    ("task", "promises"),
+    [
+        (TASK, set()),
+        ("classification", set()),
+        (Task(inputs=lambda batch: batch[0][:5], name="few"), {"the_network_can_be_called_with_the_inputs_of_a_batch"}),
+        (
+            dataclasses.replace(TASK, loss=lambda outputs, batch: pairs_loss(outputs, batch) - outputs.mean()),
+            {"losses_are_finite_and_those_of_a_batch_are_those_of_its_parts"},
+        ),
+        (dataclasses.replace(TASK, loss=lambda outputs, batch: batch[1] * 1.0), {"the_loss_has_gradients"}),
+        (
+            dataclasses.replace(TASK, metric=lambda outputs, batch: outputs.mean(1) * float("nan")),
+            {"the_metric_is_a_finite_number"},
+        ),
+        (
+            dataclasses.replace(TASK, distil=lambda outputs, wanted, temperature: (outputs - wanted).mean(1) + 1),
+            {"a_network_is_at_no_distance_from_itself"},
+        ),
+        (dataclasses.replace(TASK, agreement=lambda outputs, wanted: outputs.mean(1)), {"a_network_is_at_no_distance"}),
+        (dataclasses.replace(TASK, strata=lambda batch: batch[1] * 0.5), {"strata_are_whole_numbers"}),
+        (dataclasses.replace(TASK, check=refuses), {"data_that_fit_are_not_refused"}),
+    ],
+)
+def test_a_task_that_breaks_a_promise_is_found(task: Any, promises: set[str]) -> None:
+    suite = Tasks()
+    suite.task = task  # type: ignore[misc]
+    found = broken(suite)
+    assert all(any(each.startswith(promise) for each in found) for promise in promises), found
+    assert promises or not found
 
 
 def test_an_unknown_name_of_the_room_is_an_attribute_error() -> None:

@@ -1,0 +1,93 @@
+"""Peak memory of any structure of a network, from following its forward at a few widths."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunesearch.models.copying import without_data
+from prunesearch.models.network import Network
+from prunesearch.models.peak_memory import bytes_over_time
+from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.slim import slim
+from prunesearch.structure import IntArray, Structure
+
+_ROWS_AT_ONCE = 4096
+
+
+class MemoryModel:
+    """Predicts the peak memory of the structures of one network, exactly as `predicted_peak_bytes` of each built one.
+
+    What is alive after each operator grows by so many bytes per unit of each group. So the forward is followed once at
+    the narrowest structure and once for each group that is widened alone; the peak of another structure is the largest
+    of the sums. That this is so is checked at two structures more.
+
+    Args:
+        network: A traced network; its model is only read.
+
+    Raises:
+        ValueError: Its tensors do not grow evenly with the widths.
+        TraceError: The forward cannot run without its weights.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._space = network.space
+        self._network = replace(network, model=without_data(network.model).eval())
+        self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
+        self._unit = np.array([group.unit for group in self._space.groups], dtype=np.int64)
+        least, full = self._space.minimum, self._space.full
+        weights, alive = self._followed(least)
+        self._least = np.array(least, dtype=np.int64) // self._unit
+        self._parameter = weights // self._space.cost(least).params  # bytes of each; buffers are what is left
+        self._base = np.array([weights - self._parameter * self._space.cost(least).params, *alive], dtype=np.int64)
+        self._slopes = np.stack([self._slope(index) for index in range(len(full))], axis=1)  # (1 + operators, g)
+        for structure in (full, self._space.check(self._space.from_indices([self._space.choices // 2])[0])):
+            weights, alive = self._followed(structure)
+            buffers = weights - self._parameter * self._space.cost(structure).params
+            if not np.array_equal(self._linear(np.array([structure]))[0], [buffers, *alive]):
+                raise ValueError(self._refusal())
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(p,) bytes of (p, g) structures."""
+        array = np.asarray(structures, dtype=np.int64)
+        found = np.empty(len(array), dtype=np.int64)
+        for start in range(0, len(array), _ROWS_AT_ONCE):
+            rows = array[start : start + _ROWS_AT_ONCE]
+            linear = self._linear(rows)
+            weights = self._parameter * self._space.params(rows) + linear[:, 0]
+            found[start : start + _ROWS_AT_ONCE] = weights + linear[:, 1:].max(axis=1, initial=0)
+        return found
+
+    def _linear(self, structures: IntArray) -> IntArray:
+        """(p, 1 + operators) bytes of buffers, and of what is alive after each operator."""
+        found: IntArray = self._base + (structures // self._unit - self._least) @ self._slopes.T
+        return found
+
+    def _slope(self, index: int) -> IntArray:
+        """(1 + operators,) by how much the bytes grow per unit of one group."""
+        least, full = self._space.minimum, self._space.full
+        units = (full[index] - least[index]) // self._space.groups[index].unit
+        if units == 0:
+            return np.zeros(len(self._base), dtype=np.int64)
+        structure = (*least[:index], full[index], *least[index + 1 :])
+        weights, alive = self._followed(structure)
+        buffers = weights - self._parameter * self._space.cost(structure).params
+        found = np.array([buffers, *alive], dtype=np.int64)
+        if found.shape != self._base.shape or ((found - self._base) % units).any():
+            raise ValueError(self._refusal())
+        slope: IntArray = (found - self._base) // units
+        return slope
+
+    def _followed(self, structure: Structure) -> tuple[int, list[int]]:
+        """Bytes of weights, and of what is alive after each operator, of the network of one structure."""
+        model = slim(self._network, structure, self._ranking).eval()
+        return bytes_over_time(model, self._network.inputs)
+
+    def _refusal(self) -> str:
+        return (
+            f"The peak memory of {type(self._network.model).__name__} cannot be predicted for all structures: what its "
+            "tensors take does not grow evenly with the widths. Limit macs or params instead."
+        )

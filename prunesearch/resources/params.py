@@ -1,0 +1,39 @@
+"""Parameters, every one of the network: exact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
+
+from prunesearch.resources.resource import Subject, space_of
+from prunesearch.structure import FloatArray, Space
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Parameters."""
+
+    name = "params"
+    unit = "parameters"
+    is_count = True
+
+    def meter(self, subject: Subject) -> ParametersMeter:
+        """Counts by the space alone; see `Resource`."""
+        return ParametersMeter(space_of(subject))
+
+
+@dataclass(frozen=True)
+class ParametersMeter:
+    """Counts the parameters of a space's structures."""
+
+    space: Space
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(p,) exact counts; see `Meter`."""
+        return self.space.params(structures)
+
+    def quadratic(self) -> FloatArray:
+        """Exact; see `Space.quadratic`."""
+        return self.space.quadratic("params")

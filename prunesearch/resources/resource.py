@@ -1,0 +1,116 @@
+"""The role: what a structure costs of something that a budget limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from prunesearch.structure import FloatArray, Space
+
+
+class Traced(Protocol):
+    """A traced network, as far as resources need to know it (`models.network.Network`)."""
+
+    @property
+    def space(self) -> Space:
+        """Every structure it can take."""
+
+
+Subject: TypeAlias = Space | Traced
+"""Whose structures cost something: a space, or the network that it belongs to."""
+
+
+class Meter(Protocol):
+    """Says what the structures of one space cost of a resource.
+
+    It may have a method `quadratic()`: a (1 + g, 1 + g) matrix A with cost about [1, x] A [1, x], x the kept fractions,
+    for methods that need a formula; without one a formula is fitted. And attributes: `relative_error`, the standard
+    deviation of measured / predicted - 1, where costs are predictions; `remark`, a sentence about what can be reached;
+    `verifier`, the name of the one that looks at winners by default.
+    """
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(p,) what (p, g) structures cost: integers of what is counted, other numbers of what is measured.
+
+        The same structure always costs the same. No structure costs less than the narrowest.
+        """
+
+
+class Resource(Protocol):
+    """Something that a budget limits, such as MACs or milliseconds.
+
+    Attributes:
+        name: What budgets call it, `Budget(NAME="50%")`.
+        unit: What follows a number of it in sentences, such as `"ms"`.
+        is_count: Whether it is counted in whole numbers, which may be written with k, M and G.
+    """
+
+    name: str
+    unit: str
+    is_count: bool
+
+    def meter(self, subject: Subject) -> Meter:
+        """What says the cost of structures.
+
+        Raises:
+            ValueError: It needs more than was given, such as the network besides its space.
+        """
+
+
+@dataclass(frozen=True)
+class Metered:
+    """A resource with its meter for one space.
+
+    Attributes:
+        resource: The resource.
+        meter: Says what structures cost of it.
+    """
+
+    resource: Resource
+    meter: Meter
+
+    @property
+    def relative_error(self) -> float:
+        """Standard deviation of measured / predicted - 1; NaN of what is exact, or not known."""
+        return float(getattr(self.meter, "relative_error", float("nan")))
+
+    @property
+    def verifier(self) -> str:
+        """Name of the verifier that looks at winners by default; empty if there is none."""
+        return str(getattr(self.meter, "verifier", ""))
+
+    def amount(self, value: float) -> float:
+        """A limit or a cost as what it is: a whole number of what is counted."""
+        return int(value) if self.resource.is_count else float(value)
+
+    def shown(self, value: float) -> str:
+        """An amount with its unit."""
+        return f"{value:,} {self.resource.unit}" if self.resource.is_count else f"{value:.3g} {self.resource.unit}"
+
+    def quadratic(self, space: Space) -> FloatArray:
+        """(1 + g, 1 + g) matrix A with cost about [1, x] A [1, x]: the meter's own, or one that is fitted.
+
+        What is fitted is linear, through the narrowest structure and those that widen one group of it alone.
+        """
+        own = getattr(self.meter, "quadratic", None)
+        if callable(own):
+            matrix: FloatArray = own()
+            return matrix
+        full, least = np.array(space.full), np.array(space.minimum)
+        widened = np.where(np.eye(len(full), dtype=bool), full, least)
+        base, *others = np.asarray(self.meter.costs(np.vstack([least, widened])), dtype=np.float64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slopes = np.maximum(0.0, np.array(others) - base) / (1 - least / full)
+        slopes = np.where(np.isfinite(slopes), slopes, 0.0)
+        matrix = np.zeros((len(full) + 1, len(full) + 1))
+        matrix[0, 1:] = slopes
+        matrix[0, 0] = max(0.0, base - float(slopes @ (least / full)))
+        return matrix
+
+
+def space_of(subject: Subject) -> Space:
+    """The space of a network; a space as it is."""
+    return subject if isinstance(subject, Space) else subject.space
