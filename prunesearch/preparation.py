@@ -19,6 +19,7 @@ from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.evaluators.winner import Winner
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, device_of, in_order_of, members, parts_of, tensors_in
@@ -100,9 +101,12 @@ class Prepared:
     def notes(self, best: Structure) -> tuple[Note, ...]:
         """What should be known before a winner is believed."""
         own = self.ranking.notes if isinstance(self.ranking, NestedRanking) else ()
+        sources = (self.weights,) if self.built is self.weights else (self.weights, self.built)
+        of_weights = [note for source in sources if isinstance(source, RefittedWeights) for note in source.notes]
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
         of_scores = diagnose(self.weights, self.scored, best, classic)
-        return (*(Note("criterion", said) for said in own), *(Note("scores", said) for said in of_scores))
+        found = (("criterion", own), ("weights", of_weights), ("scores", of_scores))
+        return tuple(Note(kind, said) for kind, notes in found for said in notes)
 
 
 def prepare(

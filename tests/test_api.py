@@ -640,6 +640,23 @@ def test_a_search_on_labels_of_something_else_says_so(network: Network, digits_d
     assert "chance" in result.notes[0]
 
 
+def test_a_result_says_what_its_weights_do_not_fit() -> None:
+    images = torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
+    layers = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 2), nn.Flatten())
+    result = ps.search(
+        ps.trace(layers.eval(), images[:2]),
+        images,
+        budget="macs=60%",
+        searcher="uniform",
+        scoring=ps.Scoring(weight_source="compensated"),
+        build_with="reconstructed",
+        n_trials=1,
+    )
+    told = [note for note in result.notes if "keep their inherited weights" in note]
+    assert ["compensated" in note for note in told] == [True, False]
+    assert "reconstructed" in told[1]
+
+
 @pytest.mark.parametrize("evaluator", ["adaptive_bn", "precise_bn"])
 def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_data: Data, evaluator: str) -> None:
     result = ps.search(

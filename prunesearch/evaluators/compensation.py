@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.models.linear_maps import LinearMap
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -29,7 +30,8 @@ class CompensatedWeights(RefittedWeights):
     ICCV 2017, arXiv:1707.06168, section 3.1, step ii. Departs from both: moments are those of the unpruned network for
     all structures, so nothing is gathered per structure, and errors that accumulate are not seen; the rescaling of each
     output to its old variance is left out, and so is the bias of layers that have none, because the re-estimated
-    statistics of the BatchNorm that follows absorb both. Grouped convolutions inherit their weights.
+    statistics of the BatchNorm that follows absorb both. Grouped convolutions inherit their weights, and so do layers
+    whose weights are computed or shared.
 
     Args:
         network: The traced network.
@@ -50,43 +52,50 @@ class CompensatedWeights(RefittedWeights):
         seed: int = 0,
         cache: str | Path | None = None,
     ) -> None:
+        layers = {layer.place: layer for layer in network.linear_maps if layer.is_refitted}
         self._readers: Mapping[str, LayerInputs] = {
             reader.name: reader
             for reader in layer_inputs(network, images, seed=seed, cache=cache)
-            if getattr(network.model.get_submodule(reader.name), "groups", 1) == 1
+            if reader.name in layers
         }
-        super().__init__(network, ranking, self._readers)
+        super().__init__(network, ranking, layers.values())
 
     def influences(self, tensor: str) -> frozenset[int]:
         """The groups that narrow the tensor; of a reader's bias, those that its weight reads, too."""
         found = self.inherited.influences(tensor)
-        layer, _, attribute = tensor.rpartition(".")
-        if layer in self._readers and attribute == "bias":
-            found |= self.inherited.influences(f"{layer}.weight")
-        return found
+        layer = self.layer_of.get(tensor)
+        return found if layer is None else found | self.inherited.influences(_weight_of(layer))
 
     def fit(self, tensor: str, structure: Structure) -> Tensor:
         """The closed form; where all inputs stay, the trained values."""
-        layer, _, attribute = tensor.rpartition(".")
+        layer = self.layer_of[tensor]
+        reader = self._readers[layer.place]
         trained = self.inherited.values(tensor, structure)
-        stay = torch.from_numpy(np.repeat(self.kept(structure)[self._readers[layer].units], self._readers[layer].taps))
+        stay = torch.from_numpy(np.repeat(self.kept(structure)[reader.units], reader.taps))
         if stay.all():
             return trained
-        fitted = self._weight(layer, structure, stay) if attribute == "weight" else self._bias(layer, structure, stay)
+        fit = self._weight if tensor == layer.weight else self._bias
+        fitted = fit(layer, structure, stay)
         return fitted.reshape(trained.shape).to(trained)
 
-    def _weight(self, layer: str, structure: Structure, stay: Tensor) -> Tensor:
+    def _weight(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:
         """(outputs, columns that stay) W C[:, S] C[S, S]^-1."""
-        reader = self._readers[layer]
+        reader = self._readers[layer.place]
         rows = self.outputs(layer, structure)
         own = reader.covariance[stay][:, stay]
         ridge = _RIDGE * float(own.diagonal().mean()) + 1e-30
         drawn = reader.cross[rows][:, stay] + ridge * reader.weights[rows][:, stay]  # to the trained weights
         return torch.linalg.solve(own.add_(torch.eye(len(own)).double(), alpha=ridge), drawn.T).T
 
-    def _bias(self, layer: str, structure: Structure, stay: Tensor) -> Tensor:
+    def _bias(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:
         """(outputs,) the trained bias, plus what the mean of the outputs lost."""
-        reader = self._readers[layer]
+        reader = self._readers[layer.place]
         before = reader.weights[self.outputs(layer, structure)] @ reader.mean
-        after = self.values(f"{layer}.weight", structure).detach().double().cpu().flatten(1) @ reader.mean[stay]
-        return self.inherited.values(f"{layer}.bias", structure).double().cpu() + before - after
+        after = self.values(_weight_of(layer), structure).detach().double().cpu().flatten(1) @ reader.mean[stay]
+        assert layer.bias is not None
+        return self.inherited.values(layer.bias, structure).double().cpu() + before - after
+
+
+def _weight_of(layer: LinearMap) -> str:
+    assert layer.weight is not None  # all that is fitted has one of its own
+    return layer.weight

@@ -3,45 +3,48 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
-from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.coupling import Read
+from prunesearch.evaluators.patches import Patches, matrix_of
+from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import fingerprint
-from prunesearch.models.nested import Batch, called, in_order_of, taken
+from prunesearch.models.following import check_number, recorded
+from prunesearch.models.isolation import in_eval_mode, isolated
+from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node, weight_of
+from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network
+from prunesearch.models.recording import Recording
+from prunesearch.models.replay import Replay
 from prunesearch.models.tensor_file import FileKind
 from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
-_POSITIONS = 16  # per image and layer
 _BATCH = 64
 _CHANNELS = 64  # of a Gram matrix that are computed at once
 _BYTES = 1 << 30  # of the covariances that one pass gathers
-_VERSION = 2  # of how moments are gathered and kept: those of another one are not read
+_VERSION = 3  # of how moments are gathered and kept: those of another one are not read
 _MOMENTS = FileKind(f"prunesearch-moments-{_VERSION}", "layer", "holds no moments of what a layer is given")
 
 
 @dataclass(frozen=True, eq=False)
 class LayerInputs:
-    """A `Linear` or `Conv2d` that reads narrowed channels, and moments of what it is given.
+    """A linear layer or convolution that reads narrowed channels, and moments of what it is given.
 
     Its inputs are columns, channel by channel: one per element of a convolution's kernel. On the CPU in float64.
 
     Attributes:
-        name: Qualified name of the layer.
+        name: Qualified name of the layer's module, or of its node in the recorded forward (`walk.place`).
         units: (c,) unit of each of its input channels.
         weights: (outputs, columns), zero where an output of a grouped convolution does not read a column.
         mean: (columns,) of the inputs.
@@ -88,9 +91,10 @@ class LayerInputs:
 def layer_inputs(
     network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None
 ) -> Iterator[LayerInputs]:
-    """Every `Linear` and `Conv2d` that mixes narrowed channels, and moments of what it is given.
+    """Every linear layer and convolution that mixes narrowed channels, and moments of what it is given.
 
-    Layers are gathered together as long as their covariances take less than 1 GiB; then comes another pass.
+    However it is spelt: as a module, as a class derived from one, or as a function (`Network.linear_maps`). Layers are
+    gathered together as long as their covariances take less than 1 GiB; then comes another pass.
 
     Args:
         network: A traced network.
@@ -99,107 +103,104 @@ def layer_inputs(
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
 
     Raises:
-        ValueError: The network was traced with other inputs.
+        ValueError: The network was traced with other inputs, or for another number of images only.
     """
     in_order_of(example_batch(network), images)
     images = taken(images, slice(_IMAGES))
     folder = None
     if cache is not None:
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
-    known = [read for read in network.reads if is_linear_map(network, read)]
-    for reads in _within(network, known, _BYTES):
-        yield from _gathered(network, reads, images, seed, folder)
+    units = {read.place: read.units for read in network.reads}
+    forward = _Forward(network)
+    for layers in _within(network.linear_maps, _BYTES):
+        for layer, found in _gathered(forward, layers, images, seed, folder):
+            weights = matrix_of(found["weight"], layer.groups)
+            yield LayerInputs(layer.place, units[layer.place], weights, found["mean"], found["covariance"])
 
 
-def matrix_of(layer: nn.Module) -> Tensor:
-    """(outputs, columns) weights of a `Linear` or `Conv2d`; on the CPU in float64."""
-    assert isinstance(layer, (nn.Linear, nn.Conv2d))
-    parts = layer.weight.detach().double().cpu().chunk(getattr(layer, "groups", 1))
-    return torch.block_diag(*(part.flatten(1) for part in parts))  # type: ignore[no-untyped-call]
+class _Forward:
+    """The recorded forward of a network, run with a look at what its linear maps are given."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    @cached_property
+    def _recording(self) -> Recording:
+        network = self._network
+        return recorded(copied(network.model).eval(), network.inputs, network.leaves, way=network.way)
+
+    def run(self, images: Batch, sums: Mapping[str, _Sums]) -> None:
+        """Run it on all images; sums are by the place of their map."""
+        network, recording = self._network, self._recording
+        by_node = maps_by_node(recording.graph, [one for one in network.linear_maps if one.place in sums])
+        looks = {node: sums[layer.place].add for node, layer in by_node.items()}
+        size = recording.images if network.way.as_given else _BATCH
+        example = example_batch(network)
+        with in_eval_mode(network.model), torch.inference_mode():
+            for batch in split(images, size):
+                tensors = in_order_of(example, batch)
+                check_number(network.way, type(network.model).__name__, recording.images, len(tensors[0]))
+                with isolated(tensors) as copies:
+                    _Watching(recording, network.model, looks).run(*copies)
 
 
-class Patches:
-    """What a layer's kernel sees at random positions of its output, the same for all images of a batch.
+class _Watching(Replay):
+    """Shows the inputs and the weights of some nodes before it computes them."""
 
-    Args:
-        layer: The `Linear` or `Conv2d`.
-        seed: Decides the positions, 16 of each image, or all if there are fewer.
-    """
+    def __init__(
+        self, recording: Recording, model: nn.Module, looks: Mapping[fx.Node, Callable[[Tensor, Tensor], None]]
+    ) -> None:
+        super().__init__(recording, model)
+        self._looks = looks
 
-    def __init__(self, layer: nn.Module, seed: int) -> None:
-        self._layer = layer
-        self._rng = np.random.default_rng([seed, 3])
-        self._at = torch.arange(0)
-
-    def of(self, inputs: Tensor) -> Tensor:
-        """(rows, columns) of a batch of inputs, each call at other positions."""
-        layer = self._layer
-        if not isinstance(layer, nn.Conv2d):
-            rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-            self._at = self._some(rows.shape[1])
-            return rows[:, self._at].flatten(0, 1)
-        assert not isinstance(layer.padding, str)
-        (kh, kw), (sh, sw), (dh, dw), (ph, pw) = layer.kernel_size, layer.stride, layer.dilation, layer.padding
-        padded = F.pad(inputs, (pw, pw, ph, ph))
-        height = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
-        width = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
-        self._at = self._some(height * width)
-        top, left = self._at // width * sh, self._at % width * sw
-        taps = [padded[:, :, top + dh * i, left + dw * j] for i in range(kh) for j in range(kw)]  # (n, c, positions)
-        return torch.stack(taps, dim=2).permute(0, 3, 1, 2).flatten(2).flatten(0, 1)
-
-    def at_same(self, outputs: Tensor) -> Tensor:
-        """(rows, channels) of something of the shape of the layer's outputs, where the last inputs were looked at."""
-        last = outputs.flatten(2).movedim(1, 2) if isinstance(self._layer, nn.Conv2d) else outputs
-        return last.reshape(len(last), -1, last.shape[-1])[:, self._at].flatten(0, 1)
-
-    def _some(self, positions: int) -> Tensor:
-        if positions <= _POSITIONS:
-            return torch.arange(positions)
-        return torch.from_numpy(np.sort(self._rng.choice(positions, _POSITIONS, replace=False)))
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node."""
+        look = self._looks.get(n)
+        if look is not None:
+            is_module = n.op == "call_module"
+            weight = self.fetch_attr(str(n.target)).weight if is_module else self.env[weight_of(n)]
+            look(self.env[input_of(n)], weight)
+        return super().run_node(n)
 
 
 class _Sums:
-    """Running sums over rows and their products."""
+    """Running sums over rows and their products, and the weight that they are multiplied by."""
 
-    def __init__(self, columns: int, patches: Patches) -> None:
-        self._patches = patches
-        self._square = torch.zeros(columns, columns, dtype=torch.float64)
-        self._sum = torch.zeros(columns, dtype=torch.float64)
+    def __init__(self, layer: LinearMap, seed: int) -> None:
+        self._patches = Patches(layer, seed)
+        self._square = torch.zeros(layer.columns, layer.columns, dtype=torch.float64)
+        self._sum = torch.zeros(layer.columns, dtype=torch.float64)
+        self._weight = torch.zeros(0)
         self._rows = 0
 
-    def add(self, inputs: Tensor) -> None:
+    def add(self, inputs: Tensor, weight: Tensor) -> None:
         rows = self._patches.of(inputs).double()
         self._square += (rows.T @ rows).cpu()
         self._sum += rows.sum(0).cpu()
         self._rows += len(rows)
+        self._weight = weight
 
     def moments(self) -> dict[str, Tensor]:
-        """Mean and covariance; the sums are used up."""
+        """Mean and covariance, and the weight; the sums are used up."""
         mean = self._sum / self._rows
-        return {"mean": mean, "covariance": self._square.div_(self._rows).addr_(mean, mean, alpha=-1)}
+        covariance = self._square.div_(self._rows).addr_(mean, mean, alpha=-1)
+        return {"mean": mean, "covariance": covariance, "weight": self._weight.detach().cpu().contiguous()}
 
 
 def _gathered(
-    network: Network, reads: Sequence[Read], images: Batch, seed: int, folder: Path | None
-) -> Iterator[LayerInputs]:
-    files = [None if folder is None else folder / f"{read.place}.safetensors" for read in reads]
+    forward: _Forward, layers: Sequence[LinearMap], images: Batch, seed: int, folder: Path | None
+) -> Iterator[tuple[LinearMap, dict[str, Tensor]]]:
+    """Layers with their moments and weights, from the cache or from one run."""
+    files = [None if folder is None else folder / f"{layer.place}.safetensors" for layer in layers]
     stored = [_stored(file) for file in files]
-    layers = [network.model.get_submodule(read.place) for read in reads]
-    sums = {
-        read.place: _Sums(_columns(layer), Patches(layer, seed))
-        for read, layer, moments in zip(reads, layers, stored, strict=True)
-        if moments is None
-    }
+    sums = {layer.place: _Sums(layer, seed) for layer, found in zip(layers, stored, strict=True) if found is None}
     if sums:
-        with watched(network.model, [(name, sums_.add) for name, sums_ in sums.items()]), torch.inference_mode():
-            for batch in split(images, _BATCH):
-                called(network.model, batch)
-    for read, layer, file, moments in zip(reads, layers, files, stored, strict=True):
-        if moments is None:
-            moments = sums.pop(read.place).moments()
-            _store(moments, file)
-        yield LayerInputs(read.place, read.units, matrix_of(layer), moments["mean"], moments["covariance"])
+        forward.run(images, sums)
+    for layer, file, found in zip(layers, files, stored, strict=True):
+        if found is None:
+            found = sums.pop(layer.place).moments()
+            _store(found, file)
+        yield layer, found
 
 
 def _stored(file: Path | None) -> dict[str, Tensor] | None:
@@ -218,30 +219,16 @@ def _store(moments: dict[str, Tensor], file: Path | None) -> None:
         _MOMENTS.write(moments, json.dumps(file.stem), file)
 
 
-def is_linear_map(network: Network, read: Read) -> bool:
-    """Whether a layer that reads narrowed channels is one that `Patches` knows, a `Linear` or zero-padded `Conv2d`."""
-    if not read.is_layer or (network.group_of[read.units] < 0).all():
-        return False
-    layer = network.model.get_submodule(read.place)
-    if isinstance(layer, nn.Conv2d):
-        return read.dim == 1 and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-    return isinstance(layer, nn.Linear)
-
-
-def _columns(layer: nn.Module) -> int:
-    return layer.in_channels * math.prod(layer.kernel_size) if isinstance(layer, nn.Conv2d) else layer.in_features  # type: ignore[return-value]
-
-
-def _within(network: Network, reads: Sequence[Read], limit: int) -> Iterator[list[Read]]:
-    """Consecutive reads whose covariances take up to `limit` bytes together; one may take more alone."""
-    together: list[Read] = []
+def _within(layers: Sequence[LinearMap], limit: int) -> Iterator[list[LinearMap]]:
+    """Consecutive layers whose covariances take up to `limit` bytes together; one may take more alone."""
+    together: list[LinearMap] = []
     total = 0
-    for read in reads:
-        size = 8 * _columns(network.model.get_submodule(read.place)) ** 2
+    for layer in layers:
+        size = 8 * layer.columns**2
         if together and total + size > limit:
             yield together
             together, total = [], 0
-        together.append(read)
+        together.append(layer)
         total += size
     if together:
         yield together

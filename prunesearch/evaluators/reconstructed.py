@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prunesearch.evaluators.inputs import example_batch, first_input
-from prunesearch.evaluators.layer_inputs import Patches, is_linear_map, matrix_of
+from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.patches import Patches, matrix_of
 from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node
 from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -27,7 +28,7 @@ _IMAGES = 256
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
 _SMALL = 0.05  # of the largest scale of a BatchNorm: below it a target would be blown up
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
-_TRACED = ("_forward", "_once", "_branches")
+_TRACED = ("_forward", "_layers", "_branches")
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
 
@@ -102,7 +103,8 @@ class ReconstructedWeights(RefittedWeights):
     own statistics, as in scoring, where theirs is merged into the weights: a target behind it is mapped through its
     inverse, and its weight and bias undo that the fitted outputs are normalised; a shortcut that is computed after the
     branch counts as the original one; a layer without a bias gets none; every
-    `Linear` and ungrouped `Conv2d` that reads channels of a group is fitted, also where it keeps all of them.
+    linear layer and ungrouped convolution that reads channels of a group is fitted, also where it keeps all of them,
+    unless its weight is computed or shared.
 
     Args:
         network: The traced network.
@@ -115,18 +117,13 @@ class ReconstructedWeights(RefittedWeights):
 
     def __init__(self, network: Network, ranking: Ranking, images: Batch, *, seed: int = 0) -> None:
         in_order_of(example_batch(network), images)
-        layers = {
-            read.place: network.model.get_submodule(read.place)
-            for read in network.reads
-            if is_linear_map(network, read)
-        }
-        self._layers = {name: layer for name, layer in layers.items() if getattr(layer, "groups", 1) == 1}
-        super().__init__(network, ranking, self._layers)
+        super().__init__(network, ranking, [layer for layer in network.linear_maps if layer.is_refitted])
         self._images = taken(images, slice(_IMAGES))
         self._seed = seed
         norms = [branch.norm for branch in self._branches.values() if branch.norm is not None]
         self.refitted |= {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}
         self._targets: dict[str, _Target] = {}
+        self._fitting: Structure | None = None  # meanwhile, what asks for the size of a weight is given the trained one
         self._forward.observe(network.space.full, self._images, self._look(self._note))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,10 +135,11 @@ class ReconstructedWeights(RefittedWeights):
         return SharedForward(self)
 
     @cached_property
-    def _once(self) -> frozenset[str]:
-        """Layers that run once."""
-        calls = Counter(str(node.target) for node in self._forward.graph.nodes if node.op == "call_module")
-        return frozenset(name for name in self._layers if calls[name] == 1)
+    def _layers(self) -> Mapping[fx.Node, LinearMap]:
+        """The nodes of the layers that are fitted, if they run once."""
+        found = maps_by_node(self._forward.graph, self.layer_of.values())
+        calls = Counter(layer.place for layer in found.values())
+        return {node: layer for node, layer in found.items() if calls[layer.place] == 1}
 
     @cached_property
     def _branches(self) -> Mapping[str, _Branch]:
@@ -155,64 +153,72 @@ class ReconstructedWeights(RefittedWeights):
 
     def fit(self, tensor: str, structure: Structure) -> Tensor:
         """Fit all layers of the structure in one forward."""
-        if not self.fitted[structure]:
+        if not self.fitted[structure] and self._fitting != structure:
 
-            def look(name: str, patches: Patches, rows: Tensor, shortcut: Tensor | None) -> None:
+            def look(layer: LinearMap, patches: Patches, rows: Tensor, shortcut: Tensor | None) -> None:
                 with torch.inference_mode(False), torch.no_grad():  # or the network could not be trained
-                    self._fit_layer(name, patches, rows, shortcut, structure)
+                    self._fit_layer(layer, patches, rows, shortcut, structure)
 
-            self._forward.observe(structure, self._images, self._look(look))
+            self._fitting = structure
+            try:
+                self._forward.observe(structure, self._images, self._look(look))
+            finally:
+                self._fitting = None
         return self.fitted[structure].get(tensor, self.inherited.values(tensor, structure))
 
-    def _look(self, see: Callable[[str, Patches, Tensor, Tensor | None], None]) -> Callable[[fx.Node, Values], None]:
+    def _look(
+        self, see: Callable[[LinearMap, Patches, Tensor, Tensor | None], None]
+    ) -> Callable[[fx.Node, Values], None]:
         """Call `see` with each layer that runs once, what it is given and what its outputs will be added to."""
 
         def look(node: fx.Node, values: Values) -> None:
-            name = str(node.target)
-            if node.op != "call_module" or name not in self._once:
+            layer = self._layers.get(node)
+            if layer is None:
                 return
-            patches = Patches(self._layers[name], self._seed)
-            rows = patches.of(values[first_input(self._layers[name], node.args, node.kwargs)]).double().cpu()
-            branch = self._branches.get(name)
-            see(name, patches, rows, None if branch is None else values[branch.shortcut])
+            patches = Patches(layer, self._seed)
+            rows = patches.of(values[input_of(node)]).double().cpu()
+            branch = self._branches.get(layer.place)
+            see(layer, patches, rows, None if branch is None else values[branch.shortcut])
 
         return look
 
-    def _note(self, name: str, patches: Patches, rows: Tensor, shortcut: Tensor | None) -> None:
+    def _note(self, layer: LinearMap, patches: Patches, rows: Tensor, shortcut: Tensor | None) -> None:
         """Remember what the original network computes."""
-        layer = self._layers[name]
-        outputs = rows @ matrix_of(layer).T
+        full = self.network.space.full
+        assert layer.weight is not None
+        outputs = rows @ matrix_of(self.inherited.values(layer.weight, full), layer.groups).T
         if layer.bias is not None:
-            outputs += layer.bias.detach().double().cpu()  # type: ignore[operator]
+            outputs += self.inherited.values(layer.bias, full).detach().double().cpu()
         added = None
         if shortcut is not None and patches.at_same(shortcut).shape == outputs.shape:  # else it is broadcast
             added = patches.at_same(shortcut).double().cpu()
-        self._targets[name] = _Target(outputs, added)
+        self._targets[layer.place] = _Target(outputs, added)
 
     def _fit_layer(
-        self, name: str, patches: Patches, rows: Tensor, shortcut: Tensor | None, structure: Structure
+        self, layer: LinearMap, patches: Patches, rows: Tensor, shortcut: Tensor | None, structure: Structure
     ) -> None:
         """Solve for the weights of one layer, and remember them for the rest of the forward."""
-        outputs, target = self.outputs(name, structure), self._targets[name]
+        assert layer.weight is not None
+        outputs, target = self.outputs(layer, structure), self._targets[layer.place]
         original = wanted = target.outputs[:, outputs]
-        norm = self._norm_behind(name, structure)
+        norm = self._norm_behind(layer.place, structure)
         if shortcut is not None and target.shortcut is not None:
             missing = target.shortcut[:, outputs] - patches.at_same(shortcut).double().cpu()
             wanted = original + (missing if norm is None else norm.before(missing, original))
-        trained = self.inherited.values(f"{name}.weight", structure)
+        trained = self.inherited.values(layer.weight, structure)
         start = trained.detach().double().cpu().flatten(1)
         mean, level = rows.mean(0), wanted.mean(0)
         weights = ridge_regression(rows - mean, wanted - level, start)
         found = self.fitted[structure]
-        found[f"{name}.weight"] = weights.reshape(trained.shape).to(trained)
-        if f"{name}.bias" in self.refitted:
-            found[f"{name}.bias"] = (level - weights @ mean).to(trained)
+        found[layer.weight] = weights.reshape(trained.shape).to(trained)
+        if layer.bias is not None:
+            found[layer.bias] = (level - weights @ mean).to(trained)
         if norm is not None:
             weight, bias = norm.undoing(original, level, (rows - mean) @ weights.T)
             found[f"{norm.name}.weight"], found[f"{norm.name}.bias"] = weight.to(trained), bias.to(trained)
 
-    def _norm_behind(self, name: str, structure: Structure) -> _Norm | None:
-        branch = self._branches.get(name)
+    def _norm_behind(self, place: str, structure: Structure) -> _Norm | None:
+        branch = self._branches.get(place)
         if branch is None or branch.norm is None:
             return None
         weight, bias = (
@@ -236,11 +242,11 @@ def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:
     return torch.linalg.solve(square + ridge * torch.eye(len(square)).to(square), drawn).T
 
 
-def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[str, nn.Module]) -> Iterator[tuple[str, _Branch]]:
+def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, LinearMap]) -> Iterator[tuple[str, _Branch]]:
     """Layers whose outputs, through a BatchNorm or not, only go into an addition whose other part is there before."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        if node.op != "call_module" or str(node.target) not in layers:
+        if node not in layers:
             continue
         end, norm = node, None
         after = _only_user(node)
@@ -254,8 +260,8 @@ def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[str, nn.Module]
         if after is None or after.target not in _ADDITIONS or len(after.all_input_nodes) != 2:
             continue
         (shortcut,) = (other for other in after.all_input_nodes if other is not end)
-        if order[shortcut] < order[node]:
-            yield str(node.target), _Branch(shortcut, norm)
+        if order[shortcut] < order[node] and shortcut.op != "get_attr":  # of a tensor nothing is missing
+            yield layers[node].place, _Branch(shortcut, norm)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -23,7 +23,7 @@ def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> 
     """Per group, (its allowed widths,) error of its next layers at each, relative to the variance of their outputs.
 
     The dropped channels are those that `weights` drops; 0 at full width. A group read only by layers of which nothing
-    is known here (other than `Linear` and `Conv2d`) has the share of its channels that is dropped instead.
+    is known here (`Network.linear_maps` has those that are) has the share of its channels that is dropped instead.
 
     Args:
         weights: Of the traced network, and which channels stay.
@@ -47,8 +47,8 @@ def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> 
 def gram_matrices(network: Network, readers: Iterable[LayerInputs], *, centred: bool = True) -> list[FloatArray]:
     """Per group, the (u, u) Gram matrix of its units' contributions to its next layers' outputs.
 
-    Summed over next layers, each relative to the mean square of its whole output; zero for a group without a `Linear`
-    or `Conv2d` that reads it.
+    Summed over next layers, each relative to the mean square of its whole output; zero for a group that no linear layer
+    or convolution reads.
 
     Source: ours; it makes exact the second-order term of layer-wise pruning, Dong et al., NeurIPS 2017,
     arXiv:1705.07565.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.linear_maps import LinearMap
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.slim import named_tensors
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
 
+_UNFITTED = 0.1  # of the MACs; below it is not worth a note
 _REMEMBERED = 4  # structures whose weights are kept; a forward asks tensor by tensor
 
 
@@ -25,18 +28,37 @@ class RefittedWeights(ABC):
     Args:
         network: The traced network.
         ranking: Which channels stay.
-        layers: Names of the `Linear` and `Conv2d` layers whose weights and biases are fitted.
+        layers: The linear layers and convolutions whose weights and biases are fitted.
     """
 
     sliced = False
+    description: str
 
-    def __init__(self, network: Network, ranking: Ranking, layers: Iterable[str]) -> None:
+    def __init__(self, network: Network, ranking: Ranking, layers: Iterable[LinearMap]) -> None:
         self.inherited = InheritedWeights(network, ranking)
-        parameters = dict(network.model.named_parameters())
-        names = [f"{layer}.{attribute}" for layer in layers for attribute in ("weight", "bias")]
-        self.refitted = frozenset(name for name in names if name in parameters)
+        self.layer_of = {name: layer for layer in layers for name in (layer.weight, layer.bias) if name is not None}
+        self.refitted = frozenset(self.layer_of)
         self.fitted: dict[Structure, dict[str, Tensor]] = {}
         self._outputs = {cut.tensor: cut.units for cut in network.cuts if cut.dim == 0}
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What the caller should know: whether much of what reads channels that may go is not fitted."""
+        of_place = {layer.place: layer for layer in self.network.linear_maps}
+        fitted = {layer.place for layer in self.layer_of.values()}
+        macs = {
+            read.place: read.macs
+            for read in self.network.reads
+            if read.place not in of_place or of_place[read.place].loses_inputs
+        }
+        share = sum(macs[place] for place in macs if place not in fitted) / (sum(macs.values()) or 1)
+        if share <= _UNFITTED:
+            return ()
+        return (
+            f"{share:.0%} of the MACs of what reads channels that may be dropped are of operators that "
+            f"{self.description} weights do not fit: those keep their inherited weights. Such are grouped and "
+            "transposed convolutions, attention, recurrent layers, and layers whose weights are computed or shared.",
+        )
 
     @abstractmethod
     def fit(self, tensor: str, structure: Structure) -> Tensor:
@@ -78,9 +100,10 @@ class RefittedWeights(ABC):
             found[tensor] = self.fit(tensor, structure)
         return found[tensor]
 
-    def outputs(self, layer: str, structure: Structure) -> Tensor:
+    def outputs(self, layer: LinearMap, structure: Structure) -> Tensor:
         """Indices of a layer's outputs that stay."""
-        units = self._outputs.get(f"{layer}.weight")
+        assert layer.weight is not None
+        units = self._outputs.get(layer.weight)
         if units is None:
-            return torch.arange(len(self.network.model.get_submodule(layer).weight))  # type: ignore[arg-type]
+            return torch.arange(layer.shape[0])
         return torch.from_numpy(np.flatnonzero(self.kept(structure)[units]))

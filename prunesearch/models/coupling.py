@@ -87,11 +87,14 @@ class Read:
         place: Qualified name of the module, or of the node in the recorded forward (`walk.place`).
         dim: The dimension of its input that holds channels.
         units: (size of the dimension,) unit of each channel.
+        macs: Multiply-accumulates of the operator in the unpruned network, of one image; 0 if it mixes without any, or
+            in training only.
     """
 
     place: str
     dim: int
     units: IntArray
+    macs: int = 0
 
     @property
     def is_layer(self) -> bool:

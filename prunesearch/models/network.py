@@ -14,6 +14,7 @@ from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read
 from prunesearch.models.explain import Explanation, explain
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.following import Way
+from prunesearch.models.linear_maps import LinearMap
 from prunesearch.models.recording import Inputs
 from prunesearch.models.verify import Verification, verify
 from prunesearch.structure import IntArray, Space
@@ -41,6 +42,7 @@ class Network:
         leaves: Modules that are kept whole, and why; a method of one has parentheses, as in `neck.scale()`.
         way: How its forward was recorded.
         example_keywords: Inputs by name that it was traced with.
+        linear_maps: The linear layers and convolutions among what mixes channels, with their tensors and geometry.
     """
 
     model: nn.Module
@@ -59,6 +61,7 @@ class Network:
     leaves: Mapping[str, str] = field(default_factory=dict)
     way: Way = field(default_factory=Way)
     example_keywords: Mapping[str, Any] = field(default_factory=dict)
+    linear_maps: tuple[LinearMap, ...] = ()
 
     @property
     def inputs(self) -> Inputs:

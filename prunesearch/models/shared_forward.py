@@ -82,20 +82,26 @@ class SharedForward:
             structure: The structure.
             inputs: One batch, (n, ...), from all of which BatchNorm takes its statistics.
             look: Called with a node of `graph` and the values of nodes that are still needed. The weights of a layer
-                are asked for after the look at it.
+                are asked for after the look at it, be it a module or a function; there is no look at them.
         """
         layers = Layers(self._weights, structure, None)
         uses = Counter(source for step in self._steps for source in step.sources)
+        tensors = {step.node: step for step in self._steps if step.node.op == "get_attr"}
         values: dict[fx.Node, Any] = {}
         with torch.inference_mode():
             images = self._placed(inputs)
             for step in self._steps:
+                if step.node in tensors:
+                    continue
                 look(step.node, values)
+                for source in step.sources:
+                    if source in tensors and source not in values:
+                        values[source] = layers.run(tensors[source], values, images)
                 values[step.node] = layers.run(step, values, images)
                 for source in step.sources:
                     uses[source] -= 1
-                    if not uses[source]:
-                        del values[source]
+                    if not uses[source] or (source in tensors and step.node.meta.get("number")):  # it asked for a size
+                        values.pop(source, None)
             return values[self._steps[-1].node]
 
     @property

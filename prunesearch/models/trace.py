@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
@@ -21,6 +22,7 @@ from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import Forwards, follow, inputs_of, outside_of
+from prunesearch.models.linear_maps import linear_maps
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators.values import Rule
@@ -28,7 +30,7 @@ from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import WIDTHS, layer_widths
 from prunesearch.models.verify import verify_these
-from prunesearch.models.walk import Fork, Found, walk
+from prunesearch.models.walk import Fork, Found, place, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
 
 _ONE = Width(1)
@@ -103,7 +105,7 @@ def trace(
         raise TraceError(
             f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.{advice}"
         )
-    cuts = _cuts(found, units)
+    cuts, reads = _cuts(found, units), _reads(found, units, followed.evaluating)
     network = Network(
         model=model,
         example_inputs=inputs.args,
@@ -116,8 +118,8 @@ def trace(
             if units.groups_of(labels)  # else it never changes
         ),
         literals=tuple(
-            Literal(module, place, units.ids(labels))
-            for (module, place), labels in found.literals.items()
+            Literal(module, at, units.ids(labels))
+            for (module, at), labels in found.literals.items()
             if units.groups_of(labels)
         ),
         numbers=tuple(
@@ -125,9 +127,7 @@ def trace(
             for (node, position), labels in found.numbers.items()
             if units.groups_of(labels)
         ),
-        reads=tuple(
-            Read(name, dim, units.ids(labels)) for (name, dim), labels in found.reads.items() if units.groups_of(labels)
-        ),
+        reads=reads,
         units=tuple(group.units for group in units.groups),
         unit_count=units.count,
         frozen=dict(units.frozen),
@@ -135,6 +135,7 @@ def trace(
         way=followed.way,
         notes=(*followed.notes, *_parametrised(model)),
         outputs=_outputs(followed.recordings[0].output),
+        linear_maps=linear_maps(followed.evaluating, reads),
     )
     if (
         network.leaves
@@ -202,6 +203,18 @@ def _coupled(
         if coupling.removable > best.removable:
             best, choices = coupling, {**choices, **trial}
     return best
+
+
+def _reads(found: Found, units: Units, recording: Recording) -> tuple[Read, ...]:
+    """What mixes channels that vary, and what that costs for one image."""
+    flops: Counter[str] = Counter()
+    for node in recording.graph.nodes:
+        flops[place(node)] += node.meta.get("flops", 0)
+    return tuple(
+        Read(name, dim, units.ids(labels), flops[name] // (2 * recording.images))
+        for (name, dim), labels in found.reads.items()
+        if units.groups_of(labels)
+    )
 
 
 def _has_numbers(network: Network, found: Found, units: Units) -> bool:

@@ -150,7 +150,7 @@ def test_errors_fall_with_the_width_to_nothing(network: Network, images: Tensor,
 
 
 def test_a_group_that_only_unknown_layers_read_has_its_dropped_share() -> None:
-    model = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv1d(8, 4, 3), nn.Flatten())
+    model = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose1d(8, 4, 3), nn.Flatten())
     network = trace(randomised(model), image(2, 3, 6))
     weights = InheritedWeights(network, L1Criterion().rank(network))
     images = image(20, 3, 6)

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunesearch.evaluators import layer_inputs as module
+from prunesearch.evaluators.batchnorm import split
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
+from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.tasks.examples import Examples
@@ -49,19 +51,26 @@ def test_layers_that_do_not_fit_together_are_gathered_in_further_passes(
     assert moments(list(layer_inputs(chain, IMAGES))) == together
 
 
-def test_what_was_kept_on_disk_is_not_gathered_again(chain: Network, tmp_path: Path) -> None:
+def test_what_was_kept_on_disk_is_not_gathered_again(
+    chain: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fresh = moments(list(layer_inputs(chain, IMAGES, cache=tmp_path)))
     runs: list[int] = []
-    with watched(chain.model, [("0", lambda x: runs.append(len(x)))]):
-        assert moments(list(layer_inputs(chain, IMAGES, cache=tmp_path))) == fresh
-        assert not runs
-        list(layer_inputs(chain, IMAGES[:50], cache=tmp_path))  # other images
-        list(layer_inputs(chain, IMAGES, cache=tmp_path, seed=1))
-        assert sum(runs) == 150
-        with torch.no_grad():
-            chain.model[0].weight.mul_(2)  # type: ignore[index,operator,union-attr]
-        list(layer_inputs(chain, IMAGES, cache=tmp_path))
-        assert sum(runs) == 250
+
+    def counted(batch: Tensor, size: int) -> tuple[Batch, ...]:
+        runs.append(len(batch))
+        return split(batch, size)
+
+    monkeypatch.setattr(module, "split", counted)
+    assert moments(list(layer_inputs(chain, IMAGES, cache=tmp_path))) == fresh
+    assert not runs
+    list(layer_inputs(chain, IMAGES[:50], cache=tmp_path))  # other images
+    list(layer_inputs(chain, IMAGES, cache=tmp_path, seed=1))
+    assert runs == [50, 100]
+    with torch.no_grad():
+        chain.model[0].weight.mul_(2)  # type: ignore[index,operator,union-attr]
+    list(layer_inputs(chain, IMAGES, cache=tmp_path))
+    assert runs == [50, 100, 100]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip"])
