@@ -7,8 +7,8 @@ Each network is tried in a process of its own, with limits on time and memory, s
 it. What is found is added at once to a file of cells, one JSON object a line; run again to fill in what is missing. At
 the end, or with `--write` alone, the cells become `benchmarks/results/coverage.json`.
 
-Of the check `prune`: groups, frozen layers, leaves, the share of the MACs that pruning can remove, seconds of tracing
-on one thread, the largest difference between a slimmed and the masked network of a random structure (in eval mode and
+Of the check `prune`: groups, frozen layers, leaves, the share of the MACs that pruning can remove, processor seconds of
+tracing on one thread, the largest difference between a slimmed and the masked network of a random structure (in eval mode and
 in training mode, relative to the largest output), and whether costs are those that torch's `FlopCounterMode` counts. Of
 `use`: whether a half-MACs network trains a step, and whether it comes back from a file. Of `export`: how far the
 outputs of the half-MACs network are in `torch.export` and in ONNX Runtime from its own. Of `torch_pruning`
@@ -72,12 +72,12 @@ def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
 
 
 def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         network = ps.trace(model, example_inputs, time_limit=120)
     except ps.TraceError as error:
         return {"traced": False, "reason": without_paths(str(error))[:400]}
-    row: dict[str, Any] = {"traced": True, "seconds": round(time.perf_counter() - start, 2)}
+    row: dict[str, Any] = {"traced": True, "seconds": round(time.process_time() - start, 2)}
     space = network.space
     full, least = space.cost(space.full).macs, space.cost(space.minimum).macs
     row |= {"groups": len(space.groups), "removable": 1 - least / full, "macs": full}

@@ -58,6 +58,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "racing": racing.table,
     "searchers": searchers.table,
     "studies": studies.studies,
+    "trace_speed": coverage.speed,
     "training_methods": training.training_methods,
 }
 SOURCES: Mapping[str, str] = {"evidence": "end_to_end"}

@@ -14,7 +14,7 @@ def table(result: Mapping[str, Any]) -> str:
     facts = result["facts"]
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", *_packages(rows)) if name in facts)
     note = (
-        f"{len(rows)} networks, random weights, one run on one thread of a machine that did other work; {versions}. "
+        f"{len(rows)} networks, random weights; {versions}. Seconds are those of one processor; in some rows they include waiting for other work. "
         "*Traced*: of those that were tried within 240 s. *Verified*: differences below 1e-4 of the largest output in "
         "eval mode and below 1e-3 in training mode, and costs as torch counts them. *Removable*: the share of the MACs "
         "that the narrowest structure does without. The other columns count networks of those that were tried; what "
@@ -98,3 +98,29 @@ def _why(found: Row) -> str:
 
 def _short(reason: str) -> str:
     return reason.split(". ")[0].replace("|", "/").replace("\n", " ")[:160]
+
+
+def speed(result: Mapping[str, Any]) -> str:
+    """How long tracing takes, beside earlier versions."""
+    versions, facts = result["versions"], result["facts"]
+    *before, now = versions
+    names = [f"`{version['commit'].partition(' ')[0]}`" for version in before]
+    subjects = [f"{name}: {version['commit'].partition(' ')[2]}." for name, version in zip(names, before, strict=True)]
+    lines = [
+        f"Seconds of one processor, the fewest of {facts['rounds']} rounds in turn; torch {facts['torch']}. "
+        + " ".join(subjects),
+        "",
+        f"| network | {' | '.join(names)} | now | {' | '.join(f'now / {name}' for name in names)} |",
+        "|---|" + "---:|" * (2 * len(before) + 1),
+    ]
+    ratios: list[list[float]] = [[] for _ in before]
+    for name in now["seconds"]:
+        seconds = [version["seconds"][name] for version in versions]
+        shares = [seconds[-1] / some for some in seconds[:-1]]
+        for ratio, share in zip(ratios, shares, strict=True):
+            ratio.append(share)
+        cells = [*(f"{some:.2f}" for some in seconds), *(f"{share:.1f}" for share in shares)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    middle = [sorted(ratio)[len(ratio) // 2] for ratio in ratios]
+    lines.append(f"| median |{' |' * len(versions)} {' | '.join(f'{share:.1f}' for share in middle)} |")
+    return "\n".join(lines)

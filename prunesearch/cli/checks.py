@@ -178,32 +178,33 @@ def check_study(url: str) -> None:
     look(parse(url))
 
 
-def budget_of(text: str, table: Path | None = None, *, takes_table: bool = True) -> Budget:
+def budget_of(text: str, table: Path | None = None, *, has_table: bool = True) -> Budget:
     """The budget that options ask for.
 
     Args:
         text: What `--budget` says.
         table: What `--table` says.
-        takes_table: Whether the command has such an option.
+        has_table: Whether the command has such an option.
 
     Raises:
         ValueError: It is none, or one of the two is there without the other.
     """
     from prunesearch.budget import Budget, parse_limits
-    from prunesearch.latency_table import LatencyTable
+    from prunesearch.resources import takes_table
 
-    limit = parse_limits(text).get("latency_ms")
-    if limit is not None and not takes_table:
-        raise ValueError(f"This command cannot limit latency_ms, got {text!r}. Limit macs or params.")
-    if limit is not None and table is None:
+    limits = parse_limits(text)
+    predicted = next((name for name in limits if takes_table(name)), None)
+    if predicted is not None and not has_table:
+        raise ValueError(f"This command cannot limit {predicted}, got {text!r}. Limit macs or params.")
+    if predicted is not None and table is None:
+        maker = ", which prunesearch latency makes" if predicted == "latency_ms" else ""
+        limit = f"{predicted}={limits[predicted]}"
+        raise ValueError(f"{limit} is predicted from a table: give --table FILE{maker}.")
+    if predicted is None and table is not None:
         raise ValueError(
-            f"latency_ms={limit} is predicted from a table: give --table FILE, which prunesearch latency makes."
+            f"--table is for a limit that is predicted from one, such as --budget latency_ms=4; the budget is {text!r}."
         )
-    if limit is None and table is not None:
-        raise ValueError(
-            f"--table is for a limit in milliseconds, such as --budget latency_ms=4; the budget is {text!r}."
-        )
-    return Budget.parse(text, None if table is None else LatencyTable.load(table))
+    return Budget.parse(text, table)
 
 
 def check_training_files(out: Path, checkpoint: Path | None, log: Path | None, trackers: Sequence[str]) -> None:

@@ -49,23 +49,23 @@ def finetune(
 
     Example: `prunesearch finetune --model zoo:resnet20 --weights w.pt --pruned small.st --data digits --out tuned.st`
     """
+    found_in.check(model.pruned)
     from prunesearch.models.trace import trace
     from prunesearch.training.finetune import record_reached, train
 
-    found_in.check(model.pruned)
     data = images.load()
     if recipe.patience is not None and data.validation is None:
         raise ValueError("--patience needs images to validate with: hold some out with --validation 0.1.")
     unpruned = model.loaded(data)
     network = model.load_pruned(unpruned)
     teacher = unpruned if teaching.teacher and model.pruned is not None else None
-    follow_up = found_in.follow_up(trace(unpruned, data.examples())) if found_in.study is not None else None
+    follow_up = None if found_in.study is None else found_in.follow_up(trace(unpruned, data.examples()))
     structure = None if follow_up is None else follow_up.structure_of(network)
     with training_session(network, data, files) as running:
         result = train(network, data, recipe=recipe, teacher=teacher, seed=seed.seed, session=running.session)
     if follow_up is not None and structure is not None:
-        name = files.out.name
-        record_reached(follow_up, structure, result, network, data, teacher=unpruned, seed=seed.seed, file=name)
+        file = files.out.name
+        record_reached(follow_up, structure, result, network, data, teacher=unpruned, seed=seed.seed, file=file)
     was, now = result.validation_before, result.validation_after
     finish(
         running,

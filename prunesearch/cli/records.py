@@ -153,7 +153,8 @@ def show(study: NamedStudyOptions, shown: Annotated[Trials, Group(OUTPUT)], prin
     top = ranked(recorded)[: shown.trials]
     failures = Counter(t.failure for t in recorded if t.failure is not None)
     if printing.json:
-        best, followed = [trial.facts() for trial in top], [vars(fact) for fact in facts]
+        best = [trial.facts() for trial in top]
+        followed = [vars(fact) for fact in facts]
         print_json({"study": name, "question": question, "trials": len(recorded), "best": best,
                     "failures": dict(failures), "notes": notes, "followed": followed})  # fmt: skip
         return
@@ -257,10 +258,7 @@ def _all_progress(store: Store) -> list[Progress]:
 
 
 def _asked(progress: Progress) -> dict[str, Any]:
-    from prunesearch.question import in_words
-
-    asked = {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
-    return {field: in_words(value) if isinstance(value, dict) else value for field, value in asked.items()}
+    return {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
 
 
 def _driver(store: Store, url: str, name: str) -> tuple[str, bool | None] | None:

@@ -136,6 +136,8 @@ class SearchOutput:
         if self.out is not None:
             built = result.best.build() if answered is None else result.build(answered.structure)
             save(built, self.out, example_inputs=data.examples())
+            kept = result.best.structure if answered is None else answered.structure
+            result.record("file", {"file": self.out.name, "structure": list(kept)})
 
 
 def search(

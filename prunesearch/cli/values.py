@@ -212,7 +212,7 @@ class Limits:
         Raises:
             ValueError: It is none, or limits latency.
         """
-        return budget_of(self.budget, takes_table=False)
+        return budget_of(self.budget, has_table=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +221,7 @@ class LimitsByTable:
 
     Attributes:
         budget: Such as macs=50% or latency_ms=4,params=1M.
-        table: What milliseconds are predicted from; the command latency makes it.
+        table: What milliseconds, or millijoules, are predicted from; the command latency makes that of milliseconds.
     """
 
     budget: str
@@ -260,37 +260,6 @@ class Database:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundIn:
-    """The study that found a pruned network, in which is recorded what becomes of it.
-
-    Attributes:
-        study: Record it in the study that found the pruned network: a file such as search.db.
-        study_name: Which study of the database.
-    """
-
-    study: str | None = None
-    study_name: str = "search"
-
-    def check(self, pruned: Path | None) -> None:
-        """Make sure that there is such a study, and a network that it may have found.
-
-        Raises:
-            ValueError: There is none.
-        """
-        if self.study is None:
-            return
-        if pruned is None:
-            raise ValueError("--study is where a pruned network was found; name that network with --pruned.")
-        check_study_name(self.study, self.study_name)
-
-    def follow_up(self, network: Network) -> FollowUp | None:
-        """Where it is recorded; None if no study was named."""
-        from prunesearch.followup import FollowUp
-
-        return None if self.study is None else FollowUp(self.study, self.study_name, network)
-
-
-@dataclass(frozen=True, kw_only=True)
 class NamedStudy(Database):
     """A study of a database.
 
@@ -310,6 +279,41 @@ class NamedStudies(Database):
     """
 
     study_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundIn:
+    """The study that found a pruned network, where what is known of it later is recorded.
+
+    Attributes:
+        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
+        study_name: Which study of the database.
+    """
+
+    study: str | None = None
+    study_name: str = "search"
+
+    def check(self, pruned: Path | None) -> None:
+        """Make sure that there is a pruned network, and the study.
+
+        Raises:
+            ValueError: There is not.
+        """
+        if self.study is None:
+            return
+        if pruned is None:
+            raise ValueError("--study is where a pruned network was found; name that network with --pruned.")
+        check_study_name(self.study, self.study_name)
+
+    def follow_up(self, network: Network) -> FollowUp | None:
+        """Where facts of the pruned network are recorded; None, if no study is named.
+
+        Args:
+            network: The unpruned one, traced.
+        """
+        from prunesearch.followup import FollowUp
+
+        return None if self.study is None else FollowUp(self.study, self.study_name, network)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,7 +386,7 @@ RecipeOfGates = Annotated[
 SeedOptions = Annotated[Seed, Group(RUNNING)]
 DatabaseOptions = Annotated[Database, Group(STUDY)]
 NamedStudyOptions = Annotated[NamedStudy, Group(STUDY)]
-FoundInOptions = Annotated[FoundIn, Group(STUDY)]
 NamedStudiesOptions = Annotated[NamedStudies, Group(STUDY)]
+FoundInOptions = Annotated[FoundIn, Group(STUDY)]
 TrainingFileOptions = Annotated[TrainingFiles, Group(OUTPUT)]
 PrintingOptions = Annotated[Printing, Group(OUTPUT)]

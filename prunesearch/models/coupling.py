@@ -201,6 +201,10 @@ class Units:
         """Indices of the groups that units belong to."""
         return [group for group in np.unique(self._group_of[units]).tolist() if group >= 0]
 
+    def are_free(self, labels: IntArray) -> bool:
+        """Whether all of some labels belong to groups."""
+        return bool((self._group_of[self.ids(labels)] >= 0).all())
+
     def width(self, units: IntArray) -> Width:
         """The number of kept channels among `units`, as a function of a structure.
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
@@ -43,12 +44,14 @@ class Way:
         as_given: On as many images as the example has, not on two.
         follows_batch: With numbers that turned out to be multiples of the number of images (`batches.follow_batch`).
         kinds: Classes of modules that are not entered, besides those that have a rule of ours.
+        trains: Whether what it does in training mode could be followed, too.
     """
 
     without_data: bool = False
     as_given: bool = False
     follows_batch: bool = False
     kinds: frozenset[type] = frozenset()
+    trains: bool = True
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
     others, training, notes = _training(model, inputs, deadline, evaluating, way)
     recordings = (evaluating, *others)
     follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
-    way = replace(way, follows_batch=follows)
+    way = replace(way, follows_batch=follows, trains=training is not None)
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
     return Forwards(recordings, training, notes if note is None else (note, *notes), way)
@@ -215,6 +218,8 @@ def _recorded(
         )
     if found.constants:
         raise TraceError("The forward uses tensors that it holds besides parameters and buffers.")
+    if any(node.target is F.scaled_dot_product_attention for node in found.graph.nodes):
+        raise TraceError("Attention runs in another kernel without data, which is counted in another way.")
     return replace(found, model=model)
 
 

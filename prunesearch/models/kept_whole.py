@@ -65,12 +65,11 @@ def watched(model: nn.Module, parts: Iterable[str]) -> frozenset[str]:
 
 
 @contextmanager
-def results_given(model: nn.Module, parts: Iterable[str], theirs: Calls) -> Iterator[Calls]:
+def results_given(model: nn.Module, theirs: Calls) -> Iterator[Calls]:
     """Meanwhile parts of `model`, of our own, run and return what they returned in another network.
 
     Args:
         model: A network that has the same parts.
-        parts: Their names.
         theirs: The other network's calls.
 
     Yields:
@@ -88,7 +87,7 @@ def results_given(model: nn.Module, parts: Iterable[str], theirs: Calls) -> Iter
         return _copied(theirs.results[part][before])
 
     try:
-        for part in watched(model, parts):
+        for part in theirs.results:
             undo.append(_watch_method(model, part, replaced) if part.endswith("()") else _watch(model, part, replaced))
         yield mine
     finally:

@@ -63,6 +63,8 @@ def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
     """The forward in eval mode, and in training mode, where that can be followed."""
     model = copied(network.model).eval()
     evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
+    if not network.way.trains:
+        return evaluating, None
     try:
         training = recorded(model.train(), network.inputs, network.leaves, way=network.way)
     except TraceError:
@@ -150,11 +152,18 @@ class _MaskedReplay(Replay):
         target = called_by(n, self.module)
         is_alone = is_reduction(target) or is_relative(target)
         self.env[source] = of_those(whole, reads) if is_alone else _without(whole, reads)
+        out = n.kwargs.get("out") if is_relative(target) else None
+        written = self.env[out] if isinstance(out, fx.Node) else None
+        if isinstance(out, fx.Node):
+            self.env[out] = of_those(self.env[out], reads)
         try:
             result = super().run_node(n)
-            return in_place(result, reads) if is_relative(target) else result
+            result = in_place(result, reads) if is_relative(target) else result
+            return result if written is None else written.copy_(result)
         finally:
             self.env[source] = whole
+            if isinstance(out, fx.Node):
+                self.env[out] = written
 
 
 def called_by(node: fx.Node, model: nn.Module) -> Any:

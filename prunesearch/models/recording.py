@@ -199,6 +199,8 @@ def record(
                     f"{type(model).__name__} {found.why}, outside of any submodule. Move that into a module of its "
                     "own, which is then kept whole."
                 ) from found
+            inside = f"{found.holder}."
+            whole = {name: why for name, why in whole.items() if not name.startswith(inside)}
             whole[found.holder] = found.why
 
 

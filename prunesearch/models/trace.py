@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -191,7 +191,7 @@ def _coupled(
     stuck = {
         fork: options
         for fork, (options, labels) in best.found.forks.items()
-        if not all(best.units.groups_of(some) for some in labels)
+        if not all(best.units.are_free(some) for some in labels)
     }
     together = [{fork: min(way, options - 1) for fork, options in stuck.items()} for way in (1, 2)]
     alone = [{fork: other} for fork, options in stuck.items() for other in range(options)]
@@ -212,11 +212,30 @@ def _has_numbers(network: Network, found: Found, units: Units) -> bool:
 
 
 def _reads_widths(model: nn.Module) -> bool:
-    """Whether methods of the caller's classes name attributes that are numbers of channels of layers."""
+    """Whether methods of the caller's classes that a forward may call name numbers of channels of layers."""
     widths = {name for names in WIDTHS.values() for name in names}
     kinds = {kind for module in model.modules() for kind in type(module).__mro__ if not is_torchs(kind)}
-    methods = [value for kind in kinds for name, value in vars(kind).items() if name != "__init__"]
-    return any(isinstance(value, FunctionType) and not widths.isdisjoint(value.__code__.co_names) for value in methods)
+    methods: dict[str, list[FunctionType]] = {}
+    for name, value in ((name, value) for kind in kinds for name, value in vars(kind).items()):
+        function = inspect.unwrap(value) if isinstance(value, FunctionType) else getattr(value, "fget", None)
+        if isinstance(function, FunctionType):
+            methods.setdefault(name, []).append(function)
+    named, new = set[str](), {"forward", "__call__", *_called_anyhow(methods)}
+    while new:
+        named |= new
+        new = {other for name in new for method in methods.get(name, ()) for other in _names(method.__code__)} - named
+    return not widths.isdisjoint(named)
+
+
+def _called_anyhow(methods: Iterable[str]) -> set[str]:
+    """Special methods but the constructor, which nobody has to name."""
+    return {name for name in methods if name.startswith("__") and name != "__init__"}
+
+
+def _names(code: CodeType) -> set[str]:
+    """Attributes and globals that some code names, with the functions inside of it."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return {*code.co_names, *(name for some in inner for name in _names(some))}
 
 
 def _parametrised(model: nn.Module) -> tuple[str, ...]:

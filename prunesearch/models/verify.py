@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
@@ -117,6 +118,8 @@ def _compared(network: Network, forward: MaskedForward, structure: Structure, rn
     return replace(found, costs_exact=exact)
 
 
+_SEVERAL, _FOR_STATISTICS = 3, 8
+"""Images in training mode; BatchNorm wants more, as rounding is large behind statistics of few values."""
 _ROUNDING = 1e-4
 """Of the largest output. Larger differences are looked at again with 53 bits: rounding may decide what is on top."""
 
@@ -129,7 +132,7 @@ def _cost(network: Network, forward: MaskedForward, slimmed: nn.Module) -> Cost:
     if not network.leaves or not network.inputs.is_listed:
         return count(slimmed, network.inputs)
     _, calls = _of_masked(forward.module(np.ones(network.unit_count, dtype=np.bool_)).eval(), network.inputs)
-    with results_given(slimmed, network.leaves, calls):
+    with results_given(slimmed, calls):
         return count(slimmed, network.inputs)
 
 
@@ -137,7 +140,7 @@ def _differences(
     network: Network, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
 ) -> _Compared:
     theirs, calls = _of_masked(full.eval(), inputs)
-    ours = _of_slimmed(slimmed.eval(), inputs, network.leaves, calls)
+    ours = _of_slimmed(slimmed.eval(), inputs, calls)
     training = _training_difference(network, slimmed, full, inputs) if forward.trains else None
     return _Compared(_distance(ours, theirs), theirs.scale, training, costs_exact=True)
 
@@ -147,13 +150,15 @@ def _training_difference(network: Network, slimmed: nn.Module, full: Masked, inp
 
     None if the full network fails, or where the difference is that of draws which depend on widths.
     """
-    several = inputs if network.way.as_given else varied(with_images(inputs, max(8, len(inputs.tensors[0]))))
+    has_statistics = any(isinstance(module, _BatchNorm) for module in network.model.modules())
+    images = max(_FOR_STATISTICS if has_statistics else _SEVERAL, len(inputs.tensors[0]))
+    several = inputs if network.way.as_given else varied(with_images(inputs, images))
     try:
         theirs, calls = _of_masked(full.train(), several)
     except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
         return None
     try:
-        ours = _of_slimmed(slimmed.train(), several, network.leaves, calls)
+        ours = _of_slimmed(slimmed.train(), several, calls)
     except Exception:  # whatever a forward raises at another width
         return math.inf
     difference = _distance(ours, theirs) / max(theirs.scale, 1e-12)
@@ -186,9 +191,9 @@ def _of_masked(full: Masked, inputs: Inputs) -> tuple[_Values, Calls]:
     return _Values(outputs, calls.given), calls
 
 
-def _of_slimmed(model: nn.Module, inputs: Inputs, parts: Iterable[str], theirs: Calls) -> _Values:
+def _of_slimmed(model: nn.Module, inputs: Inputs, theirs: Calls) -> _Values:
     """In which parts that are kept whole return what they do in the masked network."""
-    with results_given(model, parts, theirs) as calls:
+    with results_given(model, theirs) as calls:
         outputs = _values(model, inputs)
     return _Values(outputs, calls.given)
 

@@ -342,10 +342,16 @@ class _Walk:
             self._found.numbers[node.name, position] = labels
         return fits
 
+    def stays(self, node: fx.Node, position: Position) -> None:
+        self._followed.add((node, position))
+
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         if len(labels) != n:
             difference = Form.of(labels).plus(Form((), n), -1)
             self._found.conditions.append(Condition(difference, "ne", f"{describe(node)} {why}"))
+
+    def is_uncounted(self, node: fx.Node) -> bool:
+        return not self._recording.training and not node.meta.get("flops")
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         self._record(self._found.counts, (str(node.target), attribute), labels)

@@ -69,8 +69,6 @@ def _arguments(study: StudyContents, url: str) -> dict[str, str | int]:
 
 def _scoring(study: StudyContents) -> dict[str, str | int]:
     """Arguments of `Scoring` that are known; objects and options of the caller's own are left to the reader."""
-    found = {
-        name: study.scoring.get(name)
-        for name in ("criterion", "weight_source", "evaluator", "metric", "images", "race")
-    }
+    names = ("criterion", "weight_source", "evaluator", "metric", "images", "race")
+    found = {name: study.scoring.get(name) for name in names}
     return {name: value for name, value in found.items() if isinstance(value, (str, int))}

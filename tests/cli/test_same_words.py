@@ -137,14 +137,14 @@ OF_FILES = {"model", "weights", "pruned", "data", "out", "json", "config", "help
 OF_DATA_SETS = set(inspect.signature(load_data).parameters) - {"source"}
 ONLY_FLAGS: Mapping[str, set[str]] = {
     "search": {"timeout", "patience", "tensorboard", "policy_share"},
-    "finetune": {"trackers"},
+    "finetune": {"trackers", "study_name"},
     "paam": {"trackers"},
     "manidp": {"trackers"},
     "pruningnet": {"criterion"},
     "compare": {"input", "num_classes"},
     "latency": {"remote", "input", "num_classes"},
     "explain": {"input", "num_classes"},
-    "verify": {"input", "num_classes", "table"},
+    "verify": {"input", "num_classes", "table", "study", "study_name"},
 }
 """Options that stand for files, for a callback, or for a method of the result."""
 

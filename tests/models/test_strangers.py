@@ -28,6 +28,7 @@ def test_layers_with_normalised_weights_lose_inputs_and_outputs(how: Callable[..
     model = nn.Sequential(nn.Conv2d(3, 8, 3), how(nn.Conv2d(8, 9, 3)), nn.ReLU(), nn.Conv2d(9, 4, 1))
     network = trace(model, SMALL)
     prove(network)
+    assert network.verify(1).training_difference is not None
     assert len(network.space.groups) == 2
     assert network.space.minimum == (1, 1)
 
@@ -188,6 +189,23 @@ def test_the_type_of_a_tensor_says_nothing_of_its_channels() -> None:
     assert "features" in names(proven(Warped(), SMALL))
 
 
+def test_deformable_convolutions_are_pruned() -> None:
+    ops = pytest.importorskip("torchvision.ops")
+
+    class Deformed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.offsets, self.last = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 18, 3, padding=1), nn.Conv2d(6, 2, 1)
+            self.deformed = ops.DeformConv2d(8, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.stem(x)
+            return self.last(self.deformed(h, self.offsets(h)).relu())
+
+    network = proven(Deformed(), SMALL)
+    assert names(network) == ["stem", "deformed"]
+
+
 class Mixed(nn.Module):
     """Two tokens of each image, mixed by a convolution with a kernel of one position."""
 
@@ -257,7 +275,98 @@ def test_a_wrong_tensor_in_front_of_a_kept_part_is_noticed(boxes: Network, monke
     assert found.largest_difference > 1e-3 * found.scale
 
 
+class Refined(nn.Module):
+    """A part that is kept whole calls another one, after which it decides by data itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = Guarded(), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.inner(x)
+        return self.last(h) if h.mean() > 0 else h
+
+
+class Guarded(nn.Module):
+    """Decides by its data."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.max() > 0 else x
+
+
+class Denoised(nn.Module):
+    """Decides by its data in training mode alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.stem, self.last = nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def noised(self, x: Tensor) -> Tensor:
+        return x * 2 if self.training and x.max() > 0 else x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.noised(self.stem(self.first(x))))
+
+
+def test_what_decides_by_data_in_training_mode_alone_is_compared_there() -> None:
+    network = proven(Denoised(), SMALL)
+    assert network.verify(1).training_difference is not None
+
+
+def test_a_training_mode_that_cannot_be_followed_is_not_compared() -> None:
+    class Skipped(Denoised):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.stem(self.first(x))
+            return self.last(h * 2 if self.training and h.max() > 0 else h)
+
+    network = trace(randomised(Skipped()), SMALL)
+    assert "training mode" in network.notes[0]
+    assert network.verify(1).training_difference is None
+
+
+def test_a_part_inside_of_another_that_is_kept_whole_is_no_part_of_its_own() -> None:
+    stem, last = nn.Conv2d(3, 6, 1), nn.Conv2d(8, 2, 1)
+    network = proven(nn.Sequential(stem, nn.Conv2d(6, 8, 1), Refined(), last), SMALL)
+    assert list(network.leaves) == ["2"]
+    assert names(network) == ["0"]
+
+
 def test_attention_that_drops_out_is_compared_in_training_mode() -> None:
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.3, batch_first=True)
     network = proven(nn.Sequential(nn.Linear(5, 8), layer, nn.Linear(8, 3)), image(2, 4, 5))
     assert network.verify(1).training_difference is not None
+
+
+class Queried(nn.Module):
+    """Attention in one kernel, of queries, keys and values that have layers of their own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.last = (nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x)[:, None] for layer in (self.q, self.k, self.v))
+        return self.last(F.scaled_dot_product_attention(q, k, v)[:, 0].relu()).mean(1)
+
+
+class Attended(nn.Module):
+    """The same between other layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.attention = nn.Linear(4, 5), Queried()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(self.first(x))
+
+
+def test_attention_costs_what_its_kernel_costs_of_large_inputs_too() -> None:
+    inputs = image(2, 64, 4).repeat(1, 1, 260)  # so large that tracing would rather do without data
+    network = trace(randomised(nn.Sequential(nn.Linear(1040, 4), Attended())), inputs)
+    assert network.space.cost(network.space.full).macs == count(network.model, inputs).macs
+
+
+def test_attention_keeps_the_kernel_that_it_runs_in() -> None:
+    network = proven(Attended(), image(2, 6, 4))
+    assert names(network) == ["first"]
+    assert "values are as large as queries" in network.frozen["attention.v"]

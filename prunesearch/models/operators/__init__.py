@@ -22,6 +22,7 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import nn
+from torch._ops import OpOverloadPacket
 
 from prunesearch.models.nested import Nest
 from prunesearch.models.operators import elementwise, joining, layers, products, recurrent, shapes, spatial
@@ -51,6 +52,8 @@ def rule_of(target: Any) -> Rule | None:
         return None if kind is None else _of_class(kind)
     if isinstance(target, Nest):
         return recurrent.nested
+    if isinstance(target, OpOverloadPacket):
+        return layers.OPERATORS.get(target._qualified_op_name)
     try:
         return FUNCTIONS.get(target)
     except TypeError:  # cannot be looked up

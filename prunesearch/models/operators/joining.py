@@ -212,6 +212,10 @@ def get_item(walk: Walk, node: fx.Node) -> Value:
     indices = list(index) if isinstance(index, tuple) else [index]
     if all(walk.is_tensor(item) for item in indices):
         return _looked_up(walk, node, source, indices)
+    if sum(walk.is_tensor(item) for item in indices) == 1 and all(
+        walk.is_tensor(item) or item == slice(None) for item in indices
+    ):
+        return _looked_up_along(walk, node, source, indices)
     result = _indexed(walk, node, source)
     return give_up(walk, node) if result is None else tracked(result[0])
 
@@ -228,6 +232,19 @@ def _looked_up(walk: Walk, node: fx.Node, source: Any, indices: Sequence[Any]) -
     for dim in range(n):
         walk.freeze(value.at(dim), node, "takes some of the channels")
     return tracked({dim + more: labels for dim, labels in value.axes.items() if dim >= n})
+
+
+def _looked_up_along(walk: Walk, node: fx.Node, source: Any, indices: Sequence[Any]) -> Value:
+    """`table[:, index]`: numbers in a tensor along one dimension, which may become several; the others are whole."""
+    (dim,) = [dim for dim, item in enumerate(indices) if walk.is_tensor(item)]
+    value, rows = walk.value(source), walk.shape(indices[dim])
+    before, after = walk.shape(source), walk.shape(node)
+    if value is None or (*before[:dim], *rows, *before[dim + 1 :]) != after:
+        return give_up(walk, node)  # such as a mask
+    freeze_others(walk, node, indices[dim], [], "looks rows up by it")
+    walk.freeze(value.at(dim), node, "takes some of the channels")
+    more = len(rows) - 1
+    return tracked({d + more * (d > dim): labels for d, labels in value.axes.items() if d != dim})
 
 
 def assigned(walk: Walk, node: fx.Node) -> Value:

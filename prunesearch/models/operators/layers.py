@@ -149,6 +149,29 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
     return Tracked({**carried, channels: written})
 
 
+def deformable_convolution(walk: Walk, node: fx.Node) -> Value:
+    """`torchvision.ops.deform_conv2d` in one group: (input, weight, offset, mask, bias, ...); the offsets stay."""
+    source, weight, given = node.args[0], walk.value(node.args[1]), node.args[4]
+    groups, has_bias = walk.plain(node.args[11]), math.prod(walk.shape(given)) == walk.shape(node)[1]
+    bias = walk.value(given) if has_bias else None
+    if weight is None or groups != 1:
+        return _unknown(walk, node, 1)
+    walk.stays(node, (11,))  # inputs over inputs of the weight, which are tied
+    for other in (node.args[2], node.args[3]):
+        freeze_others(walk, node, other, [], "looks at places that they say")
+    freeze_others(walk, node, source, [1], "convolves over it")
+    for dim in (2, 3):
+        walk.freeze(weight.at(dim), node, "convolves with it")
+    read, sizes = labels_at(walk, node, source, 1), walk.shape(node.args[1])
+    written = _axis(walk, weight, 0, sizes[0])
+    walk.labels.tie(_axis(walk, weight, 1, sizes[1]), read)
+    if has_bias and bias is None:
+        walk.freeze(written, node, "adds something whose size stays")
+    walk.read(node, 1, read)
+    _written(walk, node, Weights(source, weight, bias, is_known=True), written)
+    return Tracked({1: written})
+
+
 def transposed_convolution(walk: Walk, node: fx.Node) -> Value:
     """Transposed convolutions; their weight is (in, out / groups, ...)."""
     weights, sizes, source = _weights(walk, node), _sizes(walk, node), walk.shape(argument(node, 0, "input"))
@@ -469,6 +492,9 @@ FUNCTIONS: dict[Any, Rule] = {
     torch.prelu: prelu,
     torch._weight_norm: weight_norm,
 }
+
+OPERATORS: dict[str, Rule] = {"torchvision::deform_conv2d": deformable_convolution}
+"""Operators of libraries that we do not import, by qualified name."""
 
 NAMED: dict[str, Rule] = {
     "timm.layers.conv2d_same.Conv2dSame": convolution,

@@ -177,6 +177,9 @@ def attention(walk: Walk, node: fx.Node) -> Value:
     if walk.is_tensor(mask):
         heads = _with_mask(walk, node, heads, mask, n)
     made = _at(walk, value, n - 1)
+    if made is not None and walk.is_uncounted(node):  # a fused kernel; with another size torch would take another one
+        walk.freeze(made, node, "is as fast as it is where values are as large as queries")
+        made = None
     shape, keys = walk.shape(query), walk.shape(key)[-2]
     factors = [*heads.values()]
     rest = math.prod(size for dim, size in enumerate(shape[:-2]) if dim not in heads) * shape[-2] * keys

@@ -342,12 +342,13 @@ def repeat(walk: Walk, node: fx.Node) -> Value:
 
 
 def repeat_interleave(walk: Walk, node: fx.Node) -> Value:
-    """`repeat_interleave` by a constant."""
+    """`repeat_interleave`, each as often as the others."""
     value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
     times = argument(node, 1, "repeats")
     dims = dims_of(walk, argument(node, 2, "dim"), len(before))
-    if value is None or dims is None or type(times) is not int:
+    if value is None or dims is None or walk.is_tensor(times):
         return give_up(walk, node)
+    walk.keep(times, node, "repeats by how many there are")
     (dim,) = dims
     axes: dict[int, IntArray | None] = dict(value.axes)
     if dim in value.axes:

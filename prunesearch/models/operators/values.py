@@ -107,8 +107,14 @@ class Walk(Protocol):
     def fits(self, node: fx.Node, position: Position, labels: IntArray) -> bool:
         """Let the number at a position be that of kept channels among `labels`; False if it cannot be changed so."""
 
+    def stays(self, node: fx.Node, position: Position) -> None:
+        """Say that the number at a position is the same however many of the channels go that it is computed of."""
+
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         """Let the number of kept channels among `labels` never be `n`."""
+
+    def is_uncounted(self, node: fx.Node) -> bool:
+        """Whether torch counted nothing when an operator ran, though it costs something."""
 
     def count(self, node: fx.Node, attribute: str, labels: IntArray) -> None:
         """Record that an attribute of the node's module is the number of kept channels among `labels`."""

@@ -1,0 +1,93 @@
+"""How long does tracing take, beside earlier versions of this package?
+
+    git worktree add ../first 6a1cc10
+    python benchmarks/trace_speed.py --beside ../first [../another ...] [--rounds 3]
+
+Every version traces the same networks in processes of its own, in turn, so that a busy machine slows all of them down.
+What is reported are seconds of one processor, the fewest of all rounds: waiting for others is no part of them. Written
+to `benchmarks/results/trace_speed.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+NETWORKS = (
+    "zoo:resnet56", "zoo:mobilenet_v2", "torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn",
+    "torchvision:densenet121", "torchvision:googlenet", "torchvision:mobilenet_v3_small",
+    "torchvision:shufflenet_v2_x1_0", "torchvision:regnet_y_400mf", "torchvision:efficientnet_b0",
+    "torchvision:mnasnet1_0", "torchvision:convnext_tiny", "torchvision:swin_t",
+)  # fmt: skip
+"""Networks that the first version traced as well, of several families."""
+
+
+def traced(names: Sequence[str]) -> dict[str, float]:
+    """Processor seconds of one trace of each network, by the package that this process imports."""
+    import packages
+    import torch
+
+    import prunesearch as ps
+
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    ps.trace(*packages.make("zoo:resnet20"))  # what is imported and set up once
+    found: dict[str, float] = {}
+    for name in names:
+        model, inputs = packages.make(name)
+        start = time.process_time()
+        ps.trace(model, inputs)
+        found[name] = time.process_time() - start
+    return found
+
+
+def in_process(version: Path, names: Sequence[str]) -> dict[str, float]:
+    """The same with the package of another folder."""
+    environment = {**os.environ, "PYTHONPATH": str(version), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(Path(__file__).resolve()), "--networks", *names, "--here"]
+    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+
+
+def commit(folder: Path) -> str:
+    """Which version a folder holds."""
+    command = ["git", "-C", str(folder), "log", "-1", "--format=%h %s"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="folders with other versions")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", default=NETWORKS)
+    parser.add_argument("--here", action="store_true", help="one round of the version that is imported, to stdout")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "trace_speed.json")
+    arguments = parser.parse_args()
+    if arguments.here:
+        sys.stdout.write(json.dumps(traced(arguments.networks)))
+        return
+    import tasks
+    import torch
+
+    folders = [*arguments.beside, HERE.parent]
+    rounds = [[in_process(folder, arguments.networks) for folder in folders] for _ in range(arguments.rounds)]
+    versions = [
+        {
+            "commit": commit(folder),
+            "seconds": {name: min(one[i][name] for one in rounds) for name in arguments.networks},
+        }
+        for i, folder in enumerate(folders)
+    ]
+    facts = {"threads": 1, "rounds": arguments.rounds, "torch": torch.__version__}
+    tasks.save({"facts": facts, "versions": versions}, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
