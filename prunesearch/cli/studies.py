@@ -195,9 +195,6 @@ def search(
         say(f"note: {note}", aside=True)
     answered = None if output.policy_share is None else answer(result, limits, output.policy_share)
     output.write(result, answered, data)
-    if output.out is not None:
-        kept = result.best.structure if answered is None else answered.structure
-        result.record("file", {"file": output.out.name, "structure": list(kept)})
     _tell(result, network, where.url, output.out, answered, as_json=printing.json)
 
 
