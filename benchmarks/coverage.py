@@ -8,10 +8,10 @@ it. What is found is added at once to a file of cells, one JSON object a line; r
 the end, or with `--write` alone, the cells become `benchmarks/results/coverage.json`.
 
 Of the check `prune`: groups, frozen layers, leaves, the share of the MACs that pruning can remove, processor seconds of
-tracing on one thread, the largest difference between a slimmed and the masked network of a random structure (in eval mode and
-in training mode, relative to the largest output), and whether costs are those that torch's `FlopCounterMode` counts. Of
-`use`: whether a half-MACs network trains a step, and whether it comes back from a file. Of `export`: how far the
-outputs of the half-MACs network are in `torch.export` and in ONNX Runtime from its own. Of `torch_pruning`
+tracing on one thread, the largest difference between a slimmed and the masked network of a random structure (in eval
+mode and in training mode, relative to the largest output), and whether costs are those that torch's `FlopCounterMode`
+counts. Of `use`: whether a half-MACs network trains a step, and whether it comes back from a file. Of `export`: how far
+the outputs of the half-MACs network are in `torch.export` and in ONNX Runtime from its own. Of `torch_pruning`
 (`BasePruner`, pruning_ratio=0.5, the last layers ignored, as in its README): whether the pruned network runs forward,
 and the share of MACs left.
 """

@@ -374,6 +374,11 @@ def make(name: str) -> Made:
             assert module.running_var is not None
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     for name, parameter in model.named_parameters():  # what begins at almost nothing would hide what lies behind it
-        if parameter.is_floating_point() and parameter.numel() and not name.endswith("bias") and float(parameter.abs().amax()) < 1e-3:
+        if (
+            parameter.is_floating_point()
+            and parameter.numel()
+            and not name.endswith("bias")
+            and float(parameter.abs().amax()) < 1e-3
+        ):
             nn.init.normal_(parameter, 0.0 if parameter.dim() > 1 else 0.5, 0.1)
     return model.eval(), inputs

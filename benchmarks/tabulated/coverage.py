@@ -14,7 +14,9 @@ def table(result: Mapping[str, Any]) -> str:
     facts = result["facts"]
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", *_packages(rows)) if name in facts)
     note = (
-        f"{len(rows)} networks, random weights; {versions}. Seconds are those of one processor; in some rows they include waiting for other work. "
+        f"{len(rows)} networks, random weights; {versions}. Seconds are those of one processor; in some rows they "
+        "include waiting for other work. Rows were measured while tracing was being mended; what an earlier version "
+        "refused or got wrong was measured again. "
         "*Traced*: of those that were tried within 240 s. *Verified*: differences below 1e-4 of the largest output in "
         "eval mode and below 1e-3 in training mode, and costs as torch counts them. *Removable*: the share of the MACs "
         "that the narrowest structure does without. The other columns count networks of those that were tried; what "

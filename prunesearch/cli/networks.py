@@ -162,7 +162,8 @@ def _in_training(difference: float | None) -> str:
     return "not compared" if difference is None else f"by {difference:.1e} of it"
 
 
-def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: bool) -> None:
+def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: bool) -> dict[str, Any]:
+    """Say what it was predicted to cost and what it costs; the same as facts for a study."""
     from prunesearch.evaluators.built_costs import measure_costs
     from prunesearch.latency_table import LatencyTable
     from prunesearch.models.saving import load

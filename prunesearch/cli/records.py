@@ -258,7 +258,10 @@ def _all_progress(store: Store) -> list[Progress]:
 
 
 def _asked(progress: Progress) -> dict[str, Any]:
-    return {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
+    from prunesearch.question import in_words
+
+    asked = {field: progress.question.get(field) for field in ("searcher", "budget", "seed")}
+    return {field: in_words(value) if isinstance(value, dict) else value for field, value in asked.items()}
 
 
 def _driver(store: Store, url: str, name: str) -> tuple[str, bool | None] | None:

@@ -146,7 +146,7 @@ ONLY_FLAGS: Mapping[str, set[str]] = {
     "explain": {"input", "num_classes"},
     "verify": {"input", "num_classes", "table", "study", "study_name"},
 }
-"""Options that stand for files, for a callback, or for a method of the result."""
+"""Options that stand for files, for a callback, for a method of the result, or for where facts are recorded."""
 
 
 @cache

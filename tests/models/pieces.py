@@ -121,6 +121,16 @@ def sliced(code: Code) -> None:
         code.channels = half
 
 
+def every_second(code: Code) -> None:
+    half = code.conv(code.channels // 2)
+    code.write(
+        code.choose(
+            "h = torch.stack([h[:, ::2] * 2, h[:, 1::2].abs()], 2).flatten(1, 2)",
+            f"h = torch.cat([{half}(h), h[:, 0::2, ...] * h[:, 1::2, ...].sigmoid()], 1)",
+        )
+    )
+
+
 def padded(code: Code) -> None:
     if code.channels > 8:
         return
@@ -128,6 +138,42 @@ def padded(code: Code) -> None:
     before, after = code.choose((2, 2), (4, 0), (0, 4))
     code.write(f"h = {conv}(h) + F.pad(h, (0, 0, 0, 0, {code.number(before)}, {code.number(after)}))")
     code.channels = c + 4
+
+
+# --- layers on steps and weights that are computed --------------------------------------------------------------------
+
+
+def recurrent(code: Code) -> None:
+    c = code.channels
+    kind, sides, hidden = code.choose("LSTM", "GRU", "RNN"), code.choose(1, 2), code.choose(4, 6)
+    layers = code.choose(1, 2)
+    made = f"nn.{kind}({c}, {hidden}, {layers}, batch_first=True, bidirectional={sides == 2})"
+    layer = code.layer("steps", made)
+    code.write(
+        f"t, _ = {layer}(h.flatten(2).transpose(1, 2))",
+        f"h = t.transpose(1, 2).view(-1, {sides * hidden}, {SIZE}, {SIZE})",
+    )
+    code.channels = sides * hidden
+
+
+def normalised_weight(code: Code) -> None:
+    c, outputs = code.channels, code.choose(4, 6)
+    how = code.choose("parametrizations.weight_norm", "parametrizations.spectral_norm")
+    code.write(f"h = {code.layer('conv', f'nn.utils.{how}(nn.Conv2d({c}, {outputs}, 3, padding=1))')}(h)")
+    code.channels = outputs
+
+
+def product(code: Code) -> None:
+    c, outputs = code.channels, code.choose(4, 6)
+    weight = code.layer("weight", f"nn.Parameter(torch.empty({c}, {outputs}))")
+    code.write(
+        code.choose(
+            f"h = (h.permute(0, 2, 3, 1) @ {weight}).permute(0, 3, 1, 2)",
+            f"h = torch.einsum('nchw,co->nohw', h, {weight})",
+        ),
+        "h = h.clone(memory_format=CONTIGUOUS)",
+    )
+    code.channels = outputs
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -229,6 +275,7 @@ PIECES: dict[str, Piece] = {
     piece.__name__: piece
     for piece in (
         convolution, grouped, norm, activation, twice, gated, residual, joined, chunked, parted, sliced, padded,
-        reshaped, tokens, shuffled, attended, contracted, back_and_forth, maxima, resized,
+        reshaped, tokens, shuffled, attended, contracted, back_and_forth, maxima, resized, every_second, recurrent,
+        normalised_weight, product,
     )
 }  # fmt: skip
