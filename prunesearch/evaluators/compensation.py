@@ -54,9 +54,7 @@ class CompensatedWeights(RefittedWeights):
     ) -> None:
         layers = {layer.place: layer for layer in network.linear_maps if layer.is_refitted}
         self._readers: Mapping[str, LayerInputs] = {
-            reader.name: reader
-            for reader in layer_inputs(network, images, seed=seed, cache=cache)
-            if reader.name in layers
+            reader.name: reader for reader in layer_inputs(network, images, seed=seed, cache=cache, of=layers.values())
         }
         super().__init__(network, ranking, layers.values())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,19 +89,25 @@ class LayerInputs:
 
 
 def layer_inputs(
-    network: Network, images: Batch, *, seed: int = 0, cache: str | Path | None = None, most_columns: int | None = None
+    network: Network,
+    images: Batch,
+    *,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    of: Collection[LinearMap] | None = None,
 ) -> Iterator[LayerInputs]:
     """Every linear layer and convolution that mixes narrowed channels, and moments of what it is given.
 
     However it is spelt: as a module, as a class derived from one, or as a function (`Network.linear_maps`). Layers are
-    gathered together as long as their covariances take less than 1 GiB; then comes another pass.
+    gathered together as long as their covariances take less than 1 GiB; then comes another pass. Depthwise convolutions
+    lose no inputs that outputs which stay would miss; those whose covariance alone takes more are left out.
 
     Args:
         network: A traced network.
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions, 16 of each image.
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
-        most_columns: Layers with more are left out, as a covariance of 8,192 columns takes half a gigabyte.
+        of: The layers, of `network.linear_maps`; all by default.
 
     Raises:
         ValueError: The network was traced with other inputs, or for another number of images only.
@@ -112,9 +118,9 @@ def layer_inputs(
     if cache is not None:
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
     units = {read.place: read.units for read in network.reads}
-    known = [layer for layer in network.linear_maps if most_columns is None or layer.columns <= most_columns]
     forward = _Forward(network)
-    for layers in _within(known, _BYTES):
+    chosen = [one for one in network.linear_maps if one.loses_inputs or _bytes(one) <= _BYTES] if of is None else of
+    for layers in _within(chosen, _BYTES):
         for layer, found in _gathered(forward, layers, images, seed, folder):
             weights = matrix_of(found["weight"], layer.groups)
             yield LayerInputs(layer.place, units[layer.place], weights, found["mean"], found["covariance"])
@@ -221,12 +227,17 @@ def _store(moments: dict[str, Tensor], file: Path | None) -> None:
         _MOMENTS.write(moments, json.dumps(file.stem), file)
 
 
-def _within(layers: Sequence[LinearMap], limit: int) -> Iterator[list[LinearMap]]:
+def _bytes(layer: LinearMap) -> int:
+    """Of its covariance."""
+    return 8 * layer.columns**2
+
+
+def _within(layers: Iterable[LinearMap], limit: int) -> Iterator[list[LinearMap]]:
     """Consecutive layers whose covariances take up to `limit` bytes together; one may take more alone."""
     together: list[LinearMap] = []
     total = 0
     for layer in layers:
-        size = 8 * layer.columns**2
+        size = _bytes(layer)
         if together and total + size > limit:
             yield together
             together, total = [], 0

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesearch.evaluators import layer_inputs as gathering
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.compensation import CompensatedWeights
 from prunesearch.evaluators.layer_inputs import layer_inputs
@@ -62,6 +63,19 @@ class Standardised(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
+class Conv2dSame(nn.Conv2d):
+    """As timm's, by whose name it goes: padded by the size of the input, as TensorFlow does it."""
+
+    __module__ = "timm.layers.conv2d_same"
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides: list[int] = []
+        for size, kernel, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            sides += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(x, sides), self.weight, self.bias, self.stride)
+
+
 Make = Callable[[int, int, int], nn.Module]
 SPELLINGS: dict[str, Make] = {
     "module": lambda c, k, n: nn.Conv2d(c, k, n, padding=n // 2),
@@ -101,6 +115,7 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     **{name: (make(6, 3, 3), (4, 4)) for name, make in SPELLINGS.items()},
     "even kernel, same": (nn.Conv2d(6, 3, (2, 3), padding="same", dilation=(1, 2)), (4, 4)),
     "strided and dilated": (nn.Conv2d(6, 3, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1)), (5, 4)),
+    "same by size": (Conv2dSame(6, 3, (3, 2), stride=(2, 1)), (4, 5)),
     "reflected": (nn.Conv2d(6, 3, 3, padding=1, padding_mode="reflect"), (4, 4)),
     "circular": (nn.Conv2d(6, 3, 3, padding=(1, 0), padding_mode="circular"), (4, 4)),
     "replicated, same": (nn.Conv2d(6, 3, 2, padding="same", padding_mode="replicate"), (4, 4)),
@@ -265,3 +280,13 @@ def test_what_runs_twice_is_fitted_to_both_by_compensation_and_not_by_reconstruc
     assert not torch.equal(compensated["twice.weight"], inherited["twice.weight"])
     assert torch.equal(reconstructed["twice.weight"], inherited["twice.weight"])
     assert not torch.equal(reconstructed["last.weight"], inherited["last.weight"])
+
+
+def test_depthwise_layers_with_more_columns_than_memory_allows_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    layers = nn.Sequential(nn.Conv2d(2, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU(), nn.Conv2d(6, 3, 2))
+    network = trace(randomised(layers).eval(), IMAGES[:2])
+    assert [reader.name for reader in layer_inputs(network, IMAGES)] == ["1", "3"]
+    monkeypatch.setattr(gathering, "_BYTES", 8 * 54**2 - 1)
+    assert [reader.name for reader in layer_inputs(network, IMAGES)] == ["3"]
+    monkeypatch.setattr(gathering, "_BYTES", 1)
+    assert [reader.name for reader in layer_inputs(network, IMAGES)] == ["3"]

@@ -54,8 +54,9 @@ class CaPCriterion:
 
     def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group."""
-        images, most = inputs_of(examples, "cap"), self._most_columns
-        readers = list(layer_inputs(network, images, seed=self._seed, cache=self._cache, most_columns=most))
+        images = inputs_of(examples, "cap")
+        known = [layer for layer in network.linear_maps if layer.columns <= self._most_columns]
+        readers = list(layer_inputs(network, images, seed=self._seed, cache=self._cache, of=known))
         magnitudes = mean_magnitudes(network)
         orders, scores = [], []
         for units in network.units:
