@@ -214,7 +214,7 @@ def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Netw
         assert [winner.structure] == asked
     assert found["l1"].structure != found["taylor"].structure
     with pytest.raises(ValueError, match="scores can be compared between groups"):
-        ps.search(network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion="cap"))
+        ps.search(network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion="genetic"))
 
 
 def test_options_of_the_criterion_reach_it_and_belong_to_the_question(

@@ -136,12 +136,18 @@ def test_help_and_completion_show_added_names_and_import_neither_them_nor_torch(
     install(tmp_path, "noisy", code, {f"prunesearch.{group}": {name: "X"} for group, name in kinds.items()})
     program = """
 import sys
-from prunesearch.cli import completion, main
-assert completion.searchers("cl") == ["climb"]
-assert completion.criteria("sp") == ["spread"]
-assert completion.evaluators("j") == ["judge"]
-assert completion.weight_sources("b") == ["borrowed"]
-assert completion.tasks("so") == ["sorting"]
+from prunesearch.cli import main
+from prunesearch.cli.completion import one_of
+from prunesearch.cli.options import FLAGS
+for option, text, name in (
+    ("searcher", "cl", "climb"),
+    ("criterion", "sp", "spread"),
+    ("evaluator", "j", "judge"),
+    ("weight_source", "bo", "borrowed"),
+    ("task", "so", "sorting"),
+):
+    complete = FLAGS[option].complete or one_of(FLAGS[option].role.names.names())
+    assert complete(text) == [name], option
 try:
     main(["search", "--help"])
 except SystemExit:

@@ -74,6 +74,9 @@ def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
     slimmed = copied(network.model, memo)
     for count in network.counts:
         set_attribute(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
+    for name, module in network.model.named_modules():
+        if not fits(module, slimmed.get_submodule(name)):
+            _take_widths_of_tensors(slimmed.get_submodule(name))
     numbers: dict[str, dict[Place, int]] = {}
     for literal in network.literals:
         numbers.setdefault(literal.module, {})[literal.place] = int(kept[literal.units].sum())
@@ -160,6 +163,24 @@ def _agrees(module: nn.Module) -> bool:
         if isinstance(module, kind):
             return shape is None or shape[-1] == getattr(module, attribute)
     return True
+
+
+def _take_widths_of_tensors(module: nn.Module) -> None:
+    """Set the numbers of channels of a layer that nobody calls: a function computes with its tensors in its place."""
+    weight = module._parameters["weight"]
+    assert weight is not None  # else its numbers would be those of its tensors
+    if isinstance(module, _ConvNd):
+        first, second = weight.shape[:2]
+        if module.groups == module.in_channels == module.out_channels:
+            module.groups, second = first, 1
+        read, written = (first, second * module.groups) if module.transposed else (second * module.groups, first)
+        module.in_channels, module.out_channels = read, written
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = weight.shape
+    else:
+        for attribute in layer_widths(module):
+            if attribute != "num_groups":
+                set_width(module, attribute, weight.shape[-1])
 
 
 _NARROWED = "_prunesearch_widths"

@@ -197,6 +197,6 @@ def test_cells_of_another_limit_are_not_mixed(tmp_path: Path) -> None:
 
 def test_cells_are_named_by_arm_or_one_by_one() -> None:
     assert racing.cells_of(["uniform"]) == [f"uniform.{seed}" for seed in range(racing.SEEDS)]
-    assert racing.cells_of(["surrogate-64.3", "random-64.0"]) == ["random-64.0", "surrogate-64.3"]
+    assert racing.cells_of(["surrogate-64.3", "random-race.0"]) == ["random-race.0", "surrogate-64.3"]
     with pytest.raises(SystemExit, match="no-such-arm"):
         racing.cells_of(["no-such-arm"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import prunesearch as ps
@@ -377,3 +378,32 @@ def test_plain_weights_are_sent_to_load_weights(tmp_path: Path) -> None:
     safetensors.torch.save_file(model.state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ps.CheckpointError, match="Read plain weights with load_weights"):
         ps.load(tmp_path / "w.safetensors", model)
+
+
+class Holding(nn.Module):
+    """Its layers are never called: functions compute with their tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.deep = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+        self.up, self.norm, self.head = nn.ConvTranspose2d(8, 6, 2, 2), nn.BatchNorm2d(6), nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.conv2d(x, self.first.weight, self.first.bias).relu()
+        x = F.conv2d(x, self.deep.weight, self.deep.bias, groups=self.deep.groups)
+        x = F.conv_transpose2d(x, self.up.weight, self.up.bias, stride=2)
+        norm = self.norm
+        x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, self.training)
+        return F.linear(x.relu().mean((2, 3)), self.head.weight, self.head.bias)
+
+
+def test_layers_that_only_hold_tensors_have_the_widths_of_these(tmp_path: Path) -> None:
+    network = ps.trace(Holding().eval(), IMAGES)
+    small = ps.slim(network, (4, 3), random_ranking(network, 0)).eval()
+    assert isinstance(small, Holding)
+    numbers = [(small.first.in_channels, small.first.out_channels), (small.deep.in_channels, small.deep.groups)]
+    numbers += [(small.up.in_channels, small.up.out_channels), (small.norm.num_features, small.head.in_features)]
+    assert numbers == [(1, 4), (4, 4), (4, 3), (3, 3)]
+    ps.save(small, tmp_path / "small.safetensors")
+    again = ps.load(tmp_path / "small.safetensors", Holding().eval())
+    assert torch.equal(again(IMAGES), small(IMAGES))

@@ -280,7 +280,7 @@ def test_the_page_names_the_database_but_not_its_folder(add: Add, url: str, tmp_
 def test_trials_that_do_not_fit_their_space_are_an_error_that_says_so(add: Add, url: str, tmp_path: Path) -> None:
     odd = dataclasses.replace(trial(0, (8, 32), -0.5), structure=(8,))
     add("search", [odd])
-    with pytest.raises(StudyUnreadable, match="Trial 0 of study 'search' has 1 widths"):
+    with pytest.raises(StudyUnreadable, match="trial 0 of study 'search' has 1 widths"):
         write_report(url, tmp_path / "report.html")
 
 

@@ -98,7 +98,8 @@ def test_inputs_alone_are_enough(case: Case) -> None:
     assert tuned.metric == "agreement"
     assert tuned.validation_before is not None
     assert tuned.validation_after is not None
-    assert tuned.validation_after > tuned.validation_before
+    assert tuned.validation_after >= tuned.validation_before  # agreement may be complete from the beginning
+    assert tuned.validation_after > 0.75
 
 
 def test_a_tensor_of_images_means_fidelity() -> None:
