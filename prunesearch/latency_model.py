@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from prunesearch.latency_table import LatencyTable, Layer
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Layer
 from prunesearch.structure import FloatArray, IntArray, Space
 
 ALIGNMENTS = (16, 8)

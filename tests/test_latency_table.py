@@ -14,7 +14,8 @@ import pytest
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.latency_model import LatencyModel, alignment
-from prunesearch.latency_table import Built, LatencyTable, Layer, Timing
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Built, Layer, Timing
 from tests.toys import chain_space, every_structure, toy_table
 
 SPACE = chain_space((16, 24, 32), 8)
