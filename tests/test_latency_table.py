@@ -92,6 +92,15 @@ def test_a_sum_that_is_off_by_a_factor_and_a_constant_is_calibrated() -> None:
     assert np.isnan(plain.relative_error)
 
 
+def test_no_structure_takes_less_than_a_tenth_of_its_layers_however_networks_calibrate_them() -> None:
+    model = LatencyModel(TABLE, SPACE)
+    model.coefficients = np.array([1.0, -0.12, 0.0])  # of networks timed on a busy machine
+    structures = every_structure(SPACE)
+    sums = np.array([plain_sum(tuple(structure)) for structure in structures])
+    assert (sums < 0.12).any()
+    np.testing.assert_allclose(model.predict(structures), np.maximum(sums - 0.12, 0.1 * sums))
+
+
 def test_the_expected_error_is_that_of_leaving_each_network_out() -> None:
     rng = np.random.default_rng(5)
     noisy = with_networks(TABLE, lambda s: plain_sum(s) * (1 + 0.05 * rng.standard_normal()))
