@@ -11,14 +11,14 @@ from typing import Any
 
 from prunesearch.errors import InvalidInput
 from prunesearch.files import write_text
-from prunesearch.latency_table import (
+from prunesearch.latency_times import (
     FORMAT,
     FORMERLY_REMOTE,
     REMOTE,
     VERSION,
     Built,
     Conditions,
-    LatencyTable,
+    LatencyTimes,
     Layer,
     Timing,
     Use,
@@ -31,12 +31,12 @@ _MOST_AXES = 2
 _LARGEST = 2**31  # of any width
 
 
-def write(table: LatencyTable, path: Path) -> None:
+def write(table: LatencyTimes, path: Path) -> None:
     """Write the file, whole or not at all; one line per timing."""
     write_text(path, _text(as_plain(table)) + "\n")
 
 
-def read(path: Path) -> LatencyTable:
+def read(path: Path) -> LatencyTimes:
     """Read a file.
 
     Raises:
@@ -60,7 +60,7 @@ def read(path: Path) -> LatencyTable:
     return from_plain(plain, str(path))
 
 
-def as_plain(table: LatencyTable) -> dict[str, Any]:
+def as_plain(table: LatencyTimes) -> dict[str, Any]:
     """The table as JSON has it."""
     names = [name for name, _, _ in table.groups]
     return {
@@ -95,7 +95,7 @@ def as_plain(table: LatencyTable) -> dict[str, Any]:
     }
 
 
-def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
+def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTimes:
     """The table that JSON describes.
 
     Raises:
@@ -105,7 +105,7 @@ def from_plain(plain: Mapping[str, Any], where: str) -> LatencyTable:
         groups = tuple((str(g["name"]), int(g["width"]), int(g["unit"])) for g in plain["groups"])
         index = {name: i for i, (name, _, _) in enumerate(groups)}
         conditions = _conditions(plain["conditions"])
-        table = LatencyTable(
+        table = LatencyTimes(
             conditions=conditions,
             groups=groups,
             network=str(plain["network"]),
@@ -153,7 +153,7 @@ def _use(plain: Mapping[str, Any], index: Mapping[str, int]) -> Use:
     return Use(str(plain["place"]), int(plain["layer"]), widths)
 
 
-def _check(table: LatencyTable) -> None:
+def _check(table: LatencyTimes) -> None:
     for use in table.uses:
         if not 0 <= use.layer < len(table.layers) or len(use.widths) != len(table.layers[use.layer].axes):
             raise ValueError(f"{use.place} names layer {use.layer}, which does not fit it.")

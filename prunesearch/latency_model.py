@@ -12,12 +12,14 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from prunesearch.latency_table import LatencyTable, Layer
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Layer
 from prunesearch.structure import FloatArray, IntArray, Space
 
 ALIGNMENTS = (16, 8)
 """Widths that are multiples of these take fast paths of processors; interpolation does not mix them with others."""
 
+_LEAST = 0.1  # of the sum of the layers
 _ROWS_AT_ONCE = 8192
 _PRIOR = np.array([1.0, 0.0, 0.0])  # the plain sum
 _DEPARTURE = 0.1  # by how much of the latency each term of the calibration is expected to depart from it
@@ -60,11 +62,16 @@ class LatencyModel:
         )
 
     def predict(self, structures: npt.ArrayLike) -> FloatArray:
-        """(p,) milliseconds of (p, g) structures; widths are not checked."""
+        """(p,) milliseconds of (p, g) structures; widths are not checked.
+
+        Never less than a tenth of the sum of the layers: networks timed on a busy machine can calibrate it below zero.
+        """
         array = np.asarray(structures, dtype=np.int64)
         parts = [array[i : i + _ROWS_AT_ONCE] for i in range(0, len(array), _ROWS_AT_ONCE)]
-        scaled = self.table.correction * self.coefficients
-        return np.concatenate([np.zeros(0), *(self._features(part) @ scaled for part in parts)])
+        found = [np.zeros(0)]
+        for features in map(self._features, parts):
+            found.append(self.table.correction * np.maximum(features @ self.coefficients, _LEAST * features[:, 0]))
+        return np.concatenate(found)
 
     def blocks(self, structure: tuple[int, ...]) -> dict[str, float]:
         """Milliseconds of each block of one structure as measured on its own, in the order the network runs."""

@@ -7,117 +7,24 @@ measuring is done in `prunesearch.evaluators.latency`, or by you on a device of 
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunesearch.latency_file import read, write
+from prunesearch.latency_times import FORMERLY_REMOTE, REMOTE, LatencyTimes, Timing
 from prunesearch.registry import resolve
-from prunesearch.structure import Space, Structure, Width
-
-FORMAT, VERSION = "prunesearch latency table", 1
-REMOTE = "remote"
-"""The backend of a table whose times were measured by other means, on a device that is not at hand."""
-FORMERLY_REMOTE = "elsewhere"
-"""What files of the first releases say in its place."""
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """Under which times hold.
-
-    Attributes:
-        backend: What runs the network: `eager`, `inductor`, `onnxruntime:PROVIDER`, or `remote`.
-        device: `cpu`, `cuda`, or the name of another device.
-        processor: Its name.
-        threads: That the backend may use.
-        batch_size: Images per forward; every time is that of one forward, not of one image.
-        versions: Pairs (package, version).
-    """
-
-    backend: str
-    device: str
-    processor: str
-    threads: int
-    batch_size: int
-    versions: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds of one forward: median, and quartiles, over repeats spread in time."""
-
-    ms: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One distinct piece of work, wherever in the network it is done.
-
-    Attributes:
-        computes: Operators and the shapes of what goes in, at full width.
-        axes: Per width that its time depends on, the widths it was timed at, ascending; at most two axes.
-        timings: Of every combination of widths, the last axis running fastest; None where not measured yet.
-    """
-
-    computes: str
-    axes: tuple[tuple[int, ...], ...]
-    timings: tuple[Timing | None, ...]
-
-
-@dataclass(frozen=True)
-class Use:
-    """A place in the network where a layer's work is done.
-
-    Attributes:
-        place: The layer's name in the model.
-        layer: Index of what it computes, in `LatencyTable.layers`.
-        widths: Its width on each axis, as a function of a structure.
-    """
-
-    place: str
-    layer: int
-    widths: tuple[Width, ...]
-
-
-@dataclass(frozen=True)
-class Built:
-    """A whole network of the space that was built and timed, or is to be: how the sum of layers is calibrated."""
-
-    structure: Structure
-    timing: Timing | None
+from prunesearch.structure import Space
 
 
 @dataclass(frozen=True, repr=False)
-class LatencyTable:
+class LatencyTable(LatencyTimes):
     """Times of every distinct layer of one network over a grid of widths, under stated conditions.
 
-    Attributes:
-        conditions: Under which the times hold.
-        groups: (name, full width, unit) of the network's groups.
-        network: Fingerprint of the layers that it was measured for; allowed widths have no part in it.
-        layers: Distinct pieces of work, with their times.
-        uses: Where each is done.
-        networks: Whole networks that were timed.
-        reference_ms: What the reference kernel took, which was timed in between to watch the machine drift; all times
-            are those of a machine at this speed, the median one while the table was measured.
-        drift: The 5th, 50th and 95th percentile of what it took meanwhile, relative to `reference_ms`.
-        correction: Factor learnt from networks built since; predictions are multiplied by it.
+    Its attributes are those of `LatencyTimes`.
     """
-
-    conditions: Conditions
-    groups: tuple[tuple[str, int, int], ...]
-    network: str
-    layers: tuple[Layer, ...]
-    uses: tuple[Use, ...]
-    networks: tuple[Built, ...]
-    reference_ms: float | None = None
-    drift: tuple[float, float, float] | None = None
-    correction: float = 1.0
 
     def __repr__(self) -> str:
         timings = sum(len(layer.timings) for layer in self.layers)
@@ -229,8 +136,6 @@ class LatencyTable:
 
     def save(self, path: str | Path) -> None:
         """Write the file, whole or not at all; docs/latency.md describes the format."""
-        from prunesearch.latency_file import write
-
         write(self, Path(path))
 
     @staticmethod
@@ -241,9 +146,7 @@ class LatencyTable:
             InvalidInput: It is no latency table, is damaged, or of a newer version; the message says where.
             FileNotFoundError: There is no such file.
         """
-        from prunesearch.latency_file import read
-
-        return read(Path(path))
+        return LatencyTable(**vars(read(Path(path))))
 
 
 def network_fingerprint(space: Space) -> str:
@@ -251,11 +154,6 @@ def network_fingerprint(space: Space) -> str:
     groups = [(group.name, group.width, group.unit) for group in space.groups]
     facts = json.dumps([groups, [asdict(term) for term in space.macs_terms]])
     return hashlib.sha256(facts.encode()).hexdigest()[:16]
-
-
-def combinations_of(axes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """The widths of each of a layer's timings, in their order."""
-    return list(itertools.product(*axes))
 
 
 def _first_difference(stored: tuple[tuple[str, int, int], ...], own: tuple[Any, ...]) -> str:

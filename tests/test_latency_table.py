@@ -14,7 +14,8 @@ import pytest
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.latency_model import LatencyModel, alignment
-from prunesearch.latency_table import Built, LatencyTable, Layer, Timing
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Built, Layer, Timing
 from tests.toys import chain_space, every_structure, toy_table
 
 SPACE = chain_space((16, 24, 32), 8)
@@ -89,6 +90,15 @@ def test_a_sum_that_is_off_by_a_factor_and_a_constant_is_calibrated() -> None:
     assert np.abs(plain.predict(structures) / truth - 1).max() > 0.03
     assert model.relative_error < 0.01
     assert np.isnan(plain.relative_error)
+
+
+def test_no_structure_takes_less_than_a_tenth_of_its_layers_however_networks_calibrate_them() -> None:
+    model = LatencyModel(TABLE, SPACE)
+    model.coefficients = np.array([1.0, -0.12, 0.0])  # of networks timed on a busy machine
+    structures = every_structure(SPACE)
+    sums = np.array([plain_sum(tuple(structure)) for structure in structures])
+    assert (sums < 0.12).any()
+    np.testing.assert_allclose(model.predict(structures), np.maximum(sums - 0.12, 0.1 * sums))
 
 
 def test_the_expected_error_is_that_of_leaving_each_network_out() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ NOUNS = {
     "latency_file",
     "latency_model",
     "latency_table",
+    "latency_times",
     "locking",
     "plain_json",
     "question",
@@ -186,3 +188,22 @@ def test_only_the_command_line_prints() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printing == []  # the command line itself prints through rich
+
+
+def test_no_module_needs_itself() -> None:
+    """Also not through others, nor for types alone, nor inside functions: each can be read after what it builds on."""
+    modules = {".".join(("prunesearch", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
+    modules = {name.removesuffix(".__init__"): path for name, path in modules.items()}
+    needs = {name: {each for each in needed(path, modules) if each != name} for name, path in modules.items()}
+    assert needs["prunesearch.latency_table"] >= {"prunesearch.latency_file", "prunesearch.registry"}
+    graphlib.TopologicalSorter(needs).prepare()  # raises CycleError, with the circle
+
+
+def needed(path: Path, modules: Container[str]) -> Iterator[str]:
+    """The modules of the package that a file's import statements name."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in modules)
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in modules else node.module for name in inside)

@@ -20,7 +20,8 @@ from prunesearch.evaluators.latency.finished import MeasuredLatency
 from prunesearch.evaluators.latency.remote import plan
 from prunesearch.evaluators.latency.timing import processor_name
 from prunesearch.latency_model import LatencyModel
-from prunesearch.latency_table import LatencyTable, Timing
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Timing
 from prunesearch.models.network import Network
 from prunesearch.report.contents import read
 from prunesearch.structure import Structure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,10 +22,8 @@ from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.replay import Replay
+from prunesearch.models.traced import TracedModel
 from prunesearch.models.walk import place
-
-if TYPE_CHECKING:
-    from prunesearch.models.network import Network
 
 Kept = npt.NDArray[np.bool_]
 
@@ -38,7 +36,7 @@ class MaskedForward:
         forwards: Its forward, where that has just been followed.
     """
 
-    def __init__(self, network: Network, forwards: Forwards | None = None) -> None:
+    def __init__(self, network: TracedModel, forwards: Forwards | None = None) -> None:
         self._network = network
         evaluating, training = _both_modes(network) if forwards is None else (forwards.evaluating, forwards.training)
         self._evaluating = evaluating
@@ -59,7 +57,7 @@ class MaskedForward:
         return Masked(model, self._evaluating, self._training, reads)
 
 
-def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
+def _both_modes(network: TracedModel) -> tuple[Recording, Recording | None]:
     """The forward in eval mode, and in training mode, where that can be followed."""
     model = copied(network.model).eval()
     evaluating = recorded(model, network.inputs, network.leaves, way=network.way)
@@ -74,7 +72,7 @@ def _both_modes(network: Network) -> tuple[Recording, Recording | None]:
     return evaluating, evaluating if does_the_same(evaluating, training) else training
 
 
-def masked(network: Network, kept: Kept) -> nn.Module:
+def masked(network: TracedModel, kept: Kept) -> nn.Module:
     """A full-width copy of the network in which no operator sees the removed channels.
 
     They are zeroed where an operator mixes them; a LayerNorm or GroupNorm, to which zeros are values like others, takes
@@ -88,7 +86,7 @@ def mixes_within(module: nn.Module) -> bool:
     return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
 
 
-def _mask_states(network: Network, model: nn.Module, kept: Kept) -> None:
+def _mask_states(network: TracedModel, model: nn.Module, kept: Kept) -> None:
     """Zero the weights of removed channels in layers that mix their own: those then never leave zero, as if gone."""
     for name, module in model.named_modules():
         if not mixes_within(module):

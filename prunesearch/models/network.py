@@ -1,105 +1,17 @@
-"""A traced network: the caller's model, its space, and where each unit lives in its tensors."""
+"""A traced network: what is known of the caller's model, and what can be asked of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-from torch import nn
-
-from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read
 from prunesearch.models.explain import Explanation, explain
-from prunesearch.models.fingerprint import model_fingerprint
-from prunesearch.models.following import Way
-from prunesearch.models.linear_maps import LinearMap
-from prunesearch.models.recording import Inputs
+from prunesearch.models.traced import TracedModel
 from prunesearch.models.verify import Verification, verify
-from prunesearch.structure import IntArray, Space
 
 
-@dataclass(frozen=True)
-class Network:
-    """What `trace` returns. The model itself is the caller's, never changed; its weights are read when used.
-
-    Attributes:
-        model: The traced model.
-        example_inputs: Positional inputs that it was traced with.
-        space: Every structure it can take, and their costs.
-        cuts: Tensors that get narrower, and by which units.
-        counts: Module attributes that hold a number of channels.
-        literals: Numbers of channels in the code of forwards.
-        numbers: Numbers of channels among the arguments of operators, in the recorded forward.
-        reads: Operators that mix channels.
-        units: Per group, the ids of its units.
-        unit_count: How many units there are, those of no group included.
-        frozen: Layers, or parts of them, that keep their width, and why.
-        notes: What the caller should know.
-        outputs: Size of the last dimension of what the network returns (a classifier's classes); None if that is not
-            one tensor of shape (n, outputs).
-        leaves: Modules that are kept whole, and why; a method of one has parentheses, as in `neck.scale()`.
-        way: How its forward was recorded.
-        example_keywords: Inputs by name that it was traced with.
-        linear_maps: The linear layers and convolutions among what mixes channels, with their tensors and geometry.
-    """
-
-    model: nn.Module
-    example_inputs: tuple[Any, ...]
-    space: Space
-    cuts: tuple[Cut, ...]
-    counts: tuple[Count, ...]
-    literals: tuple[Literal, ...]
-    numbers: tuple[Followed, ...]
-    reads: tuple[Read, ...]
-    units: tuple[IntArray, ...]
-    unit_count: int
-    frozen: Mapping[str, str]
-    notes: tuple[str, ...]
-    outputs: int | None
-    leaves: Mapping[str, str] = field(default_factory=dict)
-    way: Way = field(default_factory=Way)
-    example_keywords: Mapping[str, Any] = field(default_factory=dict)
-    linear_maps: tuple[LinearMap, ...] = ()
-
-    @property
-    def inputs(self) -> Inputs:
-        """What the forward is called with in examples."""
-        return Inputs(self.example_inputs, self.example_keywords)
-
-    def layer_reads(self, asker: str) -> tuple[Read, ...]:
-        """Modules that mix channels, for what sees channels only where modules read them.
-
-        Args:
-            asker: What that is, for the message.
-
-        Raises:
-            ValueError: Something else mixes channels, too.
-        """
-        others = [read.place for read in self.reads if not read.is_layer and not read.place.endswith("(training)")]
-        if others:
-            raise ValueError(
-                f"{asker} drops channels where modules read them, but {type(self.model).__name__} mixes some in the "
-                f"code of a forward: {others[0].replace('%', ': ').removeprefix(': ')}. Use another one."
-            )
-        return tuple(read for read in self.reads if read.is_layer)
-
-    @cached_property
-    def group_of(self) -> IntArray:
-        """(units,) index of the group of each unit, or -1 if it always stays."""
-        groups = np.full(self.unit_count, -1)
-        for index, units in enumerate(self.units):
-            groups[units] = index
-        return groups
-
-    @cached_property
-    def cuts_of(self) -> Mapping[str, tuple[Cut, ...]]:
-        """How each tensor gets narrower, by its name; the others stay."""
-        found: dict[str, tuple[Cut, ...]] = {}
-        for cut in self.cuts:
-            found[cut.tensor] = (*found.get(cut.tensor, ()), cut)
-        return found
+@dataclass(frozen=True, repr=False)
+class Network(TracedModel):
+    """What `trace` returns; its attributes are those of `TracedModel`. The model is the caller's, never changed."""
 
     def __repr__(self) -> str:
         full = self.space.cost(self.space.full)
@@ -115,7 +27,3 @@ class Network:
     def verify(self, n: int = 10, seed: int = 0) -> Verification:
         """Check `n` random structures: slimmed equals masked, in eval and in training mode, and every cost is exact."""
         return verify(self, n, seed)
-
-    def fingerprint(self) -> str:
-        """Hash of the model's class, its printed form and every tensor of it."""
-        return model_fingerprint(self.model)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +16,12 @@ from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Cut
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.ranking import Ranking
+from prunesearch.models.traced import TracedModel
 from prunesearch.models.zoo.layers import PadShortcut
 from prunesearch.structure import Structure
 
-if TYPE_CHECKING:
-    from prunesearch.models.network import Network
 
-
-def kept_units(network: Network, structure: Structure, ranking: Ranking) -> npt.NDArray[np.bool_]:
+def kept_units(network: TracedModel, structure: Structure, ranking: Ranking) -> npt.NDArray[np.bool_]:
     """(units,) which units of the network stay; those of no group always do.
 
     Raises:
@@ -42,7 +40,7 @@ def kept_units(network: Network, structure: Structure, ranking: Ranking) -> npt.
     return kept
 
 
-def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
+def slim(network: TracedModel, structure: Structure, ranking: Ranking) -> nn.Module:
     """Build the network that `structure` describes, with the weights of the channels that `ranking` keeps.
 
     The result shares no tensor with the original and is of the same class, so whatever works with the original
@@ -63,7 +61,7 @@ def slim(network: Network, structure: Structure, ranking: Ranking) -> nn.Module:
         return _narrowed(network, kept)
 
 
-def _narrowed(network: Network, kept: npt.NDArray[np.bool_]) -> nn.Module:
+def _narrowed(network: TracedModel, kept: npt.NDArray[np.bool_]) -> nn.Module:
     tensors = named_tensors(network.model)
     slices = {name: tensor.detach() for name, tensor in tensors.items()}
     for cut in network.cuts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
+from prunesearch.models.traced import TracedModel
 from prunesearch.structure import Cost, Structure
-
-if TYPE_CHECKING:
-    from prunesearch.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Verification:
     training_difference: float | None = None
 
 
-def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
+def verify(network: TracedModel, n: int = 10, seed: int = 0) -> Verification:
     """Build `n` random structures, with random channels, and compare each with the masked full network.
 
     Run in eval and in training mode on the example inputs; about 1e-6 of the scale is float32 rounding. Costs are
@@ -65,7 +63,7 @@ def verify(network: Network, n: int = 10, seed: int = 0) -> Verification:
 
 
 def verify_these(
-    network: Network, structures: Sequence[Structure], rng: np.random.Generator, forwards: Forwards | None = None
+    network: TracedModel, structures: Sequence[Structure], rng: np.random.Generator, forwards: Forwards | None = None
 ) -> Verification:
     """The same for structures of the caller's choice; which channels stay is drawn from `rng`.
 
@@ -97,7 +95,9 @@ class _Compared:
     costs_exact: bool
 
 
-def _compared(network: Network, forward: MaskedForward, structure: Structure, rng: np.random.Generator) -> _Compared:
+def _compared(
+    network: TracedModel, forward: MaskedForward, structure: Structure, rng: np.random.Generator
+) -> _Compared:
     ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
 
     def both() -> tuple[nn.Module, Masked]:
@@ -124,7 +124,7 @@ _ROUNDING = 1e-4
 """Of the largest output. Larger differences are looked at again with 53 bits: rounding may decide what is on top."""
 
 
-def _cost(network: Network, forward: MaskedForward, slimmed: nn.Module) -> Cost:
+def _cost(network: TracedModel, forward: MaskedForward, slimmed: nn.Module) -> Cost:
     """What the slimmed network costs when it runs.
 
     Where data decide what runs, as how many boxes are looked at, it runs on what the unpruned network decides.
@@ -137,7 +137,7 @@ def _cost(network: Network, forward: MaskedForward, slimmed: nn.Module) -> Cost:
 
 
 def _differences(
-    network: Network, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
+    network: TracedModel, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
 ) -> _Compared:
     theirs, calls = _of_masked(full.eval(), inputs)
     ours = _of_slimmed(slimmed.eval(), inputs, calls)
@@ -145,7 +145,7 @@ def _differences(
     return _Compared(_distance(ours, theirs), theirs.scale, training, costs_exact=True)
 
 
-def _training_difference(network: Network, slimmed: nn.Module, full: Masked, inputs: Inputs) -> float | None:
+def _training_difference(network: TracedModel, slimmed: nn.Module, full: Masked, inputs: Inputs) -> float | None:
     """As a share of the largest output; infinite where only the smaller network fails.
 
     None if the full network fails, or where the difference is that of draws which depend on widths.

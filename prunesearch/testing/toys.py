@@ -10,15 +10,8 @@ from typing import Any
 import numpy as np
 
 from prunesearch.latency_model import LatencyModel
-from prunesearch.latency_table import (
-    Built,
-    Conditions,
-    LatencyTable,
-    Layer,
-    Timing,
-    Use,
-    network_fingerprint,
-)
+from prunesearch.latency_table import LatencyTable, network_fingerprint
+from prunesearch.latency_times import Built, Conditions, Layer, Timing, Use
 from prunesearch.structure import Cost, Group, Space, Structure, Term, Width
 from prunesearch.trial import Trial
 

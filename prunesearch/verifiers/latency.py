@@ -16,7 +16,7 @@ from prunesearch.budget import FeasibleSet
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
 from prunesearch.evaluators.winner import Winner
-from prunesearch.latency_table import Timing
+from prunesearch.latency_times import Timing
 from prunesearch.resources.latency import Latency, LatencyMeter
 from prunesearch.verifiers.verifier import Verdict
 

@@ -20,7 +20,7 @@ import prunesearch as ps
 from prunesearch.cli import records
 from prunesearch.cli.policies import answer
 from prunesearch.evaluators.latency import finished, measuring, timing
-from prunesearch.latency_table import Layer, Timing, combinations_of
+from prunesearch.latency_times import Layer, Timing, combinations_of
 from prunesearch.models.saving import remembered_inputs
 from tests.cli.calls import LATENCY, SEARCH, Call
 from tests.models_state import state_of

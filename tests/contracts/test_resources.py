@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from prunesearch.evaluators.latency.remote import plan
-from prunesearch.latency_table import LatencyTable, Timing
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Timing
 from prunesearch.resources import RESOURCES
 from prunesearch.resources.energy import EnergyTable
 from prunesearch.testing import ResourceContract, digits

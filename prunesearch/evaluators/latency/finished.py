@@ -9,7 +9,8 @@ from torch import nn
 
 from prunesearch.evaluators.latency.backends import make_backend, positional
 from prunesearch.evaluators.latency.timing import Reference, pinned, processor_name, time_calls
-from prunesearch.latency_table import LatencyTable, Timing
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import Timing
 from prunesearch.models.nested import Batch
 
 _VISITS = 40

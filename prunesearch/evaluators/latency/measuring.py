@@ -15,16 +15,8 @@ from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.backends import Backend, make_backend, positional
 from prunesearch.evaluators.latency.grids import grid_of, levels, networks_to_time, packed
 from prunesearch.evaluators.latency.timing import Reference, pinned, processor_name, time_calls
-from prunesearch.latency_table import (
-    Built,
-    Conditions,
-    LatencyTable,
-    Layer,
-    Timing,
-    Use,
-    combinations_of,
-    network_fingerprint,
-)
+from prunesearch.latency_table import LatencyTable, network_fingerprint
+from prunesearch.latency_times import Built, Conditions, Layer, Timing, Use, combinations_of
 from prunesearch.models.blocks import Block, BlockedNetwork
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from prunesearch.evaluators.latency.measuring import build_network, planned
 from prunesearch.files import write_bytes
-from prunesearch.latency_table import REMOTE, Conditions, LatencyTable, combinations_of
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import REMOTE, Conditions, combinations_of
 from prunesearch.models.blocks import BlockedNetwork
 from prunesearch.models.network import Network
 

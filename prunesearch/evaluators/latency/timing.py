@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prunesearch.latency_table import Timing
+from prunesearch.latency_times import Timing
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, device_of, size_of
 

@@ -20,7 +20,8 @@ from prunesearch.evaluators.latency.backends import make_backend
 from prunesearch.evaluators.latency.finished import measure_finished
 from prunesearch.evaluators.latency.remote import plan
 from prunesearch.latency_model import LatencyModel
-from prunesearch.latency_table import REMOTE, LatencyTable
+from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_times import REMOTE
 from tests.models_state import generators, state_of
 
 
