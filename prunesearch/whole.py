@@ -8,16 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.given import as_budget, as_network
 from prunesearch.latency_table import LatencyTable
-from prunesearch.models.count import count
+from prunesearch.models.nested import Batch, moved
 from prunesearch.models.network import Network
 from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
+from prunesearch.models.wrappers import unwrapped
 from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.tasks.examples import judged_as
@@ -114,7 +115,9 @@ def prune_in_steps(
         model: The trained network, or what `trace` made of it.
         data: What structures are scored with.
         budgets: Of MACs and parameters, each at least as tight as the one before it.
-        train: Given a pruned network in training mode: trains it in place, or returns the trained one.
+        train: Given a pruned network in training mode, where the model is: trains it in place, or returns the trained
+            one. The state of what comes back is taken; what a loop leaves on the module, such as the forward that
+            accelerate puts there for mixed precision, is not, and it may be on another device.
         folder: Where everything is kept; made if it is not there.
         seed: Decides everything random here.
         say: Told in sentences what became of each step; None is silent.
@@ -127,13 +130,13 @@ def prune_in_steps(
     Raises:
         InfeasibleBudget: No structure meets a budget.
         ValueError: There are no budgets, one is looser than the one before it or limits latency, or `train` gave a
-            network of other costs than it was given.
+            network whose state has other names or shapes than that of the one it was given.
         TypeError: `train` returned something else than a network, or a setting is one of those that this call makes.
         StudyMismatch: The folder is of other steps; the message says what differs.
     """
     _check(settings)
     data, tell, place = as_data(data), say or (lambda sentence: None), Path(folder)
-    examples = data.examples()
+    examples = _examples(data, model.model if isinstance(model, Network) else model)
     original = model if isinstance(model, Network) else trace(model, examples, **(rules or {}))
     limits = _absolute([as_budget(budget) for budget in budgets], original)
     place.mkdir(parents=True, exist_ok=True)
@@ -146,8 +149,8 @@ def prune_in_steps(
             continue
         network = original if number == 1 else trace(now, examples, **(rules or {}))
         small, cost = _searched(network, data, wanted, f"step {number}", place, seed, settings)
-        now = _trained(train, small, cost, examples)
-        save(now, file, example_inputs=examples)
+        save(_trained(train, small), file, example_inputs=examples)
+        now = load(file, original.model).eval()  # as it would be after an interruption, and with nothing of the loop
         tell(f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,}. Wrote {file}.")
     return now
 
@@ -167,23 +170,35 @@ def _searched(
     return result.best.build(), result.best.cost
 
 
-def _trained(train: Train, small: nn.Module, cost: Cost, examples: Any) -> nn.Module:
+def _examples(data: Data, model: nn.Module) -> Batch:
+    """The first inputs of the data, where the model is."""
+    device = next((parameter.device for parameter in model.parameters()), None)
+    return moved(data.examples(), device)
+
+
+def _trained(train: Train, small: nn.Module) -> nn.Module:
+    """What the caller's training made of a network, without what torch wraps around it."""
+    given = _shapes(small)
     returned = train(small.train())
     found = small if returned is None else returned
     if not isinstance(found, nn.Module):
         raise TypeError(
             f"Expected train to return a torch.nn.Module, or nothing if it trains in place; got {type(found).__name__}."
         )
-    found = found.eval()
-    found.zero_grad()
-    counted = count(found, examples)
-    if (counted.macs, counted.params) != (cost.macs, cost.params):
+    found = unwrapped(found)
+    differing = sorted(given.items() ^ _shapes(found).items())
+    if differing:
+        name, shape = differing[0]
         raise ValueError(
-            f"Expected train to give back the network that it was given, with {cost.macs:,} MACs and {cost.params:,} "
-            f"parameters; got one with {counted.macs:,} and {counted.params:,}. Return the trained network itself, not "
-            "what wraps it."
+            f"Expected train to give back the network that it was given, {type(small).__name__}; got "
+            f"{type(found).__name__}, and only one of the two has {name} of shape {shape}. Return the trained network "
+            "itself, not what wraps it."
         )
     return found
+
+
+def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(x.shape) for name, x in network.state_dict().items() if isinstance(x, Tensor)}
 
 
 def _absolute(budgets: Sequence[Budget], original: Network) -> list[Limits]:

@@ -15,7 +15,8 @@ PAGES = (
 )
 
 _BLOCK = re.compile(
-    r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n)?^```(?P<language>[^`\n]*)\n(?P<code>.*?)^```$"
+    r"(?:<!-- not run: (?P<reason>[^\n]*?) -->\n|<!-- needs: (?P<needs>\w+) -->\n)?"
+    r"^```(?P<language>[^`\n]*)\n(?P<code>.*?)^```$"
     r"|^<!-- setup\n(?P<setup>.*?)^-->$",
     re.DOTALL | re.MULTILINE,
 )
@@ -31,6 +32,7 @@ class Block:
         language: Of the fence; "python" for a setup.
         code: What is inside.
         reason: Why it is not run, from a comment `<!-- not run: REASON -->` right before it.
+        needs: The package of an extra without which it cannot run, from a comment `<!-- needs: PACKAGE -->` there.
     """
 
     page: Path
@@ -38,6 +40,7 @@ class Block:
     language: str
     code: str
     reason: str | None = None
+    needs: str | None = None
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -51,7 +54,7 @@ def blocks(page: Path) -> list[Block]:
         code = match["code"] if match["setup"] is None else match["setup"]
         start = match.start("code") if match["setup"] is None else match.start("setup")
         language = match["language"] if match["setup"] is None else "python"
-        found.append(Block(page, text.count("\n", 0, start) + 1, language, code, match["reason"]))
+        found.append(Block(page, text.count("\n", 0, start) + 1, language, code, match["reason"], match["needs"]))
     return found
 
 

@@ -158,11 +158,14 @@ def names(network: Network, digits_data: Data) -> dict[str, Any]:
     }
 
 
-def run(page: Path, names: dict[str, Any]) -> str:
-    """Run the Python of a page from top to bottom in one namespace; return what it printed."""
+def run(page: Path, names: dict[str, Any], package: str | None = None) -> str:
+    """Run the Python of a page from top to bottom in one namespace; return what it printed.
+
+    Blocks that need another package than torch and our own are left out, but for those that need this one.
+    """
     with redirect_stdout(io.StringIO()) as printed:
         for block in blocks(page):
-            if block.language == "python" and block.reason is None:
+            if block.language == "python" and block.reason is None and block.needs in (None, package):
                 exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
     return printed.getvalue()
 
@@ -173,8 +176,19 @@ def shown(page: Path) -> list[str]:
     return [line for line in lines if line != "..."]
 
 
+def needs(page: Path) -> list[str]:
+    """The packages that blocks of a page say they need."""
+    return sorted({block.needs for block in blocks(page) if block.needs is not None})
+
+
+def marks(page: Path) -> list[pytest.MarkDecorator]:
+    """Pages with loops of several libraries search and train with each."""
+    loops = [pytest.mark.loops] if needs(page) else []
+    return [*loops, pytest.mark.slow] if loops or page.name in EPOCHS else []
+
+
 WITH_PYTHON = [
-    pytest.param(page, marks=pytest.mark.slow if page.name in EPOCHS else (), id=named(page))
+    pytest.param(page, marks=marks(page), id=named(page))
     for page in PAGES
     if any(block.language == "python" and block.reason is None for block in blocks(page))
 ]
@@ -189,6 +203,35 @@ def test_the_python_of_a_page_runs(
     printed = run(page, {} if page.name in STANDALONE else names)
     if page.name in STANDALONE:
         assert set(shown(page)) <= set(printed.splitlines())
+
+
+WITH_PACKAGES = [
+    pytest.param(
+        page,
+        package,
+        marks=pytest.mark.skipif(
+            importlib.util.find_spec(package) is None, reason=f"{package} is not installed; make test-loops does it"
+        ),
+        id=f"{named(page)}-{package}",
+    )
+    for page in PAGES
+    for package in needs(page)
+]
+
+
+@pytest.mark.loops
+@pytest.mark.filterwarnings("default")  # those libraries' own are theirs
+@pytest.mark.parametrize(("page", "package"), WITH_PACKAGES)
+def test_the_python_of_a_page_that_needs_another_package_runs(
+    page: Path, package: str, names: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_small(monkeypatch, 1)
+    monkeypatch.chdir(tmp_path)
+    unpruned = names["network"].space.cost(names["network"].space.full)
+    run(page, names, package)
+    data, small = names["data"], names["small"]
+    assert ps.count(small, data.examples(1)).macs <= 0.5 * unpruned.macs
+    assert ps.top1(small, *data.test_set()) > 0.8  # chance is 0.1; a loop that breaks the network ends near it
 
 
 @pytest.mark.slow
@@ -272,9 +315,17 @@ def test_make_help_lists_every_target() -> None:
     assert documented == targets
 
 
+def test_make_test_loops_installs_every_package_that_pages_need() -> None:
+    installed = re.search(r"^test-loops:.*\n.*'\.\[([\w,]+)\]'", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert installed is not None
+    assert {package for page in PAGES for package in needs(page)} == set(installed[1].split(",")) - {"dev"}
+
+
 def test_a_block_knows_its_line_and_why_it_is_not_run(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("one\n\n<!-- not run: no cluster -->\n```python\nx = 1\n```\n\n<!-- setup\ny = 2\n-->\n")
-    shown, hidden = blocks(page)
+    page.write_text(page.read_text() + "\n<!-- needs: lightning -->\n```python\nz = 3\n```\n")
+    shown, hidden, needing = blocks(page)
     assert shown == Block(page, 5, "python", "x = 1\n", "no cluster")
     assert hidden == replace(shown, line=9, code="y = 2\n", reason=None)
+    assert needing == Block(page, 14, "python", "z = 3\n", needs="lightning")

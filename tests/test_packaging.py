@@ -15,6 +15,7 @@ TOOLS = {
     "sphinx-copybutton",
     "playwright",
 }  # not run with old versions
+EXTRAS = {"timm", "ray", "lightning", "transformers"}  # those that tests can do without
 
 
 def test_every_floor_is_tested() -> None:
@@ -22,7 +23,7 @@ def test_every_floor_is_tested() -> None:
     floors = dict(re.findall(f'^  "{package}>={version}', (ROOT / "pyproject.toml").read_text(), re.M))
     tested = dict(re.findall(f"^{package}=={version}", (ROOT / "tests" / "minimum.txt").read_text(), re.M))
     assert len(floors) > 20
-    for name in floors.keys() - TOOLS - {"timm", "ray"}:  # these two are extras that tests can do without
+    for name in floors.keys() - TOOLS - EXTRAS:
         assert name in tested, f"{name} has no line in tests/minimum.txt"
         assert tested[name].split(".")[: floors[name].count(".") + 1] == floors[name].split("."), name
 

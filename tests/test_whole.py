@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,27 @@ def test_a_network_that_meets_the_next_budget_already_is_trained_as_it_is(
     assert log[0] == log[1]
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_loop_leaves_on_the_network_does_not_stay(
+    network: Network, digits_data: Data, tmp_path: Path, wrapped: bool
+) -> None:
+    data = few(digits_data)
+
+    def train(small: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            small.get_parameter("bn1.bias").fill_(0.5)
+        small.forward = partial(small.forward)  # as accelerate does for mixed precision
+        return nn.DataParallel(small) if wrapped else small
+
+    small = ps.prune_in_steps(
+        network.model, data, ["macs=70%", "macs=50%"], train, folder=tmp_path, searcher="uniform", n_trials=1
+    )
+    assert type(small) is type(network.model)
+    assert "forward" not in vars(small)
+    assert torch.equal(small.get_parameter("bn1.bias"), torch.full_like(small.get_parameter("bn1.bias"), 0.5))
+    assert ps.count(small, data.examples(1)).macs <= 0.5 * network.space.cost(network.space.full).macs
+
+
 @pytest.mark.parametrize(
     ("budgets", "train", "error", "sentence"),
     [
@@ -127,6 +149,7 @@ def test_a_network_that_meets_the_next_budget_already_is_trained_as_it_is(
         (["macs=50%", "params=50%"], None, ValueError, "params=50% is looser in macs than the "),
         (["macs=50%"], lambda small: 3, TypeError, "Expected train to return a torch.nn.Module, .*; got int"),
         (["macs=50%"], lambda small: nn.Flatten(), ValueError, "Expected train to give back the network that it was"),
+        (["macs=50%"], nn.Sequential, ValueError, "ResNet; got Sequential, and only one of the two has 0.bn1.bias of "),
     ],
 )
 def test_steps_that_make_no_sense_are_refused(
