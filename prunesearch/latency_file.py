@@ -159,6 +159,8 @@ def _check(table: LatencyTimes) -> None:
             raise ValueError(f"{use.place} names layer {use.layer}, which does not fit it.")
         if not all(0 <= count <= _LARGEST for width in use.widths for _, count in width.terms):
             raise ValueError(f"the widths of {use.place} do not follow from those of the network.")
+    if not table.uses:
+        raise ValueError("it says of no place in the network what is computed there.")
     for number, layer in enumerate(table.layers):
         if any(not axis or axis[0] < 0 or any(a >= b for a, b in pairwise(axis)) for axis in layer.axes):
             raise ValueError(f"the widths of layer {number} do not ascend.")

@@ -77,6 +77,8 @@ class Net(nn.Module):
 def check(reader: Reader, folder: Path, seed: int, count: int) -> int:
     """Read so many damaged files: each is read, or is an error of ours that names it. Return how many were refused."""
     path = folder / reader.name
+    for left in folder.glob(f"{reader.name}*"):  # what the last one of another seed was
+        left.unlink()
     reader.make(path)
     whole = path.read_bytes()
     reader.read(path)

@@ -29,7 +29,6 @@ LATENCY = {
     "expected_error": 0.03,
     "rounds": ["first", "first, again"],
     "winner": [8, 16],
-    "predicted_ms": {"first": [1.4, 2.6, 1.9], "first, again": [1.7, 1.6]},
     "attempts": [
         {"structure": [12, 32], "predicted_ms": 1.9, "measured_ms": 2.1, "low_ms": 2.0, "high_ms": 2.2},
         {"structure": [8, 16], "predicted_ms": 1.7, "measured_ms": 1.8, "low_ms": 1.75, "high_ms": 1.9},
@@ -54,8 +53,8 @@ def chromium() -> Iterator[Browser]:
 
 def _full(url: str) -> None:
     """Two studies that know everything there is to know; one of them in two rounds under a latency budget."""
-    first = [trial(0, (4, 16), -0.9), trial(1, (16, 32), -0.2), trial(2, (12, 32), -0.3)]
-    again = [trial(0, (8, 16), -0.5), trial(1, (4, 32), None, "Out of memory.")]
+    first = [trial(0, (4, 16), -0.9, ms=1.4), trial(1, (16, 32), -0.2, ms=2.6), trial(2, (12, 32), -0.3, ms=1.9)]
+    again = [trial(0, (8, 16), -0.5, ms=1.7), trial(1, (4, 32), None, "Out of memory.", ms=1.6)]
     add_study(url, "first", first, summary={**ACCURACY, "latency": LATENCY}, budget="latency_ms=2.0 by table 12ab")
     add_study(url, "first, again", again, budget="latency_ms=1.8 by table 34cd")
     add_study(url, "second", [trial(i, (8, 32), -0.5 + i / 500) for i in range(120)], summary=ACCURACY)
