@@ -45,7 +45,7 @@ def _changed(rng: random.Random, value: Any) -> Any:
     if not keys or rng.random() < 0.05:
         return copy.deepcopy(
             rng.choice((*_NUMBERS, *_OTHERS, value, [value], {"x": value}))
-        )  # as it may be changed later
+        )
     key = rng.choice(list(keys))
     kind = rng.random()
     if kind < 0.1:
