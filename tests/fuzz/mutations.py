@@ -43,9 +43,7 @@ def changed(rng: random.Random, value: Any) -> Any:
 def _changed(rng: random.Random, value: Any) -> Any:
     keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else []
     if not keys or rng.random() < 0.05:
-        return copy.deepcopy(
-            rng.choice((*_NUMBERS, *_OTHERS, value, [value], {"x": value}))
-        )
+        return copy.deepcopy(rng.choice((*_NUMBERS, *_OTHERS, value, [value], {"x": value})))
     key = rng.choice(list(keys))
     kind = rng.random()
     if kind < 0.1:
