@@ -341,13 +341,13 @@ class Store:
     def _trial(self, row: Mapping[str, Any], name: str, number: int) -> Trial:
         try:
             return _to_trial(row, number, self._version)
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise StudyUnreadable(f"{self.url}: a trial of study {name!r} cannot be read: {error}. {_REMEDY}") from None
 
     def _parsed(self, text: str, name: str) -> dict[str, Any]:
         try:
             return dict(json.loads(text))
-        except (TypeError, ValueError, RecursionError) as error:
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise StudyUnreadable(f"{self.url}: study {name!r} cannot be read: {error}") from None
 
     def _question(self, row: sa.Row[Any], name: str) -> dict[str, Any]:
