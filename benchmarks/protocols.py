@@ -131,7 +131,8 @@ def _it(network: Network, dataset: Dataset, macs: str, published: Published, rec
     options = {"form": "linear", "strengths": (released.strength,)}
     return Protocol(
         "ITPruner", IT, network, dataset, ps.Budget(macs=macs), published, facts, departures,
-        search={"searcher": "convex", "n_trials": 1, "options": options}, recipe=recipe,
+        search={"searcher": "convex", "n_trials": 1, "options": options, "scoring": ps.Scoring(criterion="l1")},
+        recipe=recipe,
     )  # fmt: skip
 
 
@@ -143,6 +144,7 @@ _EAGLE_DEPARTURES = (
     "structures are scaled to the budget, not drawn until they fit, and have no lowest width; statistics come from the "
     "images that score, theirs from 13,056 others; Nesterov"
 )
+_EAGLE_SCORING = ps.Scoring(criterion="l1", evaluator="adaptive_bn")
 _EAGLE_RECIPE = ps.Recipe(epochs=120, lr=0.01, weight_decay=1e-4, warmup=0.0)
 
 
@@ -150,7 +152,7 @@ def _eagle(network: Network, macs: str, text: str, batch_size: int = 128) -> Pro
     return Protocol(
         "EagleEye", EAGLE, network, "imagenet", ps.Budget(macs=macs),
         Published(text, "[readme]; baseline [authors, in an issue]"), _EAGLE_FACTS, _EAGLE_DEPARTURES,
-        search={"searcher": "random", "n_trials": 1000, "scoring": ps.Scoring(evaluator="adaptive_bn")},
+        search={"searcher": "random", "n_trials": 1000, "scoring": _EAGLE_SCORING},
         calibration=10_000,
         recipe=replace(_EAGLE_RECIPE, batch_size=batch_size),
     )  # fmt: skip
