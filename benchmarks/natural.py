@@ -15,7 +15,6 @@ Another arm takes part by one line in `ARMS`.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -24,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import realdata
-import tasks
 import torch
+from cells import chosen, fill
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -53,7 +52,7 @@ _SEARCHED: Mapping[str, Any] = {"searcher": "surrogate", "n_trials": 100}
 
 ARMS: Mapping[str, Arm] = {
     "uniform": Arm({"searcher": "uniform"}),
-    "global-l1": Arm({"searcher": "global"}),
+    "global-l1": Arm({"searcher": "global", "scoring": ps.Scoring(criterion="l1")}),
     "uniform-compensated": Arm({"searcher": "uniform"}, "compensated"),
     "searched": Arm(_SEARCHED),
     "searched-compensated": Arm({**_SEARCHED, "scoring": ps.Scoring(weight_source="compensated")}, "compensated"),
@@ -163,20 +162,13 @@ def run(bench: Bench, cells: Sequence[str], out: Path) -> None:
     Raises:
         SystemExit: A cell that is there is of another network or other images.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    common = facts(bench)
-    for cell in cells:
-        arm, _, share = cell.rpartition(".")
-        file = out / f"{cell}.json"
-        if file.exists():
-            stored = json.loads(file.read_text())["facts"]
-            other = [name for name in ("network", "search images", "unseen images") if stored[name] != common[name]]
-            if other:
-                raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
-            continue
-        found = measured(bench, ARMS[arm], int(share))
-        tasks.save({"arm": arm, "share": int(share), "row": found, "facts": common}, file)
-        print(f"{cell}: agrees on {found['agreement']:.1%}, {found['seconds']['cpu']:.0f} CPU-seconds", flush=True)
+
+    def measure(arm: str, share: int) -> tuple[dict[str, Any], str]:
+        found = measured(bench, ARMS[arm], share)
+        says = f"agrees on {found['agreement']:.1%}, {found['seconds']['cpu']:.0f} CPU-seconds"
+        return {"share": share, "row": found}, says
+
+    fill(cells, out, facts(bench), ("network", "search images", "unseen images"), measure)
 
 
 def cells_of(names: Sequence[str]) -> list[str]:
@@ -185,10 +177,7 @@ def cells_of(names: Sequence[str]) -> list[str]:
     Raises:
         SystemExit: There is neither an arm nor a cell of a name.
     """
-    unknown = [name for name in names if name not in ARMS and name not in CELLS]
-    if unknown:
-        raise SystemExit(f"Expected arms ({', '.join(ARMS)}) or ARM.SHARE with {SHARES}, got {unknown[0]}.")
-    return [cell for cell in CELLS if cell in names or cell.rpartition(".")[0] in names]
+    return chosen(names, ARMS, CELLS, f"arms ({', '.join(ARMS)}) or ARM.SHARE with {SHARES}")
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

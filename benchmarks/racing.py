@@ -14,7 +14,6 @@ Another search takes part by one line in `ARMS`.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import realdata
-import tasks
 import torch
 import torch.nn.functional as F
+from cells import chosen, fill
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -166,21 +165,13 @@ def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None
     Raises:
         SystemExit: A cell that is there is of another network or limit.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    common = facts(bench, limit)
-    for cell in cells:
-        arm, _, seed = cell.rpartition(".")
-        file = out / f"{cell}.json"
-        if file.exists():
-            stored = json.loads(file.read_text())["facts"]
-            other = [name for name in ("network", "limit") if stored[name] != common[name]]
-            if other:
-                raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
-            continue
-        found = measured(bench, ARMS[arm], int(seed), limit)
-        tasks.save({"arm": arm, "seed": int(seed), "rows": found, "facts": common}, file)
+
+    def measure(arm: str, seed: int) -> tuple[dict[str, Any], str]:
+        found = measured(bench, ARMS[arm], seed, limit)
         told = (f"{row['evaluations']}: {row['loss']:.3f}, {row['seconds']['cpu']:.0f} CPU-seconds" for row in found)
-        print(f"{cell}: loss on unseen images after {'; '.join(told)}", flush=True)
+        return {"seed": seed, "rows": found}, f"loss on unseen images after {'; '.join(told)}"
+
+    fill(cells, out, facts(bench, limit), ("network", "limit"), measure)
 
 
 def cells_of(names: Sequence[str]) -> list[str]:
@@ -189,10 +180,7 @@ def cells_of(names: Sequence[str]) -> list[str]:
     Raises:
         SystemExit: There is neither an arm nor a cell of a name.
     """
-    unknown = [name for name in names if name not in ARMS and name not in CELLS]
-    if unknown:
-        raise SystemExit(f"Expected arms ({', '.join(ARMS)}) or ARM.SEED with seeds below {SEEDS}, got {unknown[0]}.")
-    return [cell for cell in CELLS if cell in names or cell.rpartition(".")[0] in names]
+    return chosen(names, ARMS, CELLS, f"arms ({', '.join(ARMS)}) or ARM.SEED with seeds below {SEEDS}")
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
