@@ -21,6 +21,7 @@ from prunesearch.cli.values import (
     Model,
     ModelOptions,
     OptionalModel,
+    OptionalStudy,
     PrintingOptions,
     PrunedOptions,
     SeedOptions,
@@ -58,19 +59,6 @@ class OptionalPruned(OptionalModel):
     pruned: Path | None = None
     input: str | None = None
     num_classes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportedStudy:
-    """The study that is exported, if it is one.
-
-    Attributes:
-        study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
-        study_name: Which study of the database.
-    """
-
-    study: str | None = None
-    study_name: str = "search"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +172,7 @@ def export(
     network: Annotated[
         OptionalPruned, Group(NETWORK, unset={"input": "as the file of --pruned or --weights remembers"})
     ],
-    exported: Annotated[ExportedStudy, Group(STUDY)],
+    exported: Annotated[OptionalStudy, Group(STUDY)],
     output: Annotated[ExportOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:

@@ -282,8 +282,8 @@ class NamedStudies(Database):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FoundIn:
-    """The study that found a pruned network, where what is known of it later is recorded.
+class OptionalStudy:
+    """A study, if one is named.
 
     Attributes:
         study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
@@ -292,6 +292,11 @@ class FoundIn:
 
     study: str | None = None
     study_name: str = "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundIn(OptionalStudy):
+    """The study that found a pruned network, where what is known of it later is recorded."""
 
     def check(self, pruned: Path | None) -> None:
         """Make sure that there is a pruned network, and the study.

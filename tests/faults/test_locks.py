@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -113,12 +114,11 @@ def test_after_its_sessions_were_ended_a_second_driver_is_refused_once_the_first
             Study(url, NAME, QUESTION, SPACE)
 
 
-@pytest.mark.parametrize("second", [_follow, _cut], ids=["drives it to its end", "deletes its end"])
-def test_a_driver_whose_session_ended_writes_nothing_after_a_second_one(
-    url: str, postgres: str, tally: Tally, second: Callable[[str], None]
-) -> None:
+def _check_is_taken_over(url: str, lose: Callable[[], object], second: Callable[[str], None]) -> None:
+    """A driver that loses its lock to a second one ends; what it wrote before is whole, and the study goes on."""
+
     def lose_and_follow() -> None:
-        _end_sessions(postgres)
+        lose()
         second(url)
 
     with pytest.raises(StudyLocked, match="taken over by another run"):
@@ -126,6 +126,13 @@ def test_a_driver_whose_session_ended_writes_nothing_after_a_second_one(
     left = stored(url)
     assert left == uninterrupted(TRIALS)[: len(left)]
     assert history(run(url, TRIALS)) == uninterrupted(TRIALS)
+
+
+@pytest.mark.parametrize("second", [_follow, _cut], ids=["drives it to its end", "deletes its end"])
+def test_a_driver_whose_session_ended_writes_nothing_after_a_second_one(
+    url: str, postgres: str, tally: Tally, second: Callable[[str], None]
+) -> None:
+    _check_is_taken_over(url, partial(_end_sessions, postgres), second)
     tally.add("F23", f"PostgreSQL ends the sessions of a driver, and a second one {second.__name__[1:]}s", 1)
 
 
@@ -214,15 +221,7 @@ def test_a_driver_whose_lock_file_was_taken_away_writes_nothing_after_a_second_o
 ) -> None:
     url = f"sqlite:///{path}"
 
-    def lose_and_follow() -> None:
-        lose(path)
-        second(url)
-
-    with pytest.raises(StudyLocked, match="taken over by another run"):
-        drive(url, lose_and_follow)
-    left = stored(url)
-    assert left == uninterrupted(TRIALS)[: len(left)]
-    assert history(run(url, TRIALS)) == uninterrupted(TRIALS)
+    _check_is_taken_over(url, partial(lose, path), second)
     tally.add("F23", f"SQLite: the lock file is taken away, and a second driver {second.__name__[1:]}s", 1)
 
 

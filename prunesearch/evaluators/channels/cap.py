@@ -112,7 +112,7 @@ class _Unexplained:
         cross = (
             self._cross[:, at.reshape(-1)].reshape(-1, *at.shape).permute(1, 2, 0)
         )  # (k, columns of a unit, outputs)
-        own = self._residual[at[:, :, None], at[:, None, :]] + self._jitter * torch.eye(self._each).double()
+        own = self._own(at)
         if self._each == 1:
             return (cross.square().sum((1, 2)) / own[:, 0, 0] / self._variance).numpy()
         return ((cross * torch.linalg.solve(own, cross)).sum((1, 2)) / self._variance).numpy()
@@ -120,10 +120,14 @@ class _Unexplained:
     def explain(self, units: IntArray) -> None:
         """Count the columns of some units as kept."""
         at = self._columns(units).reshape(-1)
-        own = self._residual[at][:, at] + self._jitter * torch.eye(len(at)).double()
+        (own,) = self._own(at[None])
         shares = torch.linalg.solve(own, self._residual[at])
         self._cross.addmm_(self._cross[:, at], shares, alpha=-1)
         self._residual.addmm_(self._residual[:, at], shares, alpha=-1)
+
+    def _own(self, at: Tensor) -> Tensor:
+        """(k, c, c) what is unexplained of each of (k, c) columns, which can be inverted."""
+        return self._residual[at[:, :, None], at[:, None, :]] + self._jitter * torch.eye(at.shape[1]).double()
 
     def _columns(self, units: IntArray) -> Tensor:
         """(k, columns of a unit) where units are in the matrices."""
