@@ -51,6 +51,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "latency": latency.table,
     "faults": studies.faults,
     "fidelity": fidelity.table,
+    "fidelity_camvid": fidelity.table,
     "finetune": training.finetune,
     "papers": papers.papers,
     "policies": policies.policies,
