@@ -103,7 +103,7 @@ def run(bench: Bench, structures: int) -> None:
         "unpruned": unpruned,
         "macs": "50%",
         "images": len(examples),
-        "trained": len(bench.data.train[0]),  # type: ignore[index,arg-type]  # a pair of tensors
+        "trained": len(bench.data.train[0]),  # type: ignore[index]  # a pair of tensors
         "tested": tested,
         "epochs": bench.recipe.epochs,
         "machine": platform.machine(),

@@ -62,7 +62,7 @@ def _convolved(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 def trained(train: tuple[Tensor, Tensor], weights: Path) -> nn.Module:
     """The U-Net in eval mode, with the weights of a file; trained on images and masks if it is not there."""
     torch.manual_seed(0)
-    model = UNet()
+    model: nn.Module = UNet()
     if weights.exists():
         ps.load_weights(model, weights)
         return model.eval()
