@@ -152,19 +152,6 @@ def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -
     return _call(source)
 
 
-def check_device(name: str) -> None:
-    """Make sure that torch has a device here.
-
-    Raises:
-        ValueError: It has none of this name.
-    """
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter if torch was built for other devices
-        said = str(error).partition(". ")[0].rstrip(".")
-        raise ValueError(f"Expected --device as one that torch has here, such as cpu; got {name!r}: {said}.") from error
-
-
 def example_inputs(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     """Random images of a shape, from a generator of their own."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.models.devices import device_of_module, devices_here
 from prunesearch.models.nested import Batch, moved, tensors_in
 from prunesearch.models.tensor_file import content_of
 from prunesearch.tasks.examples import Examples
@@ -70,7 +71,8 @@ def run(
     """
     if recipe.patience is not None and data.validation is None:
         raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
-    with accelerated(recipe.precision, session.log) as accelerator:
+    device = devices_here().chosen(session.device, device_of_module(learner))
+    with accelerated(recipe.precision, session.log, device) as accelerator:
         cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
