@@ -120,7 +120,7 @@ def load_model(
     """
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"Expected at least 1 class, got {num_classes}.")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same command must mean the same network when it is run again
         model = _model(source, {} if num_classes is None else {"num_classes": num_classes}, input_shape)
     if not isinstance(model, nn.Module):

@@ -78,6 +78,13 @@ def device_of_module(model: nn.Module) -> torch.device | None:
 
 
 @contextmanager
+def random_apart(device: torch.device | None) -> Iterator[None]:
+    """The random generators of the CPU, and of a GPU, are afterwards where they were; other GPUs are not asked."""
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
 def current(device: torch.device) -> Iterator[None]:
     """Makes a GPU the one that torch, and libraries on it, take where no index is given."""
     if device.type != "cuda":

@@ -81,6 +81,9 @@ def accelerated(precision: Precision, log: Log | None, device: torch.device) -> 
             log_with=_trackers(log),
             project_dir=None if log is None else str(log.folder),
         )
+        if accelerator.num_processes == 1:
+            for state in (PartialState(), accelerator.state):
+                state.device = device  # accelerate itself knows the first GPU, and the CPU
         if precision == "fp16" and accelerator.device.type == "cpu":
             raise ValueError('Expected precision "fp32" or "bf16" on a CPU, got "fp16".')
         try:

@@ -232,7 +232,7 @@ class Attentive(Learner):
 
     def structure(self) -> Structure:
         """The structure of the mask."""
-        return self._traced.space.check(self.widths.tolist())
+        return self._traced.space.check(self.widths.cpu().tolist())
 
     def importances(self) -> list[FloatArray]:
         """Per group, what the mask was chosen by."""

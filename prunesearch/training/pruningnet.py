@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError, TrainingDiverged
-from prunesearch.models.devices import devices_here
+from prunesearch.models.devices import devices_here, random_apart
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
@@ -113,7 +113,7 @@ def train_pruningnet(
         if state is not None and state.exists():
             run.step = int(_resume(net, state, question, run.optimizer)["step"])
         save()  # a file that cannot be written is better known before the work than after it
-        with torch.random.fork_rng():
+        with random_apart(accelerator.device):
             _train(run, save, save_every, on_step)
         net.eval()
         if file is not None and accelerator.is_main_process:
