@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import prunesearch as ps
 from prunesearch.evaluators import make_weights
@@ -24,7 +22,6 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
 from tests.pretended import DEVICE, Seen, card
@@ -210,20 +207,3 @@ def test_objects_of_a_network_stay_with_it(network: Network, seen: Seen) -> None
     scoring = ps.Scoring(weight_source=weights)
     with pytest.raises(ValueError, match=r"its network is on cpu\. Make it of network\.to\('card'\)"):
         ps.search(network, DATA, budget="macs=60%", scoring=scoring, running=ps.Running(device=DEVICE))
-
-
-def test_cuda_without_a_driver_knows_shapes_and_places(network: Network) -> None:
-    """Under torch's own fake mode, for what asks for CUDA by name."""
-    chosen = structures(network)
-    model = copy.deepcopy(network.model)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        for module in model.modules():
-            for name, x in module._parameters.items():
-                module._parameters[name] = None if x is None else nn.Parameter(torch.empty(x.shape, device="cuda"))
-            for name, x in module._buffers.items():
-                module._buffers[name] = None if x is None else torch.empty(x.shape, dtype=x.dtype, device="cuda")
-        images = torch.empty(IMAGES.shape, device="cuda")
-        moved = replace(network, model=model, example_inputs=(images[:2],))
-        outputs = StackedForward(InheritedWeights(moved, ranked(network))).run(chosen, images)
-        ps.recalibrate_bn(moved.model, images)
-    assert [(tuple(out.shape), out.device.type) for out in outputs] == [((48, 4), "cuda")] * 3
