@@ -88,7 +88,11 @@ BENCHES: Mapping[str, Callable[[Path, Path, Path], Bench]] = {"cifar10": cifar10
 
 
 def run(bench: Bench, structures: int) -> None:
-    """Measure the structures that are missing."""
+    """Measure the structures that are missing.
+
+    Raises:
+        SystemExit: Those that are there are of another network.
+    """
     network = ps.trace(bench.model, bench.search[0][:2])
     weights = InheritedWeights(network, make_criterion("l1").rank(network))
     examples = bench.data.examples_of(bench.search)
@@ -96,9 +100,12 @@ def run(bench: Bench, structures: int) -> None:
     feasible = ps.Budget(macs="50%").check(network.space)
     drawn = feasible.fit(network.space.sample(np.random.default_rng(0), structures)).tolist()
     result = json.loads(bench.out.read_text()) if bench.out.exists() else {"facts": {}, "cells": {}}
+    if result["cells"] and result["facts"].get("fingerprint", network.fingerprint()) != network.fingerprint():
+        raise SystemExit(f"{bench.out.name} was measured with other weights. Move it away, or give those weights.")
     unpruned, tested = metric_on_test(bench.model, bench.data)
     result["facts"] = {
         "network": bench.of,
+        "fingerprint": network.fingerprint(),
         "metric": bench.measured,
         "unpruned": unpruned,
         "macs": "50%",
