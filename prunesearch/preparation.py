@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
@@ -20,7 +20,7 @@ from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.refitted import RefittedWeights
-from prunesearch.evaluators.winner import Winner
+from prunesearch.evaluators.winner import Winner, built
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, device_of, in_order_of, members, parts_of, tensors_in
 from prunesearch.models.network import Network
@@ -32,7 +32,7 @@ from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import ScorerFactory, score_one
 from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
-from prunesearch.tasks.metric import Measured
+from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, balanced
 from prunesearch.training.fitting import outputs_of
 from prunesearch.trial import Note, Trial
@@ -84,9 +84,27 @@ class Prepared:
         """Whether structures are scored on a GPU."""
         return device_of(self.calibration).type == "cuda"
 
+    @property
+    def measures(self) -> str:
+        """What scores are of."""
+        return str(getattr(self.scorer, "measures", "score"))
+
+    @property
+    def is_negated(self) -> bool:
+        """Whether scores are minus what they measure, as of a loss."""
+        return bool(getattr(self.scorer, "is_negated", False))
+
+    def told(self, score: float) -> str:
+        """A score in words, such as `loss 0.128`."""
+        return f"{self.measures} {as_text(self.measures, -score if self.is_negated else score, digits=1)}"
+
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
         return Winner(trial, self.built, self.calibration)
+
+    def built_network(self, structure: Structure) -> nn.Module:
+        """The network of a structure, as the winner's is built."""
+        return built(self.built, structure, self.calibration)
 
     def evidence(self, name: str) -> Any:
         """What a searcher wants to know first; one of `prunesearch.evaluators.EVIDENCE`."""
@@ -146,9 +164,9 @@ def prepare(
     check_finite(network.model, examples.inputs, *tensors)
     ranking, ranked_by = _ranking(network, examples, scoring, build_with, seed=seed, cache=cache)
     weights = make_weights(scoring.weight_source, network, ranking, examples.inputs, cache=cache)
-    built = weights
+    of_winner = weights
     if build_with is not None:
-        built = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
+        of_winner = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
     if not weights.sliced:
         check_finite(weights.build(network.space.full), examples.inputs)
 
@@ -174,7 +192,7 @@ def prepare(
         scored=examples.take(chosen),
         ranking=ranking,
         weights=weights,
-        built=built,
+        built=of_winner,
         scorer=scorer,
         parts=divided(scorer, n_parts) if raced else (),
         factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),

@@ -19,6 +19,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
 from prunesearch.models.wrappers import unwrapped
+from prunesearch.progress import Progress
 from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.tasks.examples import judged_as
@@ -44,6 +45,7 @@ def prune(
     seed: int = 0,
     folder: str | Path | None = None,
     say: Say | None = print,
+    progress: Progress = True,
     **settings: Any,
 ) -> nn.Module:
     """Trace, search, build and finetune: a smaller network that meets the budget comes back; the model stays as it is.
@@ -60,6 +62,7 @@ def prune(
         seed: Decides everything random.
         folder: Where everything is kept.
         say: Told in sentences what became of each step; None is silent.
+        progress: Whether to show how far each step is, where there is a terminal or a notebook.
         **settings: Further arguments of `search`, such as `n_trials=400`.
 
     Raises:
@@ -77,13 +80,22 @@ def prune(
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     study = IN_MEMORY if place is None else f"sqlite:///{place / 'search.db'}"
-    result = search(network, data, budget=as_budget(budget, table), seed=seed, study=study, **settings)
+    result = search(
+        network, data, budget=as_budget(budget, table), seed=seed, study=study, progress=progress, **settings
+    )
     tell(f"Found the {result}.")
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
     small = finetune(
-        result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state, study=result
+        result.best.build(),
+        data,
+        recipe=recipe,
+        teacher=network.model,
+        seed=seed,
+        checkpoint=state,
+        study=result,
+        progress=progress,
     )
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
@@ -100,6 +112,7 @@ def prune_in_steps(
     folder: str | Path,
     seed: int = 0,
     say: Say | None = None,
+    progress: Progress = True,
     rules: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> nn.Module:
@@ -121,6 +134,7 @@ def prune_in_steps(
         folder: Where everything is kept; made if it is not there.
         seed: Decides everything random here.
         say: Told in sentences what became of each step; None is silent.
+        progress: Whether to show how far each step is, where there is a terminal or a notebook.
         rules: Further arguments of `trace`, such as `{"ignored_layers": ["head"]}`.
         **settings: Further arguments of `search`.
 
@@ -148,7 +162,9 @@ def prune_in_steps(
             tell(f"Step {number} of {len(limits)} was done: {file}.")
             continue
         network = original if number == 1 else trace(now, examples, **(rules or {}))
-        small, cost = _searched(network, data, wanted, f"step {number}", place, seed, settings)
+        small, cost = _searched(
+            network, data, wanted, f"step {number}", place, seed, {"progress": progress, **settings}
+        )
         save(_trained(train, small), file, example_inputs=examples)
         now = load(file, original.model).eval()  # as it would be after an interruption, and with nothing of the loop
         tell(f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,}. Wrote {file}.")

@@ -108,6 +108,9 @@ class PruningNet(nn.Module):
         self._generators.to_empty(device=device)
         self._begin(tensors, torch.Generator(device).manual_seed(seed))
 
+    def __repr__(self) -> str:
+        return f"PruningNet({self.settings['form']}, {self.size:,} parameters, for {self.network!r})"
+
     @property
     def size(self) -> int:
         """Parameters."""

@@ -25,6 +25,7 @@ from prunesearch.models.nested import Batch, arguments, called
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
+from prunesearch.progress import Progress
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.tasks.task import Task
@@ -79,6 +80,7 @@ def paam(
     log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    progress: Progress = True,
 ) -> AttentionPruned:
     """Train a network and find its structure in one go; the traced model stays as it is.
 
@@ -98,6 +100,7 @@ def paam(
         log: Where to log a row per epoch; the finetuning in a folder `finetune` of it.
         on_epoch: Called after every epoch; the finetuning counts its epochs from 1.
         on_step: Called after every step.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
@@ -116,7 +119,7 @@ def paam(
         data,
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step),
+        session=Session(checkpoint, log, on_epoch, on_step, progress),
         question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
     )
     found = replace(network, model=as_module(network.model, outcome.last))
@@ -132,6 +135,7 @@ def paam(
             None if log is None else replace(log, folder=Path(log.folder) / "finetune"),
             on_epoch,
             on_step,
+            progress,
         ),
     )
     return AttentionPruned(structure, ranking, tuple(scores), found, last.best, outcome.reports + last.reports)

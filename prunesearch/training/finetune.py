@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunesearch.errors import PruneSearchError
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.nested import Batch, called, moved
+from prunesearch.progress import Progress
 from prunesearch.ranges import whole_number
 from prunesearch.structure import Structure
 from prunesearch.tasks import outputs
@@ -90,6 +91,7 @@ def finetune(
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     study: Recorder | None = None,
+    progress: Progress = True,
 ) -> nn.Module:
     """Train a copy of `model` on `data.train`; it comes back in eval mode. `model` and `teacher` stay as they are.
 
@@ -114,6 +116,7 @@ def finetune(
         on_step: Called after every step; an exception from it stops the training, with the state on disk.
         study: What `search` returned: what is reached on validation and test examples is recorded there, and shown by
             reports and `prunesearch show`. Where it cannot be recorded, a warning says why.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         ValueError: The model was not pruned from the network of the study, it has nothing to train or weights without
@@ -121,7 +124,7 @@ def finetune(
         TrainingDiverged: The loss became NaN or infinite; carries the step and the last good network.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step)
+    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step, progress)
     structure = None if study is None else study.structure_of(model)
     trained = train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session)
     if study is not None and structure is not None:

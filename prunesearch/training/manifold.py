@@ -25,6 +25,7 @@ from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
 from prunesearch.models.nested import Batch, called
 from prunesearch.models.network import Network
+from prunesearch.progress import Progress
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Log
@@ -78,6 +79,7 @@ def manidp(
     log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    progress: Progress = True,
 ) -> DynamicallyPruned:
     """Train gates into a network until the average image needs no more than a budget; the traced model stays as it is.
 
@@ -94,6 +96,7 @@ def manidp(
         log: Where to log a row per epoch.
         on_epoch: Called after every epoch.
         on_step: Called after every step.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         InfeasibleBudget: What has no gates costs more.
@@ -117,7 +120,7 @@ def manidp(
         data,
         recipe,
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step),
+        session=Session(checkpoint, log, on_epoch, on_step, progress),
         question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prunesearch.progress import Progress
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Log
 
@@ -79,9 +80,11 @@ class Session:
         log: Where its course is logged.
         on_epoch: Called after every epoch, when that is on disk.
         on_step: Called after every step. If it raises, the state is written first.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
     """
 
     checkpoint: str | Path | None = None
     log: Log | None = None
     on_epoch: Callable[[EpochReport], None] | None = None
     on_step: Callable[[StepReport], None] | None = None
+    progress: Progress = True

@@ -9,7 +9,10 @@ from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.finetune import train
 from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import Session
 from prunesearch.verifiers.verifier import Verdict
+
+_SILENT = Session(progress=False)
 
 
 class FinetuneVerifier:
@@ -45,7 +48,9 @@ class FinetuneVerifier:
 
     def verify(self, winner: Winner) -> Verdict:
         """Train it; see `Verifier`."""
-        trained = train(winner.build(), self._data, recipe=self._recipe, teacher=winner.unpruned, seed=self._seed)
+        trained = train(
+            winner.build(), self._data, recipe=self._recipe, teacher=winner.unpruned, seed=self._seed, session=_SILENT
+        )
         reached, before = trained.validation_after, trained.validation_before
         assert reached is not None  # as there are validation examples
         off = self._reach - reached if trained.higher_is_better else reached - self._reach

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from prunesearch.cli import COMMANDS, app, completion
-from prunesearch.cli.running import duration
+from prunesearch.progress import duration
 from tests.cli.calls import Call
 
 NAMES = [name for commands in COMMANDS.values() for name in commands]

@@ -24,6 +24,7 @@ NAMES = [name for commands in COMMANDS.values() for name in commands]
 OBJECT = "an object; --model names it"
 VALUES = "a value: its fields are options"
 FUNCTION = "a function, which shows progress"
+SHOWN = "a command always shows it, on a terminal as a bar, elsewhere as a line now and then"
 TIME = "60 seconds are plenty for what a command can name; --time-limit is that of a structure"
 TRACED = {
     "example_inputs": "of the shape of --input, or of the data",
@@ -44,6 +45,7 @@ TRAINING = {
     "settings": VALUES,
     "on_epoch": FUNCTION,
     "on_step": FUNCTION,
+    "progress": SHOWN,
 }
 
 SHARED = {*TRACED, *DATA, *TRAINING}
@@ -57,6 +59,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "scoring": VALUES,
                 "running": VALUES,
                 "study": "a command that keeps nothing could not be run again to continue",
+                "progress": SHOWN,
                 "moved": "no argument, but an error for those of earlier releases",
             },
         ),
@@ -91,6 +94,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "net": VALUES,
                 "recipe": VALUES,
                 "on_step": FUNCTION,
+                "progress": SHOWN,
                 "file": "--out, as of any other command",
                 "save_every": "a minute, as of any other training",
             },
@@ -111,6 +115,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "threads": "1, so that the same command measures the same anywhere",
                 "file": "--out, as of any other command",
                 "on_progress": FUNCTION,
+                "progress": SHOWN,
             },
         ),
         (
