@@ -84,7 +84,7 @@ HOMES = {
     "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
-    "torchvision": {"source_names.py", "sources.py", "training/datasets.py"},
+    "torchvision": {"sources.py", "training/datasets.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/", "progress.py"},

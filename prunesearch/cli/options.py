@@ -98,6 +98,8 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "build_with": Flag(
         metavar=_NAME,
+        role=WEIGHT_SOURCE,
+        shown={"generated": "generated:FILE"},
         complete=completion.weight_sources,
         check=check_weight_source,
         unset="those that were scored",
@@ -171,6 +173,7 @@ FLAGS: Mapping[str, Flag] = {
     "log": Flag(metavar=_FOLDER, check=check_folder),
     "trackers": Flag(metavar=_NAME, unset="csv"),
     "onnx": Flag(metavar=_FOLDER, check=check_folder),
+    "folder": Flag(metavar=_FOLDER),
     "optuna": Flag(metavar="URL"),
     "csv": Flag(metavar=_FILE),
     "parquet": Flag(metavar=_FILE),

@@ -50,7 +50,7 @@ class Searching:
         searcher: Who proposes structures.
         options: Of the searcher, such as population=20.
         n_trials: Structures to score in all, earlier runs included.
-        build_with: Weights of the winner alone, such as reconstructed.
+        build_with: Weights of the winner alone.
         verifiers: Who looks at the winner itself, or none.
         seed: Decides everything random.
     """

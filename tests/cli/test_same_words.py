@@ -104,6 +104,21 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
         (ps.trace, TRACED),
         (ps.Data, {**DATA, "validation": "the last step is what counts, so nothing is held out"}),
     ],
+    "prune": [
+        (
+            ps.prune,
+            {
+                "model": OBJECT,
+                "recipe": VALUES,
+                "folder": "a command that keeps nothing could not be run again to continue",
+                "say": FUNCTION,
+                "progress": SHOWN,
+                "settings": "arguments of search; its own command has all of them",
+            },
+        ),
+        (ps.Recipe, {}),
+        (ps.Data, DATA),
+    ],
     "compare": [(ps.compare, {"network": OBJECT, "models": "objects; --pruned names them"})],
     "latency": [
         (
