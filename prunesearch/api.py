@@ -26,6 +26,7 @@ from prunesearch.judged import judge, record, recorded
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
+from prunesearch.plain_text import shortened
 from prunesearch.preparation import Prepared, prepare
 from prunesearch.progress import Progress, shown
 from prunesearch.question import named
@@ -144,7 +145,8 @@ def search(
     prepared = prepare(
         network, data, scoring, build_with=build_with, races=not running.asynchronous, seed=seed, cache=running.cache
     )
-    asked = _Asked(prepared, searcher, dict(options or {}), seed, study, running, progress)
+    subject = {"network": type(network.model).__name__, "data": shortened(repr(data), 120), "task": data.goal.name}
+    asked = _Asked(prepared, subject, searcher, dict(options or {}), seed, study, running, progress)
     first = _searched(asked, wanted, n_trials, study_name)
     if not convinced:
         return _judged(asked, first, wanted)
@@ -173,6 +175,7 @@ class _Asked:
     """What all rounds of a search have in common."""
 
     prepared: Prepared
+    subject: Mapping[str, str]
     searcher: str | Searcher | Callable[..., Searcher]
     options: Mapping[str, Any]
     seed: int
@@ -227,6 +230,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
+        opened.note("subject", lambda: dict(asked.subject))
         opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),

@@ -210,6 +210,7 @@ def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
         **{name: {key: plain(each) for key, each in given.items()} for name, given in options.items() if given},
         "metric": scoring.metric,
         "measures": getattr(scorer, "measures", None),
+        "is_negated": bool(getattr(scorer, "is_negated", False)),
         "images": getattr(scorer, "n_images", None),
         "race": raced,
     }

@@ -75,7 +75,7 @@ def prune(
     place = None if folder is None else Path(folder)
     network = as_network(model, data)
     full = network.space.cost(network.space.full)
-    kept = f" {len(network.frozen)} layers keep their width." if network.frozen else ""
+    kept = f" Layers that keep their width: {len(network.frozen)}." if network.frozen else ""
     tell(f"Traced {type(network.model).__name__}: {len(network.space.groups)} groups of channels.{kept}")
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def prune(
     result = search(
         network, data, budget=as_budget(budget, table), seed=seed, study=study, progress=progress, **settings
     )
-    tell(f"Found the {result}.")
+    tell(f"Found: {result}.")
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
@@ -99,6 +99,7 @@ def prune(
     )
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
+        result.record("file", {"file": "pruned.safetensors", "structure": list(result.best.structure)})
     tell(_summary(network, small, full, result.best.cost, data))
     return small
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,16 +33,28 @@ def next_command(result: SearchResult, model: Model, images: Images, url: str, o
     return shlex.join(words)
 
 
-def words_of(value: Any) -> list[str]:
-    """The options of a command for a value of `values.py`, as far as it differs from its defaults."""
+def words_of(*values: Any) -> list[str]:
+    """The options of a command for dataclasses of options, as far as they differ from their defaults."""
     words: list[str] = []
-    for each in fields(value):
-        given, option = getattr(value, each.name), f"--{each.name.replace('_', '-')}"
-        if given is None or given == each.default:
-            continue
-        if isinstance(given, bool):
-            words.append(option if given else f"--no-{option[2:]}")
-            continue
-        for one in given if isinstance(given, tuple) else (given,):
-            words += [option, str(one)]
+    for value in values:
+        for each in fields(value):
+            given, option = getattr(value, each.name), f"--{each.name.replace('_', '-')}"
+            usual = each.default_factory() if each.default_factory is not MISSING else each.default
+            if given is None or given == usual:
+                continue
+            if isinstance(given, bool):
+                words.append(option if given else f"--no-{option[2:]}")
+            elif isinstance(given, Mapping):
+                words += [word for name, one in given.items() for word in (option, f"{name}={one}")]
+            else:
+                words += [word for one in _several(given) for word in (option, _text(one))]
     return words
+
+
+def _several(given: Any) -> tuple[Any, ...]:
+    return given if isinstance(given, tuple) else (given,)
+
+
+def _text(given: Any) -> str:
+    """A value as it is typed; of a file the name, if its folder would say where somebody keeps things."""
+    return given.name if isinstance(given, Path) and given.is_absolute() else str(given)

@@ -177,7 +177,7 @@ FLAGS: Mapping[str, Flag] = {
     "optuna": Flag(metavar="URL"),
     "csv": Flag(metavar=_FILE),
     "parquet": Flag(metavar=_FILE),
-    "title": Flag(metavar="TEXT"),
+    "title": Flag(metavar="TEXT", unset="network, data and budget"),
     "json": Flag(needs_no=False, callback=results_alone),
     "yes": Flag(needs_no=False),
 }

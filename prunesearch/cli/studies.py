@@ -15,7 +15,7 @@ from prunesearch.cli.checks import (
 )
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
-from prunesearch.cli.following import next_command
+from prunesearch.cli.following import next_command, words_of
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
 from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 from prunesearch.cli.values import (
@@ -168,6 +168,7 @@ def search(
     check_study(where.url)
     from prunesearch import api
     from prunesearch.models.trace import trace
+    from prunesearch.study.database import show
 
     data = images.load()
     network = trace(model.loaded(data), data.examples(), **rules)
@@ -203,6 +204,14 @@ def search(
         say(f"note: {note}", aside=True)
     answered = None if output.policy_share is None else answer(result, limits, output.policy_share)
     output.write(result, answered, data)
+    asked = words_of(model, widths, images, budget, searching, scoring)
+    kept = ["--study", show(where.url), "--study-name", result.name]
+    result.follow_up.note(
+        {
+            "subject": {"network": model.model, "data": images.data, "task": data.goal.name},
+            "command": ["prunesearch", "search", *asked, *kept],
+        }
+    )
     found = Found(result, network, where.url, output.out, answered)
     if printing.json:
         print_json(found.as_json())

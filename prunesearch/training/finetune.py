@@ -151,7 +151,7 @@ def record_reached(
         trained: The training.
         model: What came in.
         data: With the test examples, if there are any.
-        teacher: What a task without labels compares with.
+        teacher: The unpruned network, which is judged, too; a task without labels compares with it.
         seed: Of the training.
         **more: Further plain values, such as the name of a file.
     """
@@ -169,6 +169,8 @@ def record_reached(
     if data.test is not None and (teacher is not None or not follows(data.goal)):
         (was, n), (now, _) = (metric_on_test(each, data, teacher) for each in (model, trained.best))
         facts["test"] = {"before": was, "reached": now, "examples": n}
+        if teacher is not None:
+            facts["test"]["unpruned"] = metric_on_test(teacher, data, teacher)[0]
     try:
         study.record("finetuned", facts)
     except PruneSearchError as error:  # hours of training are worth more than this

@@ -108,7 +108,6 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
         (
             ps.prune,
             {
-                "model": OBJECT,
                 "recipe": VALUES,
                 "folder": "a command that keeps nothing could not be run again to continue",
                 "say": FUNCTION,
