@@ -69,6 +69,11 @@ def _big(url: str) -> None:
         add_study(url, name, many_trials(space, BIG // 2, name, seed), space=space, budget="macs=60%")
 
 
+def _eight(url: str) -> None:
+    for i in range(8):
+        add_study(url, f"a study of some length, number {i}", [trial(0, (8, 32), -0.5 + i / 20)], budget=f"macs={i}M")
+
+
 def _hostile(url: str) -> None:
     bad = [trial(0, (8, 32), -0.5, searcher=HOSTILE), trial(1, (4, 16), None, HOSTILE)]
     space, summary = toy_space(HOSTILE), {**ACCURACY, "latency": {**LATENCY, "conditions": {HOSTILE: HOSTILE}}}
@@ -88,7 +93,15 @@ def _none(url: str) -> None:
     add_study(url, "none")
 
 
-STUDIES = {"full": _full, "big": _big, "hostile": _hostile, "one": _one, "failed": _failed, "none": _none}
+STUDIES = {
+    "full": _full,
+    "big": _big,
+    "eight": _eight,
+    "hostile": _hostile,
+    "one": _one,
+    "failed": _failed,
+    "none": _none,
+}
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +295,7 @@ def test_without_scripts_the_winner_the_figures_and_the_best_trials_are_there(
         check_quiet(found)
 
 
-@pytest.mark.parametrize(("name", "most"), [("full", 6), ("big", 6), ("one", 4)])
+@pytest.mark.parametrize(("name", "most"), [("full", 6), ("big", 7), ("one", 4)])
 def test_printed_it_is_light_a_few_pages_long_and_without_buttons(
     chromium: Browser, reports: dict[str, Path], name: str, most: int
 ) -> None:
