@@ -122,9 +122,9 @@ def score_against_latency(series: Sequence[Series], score: Axis) -> Plot | None:
     measured = [attempt.measured_ms for each in known for attempt in each.study.attempts]
     title = "Predicted latency of one forward, ms"
     full = _full_ms(known)
-    x = _x_axis(title, points, {*limits, *measured}, full)
+    across = _x_axis(title, points, {*limits, *measured}, full)
     plot = _cloud(
-        Plot("front-latency", f"{_scores(known)} against latency", "", x, score),
+        Plot("front-latency", f"{_scores(known)} against latency", "", across, score),
         known,
         points,
         resource="latency_ms",
