@@ -98,9 +98,10 @@ def recorded(url: str, name: str, structure: Structure) -> Judged | None:
     if not isinstance(found, Mapping) or found.get("structure") != list(structure):
         return None
     facts: dict[str, Any] = dict(found)
-    for key in ("structure", "uniform_structure"):
-        facts[key] = tuple(facts[key])
-    return Judged(**facts)
+    try:
+        return Judged(**{**facts, **{key: tuple(facts[key]) for key in ("structure", "uniform_structure")}})
+    except (KeyError, TypeError):  # another version, or somebody's edit
+        return None
 
 
 def record(url: str, name: str, judged: Judged) -> None:

@@ -106,15 +106,19 @@ def terminal_bar(console: Any = None) -> Iterator[Place]:
         TextColumn("{task.fields[left]}", markup=False),
     )
     console = console or Console(stderr=True, markup=False, emoji=False, highlight=False)
-    with Bars(*columns, console=console, auto_refresh=False) as bars:
+    bars = Bars(*columns, console=console, auto_refresh=False)
+    try:
         yield TerminalBar(bars)
+    finally:
+        if bars.live.is_started:
+            bars.stop()
 
 
 class TerminalBar:
-    """A bar of rich.
+    """A bar of rich, which appears when there is something to show.
 
     Args:
-        bars: Started already.
+        bars: Where it is.
     """
 
     def __init__(self, bars: Any) -> None:
@@ -124,6 +128,7 @@ class TerminalBar:
 
     def draw(self, done: int, total: int, told: str, seconds: float, left: str) -> None:
         """Draw it, ten times a second at most."""
+        self._bars.start()  # which does nothing the second time
         is_due = done >= total or seconds - self._drawn >= _AT_MOST
         self._bars.update(self._task, completed=done, total=total, description=told, left=left, refresh=is_due)
         if is_due:
