@@ -155,6 +155,7 @@ What a command leaves out of a dataclass it says itself (`Group.without`).
 OF_FILES = {"model", "weights", "pruned", "data", "out", "json", "config", "help"}
 OF_DATA_SETS = set(inspect.signature(load_data).parameters) - {"source"}
 ONLY_FLAGS: Mapping[str, set[str]] = {
+    "prune": {"n_trials"},  # one of the `**settings`, which are those of search
     "search": {"timeout", "patience", "tensorboard", "policy_share"},
     "finetune": {"trackers", "study_name"},
     "paam": {"trackers"},
