@@ -69,12 +69,12 @@ def judge(prepared: Prepared, winner: Trial, limits: FeasibleSet, trials: Sequen
     Raises:
         ValueError: The task's metric fails.
     """
-    model = prepared.network.model
+    model, device, found = prepared.network.model, prepared.network.device, prepared.winner(winner)
     examples = prepared.examples.take(slice(_MOST))
     if follows(examples.task):
         examples = following(examples, model, batch_size=_AT_ONCE)
     plain = uniform_structure(limits)
-    reached = _metric_of(prepared.built_network(winner.structure), examples)
+    reached = _metric_of(found.build().to(device), examples)
     known = {trial.structure: trial for trial in trials}.get(plain)
     is_same = plain == winner.structure
     return Judged(
@@ -83,7 +83,7 @@ def judge(prepared: Prepared, winner: Trial, limits: FeasibleSet, trials: Sequen
         structure=winner.structure,
         winner=reached,
         unpruned=_metric_of(model, examples),
-        uniform=reached if is_same else _metric_of(prepared.built_network(plain), examples),
+        uniform=reached if is_same else _metric_of(found.build_another(plain).to(device), examples),
         uniform_structure=plain,
         uniform_score=prepared.score_of(plain) if known is None or known.error else known.score,
     )

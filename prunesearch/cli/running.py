@@ -6,11 +6,25 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from prunesearch.cli.console import fail, stderr
+from prunesearch.cli.console import fail, say, stderr
 from prunesearch.plain_text import plain
 from prunesearch.progress import Shown, terminal_bar
 
 _FIRST_LINE, _LAST_INTERVAL, _SHARE = 10.0, 300.0, 0.2  # seconds, seconds, of the time so far
+
+
+def say_where(asked: str | None) -> None:
+    """Say on which GPU the work is done, if it is on one.
+
+    Raises:
+        ValueError: torch has no such device here.
+    """
+    from prunesearch.models.devices import devices_here
+
+    devices = devices_here()
+    where = devices.told(devices.chosen(asked))
+    if where is not None:
+        say(where, aside=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.following import next_command, words_of
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
-from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.cli.running import first_interrupt_waits, interruptible, say_where, shown
 from prunesearch.cli.values import (
     DEFAULT_STUDY,
     OUTPUT,
@@ -170,6 +170,7 @@ def search(
     from prunesearch.models.trace import trace
     from prunesearch.study.database import show
 
+    say_where(running.device)
     data = images.load()
     network = trace(model.loaded(data), data.examples(), **rules)
     if output.policy_share is not None:

@@ -98,7 +98,7 @@ class PruningNet(nn.Module):
             {_key(name): nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for name, tensor in others.items()}
         )
         self._generators.to_empty(device=device)
-        self._begin(tensors, torch.Generator(device).manual_seed(seed))
+        self._begin(tensors, torch.Generator().manual_seed(seed))
 
     def __repr__(self) -> str:
         return f"PruningNet({self.settings['form']}, {self.size:,} parameters, for {self.network!r})"

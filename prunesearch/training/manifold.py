@@ -79,6 +79,7 @@ def manidp(
     log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    device: str | None = None,
     progress: Progress = True,
 ) -> DynamicallyPruned:
     """Train gates into a network until the average image needs no more than a budget; the traced model stays as it is.
@@ -96,6 +97,7 @@ def manidp(
         log: Where to log a row per epoch.
         on_epoch: Called after every epoch.
         on_step: Called after every step.
+        device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
         progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
@@ -120,7 +122,7 @@ def manidp(
         data,
         recipe,
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step, progress),
+        session=Session(checkpoint, log, on_epoch, on_step, device, progress),
         question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met

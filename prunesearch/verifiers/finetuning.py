@@ -12,8 +12,6 @@ from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import Session
 from prunesearch.verifiers.verifier import Verdict
 
-_SILENT = Session(progress=False)
-
 
 class FinetuneVerifier:
     """Finetunes the winner briefly, the unpruned network as its teacher, and accepts what reaches a metric.
@@ -28,12 +26,21 @@ class FinetuneVerifier:
             most.
         recipe: How to finetune; by default for one epoch.
         seed: Decides everything random.
+        device: Where it is finetuned; by default on the GPU where there is one.
 
     Raises:
         ValueError: The data have no validation examples, or `reach` is not finite.
     """
 
-    def __init__(self, data: Data | Source, *, reach: float, recipe: Recipe | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data: Data | Source,
+        *,
+        reach: float,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
         self._data = as_data(data)
         if self._data.validation is None:
             raise ValueError(
@@ -43,13 +50,18 @@ class FinetuneVerifier:
             raise ValueError(f"Expected reach as a finite value of the metric, got {reach!r}.")
         self._reach = float(reach)
         self._recipe = recipe or Recipe(epochs=1)
-        self._seed = seed
+        self._seed, self._device = seed, device
         self.description = f"finetune(reach={self._reach:g}, epochs={self._recipe.epochs}, seed={seed})"
 
     def verify(self, winner: Winner) -> Verdict:
         """Train it; see `Verifier`."""
         trained = train(
-            winner.build(), self._data, recipe=self._recipe, teacher=winner.unpruned, seed=self._seed, session=_SILENT
+            winner.build(),
+            self._data,
+            recipe=self._recipe,
+            teacher=winner.unpruned,
+            seed=self._seed,
+            session=Session(device=self._device, progress=False),
         )
         reached, before = trained.validation_after, trained.validation_before
         assert reached is not None  # as there are validation examples
