@@ -8,7 +8,7 @@ project = "prunesearch"
 author = "The prunesearch authors"
 release = version = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 html_theme = "furo"
 html_title = f"prunesearch {version}"
 html_show_copyright = False
@@ -17,6 +17,11 @@ html_show_copyright = False
 # anchor that does not exist is a warning, and warnings fail the build (-W).
 myst_heading_anchors = 4
 myst_links_external_new_tab = True
+
+# The notebook is kept without outputs; the build runs it, and an error there fails the build.
+nb_execution_mode = "force"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
 
 # Docstrings are Google's style, with `names` in single backticks.
 default_role = "code"
@@ -35,7 +40,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(typing\.Literal|tuple)\[.*"),  # cut apart at their commas on the way
     (
         r"py:class",
-        r"Source|Ranking|Metric|Callback|Batch|Rule|Say|Train|AnyVerifier|Recorder|Conditions|Layer|Use|Built|Timing|abc\.ABC|Mapping\[str"
+        r"Source|Ranking|Metric|Callback|Batch|Rule|Say|Train|AnyVerifier|Recorder|Progress|Axes|DataFrame|Conditions|Layer|Use|Built|Timing|abc\.ABC|Mapping\[str"
         r"|prunesearch\.models\.(coupling|linear_maps|traced)\.\w+|prunesearch\.resources\.resource\.Traced",
     ),  # aliases; what is inside a network
     (r"py:class", r".* .*"),  # the first line of a property's docstring, if it has a colon, is taken for a type

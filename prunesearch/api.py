@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import nn
 
+from prunesearch.best_so_far import BestSoFar
 from prunesearch.budget import Budget, FeasibleSet
 from prunesearch.contracts import name_of
-from prunesearch.errors import EvaluationFailed
+from prunesearch.errors import EvaluationFailed, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.given import (
     as_budget,
     as_network,
@@ -22,11 +23,14 @@ from prunesearch.given import (
     expect_kind,
     refuse_unknown,
 )
+from prunesearch.judged import judge, record, recorded
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.devices import Devices, devices_here
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
+from prunesearch.plain_text import shortened
 from prunesearch.preparation import Prepared, prepare
+from prunesearch.progress import Progress, shown
 from prunesearch.question import named
 from prunesearch.ranges import whole_number
 from prunesearch.result import SearchResult
@@ -45,6 +49,7 @@ from prunesearch.training.data import Data, Source, as_data
 from prunesearch.trial import Note, Trial, best
 
 if TYPE_CHECKING:
+    from prunesearch.study.events import Callback
     from prunesearch.verifiers import AnyVerifier
 
 _MOST_ROUNDS = 6
@@ -76,6 +81,7 @@ def search(
     study: str = IN_MEMORY,
     study_name: str | None = None,
     running: Running = _ALONE,
+    progress: Progress = True,
     **moved: NoReturn,
 ) -> SearchResult:
     """Search the structure of a network under a budget. Run again with the same arguments to continue.
@@ -112,6 +118,7 @@ def search(
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
             found again.
         running: How the search runs: workers, callbacks and the like.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
         **moved: Nothing. An argument of an earlier release is refused with a sentence that says where it went.
 
     Raises:
@@ -150,11 +157,12 @@ def search(
         cache=running.cache,
         device=device,
     )
+    subject = {"network": type(network.model).__name__, "data": shortened(repr(data), 120), "task": data.goal.name}
     idle = devices.idle_beside(device, running.device)
-    asked = _Asked(prepared, searcher, dict(options or {}), seed, study, running, idle)
+    asked = _Asked(prepared, subject, searcher, dict(options or {}), seed, study, running, progress, idle)
     first = _searched(asked, wanted, n_trials, study_name)
     if not convinced:
-        return first
+        return _judged(asked, first, wanted)
 
     rounds, limits = Rounds(first, wanted, convinced), wanted
     more = max(_FEWEST_MORE, n_trials // 4)
@@ -172,7 +180,7 @@ def search(
         if lower != limits:
             limits = lower
             rounds.add(_searched(asked, limits, more, rounds.name_under(limits)), limits)
-    return rounds.settled()
+    return _judged(asked, rounds.settled(), wanted)
 
 
 def _where(network: Network, devices: Devices, asked: str | None, *, is_pinned: bool) -> torch.device:
@@ -203,11 +211,13 @@ class _Asked:
     """What all rounds of a search have in common."""
 
     prepared: Prepared
+    subject: Mapping[str, str]
     searcher: str | Searcher | Callable[..., Searcher]
     options: Mapping[str, Any]
     seed: int
     study: str
     running: Running
+    progress: Progress
     idle: str | None
 
     def question(self, limits: FeasibleSet) -> dict[str, Any]:
@@ -257,6 +267,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
+        opened.note("subject", lambda: dict(asked.subject))
         notes += () if asked.idle is None else (Note("device", asked.idle),)
         opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
@@ -267,9 +278,9 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         name=opened.name,
         searcher=proposer,
         notes=tuple(note.said for note in notes),
-        measures=getattr(prepared.scorer, "measures", "score"),
+        measures=prepared.measures,
         unpruned=unpruned,
-        is_negated=getattr(prepared.scorer, "is_negated", False),
+        is_negated=prepared.is_negated,
     )
 
 
@@ -278,12 +289,28 @@ def _costs_of(limits: FeasibleSet) -> dict[str, Any]:
     return {"limits": dict(limits.limits), "unpruned": limits.cost(limits.space.full).amounts}
 
 
+def _judged(asked: _Asked, result: SearchResult, limits: FeasibleSet) -> SearchResult:
+    """The result with the metric of its winner; where that cannot be had, hours of search are worth more than it."""
+    structure = result.best.structure
+    try:
+        judged = recorded(result.study, result.name, structure)
+        if judged is None:
+            judged = judge(asked.prepared, result.best.trial, limits, result.trials)
+            record(result.study, result.name, judged)
+    except (StudyLocked, StudyUnreadable, StudyUnwritable, ValueError) as error:
+        return replace(result, notes=(*result.notes, f"The metric of the winner is not known. {error}"))
+    return replace(result, judged=judged)
+
+
 def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int, *, spreads: bool) -> list[Trial]:
     """Score until there are enough trials, by whoever is to score."""
     prepared, workers = asked.prepared, asked.workers
     names = {"searcher_name": name_of(asked.searcher), "evaluator_name": prepared.scorer.description}
-    callbacks = asked.running.told
+    space = prepared.network.space
     with ExitStack() as stack:
+        bar = stack.enter_context(shown("scored", "trials", asked.progress))
+        best_so_far = BestSoFar(bar, space.cost(space.full).macs, prepared.told)
+        callbacks: list[Callback] = [*asked.running.told, best_so_far]
         if asked.running.asynchronous:
             pool = stack.enter_context(open_pool(workers, prepared.factory))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)
@@ -291,7 +318,7 @@ def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int,
         executor: Executor
         if prepared.parts:
             jobs = stack.enter_context(jobs_on(workers, prepared.parts, prepared.factory))
-            track, space = Track(tuple(part.n_images for part in prepared.parts)), prepared.network.space
+            track = Track(tuple(part.n_images for part in prepared.parts))
             cost = (lambda structure: space.cost(structure).macs) if spreads else None
             executor = RacingExecutor(jobs, track, known, cost)
         else:

@@ -13,9 +13,11 @@ from torch import nn
 
 from prunesearch.evaluators.built_costs import measure_costs
 from prunesearch.given import as_table
+from prunesearch.html_table import html_table
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
+from prunesearch.plain_text import shortened
 from prunesearch.report.contents import StudyContents, read
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.store import Store
@@ -76,8 +78,27 @@ class Comparison:
     metric: str = "accuracy"
 
     def __repr__(self) -> str:
-        lines = [f"Comparison of {len(self.rows)} networks:", *(_line(row, self.metric) for row in self.rows[:_SHOWN])]
-        return "\n".join(lines) + ("" if len(self.rows) <= _SHOWN else "\n  ...")
+        shown = self.rows if len(self.rows) <= _SHOWN else self.rows[: _SHOWN - 1]
+        lines = [f"Comparison of {len(self.rows)} networks:", *(_line(row, self.metric) for row in shown)]
+        more = len(self.rows) - len(shown)
+        return "\n".join(lines) + (f"\n  and {more} more" if more else "")
+
+    def _repr_html_(self) -> str:
+        headings = ["network", "MACs", "parameters", self.metric, "ms", "score"]
+        rows = [
+            (
+                row.name,
+                f"{row.cost.macs:,} ({row.macs_share:.1%})",
+                f"{row.cost.params:,} ({row.params_share:.1%})",
+                "" if row.metric is None else as_text(self.metric, row.metric),
+                "" if row.latency_ms is None else f"{row.latency_ms:.3g}",
+                "" if row.score is None else f"{row.score:.4g}",
+            )
+            for row in self.rows
+        ]
+        known = [heading for heading, *cells in zip(headings, *rows, strict=True) if any(cells)]
+        cells = [[cell for heading, cell in zip(headings, row, strict=True) if heading in known] for row in rows]
+        return html_table(known, cells, self.notes)
 
 
 def compare(
@@ -157,7 +178,7 @@ def _line(row: Compared, metric: str) -> str:
         facts.append(f"{metric} {as_text(metric, row.metric)}")
     if row.latency_ms is not None:
         facts.append(f"{row.latency_ms:.3g} ms")
-    return f"  {row.name}: {', '.join(facts)}"
+    return f"  {shortened(row.name, 60)}: {', '.join(facts)}"
 
 
 def _of_model(

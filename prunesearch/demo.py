@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class Demo:
 
 
 def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[str], None] | None = None) -> Demo:
-    """Train, trace, search with three searchers at equal evaluations, finetune each winner, measure.
+    """Train, trace, search with four searchers, finetune each winner, measure; on one thread.
 
     Args:
         out: An existing folder for the weights and the study file.
@@ -104,7 +104,22 @@ def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[st
         seed: Decides everything random.
         say: Told, in a sentence, what is being done.
     """
-    tell = say or (lambda sentence: None)
+    with _one_thread():
+        return _run(out, n_trials=n_trials, seed=seed, tell=say or (lambda sentence: None))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from threads, which wait for each other where other programs run, too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(out: Path, *, n_trials: int, seed: int, tell: Callable[[str], None]) -> Demo:
     start = time.monotonic()
     data = digits(seed=seed)
     weights, database = out / f"unpruned-seed{seed}.safetensors", out / f"demo-seed{seed}.db"

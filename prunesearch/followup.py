@@ -38,6 +38,16 @@ class FollowUp:
         """
         return structure_of(self.network, model)
 
+    def note(self, facts: Mapping[str, Any]) -> None:
+        """Put facts beside the trials, for reports, in place of those of the same name; not of a study in memory.
+
+        Raises:
+            StudyLocked, StudyUnreadable, StudyUnwritable: As `record`.
+        """
+        if look(parse(self.url)) is not None:
+            with recording(self.url, self.name) as store:
+                store.add_to_summary(self.name, facts)
+
     def record(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Add to what is known of the study, under its lock; what is there already as it is, is not added again.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from prunesearch.latency_file import read, write
 from prunesearch.latency_times import FORMERLY_REMOTE, REMOTE, LatencyTimes, Timing
+from prunesearch.progress import Progress
 from prunesearch.registry import resolve
 from prunesearch.structure import Space
 
@@ -42,6 +43,7 @@ class LatencyTable(LatencyTimes):
         file: str | Path | None = None,
         points: int | None = None,
         on_progress: Callable[[int, int], None] | None = None,
+        progress: Progress = True,
     ) -> LatencyTable:
         """Time every distinct layer of a network over a grid of widths, and a few whole networks.
 
@@ -58,6 +60,7 @@ class LatencyTable(LatencyTimes):
             file: Keeps what is measured as it comes; what it has already is not measured again.
             points: Widths per axis of the grid; None leaves it to the backend.
             on_progress: Called with the numbers of timings done and wanted.
+            progress: Whether to show how far it is, where there is a terminal or a notebook.
 
         Raises:
             ValueError: An unknown backend, a number out of range, more threads than there are cores, or a file with
@@ -76,6 +79,7 @@ class LatencyTable(LatencyTimes):
             file=file,
             points=points,
             on_progress=on_progress,
+            progress=progress,
         )
         return measured
 

@@ -32,7 +32,7 @@ from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import ScorerFactory, score_one
 from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
-from prunesearch.tasks.metric import Measured
+from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, balanced
 from prunesearch.training.fitting import outputs_of
 from prunesearch.trial import Note, Trial
@@ -85,6 +85,20 @@ class Prepared:
     def is_on_gpu(self) -> bool:
         """Whether structures are scored on a GPU."""
         return self.network.device.type == "cuda"
+
+    @property
+    def measures(self) -> str:
+        """What scores are of."""
+        return str(getattr(self.scorer, "measures", "score"))
+
+    @property
+    def is_negated(self) -> bool:
+        """Whether scores are minus what they measure, as of a loss."""
+        return bool(getattr(self.scorer, "is_negated", False))
+
+    def told(self, score: float) -> str:
+        """A score in words, such as `loss 0.128`."""
+        return f"{self.measures} {as_text(self.measures, -score if self.is_negated else score, digits=1)}"
 
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
@@ -152,9 +166,9 @@ def prepare(
     check_finite(network.model, examples.inputs, *tensors)
     ranking, ranked_by = _ranking(network, examples, scoring, build_with, seed=seed, cache=cache)
     weights = make_weights(scoring.weight_source, network, ranking, examples.inputs, cache=cache)
-    built = weights
+    of_winner = weights
     if build_with is not None:
-        built = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
+        of_winner = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
     if not weights.sliced:
         check_finite(weights.build(network.space.full), examples.inputs)
 
@@ -181,7 +195,7 @@ def prepare(
         scored=examples.take(chosen),
         ranking=ranking,
         weights=weights,
-        built=built,
+        built=of_winner,
         scorer=scorer,
         parts=divided(scorer, n_parts) if raced else (),
         factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
@@ -199,6 +213,7 @@ def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
         **{name: {key: plain(each) for key, each in given.items()} for name, given in options.items() if given},
         "metric": scoring.metric,
         "measures": getattr(scorer, "measures", None),
+        "is_negated": bool(getattr(scorer, "is_negated", False)),
         "images": getattr(scorer, "n_images", None),
         "race": raced,
     }

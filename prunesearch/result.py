@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from prunesearch import plots
 from prunesearch.budget import Budget
 from prunesearch.evaluators.winner import Winner
 from prunesearch.followup import FollowUp
+from prunesearch.html_table import html_table
+from prunesearch.judged import Judged
+from prunesearch.plain_text import shortened
 from prunesearch.ranges import whole_number
 from prunesearch.search import WITH_POLICY
 from prunesearch.search.searcher import PolicySearcher, Searcher
 from prunesearch.structure import Space, Structure
+from prunesearch.study.tables import as_dataframe
 from prunesearch.tasks.metric import as_text
 from prunesearch.trial import Trial, best, pareto_front, ranked
 from prunesearch.verifiers.latency import LatencyOutcome, LatencyVerifier, outcome_of
 from prunesearch.verifiers.verifier import Verified
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +47,8 @@ class SearchResult:
             as `"accuracy"`; `"score"` of an evaluator that does not say.
         unpruned: Score of the unpruned network; None if it has none.
         is_negated: Whether scores are minus what they measure, as of a loss.
+        judged: The task's metric of the winner, the unpruned network and the uniform structure, before any training;
+            None where it could not be computed.
     """
 
     best: Winner
@@ -51,6 +62,7 @@ class SearchResult:
     measures: str = "score"
     unpruned: float | None = None
     is_negated: bool = False
+    judged: Judged | None = None
 
     @property
     def latency(self) -> LatencyOutcome | None:
@@ -152,19 +164,88 @@ class SearchResult:
         value = -score if self.is_negated else score
         return as_text(self.measures, value, digits=1)
 
+    def trials_dataframe(self) -> DataFrame:
+        """Every trial as a row of a pandas DataFrame: number, score, costs, ..., and `width GROUP` for each group.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return as_dataframe(self.trials, [group.name for group in self.space.groups])
+
+    def plot_front(self, axes: Axes | None = None) -> Axes:
+        """Draw every trial by what it costs and scores, and the Pareto front.
+
+        Args:
+            axes: Of matplotlib, to draw on; new ones by default.
+
+        Raises:
+            ImportError: matplotlib is not installed (`pip install 'prunesearch[plots]'`).
+        """
+        return plots.front(self.trials, self.space, self.best.trial, self._scale, axes)
+
+    def plot_history(self, axes: Axes | None = None) -> Axes:
+        """Draw every trial in the order of the search, and the best so far; see `plot_front`."""
+        return plots.history(self.trials, self._scale, axes)
+
+    def plot_widths(self, axes: Axes | None = None) -> Axes:
+        """Draw how much of each group of channels the winner keeps; see `plot_front`."""
+        return plots.widths(self.space, self.best.structure, axes)
+
+    @property
+    def next_call(self) -> str:
+        """What usually follows, as a line of Python."""
+        return "small = ps.finetune(result.best.build(), data, teacher=model, study=result)"
+
+    @property
+    def _scale(self) -> plots.Scale:
+        sign = -1.0 if self.is_negated else 1.0
+        unpruned = None if self.unpruned is None else sign * self.unpruned
+        return plots.Scale(self.measures, lambda score: sign * score, unpruned)
+
+    @property
+    def _facts(self) -> list[str]:
+        """What was found, a fact each."""
+        full, cost = self.space.cost(self.space.full), self.best.cost
+        assert self.best.trial.score is not None  # or it would not be the best
+        unpruned = "" if self.unpruned is None else f" (unpruned {self.shown(self.unpruned)})"
+        facts = [f"{self.measures} {self.shown(self.best.trial.score)}{unpruned}"]
+        if self.judged is not None and self.judged.metric != self.measures:
+            facts.append(str(self.judged))
+        facts += [
+            f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%})",
+            f"parameters {cost.params:,} ({cost.params / full.params:.1%})",
+        ]
+        return facts if self.latency is None else [*facts, f"latency {self.latency}"]
+
+    @property
+    def beside(self) -> str:
+        """The uniform structure, for comparison; nothing where it is the winner, or not known."""
+        judged = self.judged
+        if judged is None or judged.uniform_structure == self.best.structure:
+            return ""
+        score = "" if judged.uniform_score is None else f"{self.measures} {self.shown(judged.uniform_score)}"
+        own = f"{judged.metric} {as_text(judged.metric, judged.uniform, digits=1)}"
+        return ", ".join(filter(None, [score, own if judged.metric != self.measures else ""]))
+
     def __repr__(self) -> str:
-        notes = "".join(f"; note: {note}" for note in self.notes[:1])
-        more = f", and {len(self.notes) - 1} more" if len(self.notes) > 1 else ""
-        return f"SearchResult({self}{notes}{more})"
+        notes = [f"note: {shortened(note)}" for note in self.notes[:2]]
+        if len(self.notes) > 2:
+            notes.append(f"and {len(self.notes) - 2} more notes: result.notes")
+        beside = [f"uniform widths: {self.beside}"] if self.beside else []
+        lines = [f"best of {_counted(len(self.trials))}: {', '.join(self._facts)}", *beside, *notes]
+        return "\n  ".join(["SearchResult", *lines, f"next: {self.next_call}"])
 
     def __str__(self) -> str:
-        full = self.space.cost(self.space.full)
-        cost = self.best.cost
-        assert self.best.trial.score is not None  # or it would not be the best
-        score = f"{self.measures} {self.shown(self.best.trial.score)}"
-        unpruned = "" if self.unpruned is None else f" (unpruned {self.shown(self.unpruned)})"
-        return (
-            f"best of {len(self.trials)} structure{'s' * (len(self.trials) != 1)}: {score}{unpruned}, "
-            f"MACs {cost.macs:,} ({cost.macs / full.macs:.1%}), parameters {cost.params:,} "
-            f"({cost.params / full.params:.1%})" + ("" if self.latency is None else f", latency {self.latency}")
-        )
+        return f"best of {_counted(len(self.trials))}: {', '.join(self._facts)}"
+
+    def _repr_html_(self) -> str:
+        facts = [fact.partition(" ") for fact in self._facts]
+        rows = [*((name, value) for name, _, value in facts)]
+        if self.beside:
+            rows.append(("uniform widths", self.beside))
+        rows.append(("best of", _counted(len(self.trials))))
+        return html_table(["", "found (unpruned)"], rows, [*self.notes, f"Next: {self.next_call}"])
+
+
+def _counted(trials: int) -> str:
+    return f"{trials:,} structure{'s' * (trials != 1)}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from prunesearch.models.zoo import ZOO
@@ -13,6 +14,8 @@ MODELS = "zoo:NAME, torchvision:NAME, timm:NAME or path/to/file.py:function"
 DATA = (
     f"{', '.join(name for name in DATASETS if name != 'imagefolder')}, imagefolder:FOLDER or path/to/file.py:function"
 )
+
+_REGISTERED = re.compile(r"^@register_model\(\)\n(?:.*\n)*?def (\w+)\(", re.M)
 
 
 def check_model(source: str) -> None:
@@ -76,9 +79,13 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 def _models_of_this_name(name: str) -> str:
     """Where there are networks of a name that came without one of these words."""
-    kinds = ["zoo"] if name in ZOO else []
-    with suppress(ImportError):
-        from torchvision.models import list_models  # takes seconds, but this is the sentence to find the mistake by
-
-        kinds += ["torchvision"] if name in list_models() else []
+    kinds = [*(["zoo"] if name in ZOO else []), *(["torchvision"] if name in _of_torchvision() else [])]
     return f" Did you mean {' or '.join(f'{kind}:{name}' for kind in kinds)}?" if kinds else ""
+
+
+def _of_torchvision() -> set[str]:
+    """Names of torchvision's networks, read from its files: importing it would take seconds."""
+    found = find_spec("torchvision")
+    folders = [] if found is None else found.submodule_search_locations or []
+    files = [file for folder in folders for file in (Path(folder) / "models").rglob("*.py")]
+    return {name for file in files for name in _REGISTERED.findall(file.read_text(encoding="utf-8", errors="replace"))}

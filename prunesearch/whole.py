@@ -21,6 +21,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
 from prunesearch.models.wrappers import unwrapped
+from prunesearch.progress import Progress
 from prunesearch.running import Running
 from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
@@ -48,6 +49,7 @@ def prune(
     folder: str | Path | None = None,
     say: Say | None = print,
     device: str | None = None,
+    progress: Progress = True,
     **settings: Any,
 ) -> nn.Module:
     """Trace, search, build and finetune: a smaller network that meets the budget comes back; the model stays as it is.
@@ -66,6 +68,7 @@ def prune(
         say: Told in sentences what became of each step; None is silent.
         device: Where the network is searched and finetuned; by default on the GPU where there is one. It comes back to
             where the model is.
+        progress: Whether to show how far each step is, where there is a terminal or a notebook.
         **settings: Further arguments of `search`, such as `n_trials=400`.
 
     Raises:
@@ -82,14 +85,14 @@ def prune(
     if where is not None:
         tell(where)
     full = network.space.cost(network.space.full)
-    kept = f" {len(network.frozen)} layers keep their width." if network.frozen else ""
+    kept = f" Layers that keep their width: {len(network.frozen)}." if network.frozen else ""
     tell(f"Traced {type(network.model).__name__}: {len(network.space.groups)} groups of channels.{kept}")
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     study = IN_MEMORY if place is None else f"sqlite:///{place / 'search.db'}"
-    searched = {**settings, "running": running}
+    searched = {**settings, "running": running, "progress": progress}
     result = search(network, data, budget=as_budget(budget, table), seed=seed, study=study, **searched)
-    tell(f"Found the {result}.")
+    tell(f"Found: {result}.")
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
@@ -101,10 +104,12 @@ def prune(
         seed=seed,
         checkpoint=state,
         study=result,
+        progress=progress,
         device=running.device,
     )
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
+        result.record("file", {"file": "pruned.safetensors", "structure": list(result.best.structure)})
     tell(_summary(network, small, full, result.best.cost, data, running.device))
     return small
 
@@ -118,6 +123,7 @@ def prune_in_steps(
     folder: str | Path,
     seed: int = 0,
     say: Say | None = None,
+    progress: Progress = True,
     rules: Mapping[str, Any] | None = None,
     device: str | None = None,
     **settings: Any,
@@ -140,6 +146,7 @@ def prune_in_steps(
         folder: Where everything is kept; made if it is not there.
         seed: Decides everything random here.
         say: Told in sentences what became of each step; None is silent.
+        progress: Whether to show how far each step is, where there is a terminal or a notebook.
         rules: Further arguments of `trace`, such as `{"ignored_layers": ["head"]}`.
         device: Where structures are scored; by default on the GPU where there is one.
         **settings: Further arguments of `search`.
@@ -169,7 +176,9 @@ def prune_in_steps(
             tell(f"Step {number} of {len(limits)} was done: {file}.")
             continue
         network = original if number == 1 else trace(now, examples, **(rules or {}))
-        small, cost = _searched(network, data, wanted, f"step {number}", place, seed, settings)
+        small, cost = _searched(
+            network, data, wanted, f"step {number}", place, seed, {"progress": progress, **settings}
+        )
         save(_trained(train, small), file, example_inputs=examples)
         now = load(file, original.model).eval()  # as it would be after an interruption, and with nothing of the loop
         tell(f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,}. Wrote {file}.")

@@ -539,8 +539,40 @@ def test_the_result_reads_as_a_sentence_about_what_was_measured(
     assert result.measures == measures
     assert result.unpruned is not None
     assert result.best.trial.score is not None
-    facts = f"{measures} {shown(result.best.trial.score)} (unpruned {shown(result.unpruned)}), "
+    judged = result.judged
+    assert judged is not None
+    own = "" if measures == "accuracy" else f", accuracy on 256 images {judged.winner:.1%} ({judged.unpruned:.1%})"
+    facts = f"{measures} {shown(result.best.trial.score)} (unpruned {shown(result.unpruned)}){own}, "
     assert f"{facts}MACs {result.best.cost.macs:,} (" in str(result)
+    assert judged.uniform_structure == result.best.structure
+    assert judged.winner == ps.top1(result.best.build(), *digits_data.calibration_set())
+
+
+def test_a_result_says_what_uniform_widths_reach_and_an_earlier_run_is_not_judged_again(
+    network: Network, digits_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = f"sqlite:///{tmp_path / 's.db'}"
+    first = ps.search(network, digits_data, budget=BUDGET, n_trials=12, study=study)
+    judged = first.judged
+    assert judged is not None
+    by_itself = ps.search(network, digits_data, budget=BUDGET, searcher="uniform", n_trials=1)
+    assert judged.uniform_structure == by_itself.best.structure
+    assert judged.uniform_score == pytest.approx(by_itself.best.trial.score, abs=1e-6)
+    assert f"uniform widths: loss {-by_itself.best.trial.score:.3g}, accuracy {judged.uniform:.1%}" in repr(first)
+    monkeypatch.setattr("prunesearch.api.judge", None)
+    assert ps.search(network, digits_data, budget=BUDGET, n_trials=12, study=study).judged == judged
+
+
+def test_a_metric_that_fails_is_a_note_and_the_search_is_not_lost(network: Network, digits_data: Data) -> None:
+    def broken(outputs: Tensor, batch: object) -> float:
+        if len(outputs) > 8:  # more than what is tried before the search
+            raise RuntimeError("not today")
+        return 0.5
+
+    data = replace(digits_data, task=replace(digits_data.goal, name="own", metric=broken))
+    result = ps.search(network, data, budget=BUDGET, searcher="uniform", n_trials=1, scoring=ps.Scoring(metric="loss"))
+    assert result.judged is None
+    assert "not today" in result.notes[-1]
 
 
 def test_the_score_of_the_unpruned_network_is_known_when_a_study_goes_on(

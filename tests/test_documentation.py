@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -35,6 +38,7 @@ REGISTRIES: Mapping[str, Mapping[str, str]] = {
 TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "pruningnet")
 EPOCHS = {"paam.md": 5, "manidp.md": 3}  # the fewest that these take; slow for that
 EXAMPLE = ROOT / "examples" / "prunesearch-hillclimb"
+INCLUDED = ("ARCHITECTURE.md", "CONTRIBUTING.md")
 STANDALONE = ("README.md", "start.md")  # these say all that is needed to run them
 
 
@@ -241,6 +245,31 @@ def test_what_a_newcomer_runs_first_runs_at_full_size(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(page, {})
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_first_page_run_one_after_the_other_in_an_empty_folder(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "start.md"
+    (file,) = [block.code for block in blocks(page) if block.code.startswith("# mine.py\n")]
+    (tmp_path / "mine.py").write_text(file)
+    lines = [words for _, words in commands(page) if words[0] == "prunesearch"]
+    assert len(lines) > 5
+    for words in lines:
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
+            capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (words, done.stderr)
+        assert "Traceback" not in done.stderr
+    assert {"small.safetensors", "tuned.onnx", "mine.html"} <= {each.name for each in tmp_path.iterdir()}
+
+
+def test_every_page_says_in_its_first_sentence_what_it_is_for() -> None:
+    """Those of the guide and of the benchmarks; a reference explains itself by its title."""
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = re.sub(r"^#[^\n]*$|^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL).strip()
+        if page.name not in INCLUDED:
+            assert re.match(r"This page |prunesearch makes ", text), page.name
 
 
 def test_every_block_that_is_not_run_says_why_and_there_are_as_many_as_we_know_of() -> None:

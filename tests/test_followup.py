@@ -40,6 +40,7 @@ def test_what_a_finetuning_reached_stands_in_the_study_once(tmp_path: Path) -> N
         "before": ps.top1(built, IMAGES[16:], LABELS[16:]),
         "reached": ps.top1(tuned, IMAGES[16:], LABELS[16:]),
         "examples": 32,
+        "unpruned": ps.top1(net.model, IMAGES[16:], LABELS[16:]),
     }
     ps.finetune(built, DATA, recipe=RECIPE, teacher=net.model, study=result)  # the same again
     assert len(facts_of(url)) == 1

@@ -11,7 +11,7 @@ TOOLS = {
     "mypy",
     "sphinx",
     "furo",
-    "myst-parser",
+    "myst-nb",
     "sphinx-copybutton",
     "playwright",
 }  # not run with old versions

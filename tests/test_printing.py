@@ -76,9 +76,49 @@ def test_every_public_dataclass_with_much_inside_prints_in_a_few_lines(examples:
         assert "Conv2d(" not in printed
 
 
-def test_a_result_prints_in_three_lines_and_a_long_study_no_longer(examples: Mapping[str, Any]) -> None:
+def test_a_result_prints_in_ten_lines_and_a_long_study_no_longer(examples: Mapping[str, Any]) -> None:
     result = examples["SearchResult"]
-    long = dataclasses.replace(result, trials=result.trials * 1000, notes=("A note.",) * 100)
-    assert repr(long).count("\n") < 3
-    assert len(repr(long)) < len(repr(result)) + 100
+    long = dataclasses.replace(result, trials=result.trials * 1000, notes=("A note. " * 100,) * 100)
+    assert repr(long).count("\n") < 10
+    assert len(repr(long)) < len(repr(result)) + 600
     assert str(result) in repr(result)
+    assert result.next_call in repr(result)
+
+
+def test_what_public_functions_and_methods_return_prints_in_ten_lines(examples: Mapping[str, Any]) -> None:
+    net, result = examples["SearchResult"].best.weights.network, examples["SearchResult"]
+    found = [net, net.explain(), net.verify(1), result.follow_up, result.judged, examples["Comparison"].rows[0]]
+    found += [ps.PruningNet(net), ps.Recipe(), ps.Running(), ps.Workers(), ps.measure_latency(Net(), IMAGES)]
+    for each in [*found, *result.top(1), *result.front()]:
+        printed = repr(each)
+        assert printed.count("\n") < 10, type(each)
+        assert len(printed) < 1500, type(each)
+
+
+def test_what_a_notebook_shows_is_a_table_in_which_text_stays_text(examples: Mapping[str, Any]) -> None:
+    evil = "<img src=x onerror=alert(1)>"
+    result = dataclasses.replace(examples["SearchResult"], notes=(evil,))
+    comparison = dataclasses.replace(
+        examples["Comparison"], rows=(dataclasses.replace(examples["Comparison"].rows[0], name=evil),)
+    )
+    explanation = dataclasses.replace(result.best.weights.network.explain(), frozen={evil: evil}, notes=(evil,))
+    for each in (result, comparison, explanation):
+        page = each._repr_html_()
+        assert "<table>" in page
+        assert "&lt;img" in page
+        assert "<img" not in page
+
+
+def test_figures_and_a_table_of_all_trials(examples: Mapping[str, Any]) -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("pandas")
+    pyplot.switch_backend("agg")
+    result = examples["SearchResult"]
+    front, history, widths = result.plot_front(), result.plot_history(), result.plot_widths()
+    assert "loss" in front.get_ylabel()
+    assert len(history.collections[0].get_offsets()) == len(result.trials)
+    assert [tick.get_text() for tick in widths.get_yticklabels()] == [group.name for group in result.space.groups]
+    assert result.plot_history(front) is front
+    frame = result.trials_dataframe()
+    assert list(frame["macs"]) == [trial.cost.macs for trial in result.trials]
+    pyplot.close("all")

@@ -44,7 +44,7 @@ import inspect, pydoc
 from prunesearch import search
 assert inspect.isfunction(ps.search) and ps.search is search
 assert list(inspect.signature(ps.search).parameters)[:3] == ["network", "data", "budget"]
-assert len(inspect.signature(ps.search).parameters) <= 15
+assert len(inspect.signature(ps.search).parameters) <= 16
 assert "Search the structure of a network under a budget" in pydoc.render_doc(ps.search)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -33,7 +33,7 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
     cost, full = (ps.count(model, data.examples(1)) for model in (small, network.model))
     assert cost.macs <= 0.5 * full.macs
     assert said[0].startswith("Traced ResNet: ")
-    assert said[1].startswith("Found the best of 8 structures: loss ")
+    assert said[1].startswith("Found: best of 8 structures: loss ")
     accuracy = ps.top1(small, *data.test_set())
     assert said[-1].startswith(f"ResNet: MACs {full.macs:,} -> {cost.macs:,} (")
     assert said[-1].endswith(

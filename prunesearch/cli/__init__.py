@@ -20,6 +20,7 @@ from prunesearch.cli.flags import command
 from prunesearch.cli.manifold import manidp
 from prunesearch.cli.networks import explain, export, verify
 from prunesearch.cli.options import FLAGS, configured
+from prunesearch.cli.pruning import prune
 from prunesearch.cli.pruningnet import pruningnet
 from prunesearch.cli.records import delete, list_studies, report, show, status
 from prunesearch.cli.studies import search
@@ -32,6 +33,7 @@ _INTERRUPTED = 130
 
 COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Try it": {"demo": demo},
+    "The whole job": {"prune": prune},
     "Before a search": {"explain": explain, "latency": latency, "pruningnet": pruningnet},
     "Search": {"search": search, "status": status},
     "After a search": {

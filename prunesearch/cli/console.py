@@ -6,7 +6,6 @@ import ctypes
 import json
 import math
 import os
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -16,10 +15,10 @@ from rich.console import Console
 from rich.table import Table as _Table
 from rich.text import Text
 
+from prunesearch.plain_text import plain
+
 _NO_LIMIT = 10_000
 """Columns; wider than any table."""
-_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""What terminals take for commands, all but the new line and the tab, and what turns the direction of writing."""
 
 
 def _console(**settings: Any) -> Console:
@@ -28,17 +27,6 @@ def _console(**settings: Any) -> Console:
 
 stdout = _console()
 stderr = _console(stderr=True)
-
-
-def plain(text: str) -> str:
-    r"""A text as any terminal may be given it: what is a command to terminals becomes letters.
-
-    Example:
-        >>> print(plain("red: \x1b[31m"))
-        red: \x1b[31m
-    """
-    text = text.encode("utf-8", "backslashreplace").decode()  # half a character of UTF-16 cannot be printed
-    return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 class Table(_Table):

@@ -98,6 +98,8 @@ FLAGS: Mapping[str, Flag] = {
     ),
     "build_with": Flag(
         metavar=_NAME,
+        role=WEIGHT_SOURCE,
+        shown={"generated": "generated:FILE"},
         complete=completion.weight_sources,
         check=check_weight_source,
         unset="those that were scored",
@@ -171,10 +173,11 @@ FLAGS: Mapping[str, Flag] = {
     "log": Flag(metavar=_FOLDER, check=check_folder),
     "trackers": Flag(metavar=_NAME, unset="csv"),
     "onnx": Flag(metavar=_FOLDER, check=check_folder),
+    "folder": Flag(metavar=_FOLDER),
     "optuna": Flag(metavar="URL"),
     "csv": Flag(metavar=_FILE),
     "parquet": Flag(metavar=_FILE),
-    "title": Flag(metavar="TEXT"),
+    "title": Flag(metavar="TEXT", unset="network, data and budget"),
     "json": Flag(needs_no=False, callback=results_alone),
     "yes": Flag(needs_no=False),
 }

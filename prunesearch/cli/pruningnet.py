@@ -136,5 +136,5 @@ def _train(net: Any, data: Data, recipe: PruningNetRecipe, seed: int, out: Path,
             bar.update(report.step, report.steps, f"loss {report.loss:.4f}")
             stop_if_asked()
 
-        train_pruningnet(net, data, recipe=recipe, seed=seed, file=out, on_step=on_step, device=device)
+        train_pruningnet(net, data, recipe=recipe, seed=seed, file=out, on_step=on_step, device=device, progress=False)
     return bool(steps)

@@ -91,7 +91,7 @@ class ReportOutput:
     """
 
     out: Path = Path("report.html")
-    title: str = "Structure search"
+    title: str | None = None
 
 
 def status(database: DatabaseOptions, watching: Annotated[Watching, Group(OUTPUT)], printing: PrintingOptions) -> None:

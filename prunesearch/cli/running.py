@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-from prunesearch.cli.console import fail, plain, say, stderr
-
-if TYPE_CHECKING:
-    from prunesearch.study.events import Event
+from prunesearch.cli.console import fail, say, stderr
+from prunesearch.plain_text import plain
+from prunesearch.progress import Shown, terminal_bar
 
 _FIRST_LINE, _LAST_INTERVAL, _SHARE = 10.0, 300.0, 0.2  # seconds, seconds, of the time so far
 
@@ -73,94 +68,29 @@ def first_interrupt_waits() -> Iterator[Callable[[], None]]:
             signal.signal(number, signal.SIG_IGN if ending else handler)
 
 
-class Shown:
-    """How far something is, on stderr: a bar on a terminal, else a line now and then, rarer the longer it takes.
+class Lines:
+    """Where there is no terminal: a line now and then on stderr, rarer the longer it takes."""
 
-    Args:
-        what: What is going on, in a word or two.
-        unit: What is counted.
-        bar: Where it is drawn; None prints lines.
-        clock: Seconds, from any beginning.
-    """
-
-    def __init__(self, what: str, unit: str, bar: Progress | None, clock: Callable[[], float] = time.monotonic) -> None:
-        self._what, self._unit, self._bar, self._clock = what, unit, bar, clock
-        self._task = None if bar is None else bar.add_task(what, total=None, left="")
-        self._start = clock()
+    def __init__(self) -> None:
         self._next = _FIRST_LINE
-        self._first: int | None = None
 
-    def update(self, done: int, total: int, told: str = "") -> None:
-        """So much is done now; what was done before the first call took none of this run's time."""
-        seconds = self._clock() - self._start
-        if self._first is None:
-            self._first = max(0, done - 1)
-            if self._first:
-                line = f"Resuming: {self._first} of {total} {self._unit} done."
-                stderr.print(plain(line))
-        rate = (done - self._first) / max(seconds, 1e-3)
-        left = duration((total - done) / rate) if rate else "?"
-        if self._bar is not None and self._task is not None:
-            description = plain(f"{self._what}: {told}" if told else self._what)
-            self._bar.update(self._task, completed=done, total=total, description=description, left=f"{left} left")
-        elif seconds >= self._next:
+    def draw(self, done: int, total: int, told: str, seconds: float, left: str) -> None:
+        """Print a line if it is time."""
+        if seconds >= self._next:
             self._next = seconds + min(max(_FIRST_LINE, _SHARE * seconds), _LAST_INTERVAL)
-            line = f"{self._what} {done} of {total}: {told}{', ' if told else ''}{left} left"
-            stderr.print(plain(line))
+            what, _, more = told.partition(": ")
+            stderr.print(f"{what} {done} of {total}: {more}{', ' if more else ''}{left}")
+
+    def say(self, sentence: str) -> None:
+        """Print it."""
+        stderr.print(plain(sentence))
 
 
 @contextmanager
 def shown(what: str, unit: str) -> Iterator[Shown]:
     """Show how far something is while it is being done."""
     if not stderr.is_terminal:
-        yield Shown(what, unit, None)
+        yield Shown(what, unit, Lines())
         return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}", markup=False),
-    )
-    with Progress(*columns, console=stderr) as bar:
+    with terminal_bar(stderr) as bar:
         yield Shown(what, unit, bar)
-
-
-class BestSoFar:
-    """Tells of a search after each trial: the best score and what it costs, the front, the rate.
-
-    Args:
-        shown: Where.
-        macs: Of the unpruned network.
-    """
-
-    def __init__(self, shown: Shown, macs: int) -> None:
-        self._shown, self._macs = shown, macs
-        self._fresh = 0
-
-    @property
-    def has_news(self) -> bool:
-        """Whether there was a trial at all."""
-        return self._fresh > 0
-
-    def __call__(self, event: Event) -> None:
-        """Count one more."""
-        self._fresh += 1
-        rate = self._fresh / max(event.seconds, 1e-3)
-        best = "none yet"
-        if event.best is not None:
-            best = f"{event.best.score:.4f} with {event.best.cost.macs / self._macs:.1%} of the MACs"
-        told = f"best {best}, front {len(event.front)}, {rate:.1f}/s"
-        self._shown.update(event.trial.number + 1, event.n_trials, told)
-
-
-def duration(seconds: float) -> str:
-    """A time as one says it.
-
-    Example:
-        >>> [duration(seconds) for seconds in (4.2, 200, 7500)]
-        ['4 s', '3 min 20 s', '2 h 5 min']
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 1:
-        return f"{rest} s"
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

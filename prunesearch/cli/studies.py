@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +15,9 @@ from prunesearch.cli.checks import (
 )
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
+from prunesearch.cli.following import next_command, words_of
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
-from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, say_where, shown
+from prunesearch.cli.running import first_interrupt_waits, interruptible, say_where, shown
 from prunesearch.cli.values import (
     DEFAULT_STUDY,
     OUTPUT,
@@ -50,7 +50,7 @@ class Searching:
         searcher: Who proposes structures.
         options: Of the searcher, such as population=20.
         n_trials: Structures to score in all, earlier runs included.
-        build_with: Weights of the winner alone, such as reconstructed.
+        build_with: Weights of the winner alone.
         verifiers: Who looks at the winner itself, or none.
         seed: Decides everything random.
     """
@@ -168,13 +168,21 @@ def search(
     check_study(where.url)
     from prunesearch import api
     from prunesearch.models.trace import trace
+    from prunesearch.study.database import show
 
     say_where(running.device)
     data = images.load()
     network = trace(model.loaded(data), data.examples(), **rules)
     if output.policy_share is not None:
         check_can_be_met(limits, network.space, output.policy_share)
-    with _progress(network) as (show, on_event):
+    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
+        fresh: list[int] = []
+
+        def on_event(event: Event) -> bool:
+            fresh.append(event.trial.number)
+            stop_if_asked()
+            return False
+
         result = api.search(
             network,
             data,
@@ -189,59 +197,85 @@ def search(
                 callbacks=[*callbacks, *output.callbacks, on_event],
                 open_another=where.study is None,
             ),
+            progress=bar,
         )
-    if not show.has_news:
+    if not fresh:
         say(f"Nothing to do: study {result.name!r} has its {len(result.trials)} trials.", aside=True)
     for note in result.notes:
         say(f"note: {note}", aside=True)
     answered = None if output.policy_share is None else answer(result, limits, output.policy_share)
     output.write(result, answered, data)
-    _tell(result, network, where.url, output.out, answered, as_json=printing.json)
+    asked = words_of(model, widths, images, budget, searching, scoring)
+    kept = ["--study", show(where.url), "--study-name", result.name]
+    result.follow_up.note(
+        {
+            "subject": {"network": model.model, "data": images.data, "task": data.goal.name},
+            "command": ["prunesearch", "search", *asked, *kept],
+        }
+    )
+    found = Found(result, network, where.url, output.out, answered)
+    if printing.json:
+        print_json(found.as_json())
+    else:
+        found.say(next_command(result, model, images, where.url, output.out))
 
 
-@contextmanager
-def _progress(network: Network) -> Iterator[tuple[BestSoFar, Callback]]:
-    """Shows how far a search is, and lets an interrupt end it in order."""
-    with interruptible(), first_interrupt_waits() as stop_if_asked, shown("scored", "trials") as bar:
-        show = BestSoFar(bar, network.space.cost(network.space.full).macs)
+@dataclass(frozen=True)
+class Found:
+    """What a search found, for people or for a program.
 
-        def on_event(event: Event) -> bool:
-            show(event)
-            stop_if_asked()
-            return False
+    Attributes:
+        result: The result.
+        network: What was searched.
+        url: Of the database.
+        out: Where the best network was written, if it was.
+        answered: What the policy answered, if it was asked.
+    """
 
-        yield show, on_event
+    result: SearchResult
+    network: Network
+    url: str
+    out: Path | None
+    answered: Answer | None
 
+    def as_json(self) -> dict[str, Any]:
+        """For a program."""
+        from prunesearch.study.database import show as public
 
-def _tell(
-    result: SearchResult, network: Network, url: str, out: Path | None, answered: Answer | None, *, as_json: bool
-) -> None:
-    """Say what was found, to people or to a program."""
-    from prunesearch.study.database import show as public
+        result, judged = self.result, self.result.judged
+        return {
+            "study": public(self.url),
+            "name": result.name,
+            "trials": len(result.trials),
+            "best": result.best.trial.facts(),
+            "unpruned": self.network.space.cost(self.network.space.full).amounts,
+            "judged": None if judged is None else vars(judged),
+            "front": [winner.trial.facts() for winner in result.front()],
+            "policy": None if self.answered is None else self.answered.as_json(),
+            "notes": list(result.notes),
+            "out": None if self.out is None else str(self.out),
+        }
 
-    if as_json:
-        print_json(
-            {
-                "study": public(url),
-                "name": result.name,
-                "trials": len(result.trials),
-                "best": result.best.trial.facts(),
-                "unpruned": network.space.cost(network.space.full).amounts,
-                "front": [winner.trial.facts() for winner in result.front()],
-                "policy": None if answered is None else answered.as_json(),
-                "notes": list(result.notes),
-                "out": None if out is None else str(out),
-            }
-        )
-        return
-    say(str(result))
-    say(f"Study {result.name!r} in {public(url)}.")
-    if answered is not None:
-        say(str(answered))
-    if out is not None:
-        say(f"Wrote {out}{'' if answered is None else ', the network of the policy'}.")
-    kept = {"kept": result.best.structure, **({} if answered is None else {"policy": answered.structure})}
-    table = Table("group", "width", *kept)
-    for group, *widths in zip(network.space.groups, *kept.values(), strict=True):
-        table.add_row(group.name, str(group.width), *map(str, widths))
-    print_table(table)
+    def say(self, following: str) -> None:
+        """For people.
+
+        Args:
+            following: The command that usually follows.
+        """
+        from prunesearch.study.database import show as public
+
+        result, answered = self.result, self.answered
+        say(str(result))
+        if result.beside:
+            say(f"Uniform widths under the same budget: {result.beside}.")
+        say(f"Study {result.name!r} in {public(self.url)}.")
+        if answered is not None:
+            say(str(answered))
+        if self.out is not None:
+            say(f"Wrote {self.out}{'' if answered is None else ', the network of the policy'}.")
+        kept = {"kept": result.best.structure, **({} if answered is None else {"policy": answered.structure})}
+        table = Table("group", "width", *kept)
+        for group, *widths in zip(self.network.space.groups, *kept.values(), strict=True):
+            table.add_row(group.name, str(group.width), *map(str, widths))
+        print_table(table)
+        say(f"Next: {following}")

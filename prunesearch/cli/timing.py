@@ -110,6 +110,7 @@ def latency(
             file=output.out,
             points=timing.points,
             on_progress=on_progress,
+            progress=False,
         )
     facts = _facts(table, network, output.out)
     if printing.json:

@@ -8,12 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from prunesearch.cli.console import print_json, say
-from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
+from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
     from prunesearch.cli.values import TrainingFiles, Where
     from prunesearch.training.data import Data
     from prunesearch.training.reports import EpochReport, Session, StepReport
+    from prunesearch.training.watching import LossAndMetric
 
 
 _FEW_STEPS, _MUCH = 100, 0.05
@@ -47,7 +48,7 @@ class TrainingRun:
     session: Session
     files: TrainingFiles
     data: Data
-    _show: _LossAndMetric
+    _show: LossAndMetric
 
     @property
     def was_finished(self) -> bool:
@@ -62,10 +63,11 @@ def training_session(network: Any, data: Data, files: TrainingFiles, where: Wher
     from prunesearch.tasks.metric import name_of
     from prunesearch.training.accelerating import Log
     from prunesearch.training.reports import Session
+    from prunesearch.training.watching import LossAndMetric
 
     kept = f"The state is in {files.state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step", "steps") as bar:
-        show = _LossAndMetric(bar, name_of(judged_as(data.goal)))
+        show = LossAndMetric(bar, name_of(judged_as(data.goal)))
 
         def on_step(report: StepReport) -> None:
             if not show.begun:
@@ -74,7 +76,8 @@ def training_session(network: Any, data: Data, files: TrainingFiles, where: Wher
             stop_if_asked()
 
         logged = None if files.log is None else Log(files.log, files.trackers or ("csv",))
-        yield TrainingRun(Session(files.state, logged, show.epoch, on_step, where.device), files, data, show)
+        session = Session(files.state, logged, show.epoch, on_step, where.device, progress=False)
+        yield TrainingRun(session, files, data, show)
 
 
 def finish(
@@ -124,26 +127,3 @@ def finish(
         print_json(found)
     else:
         say(sentence)
-
-
-class _LossAndMetric:
-    """Tells of a training after each step: the loss, and the metric where images were held out."""
-
-    def __init__(self, shown: Shown, metric: str) -> None:
-        self._shown = shown
-        self._metric = metric
-        self._validation = ""
-        self.begun = False
-
-    def step(self, report: StepReport) -> None:
-        """After a step."""
-        self.begun = True
-        self._shown.update(report.step, report.steps, f"loss {report.loss:.3f}{self._validation}")
-
-    def epoch(self, report: EpochReport) -> None:
-        """After an epoch."""
-        from prunesearch.tasks.metric import as_text
-
-        if report.metric is not None:
-            value = as_text(self._metric, report.metric)
-            self._validation = f", validation {self._metric} {value} (best in epoch {report.best_epoch})"

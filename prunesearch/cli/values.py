@@ -211,7 +211,7 @@ class Limits:
     """A budget of what needs no table.
 
     Attributes:
-        budget: Such as macs=50% or params=1M.
+        budget: Limits of macs, params, flops or peak_memory, such as macs=50% or params=1M.
     """
 
     budget: str
@@ -231,7 +231,7 @@ class LimitsByTable:
     """A budget.
 
     Attributes:
-        budget: Such as macs=50% or latency_ms=4,params=1M.
+        budget: Limits of macs, params, flops, latency_ms, peak_memory or energy_mj, such as latency_ms=4,params=1M.
         table: What milliseconds, or millijoules, are predicted from; the command latency makes that of milliseconds.
     """
 

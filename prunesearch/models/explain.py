@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from prunesearch.html_table import html_table
+from prunesearch.plain_text import shortened
 from prunesearch.structure import Cost, Space
 
 _HEAVIEST = 5
@@ -50,7 +52,7 @@ class LayerLine:
     why: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What `Network.explain` says; `print` shows it as a table, `as_dict` gives it to programs.
 
@@ -78,13 +80,37 @@ class Explanation:
         """Everything as plain values, ready for JSON."""
         return {**asdict(self), "full": self.full.amounts, "minimum": self.minimum.amounts}
 
+    def __repr__(self) -> str:
+        frozen = f"layers that keep their width: {len(self.frozen)}"
+        heaviest = ", ".join(f"{shortened(layer, 60)} {share:.1%}" for layer, share in self.heaviest)
+        lines = [self._summary, f"most MACs: {heaviest}", f"{frozen}; notes: {len(self.notes)}", "print it to see all"]
+        return "\n  ".join(["Explanation", *lines])
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (line.name, line.width, f"{line.macs_share:.1%}", _allowed(line), _listed(line.members))
+            for line in self.groups
+        ]
+        headings = ["group", "width", "MACs it can save", "allowed widths", "layers"]
+        frozen = [f"{layer} keeps its width: {reason}" for layer, reason in self.frozen.items()]
+        return html_table(headings, rows, [self._summary, *frozen, *self.notes])
+
+    @property
+    def _summary(self) -> str:
+        return (
+            f"{len(self.groups)} groups, 10^{math.log10(self.structures):.1f} structures; "
+            f"MACs {self.minimum.macs:,} to {self.full.macs:,} ({self.minimum.macs / self.full.macs:.1%} to 100%), "
+            f"parameters {self.minimum.params:,} to {self.full.params:,} "
+            f"({self.minimum.params / self.full.params:.1%} to 100%)"
+        )
+
     def __str__(self) -> str:
         wide = max(len("group"), *(len(line.name) for line in self.groups))
         rows = [f"{'group':<{wide}}  {'width':>5}  {'saves':>6}  allowed widths; members"]
         for line in self.groups:
-            step = f"{line.widths[0]}..{line.widths[-1]} ({len(line.widths)})"
             rows.append(
-                f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {step}; {_listed(line.members)}"
+                f"{line.name:<{wide}}  {line.width:>5}  {line.macs_share:>6.1%}  {_allowed(line)}; "
+                f"{_listed(line.members)}"
             )
         rows += [
             f"layer {line.name}: {line.macs:,} MACs ({line.macs / self.full.macs:.1%}), at least {line.least:,}"
@@ -94,13 +120,12 @@ class Explanation:
         rows += [f"frozen: {layer}: {reason}" for layer, reason in self.frozen.items()]
         rows += [f"note: {note}" for note in self.notes]
         rows.append("most MACs: " + ", ".join(f"{layer} {share:.1%}" for layer, share in self.heaviest))
-        rows.append(
-            f"{len(self.groups)} groups, 10^{math.log10(self.structures):.1f} structures; "
-            f"MACs {self.minimum.macs:,} to {self.full.macs:,} ({self.minimum.macs / self.full.macs:.1%} to 100%), "
-            f"parameters {self.minimum.params:,} to {self.full.params:,} "
-            f"({self.minimum.params / self.full.params:.1%} to 100%)"
-        )
+        rows.append(self._summary)
         return "\n".join(rows)
+
+
+def _allowed(line: GroupLine) -> str:
+    return f"{line.widths[0]}..{line.widths[-1]} ({len(line.widths)})"
 
 
 def _listed(names: Sequence[str], at_most: int = 4) -> str:

@@ -100,6 +100,9 @@ class PruningNet(nn.Module):
         self._generators.to_empty(device=device)
         self._begin(tensors, torch.Generator().manual_seed(seed))
 
+    def __repr__(self) -> str:
+        return f"PruningNet({self.settings['form']}, {self.size:,} parameters, for {self.network!r})"
+
     @property
     def size(self) -> int:
         """Parameters."""

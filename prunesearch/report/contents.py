@@ -40,6 +40,31 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Judged:
+    """The task's metric before any training, on examples that also scored.
+
+    Attributes:
+        metric: Its name.
+        examples: How many.
+        winner: Of the winner.
+        unpruned: Of the unpruned network.
+        uniform: Of the structure in which all groups keep one share of their width, under the same budget.
+        uniform_cost: What that costs.
+        uniform_score: Its score, if it has one.
+        uniform_is_winner: Whether it is the winner itself.
+    """
+
+    metric: str
+    examples: int
+    winner: float
+    unpruned: float
+    uniform: float
+    uniform_cost: Cost
+    uniform_score: float | None
+    uniform_is_winner: bool
+
+
+@dataclass(frozen=True)
 class StudyContents:
     """Everything that is recorded of one study.
 
@@ -117,6 +142,35 @@ class StudyContents:
     def limits(self) -> dict[str, float]:
         """The largest cost that the budget allows, by the names of resources, as far as it is known."""
         return _numbers(self.summary.get("limits"))
+
+    @cached_property
+    def judged(self) -> Judged | None:
+        """The metric of the winner and of others before any training, if it is recorded, and of this winner."""
+        return _judged(self.summary.get("judged"), self.space, self.winner)
+
+    @property
+    def subject(self) -> Mapping[str, str]:
+        """Names of the network and the data, as far as they are known."""
+        found = self.summary.get("subject")
+        return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The words of the command that searched; empty where Python did."""
+        found = self.summary.get("command")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @cached_property
+    def file(self) -> str | None:
+        """The file of the winner's network that was written last, finetuned or not; None if nobody recorded one."""
+        chosen = None if self.winner is None else self.winner.structure
+        mine = [fact.value for fact in self.followed if _structure(fact.value.get("structure")) == chosen]
+        return next((str(value["file"]) for value in reversed(mine) if value.get("file")), None)
+
+    @property
+    def full(self) -> Mapping[str, float]:
+        """What the unpruned network costs, as the search recorded it, by the names of resources."""
+        return _numbers(self.summary.get("unpruned"))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -299,6 +353,23 @@ def _number(value: Any) -> float | None:
 def _structure(value: Any) -> Structure | None:
     is_one = isinstance(value, list) and all(type(width) is int for width in value)
     return tuple(value) if is_one else None
+
+
+def _judged(entry: Any, space: Space, winner: Trial | None) -> Judged | None:
+    """What was recorded of a winner, or None if it is of another, or not as we write it."""
+    if not isinstance(entry, dict) or winner is None or _structure(entry.get("structure")) != winner.structure:
+        return None
+    known = [_number(entry.get(key)) for key in ("winner", "unpruned", "uniform", "examples")]
+    plain = _structure(entry.get("uniform_structure"))
+    if plain is None or any(value is None for value in known):
+        return None
+    try:
+        cost = space.cost(space.check(plain))
+    except ValueError:
+        return None
+    found, unpruned, uniform, examples = (float(value) for value in known if value is not None)
+    score, is_same = _number(entry.get("uniform_score")), plain == winner.structure
+    return Judged(str(entry.get("metric")), int(examples), found, unpruned, uniform, cost, score, is_same)
 
 
 def _attempt(entry: Any) -> Attempt | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from prunesearch.report.contents import StudyContents
 from prunesearch.report.plot import Plot
-from prunesearch.report.scores import history, score_against_latency, score_against_macs, score_axis
+from prunesearch.report.scores import history, score_against, score_against_latency, score_axis
 from prunesearch.report.series import Series
 from prunesearch.report.winners import accuracy_against, predicted_against_measured
 
@@ -32,9 +32,10 @@ def figures(studies: Sequence[StudyContents], colour: Mapping[str, int], group: 
     if not series:
         return {"front": [], "history": [], "latency": []}
     score = score_axis(series)
+    limited = dict.fromkeys(("macs", *(name for each in series for name in each.study.limits if name != "latency_ms")))
     sections: dict[str, list[Plot | None]] = {
         "front": [
-            score_against_macs(series, score),
+            *(score_against(resource, series, score) for resource in limited),
             score_against_latency(series, score),
             accuracy_against(series, "macs"),
             accuracy_against(series, "ms"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prunesearch.report.contents import StudyContents
+from prunesearch.report.sensitivity import sensitivity
 from prunesearch.structure import Space, Structure, Term, Width
 
 
@@ -45,22 +46,49 @@ class GroupRow:
 
     Attributes:
         name: Of the group.
+        members: The layers that get narrower with it.
         full: Unpruned width.
         kept: Width in each study's winner.
+        saves: Share of all MACs that vanishes when it alone is at its narrowest.
+        sensitivity: How much the score falls if it alone keeps half as much; None if that is not known.
+        relative: That, as a share of the largest of all groups, from 0 to 1.
     """
 
     name: str
+    members: tuple[str, ...]
     full: int
     kept: tuple[int, ...]
+    saves: float
+    sensitivity: float | None
+    relative: float
 
 
 def groups(studies: Sequence[StudyContents]) -> list[GroupRow]:
     """Widths of studies of one network that have a winner."""
     winners = [study.winner.structure for study in studies if study.winner is not None]
+    space = studies[0].space
+    saves = _alone(space)
+    found = next(filter(None, (sensitivity(study) for study in studies)), None)
+    largest = max(map(abs, found or ()), default=0.0) or 1.0
     return [
-        GroupRow(group.name, group.width, tuple(structure[i] for structure in winners))
-        for i, group in enumerate(studies[0].space.groups)
+        GroupRow(
+            name=group.name,
+            members=group.members,
+            full=group.width,
+            kept=tuple(structure[i] for structure in winners),
+            saves=saves[i],
+            sensitivity=None if found is None else found[i],
+            relative=0.0 if found is None else max(0.0, found[i]) / largest,
+        )
+        for i, group in enumerate(space.groups)
     ]
+
+
+def _alone(space: Space) -> list[float]:
+    """The share of all MACs that each group saves when it alone is at its narrowest."""
+    full = max(1, space.cost(space.full).macs)
+    narrowed = [(*space.full[:i], narrow, *space.full[i + 1 :]) for i, narrow in enumerate(space.minimum)]
+    return [1 - space.cost(structure).macs / full for structure in narrowed]
 
 
 def layers(space: Space, structure: Structure) -> list[LayerRow]:

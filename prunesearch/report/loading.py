@@ -6,7 +6,7 @@ Text of a database must not become code that somebody runs, so it only ever beco
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,16 @@ class Loading:
     """What to type.
 
     Attributes:
-        python: Lines of Python.
-        command: Lines for a shell.
+        file: Lines of Python that read the file of the winner's network; None if nobody recorded one.
+        python: Lines of Python that ask the study again.
+        command: The command that searched, or, where Python did, one that does the same.
+        is_exact: Whether it is the one that was given.
     """
 
+    file: str | None
     python: str
     command: str
+    is_exact: bool
 
 
 def loading(study: StudyContents, url: str) -> Loading:
@@ -43,6 +47,9 @@ def loading(study: StudyContents, url: str) -> Loading:
         'ps.save(small, "small.safetensors", example_inputs=network.example_inputs)\n'
         '# and later: ps.load("small.safetensors", model)'
     )
+    file = None if study.file is None else f"import prunesearch as ps\n\nsmall = ps.load({study.file!r}, model)"
+    if study.command:
+        return Loading(file, python, _in_lines(study.command), True)
     budget = study.question.get("budget")
     asked: Mapping[str, Any] = budget if isinstance(budget, Mapping) else {}
     limits = in_words({**asked, "by": [], "lowered": {}} if asked else budget).replace(", ", ",")
@@ -52,7 +59,17 @@ def loading(study: StudyContents, url: str) -> Loading:
     table = ["--table TABLE"] if asked.get("by") else []
     words = ["--model MODEL", "--weights WEIGHTS", "--data DATA", *table, *words, *([] if race else ["--no-race"])]
     command = " \\\n  ".join(["prunesearch search", *words, "--out small.safetensors"])
-    return Loading(python, command)
+    return Loading(file, python, command, False)
+
+
+def _in_lines(words: Sequence[str]) -> str:
+    """Words of a command as a shell reads them, an option a line."""
+    lines: list[list[str]] = [[]]
+    for word in words:
+        if word.startswith("--"):
+            lines.append([])
+        lines[-1].append(shlex.quote(word))
+    return " \\\n  ".join(" ".join(line) for line in lines)
 
 
 def _arguments(study: StudyContents, url: str) -> dict[str, str | int]:

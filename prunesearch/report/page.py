@@ -17,11 +17,12 @@ from markupsafe import Markup
 
 from prunesearch.files import write_text
 from prunesearch.latency_table import LatencyTable
-from prunesearch.report import layers, tables, tiles, trials
+from prunesearch.report import cards, layers, tables, trials
 from prunesearch.report.contents import StudyContents, comparable, read
 from prunesearch.report.figures import colours, figures
 from prunesearch.report.layers import GroupRow, LayerRow
 from prunesearch.report.loading import loading
+from prunesearch.report.measure import Measure, measure_of
 from prunesearch.report.plot import Plot
 from prunesearch.study.database import Database, parse
 from prunesearch.study.store import Store
@@ -51,6 +52,7 @@ class Section:
         colours: Of each.
         figures: By the part of the page that has them.
         groups: Widths of all winners.
+        measure: What scores are of.
         layers: (study, colour, its layers) of each.
         conditions: Under which latency was measured, in words, and the names of the studies.
     """
@@ -59,8 +61,14 @@ class Section:
     colours: list[int]
     figures: dict[str, list[Plot]]
     groups: list[GroupRow]
+    measure: Measure
     layers: list[tuple[StudyContents, int, list[LayerRow]]]
     conditions: dict[str, list[str]]
+
+    @property
+    def is_sensitive(self) -> bool:
+        """Whether sensitivities of groups are known."""
+        return any(row.sensitivity is not None for row in self.groups)
 
 
 def write_report(
@@ -68,7 +76,7 @@ def write_report(
     out: str | Path,
     study_names: Sequence[str] | None = None,
     *,
-    title: str = "Structure search",
+    title: str | None = None,
     table: LatencyTable | str | Path | None = None,
 ) -> Path:
     """Write everything known of some studies as one HTML page that works offline; the database is only read.
@@ -79,7 +87,7 @@ def write_report(
         study: URL of the database, such as `"sqlite:///search.db"`.
         out: The file to write; its folder must exist.
         study_names: The studies to report, in this order; all of the database by default.
-        title: Of the page.
+        title: Of the page; by default it names the network, the data and the budget.
         table: What the latency of every trial is predicted from, a latency table or its file. A finished search under a
             latency budget has recorded its predictions, and needs none.
 
@@ -110,7 +118,7 @@ def render(
     database: str,
     written: datetime,
     *,
-    title: str = "Structure search",
+    title: str | None = None,
     url: str | None = None,
 ) -> str:
     """Render the page.
@@ -119,7 +127,7 @@ def render(
         studies: What it is about.
         database: File name of the database; the folder is nobody's business.
         written: Date of the page, in UTC.
-        title: Of the page.
+        title: Of the page; by default it names the network, the data and the budget.
         url: Of the database, as it may be shown; that of a file by default.
     """
     environment = Environment(
@@ -130,9 +138,10 @@ def render(
     groups = comparable(studies)
     colour = colours([study for study in studies if study.scored])
     sections = [_section(group, colour, i) for i, group in enumerate(groups) if any(study.scored for study in group)]
-    best = max(sections[0].studies, key=_winning_score) if sections else None
+    shown = [found for study in studies if (found := cards.card(study)) is not None]
+    address = url or f"sqlite:///{database}"
     page = environment.get_template("page.html").render(
-        title=title,
+        title=title or cards.title_of(list(studies)),
         database=database,
         written=written.strftime("%Y-%m-%d %H:%M UTC"),
         version=metadata.version("prunesearch"),
@@ -141,13 +150,12 @@ def render(
         studies=studies,
         groups=groups,
         sections=sections,
-        best=best,
-        tiles=tiles.tiles(best) if best else [],
+        cards=shown,
         question=tables.question(studies),
         notes=tables.notes(studies),
         followed=tables.followed(studies),
         comparison=tables.comparison(studies),
-        loading=loading(best, url or f"sqlite:///{database}") if best else None,
+        loading=[(study.name, loading(study, address)) for study in studies if study.winner is not None],
         trials=trials.trials(groups),
         trial_columns=_trial_columns(studies),
         best_rows=trials.best_rows(groups, _ROWS),
@@ -167,17 +175,14 @@ def _section(group: Sequence[StudyContents], colour: dict[str, int], number: int
     for study in won:
         if study.conditions:
             conditions.setdefault(tables.in_words(study.conditions), []).append(study.name)
-    return Section(won, mine, figures(won, colour, number), layers.groups(won), details, conditions)
-
-
-def _winning_score(study: StudyContents) -> float:
-    winner = study.winner
-    return -float("inf") if winner is None or winner.score is None else winner.score
+    return Section(won, mine, figures(won, colour, number), layers.groups(won), measure_of(won[0]), details, conditions)
 
 
 def _trial_columns(studies: Sequence[StudyContents]) -> dict[str, str]:
     has_latency = any(study.predicted_ms for study in studies)
-    return {name: title for name, title in _TITLES.items() if name != "latency" or has_latency}
+    negated = dict.fromkeys(measure_of(study).name for study in studies if measure_of(study).is_negated)
+    titles = {**_TITLES, "score": f"Score (minus {', '.join(negated)})"} if negated else _TITLES
+    return {name: title for name, title in titles.items() if name != "latency" or has_latency}
 
 
 def _shown(database: Database) -> str:

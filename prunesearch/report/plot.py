@@ -58,12 +58,13 @@ class Mark:
     """A symbol of constant size.
 
     Attributes:
-        shape: `winner`, `before`, `after`, `timed` or `unpruned`.
+        shape: `winner`, `before`, `after`, `timed`, `uniform` or `unpruned`.
         x: Percent from the left.
         y: Percent from the top.
         says: What it is, for whoever points at it or hears the page.
         colour: Which of the series' colours; None for that of the text.
         span: Percent from the top of the ends of a whisker.
+        label: Written beside it.
     """
 
     shape: str
@@ -72,6 +73,7 @@ class Mark:
     says: str
     colour: int | None = None
     span: tuple[float, float] | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -133,27 +135,39 @@ def axis(
     most: int = 6,
     least_step: float = 0.0,
     text: Callable[[float], str] | None = None,
+    factor: float = 1.0,
 ) -> Axis:
     """An axis over values with a little room at both ends, and at most so many ticks at round numbers.
+
+    Args:
+        title: What it shows.
+        values: What must be on it.
+        most: Ticks.
+        least_step: Between two ticks.
+        text: Writes the number at a tick.
+        factor: What values are multiplied by to be shown; ticks are at round numbers of these. Below 0 the larger
+            numbers are at the start.
 
     Example:
         >>> axis("MACs", [200.0, 1000.0]).ticks
         ((4.545, '200'), (27.273, '400'), (50.0, '600'), (72.727, '800'), (95.455, '1,000'))
     """
-    known = sorted(values) or [0.0, 1.0]
+    size, sign = abs(factor), math.copysign(1.0, factor)
+    known = sorted(size * value for value in values) or [0.0, 1.0]
     low, high = known[0], known[-1]
     room = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
-    low, high = (0.0 if low >= 0 and low - room < 0 else low - room), high + room
+    below_zero = sign < 0 and low < 0 and high <= 0 < high + room  # no loss is below 0
+    low, high = (0.0 if low >= 0 and low - room < 0 else low - room), 0.0 if below_zero else high + room
     step = max(least_step, _step((high - low) / max(1, most - 1)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     empty = Axis(title, low, high, ())
 
     def default(value: float) -> str:
-        return f"{value:,.{digits}f}"
+        return f"{sign * value + 0.0:,.{digits}f}"
 
     numbers = [round(i * step, 12) + 0.0 for i in range(first, last + 1)]  # + 0.0: never "-0"
-    return Axis(title, low, high, tuple((empty.percent(n), (text or default)(n)) for n in numbers))
+    return Axis(title, low / size, high / size, tuple((empty.percent(n), (text or default)(n)) for n in numbers))
 
 
 def counted(title: str, highest: int) -> Axis:

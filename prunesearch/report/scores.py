@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
+from prunesearch.plain_text import shortened
 from prunesearch.report.contents import StudyContents
+from prunesearch.report.measure import measure_of
 from prunesearch.report.plot import Axis, Mark, Plot, Polyline, Rule, axis, counted, dots, short, steps
 from prunesearch.report.series import Series, first_known, legend_of
 from prunesearch.trial import Trial
@@ -24,18 +26,25 @@ _MANY = 1500
 """Points of a figure from which on they are drawn smaller."""
 
 
+_LABELLED = 4
+"""Studies whose winners have their names beside them; more would be written over each other."""
+_RESOURCES = {"macs": "MACs", "params": "parameters", "flops": "FLOPs", "peak_memory": "peak memory"}
+_FIELDS = {"macs": "macs", "params": "params", "latency_ms": "latency"}
+"""Columns of the page's trials."""
+
+
 Points = list[tuple[float, float]]
 
 
 def score_axis(series: Sequence[Series]) -> Axis:
     """From the best score down to the worst; a long tail of bad ones is cut off."""
+    measure = measure_of(series[0].study)
     scores = sorted(score for each in series for _, score in each.study.scored)
     best, median = scores[-1], scores[len(scores) // 2]
     foot = max(scores[0], median - _TAIL * (best - median)) if best > median else scores[0]
     full = [value for each in series if (value := each.study.number("score_full")) is not None]
     near = [value for value in full if value <= best + 2 * (best - foot)]
-    metric = _metric(series[0].study)
-    return axis(f"Score: {metric}" if metric else "Score (higher is better)", [foot, best, *near], most=7)
+    return axis(measure.title, [foot, best, *near], most=7, factor=measure.factor)
 
 
 def history(series: Sequence[Series], score: Axis) -> Plot:
@@ -47,7 +56,7 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
         "",
         counted("Evaluations", most),
         score,
-        legend=(*legend_of(series), ("line", None, "best so far"), ("winner", None, "winner")),
+        legend=(*legend_of(series), ("line", None, "best so far")),
         fields=("position", "score"),
     )
     paths, marks, ends = [], [], []
@@ -58,8 +67,11 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
         raised = [(x, y) for (x, _), y, before in zip(scored, best, [-math.inf, *best], strict=False) if y > before]
         until = plot.x.percent(len(each.study.trials))
         paths.append(Polyline("line", steps([plot.place(x, y) for x, y in raised], until=until), each.colour))
-        ends.append(f"{each.study.name} reaches {best[-1]:.4g} in {len(each.study.trials):,} evaluations")
-        marks += [_winner(plot, each, i + 1, s) for i, (trial, s) in _scored(each.study) if trial is each.study.winner]
+        reached = measure_of(each.study).text(best[-1])
+        ends.append(f"{each.study.name} reaches {reached} in {len(each.study.trials):,} evaluations")
+        marks += [
+            _winner(plot, series, each, i + 1, s) for i, (trial, s) in _scored(each.study) if trial is each.study.winner
+        ]
     lines_last = sorted(paths, key=lambda path: path.kind == "line")
     reference = _unpruned_score(series, plot, "")
     return replace(
@@ -72,19 +84,30 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
     )
 
 
-def score_against_macs(series: Sequence[Series], score: Axis) -> Plot:
-    """Score of every trial against its MACs, with what no other trial beats in both."""
-    points = [[(float(trial.cost.macs), s) for trial, s in each.study.scored] for each in series]
-    limits = {limit for each in series if (limit := each.study.limits.get("macs")) is not None}
-    full = float(series[0].study.unpruned.macs)
-    return _cloud(
-        Plot("front-macs", "Score against MACs", "", _x_axis("MACs of one image", points, limits, full), score),
-        series,
-        points,
-        field="macs",
-        full=full,
-        limits={float(limit): f"budget {short(limit)}" for limit in limits},
-    )
+def score_against(resource: str, series: Sequence[Series], score: Axis) -> Plot | None:
+    """Score of every trial against one of its costs, with what no other trial beats in both.
+
+    Args:
+        resource: By its name, such as `macs`; the axis is in percent of the unpruned network.
+        series: The studies.
+        score: The axis of scores.
+
+    Returns:
+        The figure; None if the cost of the unpruned network, or of every trial, is not known.
+    """
+    full = _full_cost(series, resource)
+    known = [each for each in series if each.study.scored and resource in each.study.scored[0][0].cost.amounts]
+    if not known or not full:
+        return None
+    points = [
+        [(float(t.cost[resource]), s) for t, s in each.study.scored if resource in t.cost.amounts] for each in known
+    ]
+    limits = {limit for each in known if (limit := each.study.limits.get(resource)) is not None}
+    name = _RESOURCES.get(resource, resource)
+    x = _x_axis(f"{name}, % of the unpruned network", points, limits, full, factor=100 / full)
+    plot = Plot(f"front-{resource}", f"{_scores(known)} against {name}", "", x, score)
+    texts = {float(limit): f"budget {100 * limit / full:.4g}%" for limit in limits}
+    return _cloud(plot, known, points, resource=resource, full=full, limits=texts)
 
 
 def score_against_latency(series: Sequence[Series], score: Axis) -> Plot | None:
@@ -99,11 +122,12 @@ def score_against_latency(series: Sequence[Series], score: Axis) -> Plot | None:
     measured = [attempt.measured_ms for each in known for attempt in each.study.attempts]
     title = "Predicted latency of one forward, ms"
     full = _full_ms(known)
+    across = _x_axis(title, points, {*limits, *measured}, full)
     plot = _cloud(
-        Plot("front-latency", "Score against latency", "", _x_axis(title, points, {*limits, *measured}, full), score),
+        Plot("front-latency", f"{_scores(known)} against latency", "", across, score),
         known,
         points,
-        field="latency",
+        resource="latency_ms",
         full=full,
         limits={limit: f"budget {limit:.4g} ms" for limit in limits},
     )
@@ -114,7 +138,8 @@ def score_against_latency(series: Sequence[Series], score: Axis) -> Plot | None:
             if attempt.structure in scores:
                 x, y = plot.place(attempt.measured_ms, scores[attempt.structure])
                 says = (
-                    f"{each.study.name}: measured {attempt.measured_ms:.4g} ms, score {scores[attempt.structure]:.5g}"
+                    f"{each.study.name}: measured {attempt.measured_ms:.4g} ms, "
+                    f"{measure_of(each.study).text(scores[attempt.structure])}"
                 )
                 timed.append(Mark("timed", x, y, says, each.colour))
     legend = (*plot.legend, ("timed", None, "winner as measured")) if timed else plot.legend
@@ -135,7 +160,7 @@ def _cloud(
     series: Sequence[Series],
     points: Sequence[Points],
     *,
-    field: str,
+    resource: str,
     full: float | None,
     limits: Mapping[float, str],
 ) -> Plot:
@@ -146,41 +171,63 @@ def _cloud(
     for each, mine in zip(series, points, strict=True):
         paths.append(Polyline(_cloud_kind(series), dots(plot.place(*p) for p in mine), each.colour))
         paths.append(Polyline("front-dots", dots(plot.place(*p) for p in mine if p in best), each.colour))
-        won = each.study.winner
-        x = None if won is None else float(won.cost.macs) if field == "macs" else each.study.predicted_of(won)
-        if won is not None and won.score is not None and x is not None and not math.isnan(x):
-            marks.append(_winner(plot, each, x, won.score))
+        marks += [*_uniform(plot, series, each, resource), *_winners(plot, series, each, resource)]
     paths.append(Polyline("front", steps([plot.place(*point) for point in front])))
     paths.sort(key=lambda path: {"front": 1, "front-dots": 2}.get(path.kind, 0))
+    reference, unpruned, notes = _reference(plot, series, resource, full)
     rules = [Rule(False, plot.x.percent(at), text) for at, text in sorted(limits.items())]
-    legend = (*legend_of(series), ("front", None, "Pareto front"), ("winner", None, "winner"))
-    notes = list(_below(series, plot.y))
-    reference = _full_score(series)
-    if full is not None:
-        unit = "MACs" if field == "macs" else "ms"
-        size = short(full) if field == "macs" else f"{full:.4g}"
-        name = _full_name(series)
-        if reference is None:
-            notes.append(f"The {name} network has {size} {unit}; how it scores was not recorded.")
-        elif full <= plot.x.high and reference <= plot.y.high:
-            marks.append(
-                Mark("unpruned", *plot.place(full, reference), f"{name} network: {size} {unit}, {reference:.5g}")
-            )
-            legend = (*legend, ("unpruned", None, f"{name} network"))
-        else:
-            rules += _unpruned_score(series, plot, f", {size} {unit} to the right")
+    measure = measure_of(series[0].study)
     unbeaten = f"{len(front)} of {sum(map(len, points)):,} scored structures are on the Pareto front"
-    ends = f", from {front[0][1]:.4g} to {front[-1][1]:.4g}" if front else ""
+    ends = f", from {measure.text(front[0][1])} to {measure.text(front[-1][1])}" if front else ""
     return replace(
         plot,
         says=f"{unbeaten}{ends}.",
         paths=tuple(paths),
-        rules=tuple(rules),
-        marks=tuple(marks),
-        legend=legend,
-        notes=tuple(notes),
-        fields=(field, "score"),
+        rules=(*rules, *reference),
+        marks=(*unpruned, *marks),
+        legend=(*legend_of(series), ("front", None, "Pareto front")),
+        notes=(*_below(series, plot.y), *notes),
+        fields=(_FIELDS[resource], "score") if resource in _FIELDS else None,
     )
+
+
+def _reference(
+    plot: Plot, series: Sequence[Series], resource: str, full: float | None
+) -> tuple[tuple[Rule, ...], tuple[Mark, ...], tuple[str, ...]]:
+    """The unpruned network: a line at its score, and a mark at its cost where both are within the figure."""
+    score, name = _full_score(series), _full_name(series)
+    if full is None:
+        return _unpruned_score(series, plot, ""), (), ()
+    size = short(full) if resource != "latency_ms" else f"{full:.4g}"
+    unit = {"macs": "MACs", "latency_ms": "ms"}.get(resource, resource)
+    if score is None:
+        return (), (), (f"The {name} network has {size} {unit}; how it scores was not recorded.",)
+    if full <= plot.x.high and score <= plot.y.high:
+        says = f"{name} network: {size} {unit}, {measure_of(series[0].study).text(score)}"
+        mark = Mark("unpruned", *plot.place(full, score), says, label=name)
+        return (Rule(True, mark.y, ""),), (mark,), ()
+    return _unpruned_score(series, plot, f", {size} {unit} to the right"), (), ()
+
+
+def _winners(plot: Plot, series: Sequence[Series], each: Series, resource: str) -> list[Mark]:
+    won = each.study.winner
+    if won is None or won.score is None:
+        return []
+    x = each.study.predicted_of(won) if resource == "latency_ms" else won.cost.amounts.get(resource)
+    return [] if x is None or math.isnan(x) else [_winner(plot, series, each, float(x), won.score)]
+
+
+def _uniform(plot: Plot, series: Sequence[Series], each: Series, resource: str) -> list[Mark]:
+    """The structure of uniform widths, where its cost is known and it is within the figure."""
+    judged = each.study.judged
+    if judged is None or judged.uniform_is_winner or judged.uniform_score is None:
+        return []
+    x = judged.uniform_cost.amounts.get(resource)
+    if x is None or not plot.x.low <= x <= plot.x.high:
+        return []
+    says = f"{each.study.name}: uniform widths, {measure_of(each.study).text(judged.uniform_score)}"
+    label = "uniform widths" if len(series) == 1 else ""
+    return [Mark("uniform", *plot.place(float(x), judged.uniform_score), says, each.colour, label=label)]
 
 
 def _cloud_kind(series: Sequence[Series]) -> str:
@@ -188,16 +235,20 @@ def _cloud_kind(series: Sequence[Series]) -> str:
     return "many dots" if sum(len(each.study.scored) for each in series) > _MANY else "dots"
 
 
-def _x_axis(title: str, points: Sequence[Points], others: set[float] | set[int], full: float | None) -> Axis:
+def _x_axis(
+    title: str, points: Sequence[Points], others: set[float], full: float | None, *, factor: float = 1.0
+) -> Axis:
     """Over the trials and the budget; over the unpruned network only if that leaves room for the trials."""
     values = [x for each in points for x, _ in each] + [float(value) for value in others]
     if full is not None and values and max(values) - min(values) >= _SQUEEZED * (full - min(values)):
         values.append(full)
-    return axis(title, values, text=short if title.startswith("MACs") else None)
+    return axis(title, values, factor=factor)
 
 
-def _winner(plot: Plot, series: Series, x: float, score: float) -> Mark:
-    return Mark("winner", *plot.place(x, score), f"{series.study.name}: winner, score {score:.5g}", series.colour)
+def _winner(plot: Plot, series: Sequence[Series], own: Series, x: float, score: float) -> Mark:
+    says = f"{own.study.name}: winner, {measure_of(own.study).text(score)}"
+    label = "found" if len(series) == 1 else own.study.name if len(series) <= _LABELLED else ""
+    return Mark("winner", *plot.place(x, score), says, own.colour, label=shortened(label, 30))
 
 
 def _scored(study: StudyContents) -> list[tuple[int, tuple[Trial, float]]]:
@@ -209,14 +260,16 @@ def _with_latency(study: StudyContents) -> list[tuple[Trial, float]]:
     return [(t, ms) for t, ms in zip(study.trials, study.predicted_ms, strict=False) if not math.isnan(ms)]
 
 
-def _metric(study: StudyContents) -> str:
-    """What scores are, in words, if the evaluator says so."""
-    names = {
-        "loss": "negative cross-entropy",
-        "accuracy": "accuracy",
-        "agreement": "agreement with the unpruned network",
-    }
-    return names.get(str(study.scoring.get("measures")), "")
+def _scores(series: Sequence[Series]) -> str:
+    """What scores are of, as a word of a title."""
+    name = measure_of(series[0].study).name
+    return f"{name[:1].upper()}{name[1:]}"
+
+
+def _full_cost(series: Sequence[Series], resource: str) -> float | None:
+    """What the unpruned network costs of a resource."""
+    study = series[0].study
+    return study.unpruned.amounts.get(resource) or study.full.get(resource)
 
 
 def _full_score(series: Sequence[Series]) -> float | None:

@@ -9,9 +9,11 @@ from typing import Any
 
 from prunesearch.question import in_words as words_of
 from prunesearch.report.contents import StudyContents, comparable
+from prunesearch.report.measure import measure_of
 from prunesearch.study.told import told
 
 _UNKNOWN = ""
+_SCORE = "score"
 _FIELDS = {
     "model": "network (fingerprint)",
     "space": "space (fingerprint)",
@@ -99,12 +101,22 @@ def comparison(studies: Sequence[StudyContents]) -> CostTable:
         for i, column in enumerate(_COLUMNS)
     ]
     return CostTable(
-        titles=tuple(column.title for column, keep in zip(_COLUMNS, known, strict=True) if keep),
+        titles=tuple(
+            _scores(studies) if column.title is _SCORE else column.title
+            for column, keep in zip(_COLUMNS, known, strict=True)
+            if keep
+        ),
         networks=tuple(
             tuple(tuple(cell for cell, keep in zip(row, known, strict=True) if keep) for row in rows)
             for rows in networks
         ),
     )
+
+
+def _scores(studies: Sequence[StudyContents]) -> str:
+    """What scores are of; where studies differ, all of them."""
+    names = dict.fromkeys(measure_of(study).name for study in studies if study.trials)
+    return " or ".join(names).capitalize()
 
 
 def in_words(facts: Mapping[str, Any]) -> str:
@@ -151,7 +163,13 @@ def _cost(resource: str) -> Callable[[StudyContents], str]:
 
 
 def _score(study: StudyContents) -> str:
-    return f"{study.winner.score:.4f}" if study.winner else _UNKNOWN
+    winner = study.winner
+    return _UNKNOWN if winner is None or winner.score is None else measure_of(study).text(winner.score)
+
+
+def _full_score(study: StudyContents) -> str:
+    full = study.number("score_full")
+    return _UNKNOWN if full is None else measure_of(study).text(full)
 
 
 def _accuracy(study: StudyContents) -> str:
@@ -214,7 +232,7 @@ _COLUMNS = (
     _Column("Evaluations", _evaluations),
     _Column("MACs (of unpruned)", _cost("macs"), lambda studies: f"{studies[0].unpruned.macs:,}"),
     _Column("Parameters (of unpruned)", _cost("params"), lambda studies: f"{studies[0].unpruned.params:,}"),
-    _Column("Score", _score, _first_known(_number("score_full", ".4f"))),
+    _Column(_SCORE, _score, _first_known(_full_score)),
     _Column("Accuracy before → after finetuning", _accuracy, _first_known(_number("accuracy_unpruned", ".2%"))),
     _Column("Latency, ms, predicted → measured", _latency, _predicted_unpruned),
     _Column("ms per image", _ms_per_image("ms_per_image"), _first_known(_ms_per_image("ms_per_image_unpruned"))),

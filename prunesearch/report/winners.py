@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from prunesearch.report.plot import Mark, Plot, Polyline, Rule, axis, line, short
+from prunesearch.report.plot import Mark, Plot, Polyline, Rule, axis, line
 from prunesearch.report.series import Series, first_known, legend_of
 
 _SHAPES = {"before": "before finetuning", "after": "after finetuning", "unpruned": "unpruned network"}
@@ -31,13 +31,14 @@ def accuracy_against(series: Sequence[Series], resource: str) -> Plot | None:
     if full is not None and accuracy is not None:
         says = f"unpruned network: {accuracy:.2%} at {_with_unit(full, resource)}"
         points.append(("unpruned", full, 100 * accuracy, says, None))
-    title = "MACs of one image" if resource == "macs" else f"Measured latency, ms per image{_batch(series)}"
-    text = short if resource == "macs" else None
+    of_macs = resource == "macs"
+    title = "MACs, % of the unpruned network" if of_macs else f"Measured latency, ms per image{_batch(series)}"
+    factor = 100 / max(1, series[0].study.unpruned.macs) if of_macs else 1.0
     plot = Plot(
         f"accuracy-{resource}",
         "Test accuracy of the winners against " + ("MACs" if resource == "macs" else "measured latency"),
         f"{'; '.join(says for *_, says, _ in points)}.",
-        axis(title, [x for _, x, *_ in points], text=text),
+        axis(title, [x for _, x, *_ in points], factor=factor),
         axis("Test accuracy, %", [y for _, _, y, *_ in points]),
         legend=(
             *legend_of(series),

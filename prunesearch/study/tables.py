@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunesearch.errors import StudyUnreadable
 from prunesearch.files import whole
 from prunesearch.study.store import Store
 from prunesearch.trial import Trial
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _COLUMNS = ("number", "score", "failure", "macs", "params", "seconds", "searcher", "evaluator", "worker")
 
@@ -42,6 +45,19 @@ def write_table(store: Store, name: str, path: str | Path) -> int:
     with whole(path) as draft:
         write(columns, draft)
     return len(columns["number"])
+
+
+def as_dataframe(trials: Sequence[Trial], groups: Sequence[str]) -> DataFrame:
+    """The trials as a pandas DataFrame, with the columns of `columns_of`.
+
+    Raises:
+        ImportError: pandas is not installed.
+    """
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(f"A DataFrame needs one more package: pip install pandas ({error}).") from None
+    return pd.DataFrame(columns_of(trials, groups))
 
 
 def columns_of(trials: Sequence[Trial], groups: Sequence[str]) -> dict[str, list[Any]]:

@@ -31,6 +31,11 @@ def told(fact: Fact) -> str:
     return f"{fact.kind}: {', '.join(f'{name} {each}' for name, each in value.items() if name != 'structure')}"
 
 
+def is_share(metric: Any) -> bool:
+    """Whether a metric of this name is a share, which is written in percent."""
+    return metric in _SHARES
+
+
 def _amount(cost: Mapping[str, Any]) -> str:
     predicted, measured = (
         f"{each:,.6g}" if isinstance(each, float) else f"{each:,}" if isinstance(each, int) else str(each)
@@ -43,7 +48,7 @@ def shown(metric: Any, value: Any) -> str:
     """A value of a metric: a percentage of what is a share."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return str(value)
-    return f"{value:.2%}" if metric in _SHARES else f"{value:.4g}"
+    return f"{value:.2%}" if is_share(metric) else f"{value:.4g}"
 
 
 def _tested(value: Mapping[str, Any]) -> str:

@@ -50,5 +50,5 @@ def digits() -> Subject:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = make_model("resnet8", in_channels=1, image_size=8)
-    trained = finetune(model, source, recipe=Recipe(epochs=4, lr=0.1))
+    trained = finetune(model, source, recipe=Recipe(epochs=4, lr=0.1), progress=False)
     return Subject(trace(trained, examples.take(slice(2)).inputs), examples)

@@ -25,6 +25,7 @@ from prunesearch.models.nested import Batch, arguments, called
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
+from prunesearch.progress import Progress
 from prunesearch.structure import FloatArray, Structure
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.tasks.task import Task
@@ -80,6 +81,7 @@ def paam(
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     device: str | None = None,
+    progress: Progress = True,
 ) -> AttentionPruned:
     """Train a network and find its structure in one go; the traced model stays as it is.
 
@@ -100,6 +102,7 @@ def paam(
         on_epoch: Called after every epoch; the finetuning counts its epochs from 1.
         on_step: Called after every step.
         device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
@@ -118,7 +121,7 @@ def paam(
         data,
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step, device),
+        session=Session(checkpoint, log, on_epoch, on_step, device, progress),
         question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
     )
     found = replace(network, model=as_module(network.model, outcome.last))
@@ -135,6 +138,7 @@ def paam(
             on_epoch,
             on_step,
             device,
+            progress,
         ),
     )
     return AttentionPruned(structure, ranking, tuple(scores), found, last.best, outcome.reports + last.reports)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunesearch.errors import PruneSearchError
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.nested import Batch, called, moved
+from prunesearch.progress import Progress
 from prunesearch.ranges import whole_number
 from prunesearch.structure import Structure
 from prunesearch.tasks import outputs
@@ -91,6 +92,7 @@ def finetune(
     on_step: Callable[[StepReport], None] | None = None,
     study: Recorder | None = None,
     device: str | None = None,
+    progress: Progress = True,
 ) -> nn.Module:
     """Train a copy of `model` on `data.train`; it comes back in eval mode. `model` and `teacher` stay as they are.
 
@@ -116,6 +118,7 @@ def finetune(
         study: What `search` returned: what is reached on validation and test examples is recorded there, and shown by
             reports and `prunesearch show`. Where it cannot be recorded, a warning says why.
         device: Where it runs; by default on the GPU where there is one. What comes back is where `model` was.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         ValueError: The model was not pruned from the network of the study, it has nothing to train or weights without
@@ -123,7 +126,7 @@ def finetune(
         TrainingDiverged: The loss became NaN or infinite; carries the step and the last good network.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step, device)
+    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step, device, progress)
     structure = None if study is None else study.structure_of(model)
     trained = train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session)
     if study is not None and structure is not None:
@@ -151,7 +154,7 @@ def record_reached(
         trained: The training.
         model: What came in.
         data: With the test examples, if there are any.
-        teacher: What a task without labels compares with.
+        teacher: The unpruned network, which is judged, too; a task without labels compares with it.
         seed: Of the training.
         device: Where the test examples are run.
         **more: Further plain values, such as the name of a file.
@@ -170,6 +173,8 @@ def record_reached(
     if data.test is not None and (teacher is not None or not follows(data.goal)):
         (was, n), (now, _) = (metric_on_test(each, data, teacher, device=device) for each in (model, trained.best))
         facts["test"] = {"before": was, "reached": now, "examples": n}
+        if teacher is not None:
+            facts["test"]["unpruned"] = metric_on_test(teacher, data, teacher, device=device)[0]
     try:
         study.record("finetuned", facts)
     except PruneSearchError as error:  # hours of training are worth more than this

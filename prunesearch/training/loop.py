@@ -9,9 +9,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from prunesearch.errors import TrainingDiverged
 from prunesearch.models.devices import device_of_module, devices_here, random_apart
 from prunesearch.models.nested import Batch, moved, tensors_in
 from prunesearch.models.tensor_file import content_of
-from prunesearch.tasks.examples import Examples
+from prunesearch.progress import shown
+from prunesearch.tasks.examples import Examples, judged_as
+from prunesearch.tasks.metric import name_of
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, log_epoch, process_mean, start_logging
 from prunesearch.training.augment import Augmentation
@@ -37,6 +39,7 @@ from prunesearch.training.optimization import rate, set_rate
 from prunesearch.training.progress import Progress, State, TrainedStates
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
+from prunesearch.training.watching import LossAndMetric
 
 _SAVE_EVERY = 60.0
 """Seconds between checkpoints within an epoch; more if writing one takes more than a twentieth of it."""
@@ -80,9 +83,29 @@ def run(
                 asked |= {"data": data.fingerprint(), "processes": accelerator.num_processes}
                 opened = CheckpointFile(Path(session.checkpoint), asked, writes=accelerator.is_main_process)
                 file = stack.enter_context(opened)
-            loop = _Loop(accelerator, learner, data, recipe, seed, session, file)
+            watched = stack.enter_context(_watched(session, learner, is_seen=accelerator.is_main_process))
+            loop = _Loop(accelerator, learner, data, recipe, seed, watched, file)
             loop.judge_before(given)
             return loop.run()
+
+
+@contextmanager
+def _watched(session: Session, learner: Learner, *, is_seen: bool) -> Iterator[Session]:
+    """The session, which also shows how far the training is."""
+    with shown("training step", "steps", session.progress if is_seen else False) as bar:
+        told = LossAndMetric(bar, name_of(judged_as(learner.task)))
+
+        def on_step(report: StepReport) -> None:
+            told.step(report)
+            if session.on_step is not None:
+                session.on_step(report)
+
+        def on_epoch(report: EpochReport) -> None:
+            told.epoch(report)
+            if session.on_epoch is not None:
+                session.on_epoch(report)
+
+        yield replace(session, on_step=on_step, on_epoch=on_epoch)
 
 
 class _Loop:

@@ -25,6 +25,7 @@ from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
 from prunesearch.models.nested import Batch, called
 from prunesearch.models.network import Network
+from prunesearch.progress import Progress
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Log
@@ -79,6 +80,7 @@ def manidp(
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     device: str | None = None,
+    progress: Progress = True,
 ) -> DynamicallyPruned:
     """Train gates into a network until the average image needs no more than a budget; the traced model stays as it is.
 
@@ -96,6 +98,7 @@ def manidp(
         on_epoch: Called after every epoch.
         on_step: Called after every step.
         device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         InfeasibleBudget: What has no gates costs more.
@@ -119,7 +122,7 @@ def manidp(
         data,
         recipe,
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step, device),
+        session=Session(checkpoint, log, on_epoch, on_step, device, progress),
         question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met

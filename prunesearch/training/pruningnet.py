@@ -24,6 +24,7 @@ from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
 from prunesearch.models.memory import require
 from prunesearch.models.nested import Batch, arguments, mapped, members, moved
 from prunesearch.models.tensor_file import content_of
+from prunesearch.progress import Progress, shown
 from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
@@ -49,6 +50,7 @@ def train_pruningnet(
     save_every: float = 60.0,
     on_step: Callable[[StepReport], None] | None = None,
     device: str | None = None,
+    progress: Progress = True,
 ) -> None:
     """Train a PruningNet in place: per step, random structures, with the weights it gives them.
 
@@ -73,6 +75,7 @@ def train_pruningnet(
         save_every: Seconds between two states on disk; 0 writes every step.
         on_step: Called after every step. If it raises, the state is written before the exception goes on.
         device: Where it runs; by default on the GPU where there is one. `net` comes back to where it was.
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
 
     Raises:
         ValueError: The network is no classifier, or no image is left to train on.
@@ -113,8 +116,15 @@ def train_pruningnet(
         if state is not None and state.exists():
             run.step = int(_resume(net, state, question, run.optimizer)["step"])
         save()  # a file that cannot be written is better known before the work than after it
-        with random_apart(accelerator.device):
-            _train(run, save, save_every, on_step)
+        is_seen = progress if accelerator.is_main_process else False
+        with random_apart(accelerator.device), shown("training", "steps", is_seen) as bar:
+
+            def told(report: StepReport) -> None:
+                bar.update(report.step, report.steps, f"loss {report.loss:.4f}")
+                if on_step is not None:
+                    on_step(report)
+
+            _train(run, save, save_every, told)
         net.eval()
         if file is not None and accelerator.is_main_process:
             save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
@@ -122,17 +132,14 @@ def train_pruningnet(
         accelerator.wait_for_everyone()
 
 
-def _train(
-    run: _Run, save: Callable[[], None], save_every: float, on_step: Callable[[StepReport], None] | None
-) -> None:
+def _train(run: _Run, save: Callable[[], None], save_every: float, on_step: Callable[[StepReport], None]) -> None:
     saved = time.monotonic()
     try:
         for report in run.reports():
             if time.monotonic() - saved >= save_every:
                 save()
                 saved = time.monotonic()
-            if on_step is not None:
-                on_step(report)
+            on_step(report)
     except (Exception, KeyboardInterrupt):
         if not run.updating:  # an interrupt in the middle of an update leaves what was saved before it
             save()

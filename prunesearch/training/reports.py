@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prunesearch.progress import Progress
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Log
 
@@ -80,6 +81,7 @@ class Session:
         on_epoch: Called after every epoch, when that is on disk.
         on_step: Called after every step. If it raises, the state is written first.
         device: Where it runs; by default on the GPU where there is one (`models.devices`).
+        progress: Whether to show how far it is, where there is a terminal or a notebook.
     """
 
     checkpoint: str | Path | None = None
@@ -87,3 +89,4 @@ class Session:
     on_epoch: Callable[[EpochReport], None] | None = None
     on_step: Callable[[StepReport], None] | None = None
     device: str | None = None
+    progress: Progress = True

@@ -61,7 +61,7 @@ class FinetuneVerifier:
             recipe=self._recipe,
             teacher=winner.unpruned,
             seed=self._seed,
-            session=Session(device=self._device),
+            session=Session(device=self._device, progress=False),
         )
         reached, before = trained.validation_after, trained.validation_before
         assert reached is not None  # as there are validation examples

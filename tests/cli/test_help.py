@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any, get_args
 
 import pytest
 import typer
 
 from prunesearch.cli import COMMANDS, app, completion
-from prunesearch.cli.running import duration
+from prunesearch.evaluators import WEIGHT_SOURCE
+from prunesearch.progress import duration
+from prunesearch.resources import RESOURCES
+from prunesearch.search import SEARCHERS
+from prunesearch.study.workers import EXECUTORS
 from tests.cli.calls import Call
 
 NAMES = [name for commands in COMMANDS.values() for name in commands]
@@ -50,6 +55,27 @@ def test_without_arguments_the_commands_are_shown_in_the_order_of_the_job(call: 
     places = [run.stdout.index(f"│ {name} ") for name in NAMES]
     assert places == sorted(places)
     assert call("--version").stdout.startswith("prunesearch ")
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "choices"),
+    [
+        ("search", "budget", RESOURCES),
+        ("search", "searcher", SEARCHERS),
+        ("search", "build_with", WEIGHT_SOURCE.names.own),
+        ("search", "metric", ["loss", "accuracy", "fidelity", "agreement"]),
+        ("search", "executor", EXECUTORS),
+        ("latency", "backend", completion.BACKENDS),
+        ("latency", "device", completion.DEVICES),
+        ("pruningnet", "form", completion.FORMS),
+        ("pruningnet", "start", completion.STARTS),
+        ("finetune", "optimizer", ["sgd", "adamw"]),
+        ("finetune", "precision", ["fp32", "bf16", "fp16"]),
+    ],
+)
+def test_a_help_names_the_choices_of_an_option(command: str, option: str, choices: Iterable[str]) -> None:
+    (found,) = [each for each in options(command) if each.name == option]
+    assert [choice for choice in choices if choice not in found.help] == []
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"]])

@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from prunesearch import sources
-from prunesearch.cli import main, running
-from prunesearch.cli.running import BestSoFar, Shown
+from prunesearch.best_so_far import BestSoFar
+from prunesearch.cli import main
+from prunesearch.cli.running import Lines
+from prunesearch.progress import Shown, TerminalBar, duration
 from prunesearch.structure import Cost
 from prunesearch.study.events import Event
 from prunesearch.study.store import Store
@@ -25,7 +27,7 @@ from tests.toys import trial
 
 def test_without_a_terminal_lines_come_at_growing_intervals(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    shown = Shown("scored", "trials", None, clock=lambda: now[0])
+    shown = Shown("scored", "trials", Lines(), clock=lambda: now[0])
     for done in range(1, 3601):  # one a second, an hour in all
         now[0] = float(done)
         shown.update(done, 3600, "best 0.5")
@@ -36,7 +38,7 @@ def test_without_a_terminal_lines_come_at_growing_intervals(capsys: pytest.Captu
 
 
 def test_a_short_run_says_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = Shown("scored", "trials", None)
+    shown = Shown("scored", "trials", Lines())
     shown.update(1, 2)
     assert capsys.readouterr().err == ""
 
@@ -46,25 +48,29 @@ def test_a_bar_has_the_best_its_macs_the_front_the_rate_and_the_time_left() -> N
     now = [0.0]
     columns = (TextColumn("{task.description}"), TextColumn("{task.fields[left]}"))
     with Progress(*columns, console=Console(file=drawn, width=200, force_terminal=True)) as bar:
-        tell = BestSoFar(Shown("scored", "trials", bar, clock=lambda: now[0]), macs=100)
+        tell = BestSoFar(
+            Shown("scored", "trials", TerminalBar(bar), clock=lambda: now[0]),
+            100,
+            lambda score: f"accuracy {score:.1%}",
+        )
         now[0] = 2.0
         trials = [replace(trial(i, (i,), 0.1 * i), cost=Cost(10 * i, 1)) for i in range(1, 4)]
         tell(Event("search", trials[0], trials[0], 12, 1.0, tuple(pareto_front(trials[:1]))))
         now[0] = 4.0
         tell(Event("search", trials[2], trials[2], 12, 4.0, tuple(pareto_front(trials))))
-    assert "scored: best 0.3000 with 30.0% of the MACs, front 3, 0.5/s" in drawn.getvalue()
+    assert "scored: best accuracy 30.0% with 30.0% of the MACs, front 3, 0.5/s" in drawn.getvalue()
     assert "left" in drawn.getvalue()
 
 
 def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.CaptureFixture[str]) -> None:
     now = [0.0]
-    shown = Shown("scored", "trials", None, clock=lambda: now[0])
+    shown = Shown("scored", "trials", Lines(), clock=lambda: now[0])
     now[0] = 1.0
     shown.update(901, 1000)  # the first of this run
     now[0] = 20.0
     shown.update(920, 1000)
     assert capsys.readouterr().err == ("Resuming: 900 of 1000 trials done.\nscored 920 of 1000: 1 min 20 s left\n")
-    assert running.duration(0.2) == "0 s"
+    assert duration(0.2) == "0 s"
 
 
 @pytest.mark.parametrize("module", ["typer", "rich.console", "numpy", "torch", "torch.nn"])

@@ -24,6 +24,7 @@ NAMES = [name for commands in COMMANDS.values() for name in commands]
 OBJECT = "an object; --model names it"
 VALUES = "a value: its fields are options"
 FUNCTION = "a function, which shows progress"
+SHOWN = "a command always shows it, on a terminal as a bar, elsewhere as a line now and then"
 TIME = "60 seconds are plenty for what a command can name; --time-limit is that of a structure"
 TRACED = {
     "example_inputs": "of the shape of --input, or of the data",
@@ -44,6 +45,7 @@ TRAINING = {
     "settings": VALUES,
     "on_epoch": FUNCTION,
     "on_step": FUNCTION,
+    "progress": SHOWN,
 }
 
 SHARED = {*TRACED, *DATA, *TRAINING}
@@ -57,6 +59,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "scoring": VALUES,
                 "running": VALUES,
                 "study": "a command that keeps nothing could not be run again to continue",
+                "progress": SHOWN,
                 "moved": "no argument, but an error for those of earlier releases",
             },
         ),
@@ -91,6 +94,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "net": VALUES,
                 "recipe": VALUES,
                 "on_step": FUNCTION,
+                "progress": SHOWN,
                 "file": "--out, as of any other command",
                 "save_every": "a minute, as of any other training",
             },
@@ -99,6 +103,20 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
         (ps.PruningNet, {"network": OBJECT, "ranking": "an object; --criterion ranks"}),
         (ps.trace, TRACED),
         (ps.Data, {**DATA, "validation": "the last step is what counts, so nothing is held out"}),
+    ],
+    "prune": [
+        (
+            ps.prune,
+            {
+                "recipe": VALUES,
+                "folder": "a command that keeps nothing could not be run again to continue",
+                "say": FUNCTION,
+                "progress": SHOWN,
+                "settings": "arguments of search; its own command has all of them",
+            },
+        ),
+        (ps.Recipe, {}),
+        (ps.Data, DATA),
     ],
     "compare": [(ps.compare, {"network": OBJECT, "models": "objects; --pruned names them"})],
     "latency": [
@@ -111,6 +129,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "threads": "1, so that the same command measures the same anywhere",
                 "file": "--out, as of any other command",
                 "on_progress": FUNCTION,
+                "progress": SHOWN,
             },
         ),
         (
@@ -136,6 +155,7 @@ What a command leaves out of a dataclass it says itself (`Group.without`).
 OF_FILES = {"model", "weights", "pruned", "data", "out", "json", "config", "help"}
 OF_DATA_SETS = set(inspect.signature(load_data).parameters) - {"source"}
 ONLY_FLAGS: Mapping[str, set[str]] = {
+    "prune": {"n_trials"},  # one of the `**settings`, which are those of search
     "search": {"timeout", "patience", "tensorboard", "policy_share"},
     "finetune": {"trackers", "study_name"},
     "paam": {"trackers"},

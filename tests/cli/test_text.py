@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 
 from prunesearch.cli import main
-from prunesearch.cli.console import Table, plain
+from prunesearch.cli.console import Table
+from prunesearch.plain_text import plain
 from prunesearch.study.store import Store
 from tests.toys import chain_space, trial
 

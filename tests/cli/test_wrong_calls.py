@@ -183,6 +183,35 @@ def test_a_wrong_call_is_a_sentence_and_status_2_and_writes_nothing(
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (*SEARCH, "--wrong"),
+        (*SEARCH[:-1], "macs=lots"),
+        (*SEARCH, "--searcher", "magic"),
+        ("explain", "--model", "resnet18"),
+        (*SEARCH[:5], "--data", "photos", *SEARCH[-2:]),
+        ("finetune", *SEARCH[1:7], "--out", "t.st", "--epochs", "0"),
+        (*LATENCY, "--backend", "magic"),
+    ],
+)
+def test_a_wrong_flag_costs_few_imports(folder: Path, arguments: tuple[str, ...]) -> None:
+    """A time would depend on the machine; what takes it is imports."""
+    code = f"""
+import sys
+from prunesearch.cli import main
+try:
+    main({list(arguments)!r})
+except SystemExit:
+    heavy = {{"torch", "torchvision", "scipy", "sqlalchemy", "optuna", "accelerate", "sklearn"}} & set(sys.modules)
+    sys.exit(f"{{len(sys.modules)}} {{' '.join(sorted(heavy))}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, cwd=folder)
+    count, *heavy = done.stderr.splitlines()[-1].split()
+    assert heavy == []
+    assert int(count) < 900
+
+
 def test_what_flags_say_wrong_is_found_before_torch_is_imported(folder: Path) -> None:
     calls = {name: list(arguments) for name, (arguments, _) in WRONG.items() if name not in WITH_TORCH}
     code = """

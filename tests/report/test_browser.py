@@ -15,7 +15,7 @@ from tests.report.studies import HOSTILE, add_study, deep_space, many_trials, to
 pytest.importorskip("playwright", reason="make test-browser installs it")
 from playwright.sync_api import Browser, Page  # only where it is installed
 
-from tests.report.browser import CHROMIUM, DESK, PHONE, Opened, browser, opened
+from tests.report.browser import CHROMIUM, DESK, PHONE, TABLET, Opened, browser, opened
 
 pytestmark = [
     pytest.mark.browser,
@@ -55,7 +55,10 @@ def _full(url: str) -> None:
     """Two studies that know everything there is to know; one of them in two rounds under a latency budget."""
     first = [trial(0, (4, 16), -0.9, ms=1.4), trial(1, (16, 32), -0.2, ms=2.6), trial(2, (12, 32), -0.3, ms=1.9)]
     again = [trial(0, (8, 16), -0.5, ms=1.7), trial(1, (4, 32), None, "Out of memory.", ms=1.6)]
-    add_study(url, "first", first, summary={**ACCURACY, "latency": LATENCY}, budget="latency_ms=2.0 by table 12ab")
+    judged = {"structure": [8, 16], "uniform_structure": [8, 32], "uniform_score": -0.6, "metric": "accuracy"}
+    judged |= {"winner": 0.8, "unpruned": 0.97, "uniform": 0.7, "examples": 512}
+    known = {**ACCURACY, "latency": LATENCY, "judged": judged, "notes": ["The scores mean little: chance is 10%."]}
+    add_study(url, "first", first, summary=known, budget="latency_ms=2.0 by table 12ab")
     add_study(url, "first, again", again, budget="latency_ms=1.8 by table 34cd")
     add_study(url, "second", [trial(i, (8, 32), -0.5 + i / 500) for i in range(120)], summary=ACCURACY)
 
@@ -64,6 +67,11 @@ def _big(url: str) -> None:
     space = deep_space()
     for seed, name in enumerate(("evolution", "random")):
         add_study(url, name, many_trials(space, BIG // 2, name, seed), space=space, budget="macs=60%")
+
+
+def _eight(url: str) -> None:
+    for i in range(8):
+        add_study(url, f"a study of some length, number {i}", [trial(0, (8, 32), -0.5 + i / 20)], budget=f"macs={i}M")
 
 
 def _hostile(url: str) -> None:
@@ -85,7 +93,15 @@ def _none(url: str) -> None:
     add_study(url, "none")
 
 
-STUDIES = {"full": _full, "big": _big, "hostile": _hostile, "one": _one, "failed": _failed, "none": _none}
+STUDIES = {
+    "full": _full,
+    "big": _big,
+    "eight": _eight,
+    "hostile": _hostile,
+    "one": _one,
+    "failed": _failed,
+    "none": _none,
+}
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +143,7 @@ def check_quiet(found: Opened) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize("size", [DESK, TABLET, PHONE], ids=["desk", "tablet", "phone"])
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_report_asks_for_nothing_complains_of_nothing_and_is_no_wider_than_the_screen(
     chromium: Browser, reports: dict[str, Path], name: str, size: tuple[int, int], dark: bool
@@ -136,6 +152,7 @@ def test_a_report_asks_for_nothing_complains_of_nothing_and_is_no_wider_than_the
         found.page.wait_for_timeout(50)
         check_quiet(found)
         assert found.page.evaluate("document.scrollingElement.scrollWidth") <= size[0]
+        assert found.page.evaluate(CLIPPED) == []
 
 
 def test_a_policy_that_did_not_hold_would_be_noticed(
@@ -268,7 +285,8 @@ def test_without_scripts_the_winner_the_figures_and_the_best_trials_are_there(
 ) -> None:
     with opened(chromium, reports["full"], scripts=False) as found:
         page = found.page
-        assert page.locator(".tiles").is_visible()
+        assert page.locator(".tiles").first.is_visible()
+        assert page.locator(".verdicts").first.is_visible()
         assert page.locator(".plot:visible").count() == 6
         assert len(column(page, "score")) == 25
         assert page.locator(".controls").is_hidden()
@@ -277,7 +295,7 @@ def test_without_scripts_the_winner_the_figures_and_the_best_trials_are_there(
         check_quiet(found)
 
 
-@pytest.mark.parametrize(("name", "most"), [("full", 6), ("big", 6), ("one", 4)])
+@pytest.mark.parametrize(("name", "most"), [("full", 6), ("big", 7), ("one", 4)])
 def test_printed_it_is_light_a_few_pages_long_and_without_buttons(
     chromium: Browser, reports: dict[str, Path], name: str, most: int
 ) -> None:
@@ -294,12 +312,18 @@ def test_printed_it_is_light_a_few_pages_long_and_without_buttons(
 def test_lines_to_load_the_result_are_copied(chromium: Browser, reports: dict[str, Path]) -> None:
     with opened(chromium, reports["one"]) as found:
         found.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        found.page.locator(".copy").first.click()
+        found.page.locator("[data-of=python-code]").click()
         found.page.get_by_text("Copied").wait_for()
         copied = found.page.evaluate("navigator.clipboard.readText()")
         assert "study_name='one'" in copied
         assert copied == found.page.locator("#python-code").text_content()
 
+
+CLIPPED = """() => [...document.querySelectorAll("table, td, th, pre, .tiles div, .card, .banner")]
+  .filter((e) => e.getClientRects().length && (e.scrollWidth > e.clientWidth + 1
+    || e.getBoundingClientRect().right > document.documentElement.clientWidth + 1))
+  .map((e) => `${e.tagName} ${e.className}: ${e.textContent.trim().slice(0, 40)}`)
+  .slice(0, 5)"""
 
 CONTRAST = """() => {
   const channel = (v) => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prunesearch.report.contents import StudyContents
 from prunesearch.report.figures import colours, figures
 from prunesearch.report.plot import Plot, axis, counted, dots, short, steps
 from prunesearch.report.scores import non_dominated, score_axis
+from prunesearch.report.sensitivity import sensitivity
 from prunesearch.report.series import Series
 from prunesearch.report.winners import accuracy_against
 from prunesearch.structure import Cost
@@ -65,6 +67,52 @@ def test_every_scored_trial_is_drawn_at_its_macs_and_score() -> None:
     assert [y for _, y in found] == pytest.approx([0.2, 0.5, 0.4], abs=1e-3)
 
 
+def test_costs_are_in_percent_of_the_unpruned_network_and_losses_are_losses() -> None:
+    study = contents([-0.5, -0.75, -1.0], summary={"scoring": {"measures": "loss"}})
+    plot = by_name(drawn(study)["front"], "front-macs")
+    full = chain_space().cost(chain_space().full).macs
+    for at, text in plot.x.ticks:
+        macs = plot.x.low + at / 100 * (plot.x.high - plot.x.low)
+        assert 100 * macs / full == pytest.approx(float(text), abs=0.06)
+    assert {text for _, text in plot.y.ticks} >= {"0.5", "1.0"} or {text for _, text in plot.y.ticks} >= {
+        "0.50",
+        "1.00",
+    }
+    assert plot.y.title == "Loss (lower is better, and further up)"
+    shares = by_name(drawn(contents(summary={"scoring": {"measures": "accuracy"}}))["front"], "front-macs")
+    assert shares.y.title == "Accuracy, % (higher is better)"
+    assert all(15 <= float(text) <= 55 for _, text in shares.y.ticks)
+
+
+def test_every_limited_cost_has_a_panel() -> None:
+    study = contents(summary={"limits": {"macs": 500, "params": 60}, "unpruned": {"params": 100}})
+    assert [plot.name for plot in drawn(study)["front"]] == ["front-macs-0", "front-params-0"]
+
+
+def test_the_winner_and_uniform_widths_have_their_names_beside_them() -> None:
+    space = chain_space()
+    judged = {"structure": [2, 9, 4], "uniform_structure": [2, 3, 4], "uniform_score": 0.3, "metric": "accuracy"}
+    study = contents(summary={"judged": {**judged, "winner": 0.5, "unpruned": 0.9, "uniform": 0.4, "examples": 64}})
+    trials = tuple(replace(trial, cost=space.cost(trial.structure)) for trial in study.trials)
+    plot = by_name(drawn(replace(study, trials=trials))["front"], "front-macs")
+    assert [(mark.shape, mark.label) for mark in plot.marks] == [("uniform", "uniform widths"), ("winner", "found")]
+
+
+def test_sensitivity_finds_the_group_that_matters() -> None:
+    space = chain_space()
+    rng = np.random.default_rng(0)
+    structures = [tuple(int(rng.choice(group.widths)) for group in space.groups) for _ in range(60)]
+    trials = tuple(
+        Trial(i, each, space.cost(each), each[1] / space.full[1], None, 0.1, "toy", "toy", "here")
+        for i, each in enumerate(structures)
+    )
+    found = sensitivity(StudyContents("s", {}, space, trials, {}))
+    assert found is not None
+    assert found[1] == pytest.approx(0.5, abs=0.1)
+    assert max(abs(found[0]), abs(found[2])) < 0.1
+    assert sensitivity(StudyContents("s", {}, space, trials[:5], {})) is None
+
+
 def test_the_front_is_what_no_other_point_beats() -> None:
     plot = by_name(drawn(contents())["front"], "front-macs")
     (front,) = [path.data for path in plot.paths if path.kind == "front-dots"]
@@ -101,8 +149,9 @@ def test_the_budget_is_a_line_and_the_unpruned_network_a_point_when_their_values
     facts = {"score_full": 0.6, "limits": {"macs": full.macs // 2}}
     study = replace(contents(summary=facts), trials=tuple(near))
     plot = by_name(drawn(study)["front"], "front-macs")
-    (rule,) = plot.rules
+    rule, reference = plot.rules
     assert rule.at == plot.x.percent(full.macs // 2)
+    assert (reference.across, reference.at) == (True, plot.place(full.macs, 0.6)[1])
     assert [(mark.x, mark.y) for mark in plot.marks if mark.shape == "unpruned"] == [plot.place(full.macs, 0.6)]
 
 

@@ -12,9 +12,9 @@ import safetensors.torch
 
 import prunesearch as ps
 from prunesearch.cli import main
-from prunesearch.cli.training import _LossAndMetric
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.network import Network
+from prunesearch.training.watching import LossAndMetric
 
 TRAIN = ("finetune", "--model", "zoo:resnet8", "--weights", "w.safetensors", "--data", "digits")
 
@@ -41,19 +41,19 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
     settings = ("--pruned", "small.safetensors", "--epochs", "2", "--augmentation", "crop=1", "--validation", "0.1")
     command = (*TRAIN, *settings, "--log", "log", "--out", "tuned.safetensors")
 
-    step = _LossAndMetric.step
+    step = LossAndMetric.step
 
-    def interrupt(show: _LossAndMetric, report: ps.StepReport) -> None:
+    def interrupt(show: LossAndMetric, report: ps.StepReport) -> None:
         step(show, report)
         if report.step == 12:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(_LossAndMetric, "step", interrupt)
+    monkeypatch.setattr(LossAndMetric, "step", interrupt)
     code, _, err = run(capsys, *command)
     assert code == 130
     assert "The state is in tuned.safetensors.checkpoint; run the same command again" in err
     assert not Path("tuned.safetensors").exists()
-    monkeypatch.setattr(_LossAndMetric, "step", step)
+    monkeypatch.setattr(LossAndMetric, "step", step)
     code, out, err = run(capsys, *command, "--json")
     assert code == 0, err
     found = json.loads(out)

@@ -21,6 +21,7 @@ from prunesearch.models.blocks import Block, BlockedNetwork
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
+from prunesearch.progress import Progress, shown
 from prunesearch.structure import Space, Structure, Width
 
 _NETWORK_VISITS = 15
@@ -50,12 +51,13 @@ def measure(
     file: str | Path | None = None,
     points: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    progress: Progress = True,
 ) -> LatencyTable:
     """See `LatencyTable.measure`."""
     threads = torch.get_num_threads() if threads is None else threads
     if batch_size < 1 or (points is not None and points < 2):
         raise ValueError(f"Expected batch_size >= 1 and points >= 2, got {batch_size} and {points}.")
-    with pinned(threads):
+    with pinned(threads), shown("timed", "timings", progress) as bar:
         runner = make_backend(backend, device or str(network.inputs.tensors[0].device), threads)
         blocked = BlockedNetwork(network, batch_size)
         conditions = Conditions(
@@ -72,8 +74,9 @@ def measure(
         for table in _measured(table, plan, blocked, network, runner):  # noqa: B020 - each is the last one and more
             if file is not None:
                 table.save(file)
+            wanted = sum(len(layer.timings) for layer in table.layers) + len(table.networks)
+            bar.update(wanted - table.missing, wanted)
             if on_progress is not None:
-                wanted = sum(len(layer.timings) for layer in table.layers) + len(table.networks)
                 on_progress(wanted - table.missing, wanted)
     return table
 

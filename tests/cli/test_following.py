@@ -1,0 +1,59 @@
+"""What commands say at the end: the next one, which can be copied and run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from prunesearch.cli.following import words_of
+from prunesearch.cli.values import Images, Model, Widths
+from prunesearch.scoring import Scoring
+from tests.cli.calls import SEARCH, Call
+
+
+def test_options_are_written_as_they_are_typed_and_defaults_are_left_out() -> None:
+    model = Model(model="mine.py:model", weights=Path("my weights.pt"))
+    widths = Widths(round_to=("8", "layer4.*=16"))
+    scoring = Scoring(criterion="lfe", criterion_options={"rounds": 5}, race=False)
+    words = words_of(model, widths, Images(data="digits"), scoring)
+    assert words == [
+        *("--model", "mine.py:model", "--weights", "my weights.pt"),
+        *("--round-to", "8", "--round-to", "layer4.*=16", "--data", "digits"),
+        *("--criterion", "lfe", "--no-race", "--criterion-options", "rounds=5"),
+    ]
+
+
+def test_the_folder_of_a_file_is_nobodys_business() -> None:
+    assert words_of(Model(model="zoo:resnet8", weights=Path("/home/me/w.pt")))[-1] == "w.pt"
+
+
+@pytest.mark.slow
+def test_the_next_command_runs_and_the_report_has_the_exact_one_and_the_file(folder: Path, call: Call) -> None:
+    searched = call(*SEARCH, "--n-trials", "4", "--out", "small.safetensors")
+    assert searched.returncode == 0, searched.stderr
+    assert "accuracy on 512 images" in searched.stdout
+    assert "Uniform widths" in searched.stdout or "best of 4" in searched.stdout
+    following = searched.stdout.splitlines()[-1].removeprefix("Next: ")
+    program, *words = shlex.split(following)
+    assert program == "prunesearch"
+    tuned = call(*words, "--epochs", "1")
+    assert tuned.returncode == 0, tuned.stderr
+    assert call("report", "--study", "search.db", "--out", "r.html").returncode == 0
+    page = (folder / "r.html").read_text()
+    assert "ps.load(&#39;small-tuned.safetensors&#39;, model)" in page
+    assert "prunesearch search" in page
+    assert "resnet8 on digits, pruned to macs=50%" in page
+
+
+@pytest.mark.slow
+def test_the_whole_job_is_a_command_that_goes_on(folder: Path, call: Call) -> None:
+    command = ("prune", *SEARCH[1:], "--n-trials", "4", "--epochs", "1", "--folder", "whole")
+    first = call(*command)
+    assert first.returncode == 0, first.stderr
+    assert (folder / "whole" / "pruned.safetensors").is_file()
+    assert "Next: prunesearch export" in first.stdout
+    again = call(*command, "--json")
+    assert again.returncode == 0, again.stderr
+    assert '"out": "whole/pruned.safetensors"' in again.stdout
