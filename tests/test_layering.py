@@ -86,6 +86,7 @@ HOMES = {
     "markupsafe": {"report/"},
     "safetensors": {"demo.py", "models/checkpoint.py", "models/tensor_file.py"},
     "timm": {"sources.py"},
+    "ultralytics": {"training/yolo_trainers.py"},
     "pytest": set(),
     "lightning": set(),  # these two are the caller's
     "transformers": set(),
@@ -109,6 +110,7 @@ HOMES = {
     },
 }
 DOORS = {
+    "tasks/__init__.py imports prunesearch.training.yolo",  # tasks of other packages' networks, which come with data
     "latency_table.py imports prunesearch.evaluators.latency.measuring",  # LatencyTable.measure
     "resources/energy.py imports prunesearch.evaluators.energy",  # EnergyTable.measure
     "resources/peak_memory.py imports prunesearch.models.memory_model",  # a budget of memory, of a network
