@@ -158,7 +158,7 @@ def is_door(violation: str) -> bool:
 def test_every_arrow_points_the_right_way() -> None:
     found = [violation for path in FILES for violation in violations(path)]
     assert [violation for violation in found if not is_door(violation)] == []
-    assert len(found) == len(DOORS)
+    assert len(set(found)) == len(DOORS)  # several names may go through one
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from prunesearch.tasks.segment import segmentation as segmentation
     from prunesearch.tasks.tag import multilabel as multilabel
     from prunesearch.tasks.task import Task
-    from prunesearch.training.yolo import pruned_trainer as pruned_trainer
-    from prunesearch.training.yolo import ultralytics as ultralytics
 
 CLASSIFICATION = "classification"
 TASKS: Mapping[str, str] = {
