@@ -78,7 +78,7 @@ HOMES = {
     "tensorboard": {"study/tensorboard.py"},
     "sklearn": {"training/digits.py", "evaluators/channels/lasso.py"},
     "onnxruntime": {"evaluators/latency/onnx_runtime.py"},
-    "torchvision": {"source_names.py", "sources.py", "training/datasets.py"},
+    "torchvision": {"source_names.py", "sources.py", "training/datasets.py", "tasks/detect.py"},
     "scipy": {"models/coupling.py", "search/genetic.py", "search/surrogate.py"},
     "typer": {"cli/"},
     "rich": {"cli/"},
@@ -110,6 +110,7 @@ HOMES = {
     },
 }
 DOORS = {
+    "tasks/__init__.py imports prunesearch.training.detectors",  # the same
     "tasks/__init__.py imports prunesearch.training.yolo",  # tasks of other packages' networks, which come with data
     "latency_table.py imports prunesearch.evaluators.latency.measuring",  # LatencyTable.measure
     "resources/energy.py imports prunesearch.evaluators.energy",  # EnergyTable.measure

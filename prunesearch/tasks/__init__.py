@@ -27,6 +27,7 @@ TASKS: Mapping[str, str] = {
 ADAPTERS: Mapping[str, str] = {
     "ultralytics": "prunesearch.training.yolo:ultralytics",
     "pruned_trainer": "prunesearch.training.yolo:pruned_trainer",
+    "torchvision_detection": "prunesearch.training.detectors:torchvision_detection",
 }
 """What takes networks, and data, of other packages; no names of tasks, as these need arguments."""
 
