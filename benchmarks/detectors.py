@@ -14,7 +14,7 @@ import argparse
 import importlib
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,9 @@ class Yolo:
 
     def _train(self, yolo: Any, epochs: int, folder: Path, size: int = SIZE, **more: Any) -> Any:
         yolo.train(
-            data=str(self._data), epochs=epochs, imgsz=size, batch=16, seed=self._seed, project=str(folder), name="train",
-            exist_ok=True, plots=False, amp=False, workers=0, verbose=False, fraction=self._effort.parts, **more,
+            data=str(self._data), epochs=epochs, imgsz=size, batch=16, seed=self._seed, project=str(folder),
+            name="train", exist_ok=True, plots=False, amp=False, workers=0, verbose=False,
+            fraction=self._effort.parts, **more,
         )  # fmt: skip
         return yolo
 
@@ -200,7 +201,7 @@ class Unet:
     def torch_pruning(self, share: int) -> float:
         """One ranking of all channels, by the other library."""
         model = self.base()
-        head = [module for module in model.segmentation_head.modules() if isinstance(module, nn.Conv2d)]  # type: ignore[union-attr, operator]
+        head = [module for module in model.segmentation_head.modules() if isinstance(module, nn.Conv2d)]  # type: ignore[union-attr]
         small = by_torch_pruning(model, self._data.examples(1), share, head)
         return self._judged(self._trained(small, self._data, self._effort.more, teacher=self.base()), self._data)
 
@@ -253,7 +254,7 @@ def l1(network: ps.Network) -> Any:
     return importlib.import_module("prunesearch.evaluators.channels").make_criterion("l1").rank(network)
 
 
-def by_torch_pruning(model: nn.Module, image: torch.Tensor, share: int, kept: list[nn.Module]) -> nn.Module:
+def by_torch_pruning(model: nn.Module, image: torch.Tensor, share: int, kept: Sequence[nn.Module]) -> nn.Module:
     """Narrow a network step by step, by one ranking of all channels, until it costs so little."""
     package = importlib.import_module("torch_pruning")
     limit = ps.count(model, image).macs * share / 100
@@ -261,7 +262,7 @@ def by_torch_pruning(model: nn.Module, image: torch.Tensor, share: int, kept: li
     steps = 50
     pruner = package.pruner.MetaPruner(
         model, image, importance=package.importance.MagnitudeImportance(p=1), global_pruning=True, pruning_ratio=0.95,
-        iterative_steps=steps, ignored_layers=kept,
+        iterative_steps=steps, ignored_layers=list(kept),
     )  # fmt: skip
     for _ in range(steps):
         pruner.step()

@@ -47,7 +47,7 @@ class BoxAveragePrecision:
         return float(torch.stack(each).mean()) if each else 0.0
 
     def _take(self, boxes: Tensor, labels: Tensor, scores: Tensor, wanted: Tensor, classes: Tensor) -> None:
-        for label in torch.cat([labels, classes]).unique().tolist():
+        for label in torch.unique(torch.cat([labels, classes])).tolist():
             mine = (labels == label).nonzero()[:, 0]
             mine = mine[scores[mine].argsort(descending=True, stable=True)][:_MOST]
             truth = wanted[classes == label]

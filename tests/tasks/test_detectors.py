@@ -40,6 +40,7 @@ def test_losses_and_boxes_are_those_of_the_detector_itself(name: str) -> None:
     assert float(own) == pytest.approx(float(sum(theirs.values())), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DETECTORS)
 def test_a_detector_is_searched_and_trained_and_comes_back_as_a_detector(name: str) -> None:
     task = prepared(name)
