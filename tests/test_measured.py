@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import prunesearch as ps
 from prunesearch import rounds
 from prunesearch.evaluators.built_costs import structure_of
-from prunesearch.evaluators.latency.finished import MeasuredLatency
+from prunesearch.evaluators.latency.built import MeasuredLatency
 from prunesearch.evaluators.latency.remote import plan
 from prunesearch.evaluators.latency.timing import processor_name
 from prunesearch.latency_model import LatencyModel
@@ -63,7 +63,7 @@ def machine(network: Network, table: LatencyTable, monkeypatch: pytest.MonkeyPat
             ms = max(factor * predicted, only_below) * (3.0 if next(looks) < hiccups else 1.0)
             return MeasuredLatency(Timing(ms, ms, ms), 1.0)
 
-        monkeypatch.setattr(latency, "measure_finished", measure)
+        monkeypatch.setattr(latency, "measure_built", measure)
         return timed
 
     return made_up

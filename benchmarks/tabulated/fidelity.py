@@ -11,7 +11,7 @@ _SHOWN = {
     "loss": "`loss`, of labels",
     "fidelity": "`fidelity`, without labels",
     "agreement": "`agreement`, without labels",
-    "accuracy": "`accuracy`, of labels",
+    "metric": "`{metric}`, of labels",
 }
 
 
@@ -20,16 +20,17 @@ def table(result: Mapping[str, Any]) -> str:
     facts, cells = result["facts"], list(result["cells"].values())
     truth = [cell["finetuned"] for cell in cells]
     scores = {metric: [cell["scores"][metric] for cell in cells] for metric in _SHOWN}
-    lines = ["| scored by | Kendall's tau with the accuracy after finetuning | ahead of the loss |", "|---|---:|---:|"]
+    judge = facts["metric"]
+    lines = [f"| scored by | Kendall's tau with the {judge} after finetuning | ahead of the loss |", "|---|---:|---:|"]
     for metric, name in _SHOWN.items():
         difference, error = tau_ahead(scores[metric], scores["loss"], truth)
         ahead = "" if metric == "loss" else f"{difference:+.2f} ± {error:.2f}"
-        lines.append(f"| {name} | {tau(scores[metric], truth):.2f} | {ahead} |")
+        lines.append(f"| {name.format(metric=judge)} | {tau(scores[metric], truth):.2f} | {ahead} |")
     note = (
         f"{len(cells)} random structures at {facts['macs']} of the MACs of {facts['network']} (unpruned "
-        f"{facts['unpruned']:.1%} of the test images right), scored on {facts['images']} images with inherited "
+        f"{judge} {facts['unpruned']:.1%} on test images), scored on {facts['images']} images with inherited "
         f"weights; then finetuned for {facts['epochs']} epoch of {facts['trained']:,} images with the teacher, which "
-        f"ends at {min(truth):.1%} to {max(truth):.1%} of {facts['tested']:,} test images. One trained network, one "
+        f"ends at {min(truth):.1%} to {max(truth):.1%} on {facts['tested']:,} test images. One trained network, one "
         "seed; errors of differences are jackknifed over the structures. One thread of "
         f"{facts['machine']}; prunesearch {facts['prunesearch']}, torch {facts['torch']}."
     )

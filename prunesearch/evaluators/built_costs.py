@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.evaluators.latency.finished import measure_finished
+from prunesearch.evaluators.latency.built import measure_built
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.count import count
@@ -98,7 +98,7 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
     if table is None:
         return BuiltCosts(structure, tuple(rows), None)
     expected = float(LatencyModel(table, network.space).predict([structure])[0])
-    found = measure_finished(model, example_batch(network), table)
+    found = measure_built(model, example_batch(network), table)
     timing = found.timing
     rows.append(CostCheck("latency, ms", expected, timing.ms, timing.low, timing.high))
     return BuiltCosts(structure, tuple(rows), found.slowdown)

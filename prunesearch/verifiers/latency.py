@@ -14,7 +14,7 @@ from typing import Any
 
 from prunesearch.budget import FeasibleSet
 from prunesearch.evaluators.inputs import example_batch
-from prunesearch.evaluators.latency.finished import MeasuredLatency, check_conditions, measure_finished
+from prunesearch.evaluators.latency.built import MeasuredLatency, check_conditions, measure_built
 from prunesearch.evaluators.winner import Winner
 from prunesearch.latency_times import Timing
 from prunesearch.resources.latency import Latency, LatencyMeter
@@ -93,9 +93,9 @@ class LatencyVerifier:
     def verify(self, winner: Winner) -> Verdict:
         """Time it; see `Verifier`."""
         model, table, inputs = winner.build(), self._model.table, example_batch(winner.weights.network)
-        measured = measure_finished(model, inputs, table)
+        measured = measure_built(model, inputs, table)
         if measured.timing.ms > self._limit_ms:
-            again = measure_finished(model, inputs, table)
+            again = measure_built(model, inputs, table)
             measured = min(measured, again, key=lambda each: each.timing.ms)
         predicted = float(self._model.predict([winner.structure])[0])
         timing, error = measured.timing, self._model.relative_error

@@ -223,6 +223,16 @@ def test_cap_ranks_by_magnitude_what_no_layer_of_a_known_kind_reads() -> None:
     assert few.orders == CPMCCriterion(macs_power=0, params_power=0).rank(plain).orders != many.orders
 
 
+def test_cap_ranks_by_what_mixes_channels_and_not_by_depthwise_layers() -> None:
+    """Outputs of a depthwise layer go with its inputs; only the layer behind it misses them, and it reads the first."""
+    model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 3, padding=1, groups=2), nn.ReLU(), nn.Conv2d(2, 3, 1))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(2)[:, :, None, None])  # type: ignore[union-attr, operator]
+        model[1].weight[1] = 100 * model[1].weight[0]  # type: ignore[index, operator]
+        model[3].weight[:, 0], model[3].weight[:, 1] = 1, 0.002  # type: ignore[index]
+    assert order("cap", trace(model.eval(), image(2, 2, 4, 4))) == ((0, 1),)
+
+
 def test_cap_gives_a_duplicate_away() -> None:
     """Of two equal channels one explains the other: after the first is in, the second is worth nothing."""
     model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.ReLU(), nn.Conv2d(4, 3, 1))

@@ -32,7 +32,8 @@ class CaPCriterion:
     with a downdate in place of inverses that grow, which gives the same order. Departs from it: moments are centred
     (the code's are not, although its formulas are for centred ones), from 16 positions of 256 images; a group that
     several layers read is ranked by the sum of what each is explained of its output's variance; of a group of more than
-    256 units several are added at a time. Units that are read by no linear layer or convolution of at most
+    256 units several are added at a time. Depthwise convolutions do not count: their outputs go with their inputs, and
+    it is the layer behind them that misses these. Units that are read by no linear layer or convolution of at most
     `most_columns` inputs are ranked by the mean magnitude of all weights that disappear with them, as in `cpmc`.
 
     Args:
@@ -55,7 +56,7 @@ class CaPCriterion:
     def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group."""
         images = inputs_of(examples, "cap")
-        known = [layer for layer in network.linear_maps if layer.columns <= self._most_columns]
+        known = [one for one in network.linear_maps if one.loses_inputs and one.columns <= self._most_columns]
         readers = list(layer_inputs(network, images, seed=self._seed, cache=self._cache, of=known))
         magnitudes = mean_magnitudes(network)
         orders, scores = [], []

@@ -3,5 +3,5 @@
 - `timing`: the manners of measuring; `measure_latency` times one network.
 - `backends`: what runs a network: torch, `torch.compile`, ONNX Runtime (`onnx_runtime`).
 - `measuring`: a whole latency table; `grids` says at which widths.
-- `finished`: is a winner, or a finetuned network, as fast as predicted?
+- `built`: is a winner, or a finetuned network, as fast as predicted?
 """

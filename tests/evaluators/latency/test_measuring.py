@@ -15,9 +15,9 @@ from torch import nn
 
 import prunesearch as ps
 from prunesearch.evaluators.built_costs import BuiltCosts, CostCheck, measure_costs, structure_of
-from prunesearch.evaluators.latency import finished, measuring, timing
+from prunesearch.evaluators.latency import built, measuring, timing
 from prunesearch.evaluators.latency.backends import make_backend
-from prunesearch.evaluators.latency.finished import measure_finished
+from prunesearch.evaluators.latency.built import measure_built
 from prunesearch.evaluators.latency.remote import plan
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
@@ -46,7 +46,7 @@ def quick() -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
         patch.setattr(measuring, "_NETWORK_VISITS", 2)
-        patch.setattr(finished, "_VISITS", 2)
+        patch.setattr(built, "_VISITS", 2)
         yield
 
 
@@ -168,17 +168,17 @@ def test_a_plan_for_another_device_is_filled_in_and_read_back(tmp_path: Path) ->
     assert filled.conditions.backend == REMOTE
     assert LatencyModel(filled, network.space).predict([network.space.minimum])[0] == pytest.approx(1.5)
     with pytest.raises(ValueError, match="measured on another device"):
-        measure_finished(network.model, network.example_inputs, filled)
+        measure_built(network.model, network.example_inputs, filled)
 
 
 def test_a_table_of_another_processor_is_not_timed_against(measured: tuple[ps.Network, LatencyTable, Path]) -> None:
     network, table, _ = measured
     foreign = replace(table, conditions=replace(table.conditions, processor="Abacus 3000"))
     with pytest.raises(ValueError, match="measured on 'Abacus 3000', and this is"):
-        measure_finished(network.model, network.example_inputs, foreign)
+        measure_built(network.model, network.example_inputs, foreign)
     crowded = replace(table, conditions=replace(table.conditions, threads=4096))
     with pytest.raises(ValueError, match="threads, as many as this process may use"):
-        measure_finished(network.model, network.example_inputs, crowded)
+        measure_built(network.model, network.example_inputs, crowded)
 
 
 def test_a_finished_network_is_compared_with_what_was_predicted(

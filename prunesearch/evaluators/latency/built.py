@@ -34,7 +34,7 @@ class MeasuredLatency:
         return self.timing.ms * self.slowdown
 
 
-def measure_finished(model: nn.Module, inputs: Batch, table: LatencyTable) -> MeasuredLatency:
+def measure_built(model: nn.Module, inputs: Batch, table: LatencyTable) -> MeasuredLatency:
     """Time a network in eval mode as the table's layers were timed.
 
     Args:
