@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-loops test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
+.PHONY: help venv demo test test-slow test-loops test-detectors test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -29,6 +29,10 @@ test-slow: venv  ## run the tests that take several seconds each
 test-loops: venv  ## the training loops of other libraries (accelerate, Lightning, Hugging Face) that the documentation shows
 	$(BIN)/python -m pip install --quiet --editable '.[dev,lightning,transformers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_documentation.py -m loops
+
+test-detectors: venv  ## networks of ultralytics and segmentation_models_pytorch, pruned; YOLO then trained and exported by its own package
+	$(BIN)/python -m pip install --quiet --editable '.[dev,ultralytics,segmentation]' pycocotools
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m detectors
 
 FAULTS_OUT ?= benchmarks/results/faults.json
 FUZZ ?= 10000

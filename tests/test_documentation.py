@@ -28,7 +28,7 @@ from prunesearch.search import SEARCHERS
 from prunesearch.training.data import Data
 from tests.pages import PAGES, ROOT, Block, blocks, commands
 
-NOT_RUN = 2
+NOT_RUN = 3
 REGISTRIES: Mapping[str, Mapping[str, str]] = {
     "searchers": SEARCHERS,
     "criteria": CRITERIA,

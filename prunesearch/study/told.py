@@ -7,7 +7,7 @@ from typing import Any
 
 from prunesearch.study.store import Fact
 
-_SHARES = ("accuracy", "agreement", "mIoU", "mAP")
+_SHARES = ("accuracy", "agreement", "mIoU", "mAP", "mAP50-95")
 
 
 def told(fact: Fact) -> str:

@@ -24,6 +24,12 @@ TASKS: Mapping[str, str] = {
     "segmentation": "prunesearch.tasks.segment:segmentation",
     "fidelity": "prunesearch.tasks.follow:fidelity",
 }
+ADAPTERS: Mapping[str, str] = {
+    "ultralytics": "prunesearch.training.yolo:ultralytics",
+    "pruned_trainer": "prunesearch.training.yolo:pruned_trainer",
+    "torchvision_detection": "prunesearch.training.detectors:torchvision_detection",
+}
+"""What takes networks, and data, of other packages; no names of tasks, as these need arguments."""
 
 
 TASK = Contract(
@@ -58,6 +64,7 @@ def make_task(given: str | Task | Callable[[], Task]) -> Task:
 
 def __getattr__(name: str) -> Any:
     """Tasks are imported when they are asked for."""
-    if name in TASKS:
-        return resolve(TASKS, name, "task")
+    for table in (TASKS, ADAPTERS):
+        if name in table:
+            return resolve(table, name, "task")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

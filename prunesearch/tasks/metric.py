@@ -14,7 +14,7 @@ from prunesearch.models.nested import Batch, in_float32, moved
 from prunesearch.tasks.outputs import main_output
 from prunesearch.tasks.task import Task
 
-_SHARES = ("accuracy", "agreement", "mIoU", "mAP")
+_SHARES = ("accuracy", "agreement", "mIoU", "mAP", "mAP50-95")
 
 
 class Metric(Protocol):

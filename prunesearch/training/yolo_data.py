@@ -1,0 +1,126 @@
+"""The data sets of ultralytics: its own description, images, labels and augmentation, as examples of a task."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, default_collate
+
+from prunesearch.tasks.yolo import as_batch
+
+_GAINS = ("box", "cls", "dfl", "pose", "kobj", "rle", "angle", "overlap_mask", "mask_ratio", "single_cls")
+"""Settings of a training that decide what the loss and the labels are."""
+_STEADY = {"mosaic": 0.0, "mixup": 0.0, "cutmix": 0.0, "copy_paste": 0.0}
+"""Augmentation that mixes several images draws on what was read before, so a training could not be resumed."""
+
+
+def package(name: str) -> Any:
+    """A module of ultralytics.
+
+    Raises:
+        ImportError: It is not installed; the message says how to.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("ultralytics"):
+            raise
+        raise ImportError(
+            "ultralytics is not installed, which this needs; run: pip install prunesearch[ultralytics]"
+        ) from error
+
+
+def version() -> str:
+    """Of the installed package."""
+    return package("ultralytics").__version__
+
+
+class DataSets:
+    """The package's own data sets of one description.
+
+    Args:
+        kind: What they are for.
+        data: The description, or a folder of classes.
+        size: Of the images.
+        stored: Settings of the training that the network comes from.
+        stride: Of the network.
+
+    Raises:
+        ValueError: The package cannot read it.
+    """
+
+    def __init__(self, kind: str, data: str | Path, size: int, stored: Mapping[str, Any], stride: int) -> None:
+        self._kind, self._data, self._stride = kind, data, stride
+        known = package("ultralytics.utils").DEFAULT_CFG_DICT
+        own = {name: stored[name] for name in _GAINS if name in stored and name in known}
+        wanted = {"task": kind, "mode": "val", "imgsz": size, "rect": False, "plots": False, "batch": 1, "workers": 0}
+        off = {name: value for name, value in _STEADY.items() if name in known}
+        self.settings = package("ultralytics.cfg").get_cfg(overrides={**own, **wanted, **off})
+        self.facts: dict[str, Any] = self._asked(self._description)
+
+    @property
+    def collate(self) -> Callable[[list[Any]], dict[str, Any]]:
+        """The package's function that puts samples together."""
+        if self._kind == "classify":
+            return default_collate
+        return package("ultralytics.data.dataset").YOLODataset.collate_fn
+
+    def check_classes(self, model: Any) -> None:
+        """Make sure that the network is for the classes of the data.
+
+        Raises:
+            ValueError: It is for others.
+        """
+        head = model.model[-1]
+        own = int(head.linear.out_features if self._kind == "classify" else head.nc)
+        if own != self.facts["nc"]:
+            raise ValueError(
+                f"Expected a YOLO that was trained for the {self.facts['nc']} classes of {self._data}, got one for "
+                f"{own}. Train it on these data first."
+            )
+
+    def loader(self, part: str, *, augmented: bool = False) -> DataLoader[Any]:
+        """One part, `"train"`, `"val"` or `"test"`, as examples that the task reads.
+
+        Raises:
+            ValueError: It has no images, or no boxes.
+        """
+        found: Any = self._asked(lambda: self._dataset(part, "train" if augmented else "val"))
+        if len(found) == 0:
+            raise ValueError(f"Expected images in the part {part} of {self._data}, found none.")
+        if self._kind != "classify" and not any(len(label["cls"]) for label in found.labels):
+            raise ValueError(
+                f"Expected labels with boxes in the part {part} of {self._data}, found none in {len(found)} images. "
+                "Put a .txt file of lines 'class x y width height' beside each image, in the folder labels."
+            )
+        return DataLoader(found, collate_fn=as_batch)
+
+    def _description(self) -> dict[str, Any]:
+        utils = package("ultralytics.data.utils")
+        if self._kind == "classify":
+            if not Path(self._data).is_dir():
+                raise FileNotFoundError(f"there is no folder {self._data}")
+            return utils.check_cls_dataset(self._data)
+        return utils.check_det_dataset(str(self._data), autodownload=False)
+
+    def _dataset(self, part: str, mode: str) -> Any:
+        settings, where = copy.copy(self.settings), self.facts[part]
+        if self._kind == "classify":
+            make = package("ultralytics.data.dataset").ClassificationDataset
+            return make(str(where), settings, augment=mode == "train", prefix=part)
+        build = package("ultralytics.data").build_yolo_dataset
+        return build(settings, where, 1, self.facts, mode=mode, rect=False, stride=self._stride)
+
+    def _asked(self, function: Callable[[], Any]) -> Any:
+        try:
+            return function()
+        except Exception as error:  # the package raises all kinds
+            said = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(
+                f"ultralytics cannot read the data {self._data}: {said}. Expected what its train(data=...) takes; "
+                "correct the paths in it."
+            ) from error

@@ -1,0 +1,123 @@
+"""Detectors of torchvision: their own losses and boxes, of what a pruned network returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import prunesearch as ps
+from prunesearch.tasks.average_precision import BoxAveragePrecision
+from prunesearch.tasks.metric import Measured
+from tests.tasks.detectors import DETECTORS, squares
+
+
+def prepared(name: str, n: int = 8) -> Any:
+    torch.manual_seed(0)
+    return ps.tasks.torchvision_detection(DETECTORS[name](), squares(n), test=squares(4, 1), calibration=n)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_losses_and_boxes_are_those_of_the_detector_itself(name: str) -> None:
+    task = prepared(name)
+    examples = task.data.examples_of(task.data.calibration_set())
+    detector = task.model.detector
+    images = [image for image, _ in squares(8)]
+    with torch.no_grad():
+        outputs = task.model(examples.inputs)
+        found, measured = detector(images), Measured(examples.task)
+        measured.update(outputs, examples.batch, 8)
+        alone = BoxAveragePrecision()
+        alone.update(found, [target for _, target in squares(8)])
+        assert measured.compute() == pytest.approx(alone.compute(), abs=1e-6)
+        own = examples.losses(outputs)
+        for module in (detector, *detector.children(), getattr(detector, "rpn", detector)):
+            module.training = True  # but not its BatchNorm, as what was recorded of it was in eval mode
+        torch.manual_seed(0)
+        theirs = detector(images, [dict(target) for _, target in squares(8)])
+    assert float(own) == pytest.approx(float(sum(theirs.values())), rel=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detector_is_searched_and_trained_and_comes_back_as_a_detector(name: str) -> None:
+    task = prepared(name)
+    network = ps.trace(task.model, task.example_inputs)
+    assert network.space.cost(network.space.minimum).macs < 0.6 * network.space.cost(network.space.full).macs
+    scoring = ps.Scoring(metric="fidelity" if name == "ssd" else "mAP50-95" if name == "fcos" else None)
+    result = ps.search(network, task.data, budget="macs=70%", n_trials=3, scoring=scoring)
+    recipe = ps.Recipe(epochs=1, batch_size=4, lr=1e-3, features=("detector.backbone",) if name == "fcos" else ())
+    small = ps.finetune(result.best.build(), task.data, teacher=task.model, recipe=recipe).detector
+    assert type(small) is type(task.model.detector)
+    (answer,) = small([squares(1)[0][0]])
+    assert answer.keys() >= {"boxes", "labels", "scores"}
+    small.train()
+    assert sum(small([squares(1)[0][0]] * 2, [squares(1)[0][1]] * 2).values()).isfinite()
+
+
+def test_the_average_precision_of_boxes_by_hand() -> None:
+    box, other = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]
+    truth = {"boxes": torch.tensor([box, other]), "labels": torch.tensor([1, 1])}
+
+    def precision(boxes: list[list[float]], scores: list[float], labels: list[int] | None = None) -> float:
+        metric = BoxAveragePrecision()
+        found = {"boxes": torch.tensor(boxes).reshape(-1, 4), "scores": torch.tensor(scores)}
+        metric.update([{**found, "labels": torch.tensor(labels or [1] * len(boxes))}], [truth])
+        return metric.compute()
+
+    assert precision([box, other], [0.9, 0.8]) == 1.0
+    assert precision([], []) == 0.0
+    assert precision([box, other], [0.9, 0.8], [2, 2]) == 0.0
+    assert precision([box], [0.9]) == pytest.approx(51 / 101)  # recalls up to a half
+    assert precision([box, box, other], [0.9, 0.8, 0.7]) == pytest.approx((51 + 50 * 2 / 3) / 101)  # one too many
+    assert precision([[0.0, 0.0, 10.0, 7.0], other], [0.9, 0.8]) == pytest.approx(
+        (5 * 1 + 5 * (51 * 0.5 / 101)) / 10  # 0.7 of it: right up to this threshold, then first and wrong
+    )
+
+
+@pytest.mark.detectors
+def test_the_average_precision_of_boxes_is_that_of_pycocotools() -> None:
+    coco, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
+    draws = torch.Generator().manual_seed(0)
+    metric, truth, found = BoxAveragePrecision(), [], []
+    for image in range(12):
+        corners = torch.rand(6, 2, generator=draws) * 60
+        wanted = torch.cat([corners, corners + 12 + torch.rand(6, 2, generator=draws) * 20], 1)
+        boxes = torch.cat([wanted + torch.randn(6, 4, generator=draws) * 2, wanted.flip(1).sort(1).values[:3]])
+        labels = torch.randint(1, 4, (6,), generator=draws)
+        guessed = torch.cat([labels, torch.randint(1, 4, (3,), generator=draws)])
+        scores = torch.rand(9, generator=draws)
+        metric.update([{"boxes": boxes, "labels": guessed, "scores": scores}], [{"boxes": wanted, "labels": labels}])
+        for said, kept in (((wanted, labels, None), truth), ((boxes, guessed, scores), found)):
+            for i, (box, label) in enumerate(zip(said[0].tolist(), said[1].tolist(), strict=True)):
+                size = [box[2] - box[0], box[3] - box[1]]
+                entry = {"image_id": image, "category_id": label, "bbox": [*box[:2], *size], "area": size[0] * size[1]}
+                score = {} if said[2] is None else {"score": float(said[2][i])}
+                kept.append({**entry, **score, "id": len(kept) + 1, "iscrowd": 0})
+    described = {"images": [{"id": i} for i in range(12)], "categories": [{"id": i} for i in (1, 2, 3)]}
+    ours = coco.COCO()
+    ours.dataset = {**described, "annotations": truth}
+    ours.createIndex()
+    judged = evaluation.COCOeval(ours, ours.loadRes(found), "bbox")
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    assert metric.compute() == pytest.approx(float(judged.stats[0]), abs=1e-6)
+    assert 0.1 < metric.compute() < 0.9
+
+
+def test_detectors_and_data_that_are_refused() -> None:
+    detector = DETECTORS["retinanet"]()
+    with pytest.raises(TypeError, match="Expected a detector of torchvision"):
+        ps.tasks.torchvision_detection(nn.Conv2d(3, 8, 3), squares(2))
+    with pytest.raises(ValueError, match="Expected images in train, got none"):
+        ps.tasks.torchvision_detection(detector, [])
+    with pytest.raises(ValueError, match="as \\(image, target\\)"):
+        ps.tasks.torchvision_detection(detector, [torch.rand(3, 32, 32)])
+    with pytest.raises(ValueError, match="with boxes and labels, got masks"):
+        ps.tasks.torchvision_detection(detector, [(torch.rand(3, 32, 32), {"masks": torch.zeros(1)})])
+    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    with pytest.raises(ValueError, match="with boxes, found none in 2 images"):
+        ps.tasks.torchvision_detection(detector, [(torch.rand(3, 32, 32), empty)] * 2)
