@@ -68,8 +68,7 @@ def run(
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
         CheckpointLocked: Another training has it.
     """
-    if recipe.patience is not None and data.validation is None:
-        raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
+    check_patience(recipe, data)
     with accelerated(recipe.precision, session.log) as accelerator:
         cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
@@ -83,6 +82,16 @@ def run(
                 loop = _Loop(accelerator, learner, data, recipe, seed, session, file)
                 loop.judge_before(given)
                 return loop.run()
+
+
+def check_patience(recipe: Recipe, data: Data) -> None:
+    """Make sure that there is something to stop early by.
+
+    Raises:
+        ValueError: There is not.
+    """
+    if recipe.patience is not None and data.validation is None:
+        raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
 
 
 class _Loop:
