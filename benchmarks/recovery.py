@@ -1,6 +1,6 @@
 """Who ends with the most accurate network of the same MACs, after a short finetuning on CIFAR-10 at 32 pixels?
 
-    pip install torch-pruning nvidia-modelopt torchprofile==0.0.4
+    pip install nvidia-modelopt torchprofile==0.0.4
     python benchmarks/adapt.py --data-root D --out F
     python benchmarks/recovery.py --data-root D --weights F/resnet20.safetensors [--network resnet20] [--share 50]
         [--cells ours.0 fastnas]
@@ -10,10 +10,11 @@ A cell is an arm and a seed, `ours.0`. An arm prunes the adapted public network 
 teacher alone; `ours-longer` trains for as many epochs as let search and training cost what FastNAS and its two epochs
 do. BatchNorm statistics are re-estimated on the search images before. The 10,000 test images are looked at once, at the
 very end of a cell; choices were made on the unseen training images. CPU-seconds are of one thread, evaluation left out.
-Each cell is a file of its own in `results/recovery/NETWORK-SHARE`; run again to go on. Cells of one seed are of the
+Each cell is a file of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of one seed are of the
 same network; those of another seed may be of a network that was adapted anew.
 
-Another way to prune takes part by one line in `ARMS`.
+Torch-Pruning takes no part: of networks whose shortcuts have no parameters, such as these, it builds some that do not
+run. Another way to prune takes part by one line in `ARMS`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from torch import nn
 import prunesearch as ps
 from prunesearch.training.finetune import train
 
-RESULTS = Path(__file__).parent / "results" / "recovery"
+RESULTS = Path(__file__).parent / "results"
 NETWORKS = ("resnet20", "resnet56")
 SEEDS = 5
 
@@ -117,13 +118,11 @@ ARMS: Mapping[str, Arm] = {
     "fastnas": Arm(fastnas),
     "uniform": Arm(uniform),
     "global-l1": Arm(partial(searched, searcher="global", scoring=L1)),
-    "torch-pruning-taylor": Arm(partial(peer, prune=partial(peers.torch_pruning, importance="taylor"))),
     "ours-longer": Arm(ours, replace(PLAIN, epochs=4), taught=True),
     "scratch": Arm(uniform, replace(PLAIN, epochs=6, lr=0.1, from_scratch=True)),
     "fastnas-taught": Arm(fastnas, taught=True),
     "uniform-taught": Arm(uniform, taught=True),
     "ours-untaught": Arm(ours),
-    "torch-pruning-norm": Arm(partial(peer, prune=partial(peers.torch_pruning, importance="norm"))),
 }
 """By name, in the order in which the cells of a seed are measured."""
 
@@ -208,7 +207,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--weights", type=Path, required=True, help="of the adapted network, by adapt.py")
     parser.add_argument("--share", type=int, default=50, help="per cent of the MACs; default: 50")
     parser.add_argument("--cells", nargs="*", default=list(ARMS), help="arms, or single cells as ARM.SEED")
-    parser.add_argument("--out", type=Path, help="folder of the cells; default: results/recovery/NETWORK-SHARE")
+    parser.add_argument("--out", type=Path, help="folder of the cells; default: results/recovery_NETWORK_SHARE")
     return parser.parse_args(arguments)
 
 
@@ -220,7 +219,7 @@ def main(given: Sequence[str] | None = None) -> None:
     ps.load_weights(model, arguments.weights)
     cifar = realdata.cifar10(arguments.data_root, arguments.cache)
     test = realdata.normalised(cifar.test[0]), cifar.test[1]
-    out = arguments.out or RESULTS / f"{arguments.network}-{arguments.share}"
+    out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
     run(bench_of(model, cifar), test, ps.Budget(macs=f"{arguments.share}%"), cells, out)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
 from torch import nn
 
 from prunesearch.budget import Budget, FeasibleSet
@@ -22,6 +23,7 @@ from prunesearch.given import (
     refuse_unknown,
 )
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.devices import Devices, devices_here
 from prunesearch.models.network import Network
 from prunesearch.models.weights import WeightSource
 from prunesearch.preparation import Prepared, prepare
@@ -30,7 +32,7 @@ from prunesearch.ranges import whole_number
 from prunesearch.result import SearchResult
 from prunesearch.rounds import Rounds
 from prunesearch.running import Running
-from prunesearch.scoring import Scoring
+from prunesearch.scoring import Scoring, is_bound
 from prunesearch.search import evidence_needed, is_searcher, make_searcher
 from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import Searcher
@@ -40,7 +42,7 @@ from prunesearch.study.racing import RacingExecutor, Track
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, as_workers, executor_on, jobs_on, open_pool
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.trial import Trial, best
+from prunesearch.trial import Note, Trial, best
 
 if TYPE_CHECKING:
     from prunesearch.verifiers import AnyVerifier
@@ -52,7 +54,7 @@ _USUAL, _ALONE = Scoring(), Running()
 _MOVED = {
     **{name: f"scoring=Scoring({name}=...)" for name in ("criterion", "weight_source", "evaluator", "metric")},
     **{name: f"scoring=Scoring({name}=...)" for name in ("images", "race", "criterion_options", "evaluator_options")},
-    **{name: f"running=Running({name}=...)" for name in ("workers", "callbacks", "cache", "open_another")},
+    **{name: f"running=Running({name}=...)" for name in ("workers", "callbacks", "cache", "device", "open_another")},
     "in_order": "running=Running(asynchronous=...)",
 }
 """Where arguments of earlier releases went."""
@@ -135,10 +137,21 @@ def search(
     check_searcher_object(searcher, options)
     wanted = budget.check(network)
     convinced = as_verifiers(verifiers, wanted, searcher)
+    devices = devices_here()
+    is_pinned = scoring.is_bound or (build_with is not None and is_bound(build_with))
+    device = _where(network, devices, running.device, is_pinned=is_pinned)
     prepared = prepare(
-        network, data, scoring, build_with=build_with, races=not running.asynchronous, seed=seed, cache=running.cache
+        network,
+        data,
+        scoring,
+        build_with=build_with,
+        races=not running.asynchronous,
+        seed=seed,
+        cache=running.cache,
+        device=device,
     )
-    asked = _Asked(prepared, searcher, dict(options or {}), seed, study, running)
+    idle = devices.idle_beside(device, running.device)
+    asked = _Asked(prepared, searcher, dict(options or {}), seed, study, running, idle)
     first = _searched(asked, wanted, n_trials, study_name)
     if not convinced:
         return first
@@ -162,6 +175,29 @@ def search(
     return rounds.settled()
 
 
+def _where(network: Network, devices: Devices, asked: str | None, *, is_pinned: bool) -> torch.device:
+    """The device that scores.
+
+    Args:
+        network: The network that was given.
+        devices: What there is.
+        asked: The device that was asked for.
+        is_pinned: Whether an object, which is of this very network, takes part in it.
+
+    Raises:
+        ValueError: There is no such device, or an object of a network elsewhere cannot follow it there.
+    """
+    chosen = devices.chosen(asked, network.device)
+    if not is_pinned:
+        return chosen
+    if asked is not None and not network.is_on(chosen):
+        raise ValueError(
+            f"Expected the weight source or evaluator that was given as an object on {chosen}, as device={asked!r} "
+            f"says; its network is on {network.device}. Make it of network.to({asked!r}), and give that network."
+        )
+    return network.device
+
+
 @dataclass(frozen=True)
 class _Asked:
     """What all rounds of a search have in common."""
@@ -172,6 +208,7 @@ class _Asked:
     seed: int
     study: str
     running: Running
+    idle: str | None
 
     def question(self, limits: FeasibleSet) -> dict[str, Any]:
         """What a study under some limits answers."""
@@ -220,6 +257,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
         notes = prepared.notes(winner.structure)
+        notes += () if asked.idle is None else (Note("device", asked.idle),)
         opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),

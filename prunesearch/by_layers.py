@@ -25,20 +25,20 @@ import torch
 from torch import nn
 
 from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels.genetic import greedy_mask
 from prunesearch.evaluators.diagnosis import check_finite
 from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.evaluators.two_step import choose_units
-from prunesearch.evaluators.winner import built
 from prunesearch.given import as_budget, as_network
 from prunesearch.models.copying import copied
+from prunesearch.models.devices import devices_here
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, named_tensors, put_back, slim
 from prunesearch.models.tensor_file import content_of
-from prunesearch.models.weights import InheritedWeights
 from prunesearch.preparation import check_data
 from prunesearch.ranges import whole_number
 from prunesearch.structure import FloatArray, IntArray, Structure
@@ -95,6 +95,7 @@ def layerwise(
     on_step: Callable[[StepReport], None] | None = None,
     on_layer: Callable[[LayerReport], None] | None = None,
     on_score: Callable[[float], None] | None = None,
+    device: str | None = None,
 ) -> LayerwisePruned:
     """Prune a trained network layer by layer, with training in between; the traced model stays as it is.
 
@@ -120,6 +121,7 @@ def layerwise(
         on_step: Called after every step.
         on_layer: Called after every layer, when that is on disk.
         on_score: Called with each score. If it raises, the state is written first.
+        device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
@@ -140,11 +142,13 @@ def layerwise(
             f"Expected a structure within the budget {budget}; this one has {feasible.shown(feasible.cost(widths))}. "
             "Give a narrower one, or leave structure= out."
         )
-    with accelerated(recipe.precision, None) as accelerator:
+    where = devices_here().chosen(device, network.device)
+    with accelerated(recipe.precision, None, where) as accelerator:
         if accelerator.num_processes > 1:
             raise ValueError(f"Pruning layer by layer runs in one process, got {accelerator.num_processes}.")
-    examples = check_data(network, data)
-    check_finite(network.model, examples.inputs)
+    placed = network.to(where)
+    examples = check_data(placed, data)
+    check_finite(placed.model, examples.inputs)
     question = {
         "network": network.fingerprint(),
         "space": network.space.fingerprint,
@@ -159,9 +163,10 @@ def layerwise(
         file = None
         if checkpoint is not None:
             file = stack.enter_context(CheckpointFile(Path(checkpoint), {**question, "data": data.fingerprint()}))
-        session = Session(checkpoint, log, on_epoch, on_step)
-        layers = _Layers(network, data, examples, recipe, settings, seed, session, file, on_score)
-        return layers.prune(feasible, widths, on_layer or (lambda report: None))
+        session = Session(checkpoint, log, on_epoch, on_step, str(where))
+        layers = _Layers(placed, data, examples, recipe, settings, seed, session, file, on_score)
+        found = layers.prune(feasible, widths, on_layer or (lambda report: None))
+        return replace(found, model=found.model.to(network.device))
 
 
 @dataclass
@@ -333,8 +338,10 @@ class _Layers:
         return scored_by(self._examples, None, self._unpruned.model)
 
     def _built(self, more: dict[int, IntArray]) -> nn.Module:
-        weights = InheritedWeights(self._wide, self._ranking(more))
-        return built(weights, self._structure(more), self._examples.inputs)
+        """The network of some masks, BatchNorm statistics re-estimated, in eval mode."""
+        model = slim(self._wide, self._structure(more), self._ranking(more)).eval()
+        recalibrate_bn(model, self._examples.inputs)
+        return model
 
     def _masks(self, more: dict[int, IntArray]) -> list[FloatArray]:
         """Per group, (units,) 1 for those that stay."""

@@ -88,6 +88,7 @@ def compare(
     study_names: Sequence[str] | None = None,
     data: Data | None = None,
     table: LatencyTable | str | Path | None = None,
+    device: str | None = None,
 ) -> Comparison:
     """Put pruned networks, and winners of studies, side by side. Nothing is changed, and studies are only read.
 
@@ -99,6 +100,7 @@ def compare(
         data: Its test examples say how good the network and the models are.
         table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured; or
             the path of its file.
+        device: Where the test examples are run; by default on the GPU where there is one.
 
     Raises:
         TypeError: The network, a model or the data are something else.
@@ -125,7 +127,7 @@ def compare(
     test_images = 0
     if network is not None:
         for name, model in {UNPRUNED: network.model, **(models or {})}.items():
-            row, test_images = _of_model(name, model, network, data, table)
+            row, test_images = _of_model(name, model, network, data, table, device)
             rows.append((network.space, row))
     own = None if network is None else network.space
     for group in sorted(_by_network(_studies(study, study_names)), key=lambda group: group[0].space != own):
@@ -159,7 +161,12 @@ def _line(row: Compared, metric: str) -> str:
 
 
 def _of_model(
-    name: str, model: nn.Module, network: Network, data: Data | None, table: LatencyTable | None
+    name: str,
+    model: nn.Module,
+    network: Network,
+    data: Data | None,
+    table: LatencyTable | None,
+    device: str | None,
 ) -> tuple[Compared, int]:
     measures = None if table is None or table.is_remote else table
     found = measure_costs(network, model, measures)
@@ -167,7 +174,10 @@ def _of_model(
         raise ValueError(f"{name} does not cost what its structure says: {found}")
     row = _row(name, network.space, found.structure, table)
     latency = next((entry.measured for entry in found.comparisons if entry.cost == "latency, ms"), None)
-    metric, n = (None, 0) if data is None or data.test is None else metric_on_test(model, data, network.model)
+    metric: float | None = None
+    n = 0
+    if data is not None and data.test is not None:
+        metric, n = metric_on_test(model, data, network.model, device=device)
     return replace(row, metric=metric, latency_ms=latency), n
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from prunesearch.budget import Budget, FeasibleSet
 from prunesearch.contracts import kind_of
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
@@ -40,8 +41,7 @@ def as_network(given: Network | nn.Module, data: Data) -> Network:
         raise TypeError(
             f"Expected network as trace(model, example_inputs) gives it, or as a torch.nn.Module; got {kind_of(given)}."
         )
-    device = next((parameter.device for parameter in given.parameters()), None)
-    return trace(given, moved(data.examples(), device))
+    return trace(given, moved(data.examples(), device_of_module(given)))
 
 
 def as_table(given: LatencyTable | str | Path | None) -> LatencyTable | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
@@ -22,7 +22,7 @@ from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.evaluators.winner import Winner
 from prunesearch.models.fingerprint import fingerprint
-from prunesearch.models.nested import Batch, device_of, in_order_of, members, parts_of, tensors_in
+from prunesearch.models.nested import Batch, in_order_of, members, moved, parts_of, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.weights import WeightSource
@@ -49,7 +49,8 @@ class Prepared:
     """What scores the structures of one network.
 
     Attributes:
-        network: The traced network.
+        network: The traced network, on the device that scores.
+        given: The caller's own model, which stays where it is; what is built comes back there.
         examples: All calibration examples.
         scored: Those that score structures.
         ranking: Which channels stay; None where the weights have a ranking of their own.
@@ -63,6 +64,7 @@ class Prepared:
     """
 
     network: Network
+    given: nn.Module
     examples: Examples
     scored: Examples
     ranking: Ranking | None
@@ -82,11 +84,11 @@ class Prepared:
     @property
     def is_on_gpu(self) -> bool:
         """Whether structures are scored on a GPU."""
-        return device_of(self.calibration).type == "cuda"
+        return self.network.device.type == "cuda"
 
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
-        return Winner(trial, self.built, self.calibration)
+        return Winner(trial, self.built, self.calibration, self.given)
 
     def evidence(self, name: str) -> Any:
         """What a searcher wants to know first; one of `prunesearch.evaluators.EVIDENCE`."""
@@ -118,6 +120,7 @@ def prepare(
     races: bool = True,
     seed: int = 0,
     cache: str | Path | None = None,
+    device: torch.device | None = None,
 ) -> Prepared:
     """Make what scores the structures of a network.
 
@@ -129,14 +132,17 @@ def prepare(
         races: False where structures cannot race, whatever the scoring says.
         seed: Decides every random draw of a criterion.
         cache: Folder where statistics of layers are kept.
+        device: Where to score; by default where the network is.
 
     Raises:
         ValueError: Data that do not fit the network, or a NaN or an infinity in them, in the network or in its weights.
         TypeError: An option that the criterion or the evaluator does not have.
         ContractBroken: What was given in place of a name does not do what its role asks for.
     """
+    given, network = network.model, network if device is None else network.to(device)
     examples = check_data(network, data)
-    evaluator, settings, races = scoring.evaluator, scoring.settings, races and scoring.race
+    settings = {name: moved(value, network.device) for name, value in scoring.settings.items()}
+    evaluator, races = scoring.evaluator, races and scoring.race
     images = scoring.images
     if images is None:
         images = _WITHOUT_RACE if evaluator == "accuracy" and not races else len(examples)
@@ -170,6 +176,7 @@ def prepare(
     }
     return Prepared(
         network=network,
+        given=given,
         examples=examples,
         scored=examples.take(chosen),
         ranking=ranking,
@@ -179,7 +186,7 @@ def prepare(
         parts=divided(scorer, n_parts) if raced else (),
         factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
         question=question,
-        facts=_facts(scoring, scorer, raced),
+        facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
     )
 
 
@@ -207,7 +214,7 @@ def check_data(network: Network, data: Data) -> Examples:
     example = example_batch(network)
     examples = data.examples_of(data.calibration_set())
     _check_inputs(example, examples.inputs)
-    placed = examples.to(device_of(example))
+    placed = examples.to(network.device)
     few = placed.take(slice(2))
     outputs = outputs_of(network.model, few.inputs)
     if few.task.check is not None:

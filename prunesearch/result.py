@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from prunesearch.budget import Budget
-from prunesearch.evaluators.winner import Winner, built
+from prunesearch.evaluators.winner import Winner
 from prunesearch.followup import FollowUp
 from prunesearch.ranges import whole_number
 from prunesearch.search import WITH_POLICY
@@ -145,7 +145,7 @@ class SearchResult:
             ValueError: The structure is not of the space.
         """
         widths = structure.structure if isinstance(structure, Trial) else structure
-        return built(self.best.weights, self.space.check(widths), self.best.calibration)
+        return self.best.build_another(self.space.check(widths))
 
     def shown(self, score: float) -> str:
         """A score as what it measures."""

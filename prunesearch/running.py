@@ -27,6 +27,9 @@ class Running:
             do.
         cache: Folder that keeps what is gathered of layers. Some criteria and weight sources gather statistics, which
             later runs then find there.
+        device: Where structures are scored, such as cpu, cuda or cuda:1; by default on the GPU where there is one. The
+            network that was given stays where it is, and what is built comes back there. Scores of a GPU differ from
+            those of a CPU by rounding.
         open_another: Whether, without a `study_name`, a new study is opened whatever differs: the model, the data, the
             seed, ... Otherwise anything but the budget and the searcher is refused.
 
@@ -39,10 +42,13 @@ class Running:
     asynchronous: bool = False
     callbacks: Callback | Sequence[Callback] = ()
     cache: str | Path | None = None
+    device: str | None = None
     open_another: bool = False
 
     def __post_init__(self) -> None:
         as_workers(self.workers)
+        if self.device is not None:
+            object.__setattr__(self, "device", str(self.device))  # also of a torch.device
         object.__setattr__(self, "callbacks", as_callbacks(self.callbacks))
 
     @property

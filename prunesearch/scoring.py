@@ -94,10 +94,20 @@ class Scoring:
         return f"Scoring({', '.join(f'{name}={_shown(value)}' for name, value in given.items())})"
 
     @property
+    def is_bound(self) -> bool:
+        """Whether an object scores, or gives weights, which has a network of its own and stays where that is."""
+        return _is_object(EVALUATOR, self.evaluator) or is_bound(self.weight_source)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the evaluator's constructor gets beside the weights and the examples."""
         metric = {"metric": self.metric} if self.evaluator == "accuracy" and self.metric else {}
         return {**metric, **self.evaluator_options}
+
+
+def is_bound(weight_source: str | WeightSource | Callable[..., WeightSource]) -> bool:
+    """Whether weights come from an object, which has a network of its own."""
+    return _is_object(WEIGHT_SOURCE, file_after(weight_source)[0])
 
 
 def refuse_settings(whose: str, given: Mapping[str, bool]) -> None:

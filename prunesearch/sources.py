@@ -120,7 +120,7 @@ def load_model(
     """
     if num_classes is not None and num_classes < 1:
         raise ValueError(f"Expected at least 1 class, got {num_classes}.")
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same command must mean the same network when it is run again
         model = _model(source, {} if num_classes is None else {"num_classes": num_classes}, input_shape)
     if not isinstance(model, nn.Module):
@@ -150,19 +150,6 @@ def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -
     if kind == "timm":
         return _timm(name, classes)
     return _call(source)
-
-
-def check_device(name: str) -> None:
-    """Make sure that torch has a device here.
-
-    Raises:
-        ValueError: It has none of this name.
-    """
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter if torch was built for other devices
-        said = str(error).partition(". ")[0].rstrip(".")
-        raise ValueError(f"Expected --device as one that torch has here, such as cpu; got {name!r}: {said}.") from error
 
 
 def example_inputs(shape: tuple[int, ...], seed: int = 0) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.given import as_budget, as_network
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.devices import device_of_module, devices_here
 from prunesearch.models.nested import Batch, moved
 from prunesearch.models.network import Network
 from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
 from prunesearch.models.wrappers import unwrapped
+from prunesearch.running import Running
 from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.tasks.examples import judged_as
@@ -44,6 +47,7 @@ def prune(
     seed: int = 0,
     folder: str | Path | None = None,
     say: Say | None = print,
+    device: str | None = None,
     **settings: Any,
 ) -> nn.Module:
     """Trace, search, build and finetune: a smaller network that meets the budget comes back; the model stays as it is.
@@ -60,6 +64,8 @@ def prune(
         seed: Decides everything random.
         folder: Where everything is kept.
         say: Told in sentences what became of each step; None is silent.
+        device: Where the network is searched and finetuned; by default on the GPU where there is one. It comes back to
+            where the model is.
         **settings: Further arguments of `search`, such as `n_trials=400`.
 
     Raises:
@@ -71,23 +77,35 @@ def prune(
     data, tell = as_data(data), say or (lambda sentence: None)
     place = None if folder is None else Path(folder)
     network = as_network(model, data)
+    running, devices = _running_on(device, settings), devices_here()
+    where = devices.told(devices.chosen(running.device, network.device))
+    if where is not None:
+        tell(where)
     full = network.space.cost(network.space.full)
     kept = f" {len(network.frozen)} layers keep their width." if network.frozen else ""
     tell(f"Traced {type(network.model).__name__}: {len(network.space.groups)} groups of channels.{kept}")
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
     study = IN_MEMORY if place is None else f"sqlite:///{place / 'search.db'}"
-    result = search(network, data, budget=as_budget(budget, table), seed=seed, study=study, **settings)
+    searched = {**settings, "running": running}
+    result = search(network, data, budget=as_budget(budget, table), seed=seed, study=study, **searched)
     tell(f"Found the {result}.")
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
     small = finetune(
-        result.best.build(), data, recipe=recipe, teacher=network.model, seed=seed, checkpoint=state, study=result
+        result.best.build(),
+        data,
+        recipe=recipe,
+        teacher=network.model,
+        seed=seed,
+        checkpoint=state,
+        study=result,
+        device=running.device,
     )
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
-    tell(_summary(network, small, full, result.best.cost, data))
+    tell(_summary(network, small, full, result.best.cost, data, running.device))
     return small
 
 
@@ -101,6 +119,7 @@ def prune_in_steps(
     seed: int = 0,
     say: Say | None = None,
     rules: Mapping[str, Any] | None = None,
+    device: str | None = None,
     **settings: Any,
 ) -> nn.Module:
     """Prune to one budget after the other, each time followed by a training of the caller's own.
@@ -122,6 +141,7 @@ def prune_in_steps(
         seed: Decides everything random here.
         say: Told in sentences what became of each step; None is silent.
         rules: Further arguments of `trace`, such as `{"ignored_layers": ["head"]}`.
+        device: Where structures are scored; by default on the GPU where there is one.
         **settings: Further arguments of `search`.
 
     Returns:
@@ -138,6 +158,7 @@ def prune_in_steps(
     data, tell, place = as_data(data), say or (lambda sentence: None), Path(folder)
     examples = _examples(data, model.model if isinstance(model, Network) else model)
     original = model if isinstance(model, Network) else trace(model, examples, **(rules or {}))
+    settings["running"] = _running_on(device, settings)
     limits = _absolute([as_budget(budget) for budget in budgets], original)
     place.mkdir(parents=True, exist_ok=True)
     now = copy.deepcopy(original.model).eval()
@@ -172,8 +193,7 @@ def _searched(
 
 def _examples(data: Data, model: nn.Module) -> Batch:
     """The first inputs of the data, where the model is."""
-    device = next((parameter.device for parameter in model.parameters()), None)
-    return moved(data.examples(), device)
+    return moved(data.examples(), device_of_module(model))
 
 
 def _trained(train: Train, small: nn.Module) -> nn.Module:
@@ -224,19 +244,27 @@ def _absolute(budgets: Sequence[Budget], original: Network) -> list[Limits]:
     return found
 
 
+def _running_on(device: str | None, settings: Mapping[str, Any]) -> Running:
+    """How a search runs, as the settings say, on a device if one is given."""
+    running: Running = settings.get("running", Running())
+    return running if device is None else replace(running, device=device)
+
+
 def _check(settings: Mapping[str, Any]) -> None:
     ours = [name for name in _OURS if name in settings]
     if ours:
         raise TypeError(f"{ours[0]} is decided by this call. Use search itself to choose it, or leave it out.")
 
 
-def _summary(network: Network, small: nn.Module, full: Cost, cost: Cost, data: Data) -> str:
+def _summary(network: Network, small: nn.Module, full: Cost, cost: Cost, data: Data, device: str | None) -> str:
     facts = [
         f"MACs {full.macs:,} -> {cost.macs:,} ({cost.macs / full.macs:.1%})",
         f"parameters {full.params:,} -> {cost.params:,} ({cost.params / full.params:.1%})",
     ]
     if data.test is not None:
         name = name_of(judged_as(data.goal))
-        (was, n), (now, _) = (metric_on_test(each, data, network.model) for each in (network.model, small))
+        (was, n), (now, _) = (
+            metric_on_test(each, data, network.model, device=device) for each in (network.model, small)
+        )
         facts.append(f"{name} on {n:,} test examples {as_text(name, was)} -> {as_text(name, now)}")
     return f"{type(small).__name__}: {', '.join(facts)}."

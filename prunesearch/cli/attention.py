@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from prunesearch.cli.flags import Group
+from prunesearch.cli.running import say_where
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
     METHOD,
+    DeviceOptions,
     LimitOptions,
     ModelOptions,
     PrintingOptions,
@@ -28,6 +30,7 @@ def paam(
     recipe: RecipeWithoutTeacher,
     settings: Annotated[AttentionSettings, Group(METHOD)],
     seed: SeedOptions,
+    where: DeviceOptions,
     files: TrainingFileOptions,
     printing: PrintingOptions,
 ) -> None:
@@ -42,10 +45,11 @@ def paam(
     from prunesearch.models.trace import trace
     from prunesearch.training.attention import paam as train
 
+    say_where(where.device)
     data = images.load()
     unpruned = model.loaded(data)
     network = trace(unpruned, data.examples(), **rules)
-    with training_session(unpruned, data, files) as running:
+    with training_session(unpruned, data, files, where) as running:
         result = train(
             network,
             data,

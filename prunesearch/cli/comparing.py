@@ -10,9 +10,11 @@ from prunesearch.cli.checks import check_study
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.networks import traced
+from prunesearch.cli.running import say_where
 from prunesearch.cli.values import (
     NETWORK,
     STUDY,
+    DeviceOptions,
     Model,
     OptionalData,
     OptionalDataOptions,
@@ -63,6 +65,7 @@ def compare(
     images: OptionalDataOptions,
     predicted: TableOptions,
     studies: Annotated[Studies, Group(STUDY)],
+    where: DeviceOptions,
     printing: PrintingOptions,
 ) -> None:
     """Put pruned networks, and the winners of studies, side by side: costs, scores, accuracy, widths.
@@ -86,6 +89,8 @@ def compare(
     from prunesearch.comparison import compare as side_by_side
     from prunesearch.models.saving import load
 
+    if images.data is not None:
+        say_where(where.device)
     data = None if images.data is None else _with_test_images(images)
     network = None
     if networks.model is not None:
@@ -97,6 +102,7 @@ def compare(
         study_names=studies.study_names or None,
         data=data,
         table=table,
+        device=where.device,
     )
     if printing.json:
         rows = [{**asdict(row), "cost": row.cost.amounts} for row in found.rows]

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli.flags import Group
+from prunesearch.cli.running import say_where
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
     TRAINING,
+    DeviceOptions,
     FoundInOptions,
     PrintingOptions,
     PrunedOptions,
@@ -39,6 +41,7 @@ def finetune(
     teaching: Annotated[Teaching, Group(TRAINING)],
     recipe: RecipeOptions,
     seed: SeedOptions,
+    where: DeviceOptions,
     files: TrainingFileOptions,
     found_in: FoundInOptions,
     printing: PrintingOptions,
@@ -53,6 +56,7 @@ def finetune(
     from prunesearch.models.trace import trace
     from prunesearch.training.finetune import record_reached, train
 
+    say_where(where.device)
     data = images.load()
     if recipe.patience is not None and data.validation is None:
         raise ValueError("--patience needs images to validate with: hold some out with --validation 0.1.")
@@ -61,11 +65,20 @@ def finetune(
     teacher = unpruned if teaching.teacher and model.pruned is not None else None
     follow_up = None if found_in.study is None else found_in.follow_up(trace(unpruned, data.examples()))
     structure = None if follow_up is None else follow_up.structure_of(network)
-    with training_session(network, data, files) as running:
+    with training_session(network, data, files, where) as running:
         result = train(network, data, recipe=recipe, teacher=teacher, seed=seed.seed, session=running.session)
     if follow_up is not None and structure is not None:
-        file = files.out.name
-        record_reached(follow_up, structure, result, network, data, teacher=unpruned, seed=seed.seed, file=file)
+        record_reached(
+            follow_up,
+            structure,
+            result,
+            network,
+            data,
+            teacher=unpruned,
+            seed=seed.seed,
+            device=where.device,
+            file=files.out.name,
+        )
     was, now = result.validation_before, result.validation_after
     finish(
         running,

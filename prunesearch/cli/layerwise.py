@@ -6,9 +6,11 @@ from dataclasses import asdict
 from typing import Annotated
 
 from prunesearch.cli.flags import Group
+from prunesearch.cli.running import say_where
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
     METHOD,
+    DeviceOptions,
     LimitOptions,
     ModelOptions,
     PrintingOptions,
@@ -29,6 +31,7 @@ def layerwise(
     recipe: RecipeOfTrained,
     settings: Annotated[LayerwiseSettings, Group(METHOD)],
     seed: SeedOptions,
+    where: DeviceOptions,
     files: TrainingFileOptions,
     printing: PrintingOptions,
 ) -> None:
@@ -42,10 +45,11 @@ def layerwise(
     from prunesearch.by_layers import layerwise as prune
     from prunesearch.models.trace import trace
 
+    say_where(where.device)
     data = images.load()
     unpruned = model.loaded(data)
     network = trace(unpruned, data.examples(), **rules)
-    with training_session(unpruned, data, files, in_parts=True) as running:
+    with training_session(unpruned, data, files, where, in_parts=True) as running:
         result = prune(
             network,
             data,

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Annotated
 
 from prunesearch.cli.flags import Group
+from prunesearch.cli.running import say_where
 from prunesearch.cli.training import finish, training_session
 from prunesearch.cli.values import (
     METHOD,
+    DeviceOptions,
     LimitOptions,
     PrintingOptions,
     PrunedOptions,
@@ -26,6 +28,7 @@ def manidp(
     recipe: RecipeOfGates,
     settings: Annotated[ManifoldSettings, Group(METHOD)],
     seed: SeedOptions,
+    where: DeviceOptions,
     files: TrainingFileOptions,
     printing: PrintingOptions,
 ) -> None:
@@ -41,9 +44,10 @@ def manidp(
     from prunesearch.models.trace import trace
     from prunesearch.training.manifold import manidp as train
 
+    say_where(where.device)
     data = images.load()
     network = trace(model.load_pruned(model.loaded(data)), data.examples())
-    with training_session(network.model, data, files) as running:
+    with training_session(network.model, data, files, where) as running:
         result = train(
             network,
             data,

@@ -157,7 +157,7 @@ FLAGS: Mapping[str, Flag] = {
     "scored": Flag(metavar=_NUMBER),
     # latency
     "backend": Flag(metavar=_NAME, complete=completion.one_of(completion.BACKENDS)),
-    "device": Flag(metavar=_NAME, complete=completion.one_of(completion.DEVICES)),
+    "device": Flag(metavar=_NAME, complete=completion.one_of(completion.DEVICES), unset="the GPU, if there is one"),
     "threads": Flag(metavar=_NUMBER),
     "points": Flag(metavar=_NUMBER, unset="the backend's"),
     "remote": Flag(metavar=_NAME),

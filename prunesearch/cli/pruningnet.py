@@ -10,10 +10,11 @@ from prunesearch.cli.checks import check_network_file
 from prunesearch.cli.completion import FORMS, STARTS
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.flags import Group
-from prunesearch.cli.running import first_interrupt_waits, interruptible, shown
+from prunesearch.cli.running import first_interrupt_waits, interruptible, say_where, shown
 from prunesearch.cli.values import (
     OUTPUT,
     TRAINING,
+    DeviceOptions,
     ImageOptions,
     ModelOptions,
     PrintingOptions,
@@ -88,6 +89,7 @@ def pruningnet(
     generators: Annotated[Generators, Group(TRAINING, unset={"criterion": "l1; from scratch the first ones"})],
     recipe: Annotated[PruningNetRecipe, Group(TRAINING)],
     seed: SeedOptions,
+    where: DeviceOptions,
     output: Annotated[PruningNetOutput, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
@@ -101,6 +103,7 @@ def pruningnet(
     from prunesearch.models.hypernet import PruningNet
     from prunesearch.models.trace import trace
 
+    say_where(where.device)
     data = images.load()
     network = trace(model.loaded(data), data.examples(), **rules)
     ranking = generators.ranking(network, data, seed.seed)
@@ -108,7 +111,7 @@ def pruningnet(
     full = network.space.cost(network.space.full).params
     size = f"{net.size:,} parameters, {net.size / full:.1f} times the network's"
     say(f"{generators.form} form: {size}.", aside=printing.json)
-    has_trained = _train(net, data, recipe, seed.seed, output.out)
+    has_trained = _train(net, data, recipe, seed.seed, output.out, where.device)
     if printing.json:
         facts = {"out": str(output.out), "form": generators.form, "parameters": net.size, "network_parameters": full}
         print_json({**facts, "was_finished": not has_trained})
@@ -117,7 +120,7 @@ def pruningnet(
         say(f"{done}: {output.out}. Search with --weight-source generated:{output.out}")
 
 
-def _train(net: Any, data: Data, recipe: PruningNetRecipe, seed: int, out: Path) -> bool:
+def _train(net: Any, data: Data, recipe: PruningNetRecipe, seed: int, out: Path, device: str | None) -> bool:
     """Train with progress; whether there was anything to do."""
     from prunesearch.training.pruningnet import train_pruningnet
 
@@ -133,5 +136,5 @@ def _train(net: Any, data: Data, recipe: PruningNetRecipe, seed: int, out: Path)
             bar.update(report.step, report.steps, f"loss {report.loss:.4f}")
             stop_if_asked()
 
-        train_pruningnet(net, data, recipe=recipe, seed=seed, file=out, on_step=on_step)
+        train_pruningnet(net, data, recipe=recipe, seed=seed, file=out, on_step=on_step, device=device)
     return bool(steps)

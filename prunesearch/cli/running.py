@@ -10,12 +10,26 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from prunesearch.cli.console import fail, plain, stderr
+from prunesearch.cli.console import fail, plain, say, stderr
 
 if TYPE_CHECKING:
     from prunesearch.study.events import Event
 
 _FIRST_LINE, _LAST_INTERVAL, _SHARE = 10.0, 300.0, 0.2  # seconds, seconds, of the time so far
+
+
+def say_where(asked: str | None) -> None:
+    """Say on which GPU the work is done, if it is on one.
+
+    Raises:
+        ValueError: torch has no such device here.
+    """
+    from prunesearch.models.devices import devices_here
+
+    devices = devices_here()
+    where = devices.told(devices.chosen(asked))
+    if where is not None:
+        say(where, aside=True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from prunesearch.cli.checks import (
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.policies import Answer, answer, check_can_be_met
-from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, shown
+from prunesearch.cli.running import BestSoFar, first_interrupt_waits, interruptible, say_where, shown
 from prunesearch.cli.values import (
     DEFAULT_STUDY,
     OUTPUT,
@@ -169,6 +169,7 @@ def search(
     from prunesearch import api
     from prunesearch.models.trace import trace
 
+    say_where(running.device)
     data = images.load()
     network = trace(model.loaded(data), data.examples(), **rules)
     if output.policy_share is not None:

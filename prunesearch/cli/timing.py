@@ -88,9 +88,9 @@ def latency(
     if timing.remote is not None and output.out.exists():
         raise ValueError(f"{output.out} exists; it may hold times already. Name another file.")
     from prunesearch.latency_table import LatencyTable
-    from prunesearch.sources import check_device
+    from prunesearch.models.devices import devices_here
 
-    check_device(timing.device)
+    devices_here().chosen(timing.device)  # refuses what is not there
     network = traced(model, shape, rules)
     if timing.remote is not None:
         _plan(network, timing.remote, batch_size, timing.points or _POINTS, output, as_json=printing.json)

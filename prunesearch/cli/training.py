@@ -11,7 +11,7 @@ from prunesearch.cli.console import print_json, say
 from prunesearch.cli.running import Shown, first_interrupt_waits, interruptible, shown
 
 if TYPE_CHECKING:
-    from prunesearch.cli.values import TrainingFiles
+    from prunesearch.cli.values import TrainingFiles, Where
     from prunesearch.training.data import Data
     from prunesearch.training.reports import EpochReport, Session, StepReport
 
@@ -59,7 +59,7 @@ class TrainingRun:
 
 @contextmanager
 def training_session(
-    network: Any, data: Data, files: TrainingFiles, *, in_parts: bool = False
+    network: Any, data: Data, files: TrainingFiles, where: Where, *, in_parts: bool = False
 ) -> Iterator[TrainingRun]:
     """A session that shows progress; an interrupt ends it with the state on disk.
 
@@ -67,6 +67,7 @@ def training_session(
         network: What is trained.
         data: What it learns from.
         files: What it leaves.
+        where: On what device.
         in_parts: Whether it is several trainings, so that the steps of the first say nothing about all.
     """
     from prunesearch.tasks.examples import judged_as
@@ -85,7 +86,8 @@ def training_session(
             stop_if_asked()
 
         logged = None if files.log is None else Log(files.log, files.trackers or ("csv",))
-        yield TrainingRun(Session(files.state, logged, show.epoch, on_step), files, data, stop_if_asked, show)
+        session = Session(files.state, logged, show.epoch, on_step, where.device)
+        yield TrainingRun(session, files, data, stop_if_asked, show)
 
 
 def finish(
@@ -127,7 +129,7 @@ def finish(
             f"delete {running.files.state}, or give another --out."
         )
     if data.test is not None and not follows(data.goal):
-        (was, n), (now, _) = (metric_on_test(network, data) for network in (before, trained))
+        (was, n), (now, _) = (metric_on_test(each, data, device=running.session.device) for each in (before, trained))
         name = name_of(data.goal)
         found |= {f"{name}_before": was, name: now, "test_images": n}
         sentence += f" Test {name} {as_text(name, was)} before, {as_text(name, now)} now, of {n:,} images."

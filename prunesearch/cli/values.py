@@ -54,6 +54,17 @@ class Seed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Where:
+    """On what device.
+
+    Attributes:
+        device: Where it runs: cpu, cuda or cuda:1.
+    """
+
+    device: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptionalModel:
     """A network, and its weights.
 
@@ -390,6 +401,7 @@ RecipeOfGates = Annotated[
     ),
 ]
 SeedOptions = Annotated[Seed, Group(RUNNING)]
+DeviceOptions = Annotated[Where, Group(RUNNING)]
 DatabaseOptions = Annotated[Database, Group(STUDY)]
 NamedStudyOptions = Annotated[NamedStudy, Group(STUDY)]
 NamedStudiesOptions = Annotated[NamedStudies, Group(STUDY)]

@@ -75,14 +75,13 @@ class AccuracyEvaluator:
         self._parts = self._scored.examples.split(batch_size)
         self._calibration = calibration
         self._at_once = at_once
-        if path == "auto":
-            path = "stacked" if examples.device.type == "cuda" and weights.sliced else "sliced"
-        self._forward = SharedForward(weights) if path == "sliced" else StackedForward(weights)
-        self._stacked = path == "stacked"
+        usual = "stacked" if examples.device.type != "cpu" and weights.sliced else "sliced"
+        self._stacked = (usual if path == "auto" else path) == "stacked"
+        self._forward = StackedForward(weights) if self._stacked else SharedForward(weights)
         self.description = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
         self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
         self.description += "" if examples.task.name == "classification" else f", task={examples.task.name}"
-        self.description += ", path=stacked)" if self._stacked else ")"
+        self.description += ", path=stacked)" if path == "stacked" else ")"
 
     @property
     def n_images(self) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from prunesearch.evaluators.batchnorm import recalibrate_bn
+from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import Batch
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Cost, Structure
@@ -21,11 +22,13 @@ class Winner:
         trial: What was recorded of it.
         weights: Where its weights come from.
         calibration: Images from which its BatchNorm statistics are estimated.
+        unpruned: The network that it was pruned from; the caller's own, and where that is, what is built comes back.
     """
 
     trial: Trial
     weights: WeightSource
     calibration: Batch
+    unpruned: nn.Module
 
     def __repr__(self) -> str:
         cost = f"MACs {self.cost.macs:,}, parameters {self.cost.params:,}"
@@ -41,18 +44,12 @@ class Winner:
         """Exact cost."""
         return self.trial.cost
 
-    @property
-    def unpruned(self) -> nn.Module:
-        """The network that it was pruned from; the caller's own."""
-        return self.weights.network.model
-
     def build(self) -> nn.Module:
         """Build the network, BatchNorm statistics re-estimated, in eval mode; a new module each time."""
-        return built(self.weights, self.structure, self.calibration)
+        return self.build_another(self.structure)
 
-
-def built(weights: WeightSource, structure: Structure, calibration: Batch) -> nn.Module:
-    """The network of a structure, BatchNorm statistics re-estimated, in eval mode."""
-    model = weights.build(structure).eval()
-    recalibrate_bn(model, calibration)
-    return model
+    def build_another(self, structure: Structure) -> nn.Module:
+        """The network of another structure, as `build` makes that of the winner."""
+        model = self.weights.build(structure).eval()
+        recalibrate_bn(model, self.calibration)
+        return model.to(device_of_module(self.unpruned))

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from prunesearch.models.nested import tensors_in
@@ -48,11 +49,16 @@ def layer_with(module: Module, tensors: Mapping[str, Tensor]) -> Module:
     return layer
 
 
-def without_data(model: Module) -> Module:
-    """A copy on the meta device, with all tensors that its modules hold: they have shapes, and no values."""
-    light = copied(model).to("meta")
-    for module in light.modules():
+def on_device(model: Module, device: torch.device | str) -> Module:
+    """A copy on a device, with all tensors that its modules hold, also those that are no parameters or buffers."""
+    other = copied(model).to(device)
+    for module in other.modules():
         for name, value in list(vars(module).items()):
             if isinstance(value, Tensor):
-                setattr(module, name, value.to("meta"))
-    return light
+                setattr(module, name, value.to(device))
+    return other
+
+
+def without_data(model: Module) -> Module:
+    """A copy on the meta device: its tensors have shapes, and no values."""
+    return on_device(model, "meta")

@@ -8,9 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from prunesearch.models.devices import device_of_module
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
+from prunesearch.models.nested import moved
 from prunesearch.models.recording import Inputs
 from prunesearch.structure import Cost
 
@@ -70,7 +72,7 @@ def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
     modes = {module: module.training for module in model.modules()}
     try:
         with without_fast_paths(), isolated(inputs.tensors) as copies, attributes_kept(model), counter:
-            ours = inputs.with_tensors(copies)
+            ours = inputs.with_tensors(moved(copies, device_of_module(model)))
             model.eval()(*ours.args, **ours.kwargs)
     finally:
         for module, training in modes.items():

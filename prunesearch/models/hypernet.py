@@ -88,25 +88,17 @@ class PruningNet(nn.Module):
         self.network = network
         self.settings: dict[str, Any] = {"form": form, "hidden": hidden, "rank": rank, "start": start, "seed": seed}
         self.ranking = _nested(network, ranking)
-        self._encoded = {} if form == "supernet" else encodings(network)
+        self._encoded = generated_by(network, form)
         tensors = dict(network.model.named_parameters())
         device = next(iter(tensors.values())).device
-        self._generators = nn.ModuleDict()
-        with torch.device("meta"):
-            for name, groups in self._encoded.items():
-                shape = tensors[name].shape
-                self._generators[_key(name)] = (
-                    PublishedGenerator(len(groups), shape, hidden)
-                    if form == "published"
-                    else CompactGenerator(len(groups), shape, hidden, rank)
-                ).to(tensors[name].dtype)
+        self._generators = blank_generators(network, form, hidden, rank)
         others = {name: tensor for name, tensor in tensors.items() if name not in self._encoded}
         self._require(others.values(), device)
         self._shared = nn.ParameterDict(
             {_key(name): nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for name, tensor in others.items()}
         )
         self._generators.to_empty(device=device)
-        self._begin(tensors, torch.Generator(device).manual_seed(seed))
+        self._begin(tensors, torch.Generator().manual_seed(seed))
 
     @property
     def size(self) -> int:
@@ -183,6 +175,26 @@ class PruningNet(nn.Module):
                 parameter.data.fill_(1.0 if attribute == "weight" else 0.0)
             elif isinstance(layers[owner], _LAYERS):
                 start_weights(parameter, generator)
+
+
+def generated_by(network: Network, form: Form) -> dict[str, tuple[int, ...]]:
+    """The weights that a form generates, as `encodings` has them: of a supernet none."""
+    return {} if form == "supernet" else encodings(network)
+
+
+def blank_generators(network: Network, form: Form, hidden: int, rank: int) -> nn.ModuleDict:
+    """A generator for each weight that is generated, on the meta device: of its shapes, and without memory."""
+    tensors = dict(network.model.named_parameters())
+    generators = nn.ModuleDict()
+    with torch.device("meta"):
+        for name, groups in generated_by(network, form).items():
+            shape = tensors[name].shape
+            generators[_key(name)] = (
+                PublishedGenerator(len(groups), shape, hidden)
+                if form == "published"
+                else CompactGenerator(len(groups), shape, hidden, rank)
+            ).to(tensors[name].dtype)
+    return generators
 
 
 def encodings(network: Network) -> dict[str, tuple[int, ...]]:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path, safetensors_path
-from prunesearch.models.hypernet import PruningNet
+from prunesearch.models.hypernet import PruningNet, blank_generators
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.tensor_file import FileKind, content_of
 
 FORMAT = "prunesearch-pruningnet-1"
 _KIND = FileKind(FORMAT, "about", "is no PruningNet")
-_VALUES, _MORE = "net.", "more."
+_VALUES, _MORE, _GENERATORS = "net.", "more.", "_generators."
 
 
 @dataclass(frozen=True)
@@ -106,9 +106,10 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
             what = f"group {name!r} with {width} channels where the network has {other!r} with {other_width}"
         raise CheckpointError(f"{path} is of another network: it has {what}.")
     with content_of(path):
-        largest = max((size for tensor in stored.values.values() for size in tensor.shape), default=0)
-        if any(stored.settings.get(size, 0) > largest for size in ("hidden", "rank")):
-            raise ValueError(f"{dict(stored.settings)} with tensors of at most {largest} a side")
+        settings = {name: stored.settings[name] for name in ("form", "hidden", "rank")}
+        blank = blank_generators(network, **settings)  # before there is memory for sizes that a damaged file may claim
+        given = {name: tensor for name, tensor in stored.values.items() if name.startswith(_GENERATORS)}
+        _check_shapes({_GENERATORS + name: tensor for name, tensor in blank.state_dict().items()}, given, path)
         net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
         fill(net, stored.values, path)
     return net.eval()
@@ -141,15 +142,18 @@ def fill(net: PruningNet, values: Mapping[str, Tensor], path: str | Path) -> Non
     Raises:
         CheckpointError: They are of another network, by names or shapes.
     """
-    shapes = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    theirs = {name: tuple(tensor.shape) for name, tensor in values.items()}
+    _check_shapes(net.state_dict(), values, path)
+    net.load_state_dict(values)
+
+
+def _check_shapes(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: str | Path) -> None:
+    shapes, theirs = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (wanted, given))
     wrong = sorted(name for name in shapes.keys() | theirs.keys() if shapes.get(name) != theirs.get(name))
     if wrong:
         first = wrong[0]
         raise CheckpointError(
             f"{path} is of another network: {first} has shape {theirs.get(first)}, expected {shapes.get(first)}."
         )
-    net.load_state_dict(values)
 
 
 def _groups(network: Network) -> list[tuple[str, int]]:

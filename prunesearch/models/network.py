@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
+
+from prunesearch.models.copying import on_device
 from prunesearch.models.explain import Explanation, explain
+from prunesearch.models.nested import moved
 from prunesearch.models.traced import TracedModel
 from prunesearch.models.verify import Verification, verify
 
@@ -18,6 +22,27 @@ class Network(TracedModel):
         return (
             f"Network({type(self.model).__name__}, {len(self.space.groups)} groups, {len(self.frozen)} frozen layers, "
             f"{full.macs:,} MACs, {full.params:,} parameters)"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where its example inputs are, and with them what is computed."""
+        return self.inputs.tensors[0].device
+
+    def is_on(self, device: torch.device) -> bool:
+        """Whether it is on a device, of which an index need not be given."""
+        return device.type == self.device.type and device.index in (None, self.device.index)
+
+    def to(self, device: torch.device | str) -> Network:
+        """The same network on a device, with a copy of the model; itself, if it is there already."""
+        place = torch.device(device)
+        if self.is_on(place):
+            return self
+        return replace(
+            self,
+            model=on_device(self.model, place),
+            example_inputs=moved(self.example_inputs, place),
+            example_keywords=moved(dict(self.example_keywords), place),
         )
 
     def explain(self) -> Explanation:

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.tracking import GeneralTracker
 
 from prunesearch.files import write_text
+from prunesearch.models.devices import current
 from prunesearch.training.recipe import Precision
 
-__all__ = ["Accelerator", "Log", "accelerated", "new_accelerator"]
+__all__ = ["Accelerator", "Log", "accelerated"]
 
 _log = logging.getLogger("prunesearch")
 
@@ -40,7 +41,7 @@ class Log:
     trackers: tuple[str, ...] = ("csv",)
 
 
-def new_accelerator(**settings: Any) -> Accelerator:
+def _new_accelerator(**settings: Any) -> Accelerator:
     """An `Accelerator`; the group of processes that it starts, if it starts one, ends with the program.
 
     A process that exits while the threads of its group still run is aborted by the C++ library ("terminate called").
@@ -62,18 +63,27 @@ def _leave_group() -> None:
 
 
 @contextmanager
-def accelerated(precision: Precision, log: Log | None) -> Iterator[Accelerator]:
+def accelerated(precision: Precision, log: Log | None, device: torch.device) -> Iterator[Accelerator]:
     """An `Accelerator` for one training; one that the caller has, with another precision, is not disturbed.
+
+    Args:
+        precision: In which it computes.
+        log: Where its course is written.
+        device: Where it runs; of several processes with GPUs each has its own.
 
     Raises:
         ValueError: The device cannot compute in this precision, or there is no such tracker.
     """
-    with _own_state():
-        accelerator = new_accelerator(
+    with _own_state(), current(device):
+        accelerator = _new_accelerator(
+            cpu=device.type == "cpu",
             mixed_precision="no" if precision == "fp32" else precision,
             log_with=_trackers(log),
             project_dir=None if log is None else str(log.folder),
         )
+        if accelerator.num_processes == 1:
+            for state in (PartialState(), accelerator.state):
+                state.device = device  # accelerate itself knows the first GPU, and the CPU
         if precision == "fp16" and accelerator.device.type == "cpu":
             raise ValueError('Expected precision "fp32" or "bf16" on a CPU, got "fp16".')
         try:
@@ -117,7 +127,8 @@ def _try_to_log(tracker: Any, write: Callable[[], object]) -> bool:
 @contextmanager
 def _own_state() -> Iterator[None]:
     """Accelerate keeps the state of all accelerators of a process in one place; ours is there for a while only."""
-    kept = [(kind, dict(kind._shared_state)) for kind in (AcceleratorState, GradientState)]
+    kinds = (AcceleratorState, GradientState) if _in_a_group() else (PartialState, AcceleratorState, GradientState)
+    kept = [(kind, dict(kind._shared_state)) for kind in kinds]
     try:
         for kind, _ in kept:
             kind._shared_state.clear()

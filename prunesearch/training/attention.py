@@ -79,6 +79,7 @@ def paam(
     log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    device: str | None = None,
 ) -> AttentionPruned:
     """Train a network and find its structure in one go; the traced model stays as it is.
 
@@ -98,6 +99,7 @@ def paam(
         log: Where to log a row per epoch; the finetuning in a folder `finetune` of it.
         on_epoch: Called after every epoch; the finetuning counts its epochs from 1.
         on_step: Called after every step.
+        device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
@@ -116,7 +118,7 @@ def paam(
         data,
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step),
+        session=Session(checkpoint, log, on_epoch, on_step, device),
         question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
     )
     found = replace(network, model=as_module(network.model, outcome.last))
@@ -132,6 +134,7 @@ def paam(
             None if log is None else replace(log, folder=Path(log.folder) / "finetune"),
             on_epoch,
             on_step,
+            device,
         ),
     )
     return AttentionPruned(structure, ranking, tuple(scores), found, last.best, outcome.reports + last.reports)
@@ -229,7 +232,7 @@ class Attentive(Learner):
 
     def structure(self) -> Structure:
         """The structure of the mask."""
-        return self._traced.space.check(self.widths.tolist())
+        return self._traced.space.check(self.widths.cpu().tolist())
 
     def importances(self) -> list[FloatArray]:
         """Per group, what the mask was chosen by."""

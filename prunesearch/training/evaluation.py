@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from prunesearch.models.copying import on_device
+from prunesearch.models.devices import device_of_module, devices_here
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.tasks.examples import Examples, followed, following, follows
 from prunesearch.tasks.metric import Measured, higher_is_better
@@ -37,23 +39,33 @@ def order_of(examples: Examples, metric: float, loss: float | None) -> tuple[flo
     return sign * metric, 0.0 if loss is None else -loss
 
 
-def metric_on_test(network: nn.Module, data: Data, reference: nn.Module | None = None) -> tuple[float, int]:
+def metric_on_test(
+    network: nn.Module, data: Data, reference: nn.Module | None = None, *, device: str | None = None
+) -> tuple[float, int]:
     """The metric of the task on the test examples, and how many there are; the network's modes are restored.
 
     Args:
         network: What is judged.
         data: With test examples.
         reference: The unpruned network, with which a task that has no labels compares.
+        device: Where it runs, as a copy if the network is elsewhere; by default on the GPU where there is one.
 
     Raises:
         ValueError: There are no test examples, or the task has nothing to judge by.
     """
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    place = devices_here().chosen(device, device_of_module(network))
+    network = _there(network, place)
+    reference = None if reference is None else _there(reference, place)
     compares = follows(data.goal) and reference is not None
     measured = Measured(followed(data.goal) if compares else data.goal)
     with in_eval_mode(network), torch.no_grad():
-        parts = (data.examples_of(batch).to(device) for batch in data.test_batches(_AT_ONCE))
+        parts = (data.examples_of(batch).to(place) for batch in data.test_batches(_AT_ONCE))
         if compares and reference is not None:
             parts = (following(part, reference) for part in parts)
         n = measure(network, parts, measured)
     return measured.compute(), n
+
+
+def _there(network: nn.Module, place: torch.device) -> nn.Module:
+    """The network on a device: itself, or a copy."""
+    return network if device_of_module(network) in (None, place) else on_device(network, place)

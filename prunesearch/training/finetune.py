@@ -90,12 +90,13 @@ def finetune(
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
     study: Recorder | None = None,
+    device: str | None = None,
 ) -> nn.Module:
     """Train a copy of `model` on `data.train`; it comes back in eval mode. `model` and `teacher` stay as they are.
 
-    Runs where accelerate says: on a GPU if there is one, in many processes if the program was started by
-    `accelerate launch`. Run again with the same arguments and checkpoint, it goes on where it was, and ends with the
-    same weights, to the last bit, as if it had never stopped (on GPUs as far as their kernels are deterministic).
+    Runs on a GPU if there is one, in many processes if the program was started by `accelerate launch`. Run again with
+    the same arguments and checkpoint, it goes on where it was, and ends with the same weights, to the last bit, as if
+    it had never stopped (on GPUs as far as their kernels are deterministic).
 
     Args:
         model: Any network that the task of the data understands; by default a classifier that returns (n, classes)
@@ -114,6 +115,7 @@ def finetune(
         on_step: Called after every step; an exception from it stops the training, with the state on disk.
         study: What `search` returned: what is reached on validation and test examples is recorded there, and shown by
             reports and `prunesearch show`. Where it cannot be recorded, a warning says why.
+        device: Where it runs; by default on the GPU where there is one. What comes back is where `model` was.
 
     Raises:
         ValueError: The model was not pruned from the network of the study, it has nothing to train or weights without
@@ -121,11 +123,11 @@ def finetune(
         TrainingDiverged: The loss became NaN or infinite; carries the step and the last good network.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step)
+    data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step, device)
     structure = None if study is None else study.structure_of(model)
     trained = train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session)
     if study is not None and structure is not None:
-        record_reached(study, structure, trained, model, data, teacher=teacher, seed=seed)
+        record_reached(study, structure, trained, model, data, teacher=teacher, seed=seed, device=device)
     return trained.best
 
 
@@ -138,6 +140,7 @@ def record_reached(
     *,
     teacher: nn.Module | None = None,
     seed: int = 0,
+    device: str | None = None,
     **more: Any,
 ) -> None:
     """Record in a study what a training reached; where that cannot be done, a warning says why.
@@ -150,6 +153,7 @@ def record_reached(
         data: With the test examples, if there are any.
         teacher: What a task without labels compares with.
         seed: Of the training.
+        device: Where the test examples are run.
         **more: Further plain values, such as the name of a file.
     """
     last = trained.reports[-1]
@@ -164,7 +168,7 @@ def record_reached(
         **more,
     }
     if data.test is not None and (teacher is not None or not follows(data.goal)):
-        (was, n), (now, _) = (metric_on_test(each, data, teacher) for each in (model, trained.best))
+        (was, n), (now, _) = (metric_on_test(each, data, teacher, device=device) for each in (model, trained.best))
         facts["test"] = {"before": was, "reached": now, "examples": n}
     try:
         study.record("finetuned", facts)

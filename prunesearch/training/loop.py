@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.models.devices import device_of_module, devices_here, random_apart
 from prunesearch.models.nested import Batch, moved, tensors_in
 from prunesearch.models.tensor_file import content_of
 from prunesearch.tasks.examples import Examples
@@ -69,19 +70,18 @@ def run(
         CheckpointLocked: Another training has it.
     """
     check_patience(recipe, data)
-    with accelerated(recipe.precision, session.log) as accelerator:
-        cuda = [accelerator.device] if accelerator.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
-            with ExitStack() as stack:
-                file = None
-                if session.checkpoint is not None:
-                    asked |= {"data": data.fingerprint(), "processes": accelerator.num_processes}
-                    opened = CheckpointFile(Path(session.checkpoint), asked, writes=accelerator.is_main_process)
-                    file = stack.enter_context(opened)
-                loop = _Loop(accelerator, learner, data, recipe, seed, session, file)
-                loop.judge_before(given)
-                return loop.run()
+    device = devices_here().chosen(session.device, device_of_module(learner))
+    with accelerated(recipe.precision, session.log, device) as accelerator, random_apart(accelerator.device):
+        asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
+        with ExitStack() as stack:
+            file = None
+            if session.checkpoint is not None:
+                asked |= {"data": data.fingerprint(), "processes": accelerator.num_processes}
+                opened = CheckpointFile(Path(session.checkpoint), asked, writes=accelerator.is_main_process)
+                file = stack.enter_context(opened)
+            loop = _Loop(accelerator, learner, data, recipe, seed, session, file)
+            loop.judge_before(given)
+            return loop.run()
 
 
 def check_patience(recipe: Recipe, data: Data) -> None:

@@ -78,6 +78,7 @@ def manidp(
     log: Log | None = None,
     on_epoch: Callable[[EpochReport], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
+    device: str | None = None,
 ) -> DynamicallyPruned:
     """Train gates into a network until the average image needs no more than a budget; the traced model stays as it is.
 
@@ -94,6 +95,7 @@ def manidp(
         log: Where to log a row per epoch.
         on_epoch: Called after every epoch.
         on_step: Called after every step.
+        device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
 
     Raises:
         InfeasibleBudget: What has no gates costs more.
@@ -117,7 +119,7 @@ def manidp(
         data,
         recipe,
         seed=seed,
-        session=Session(checkpoint, log, on_epoch, on_step),
+        session=Session(checkpoint, log, on_epoch, on_step, device),
         question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met

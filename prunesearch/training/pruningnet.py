@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from prunesearch.errors import CheckpointError, TrainingDiverged
+from prunesearch.models.devices import devices_here, random_apart
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
@@ -27,7 +28,7 @@ from prunesearch.question import differences
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
-from prunesearch.training.accelerating import Accelerator, new_accelerator
+from prunesearch.training.accelerating import Accelerator, accelerated
 from prunesearch.training.checkpoint import SoleWriter
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.fitting import outputs_of
@@ -47,12 +48,13 @@ def train_pruningnet(
     file: str | Path | None = None,
     save_every: float = 60.0,
     on_step: Callable[[StepReport], None] | None = None,
+    device: str | None = None,
 ) -> None:
     """Train a PruningNet in place: per step, random structures, with the weights it gives them.
 
     It trains on what MetaPruning calls sub-training data, `data.train` without the calibration images, so that these
-    can score structures. Runs on the device of `net`; under `accelerate launch` or `torchrun` in several processes,
-    which share each batch; in bfloat16 where a GPU has it. Only run on CPUs so far.
+    can score structures. Runs on a GPU if there is one, in bfloat16 if that has it; under `accelerate launch` or
+    `torchrun` in several processes, which share each batch. Only run on CPUs so far.
 
     With a `file` it can be killed at any time: run the same call again to go on. Until the end the state is in
     `FILE.training`, rewritten every `save_every` seconds and when training stops early; the values at the end are those
@@ -70,6 +72,7 @@ def train_pruningnet(
         file: Where the trained PruningNet goes, as safetensors. If it is there already, it is read, and that is all.
         save_every: Seconds between two states on disk; 0 writes every step.
         on_step: Called after every step. If it raises, the state is written before the exception goes on.
+        device: Where it runs; by default on the GPU where there is one. `net` comes back to where it was.
 
     Raises:
         ValueError: The network is no classifier, or no image is left to train on.
@@ -81,39 +84,42 @@ def train_pruningnet(
     recipe, data = recipe or PruningNetRecipe(), as_data(data)
     check_has_loss(data.goal, "A PruningNet")
     if data.goal.check is not None:
-        data.goal.check(outputs_of(net.network.model, data.examples()), data.calibration_set())
+        inputs = moved(data.examples(), net.network.device)
+        data.goal.check(outputs_of(net.network.model, inputs), data.calibration_set())
     question = _question(net, data, recipe, seed)
     if file is not None and Path(file).exists():
         _resume(net, Path(file), question)
         return
     data = data.sub_training()
-    device = next(net.parameters()).device
-    require(_BYTES * net.size, device, f"Training {net.size / 1e6:.1f} M parameters", 'Use form="compact".')
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    accelerator = new_accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if has_bfloat16 else "no")
-    run = _Run(net, data, recipe, seed, accelerator)
+    was = next(net.parameters()).device
+    place = devices_here().chosen(device, was)
+    require(_BYTES * net.size, place, f"Training {net.size / 1e6:.1f} M parameters", 'Use form="compact".')
+    has_bfloat16 = place.type == "cuda" and torch.cuda.is_bf16_supported()
     state = None if file is None else Path(f"{file}.training")
-    stack, writer = ExitStack(), None
-    if state is not None and accelerator.is_main_process:
-        writer = stack.enter_context(SoleWriter(state))
+    with ExitStack() as stack:
+        accelerator = stack.enter_context(accelerated("bf16" if has_bfloat16 else "fp32", None, place))
+        stack.callback(net.to, was)
+        run = _Run(net.to(accelerator.device), data, recipe, seed, accelerator)
+        writer = None
+        if state is not None and accelerator.is_main_process:
+            writer = stack.enter_context(SoleWriter(state))
 
-    def save() -> None:
-        if writer is not None and state is not None:
-            note = {"question": question, "step": run.step, "steps": run.steps}
-            with writer.writing():
-                save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
+        def save() -> None:
+            if writer is not None and state is not None:
+                note = {"question": question, "step": run.step, "steps": run.steps}
+                with writer.writing():
+                    save_pruningnet(net, state, training=note, more=_momenta(net, run.optimizer))
 
-    with stack:
         if state is not None and state.exists():
             run.step = int(_resume(net, state, question, run.optimizer)["step"])
         save()  # a file that cannot be written is better known before the work than after it
-        with torch.random.fork_rng():
+        with random_apart(accelerator.device):
             _train(run, save, save_every, on_step)
         net.eval()
         if file is not None and accelerator.is_main_process:
             save_pruningnet(net, file, training={"question": question, "step": run.step, "steps": run.steps})
             Path(f"{file}.training").unlink(missing_ok=True)
-    accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
 
 
 def _train(

@@ -97,16 +97,18 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class Session:
-    """What a training leaves behind, besides its result.
+    """Where a training runs, and what it leaves behind besides its result.
 
     Attributes:
         checkpoint: A file from which the same training goes on after a kill.
         log: Where its course is logged.
         on_epoch: Called after every epoch, when that is on disk.
         on_step: Called after every step. If it raises, the state is written first.
+        device: Where it runs; by default on the GPU where there is one (`models.devices`).
     """
 
     checkpoint: str | Path | None = None
     log: Log | None = None
     on_epoch: Callable[[EpochReport], None] | None = None
     on_step: Callable[[StepReport], None] | None = None
+    device: str | None = None

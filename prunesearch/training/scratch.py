@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from prunesearch.models.devices import device_of_module, random_apart
+
 
 def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
     """A copy with fresh random weights and statistics.
@@ -21,7 +23,7 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
         ValueError: A parameter belongs to a module that cannot draw it (it has no `reset_parameters`).
     """
     fresh = copy.deepcopy(network)
-    with torch.random.fork_rng():
+    with random_apart(device_of_module(network)):
         torch.manual_seed(seed)
         for name, module in fresh.named_modules():
             own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]

@@ -9,6 +9,7 @@ from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.finetune import train
 from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import Session
 from prunesearch.verifiers.verifier import Verdict
 
 
@@ -25,12 +26,21 @@ class FinetuneVerifier:
             most.
         recipe: How to finetune; by default for one epoch.
         seed: Decides everything random.
+        device: Where it is finetuned; by default on the GPU where there is one.
 
     Raises:
         ValueError: The data have no validation examples, or `reach` is not finite.
     """
 
-    def __init__(self, data: Data | Source, *, reach: float, recipe: Recipe | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        data: Data | Source,
+        *,
+        reach: float,
+        recipe: Recipe | None = None,
+        seed: int = 0,
+        device: str | None = None,
+    ) -> None:
         self._data = as_data(data)
         if self._data.validation is None:
             raise ValueError(
@@ -40,12 +50,19 @@ class FinetuneVerifier:
             raise ValueError(f"Expected reach as a finite value of the metric, got {reach!r}.")
         self._reach = float(reach)
         self._recipe = recipe or Recipe(epochs=1)
-        self._seed = seed
+        self._seed, self._device = seed, device
         self.description = f"finetune(reach={self._reach:g}, epochs={self._recipe.epochs}, seed={seed})"
 
     def verify(self, winner: Winner) -> Verdict:
         """Train it; see `Verifier`."""
-        trained = train(winner.build(), self._data, recipe=self._recipe, teacher=winner.unpruned, seed=self._seed)
+        trained = train(
+            winner.build(),
+            self._data,
+            recipe=self._recipe,
+            teacher=winner.unpruned,
+            seed=self._seed,
+            session=Session(device=self._device),
+        )
         reached, before = trained.validation_after, trained.validation_before
         assert reached is not None  # as there are validation examples
         off = self._reach - reached if trained.higher_is_better else reached - self._reach

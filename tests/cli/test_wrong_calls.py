@@ -113,7 +113,7 @@ WRONG = {
     "function with a typo": (("explain", "--model", "mine.py:modle"), "Did you mean 'model'?"),
     "images that are no numbers": ((*SEARCH[:2], "mine.py:model", "--data", "mine.py:holes", *SEARCH[-2:]), "hold NaN"),
     "no classes": (("explain", "--model", "zoo:resnet8", "--num-classes", "0"), "'--num-classes'"),
-    "device of another machine": ((*LATENCY, "--device", "tpu"), "Expected --device as one that torch has here"),
+    "device of another machine": ((*LATENCY, "--device", "tpu"), "Expected device as one that torch has here"),
     "searcher of no module": ((*SEARCH, "--searcher", "no_such:Walker"), "There is no module 'no_such' to take"),
     "searcher with a typo": ((*SEARCH, "--searcher", "roles:Wakler"), "roles has no 'Wakler' to take as the searche"),
     "searcher of no file": ((*SEARCH, "--searcher", "no.py:Walker"), "There is no file 'no.py' to take the searcher"),

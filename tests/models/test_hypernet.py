@@ -315,6 +315,17 @@ def test_a_note_that_somebody_changed_is_refused(change: Callable[[dict[str, Any
         load_pruningnet(file, network)
 
 
+def test_sizes_in_a_note_that_its_tensors_do_not_have_take_no_memory(tmp_path: Path) -> None:
+    """An empty tensor may have any side; a product of 10 million by 10 million would take 400 TB."""
+    network, file = block(), tmp_path / "net.safetensors"
+    save_pruningnet(PruningNet(network), file)
+    about, tensors = hypernet_file._KIND.read(file)
+    about["settings"].update(hidden=10**7, rank=10**7)
+    hypernet_file._KIND.write({**tensors, "net.wide": torch.empty(10**7, 0)}, json.dumps(about), file)
+    with pytest.raises(CheckpointError, match=r"_generators\..* has shape .*, expected .*10000000"):
+        load_pruningnet(file, network)
+
+
 # --- what cannot be ---------------------------------------------------------------------------------------------------
 
 

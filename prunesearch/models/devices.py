@@ -1,0 +1,98 @@
+"""On which device work is done: the GPU where there is one, or whatever the caller asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The GPUs that torch can use.
+
+    Attributes:
+        gpus: Their names, in torch's order.
+    """
+
+    gpus: tuple[str, ...] = ()
+
+    def chosen(self, asked: str | None, given: torch.device | None = None) -> torch.device:
+        """The device to work on.
+
+        Args:
+            asked: A device as torch calls it, such as `"cpu"` or `"cuda:1"`; None takes the first GPU, or the CPU where
+                there is none.
+            given: Where the network is; if that is not the CPU, somebody has put it there, so None stays there.
+
+        Raises:
+            ValueError: torch has no such device, or fewer GPUs.
+        """
+        if asked is None and given is not None and given.type != "cpu":
+            return given
+        if asked is None:
+            return torch.device("cuda", 0) if self.gpus else torch.device("cpu")
+        try:
+            device = torch.device(asked)
+            if device.type != "cuda":
+                torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, ImportError) as error:  # torch was built for other devices
+            raise _unusable(asked, str(error).partition(". ")[0].rstrip(".")) from error
+        if device.type != "cuda":
+            return device
+        if (device.index or 0) >= len(self.gpus):
+            there = ", ".join(f"cuda:{index} ({name})" for index, name in enumerate(self.gpus))
+            raise _unusable(asked, f"there is {there or 'no GPU'}")
+        return torch.device("cuda", device.index or 0)
+
+    def named(self, device: torch.device) -> str:
+        """A device with what it is called, for people."""
+        if device.type == "cuda" and (device.index or 0) < len(self.gpus):
+            return f"{device} ({self.gpus[device.index or 0]})"
+        return str(device)
+
+    def told(self, device: torch.device) -> str | None:
+        """What is said before work begins: of a GPU its name; nothing of the CPU, which anybody expects."""
+        return None if device.type == "cpu" else f"Running on {self.named(device)}."
+
+    def idle_beside(self, device: torch.device, asked: str | None) -> str | None:
+        """What to say of a GPU that is not used, though nobody asked for another device; None if there is none."""
+        if device.type != "cpu" or asked is not None or not self.gpus:
+            return None
+        return f"{self.named(torch.device('cuda', 0))} was idle: the work was done on the CPU."
+
+
+def devices_here() -> Devices:
+    """What this machine has."""
+    if not torch.cuda.is_available():
+        return Devices()
+    return Devices(tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())))
+
+
+def device_of_module(model: nn.Module) -> torch.device | None:
+    """Where the first parameter of a module is; None if it has none."""
+    return next((parameter.device for parameter in model.parameters()), None)
+
+
+@contextmanager
+def random_apart(device: torch.device | None) -> Iterator[None]:
+    """The random generators of the CPU, and of a GPU, are afterwards where they were; other GPUs are not asked."""
+    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def current(device: torch.device) -> Iterator[None]:
+    """Makes a GPU the one that torch, and libraries on it, take where no index is given."""
+    if device.type != "cuda":
+        yield
+        return
+    with torch.cuda.device(device):
+        yield
+
+
+def _unusable(asked: str, why: str) -> ValueError:
+    return ValueError(f"Expected device as one that torch has here, such as cpu; got {asked!r}: {why}.")

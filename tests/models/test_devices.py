@@ -1,0 +1,56 @@
+"""The GPU is chosen where there is one, and said; what was asked for counts; nothing that is not there is used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from prunesearch.models.devices import Devices, devices_here
+
+NONE = Devices()
+TWO = Devices(("NVIDIA H200", "NVIDIA L4"))
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "given", "chosen"),
+    [
+        (NONE, None, CPU, "cpu"),
+        (TWO, None, CPU, "cuda:0"),
+        (TWO, None, torch.device("cuda", 1), "cuda:1"),
+        (TWO, "cpu", torch.device("cuda", 1), "cpu"),
+        (TWO, "cuda", CPU, "cuda:0"),
+        (TWO, "cuda:1", CPU, "cuda:1"),
+    ],
+)
+def test_what_was_asked_for_counts_then_where_the_network_was_put_then_the_gpu(
+    devices: Devices, asked: str | None, given: torch.device, chosen: str
+) -> None:
+    assert str(devices.chosen(asked, given)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("devices", "asked", "said"),
+    [
+        (NONE, "cuda", "there is no GPU"),
+        (TWO, "cuda:2", r"there is cuda:0 \(NVIDIA H200\), cuda:1 \(NVIDIA L4\)"),
+        (NONE, "gpu", "got 'gpu'"),
+        (NONE, "hpu", "got 'hpu'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(devices: Devices, asked: str, said: str) -> None:
+    with pytest.raises(ValueError, match=rf"Expected device as one that torch has here.*{said}"):
+        devices.chosen(asked)
+
+
+def test_a_gpu_that_is_used_is_named_and_one_that_is_idle_is_said() -> None:
+    assert TWO.told(torch.device("cuda", 1)) == "Running on cuda:1 (NVIDIA L4)."
+    assert TWO.told(CPU) is None
+    assert TWO.idle_beside(CPU, None) == "cuda:0 (NVIDIA H200) was idle: the work was done on the CPU."
+    assert TWO.idle_beside(CPU, "cpu") is None
+    assert NONE.idle_beside(CPU, None) is None
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+def test_without_a_gpu_there_is_none() -> None:
+    assert devices_here() == NONE

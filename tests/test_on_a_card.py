@@ -1,0 +1,209 @@
+"""The public calls on a device that is not the CPU: nothing is misplaced, and results are those of the CPU.
+
+The card is pretended (`tests.pretended`), as tests have none. What it cannot show is speed, and rounding of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import prunesearch as ps
+from prunesearch.evaluators import make_weights
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.channels import make_criterion
+from prunesearch.models.devices import device_of_module
+from prunesearch.models.network import Network
+from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.weights import InheritedWeights
+from prunesearch.tasks.classify import labelled
+from tests.pretended import DEVICE, Seen, card
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.randn(48, 3, 8, 8, generator=GENERATOR)
+LABELS = torch.arange(48) % 4
+EXAMPLES = labelled(IMAGES, LABELS)
+DATA = ps.Data(train=(IMAGES, LABELS), test=(IMAGES, LABELS), validation=0.25, calibration=32)
+SHORT = ps.Recipe(epochs=1, batch_size=16)
+
+
+class Small(nn.Module):
+    """A residual network with a constant of its own and a number that its forward reads off a width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 12, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(12)
+        self.inner = nn.Conv2d(12, 16, 3, padding=1, bias=False)
+        self.inner_norm = nn.BatchNorm2d(16)
+        self.outer = nn.Conv2d(16, 12, 1)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        x = x + self.outer(F.relu(self.inner_norm(self.inner(x)))) * torch.tensor(0.5, device=x.device)
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    torch.manual_seed(0)
+    model = Small()
+    ps.recalibrate_bn(model, IMAGES)
+    return ps.trace(model.eval(), IMAGES[:2])
+
+
+@pytest.fixture
+def seen() -> Iterator[Seen]:
+    with card() as counted:
+        yield counted
+
+
+def ranked(network: Network) -> NestedRanking:
+    return NestedRanking(tuple(tuple(range(len(units))) for units in network.units))
+
+
+def structures(network: Network, n: int = 3) -> list[tuple[int, ...]]:
+    return [network.space.check(row.tolist()) for row in network.space.sample(np.random.default_rng(0), n)]
+
+
+def kinds(model: nn.Module) -> set[str]:
+    return {tensor.device.type for tensor in (*model.parameters(), *model.buffers())}
+
+
+def test_a_misplaced_tensor_is_refused(seen: Seen) -> None:
+    there = torch.ones(3, device=DEVICE)
+    for wrong in (
+        lambda: there + torch.ones(3),
+        lambda: there.index_select(0, torch.tensor([1])),
+        lambda: F.relu(there) @ torch.ones(3),
+    ):
+        with pytest.raises(RuntimeError, match="same device"):
+            wrong()
+    assert (there * torch.tensor(2.0))[0].item() == 2.0
+    assert seen.stops == 1
+
+
+def test_a_network_is_moved_as_a_copy_and_traced_there(network: Network, seen: Seen) -> None:
+    moved = network.to(DEVICE)
+    assert kinds(moved.model) == {DEVICE}
+    assert kinds(network.model) == {"cpu"}
+    assert moved.to(DEVICE) is moved
+    again = ps.trace(moved.model, IMAGES[:2].to(DEVICE))
+    assert again.space == network.space
+    assert moved.verify(2).largest_difference < 1e-5
+
+
+CRITERIA = ["l1", "l2", "bn_scale", "fpgm", "cpmc", "taylor", "cap", "lasso", "genetic"]
+
+
+@pytest.mark.parametrize("name", [*CRITERIA, pytest.param("lfe", marks=pytest.mark.slow)])
+def test_criteria_choose_as_on_the_cpu(network: Network, seen: Seen, name: str) -> None:
+    width = [group.units // 2 for group in network.space.groups]
+    here = make_criterion(name, seed=0).rank(network, EXAMPLES)
+    there = make_criterion(name, seed=0).rank(network.to(DEVICE), EXAMPLES.to(DEVICE))
+    for group, units in enumerate(width):
+        assert there.keep(group, units).tolist() == here.keep(group, units).tolist()
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+@pytest.mark.parametrize("source", ["inherited", "compensated", "reconstructed"])
+def test_scores_and_built_networks_are_those_of_the_cpu(network: Network, seen: Seen, source: str, path: Any) -> None:
+    if (source, path) == ("reconstructed", "stacked"):
+        pytest.skip("its normalisations differ by structure, which is refused")
+    chosen, ranking, moved = structures(network), ranked(network), network.to(DEVICE)
+    here = make_weights(source, network, ranking, IMAGES)
+    there = make_weights(source, moved, ranking, IMAGES.to(DEVICE))
+    expected = AccuracyEvaluator(here, EXAMPLES, path=path).score(chosen)
+    assert AccuracyEvaluator(there, EXAMPLES.to(DEVICE), path=path).score(chosen) == pytest.approx(expected, abs=1e-5)
+    built = there.build(chosen[0])
+    ps.recalibrate_bn(built, IMAGES.to(DEVICE))
+    assert kinds(built) == {DEVICE}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adaptive_bn", "precise_bn"])
+def test_the_protocols_of_papers_run_there(network: Network, seen: Seen, name: str) -> None:
+    found = [
+        ps.search(
+            network,
+            DATA,
+            budget=ps.Budget(macs="90%"),
+            searcher="uniform",
+            n_trials=1,
+            scoring=ps.Scoring(evaluator=name, evaluator_options={"calibration": IMAGES[:16]}),
+            running=ps.Running(device=device),
+        ).best.trial.score
+        for device in ("cpu", DEVICE)
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-5)
+
+
+def test_a_search_moves_a_copy_and_gives_back_where_the_model_was(network: Network, seen: Seen) -> None:
+    result = ps.search(network, DATA, budget="macs=60%", n_trials=4, running=ps.Running(device=DEVICE))
+    assert seen.launches
+    assert kinds(network.model) == kinds(result.best.build()) == kinds(result.build(result.trials[0])) == {"cpu"}
+    assert result.best.unpruned is network.model
+    here = ps.search(network, DATA, budget="macs=60%", n_trials=4, running=ps.Running(device="cpu"))
+    assert [trial.structure for trial in here.trials] == [trial.structure for trial in result.trials]
+    tuned = ps.finetune(
+        result.best.build(), DATA, recipe=SHORT, teacher=network.model, study=result, device=torch.device(DEVICE)
+    )
+    again = ps.search(tuned, DATA, budget="macs=90%", n_trials=2, running=ps.Running(device=DEVICE))
+    assert kinds(again.best.build()) == {"cpu"}
+
+
+TRAININGS: dict[str, Callable[[Network], Any]] = {
+    "finetune": lambda network: ps.finetune(network.model, DATA, recipe=SHORT, teacher=network.model, device=DEVICE),
+    "paam": lambda network: (
+        ps.paam(
+            network, DATA, budget=ps.Budget(macs="80%"), recipe=ps.Recipe(epochs=5, batch_size=16), device=DEVICE
+        ).model
+    ),
+    "manidp": lambda network: (
+        ps.manidp(
+            network, DATA, budget=ps.Budget(macs="80%"), recipe=ps.Recipe(epochs=3, batch_size=16), device=DEVICE
+        ).model
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["finetune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("paam", "manidp"))]
+)
+def test_what_is_trained_there_comes_back(network: Network, seen: Seen, name: str) -> None:
+    before = copy.deepcopy(network.model.state_dict())
+    trained = TRAININGS[name](network)
+    assert seen.launches["convolution_backward"]
+    assert kinds(trained) == {"cpu"}
+    assert all(torch.equal(value, before[key]) for key, value in network.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "form", ["compact", *(pytest.param(form, marks=pytest.mark.slow) for form in ("published", "supernet"))]
+)
+def test_a_pruningnet_trained_there_is_that_of_the_cpu(network: Network, seen: Seen, form: Any) -> None:
+    recipe = ps.PruningNetRecipe(epochs=1, batch_size=8, sampling="sandwich")
+    data = ps.Data(train=(IMAGES, LABELS), calibration=16)
+    nets = []
+    for device in ("cpu", DEVICE):
+        net = ps.PruningNet(network, form=form)
+        ps.train_pruningnet(net, data, recipe=recipe, device=device)
+        nets.append(net)
+    assert device_of_module(nets[1]) == torch.device("cpu")
+    for mine, other in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
+
+
+def test_objects_of_a_network_stay_with_it(network: Network, seen: Seen) -> None:
+    weights = InheritedWeights(network, ranked(network))
+    scoring = ps.Scoring(weight_source=weights)
+    with pytest.raises(ValueError, match=r"its network is on cpu\. Make it of network\.to\('card'\)"):
+        ps.search(network, DATA, budget="macs=60%", scoring=scoring, running=ps.Running(device=DEVICE))
