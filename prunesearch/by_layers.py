@@ -346,9 +346,9 @@ class _Layers:
     def _masks(self, more: dict[int, IntArray]) -> list[FloatArray]:
         """Per group, (units,) 1 for those that stay."""
         masks = [np.ones(group.units) for group in self._groups]
-        chosen = {int(group): units for group, units in self._progress.units.items()}
+        chosen = {int(group): np.array(units) for group, units in self._progress.units.items()}
         for group, units in {**chosen, **more}.items():
-            masks[group][:] = 0
+            masks[group] = np.zeros(self._groups[group].units)
             masks[group][units] = 1
         return masks
 

@@ -240,7 +240,9 @@ def test_the_second_step_decides_among_what_the_first_lets_through() -> None:
 
 def test_moments_of_a_network_pruned_in_part_are_those_of_the_slimmed_one(network: Network, data: Data) -> None:
     images = data.examples(48)
-    ranking = NestedRanking.by_importance([np.arange(group.units)[::-1] * 1.0 for group in network.space.groups])
+    ranking = NestedRanking.by_importance(
+        [np.arange(group.units, dtype=np.float64)[::-1] for group in network.space.groups]
+    )
     names = [group.name for group in network.space.groups]
     stem = names.index("stem.0")
     structure = tuple(3 if group == stem else width for group, width in enumerate(network.space.full))
@@ -254,7 +256,7 @@ def test_moments_of_a_network_pruned_in_part_are_those_of_the_slimmed_one(networ
 
 
 def test_what_is_put_back_is_cut_out_again(network: Network) -> None:
-    ranking = NestedRanking.by_importance([np.arange(group.units) * 1.0 for group in network.space.groups])
+    ranking = NestedRanking.by_importance([np.arange(group.units, dtype=np.float64) for group in network.space.groups])
     structure = tuple(group.widths[2] for group in network.space.groups)
     small = slim(network, structure, ranking)
     with torch.no_grad():
