@@ -55,7 +55,7 @@ def network() -> Network:
         torch.manual_seed(0)
         model = Tiny()
         model(torch.randn(64, 1, 6, 6))  # statistics that are not those of a fresh BatchNorm
-    return trace(model.eval(), torch.zeros(2, 1, 6, 6))
+    return trace(model.eval(), torch.zeros(2, 1, 6, 6), time_limit=600)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import torch
 import prunesearch as ps
 from prunesearch.cli import records
 from prunesearch.cli.policies import answer
-from prunesearch.evaluators.latency import finished, measuring, timing
+from prunesearch.evaluators.latency import built, measuring, timing
 from prunesearch.latency_times import Layer, Timing, combinations_of
 from prunesearch.models.saving import remembered_inputs
 from tests.cli.calls import LATENCY, SEARCH, Call
@@ -279,7 +279,7 @@ def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
 ) -> None:
     monkeypatch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
     monkeypatch.setattr(measuring, "_NETWORK_VISITS", 2)
-    monkeypatch.setattr(finished, "_VISITS", 2)
+    monkeypatch.setattr(built, "_VISITS", 2)
     for _ in range(2):  # the second time there is nothing left to do
         run = call(*LATENCY, "--points", "2")
         assert run.returncode == 0, run.stderr
