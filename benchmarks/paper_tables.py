@@ -119,6 +119,11 @@ class Bench:
             return protocol.recipe
         return replace(protocol.recipe, epochs={"paam": 5, "manidp": 3}.get(protocol.kind, 1), batch_size=16)
 
+    @staticmethod
+    def checkpoint(protocol: Protocol) -> Path:
+        """Of what trains."""
+        return tasks.CACHE / f"paper-{protocol.name.replace(' | ', '-')}.training"
+
     def accuracy(self, model: nn.Module) -> float:
         """On the test images."""
         source = self.data.test
@@ -194,12 +199,27 @@ def manidp(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     return {**judged, "macs": result.average_macs, "baseline": bench.accuracy(network.model)}
 
 
+def layerwise(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    network = bench.trained(protocol)
+    settings = ps.LayerwiseSettings(generations=1, scored=1) if bench.smoke else None
+    checkpoint = None if bench.smoke else bench.checkpoint(protocol)
+    result = ps.layerwise(
+        network,
+        bench.scoring(protocol),
+        budget=bench.budget(protocol),
+        recipe=bench.recipe(protocol),
+        settings=settings,
+        checkpoint=checkpoint,
+    )
+    return {**_judged(bench, network, result.model), "before": None, "baseline": bench.accuracy(network.model)}
+
+
 def _finished(
     bench: Bench, protocol: Protocol, network: ps.Network, model: nn.Module, teacher: nn.Module | None
 ) -> dict[str, Any]:
     """Finetune and judge."""
     recipe = bench.recipe(protocol)
-    checkpoint = None if bench.smoke else tasks.CACHE / f"paper-{protocol.name.replace(' | ', '-')}.training"
+    checkpoint = None if bench.smoke else bench.checkpoint(protocol)
     before = None if recipe is not None and recipe.from_scratch else bench.accuracy(model)
     if recipe is not None:
         model = ps.finetune(model, bench.data, recipe=recipe, teacher=teacher, checkpoint=checkpoint)
@@ -213,7 +233,7 @@ def _judged(bench: Bench, network: ps.Network, model: nn.Module) -> dict[str, An
     return {"accuracy": bench.accuracy(model), "macs": cost.macs, "params": cost.params, "full macs": full.macs}
 
 
-KINDS = {"search": search, "pruningnet": pruningnet, "paam": paam, "manidp": manidp}
+KINDS = {"search": search, "pruningnet": pruningnet, "paam": paam, "manidp": manidp, "layerwise": layerwise}
 
 
 def bench_of(dataset: Dataset, root: Path | None, weights: Mapping[str, Path], train_images: int) -> Bench:

@@ -47,7 +47,7 @@ class Protocol:
         published: What it is to be compared with.
         facts: Settings and where they come from.
         departures: Where we do otherwise, knowingly.
-        kind: How it is run: a search, one with a PruningNet, PAAM or ManiDP.
+        kind: How it is run: a search, one with a PruningNet, PAAM, ManiDP, or layer by layer.
         search: Arguments of `ps.search`.
         calibration: How many training images score structures; None: as many as `ps.Data` takes by default.
         recipe: Of finetuning; None if the method does not finetune.
@@ -63,7 +63,7 @@ class Protocol:
     published: Published
     facts: str
     departures: str
-    kind: Literal["search", "pruningnet", "paam", "manidp"] = "search"
+    kind: Literal["search", "pruningnet", "paam", "manidp", "layerwise"] = "search"
     search: Mapping[str, Any] = field(default_factory=dict)
     calibration: int | None = None
     recipe: ps.Recipe | None = None
@@ -290,9 +290,9 @@ PROTOCOLS: tuple[Protocol, ...] = (
     Protocol(
         "GA, two-step", GA, "vgg16", "cifar10", ps.Budget(macs="33%"),
         Published("better than the original at 3x fewer FLOPs; accuracies not found", "[abstract]"),
-        "layer by layer, 0/1 chromosomes, then distillation [abstract]; epochs and constants [ours]",
-        "equations are ours: only the abstract could be had",
-        search={"searcher": "genetic", "scoring": ps.Scoring(criterion="genetic")},
-        recipe=ps.Recipe(epochs=40, lr=0.01, augmentation=CROPS), taught=True,
+        "layer by layer in the order of sensitivity, 0/1 chromosomes, distillation in between [abstract]; epochs, "
+        "widths and constants [ours]",
+        "equations are ours: only the abstract could be had; widths follow from the budget, theirs are given",
+        kind="layerwise", recipe=ps.Recipe(epochs=40, lr=0.01, augmentation=CROPS), taught=True,
     ),
 )  # fmt: skip

@@ -1,6 +1,7 @@
-"""What is a structure worth once its network is trained: the unpruned network, from scratch, search, PAAM and ManiDP.
+"""What is a structure worth once its network is trained: the unpruned network, from scratch, search, PAAM, ManiDP, GA.
 
     python benchmarks/training_methods.py [--seeds 3] [--budget 40%] [--methods paam manidp]
+    python benchmarks/training_methods.py --data cifar10 --model vgg11_025 --methods pretrained genetic layerwise ...
 
 All at the same multiply-accumulates (ManiDP: on average), from the same data and recipe; seeds decide weights, order of
 images and search. Methods that start from trained weights finetune them in the epochs that are left of those that
@@ -36,19 +37,19 @@ L1 = ps.Scoring(criterion="l1")
 class Bench:
     """One seed's data, networks and clock."""
 
-    def __init__(self, task: tasks.Task, budget: str, seed: int) -> None:
-        self.task, self.budget, self.seed = task, ps.Budget(macs=budget), seed
+    def __init__(self, task: tasks.Task, budget: str, seed: int, model: str = MODEL) -> None:
+        self.task, self.model, self.budget, self.seed = task, model, ps.Budget(macs=budget), seed
         self.data = task.data()
         self.examples = task.test[0][:2]
 
     def fresh(self) -> nn.Module:
         """The network with random weights."""
         torch.manual_seed(self.seed)
-        return ps.make_model(MODEL, in_channels=1, image_size=self.examples.shape[2])
+        return tasks.NETWORKS[self.model](in_channels=self.examples.shape[1], image_size=self.examples.shape[2])
 
     def pretrained(self) -> ps.Network:
         """Kept in benchmarks/cache, as every method but those from scratch starts from it."""
-        path = tasks.CACHE / f"{MODEL}-{self.task.name}-{len(self.task.train[0])}-methods-{self.seed}.safetensors"
+        path = tasks.CACHE / f"{self.model}-{self.task.name}-{len(self.task.train[0])}-methods-{self.seed}.safetensors"
         model = self.fresh()
         if not path.exists():
             start = time.process_time()
@@ -129,6 +130,25 @@ def search_manidp(bench: Bench) -> dict[str, Any]:
     return dynamic(bench, result.model)
 
 
+def genetic(bench: Bench, *, more: int = 0) -> dict[str, Any]:
+    """All widths at once, by the searcher and the criterion of the same name; finetuned for so many epochs more."""
+    network, scoring = bench.pretrained(), ps.Scoring(criterion="genetic")
+    winner = ps.search(
+        network, bench.data, budget=bench.budget, searcher="genetic", n_trials=200, seed=bench.seed, scoring=scoring
+    ).best
+    recipe = replace(TUNING, epochs=FINETUNING + more * (len(network.space.groups) - 1))
+    tuned = ps.finetune(winner.build(), bench.data, recipe=recipe, teacher=network.model, seed=bench.seed)
+    return {**bench.judged(tuned, winner.cost.macs), "epochs": recipe.epochs}
+
+
+def layerwise(bench: Bench) -> dict[str, Any]:
+    """A layer after the other, an epoch in between: more epochs in all than others; `genetic, as long` has them."""
+    network = bench.pretrained()
+    result = ps.layerwise(network, bench.data, budget=bench.budget, recipe=TUNING, seed=bench.seed)
+    cell = bench.judged(result.model, network.space.cost(result.structure).macs)
+    return {**cell, "epochs": len(result.reports)}
+
+
 def dynamic(bench: Bench, model: nn.Module) -> dict[str, Any]:
     macs = ps.macs_per_image(model, bench.task.test[0]).double()
     spread = {"macs_lowest": float(macs.min()), "macs_highest": float(macs.max())}
@@ -145,6 +165,9 @@ METHODS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "paam, from trained": paam_trained,
     "manidp": manidp,
     "search and manidp": search_manidp,
+    "genetic": genetic,
+    "genetic, as long": partial(genetic, more=1),
+    "layerwise": layerwise,
 }
 
 
@@ -153,6 +176,7 @@ def main() -> None:
     tasks.add_arguments(parser)
     parser.set_defaults(train_images=4_000)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--model", default=MODEL, choices=tasks.NETWORKS)
     parser.add_argument("--budget", default="40%")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training_methods.json")
@@ -163,13 +187,13 @@ def main() -> None:
         **tasks.facts(arguments),
         "test_images": len(task.test[0]),
         "image": list(task.train[0].shape[1:]),
-        "model": MODEL,
+        "model": arguments.model,
         "budget": arguments.budget,
         "pretraining": PRETRAINING,
         "finetuning": FINETUNING,
     }
     for seed in range(arguments.seeds):
-        bench = Bench(task, arguments.budget, seed)
+        bench = Bench(task, arguments.budget, seed, arguments.model)
         for name in arguments.methods:
             done = stored["rows"].setdefault(name, [])
             if len(done) > seed:

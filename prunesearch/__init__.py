@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from prunesearch._version import __version__ as __version__
     from prunesearch.api import search as search
     from prunesearch.budget import Budget as Budget
+    from prunesearch.by_layers import LayerwisePruned as LayerwisePruned
+    from prunesearch.by_layers import layerwise as layerwise
     from prunesearch.comparison import Compared as Compared
     from prunesearch.comparison import Comparison as Comparison
     from prunesearch.comparison import compare as compare
@@ -86,9 +88,11 @@ if TYPE_CHECKING:
     from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
     from prunesearch.training.recipe import Recipe as Recipe
     from prunesearch.training.reports import EpochReport as EpochReport
+    from prunesearch.training.reports import LayerReport as LayerReport
     from prunesearch.training.reports import Session as Session
     from prunesearch.training.reports import StepReport as StepReport
     from prunesearch.training.settings import AttentionSettings as AttentionSettings
+    from prunesearch.training.settings import LayerwiseSettings as LayerwiseSettings
     from prunesearch.training.settings import ManifoldSettings as ManifoldSettings
     from prunesearch.training.settings import PruningNetRecipe as PruningNetRecipe
     from prunesearch.trial import Trial as Trial
@@ -120,6 +124,9 @@ _PUBLIC = {
     "InfeasibleBudget": "prunesearch.errors:InfeasibleBudget",
     "LatencyTable": "prunesearch.latency_table:LatencyTable",
     "LatencyVerifier": "prunesearch.verifiers.latency:LatencyVerifier",
+    "LayerReport": "prunesearch.training.reports:LayerReport",
+    "LayerwisePruned": "prunesearch.by_layers:LayerwisePruned",
+    "LayerwiseSettings": "prunesearch.training.settings:LayerwiseSettings",
     "Log": "prunesearch.training.accelerating:Log",
     "ManifoldSettings": "prunesearch.training.settings:ManifoldSettings",
     "Network": "prunesearch.models.network:Network",
@@ -156,6 +163,7 @@ _PUBLIC = {
     "export_program": "prunesearch.models.export:export_program",
     "finetune": "prunesearch.training.finetune:finetune",
     "gated": "prunesearch.models.gates:gated",
+    "layerwise": "prunesearch.by_layers:layerwise",
     "load": "prunesearch.models.saving:load",
     "load_pruningnet": "prunesearch.models.hypernet_file:load_pruningnet",
     "load_weights": "prunesearch.models.checkpoint:load_weights",

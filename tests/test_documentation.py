@@ -35,8 +35,8 @@ REGISTRIES: Mapping[str, Mapping[str, str]] = {
     "weights": WEIGHT_SOURCES,
     "evaluators": EVALUATORS,
 }
-TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "pruningnet")
-EPOCHS = {"paam.md": 5, "manidp.md": 3}  # the fewest that these take; slow for that
+TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "layerwise", "pruningnet")
+EPOCHS = {"paam.md": 5, "manidp.md": 3, "layerwise.md": 1}  # the fewest that these take; slow for that
 EXAMPLE = ROOT / "examples" / "prunesearch-hillclimb"
 INCLUDED = ("ARCHITECTURE.md", "CONTRIBUTING.md")
 STANDALONE = ("README.md", "start.md")  # these say all that is needed to run them

@@ -172,11 +172,21 @@ TRAININGS: dict[str, Callable[[Network], Any]] = {
             network, DATA, budget=ps.Budget(macs="80%"), recipe=ps.Recipe(epochs=3, batch_size=16), device=DEVICE
         ).model
     ),
+    "layerwise": lambda network: (
+        ps.layerwise(
+            network,
+            DATA,
+            budget="macs=80%",
+            recipe=SHORT,
+            settings=ps.LayerwiseSettings(generations=1, scored=1),
+            device=DEVICE,
+        ).model
+    ),
 }
 
 
 @pytest.mark.parametrize(
-    "name", ["finetune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("paam", "manidp"))]
+    "name", ["finetune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("paam", "manidp", "layerwise"))]
 )
 def test_what_is_trained_there_comes_back(network: Network, seen: Seen, name: str) -> None:
     before = copy.deepcopy(network.model.state_dict())

@@ -46,6 +46,9 @@ _METHODS = {
     "paam, from trained": "PAAM, from trained weights",
     "manidp": "ManiDP",
     "search and manidp": "search half of the way, then ManiDP",
+    "genetic": "GA, all widths at once, finetuned with teacher",
+    "genetic, as long": "the same, finetuned for as many epochs as the next",
+    "layerwise": "GA, layer by layer, with teacher",
 }
 
 

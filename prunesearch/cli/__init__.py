@@ -17,6 +17,7 @@ from prunesearch.cli.console import fail, stdout
 from prunesearch.cli.demonstration import demo
 from prunesearch.cli.finetuning import finetune
 from prunesearch.cli.flags import command
+from prunesearch.cli.layerwise import layerwise
 from prunesearch.cli.manifold import manidp
 from prunesearch.cli.networks import explain, export, verify
 from prunesearch.cli.options import FLAGS, configured
@@ -43,7 +44,7 @@ COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "report": report,
         "export": export,
     },
-    "Structure and weights in one training": {"paam": paam, "manidp": manidp},
+    "Structure and weights in one training": {"paam": paam, "manidp": manidp, "layerwise": layerwise},
     "What is recorded": {"list": list_studies, "show": show, "delete": delete},
 }
 """Every command, in the order of the job, as `--help` groups them."""

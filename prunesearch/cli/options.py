@@ -153,6 +153,10 @@ FLAGS: Mapping[str, Flag] = {
     "sparsity": Flag(metavar=_NUMBER),
     "similarity": Flag(metavar=_NUMBER),
     "simple": Flag(metavar=_SHARE),
+    "share_of_budget": Flag(metavar=_SHARE),
+    "epochs_per_layer": Flag(metavar=_NUMBER),
+    "generations": Flag(metavar=_NUMBER),
+    "scored": Flag(metavar=_NUMBER),
     # latency
     "backend": Flag(metavar=_NAME, complete=completion.one_of(completion.BACKENDS)),
     "device": Flag(metavar=_NAME, complete=completion.one_of(completion.DEVICES), unset="the GPU, if there is one"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -43,11 +43,13 @@ class TrainingRun:
         session: What the training is given.
         files: What it leaves.
         data: What it learns from.
+        stop_if_asked: Ends it, if it was interrupted; to be called where its state can be written.
     """
 
     session: Session
     files: TrainingFiles
     data: Data
+    stop_if_asked: Callable[[], None]
     _show: LossAndMetric
 
     @property
@@ -57,8 +59,18 @@ class TrainingRun:
 
 
 @contextmanager
-def training_session(network: Any, data: Data, files: TrainingFiles, where: Where) -> Iterator[TrainingRun]:
-    """A session that shows progress; an interrupt ends it with the state on disk."""
+def training_session(
+    network: Any, data: Data, files: TrainingFiles, where: Where, *, in_parts: bool = False
+) -> Iterator[TrainingRun]:
+    """A session that shows progress; an interrupt ends it with the state on disk.
+
+    Args:
+        network: What is trained.
+        data: What it learns from.
+        files: What it leaves.
+        where: On what device.
+        in_parts: Whether it is several trainings, so that the steps of the first say nothing about all.
+    """
     from prunesearch.tasks.examples import judged_as
     from prunesearch.tasks.metric import name_of
     from prunesearch.training.accelerating import Log
@@ -70,14 +82,14 @@ def training_session(network: Any, data: Data, files: TrainingFiles, where: Wher
         show = LossAndMetric(bar, name_of(judged_as(data.goal)))
 
         def on_step(report: StepReport) -> None:
-            if not show.begun:
+            if not show.begun and not in_parts:
                 note_few_steps(network, report.steps)
             show.step(report)
             stop_if_asked()
 
         logged = None if files.log is None else Log(files.log, files.trackers or ("csv",))
         session = Session(files.state, logged, show.epoch, on_step, where.device, progress=False)
-        yield TrainingRun(session, files, data, show)
+        yield TrainingRun(session, files, data, stop_if_asked, show)
 
 
 def finish(

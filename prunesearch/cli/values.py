@@ -388,6 +388,7 @@ RecipeWithoutTeacher = Annotated[
     Recipe,
     Group(TRAINING, without=dict.fromkeys(("distillation", "temperature", "features", "feature_weight"), _NO_TEACHER)),
 ]
+RecipeOfTrained = Annotated[Recipe, Group(TRAINING, without={"from_scratch": "what is pruned is a trained network"})]
 RecipeOfGates = Annotated[
     Recipe,
     Group(

@@ -21,12 +21,14 @@ from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.following import check_number, recorded
 from prunesearch.models.isolation import in_eval_mode, isolated
+from prunesearch.models.kept_whole import Calls
 from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node, weight_of
+from prunesearch.models.masked import Kept, MaskedReplay, masked_states, staying, without
 from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.recording import Recording
-from prunesearch.models.replay import Replay
 from prunesearch.models.tensor_file import FileKind
+from prunesearch.models.walk import place
 from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
@@ -95,6 +97,7 @@ def layer_inputs(
     seed: int = 0,
     cache: str | Path | None = None,
     of: Collection[LinearMap] | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[LayerInputs]:
     """Every linear layer and convolution that mixes narrowed channels, and moments of what it is given.
 
@@ -108,6 +111,8 @@ def layer_inputs(
         seed: Decides the positions, 16 of each image.
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
         of: The layers, of `network.linear_maps`; all by default.
+        kept: (units,) which units of the network stay, all by default. Channels of the others are given as zeros, and
+            the outputs of layers among them have weights of zero.
 
     Raises:
         ValueError: The network was traced with other inputs, or for another number of images only.
@@ -116,21 +121,27 @@ def layer_inputs(
     images = taken(images, slice(_IMAGES))
     folder = None
     if cache is not None:
-        folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}"
+        of_kept = "" if kept is None else f"-{fingerprint(torch.from_numpy(kept))}"
+        folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}{of_kept}"
     units = {read.place: read.units for read in network.reads}
-    forward = _Forward(network)
+    forward = _Forward(network, kept)
     chosen = [one for one in network.linear_maps if one.loses_inputs or _bytes(one) <= _BYTES] if of is None else of
     for layers in _within(chosen, _BYTES):
         for layer, found in _gathered(forward, layers, images, seed, folder):
             weights = matrix_of(found["weight"], layer.groups)
+            if kept is not None:
+                weights = weights.clone()
+                weights[~_outputs(network, layer, kept)] = 0
             yield LayerInputs(layer.place, units[layer.place], weights, found["mean"], found["covariance"])
 
 
 class _Forward:
     """The recorded forward of a network, run with a look at what its linear maps are given."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, kept: Kept | None) -> None:
         self._network = network
+        self._model = network.model if kept is None else masked_states(network, kept)
+        self._stays = {} if kept is None else staying(network, kept)
 
     @cached_property
     def _recording(self) -> Recording:
@@ -144,22 +155,27 @@ class _Forward:
         looks = {node: sums[layer.place].add for node, layer in by_node.items()}
         size = recording.images if network.way.as_given else _BATCH
         example = example_batch(network)
-        with in_eval_mode(network.model), torch.inference_mode():
+        with in_eval_mode(self._model), torch.inference_mode():
             for batch in split(images, size):
                 tensors = in_order_of(example, batch)
                 check_number(network.way, type(network.model).__name__, recording.images, len(tensors[0]))
                 with isolated(tensors) as copies:
-                    _Watching(recording, network.model, looks).run(*copies)
+                    _Watching(recording, self._model, self._stays, looks).run(*copies)
 
 
-class _Watching(Replay):
+class _Watching(MaskedReplay):
     """Shows the inputs and the weights of some nodes before it computes them."""
 
     def __init__(
-        self, recording: Recording, model: nn.Module, looks: Mapping[fx.Node, Callable[[Tensor, Tensor], None]]
+        self,
+        recording: Recording,
+        model: nn.Module,
+        reads: Mapping[str, list[tuple[int, Tensor]]],
+        looks: Mapping[fx.Node, Callable[[Tensor, Tensor], None]],
     ) -> None:
-        super().__init__(recording, model)
+        super().__init__(recording, model, reads, Calls())
         self._looks = looks
+        self._of_place = reads
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node."""
@@ -167,7 +183,7 @@ class _Watching(Replay):
         if look is not None:
             is_module = n.op == "call_module"
             weight = self.fetch_attr(str(n.target)).weight if is_module else self.env[weight_of(n)]
-            look(self.env[input_of(n)], weight)
+            look(without(self.env[input_of(n)], self._of_place.get(place(n), ())), weight)
         return super().run_node(n)
 
 
@@ -225,6 +241,13 @@ def _store(moments: dict[str, Tensor], file: Path | None) -> None:
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         _MOMENTS.write(moments, json.dumps(file.stem), file)
+
+
+def _outputs(network: Network, layer: LinearMap, kept: Kept) -> Tensor:
+    """(outputs,) which outputs of a layer stay; all, where its weight is computed."""
+    cuts = () if layer.weight is None else network.cuts_of.get(layer.weight, ())
+    found = [torch.from_numpy(kept[cut.units]) for cut in cuts if cut.dim == 0]
+    return found[0] if found else torch.ones(layer.shape[0], dtype=torch.bool)
 
 
 def _bytes(layer: LinearMap) -> int:

@@ -49,12 +49,17 @@ class MaskedForward:
         Args:
             kept: (units,) which units stay.
         """
-        reads: dict[str, list[tuple[int, Tensor]]] = {}
-        for read in self._network.reads:
-            reads.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
-        model = copied(self._network.model)
-        _mask_states(self._network, model, kept)
-        return Masked(model, self._evaluating, self._training, reads)
+        return Masked(
+            masked_states(self._network, kept), self._evaluating, self._training, staying(self._network, kept)
+        )
+
+
+def staying(network: TracedModel, kept: Kept) -> dict[str, list[tuple[int, Tensor]]]:
+    """By the place of what mixes channels: (dimension, (channels,) which stay) of each operand's that it mixes."""
+    found: dict[str, list[tuple[int, Tensor]]] = {}
+    for read in network.reads:
+        found.setdefault(read.place, []).append((read.dim, torch.from_numpy(kept[read.units])))
+    return found
 
 
 def _both_modes(network: TracedModel) -> tuple[Recording, Recording | None]:
@@ -86,15 +91,20 @@ def mixes_within(module: nn.Module) -> bool:
     return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
 
 
-def _mask_states(network: TracedModel, model: nn.Module, kept: Kept) -> None:
-    """Zero the weights of removed channels in layers that mix their own: those then never leave zero, as if gone."""
+def masked_states(network: TracedModel, kept: Kept) -> nn.Module:
+    """A copy of the model with zero weights of removed channels in layers that mix their own.
+
+    Those never leave zero then, as if gone.
+    """
+    model = copied(network.model)
     for name, module in model.named_modules():
         if not mixes_within(module):
             continue
         for own, parameter in module.named_parameters(recurse=False):
             reads = [(cut.dim, torch.from_numpy(kept[cut.units])) for cut in network.cuts_of.get(f"{name}.{own}", ())]
             with torch.no_grad():
-                parameter.copy_(_without(parameter, reads))
+                parameter.copy_(without(parameter, reads))
+    return model
 
 
 class Masked(nn.Module):
@@ -115,11 +125,11 @@ class Masked(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What was recorded, of the full network."""
         recording = self._recordings[self.training]
-        replay = _MaskedReplay(recording, self.model, self._reads, self.calls)
+        replay = MaskedReplay(recording, self.model, self._reads, self.calls)
         return replay.run(*Inputs(args, kwargs).tensors)
 
 
-class _MaskedReplay(Replay):
+class MaskedReplay(Replay):
     """Runs a recorded forward with zeros in place of what operators that mix channels must not see."""
 
     def __init__(
@@ -132,6 +142,7 @@ class _MaskedReplay(Replay):
         self._calls = calls
 
     def run_node(self, n: fx.Node) -> Any:
+        """Compute one node, of the channels that stay."""
         part = part_called_by(n)
         if part in self._parts:
             given = mapped(fx.node.map_arg((n.args, n.kwargs), self.env.__getitem__), torch.clone)
@@ -149,7 +160,7 @@ class _MaskedReplay(Replay):
         whole = self.env[source]
         target = called_by(n, self.module)
         is_alone = is_reduction(target) or is_relative(target)
-        self.env[source] = of_those(whole, reads) if is_alone else _without(whole, reads)
+        self.env[source] = of_those(whole, reads) if is_alone else without(whole, reads)
         out = n.kwargs.get("out") if is_relative(target) else None
         written = self.env[out] if isinstance(out, fx.Node) else None
         if isinstance(out, fx.Node):
@@ -194,10 +205,10 @@ def mixed_operand(node: fx.Node) -> fx.Node:
     return source
 
 
-def _without(x: Any, reads: Sequence[tuple[int, Tensor]]) -> Any:
+def without(x: Any, reads: Sequence[tuple[int, Tensor]]) -> Any:
     """Zeros where a channel is removed."""
     if isinstance(x, PackedSequence):
-        return x._replace(data=_without(x.data, reads))
+        return x._replace(data=without(x.data, reads))
     for dim, stays in reads:
         shape = [1] * x.dim()
         shape[dim] = len(stays)

@@ -93,6 +93,27 @@ def positions(cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
     return torch.from_numpy(np.flatnonzero(kept[cut.units]))
 
 
+def put_back(network: TracedModel, slimmed: nn.Module, kept: npt.NDArray[np.bool_]) -> None:
+    """Copy the values of a slimmed network to where they were in the traced one, in place; the other slices stay.
+
+    Args:
+        network: The traced network, whose model is changed.
+        slimmed: What `slim` made of it, trained since, say.
+        kept: (units,) which units stayed.
+    """
+    theirs = named_tensors(slimmed)
+    with torch.no_grad():
+        for name, tensor in named_tensors(network.model).items():
+            cuts = network.cuts_of.get(name, ())
+            narrowed = [tensor]
+            for cut in cuts:
+                narrowed.append(narrow(narrowed[-1], cut, kept))
+            values = theirs[name].to(tensor.device)
+            for cut, wider in zip(reversed(cuts), reversed(narrowed[:-1]), strict=True):
+                values = wider.index_copy(cut.dim, positions(cut, kept).to(wider.device), values)
+            tensor.copy_(values)
+
+
 WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
     nn.Conv1d: ("in_channels", "out_channels", "groups"),
     nn.Conv2d: ("in_channels", "out_channels", "groups"),

@@ -72,8 +72,7 @@ def run(
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
         CheckpointLocked: Another training has it.
     """
-    if recipe.patience is not None and data.validation is None:
-        raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
+    check_patience(recipe, data)
     device = devices_here().chosen(session.device, device_of_module(learner))
     with accelerated(recipe.precision, session.log, device) as accelerator, random_apart(accelerator.device):
         asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
@@ -106,6 +105,16 @@ def _watched(session: Session, learner: Learner, *, is_seen: bool) -> Iterator[S
                 session.on_epoch(report)
 
         yield replace(session, on_step=on_step, on_epoch=on_epoch)
+
+
+def check_patience(recipe: Recipe, data: Data) -> None:
+    """Make sure that there is something to stop early by.
+
+    Raises:
+        ValueError: There is not.
+    """
+    if recipe.patience is not None and data.validation is None:
+        raise ValueError(f"Expected Data(validation=...) to stop early by (patience={recipe.patience}), got none.")
 
 
 class _Loop:

@@ -57,6 +57,31 @@ class EpochReport:
     seconds_left: float
 
 
+@dataclass(frozen=True)
+class LayerReport:
+    """What became of one layer of those that are pruned one after the other.
+
+    Attributes:
+        name: Of its group of channels.
+        layer: Which it was, from 1.
+        layers: How many there are to prune.
+        width: Channels that stay.
+        of: Channels that it had.
+        sensitivity: How much the unpruned network's score falls when this layer alone is narrowed so.
+        score: On data, of the set of channels that was chosen, before training; minus the loss.
+        scored: Sets of channels that were scored.
+    """
+
+    name: str
+    layer: int
+    layers: int
+    width: int
+    of: int
+    sensitivity: float
+    score: float
+    scored: int
+
+
 class Recorder(Protocol):
     """A study in which what a training reached is recorded, such as what `search` returns."""
 

@@ -89,6 +89,39 @@ class ManifoldSettings:
 
 
 @dataclass(frozen=True)
+class LayerwiseSettings:
+    """How layers are pruned one after the other; all of it is ours.
+
+    Attributes:
+        share_of_budget: Layers are narrowed as if this share of the budget were allowed. It is met before the most
+            sensitive ones have their turn, and those keep their width; at 1 all are narrowed alike.
+        epochs_per_layer: Passes over the training data between two layers, with the unpruned network as teacher.
+        generations: Of the genetic algorithm of a layer.
+        scored: Sets of channels that are scored on data in each generation, those that a closed form finds best.
+    """
+
+    share_of_budget: float = 0.8
+    epochs_per_layer: int = 1
+    generations: int = 5
+    scored: int = 8
+
+    def __post_init__(self) -> None:
+        number("share_of_budget", self.share_of_budget, "(0, 1]")
+        whole_number("epochs_per_layer", self.epochs_per_layer, at_least=0)
+        whole_number("generations", self.generations, at_least=1)
+        whole_number("scored", self.scored, at_least=1)
+
+    @staticmethod
+    def check(recipe: Recipe) -> None:
+        """Make sure that a recipe trains what was trained.
+
+        Raises:
+            ValueError: It does not.
+        """
+        expect(not recipe.from_scratch, "trained weights (from_scratch=False)", recipe.from_scratch)
+
+
+@dataclass(frozen=True)
 class PruningNetRecipe:
     """How to train on random structures.
 

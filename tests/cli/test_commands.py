@@ -19,7 +19,7 @@ import torch
 import prunesearch as ps
 from prunesearch.cli import records
 from prunesearch.cli.policies import answer
-from prunesearch.evaluators.latency import finished, measuring, timing
+from prunesearch.evaluators.latency import built, measuring, timing
 from prunesearch.latency_times import Layer, Timing, combinations_of
 from prunesearch.models.saving import remembered_inputs
 from tests.cli.calls import LATENCY, SEARCH, Call
@@ -279,7 +279,7 @@ def test_a_table_is_measured_searched_under_and_compared_with_the_winner(
 ) -> None:
     monkeypatch.setattr(timing, "_SECONDS_PER_VISIT", 1e-3)
     monkeypatch.setattr(measuring, "_NETWORK_VISITS", 2)
-    monkeypatch.setattr(finished, "_VISITS", 2)
+    monkeypatch.setattr(built, "_VISITS", 2)
     for _ in range(2):  # the second time there is nothing left to do
         run = call(*LATENCY, "--points", "2")
         assert run.returncode == 0, run.stderr
@@ -354,6 +354,23 @@ def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, fold
     unpruned = ps.make_model("resnet8", in_channels=1, image_size=8)
     ps.load(folder / "gated.st", ps.gated(unpruned, torch.zeros(2, 1, 8, 8)))
     assert_remembers_digits(folder / "gated.st")
+
+
+def test_a_network_is_pruned_layer_by_layer_and_written(call: Call, folder: Path) -> None:
+    small = ("--generations", "1", "--scored", "1", "--epochs-per-layer", "0", "--epochs", "1", "--out", "layers.st")
+    command = ("layerwise", *SEARCH[1:7], "--budget", "macs=60%", *small)
+    run = call(*command, "--json")
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    unpruned = ps.make_model("resnet8", in_channels=1, image_size=8)
+    network = ps.load(folder / "layers.st", unpruned)
+    assert ps.count(network, torch.zeros(2, 1, 8, 8)).amounts == found["cost"]
+    assert found["cost"]["macs"] <= 0.6 * ps.count(unpruned, torch.zeros(2, 1, 8, 8)).macs
+    assert [layer["layer"] for layer in found["layers"]] == list(range(1, len(found["layers"]) + 1))
+    assert_remembers_digits(folder / "layers.st")
+    assert call(*command).stdout.startswith(
+        "Nothing to do: this training is finished, and layers.st is what came of it"
+    )
 
 
 def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folder: Path) -> None:

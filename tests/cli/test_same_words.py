@@ -18,7 +18,7 @@ from prunesearch.evaluators.latency.remote import plan
 from prunesearch.report import write_report
 from prunesearch.sources import load_data
 from prunesearch.study.workers import Workers
-from prunesearch.training.settings import AttentionSettings, ManifoldSettings
+from prunesearch.training.settings import AttentionSettings, LayerwiseSettings, ManifoldSettings
 
 NAMES = [name for commands in COMMANDS.values() for name in commands]
 OBJECT = "an object; --model names it"
@@ -85,6 +85,21 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
         (ps.manidp, TRAINING),
         (ps.Recipe, {}),
         (ManifoldSettings, {}),
+        (ps.Data, DATA),
+    ],
+    "layerwise": [
+        (
+            ps.layerwise,
+            {
+                **TRAINING,
+                "structure": "widths of a search in Python; --share-of-budget decides",
+                "on_layer": FUNCTION,
+                "on_score": FUNCTION,
+            },
+        ),
+        (ps.Recipe, {}),
+        (LayerwiseSettings, {}),
+        (ps.trace, TRACED),
         (ps.Data, DATA),
     ],
     "pruningnet": [
@@ -160,6 +175,7 @@ ONLY_FLAGS: Mapping[str, set[str]] = {
     "finetune": {"trackers", "study_name"},
     "paam": {"trackers"},
     "manidp": {"trackers"},
+    "layerwise": {"trackers"},
     "pruningnet": {"criterion"},
     "compare": {"input", "num_classes"},
     "latency": {"remote", "input", "num_classes"},

@@ -132,6 +132,7 @@ WRONG = {
     "patience without validation": (("finetune", *SEARCH[1:7], "--out", "t.st", "--patience", "2"), "validation"),
     "too few epochs": (("paam", *SEARCH[1:], "--out", "t.st", "--epochs", "2"), "at least 3 epochs with live scores"),
     "setting of no method": (("paam", *SEARCH[1:], "--out", "t.st", "--shar", "1"), "--share"),
+    "no sets of channels": (("layerwise", *SEARCH[1:], "--out", "t.st", "--scored", "0"), "Expected scored >= 1"),
     "gates on parameters": (("manidp", *SEARCH[1:-1], "params=50%", "--out", "t.st"), "Expected a budget of MACs only"),
     "comparison of nothing": (("compare",), "Expected --model with --pruned, or --study"),
     "comparison without a model": (("compare", "--pruned", "w.safetensors"), "need --model"),

@@ -90,20 +90,38 @@ def greedy_mask(gram: FloatArray, units: int) -> Masks:
 
 def best_mask(gram: FloatArray, units: int, rng: np.random.Generator) -> Masks:
     """(u,) mask of `units` ones with the least error that the genetic algorithm finds."""
+    population = evolved(gram, units, rng)
+    return population[int(np.argmin(errors(gram, population)))]
+
+
+def evolved(gram: FloatArray, units: int, rng: np.random.Generator) -> Masks:
+    """(p, u) masks of `units` ones: what the genetic algorithm ends with, by the error alone; the greedy one began."""
     total = len(gram)
     if units >= total:
-        return np.ones(total, dtype=np.bool_)
+        return np.ones((1, total), dtype=np.bool_)
     population = np.argsort(rng.random((_POPULATION, total)), axis=1) < units
     population[0] = greedy_mask(gram, units)
     for _ in range(_GENERATIONS):
         error = errors(gram, population)
         elite = population[np.argsort(error, kind="stable")[:_ELITE]]
-        pairs = rng.integers(0, _POPULATION, (2, _POPULATION - _ELITE, 2))
-        parents = [np.where(error[pair[:, 0]] <= error[pair[:, 1]], pair[:, 0], pair[:, 1]) for pair in pairs]
-        # both parents' units first, then those of one of them, with a little disorder that swaps a few
-        votes = population[parents[0]].astype(np.float64) + population[parents[1]]
-        order = np.argsort(-(votes + rng.random(votes.shape) * rng.choice([0.9, 1.6], (len(votes), 1))), axis=1)
-        children = np.zeros_like(population[_ELITE:])
-        np.put_along_axis(children, order[:, :units], True, axis=1)
-        population = np.concatenate([elite, children])
-    return population[int(np.argmin(errors(gram, population)))]
+        population = np.concatenate([elite, children(population, error, rng, _POPULATION - _ELITE)])
+    return population
+
+
+def children(population: Masks, cost: FloatArray, rng: np.random.Generator, n: int) -> Masks:
+    """(n, u) masks with as many ones as their parents have: the units of both first, with a little disorder.
+
+    Args:
+        population: (p, u) masks of equally many ones.
+        cost: (p,) by which parents are chosen, the lower of two that are drawn.
+        rng: Decides every draw.
+        n: How many.
+    """
+    pairs = rng.integers(0, len(population), (2, n, 2))
+    parents = [np.where(cost[pair[:, 0]] <= cost[pair[:, 1]], pair[:, 0], pair[:, 1]) for pair in pairs]
+    # both parents' units first, then those of one of them, with a little disorder that swaps a few
+    votes = population[parents[0]].astype(np.float64) + population[parents[1]]
+    order = np.argsort(-(votes + rng.random(votes.shape) * rng.choice([0.9, 1.6], (len(votes), 1))), axis=1)
+    made = np.zeros((n, population.shape[1]), dtype=np.bool_)
+    np.put_along_axis(made, order[:, : int(population[0].sum())], True, axis=1)
+    return made
