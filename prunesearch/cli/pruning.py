@@ -15,6 +15,7 @@ from prunesearch.cli.running import interruptible
 from prunesearch.cli.values import (
     OUTPUT,
     SEARCH,
+    DeviceOptions,
     LimitByTableOptions,
     ModelOptions,
     PrintingOptions,
@@ -56,7 +57,8 @@ def prune(
     trying: Annotated[Trying, Group(SEARCH)],
     recipe: RecipeOptions,
     seed: SeedOptions,
-    where: Annotated[PrunedFolder, Group(OUTPUT)],
+    where: DeviceOptions,
+    output: Annotated[PrunedFolder, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
     """The whole job: trace, search, build and finetune. Run the same command again to continue.
@@ -74,20 +76,21 @@ def prune(
         said.append(sentence)
         say(sentence, aside=printing.json)
 
-    with interruptible(f"The study and the state of the training are in {where.folder}"):
+    with interruptible(f"The study and the state of the training are in {output.folder}"):
         whole.prune(
             network,
             data,
             limits,
             recipe=recipe,
             seed=seed.seed,
-            folder=where.folder,
+            folder=output.folder,
             say=tell,
             n_trials=trying.n_trials,
+            device=where.device,
         )
-    out = where.folder / "pruned.safetensors"
+    out = output.folder / "pruned.safetensors"
     if printing.json:
-        print_json({"out": str(out), "study": str(where.folder / "search.db"), "said": said})
+        print_json({"out": str(out), "study": str(output.folder / "search.db"), "said": said})
         return
     say(f"Wrote {out}.")
     named = [*words_of(model), "--pruned", str(out)]
