@@ -40,6 +40,7 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, named_tensors, put_back, slim
 from prunesearch.models.tensor_file import content_of
 from prunesearch.preparation import check_data
+from prunesearch.progress import Progress
 from prunesearch.ranges import whole_number
 from prunesearch.structure import FloatArray, IntArray, Structure
 from prunesearch.tasks.examples import Examples
@@ -96,6 +97,7 @@ def layerwise(
     on_layer: Callable[[LayerReport], None] | None = None,
     on_score: Callable[[float], None] | None = None,
     device: str | None = None,
+    progress: Progress = True,
 ) -> LayerwisePruned:
     """Prune a trained network layer by layer, with training in between; the traced model stays as it is.
 
@@ -122,6 +124,7 @@ def layerwise(
         on_layer: Called after every layer, when that is on disk.
         on_score: Called with each score. If it raises, the state is written first.
         device: Where it runs; by default on the GPU where there is one. What comes back is where the network was.
+        progress: Whether to show how far each training is, where there is a terminal or a notebook.
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
@@ -163,7 +166,7 @@ def layerwise(
         file = None
         if checkpoint is not None:
             file = stack.enter_context(CheckpointFile(Path(checkpoint), {**question, "data": data.fingerprint()}))
-        session = Session(checkpoint, log, on_epoch, on_step, str(where))
+        session = Session(checkpoint, log, on_epoch, on_step, str(where), progress)
         layers = _Layers(placed, data, examples, recipe, settings, seed, session, file, on_score)
         found = layers.prune(feasible, widths, on_layer or (lambda report: None))
         return replace(found, model=found.model.to(network.device))

@@ -47,6 +47,7 @@ def examples() -> Mapping[str, Any]:
         "Data": ps.Data(train=(IMAGES, LABELS)),
         "DynamicallyPruned": ps.DynamicallyPruned(training.best, 1e6, 2_000_000, training.reports),
         "LatencyTable": toy_table(chain_space()),
+        "LayerwisePruned": ps.LayerwisePruned(net.space.minimum, ranking, (), training.best, training.reports),
         "Scoring": ps.Scoring(criterion=ranking, evaluator_options={"calibration": IMAGES}),
         "SearchResult": result,
         "Space": net.space,
