@@ -30,8 +30,8 @@ test-loops: venv  ## the training loops of other libraries (accelerate, Lightnin
 	$(BIN)/python -m pip install --quiet --editable '.[dev,lightning,transformers]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_documentation.py -m loops
 
-test-detectors: venv  ## networks of ultralytics and segmentation_models_pytorch, pruned; YOLO then trained and exported by its own package
-	$(BIN)/python -m pip install --quiet --editable '.[dev,ultralytics,segmentation]' pycocotools
+test-detectors: venv  ## networks of ultralytics: pruned, then trained, exported and run by the package itself
+	$(BIN)/python -m pip install --quiet --editable '.[dev,ultralytics]' pycocotools
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m detectors
 
 FAULTS_OUT ?= benchmarks/results/faults.json

@@ -4,7 +4,7 @@ A YOLOv8n of ultralytics on blood cells (BCCD, 160 pixels) and a U-Net of segmen
 (CamVid, 144 x 192) are trained, brought to 70, 50 and 30 % of their multiply-accumulates by each arm, trained on, and
 judged on test images that nothing was chosen by.
 
-    pip install 'prunesearch[ultralytics,segmentation]' torch-pruning
+    pip install 'prunesearch[ultralytics]' segmentation-models-pytorch torch-pruning
     python benchmarks/detectors.py --data-root DATA --cells yolo-50-ours yolo-50-sibling.1
 """
 

@@ -14,20 +14,19 @@ from tests.pages import ROOT
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
 WITH_RAY, TIMING, YOLO = "several_machines_with_ray", "mobilenet_for_a_cpu_latency", "yolo_on_your_images"
-UNET = "unet_to_half"
 
 
 def run(name: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a tutorial as its reader does, in a folder of its own; warnings are errors here, too."""
     command = [sys.executable, "-W", "error", str(ROOT / "docs" / "tutorials" / f"{name}.py"), "--smoke", *more]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    if name in (WITH_RAY, YOLO, UNET):
+    if name in (WITH_RAY, YOLO):
         command[1:3] = []  # these have warnings of their own
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [path.stem for path in TUTORIALS if path.stem not in (WITH_RAY, TIMING, YOLO, UNET)])
+@pytest.mark.parametrize("name", [path.stem for path in TUTORIALS if path.stem not in (WITH_RAY, TIMING, YOLO)])
 def test_a_tutorial_runs(name: str, tmp_path: Path) -> None:
     ended = run(name, tmp_path)
     assert ended.returncode == 0, ended.stderr
@@ -41,14 +40,6 @@ def test_the_tutorial_about_latency_runs_where_networks_can_be_timed(tmp_path: P
         pytest.skip("other work on this machine: its times say nothing")
     assert ended.returncode == 0, ended.stderr
     assert (tmp_path / "mobilenet" / "small.safetensors").exists()
-
-
-@pytest.mark.detectors
-@pytest.mark.skipif(importlib.util.find_spec("segmentation_models_pytorch") is None, reason="it is not installed")
-def test_the_tutorial_about_a_unet_runs(tmp_path: Path) -> None:
-    ended = run(UNET, tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert (tmp_path / "unet" / "small.safetensors").exists()
 
 
 @pytest.mark.faults  # as all tests of Ray
