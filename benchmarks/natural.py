@@ -55,9 +55,12 @@ ARMS: Mapping[str, Arm] = {
     "global-l1": Arm({"searcher": "global", "scoring": ps.Scoring(criterion="l1")}),
     "uniform-compensated": Arm({"searcher": "uniform"}, "compensated"),
     "searched": Arm(_SEARCHED),
-    "searched-compensated": Arm({**_SEARCHED, "scoring": ps.Scoring(weight_source="compensated")}, "compensated"),
+    "searched-compensated": Arm(_SEARCHED, "compensated"),
+    "uniform-l1": Arm({"searcher": "uniform", "scoring": ps.Scoring(criterion="l1")}),
+    "scored-compensated": Arm({**_SEARCHED, "scoring": ps.Scoring(weight_source="compensated")}, "compensated"),
 }
-"""By name; channels go in the order of their L1 norms, `global-l1` compares these between layers."""
+"""By name; channels go in the order of the default criterion, or of their L1 norms, which `global-l1` compares between
+layers. `searched-compensated` refits the winner, `scored-compensated` every structure."""
 
 CELLS = tuple(f"{arm}.{share}" for share in SHARES for arm in ARMS)
 
