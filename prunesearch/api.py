@@ -269,7 +269,9 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         notes = prepared.notes(winner.structure)
         opened.note("subject", lambda: dict(asked.subject))
         notes += () if asked.idle is None else (Note("device", asked.idle),)
-        opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
+        opened.record(
+            {"notes": [vars(note) for note in notes], "scoring": prepared.facts_of_scores(), **_costs_of(limits)}
+        )
     return SearchResult(
         best=prepared.winner(winner),
         trials=tuple(trials),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
+from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
@@ -107,6 +108,12 @@ class Prepared:
     def evidence(self, name: str) -> Any:
         """What a searcher wants to know first; one of `prunesearch.evaluators.EVIDENCE`."""
         return gather(name, self.weights, self.scorer, self.calibration)
+
+    def facts_of_scores(self) -> dict[str, Any]:
+        """What scores were made by, with the way that was found to be faster on this device."""
+        ways = [getattr(scorer, "way", None) for scorer in (*self.parts, self.scorer)]
+        found = next((way for way in ways if isinstance(way, Way) and way.seconds), None)
+        return self.facts if found is None else {**self.facts, "way": asdict(found)}
 
     def score_of(self, structure: Structure) -> float | None:
         """The score of one structure on all images, outside of the study; None if it has none."""

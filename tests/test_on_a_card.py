@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy.stats import kendalltau
 from torch import nn
 
 import prunesearch as ps
 from prunesearch.evaluators import make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.network import Network
@@ -126,6 +128,44 @@ def test_scores_and_built_networks_are_those_of_the_cpu(network: Network, seen: 
     built = there.build(chosen[0])
     ps.recalibrate_bn(built, IMAGES.to(DEVICE))
     assert kinds(built) == {DEVICE}
+
+
+@pytest.mark.parametrize(("path", "uploads"), [("sliced", 60), ("stacked", 8)])
+def test_scores_wait_for_the_card_once(network: Network, seen: Seen, path: Any, uploads: int) -> None:
+    chosen, weights = structures(network, 4), InheritedWeights(network.to(DEVICE), ranked(network))
+    evaluator = AccuracyEvaluator(weights, EXAMPLES.to(DEVICE), path=path, batch_size=24)
+    evaluator.score(chosen[:1])  # indices get there once
+    before = seen.stops, seen.up
+    evaluator.score(chosen)
+    assert seen.stops - before[0] == 1
+    assert seen.up - before[1] <= uploads
+
+
+def test_elsewhere_than_on_a_cpu_the_faster_way_is_found_by_running_both(network: Network, seen: Seen) -> None:
+    chosen, weights = structures(network, 4), InheritedWeights(network.to(DEVICE), ranked(network))
+    evaluator = AccuracyEvaluator(weights, EXAMPLES.to(DEVICE))
+    evaluator.score(chosen[:1])
+    assert evaluator.way is None
+    found = evaluator.score(chosen)
+    assert evaluator.way is not None
+    seconds = dict(evaluator.way.seconds)
+    assert evaluator.way.path == min(seconds, key=lambda path: seconds[path])
+    here = AccuracyEvaluator(InheritedWeights(network, ranked(network)), EXAMPLES)
+    assert here.way == Way("sliced", 16)
+    assert found == pytest.approx(here.score(chosen), abs=1e-5)
+    assert evaluator.description == here.description
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+def test_scores_in_16_bits_rank_structures_alike(network: Network, path: Any) -> None:
+    chosen, weights = structures(network, 16), InheritedWeights(network, ranked(network))
+    exact = AccuracyEvaluator(weights, EXAMPLES, path=path).score(chosen)
+    evaluator = AccuracyEvaluator(weights, EXAMPLES, path=path, precision="bf16")
+    rounded = evaluator.score(chosen)
+    assert rounded == pytest.approx(exact, abs=1e-2)
+    assert rounded != exact
+    assert kendalltau(rounded, exact).statistic >= 0.98
+    assert "precision=bf16" in evaluator.description
 
 
 @pytest.mark.slow

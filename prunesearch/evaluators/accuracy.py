@@ -5,24 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from prunesearch.evaluators.batching import BatchedForward, Path, Precision, Way
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, in_order_of, joined, size_of, taken, tensors_in
-from prunesearch.models.shared_forward import SharedForward
-from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
-from prunesearch.tasks.metric import Measured
+from prunesearch.tasks.metric import Measured, compute_all
 from prunesearch.tasks.scored import measure, scored_by
-
-Path = Literal["auto", "sliced", "stacked"]
 
 
 class AccuracyEvaluator:
@@ -46,12 +43,13 @@ class AccuracyEvaluator:
             the loss, or fidelity where the task has none.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
         calibration: (m, ...) inputs from which the statistics come instead; they precede every batch.
-        path: `"sliced"`, `"stacked"`, or `"auto"`: stacked on a GPU if the weights are slices of the
-            traced network's. Only run on CPUs so far.
+        path: `"sliced"`, `"stacked"`, or `"auto"`: sliced on a CPU; elsewhere, if the weights are slices of the traced
+            network's, what is faster with the first structures (`evaluators.batching`). Only run on CPUs so far.
         at_once: Structures in one launch, if stacked; halved for good when memory runs out.
+        precision: `"fp32"`, or `"bf16"`, which computes convolutions and products in 16 bits.
 
     Raises:
-        ValueError: Unknown metric or path, no examples, or a network that was traced with other inputs.
+        ValueError: Unknown metric, path or precision, no examples, or a network that was traced with other inputs.
     """
 
     def __init__(
@@ -64,9 +62,12 @@ class AccuracyEvaluator:
         calibration: Batch | None = None,
         path: Path = "auto",
         at_once: int = 16,
+        precision: Precision = "fp32",
     ) -> None:
         if path not in ("auto", "sliced", "stacked"):
             raise ValueError(f"Unknown path {path!r}; there are auto, sliced, stacked.")
+        if precision not in ("fp32", "bf16"):
+            raise ValueError(f"Unknown precision {precision!r}; there are fp32, bf16.")
         check_values(examples.inputs)
         in_order_of(example_batch(weights.network), examples.inputs)
         self._scored = scored_by(examples, metric, weights.network.model, batch_size=batch_size)
@@ -74,14 +75,17 @@ class AccuracyEvaluator:
         self._batch_size = batch_size
         self._parts = self._scored.examples.split(batch_size)
         self._calibration = calibration
-        self._at_once = at_once
-        usual = "stacked" if examples.device.type != "cpu" and weights.sliced else "sliced"
-        self._stacked = (usual if path == "auto" else path) == "stacked"
-        self._forward = StackedForward(weights) if self._stacked else SharedForward(weights)
+        self._forward = BatchedForward(weights, path=path, at_once=at_once, precision=precision, device=examples.device)
         self.description = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
         self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
         self.description += "" if examples.task.name == "classification" else f", task={examples.task.name}"
+        self.description += "" if precision == "fp32" else f", precision={precision}"
         self.description += ", path=stacked)" if path == "stacked" else ")"
+
+    @property
+    def way(self) -> Way | None:
+        """How structures are run; None until that has been found out."""
+        return self._forward.way
 
     @property
     def n_images(self) -> int:
@@ -104,7 +108,8 @@ class AccuracyEvaluator:
         for part in self._parts:
             for structure, outputs in zip(distinct, self.outputs(distinct, part.inputs), strict=True):
                 measured[structure].update(outputs, part.batch, len(part))
-        found = {structure: self._scored.as_score(each.compute()) for structure, each in measured.items()}
+        computed = compute_all(measured.values())
+        found = {s: self._scored.as_score(value) for s, value in zip(measured, computed, strict=True)}
         return [found[structure] for structure in structures]
 
     def outputs(self, structures: Sequence[Structure], inputs: Batch) -> list[Any]:
@@ -112,22 +117,8 @@ class AccuracyEvaluator:
         first = 0 if self._calibration is None else size_of(self._calibration)
         if self._calibration is not None:
             inputs = joined([self._calibration, inputs])
-        found: list[Any] = []
-        while len(found) < len(structures):
-            some = structures[len(found) : len(found) + self._at_once] if self._stacked else structures
-            try:
-                found += self._forward.run(some, inputs, first or None)
-            except RuntimeError as error:
-                if not (self._stacked and self._at_once > 1 and is_out_of_memory(error)):
-                    raise
-                self._at_once //= 2
+        found = self._forward.run(structures, inputs, first or None)
         return [taken(outputs, slice(first, None)) for outputs in found] if first else found
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that there was not enough memory; on CPUs it has no class of its own."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
 
 
 def measured_on(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> float:

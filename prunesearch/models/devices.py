@@ -77,6 +77,12 @@ def device_of_module(model: nn.Module) -> torch.device | None:
     return next((parameter.device for parameter in model.parameters()), None)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def random_apart(device: torch.device | None) -> Iterator[None]:
     """The random generators of the CPU, and of a GPU, are afterwards where they were; other GPUs are not asked."""

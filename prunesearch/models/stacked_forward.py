@@ -9,6 +9,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -24,6 +25,7 @@ from prunesearch.models.operators import is_reduction, is_relative
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import named_tensors
+from prunesearch.models.steps import BATCH_NORMS
 from prunesearch.models.walk import place
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -64,6 +66,7 @@ class StackedForward:
         self._reads: dict[str, list[Read]] = {}
         for read in weights.network.reads:
             self._reads.setdefault(read.place, []).append(read)
+        self._units: dict[torch.device, dict[bytes, Tensor]] = {}
 
     def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
         """Return what the network returns for each structure, in order.
@@ -77,18 +80,32 @@ class StackedForward:
         tensors = in_order_of(self._example, inputs)
         network = self._weights.network
         check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
-        kept = torch.stack([torch.from_numpy(self._weights.kept(structure)) for structure in structures])
-        masks = {
-            name: [(read.dim, kept[:, read.units].to(tensors[0].device)) for read in reads]
-            for name, reads in self._reads.items()
-        }
         with torch.inference_mode():
+            masks = self._masks(structures, tensors[0].device)
             stacked = {
                 layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
                 for layer, own in self._own.items()
             }
             output = _Stack(self._forward, masks, k, statistics, stacked).run(*repeated(tensors, k))
         return [_part(output, i, k) for i in range(k)]
+
+    def _masks(self, structures: Sequence[Structure], device: torch.device) -> dict[str, list[tuple[int, Tensor]]]:
+        """By place, per dimension that gets narrower, which of its channels each structure has, (k, ...).
+
+        A device is given one tensor. What is read alike has one mask.
+        """
+        kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures])).to(device)
+        of_units = {key: kept[:, units] for key, units in self._placed(device).items()}
+        return {
+            name: [(read.dim, of_units[read.units.tobytes()]) for read in reads] for name, reads in self._reads.items()
+        }
+
+    def _placed(self, device: torch.device) -> dict[bytes, Tensor]:
+        """Distinct units that are read, as indices on a device."""
+        if device not in self._units:
+            units = {read.units.tobytes(): read.units for reads in self._reads.values() for read in reads}
+            self._units[device] = {key: torch.from_numpy(each).to(device) for key, each in units.items()}
+        return self._units[device]
 
     def _stacked(self, name: str, structures: Sequence[Structure]) -> Tensor:
         """(k, ...) a tensor of each structure, full size: zeros where it has no channel."""
@@ -165,7 +182,7 @@ class _Stack(Replay):
         x = args[0]
         weight, bias = args[3:5] or (kwargs.get("weight"), kwargs.get("bias"))
         eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
-        return Norm(None, weight, bias, eps).scaled(self._normalised(x, eps))
+        return self._normalised(x, eps, weight, bias)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
@@ -183,31 +200,38 @@ class _Stack(Replay):
         """Zeros where a structure has no channel; of a parameter, once for each structure."""
         if len(x) % self._k or dim == 0:
             raise ValueError(_OWN)
-        return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1, x.dtype)).flatten(0, 1)
+        return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1)).flatten(0, 1)
 
     def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
         """Each structure's images with their own statistics; whatever else the layer does, it does to all."""
+        if type(module) in BATCH_NORMS:
+            return self._normalised(x, module.eps, module.weight, module.bias)
         layer = copy.copy(module)
         layer._buffers = dict(module._buffers)
         layer.training = False
-        normal = self._normalised(x, layer.eps)
+        normal = self._normalised(x, layer.eps, None, None)
         layer.running_mean = torch.zeros_like(normal[0].flatten(1)[:, 0] if normal.dim() > 2 else normal[0])
         layer.running_var = torch.full_like(layer.running_mean, 1.0 - layer.eps)  # so that it only scales and shifts
         return layer(normal)
 
-    def _normalised(self, x: Tensor, eps: float) -> Tensor:
-        """Each structure's images with their own mean and variance."""
+    def _normalised(self, x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Each structure's images with their own mean and variance, scaled and shifted: read twice, written once."""
         parts = self._apart(x)
-        used = parts[:, : self._statistics]
+        precise = parts.to(torch.promote_types(x.dtype, torch.float32))
+        used = precise[:, : self._statistics]
         variance, mean = torch.var_mean(used, [1, *range(3, parts.dim())], correction=0, keepdim=True)
-        return ((parts - mean) * (variance + eps).rsqrt()).flatten(0, 1)
+        along = [1, 1, -1, *[1] * (parts.dim() - 3)]
+        scale = (variance + eps).rsqrt()
+        scale = scale if weight is None else scale * weight.view(along)
+        shift = -mean * scale if bias is None else torch.addcmul(bias.view(along), mean, scale, value=-1)
+        return torch.addcmul(shift, precise, scale).to(x.dtype).flatten(0, 1)
 
     def _masked_norm(self, norm: Norm, x: Tensor, dim: int, mask: Tensor) -> Tensor:
         """The definition, over the channels that a structure has; GroupNorm's also over positions."""
         groups = norm.groups or 1
         parts = self._apart(x.movedim(dim, 1))  # (k, n, c, ...)
         parts = _split(parts, 2, groups)
-        here = _along(_split(mask, 1, groups), 2, parts.dim(), x.dtype)
+        here = _along(_split(mask, 1, groups), 2, parts.dim()).to(x.dtype)
         over = [3] if norm.groups is None else list(range(3, parts.dim()))
         size = here.sum(3, keepdim=True) * (1 if norm.groups is None else parts[0, 0, 0, 0].numel())
         size = size.clamp(min=1)
@@ -257,10 +281,10 @@ def _split(x: Tensor, dim: int, parts: int) -> Tensor:
     return x.reshape(*x.shape[:dim], parts, x.shape[dim] // parts, *x.shape[dim + 1 :])
 
 
-def _along(mask: Tensor, dim: int, dims: int, dtype: torch.dtype) -> Tensor:
+def _along(mask: Tensor, dim: int, dims: int) -> Tensor:
     """(k, ...) masks, shaped so that their dimensions after the first meet those from `dim` on of `dims`."""
     shape = [len(mask), *[1] * (dim - 1), *mask.shape[1:], *[1] * (dims - dim - mask.dim() + 1)]
-    return mask.view(shape).to(dtype)
+    return mask.view(shape)
 
 
 def _part(output: Any, i: int, k: int) -> Any:

@@ -33,7 +33,7 @@ from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
 Values: TypeAlias = Mapping[fx.Node, Any]
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.CELU)
 _FUNCTIONS = (F.relu, F.relu6, F.hardtanh, F.hardsigmoid, F.hardswish, F.silu, F.leaky_relu, F.elu, F.celu)
 _RELU = (torch.relu, "relu")
@@ -70,7 +70,7 @@ class Step:
     @property
     def is_batch_norm(self) -> bool:
         """Whether its module is torch's BatchNorm itself, not something derived from it."""
-        return type(self.module) in _BATCH_NORMS
+        return type(self.module) in BATCH_NORMS
 
 
 class Layers:

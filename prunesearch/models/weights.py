@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from prunesearch.models.coupling import Cut
@@ -92,13 +93,13 @@ class InheritedWeights:
         """The trained values of the channels that stay."""
         values = self._tensors[tensor].detach()
         for cut in self.network.cuts_of.get(tensor, ()):
-            values = values.index_select(cut.dim, self._positions(cut, structure).to(values.device))
+            values = values.index_select(cut.dim, self._positions(cut, structure, values.device))
         return values
 
-    def _positions(self, cut: Cut, structure: Structure) -> Tensor:
+    def _positions(self, cut: Cut, structure: Structure, device: torch.device) -> Tensor:
         found, axis = self._slices_of(structure), self._axes[cut.tensor, cut.dim]
         if axis not in found.positions:
-            found.positions[axis] = positions(cut, found.kept)
+            found.positions[axis] = positions(cut, found.kept).to(device)
         return found.positions[axis]
 
     @cached_property

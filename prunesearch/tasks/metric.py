@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import torch
@@ -49,7 +49,7 @@ def higher_is_better(task: Task) -> bool:
 
 
 class Measured:
-    """The metric of a task over some batches, and its loss: sums on the CPU, so that nothing stays on a device.
+    """The metric of a task over some batches, or its loss. Sums of batches stay on their device until asked for.
 
     Args:
         task: With a metric, unless `what` is its loss.
@@ -65,7 +65,8 @@ class Measured:
         self._what = "loss" if function is task.loss else "metric"
         self._function = function if _is_function(function) else None
         self._object = None if self._function is not None else _made(task)
-        self._sum, self._n = 0.0, 0
+        self._sums: list[Tensor] = []
+        self._n = 0
 
     def update(self, outputs: Any, batch: Batch, n: int) -> None:
         """Take in the outputs of a batch of n examples."""
@@ -73,13 +74,13 @@ class Measured:
         if self._object is not None:
             _asked(self._task, "metric", self._object.update, *_arguments(self._task, self._object, outputs, batch))
         else:
-            self._sum += float(summed(values(self._task, self._what, outputs, batch, n), n))
+            self._sums.append(summed(values(self._task, self._what, outputs, batch, n), n).detach())
         self._n += n
 
     def compute(self) -> float:
         """The number, of all that was taken in."""
         if self._object is None:
-            return self._sum / self._n
+            return compute_all([self])[0]
         found = _asked(self._task, "metric", self._object.compute)
         try:
             return float(found)
@@ -87,6 +88,18 @@ class Measured:
             raise ValueError(
                 f"Expected the metric of {self._task} to compute one number, got {type(found).__name__}: {found!r:.80}."
             ) from error
+
+
+def compute_all(measured: Iterable[Measured]) -> list[float]:
+    """What each of some computes; a device is waited for once."""
+    several = list(measured)
+    sums = [x for each in several for x in each._sums]
+    together = len({(x.device, x.dtype) for x in sums}) == 1
+    numbers = iter((torch.stack(sums).cpu().tolist() if together else map(float, sums)) if sums else ())
+    return [
+        each.compute() if each._object is not None else sum(next(numbers) for _ in each._sums) / each._n
+        for each in several
+    ]
 
 
 def values(task: Task, what: str, outputs: Any, batch: Batch, n: int) -> Tensor:
