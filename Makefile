@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-loops test-detectors test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
+.PHONY: help venv demo test test-slow test-card test-loops test-detectors test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 12
@@ -24,7 +24,10 @@ test: venv  ## run the tests, on all cores
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 test-slow: venv  ## run the tests that take several seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'slow and not card'
+
+test-card: venv  ## public calls on a device that is not the CPU, which torch must know before it differentiates anything
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_on_a_card.py -m card
 
 test-loops: venv  ## the training loops of other libraries (accelerate, Lightning, Hugging Face) that the documentation shows
 	$(BIN)/python -m pip install --quiet --editable '.[dev,lightning,transformers]'

@@ -28,6 +28,9 @@ from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
 from tests.pretended import DEVICE, Seen, card
 
+pytestmark = pytest.mark.card
+"""In a process of their own: autograd counts devices when it first runs, and knows no device that comes later."""
+
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(48, 3, 8, 8, generator=GENERATOR)
 LABELS = torch.arange(48) % 4
