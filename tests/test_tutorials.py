@@ -13,20 +13,20 @@ import pytest
 from tests.pages import ROOT
 
 TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.py"))
-WITH_RAY, TIMING, YOLO = "several_machines_with_ray", "mobilenet_for_a_cpu_latency", "yolo_on_your_images"
+WITH_RAY, TIMING = "several_machines_with_ray", "mobilenet_for_a_cpu_latency"
 
 
-def run(name: str, folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def run(name: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a tutorial as its reader does, in a folder of its own; warnings are errors here, too."""
-    command = [sys.executable, "-W", "error", str(ROOT / "docs" / "tutorials" / f"{name}.py"), "--smoke", *more]
+    command = [sys.executable, "-W", "error", str(ROOT / "docs" / "tutorials" / f"{name}.py"), "--smoke"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    if name in (WITH_RAY, YOLO):
-        command[1:3] = []  # these have warnings of their own
+    if name == WITH_RAY:
+        command[1:3] = []  # Ray has warnings of its own
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [path.stem for path in TUTORIALS if path.stem not in (WITH_RAY, TIMING, YOLO)])
+@pytest.mark.parametrize("name", [path.stem for path in TUTORIALS if path.stem not in (WITH_RAY, TIMING)])
 def test_a_tutorial_runs(name: str, tmp_path: Path) -> None:
     ended = run(name, tmp_path)
     assert ended.returncode == 0, ended.stderr

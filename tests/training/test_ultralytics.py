@@ -18,7 +18,6 @@ import prunesearch as ps
 from prunesearch.evaluators.accuracy import measured_on
 from prunesearch.models.nested import mapped
 from tests.tasks.shapes import write_shapes
-from tests.test_tutorials import YOLO, run
 
 NETWORKS = {
     "yolov8n": "detect",
@@ -192,19 +191,6 @@ def test_data_that_are_refused(detector: tuple[Any, Path], tmp_path: Path) -> No
         file.write_text("")
     with pytest.raises(ValueError, match="Expected labels with boxes in the part train"):
         ps.tasks.ultralytics(yolo, data, imgsz=64)
-
-
-@pytest.mark.detectors
-@installed
-@pytest.mark.filterwarnings("default")
-def test_the_tutorial_runs(detector: tuple[Any, Path], tmp_path: Path) -> None:
-    yolo, data = detector
-    yolo.save(tmp_path / "best.pt")
-    ended = run(YOLO, tmp_path, "--weights", str(tmp_path / "best.pt"), "--data", str(data), "--imgsz", "64")
-    if "too noisy" in ended.stderr or "cannot be met" in ended.stderr:
-        pytest.skip("other work on this machine: its times say nothing")
-    assert ended.returncode == 0, ended.stderr[-3000:]
-    assert (tmp_path / "yolo" / "small.onnx").exists()
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
