@@ -15,7 +15,7 @@ TOOLS = {
     "sphinx-copybutton",
     "playwright",
 }  # not run with old versions
-EXTRAS = {"timm", "ray", "lightning", "transformers"}  # those that tests can do without
+EXTRAS = {"timm", "ray", "lightning", "transformers", "ultralytics"}  # those that tests can do without
 
 
 def test_every_floor_is_tested() -> None:
