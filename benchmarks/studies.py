@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -231,6 +232,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     result: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cells": {}}
+    load = os.getloadavg()[0]
     for name in arguments.cells:
         if name in result["cells"] and not arguments.again:
             continue
@@ -240,6 +242,7 @@ def main() -> None:
             "sqlalchemy": sa.__version__,
             "processor": _processor(),
             "repeats": REPEATS,
+            "load": load,
         }
         partial = arguments.out.with_suffix(".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n")

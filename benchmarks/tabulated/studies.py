@@ -44,8 +44,8 @@ def studies(result: Mapping[str, Any]) -> str:
         lines.append(f"| scores of all of them equal, bit by bit | {'yes' if cell['equal'] else '**no**'} |")
     note = (
         f"Median (range) of {facts['repeats']} unless said otherwise; {facts['processor']}, two cores, Python "
-        f"{facts['python']}, SQLAlchemy {facts['sqlalchemy']}; one run of benchmarks/studies.py, one thread, "
-        "with other programs on both cores: upper bounds."
+        f"{facts['python']}, SQLAlchemy {facts['sqlalchemy']}; one run of benchmarks/studies.py, one thread"
+        + (f"; load average {facts['load']:.1f} before it." if "load" in facts else ".")
     )
     return "\n".join([*lines, "", note])
 
