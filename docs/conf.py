@@ -21,6 +21,7 @@ myst_links_external_new_tab = True
 # The notebook is kept without outputs; the build runs it, and an error there fails the build.
 nb_execution_mode = "force"
 nb_execution_timeout = 600
+nb_execution_in_temp = True  # it saves a network
 nb_execution_raise_on_error = True
 
 # Docstrings are Google's style, with `names` in single backticks.
