@@ -5,22 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
-import torch
-from torch import nn
-
 from prunesearch.budget import FeasibleSet
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.evaluators.accuracy import measured_on
 from prunesearch.preparation import Prepared
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
 from prunesearch.study.database import parse
 from prunesearch.study.store import Store, look
 from prunesearch.study.study import recording
-from prunesearch.tasks.examples import Examples, following, follows
-from prunesearch.tasks.metric import Measured, as_text, name_of
-from prunesearch.tasks.scored import measure
+from prunesearch.tasks.examples import following, follows
+from prunesearch.tasks.metric import as_text, name_of
 from prunesearch.trial import Trial
 
 _MOST = 1024
@@ -73,8 +70,9 @@ def judge(prepared: Prepared, winner: Trial, limits: FeasibleSet, trials: Sequen
     examples = prepared.examples.take(slice(_MOST))
     if follows(examples.task):
         examples = following(examples, model, batch_size=_AT_ONCE)
+    metric_of = partial(measured_on, examples=examples, batch_size=_AT_ONCE)
     plain = uniform_structure(limits)
-    reached = _metric_of(found.build().to(device), examples)
+    reached = metric_of(found.build().to(device))
     known = {trial.structure: trial for trial in trials}.get(plain)
     is_same = plain == winner.structure
     return Judged(
@@ -82,8 +80,8 @@ def judge(prepared: Prepared, winner: Trial, limits: FeasibleSet, trials: Sequen
         examples=len(examples),
         structure=winner.structure,
         winner=reached,
-        unpruned=_metric_of(model, examples),
-        uniform=reached if is_same else _metric_of(found.build_another(plain).to(device), examples),
+        unpruned=metric_of(model),
+        uniform=reached if is_same else metric_of(found.build_another(plain).to(device)),
         uniform_structure=plain,
         uniform_score=prepared.score_of(plain) if known is None or known.error else known.score,
     )
@@ -113,10 +111,3 @@ def record(url: str, name: str, judged: Judged) -> None:
     if look(parse(url)) is not None:
         with recording(url, name) as store:
             store.add_to_summary(name, {"judged": asdict(judged)})
-
-
-def _metric_of(network: nn.Module, examples: Examples) -> float:
-    measured = Measured(examples.task)
-    with in_eval_mode(network), torch.no_grad():
-        measure(network, examples.split(_AT_ONCE), measured)
-    return measured.compute()

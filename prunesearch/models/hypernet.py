@@ -91,7 +91,7 @@ class PruningNet(nn.Module):
         self._encoded = generated_by(network, form)
         tensors = dict(network.model.named_parameters())
         device = next(iter(tensors.values())).device
-        self._generators = blank_generators(network, form, hidden, rank)
+        self._generators = blank_generators(network, self._encoded, form, hidden, rank)
         others = {name: tensor for name, tensor in tensors.items() if name not in self._encoded}
         self._require(others.values(), device)
         self._shared = nn.ParameterDict(
@@ -185,12 +185,14 @@ def generated_by(network: Network, form: Form) -> dict[str, tuple[int, ...]]:
     return {} if form == "supernet" else encodings(network)
 
 
-def blank_generators(network: Network, form: Form, hidden: int, rank: int) -> nn.ModuleDict:
-    """A generator for each weight that is generated, on the meta device: of its shapes, and without memory."""
+def blank_generators(
+    network: Network, encoded: Mapping[str, tuple[int, ...]], form: Form, hidden: int, rank: int
+) -> nn.ModuleDict:
+    """A generator for each weight of `generated_by`, on the meta device: of its shapes, and without memory."""
     tensors = dict(network.model.named_parameters())
     generators = nn.ModuleDict()
     with torch.device("meta"):
-        for name, groups in generated_by(network, form).items():
+        for name, groups in encoded.items():
             shape = tensors[name].shape
             generators[_key(name)] = (
                 PublishedGenerator(len(groups), shape, hidden)

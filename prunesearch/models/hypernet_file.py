@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path, safetensors_path
-from prunesearch.models.hypernet import PruningNet, blank_generators
+from prunesearch.models.hypernet import PruningNet, blank_generators, generated_by
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.tensor_file import FileKind, content_of
@@ -106,8 +106,11 @@ def load_pruningnet(path: str | Path, network: Network) -> PruningNet:
             what = f"group {name!r} with {width} channels where the network has {other!r} with {other_width}"
         raise CheckpointError(f"{path} is of another network: it has {what}.")
     with content_of(path):
-        settings = {name: stored.settings[name] for name in ("form", "hidden", "rank")}
-        blank = blank_generators(network, **settings)  # before there is memory for sizes that a damaged file may claim
+        form, hidden, rank = (stored.settings[name] for name in ("form", "hidden", "rank"))
+        encoded = generated_by(network, form)
+        blank = blank_generators(
+            network, encoded, form, hidden, rank
+        )  # before there is memory for sizes that a damaged file may claim
         given = {name: tensor for name, tensor in stored.values.items() if name.startswith(_GENERATORS)}
         _check_shapes({_GENERATORS + name: tensor for name, tensor in blank.state_dict().items()}, given, path)
         net = PruningNet(network, **{**stored.settings, "ranking": NestedRanking(stored.orders)})
