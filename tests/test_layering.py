@@ -32,6 +32,7 @@ NOUNS = {
     "ranges",
     "registry",
     "resources",
+    "shares",
     "structure",
     "trial",
     "urls",

@@ -10,7 +10,8 @@ from typing import Any
 from prunesearch.question import in_words
 from prunesearch.report.contents import StudyContents
 from prunesearch.report.measure import measure_of
-from prunesearch.study.told import is_share, shown
+from prunesearch.shares import is_share
+from prunesearch.study.told import shown
 from prunesearch.trial import Trial
 
 _WHOLE = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prunesearch.report.contents import StudyContents
-from prunesearch.study.told import is_share
+from prunesearch.shares import is_share
 
 _NEGATED = ("loss", "fidelity")
 _NAMES = {"fidelity": "distance from the unpruned outputs", "agreement": "agreement with the unpruned network"}

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prunesearch.shares import is_share
 from prunesearch.study.store import Fact
-
-_SHARES = ("accuracy", "agreement", "mIoU", "mAP", "mAP50-95")
 
 
 def told(fact: Fact) -> str:
@@ -29,11 +28,6 @@ def told(fact: Fact) -> str:
     if fact.kind == "file":
         return f"written to {value.get('file')}"
     return f"{fact.kind}: {', '.join(f'{name} {each}' for name, each in value.items() if name != 'structure')}"
-
-
-def is_share(metric: Any) -> bool:
-    """Whether a metric of this name is a share, which is written in percent."""
-    return metric in _SHARES
 
 
 def _amount(cost: Mapping[str, Any]) -> str:

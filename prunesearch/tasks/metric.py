@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from prunesearch.models.nested import Batch, in_float32, moved
+from prunesearch.shares import is_share
 from prunesearch.tasks.outputs import main_output
 from prunesearch.tasks.task import Task
-
-_SHARES = ("accuracy", "agreement", "mIoU", "mAP", "mAP50-95")
 
 
 class Metric(Protocol):
@@ -160,7 +159,7 @@ def check_has_loss(task: Task, asker: str) -> None:
 
 def as_text(name: str, value: float, digits: int = 2) -> str:
     """A metric as people write it: shares in per cent with so many digits after the point, else two digits more."""
-    return f"{value:.{digits}%}" if name in _SHARES else f"{value:.{digits + 2}g}"
+    return f"{value:.{digits}%}" if is_share(name) else f"{value:.{digits + 2}g}"
 
 
 def summed(found: Tensor, n: int) -> Tensor:
