@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -67,7 +67,7 @@ class BatchedForward:
     @property
     def way(self) -> Way | None:
         """How structures are run; None until that has been found out."""
-        return self._way
+        return None if self._way is None else replace(self._way, at_once=self._at_once)
 
     def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
         """What the network of each structure returns for a batch; see `SharedForward.run`."""
