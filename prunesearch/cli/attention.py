@@ -6,7 +6,7 @@ from typing import Annotated
 
 from prunesearch.cli.flags import Group
 from prunesearch.cli.running import say_where
-from prunesearch.cli.training import finish, training_session
+from prunesearch.cli.training import cost_told, finish, training_session
 from prunesearch.cli.values import (
     METHOD,
     DeviceOptions,
@@ -59,8 +59,7 @@ def paam(
             seed=seed.seed,
             **vars(running.session),
         )
-    cost = network.space.cost(result.structure)
-    share = cost.macs / network.space.cost(network.space.full).macs
+    cost, told = cost_told(network, result.structure)
     finish(
         running,
         result.model,
@@ -68,5 +67,5 @@ def paam(
         result.reports,
         as_json=printing.json,
         more={"structure": result.structure, "cost": cost.amounts},
-        told=f": {cost.macs:,} MACs ({share:.1%}), {cost.params:,} parameters",
+        told=f": {told}",
     )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from prunesearch.cli.flags import Group
 from prunesearch.cli.running import say_where
-from prunesearch.cli.training import finish, training_session
+from prunesearch.cli.training import cost_told, finish, training_session
 from prunesearch.cli.values import (
     METHOD,
     DeviceOptions,
@@ -60,8 +60,7 @@ def layerwise(
             on_score=lambda score: running.stop_if_asked(),
             **vars(running.session),
         )
-    cost = network.space.cost(result.structure)
-    share = cost.macs / network.space.cost(network.space.full).macs
+    cost, told = cost_told(network, result.structure)
     layers = [asdict(layer) for layer in result.layers]
     finish(
         running,
@@ -70,5 +69,5 @@ def layerwise(
         result.reports,
         as_json=printing.json,
         more={"structure": result.structure, "cost": cost.amounts, "layers": layers},
-        told=f": {len(layers)} layers, {cost.macs:,} MACs ({share:.1%}), {cost.params:,} parameters",
+        told=f": {len(layers)} layers, {told}",
     )

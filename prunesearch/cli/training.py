@@ -92,6 +92,12 @@ def training_session(
         yield TrainingRun(session, files, data, stop_if_asked, show)
 
 
+def cost_told(network: Any, structure: Any) -> tuple[Any, str]:
+    """What a structure of a traced network costs, and the same in words."""
+    cost, full = (network.space.cost(each) for each in (structure, network.space.full))
+    return cost, f"{cost.macs:,} MACs ({cost.macs / full.macs:.1%}), {cost.params:,} parameters"
+
+
 def finish(
     running: TrainingRun,
     trained: Any,
