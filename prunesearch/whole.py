@@ -25,12 +25,11 @@ from prunesearch.progress import Progress
 from prunesearch.running import Running
 from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
-from prunesearch.tasks.examples import judged_as
-from prunesearch.tasks.metric import as_text, name_of
+from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.evaluation import metric_on_test
-from prunesearch.training.finetune import finetune
+from prunesearch.training.finetune import record_reached, train
 from prunesearch.training.recipe import Recipe
+from prunesearch.training.reports import Session
 
 Say = Callable[[str], None]
 Train = Callable[[nn.Module], nn.Module | None]
@@ -96,21 +95,17 @@ def prune(
     for note in result.notes:
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
-    small = finetune(
-        result.best.build(),
-        data,
-        recipe=recipe,
-        teacher=network.model,
-        seed=seed,
-        checkpoint=state,
-        study=result,
-        progress=progress,
-        device=running.device,
+    built, structure = result.best.build(), result.best.structure
+    session = Session(state, device=running.device, progress=progress)
+    trained = train(built, data, recipe=recipe, teacher=network.model, seed=seed, session=session)
+    tested = record_reached(
+        result, structure, trained, built, data, teacher=network.model, seed=seed, device=running.device
     )
+    small = trained.best
     if place is not None:
         save(small, place / "pruned.safetensors", example_inputs=data.examples())
-        result.record("file", {"file": "pruned.safetensors", "structure": list(result.best.structure)})
-    tell(_summary(network, small, full, result.best.cost, data, running.device))
+        result.record("file", {"file": "pruned.safetensors", "structure": list(structure)})
+    tell(_summary(small, full, result.best.cost, trained.metric, tested))
     return small
 
 
@@ -265,15 +260,12 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise TypeError(f"{ours[0]} is decided by this call. Use search itself to choose it, or leave it out.")
 
 
-def _summary(network: Network, small: nn.Module, full: Cost, cost: Cost, data: Data, device: str | None) -> str:
+def _summary(small: nn.Module, full: Cost, cost: Cost, metric: str, tested: Mapping[str, Any] | None) -> str:
     facts = [
         f"MACs {full.macs:,} -> {cost.macs:,} ({cost.macs / full.macs:.1%})",
         f"parameters {full.params:,} -> {cost.params:,} ({cost.params / full.params:.1%})",
     ]
-    if data.test is not None:
-        name = name_of(judged_as(data.goal))
-        (was, n), (now, _) = (
-            metric_on_test(each, data, network.model, device=device) for each in (network.model, small)
-        )
-        facts.append(f"{name} on {n:,} test examples {as_text(name, was)} -> {as_text(name, now)}")
+    if tested is not None:
+        was, now = (as_text(metric, tested[key]) for key in ("unpruned", "reached"))
+        facts.append(f"{metric} on {tested['examples']:,} test examples {was} -> {now}")
     return f"{type(small).__name__}: {', '.join(facts)}."

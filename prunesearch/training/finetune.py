@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def record_reached(
     seed: int = 0,
     device: str | None = None,
     **more: Any,
-) -> None:
+) -> Mapping[str, Any] | None:
     """Record in a study what a training reached; where that cannot be done, a warning says why.
 
     Args:
@@ -158,6 +158,10 @@ def record_reached(
         seed: Of the training.
         device: Where the test examples are run.
         **more: Further plain values, such as the name of a file.
+
+    Returns:
+        What the networks reach on the test examples (`before`, `reached`, with a teacher `unpruned`), and how many
+        `examples` these are; None if there are none.
     """
     last = trained.reports[-1]
     facts: dict[str, Any] = {
@@ -179,6 +183,7 @@ def record_reached(
         study.record("finetuned", facts)
     except PruneSearchError as error:  # hours of training are worth more than this
         warnings.warn(f"What the training reached is not recorded in the study. {error}", stacklevel=3)
+    return facts.get("test")
 
 
 def train(
