@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Mapping, Sequence
+import platform
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tasks
+import torch
+
+import prunesearch as ps
 
 
-def chosen(names: Sequence[str], arms: Container[str], cells: Sequence[str], expected: str) -> list[str]:
-    """All cells of arms, and single ones, in the order of `cells`.
+@dataclass(frozen=True)
+class Grid:
+    """The cells of a benchmark: each of its arms with each of some numbers.
 
-    Args:
-        names: Of arms or cells.
-        arms: All there are.
-        cells: All there are.
-        expected: What names may be, for the message.
-
-    Raises:
-        SystemExit: There is neither an arm nor a cell of a name.
+    Attributes:
+        arms: By name.
+        numbers: Seeds, or shares.
+        named: What the name of a single cell looks like, for messages.
     """
-    unknown = [name for name in names if name not in arms and name not in cells]
-    if unknown:
-        raise SystemExit(f"Expected {expected}, got {unknown[0]}.")
-    return [cell for cell in cells if cell in names or cell.rpartition(".")[0] in names]
+
+    arms: Collection[str]
+    numbers: Sequence[int]
+    named: str
+
+    def chosen(self, names: Sequence[str]) -> list[str]:
+        """All cells of arms, and single ones, number by number.
+
+        Raises:
+            SystemExit: There is neither an arm nor a cell of a name.
+        """
+        cells = [f"{arm}.{number}" for number in self.numbers for arm in self.arms]
+        unknown = [name for name in names if name not in self.arms and name not in cells]
+        if unknown:
+            raise SystemExit(f"Expected arms ({', '.join(self.arms)}) or {self.named}, got {unknown[0]}.")
+        return [cell for cell in cells if cell in names or cell.rpartition(".")[0] in names]
+
+
+def conditions(**packages: str) -> dict[str, Any]:
+    """On what machine, and with what, a cell is measured."""
+    return {
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "versions": {"prunesearch": ps.__version__, "torch": torch.__version__, **packages},
+    }
 
 
 def fill(

@@ -325,7 +325,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
     arms = [f"{name}-{share}-{way}" for name in NETWORKS for share in SHARES for way in WAYS]
-    every = [f"{arm}.{seed}" for seed in SEEDS for arm in arms]
+    grid = cells.Grid(arms, SEEDS, "ARM.SEED such as yolo-50-ours.0")
     parser.add_argument("--cells", nargs="+", default=arms, help="arms, or cells such as yolo-50-ours.0; default: all")
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--first", type=int, default=100, help="epochs of the unpruned network")
@@ -334,15 +334,13 @@ def main() -> None:
     parser.add_argument("--train-share", type=float, default=1.0, help="of the training images, to try things out")
     options = parser.parse_args()
     effort = Effort(options.first, options.more, options.n_trials, options.train_share)
-    chosen = cells.chosen(options.cells, arms, every, "arms such as yolo-50-ours, or cells such as yolo-50-ours.0")
+    chosen = grid.chosen(options.cells)
     facts = {
         "first": effort.first,
         "more": effort.more,
         "trials": effort.trials,
         "train_share": effort.parts,
-        "threads": torch.get_num_threads(),
-        "prunesearch": ps.__version__,
-        "torch": torch.__version__,
+        **cells.conditions(),
     }
     same = ("first", "more", "trials", "train_share")
     cells.fill(chosen, options.out, facts, same, lambda arm, seed: measure(options, effort, arm, seed))

@@ -15,7 +15,6 @@ Another arm takes part by one line in `ARMS`.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from typing import Any
 
 import realdata
 import torch
-from cells import chosen, fill
+from cells import Grid, conditions, fill
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -62,7 +61,7 @@ ARMS: Mapping[str, Arm] = {
 """By name; channels go in the order of the default criterion, or of their L1 norms, which `global-l1` compares between
 layers. `searched-compensated` refits the winner, `scored-compensated` every structure."""
 
-CELLS = tuple(f"{arm}.{share}" for share in SHARES for arm in ARMS)
+cells_of = Grid(ARMS, SHARES, f"ARM.SHARE with {SHARES}").chosen
 
 
 @dataclass(frozen=True)
@@ -154,9 +153,7 @@ def facts(bench: Bench) -> dict[str, Any]:
         "full macs": bench.network.space.cost(bench.network.space.full).macs,
         "search images": len(bench.search),
         "unseen images": len(bench.unseen[0]),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "versions": {"prunesearch": ps.__version__, "torch": torch.__version__},
+        **conditions(),
     }
 
 
@@ -173,15 +170,6 @@ def run(bench: Bench, cells: Sequence[str], out: Path) -> None:
         return {"share": share, "row": found}, says
 
     fill(cells, out, facts(bench), ("network", "search images", "unseen images"), measure)
-
-
-def cells_of(names: Sequence[str]) -> list[str]:
-    """All cells of arms, and single ones.
-
-    Raises:
-        SystemExit: There is neither an arm nor a cell of a name.
-    """
-    return chosen(names, ARMS, CELLS, f"arms ({', '.join(ARMS)}) or ARM.SHARE with {SHARES}")
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -14,7 +14,6 @@ Another search takes part by one line in `ARMS`.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +23,7 @@ from typing import Any
 import realdata
 import torch
 import torch.nn.functional as F
-from cells import chosen, fill
+from cells import Grid, conditions, fill
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -67,7 +66,7 @@ ARMS: Mapping[str, Arm] = {
 """By name: the searcher; `race` (few images first, more for what may be the best) or the images that score each; and
 the channel criterion, where it is not the default."""
 
-CELLS = tuple(f"{arm}.{seed}" for seed in range(SEEDS) for arm in ARMS)
+cells_of = Grid(ARMS, range(SEEDS), f"ARM.SEED with seeds below {SEEDS}").chosen
 
 
 @dataclass(frozen=True)
@@ -153,9 +152,7 @@ def facts(bench: Bench, limit: ps.Budget) -> dict[str, Any]:
         "full macs": bench.network.space.cost(bench.network.space.full).macs,
         "search images": len(bench.search[0]),
         "unseen images": len(bench.unseen[0]),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "versions": {"prunesearch": ps.__version__, "torch": torch.__version__},
+        **conditions(),
     }
 
 
@@ -172,15 +169,6 @@ def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None
         return {"seed": seed, "rows": found}, f"loss on unseen images after {'; '.join(told)}"
 
     fill(cells, out, facts(bench, limit), ("network", "limit"), measure)
-
-
-def cells_of(names: Sequence[str]) -> list[str]:
-    """All cells of arms, and single ones.
-
-    Raises:
-        SystemExit: There is neither an arm nor a cell of a name.
-    """
-    return chosen(names, ARMS, CELLS, f"arms ({', '.join(ARMS)}) or ARM.SEED with seeds below {SEEDS}")
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -20,7 +20,6 @@ run. Another way to prune takes part by one line in `ARMS`.
 from __future__ import annotations
 
 import argparse
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from typing import Any
 import peers
 import realdata
 import torch
-from cells import chosen, fill
+from cells import Grid, conditions, fill
 from racing import Bench, bench_of, judged
 from torch import nn
 
@@ -126,7 +125,7 @@ ARMS: Mapping[str, Arm] = {
 }
 """By name, in the order in which the cells of a seed are measured."""
 
-CELLS = tuple(f"{arm}.{seed}" for seed in range(SEEDS) for arm in ARMS)
+cells_of = Grid(ARMS, range(SEEDS), f"ARM.SEED with seeds below {SEEDS}").chosen
 
 
 def measured(place: Place, arm: Arm, test: realdata.Pair) -> dict[str, Any]:
@@ -178,9 +177,7 @@ def run(bench: Bench, test: realdata.Pair, limit: ps.Budget, cells: Sequence[str
         "search images": len(bench.search[0]),
         "train images": len(bench.train[0]),
         "test images": len(test[0]),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        "versions": {"prunesearch": ps.__version__, "torch": torch.__version__, **peers.versions()},
+        **conditions(**peers.versions()),
     }
 
     def measure(arm: str, seed: int) -> tuple[dict[str, Any], str]:
@@ -189,15 +186,6 @@ def run(bench: Bench, test: realdata.Pair, limit: ps.Budget, cells: Sequence[str
         return {"seed": seed, "row": row}, says
 
     fill(cells, out, facts, ("network", "limit"), measure)
-
-
-def cells_of(names: Sequence[str]) -> list[str]:
-    """All cells of arms, and single ones.
-
-    Raises:
-        SystemExit: There is neither an arm nor a cell of a name.
-    """
-    return chosen(names, ARMS, CELLS, f"arms ({', '.join(ARMS)}) or ARM.SEED with seeds below {SEEDS}")
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
