@@ -8,6 +8,7 @@ from pathlib import Path
 import natural
 import pytest
 import torch
+from tabulated.natural import table
 from torch import nn
 
 import prunesearch as ps
@@ -71,3 +72,12 @@ def test_cells_are_named_by_arm_or_one_by_one() -> None:
     assert natural.cells_of(["uniform", "searched.70"]) == ["uniform.90", "uniform.80", "uniform.70", "searched.70"]
     with pytest.raises(SystemExit, match=r"got uniform\.50"):
         natural.cells_of(["uniform.50"])
+
+
+def test_the_table_has_a_line_for_each_arm_that_was_run(bench: natural.Bench, tmp_path: Path) -> None:
+    natural.run(bench, ["uniform.90", "uniform.70", "uniform-l1.70"], tmp_path)
+    cells = {file.stem: json.loads(file.read_text()) for file in tmp_path.glob("*.json")}
+    lines = table({"cells": cells}).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:4]] == ["| uniform", "| uniform, L1"]
+    assert lines[3].split(" | ")[1] == "not run"
+    assert f"{cells['uniform.90']['row']['agreement']:.1%}" in lines[2]
