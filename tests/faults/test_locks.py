@@ -70,12 +70,19 @@ def _sql(url: str, *statements: str) -> None:
 
 
 def _end_sessions(postgres: str) -> None:
-    """As a server does that restarts, or that ends those who say nothing."""
-    _sql(
-        postgres,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        " AND application_name LIKE 'prunesearch%'",
-    )
+    """As a server does that ends those who say nothing: when this returns, the sessions have ended."""
+    ours = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND application_name LIKE 'prunesearch%'"
+    engine = parse(postgres).engine(writing=True)
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        pids = connection.scalars(sa.text(f"SELECT pid {ours}")).all()
+        connection.execute(sa.text("SELECT pg_terminate_backend(pid) FROM unnest(:pids) AS pid"), {"pids": list(pids)})
+        left = sa.text("SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(:pids)")
+        # A signal is only sent above. A statement that meets a session before it obeys would fail.
+        end = time.monotonic() + 30
+        while connection.scalar(left, {"pids": list(pids)}):
+            assert time.monotonic() < end, "the server ends no sessions"
+            time.sleep(0.002)
+    engine.dispose()
 
 
 def _follow(url: str) -> None:
