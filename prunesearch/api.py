@@ -234,12 +234,12 @@ class _Asked:
             **({"order": "as finished"} if self.running.asynchronous else {}),
         }
 
-    def evidence(self, name: str, n_trials: int) -> Evidence:
+    def evidence(self, name: str) -> Evidence:
         """What the searcher is told first, in a study of this name."""
         if is_searcher(self.searcher):
             return {}
         given: Any = self.searcher
-        return evidence_of(given, self.options, self.prepared, kept_evidence(self.study, name), n_trials)
+        return evidence_of(given, self.options, self.prepared, kept_evidence(self.study, name))
 
     def proposer(self, limits: FeasibleSet, evidence: Evidence) -> Searcher:
         """A fresh searcher; or the one that was given."""
@@ -261,7 +261,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     prepared, running = asked.prepared, asked.running
     question = asked.question(limits)
     name = find(asked.study, study_name, question, open_another=running.open_another)  # refuses before it is computed
-    evidence = asked.evidence(name, n_trials)
+    evidence = asked.evidence(name)
     proposer = asked.proposer(limits, evidence)
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
     with Study(asked.study, name, question, prepared.network.space, limits) as opened:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from prunesearch.errors import StudyUnreadable
-from prunesearch.evaluators.curves import curve_structures
 from prunesearch.preparation import Prepared
 from prunesearch.search import evidence_needed, evidence_welcome
 from prunesearch.search.searcher import Searcher
@@ -28,19 +27,18 @@ Evidence = Mapping[str, tuple[FloatArray, ...]]
 
 
 def evidence_of(
-    given: str | Callable[..., Searcher], options: Mapping[str, Any], prepared: Prepared, kept: Evidence | None, n: int
+    given: str | Callable[..., Searcher], options: Mapping[str, Any], prepared: Prepared, kept: Evidence | None
 ) -> Evidence:
     """What a searcher needs to know, and what it can do without where that costs little.
 
-    It costs little where structures race, so that few images do, and where it is of at most twice as many structures as
-    will be scored.
+    It costs little where structures race, as few images do then. How many will be scored must not count: a search that
+    goes on has the history of one that was asked for all at once.
 
     Args:
         given: The searcher, by name or as what makes one.
         options: Arguments that it is given anyway.
         prepared: What scores.
         kept: What the study has of an earlier run; None where none has begun.
-        n: How many structures the search will score.
     """
     needed, welcome = (
         [name for name in names if name not in options] for names in (evidence_needed(given), evidence_welcome(given))
@@ -49,7 +47,7 @@ def evidence_of(
     found = {name: known[name] if name in known else prepared.evidence(name) for name in needed}
     if kept is not None:
         return {**found, **{name: known[name] for name in welcome if name in known}}
-    if not prepared.parts or len(curve_structures(prepared.network.space)) > 2 * n:
+    if not prepared.parts:
         return found
     for name in welcome:
         try:
