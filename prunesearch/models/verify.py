@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
@@ -150,7 +149,8 @@ def _training_difference(network: TracedModel, slimmed: nn.Module, full: Masked,
 
     None if the full network fails, or where the difference is that of draws which depend on widths.
     """
-    has_statistics = any(isinstance(module, _BatchNorm) for module in network.model.modules())
+    kinds = map(network.kinds.alike, network.model.modules())
+    has_statistics = any(kind is not None and kind.statistics == "batch" for kind in kinds)
     images = max(_FOR_STATISTICS if has_statistics else _SEVERAL, len(inputs.tensors[0]))
     several = inputs if network.way.as_given else varied(with_images(inputs, images))
     try:

@@ -20,8 +20,9 @@ from prunesearch.models.literals import Place, argument_of, place_of
 from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.numbers import Origin, Size
-from prunesearch.models.operators import OPERATOR_NAMES, rule_of
-from prunesearch.models.operators.values import Number, Rule, Shape, Tracked, Value, tensors_of
+from prunesearch.models.operators import OPERATOR_NAMES
+from prunesearch.models.operators.kind import kind_of
+from prunesearch.models.operators.values import Number, Shape, Tracked, Value, tensors_of
 from prunesearch.models.recording import Decision, Position, Recording, Site
 from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
@@ -96,7 +97,6 @@ def walk(
     ignored: Sequence[str],
     found: Found,
     choices: Mapping[Fork, int] = _NONE,
-    rules: Mapping[Any, Rule] = _NONE,
 ) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
@@ -105,9 +105,8 @@ def walk(
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
-        rules: The caller's own, which come before ours.
     """
-    _Walk(recording, ignored, found, choices, rules).run()
+    _Walk(recording, ignored, found, choices).run()
 
 
 class _SeveralTensors(Exception):
@@ -123,10 +122,8 @@ class _Walk:
         ignored: Sequence[str],
         found: Found,
         choices: Mapping[Fork, int],
-        rules: Mapping[Any, Rule],
     ) -> None:
         self._choices = choices
-        self._rules = rules
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
@@ -175,15 +172,12 @@ class _Walk:
         site = node.meta.get("site")
         if site is not None:
             self._visits.setdefault((site.module, site.code, site.instruction), []).append(node)
-        target = type(self.module_of(node)) if node.op == "call_module" else node.target
-        rule = self._rules.get(target) or rule_of(target)
-        if node.op == "call_module" and str(node.target) in self._recording.leaves:
-            rule = None
-        if rule is None:
+        kind = kind_of(node)
+        if kind is None:
             return self._do_without_rule(node)
         self._sizes.clear()
         try:
-            value = rule(self, node)
+            value = kind.rule(self, node)
         except _SeveralTensors:
             return self._do_without_rule(node)
         self._check_count(node)
