@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from prunesearch.models.functions import is_function
 from prunesearch.models.nested import mapped, tensors_in
 from prunesearch.models.normalised import MethodOf
 
@@ -56,7 +57,11 @@ def part_called_by(node: fx.Node) -> str:
 
 
 def watched(model: nn.Module, parts: Iterable[str]) -> frozenset[str]:
-    """The parts that can be watched: a TorchScript program takes no hooks, and is no place for what data decide."""
+    """The parts that can be watched: a TorchScript program takes no hooks, and is no place for what data decide.
+
+    A function of the forward's file cannot be watched in a network that finds it there.
+    """
+    parts = [part for part in parts if not is_function(part)]
     found = {part for part in parts if part.endswith("()")}
     modules = {part: model.get_submodule(part) for part in parts if part not in found}
     return frozenset(

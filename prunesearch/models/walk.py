@@ -16,6 +16,7 @@ from prunesearch.errors import TraceError
 from prunesearch.models.amounts import Amounts, Condition
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form, Share
+from prunesearch.models.functions import KeptFunction
 from prunesearch.models.literals import Place, argument_of, place_of
 from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
@@ -198,6 +199,8 @@ class _Walk:
     def _do_without_rule(self, node: fx.Node) -> Value:
         is_method = isinstance(node.target, MethodOf)
         leaf = f"{describe_target(node)}()" if is_method else str(node.target)
+        if isinstance(node.target, KeptFunction):
+            leaf = node.target.key
         why = self._recording.leaves.get(leaf, "has no rule")
         self.freeze_inputs(node, why)
         if node.op == "call_module" or is_method:

@@ -27,7 +27,7 @@ from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
-from tests.models.networks import SMALL, Middle, image, names, prove, random_ranking, randomised
+from tests.models.networks import SMALL, ChannelsLast, Middle, image, names, prove, random_ranking, randomised
 
 
 class Bent(nn.Module):
@@ -148,6 +148,17 @@ def test_an_operator_that_mixes_channels_is_compared_as_its_record_says(masking:
     if is_right:
         for one, other in zip(*both_ways(network), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_without_a_mean_is_stacked_as_it_is_sliced() -> None:
+    model = randomised(ChannelsLast(nn.RMSNorm(8)))
+    network = trace(
+        nn.Sequential(nn.Conv2d(3, 8, 1), model, nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(144, 3)), SMALL
+    )
+    assert names(network) == ["0", "2"]
+    prove(network)
+    for one, other in zip(*both_ways(network), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @torch.library.custom_op("prunesearch_tests::doubled", mutates_args=())

@@ -153,7 +153,7 @@ RULES: dict[Rule, Callable[[Any], list[Make]]] = {
     matrices.linear: lambda kind: [partial(ChannelsLast, kind, 8, 8), partial(ChannelsLast, kind, 8, 8, bias=False)],
     normalisation.layer_norm: lambda kind: [
         partial(ChannelsLast, kind, 8),
-        *([partial(ChannelsLast, kind, 8, elementwise_affine=False)] if kind is nn.LayerNorm else []),
+        *([partial(ChannelsLast, kind, 8, elementwise_affine=False)] if kind in (nn.LayerNorm, nn.RMSNorm) else []),
     ],
     normalisation.layer_norm_2d: lambda kind: [partial(between, kind, 8)],
     normalisation.group_norm: lambda kind: [partial(between, kind, *sizes) for sizes in ((4, 8), (2, 8), (1, 8))],
