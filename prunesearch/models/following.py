@@ -300,6 +300,12 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
             return None
     if trouble is None:
         return failure
+    if recording.counts:
+        raise TraceError(
+            f"{type(model).__name__} counts what its data decide, at {recording.counts}, outside of any submodule, so "
+            "it does something else for other images. Move that into a module of its own, which is then kept whole, or "
+            "trace the submodule in front of it."
+        )
     raise TraceError(
         f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, "
         "on values of its data that reach it outside of torch, or on what earlier runs left."

@@ -68,7 +68,7 @@ def called_by_forward(model: nn.Module, frame: FrameType | None) -> str:
 def kept_function(model: nn.Module, key: str) -> KeptFunction:
     """The function of a key."""
     name = key.removeprefix(_KEY.partition("{")[0]).removesuffix("()")
-    return KeptFunction(name, type(model).forward.__globals__[name])  # type: ignore[attr-defined]
+    return KeptFunction(name, type(model).forward.__globals__[name])
 
 
 def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) -> Callable[[], None]:
@@ -84,4 +84,8 @@ def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) 
     )
     changed.__kwdefaults__ = theirs.__kwdefaults__
     vars(model)["forward"] = MethodType(changed, model)
-    return lambda: vars(model).pop("forward", None) and None
+
+    def undo() -> None:
+        vars(model).pop("forward", None)
+
+    return undo

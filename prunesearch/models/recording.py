@@ -100,8 +100,8 @@ class Recording:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
             `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted
             in it; `of_one_image`, the share of that which one image takes, once it was compared with another number of
-            them; `autocast`, if it ran under another state of it than the forward began with; `parameter`, whether a
-            tensor of the model is one.
+            them; `kind`, what is known of what it calls; `autocast`, if it ran under another state of it than the
+            forward began with; `parameter`, whether a tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
@@ -112,6 +112,8 @@ class Recording:
         flops: Counted in all, two for each multiply-accumulate.
         training: Whether it ran in training mode.
         images: How many there were.
+        counts: Where the outermost forward counts what its data decide, such as rows that a mask let through; empty if
+            it does not.
     """
 
     model: nn.Module
@@ -125,6 +127,7 @@ class Recording:
     flops: int
     training: bool
     images: int
+    counts: str = ""
 
     def __getstate__(self) -> Any:
         """A record is of one process; another makes its own, of the model."""
@@ -285,6 +288,7 @@ class _Recorder(TorchFunctionMode):
         tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
         self._autocast: Any = None
+        self._counts = ""
         self._is_inside = False
         self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
 
@@ -325,6 +329,7 @@ class _Recorder(TorchFunctionMode):
             self._flops.get_total_flops(),
             self._model.training,
             inputs.images,
+            self._counts,
         )
 
     def _call(self, inputs: Inputs) -> Any:
@@ -532,6 +537,7 @@ class _Recorder(TorchFunctionMode):
         holder = self._holder()
         if holder:
             raise _NotFollowed(holder, "decides by the values of its data")
+        self._counts = self._counts or _where(_caller())
 
     def _in_operators(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what stands for one of torch's functions, and note the operators that it calls."""

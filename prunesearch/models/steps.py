@@ -71,7 +71,8 @@ class Step:
     def is_batch_norm(self) -> bool:
         """Whether its module is torch's BatchNorm itself, not something derived from it."""
         kind = kind_of(self.node)
-        return kind is not None and kind.statistics == "batch" and is_torchs(type(self.module))
+        is_norm = self.module is not None and kind is not None and kind.statistics == "batch"
+        return is_norm and is_torchs(type(self.module))
 
 
 class Layers:

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from prunesearch.models.count import count
 from prunesearch.models.following import Forwards, varied, with_images
 from prunesearch.models.isolation import attributes_kept, isolated
-from prunesearch.models.kept_whole import Calls, results_given
+from prunesearch.models.kept_whole import Calls, arguments_given, results_given
 from prunesearch.models.masked import Masked, MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
@@ -126,12 +126,12 @@ _ROUNDING = 1e-4
 def _cost(network: TracedModel, forward: MaskedForward, slimmed: nn.Module) -> Cost:
     """What the slimmed network costs when it runs.
 
-    Where data decide what runs, as how many boxes are looked at, it runs on what the unpruned network decides.
+    Where data decide what runs, as how many boxes are looked at, the parts that decide get the unpruned network's data.
     """
     if not network.leaves or not network.inputs.is_listed:
         return count(slimmed, network.inputs)
     _, calls = _of_masked(forward.module(np.ones(network.unit_count, dtype=np.bool_)).eval(), network.inputs)
-    with results_given(slimmed, calls):
+    with arguments_given(slimmed, calls):
         return count(slimmed, network.inputs)
 
 
