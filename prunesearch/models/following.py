@@ -123,6 +123,12 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
     recordings = (evaluating, *others)
     follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
     way = replace(way, follows_batch=follows, trains=training is not None)
+    if evaluating.counts:
+        notes = (
+            f"The forward counts what its data decide, at {evaluating.counts}. What was recorded, and scores with it, "
+            "hold for data that decide alike.",
+            *notes,
+        )
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
     return Forwards(recordings, training, notes if note is None else (note, *notes), way)

@@ -587,8 +587,8 @@ def test_a_forward_that_counts_what_its_data_decide_is_refused_with_the_line() -
             self.stem, self.score = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            found = [torch.nonzero(image[0] > 0).float() for image in self.score(self.stem(x).relu())]
-            table = torch.zeros(len(x), max(points.shape[0] for points in found), 2)
+            found = [torch.nonzero(one[0] > one.mean()).float() for one in self.score(self.stem(x).relu())]
+            table = torch.zeros(len(x), max(int(points.shape[0]) for points in found), 2)
             for i, points in enumerate(found):
                 table[i, : points.shape[0]] = points
             return table
