@@ -439,8 +439,11 @@ def _macs_terms(found: Found, units: Units) -> tuple[Term, ...]:
 def _params_terms(model: nn.Module, cuts: Sequence[Cut], units: Units) -> tuple[Term, ...]:
     """Each parameter's size: its cut dimensions vary, the others multiply."""
     terms = []
+    cuts_of: dict[str, list[Cut]] = {}
+    for cut in cuts:
+        cuts_of.setdefault(cut.tensor, []).append(cut)
     for name, parameter in model.named_parameters():
-        widths = {cut.dim: units.width(cut.units) for cut in cuts if cut.tensor == name}
+        widths = {cut.dim: units.width(cut.units) for cut in cuts_of.get(name, ())}
         fixed = math.prod(size for dim, size in enumerate(parameter.shape) if dim not in widths)
         left, right = (*widths.values(), _ONE, _ONE)[:2]
         terms.append(Term(name, fixed, left, right))

@@ -140,7 +140,7 @@ class _Walk:
         self._tensors = dict(tensors)
         self._visits: dict[Visit, list[fx.Node]] = {}
         self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
-        self._followed: set[tuple[fx.Node, Position]] = set()
+        self._followed: dict[fx.Node, set[Position]] = {}
         self._rounded = self._uses_rounded()
         self._followed_uses: set[tuple[int, Span]] = set()
         self._sizes: list[int] = []  # what the rule at hand says that its operator costs, for all images
@@ -166,7 +166,7 @@ class _Walk:
         else:
             self._values[node] = self._apply_rule(node)
             for position, form in node.meta.get("numbers", {}).items():
-                if (node, position) not in self._followed:
+                if position not in self._followed.get(node, ()):
                     self._amounts.keep(Number(np.empty(0, np.int64), form), describe(node))
 
     def _apply_rule(self, node: fx.Node) -> Value:
@@ -210,7 +210,7 @@ class _Walk:
 
     def _freeze_other_numbers(self, node: fx.Node) -> None:
         """Numbers of channels that the rule did not follow: the operator would compute something else with others."""
-        followed = {_at(node, position) for other, position in self._followed if other is node}
+        followed = {_at(node, position) for position in self._followed.get(node, ())}
         for argument in node.all_input_nodes:
             if self.number(argument) is not None and argument not in followed:
                 self.keep(argument, node, "computes with how many there are")
@@ -324,13 +324,13 @@ class _Walk:
         if number is not None:
             fits = self._amounts.follow(number.form, labels)
             if fits:
-                self._followed.add((node, position))
+                self.stays(node, position)
             return fits
         form = node.meta.get("numbers", {}).get(position)
         if form is not None:
             fits = self._amounts.follow(form, labels)
             if fits:
-                self._followed.add((node, position))
+                self.stays(node, position)
         else:
             fits = type(given) is int and (
                 self._follow_rounded(node, position, labels) or self._follow_literal(node, position, labels)
@@ -340,7 +340,7 @@ class _Walk:
         return fits
 
     def stays(self, node: fx.Node, position: Position) -> None:
-        self._followed.add((node, position))
+        self._followed.setdefault(node, set()).add(position)
 
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         if len(labels) != n:
