@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batching import BatchedForward, Path, Precision, Way
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, in_order_of, joined, size_of, taken, tensors_in
+from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
+from prunesearch.models.sizes import by_size
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
@@ -69,7 +70,12 @@ class AccuracyEvaluator:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"Unknown precision {precision!r}; there are fp32, bf16.")
         check_values(examples.inputs)
-        in_order_of(example_batch(weights.network), examples.inputs)
+        check_recorded(weights.network, examples.inputs)
+        if calibration is not None and by_size(examples.inputs) is not None:
+            raise ValueError(
+                "Expected no calibration= beside images of several sizes, as it precedes every batch: statistics come "
+                "from the images of each size themselves."
+            )
         self._scored = scored_by(examples, metric, weights.network.model, batch_size=batch_size)
         self.measures, self.is_negated = self._scored.name, self._scored.is_negated
         self._batch_size = batch_size
