@@ -15,7 +15,7 @@ from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.finite import first_not_finite
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, Ragged, called, parts_of, taken, tensors_in
-from prunesearch.models.sizes import batches_by_size
+from prunesearch.models.sizes import batches_by_size, by_size, sizes_of
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks import CLASSIFICATION
@@ -90,11 +90,24 @@ def diagnose(
     notes = []
     if not batch_norms(weights.network.model):
         notes.append("The network has no BatchNorm that keeps statistics, so there was nothing to re-estimate.")
+    notes += _of_sizes(weights, examples)
     if examples.task.name == CLASSIFICATION:
         return (*notes, *_of_a_classifier(weights, examples, best, accuracy))
     if examples.task.loss is None or not _has_the_models_weights(weights):
         return tuple(notes)
     return (*notes, *_of_another(weights, examples, best))
+
+
+def _of_sizes(weights: WeightSource, examples: Examples) -> list[str]:
+    """Of which size costs are, where there are several."""
+    if by_size(examples.inputs) is None:
+        return []
+    n = len(set(sizes_of(examples.inputs)))
+    shapes = ", ".join(str(tuple(x.shape[1:])) for x in weights.network.inputs.tensors)
+    return [
+        f"The images have {n} sizes. Costs, and so budgets, are those of an image of shape {shapes}, with which the "
+        "network was traced."
+    ]
 
 
 def _of_a_classifier(
@@ -138,7 +151,7 @@ def _of_another(weights: WeightSource, examples: Examples, best: Structure) -> t
                 "Are its weights trained, the inputs normalised as in training, the targets those of training?",
             )
     evaluator = AccuracyEvaluator(weights, examples.take(slice(_COMPARED)))
-    returned = zip(*[evaluator.outputs([full, best], part.inputs) for part in parts], strict=True)
+    returned = evaluator.outputs_by_size([full, best], [part.inputs for part in parts])
     there, found = (_fit_no_better(outputs, parts) for outputs in returned)
     if there:
         return (

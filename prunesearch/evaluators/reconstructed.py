@@ -20,8 +20,8 @@ from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node
 from prunesearch.models.nested import Batch, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
-from prunesearch.models.sizes import of_most_frequent_size
 from prunesearch.models.shared_forward import SharedForward
+from prunesearch.models.sizes import of_most_frequent_size
 from prunesearch.models.steps import Values
 from prunesearch.structure import Structure
 

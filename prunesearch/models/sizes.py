@@ -38,7 +38,7 @@ def by_size(inputs: Batch) -> list[Tensor] | None:
 
 
 def some_of_one_size(batch: Batch, index: Tensor) -> Batch:
-    """Some examples, as if they had been read alone: what has one shape now is stacked, and what has not stays a list."""
+    """Some examples, as if they had been read alone: what has one shape is stacked, and what has not stays a list."""
     return mapped(taken(batch, index), _as_it_is, stacked)
 
 

@@ -54,8 +54,8 @@ class Data:
     With another task than classification, batches are whatever the task understands: a source is a tensor, tuple or
     dictionary of tensors (n, ...), nested or not; a `Dataset` or list of examples of any form; or a `DataLoader`, whose
     `collate_fn` is used if it is not torch's own. What cannot be stacked, such as boxes, is one item per example
-    (`models.nested.Ragged`). Inputs may be of several sizes, too, in a `Dataset`, list or `DataLoader`: functions of the
-    task, and the network, are then given one size at a time.
+    (`models.nested.Ragged`). So are inputs of several sizes, in a `Dataset`, list or `DataLoader`; the network and the
+    functions of the task are given one size at a time.
 
     Attributes:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
