@@ -24,6 +24,13 @@ def sizes_of(inputs: Batch) -> list[Size]:
     return [(*of_one, *fixed) for of_one in shapes]
 
 
+def size_of_first(inputs: Batch) -> Size:
+    """The size of the first example."""
+    parts = list(parts_of(inputs).values())
+    ragged = [tuple(x.shape) for items in parts if isinstance(items, Ragged) for x in tensors_in(items[0])]
+    return (*ragged, *(tuple(x.shape[1:]) for x in parts if isinstance(x, Tensor)))
+
+
 def by_size(inputs: Batch) -> list[Tensor] | None:
     """Indices of the examples of each size, ascending, sizes in the order in which they come.
 

@@ -90,6 +90,7 @@ class R2:
     def compute(self) -> float:
         """R²; 0 where the targets do not vary."""
         several = list(self._sums.values())  # at least one, as it is computed after updates only
-        n, total, squares, errors = several[0] if len(several) == 1 else sum(x.sum(1, keepdim=True) for x in several)
+        all_numbers = torch.stack([x.sum(1, keepdim=True) for x in several]).sum(0)
+        n, total, squares, errors = several[0] if len(several) == 1 else all_numbers
         variance = (squares - total.square() / n).sum()
         return float(1 - errors.sum() / variance) if variance > 0 else 0.0

@@ -39,7 +39,9 @@ class Task:
     """What a network is for: how it is called on a batch, what its loss is, how it is judged.
 
     A batch is whatever the data give of n examples at once. What the functions are given of it is on the device of the
-    network. Functions that are to go to worker processes must be such that cloudpickle can copy them.
+    network. Where inputs are of several sizes, a batch has a list of them, one item per example; only `inputs` and
+    `strata` are given such a batch, all other functions one size at a time. Functions that are to go to worker
+    processes must be such that cloudpickle can copy them.
 
     Attributes:
         inputs: What the network is called with: a tensor (n, ...), a tuple or list (positional arguments) or a

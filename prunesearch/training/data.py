@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from prunesearch.models import nested
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, tensors_in
-from prunesearch.models.sizes import batches_by_size, of_first_size, sizes_of
+from prunesearch.models.sizes import batches_by_size, of_first_size
 from prunesearch.ranges import whole_number
 from prunesearch.structure import IntArray
 from prunesearch.tasks import CLASSIFICATION, make_task
@@ -343,10 +343,8 @@ def _brief(source: Source | float) -> str:
 
 def _same(one: Batch, other: Batch) -> bool:
     """Whether two batches of the same kind hold the same values."""
-    if sizes_of(one) != sizes_of(other):
-        return False
-    mine, others = (tensors_in(batches_by_size(batch)) for batch in (one, other))
-    return all(torch.equal(x, y) for x, y in zip(mine, others, strict=True))
+    mine, others = (list(tensors_in(batches_by_size(batch))) for batch in (one, other))
+    return len(mine) == len(others) and all(map(torch.equal, mine, others))
 
 
 def _task_of(given: Task | str | Callable[[], Task] | None, train: Any) -> Task:

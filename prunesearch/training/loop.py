@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.devices import device_of_module, devices_here, random_apart
 from prunesearch.models.nested import Batch, Ragged, moved, tensors_in
-from prunesearch.models.sizes import sizes_of
+from prunesearch.models.sizes import size_of_first
 from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import shown
 from prunesearch.tasks.examples import Examples, judged_as
@@ -139,7 +139,7 @@ class _Loop:
             )
         self._learner = learner.to(accelerator.device)
         examples = data.examples()
-        self._size = sizes_of(examples)[0]
+        self._size = size_of_first(examples)
         self._format, self._outputs = laid_out(learner.network, examples, accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
@@ -229,7 +229,7 @@ class _Loop:
         if task.check is None:
             return
         for part in Examples(batch, task).by_size():
-            if sizes_of(part.inputs)[0] == self._size:
+            if size_of_first(part.inputs) == self._size:
                 task.check(self._outputs, part.batch)
 
     def _take_step(self, batch: Batch) -> float:

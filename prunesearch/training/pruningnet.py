@@ -235,7 +235,9 @@ def _loss(model: Callable[..., list[Any]], structures: list[Structure], examples
     """
     parts, n = examples.by_size(), len(examples)
     losses = [_of_one_size(model, structures, part, smoothing) for part in parts]
-    return losses[0] if len(parts) == 1 else sum(len(p) / n * x for p, x in zip(parts, losses, strict=True))
+    if len(parts) == 1:
+        return losses[0]
+    return torch.stack([len(part) / n * loss for part, loss in zip(parts, losses, strict=True)]).sum()
 
 
 def _of_one_size(
