@@ -367,6 +367,7 @@ def test_a_training_with_a_teacher_that_was_killed_goes_on(source: Any, tmp_path
     assert any(not torch.equal(whole[name], value) for name, value in Denoiser().state_dict().items())
 
 
+@pytest.mark.slow
 def test_a_pruningnet_and_attention_learn_from_several_sizes() -> None:
     given = data(calibration=16)
     network = ps.trace(Denoiser(), given.examples())
@@ -396,6 +397,7 @@ def segmenter() -> nn.Module:
     )
 
 
+@pytest.mark.slow
 def test_a_segmenter_is_pruned_compared_kept_and_reported(tmp_path: Path) -> None:
     given = ps.Data(MASKS, test=MASKS[:10], calibration=32, task="segmentation")
     model = segmenter()
