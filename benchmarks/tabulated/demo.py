@@ -1,9 +1,12 @@
-"""The table of `prunesearch demo`."""
+"""The table of `prunesearch demo`, and what its budget was chosen by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+Row = Mapping[str, Any]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -26,9 +29,44 @@ def table(result: Mapping[str, Any]) -> str:
         f"One run (n = 1, seed {facts['seed']}) of `prunesearch demo`: {facts['model']} on {facts['data']}; budget "
         f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose, "
         f"`evolution` runs with a population of {facts['population']}); "
-        f"{facts['finetuning']['epochs']} epochs of finetuning. With {facts['test_images']} test images one image is "
-        f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning cannot be told apart by this run. "
-        f"{facts['seconds']} s in all on {facts['threads']} threads of {facts['processor']}, CPU only, torch "
+        f"{facts['finetuning']['epochs']} epochs of finetuning. One of the {facts['test_images']} test images is "
+        f"{1 / facts['test_images']:.2%}, and the standard error of an accuracy of {full['accuracy_before']:.0%} is "
+        f"{_error(full['accuracy_before'], facts['test_images']):.1%}. The budget was "
+        "[chosen on other images](docs/evidence.md#the-budget-of-the-demo). "
+        f"{facts['cpu_seconds']:.0f} CPU-seconds on one thread of {facts['processor']}, beside other work; torch "
         f"{facts['torch']}; times per image in batches of {facts['latency_batch_size']}."
     )
     return "\n".join([*lines, "", note])
+
+
+def _error(share: float, n: int) -> float:
+    return math.sqrt(share * (1 - share) / n)
+
+
+def budgets(result: Mapping[str, Any]) -> str:
+    """The table of `benchmarks/demo_budget.py`: a row for each share of the MACs, first those that chose."""
+    rows = result["rows"]
+    kinds = sorted(
+        {(row["test"], row["share"]) for row in rows}, key=lambda kind: (kind[0], -float(kind[1].rstrip("%")))
+    )
+    lines = [
+        "| MACs | judged by | seeds | uniform, before | searched, before | uniform, finetuned | searched, finetuned "
+        "| searched minus uniform, for each seed |",
+        "|---:|---|---|---:|---:|---:|---:|---|",
+    ]
+    lines += [_budget([row for row in rows if (row["test"], row["share"]) == kind]) for kind in kinds]
+    return "\n".join(lines)
+
+
+def _budget(rows: Sequence[Row]) -> str:
+    by = {(row["searcher"], row["seed"]): row for row in rows}
+    seeds = sorted({row["seed"] for row in rows if ("evolution", row["seed"]) in by and ("uniform", row["seed"]) in by})
+    means = [
+        f"{sum(by[name, seed][when] for seed in seeds) / len(seeds):.2%}"
+        for when in ("before", "after")
+        for name in ("uniform", "evolution")
+    ]
+    gains = [100 * (by["evolution", seed]["after"] - by["uniform", seed]["after"]) for seed in seeds]
+    judged = f"{rows[0]['images']} {'test images' if rows[0]['test'] else 'held-out training images'}"
+    told = f"{', '.join(f'{gain:+.1f}' for gain in gains)} points"
+    return f"| {rows[0]['share']} | {judged} | {', '.join(map(str, seeds))} | {' | '.join(means)} | {told} |"
