@@ -134,6 +134,9 @@ def keep_small(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
         return lambda **settings: kind(**{**settings, "epochs": min(settings.get("epochs", 10), epochs)})
 
     def brief_search(*args: Any, n_trials: int = 200, **settings: Any) -> Any:
+        scoring = settings.get("scoring")
+        if scoring is not None and scoring.evaluator == "adaptive_bn":  # with 100 batches
+            settings["scoring"] = replace(scoring, evaluator_options={"batches": 3, **scoring.evaluator_options})
         return search(*args, n_trials=min(n_trials, 8), **settings)
 
     monkeypatch.setattr(ps, "search", brief_search)
