@@ -4,8 +4,8 @@
 
 Chooses both on the training images of the demo's digits alone: a quarter of them is held out and judges. Each seed
 trains its own network. Then the uniform structure and that of `evolution` are finetuned, at each share of the MACs.
-Writes `benchmarks/results/demo_budget.json`, a row for each seed, share, searcher and finetuning; run again, it measures
-what is missing.
+Writes `benchmarks/results/demo_budget.json`, a row for each seed, share, searcher and finetuning; run again, it
+measures what is missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ Pair = tuple[Tensor, Tensor]
 
 def parts() -> tuple[Pair, Pair]:
     """Images and labels to train with, and those that judge."""
-    images, labels = digits(seed=0).train
+    train: Any = digits(seed=0).train
+    images, labels = train
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(_SPLIT))
     cut = round(len(images) * (1 - _HELD_OUT))
     kept, held = order[:cut], order[cut:]
