@@ -45,7 +45,10 @@ class Attention(nn.Module):
         return self.head(torch.relu(self.inner(words)).mean(1))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    ["own", "resnet8", pytest.param("mobilenet", marks=pytest.mark.slow)],  # which has many layers to build
+)
 def test_peak_memory_of_any_structure_is_that_of_the_built_network(name: str) -> None:
     net = NETWORKS[name]()
     space = net.space

@@ -25,13 +25,13 @@ from prunesearch.models.isolation import isolated
 from prunesearch.models.literals import replaced
 from prunesearch.models.nested import Nest
 from prunesearch.models.network import Network
+from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.structure import IntArray, Structure, Width
 
-_PRODUCTS = {"matmul", "bmm", "einsum", "linear", "conv1d", "conv2d", "conv3d", "scaled_dot_product_attention"}
 _WIDTHS_PER_BLOCK = 2
 
 
@@ -177,10 +177,9 @@ class BlockedNetwork:
             yield tuple(nodes)
 
     def _is_heavy(self, node: fx.Node) -> bool:
-        if node.op == "call_module":
-            return str(node.target) in self._layers
-        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-        return name in _PRODUCTS
+        kind = kind_of(node)
+        multiplies = kind is not None and kind.multiplies
+        return multiplies or (node.op == "call_module" and str(node.target) in self._layers)
 
     def _widths(self, node: fx.Node) -> Iterator[tuple[tuple[int, int], ...]]:
         """Every width in what an operator takes and returns that varies: pairs (group, channels per unit)."""

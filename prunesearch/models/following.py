@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.isolation import attributes_kept, isolated
 from prunesearch.models.nested import tensors_in
-from prunesearch.models.operators import known_kind
+from prunesearch.models.operators import BUILT_IN, Kinds
 from prunesearch.models.recording import Inputs, Recording, record
 from prunesearch.models.replay import Replay
 from prunesearch.models.tensor_file import has_plain_values
@@ -43,14 +42,14 @@ class Way:
         without_data: On tensors that have shapes only.
         as_given: On as many images as the example has, not on two.
         follows_batch: With numbers that turned out to be multiples of the number of images (`batches.follow_batch`).
-        kinds: Classes of modules that are not entered, besides those that have a rule of ours.
+        kinds: What is known of layers and operators; modules of a known class are not entered.
         trains: Whether what it does in training mode could be followed, too.
     """
 
     without_data: bool = False
     as_given: bool = False
     follows_batch: bool = False
-    kinds: frozenset[type] = frozenset()
+    kinds: Kinds = BUILT_IN
     trains: bool = True
 
 
@@ -76,11 +75,6 @@ class Forwards:
         return self.recordings[0]
 
 
-def is_layer(module: nn.Module, kinds: Collection[type] = ()) -> bool:
-    """Whether a module is known by its class, so that its forward need not be entered."""
-    return type(module) in kinds or known_kind(type(module)) is not None
-
-
 def inputs_of(example_inputs: Any) -> Inputs:
     """What a forward is called with, from what a caller gives: a batch, positional inputs, or inputs by name."""
     if isinstance(example_inputs, Inputs):
@@ -97,7 +91,7 @@ def follow(
     inputs: Inputs,
     deadline: Deadline,
     leaves: Mapping[str, str] | None = None,
-    kinds: frozenset[type] = frozenset(),
+    kinds: Kinds = BUILT_IN,
 ) -> Forwards:
     """Record the forward of `model`, a copy of our own in eval mode, in both modes.
 
@@ -129,6 +123,12 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
     recordings = (evaluating, *others)
     follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
     way = replace(way, follows_batch=follows, trains=training is not None)
+    if evaluating.counts:
+        notes = (
+            f"The forward counts what its data decide, at {evaluating.counts}. What was recorded, and scores with it, "
+            "hold for data that decide alike.",
+            *notes,
+        )
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
     return Forwards(recordings, training, notes if note is None else (note, *notes), way)
@@ -207,7 +207,17 @@ def recorded(
 def _recorded(
     model: nn.Module, few: Inputs, leaves: Mapping[str, str], way: Way, deadline: Deadline, seed: int
 ) -> Recording:
-    known = partial(is_layer, kinds=way.kinds)
+    found = _recorded_plainly(model, few, leaves, way, deadline, seed)
+    for node in found.graph.nodes:
+        is_whole = node.op == "call_module" and str(node.target) in found.leaves
+        node.meta["kind"] = None if is_whole else way.kinds.of_node(node, model)
+    return found
+
+
+def _recorded_plainly(
+    model: nn.Module, few: Inputs, leaves: Mapping[str, str], way: Way, deadline: Deadline, seed: int
+) -> Recording:
+    known = way.kinds.knows
     if not way.without_data:
         return record(model, few, deadline, is_layer=known, leaves=leaves, seed=seed)
     light = few.with_tensors([x.to("meta") for x in few.tensors])
@@ -296,6 +306,12 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
             return None
     if trouble is None:
         return failure
+    if recording.counts:
+        raise TraceError(
+            f"{type(model).__name__} counts what its data decide, at {recording.counts}, outside of any submodule, so "
+            "it does something else for other images. Move that into a module of its own, which is then kept whole, or "
+            "trace the submodule in front of it."
+        )
     raise TraceError(
         f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, "
         "on values of its data that reach it outside of torch, or on what earlier runs left."
@@ -365,8 +381,7 @@ def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadli
         return False
     try:
         with _buffers_kept(model):
-            known = partial(is_layer, kinds=way.kinds)
-            second = record(model, other, deadline, is_layer=known, leaves=recording.leaves)
+            second = record(model, other, deadline, is_layer=way.kinds.knows, leaves=recording.leaves)
     except TraceError:
         return False
     return follow_batch(recording, second)

@@ -29,11 +29,6 @@ from prunesearch.structure import Structure
 Form = Literal["published", "compact", "supernet"]
 Start = Literal["trained", "scratch"]
 
-_LAYERS = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _BYTES = 4
 
@@ -169,14 +164,15 @@ class PruningNet(nn.Module):
         for name in [name for name in tensors if name not in self._encoded]:
             owner, _, attribute = name.rpartition(".")
             parameter = self._shared[_key(name)]
-            is_norm = isinstance(layers[owner], _NORMS)
+            kind = self.network.kinds.alike(layers[owner])
+            is_norm = kind is not None and kind.statistics is not None
             if is_norm and self.settings["form"] == "published":
                 parameter.requires_grad_(False)
             if trained:
                 continue
             if is_norm or attribute == "bias":
                 parameter.data.fill_(1.0 if attribute == "weight" else 0.0)
-            elif isinstance(layers[owner], _LAYERS):
+            elif _is_map(self.network, layers[owner]):
                 start_weights(parameter, generator)
 
 
@@ -208,7 +204,7 @@ def encodings(network: Network) -> dict[str, tuple[int, ...]]:
     Raises:
         TraceError: There are none.
     """
-    layers = {name: module for name, module in network.model.named_modules() if isinstance(module, _LAYERS)}
+    layers = {name: module for name, module in network.model.named_modules() if _is_map(network, module)}
     touched: dict[str, set[int]] = {}
     narrowed: set[str] = set()  # layers that lose outputs
     for cut in network.cuts:
@@ -217,7 +213,7 @@ def encodings(network: Network) -> dict[str, tuple[int, ...]]:
         if layer in layers and attribute == "weight" and groups:
             touched.setdefault(layer, set()).update(groups)
             narrowed.update([layer] if cut.dim == 0 else [])
-    generated = [layer for layer in touched if layer in narrowed or not isinstance(layers[layer], nn.Linear)]
+    generated = [layer for layer in touched if layer in narrowed or layers[layer].weight.dim() > 2]
     if not generated:
         raise TraceError(
             f"{type(network.model).__name__} has no layer whose weights could be generated: no convolution, nor a "
@@ -227,6 +223,12 @@ def encodings(network: Network) -> dict[str, tuple[int, ...]]:
     for layer in generated:
         blocks.setdefault(_block(network.model, layer), set()).update(touched[layer])
     return {f"{layer}.weight": tuple(sorted(blocks[_block(network.model, layer)])) for layer in generated}
+
+
+def _is_map(network: Network, module: Any) -> bool:
+    """Whether a layer has a weight that makes channels of channels, such as a convolution's."""
+    kind = network.kinds.alike(module)
+    return kind is not None and {"produces", "reads"} <= set(kind.roles.get("weight", ()))
 
 
 def _block(model: nn.Module, layer: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from prunesearch.models.functions import is_function
 from prunesearch.models.nested import mapped, tensors_in
 from prunesearch.models.normalised import MethodOf
 
@@ -26,21 +27,25 @@ class Calls:
     Attributes:
         given: The tensors of each call's arguments.
         results: By the part, what each call returned.
+        arguments: By the part, the tensors of each call's arguments.
     """
 
     given: list[Tensor] = field(default_factory=list)
     results: dict[str, list[Any]] = field(default_factory=dict)
+    arguments: dict[str, list[list[Tensor]]] = field(default_factory=dict)
 
     def note(self, part: str, arguments: Any, result: Any) -> None:
         """Note a call; what is noted is not changed by what the forward does afterwards."""
-        self.given += [x.detach().clone() for x in tensors_in(arguments)]
+        tensors = [x.detach().clone() for x in tensors_in(arguments)]
+        self.given += tensors
+        self.arguments.setdefault(part, []).append(tensors)
         self.results.setdefault(part, []).append(_copied(result))
 
     def taken(self) -> Calls:
         """The calls so far, which are then forgotten here."""
-        found = Calls(list(self.given), dict(self.results))
-        self.given.clear()
-        self.results.clear()
+        found = Calls(list(self.given), dict(self.results), dict(self.arguments))
+        for noted in (self.given, self.results, self.arguments):
+            noted.clear()
         return found
 
 
@@ -56,7 +61,11 @@ def part_called_by(node: fx.Node) -> str:
 
 
 def watched(model: nn.Module, parts: Iterable[str]) -> frozenset[str]:
-    """The parts that can be watched: a TorchScript program takes no hooks, and is no place for what data decide."""
+    """The parts that can be watched: a TorchScript program takes no hooks, and is no place for what data decide.
+
+    A function of the forward's file cannot be watched in a network that finds it there.
+    """
+    parts = [part for part in parts if not is_function(part)]
     found = {part for part in parts if part.endswith("()")}
     modules = {part: model.get_submodule(part) for part in parts if part not in found}
     return frozenset(
@@ -110,6 +119,56 @@ def _watch_method(model: nn.Module, part: str, replaced: Callable[[str, Any, Any
     def run(*args: Any, **kwargs: Any) -> Any:
         given = mapped((args, kwargs), torch.clone)
         return replaced(part, given, original(*args, **kwargs))
+
+    vars(module)[method] = run
+    return lambda: vars(module).pop(method, None)
+
+
+@contextmanager
+def arguments_given(model: nn.Module, theirs: Calls) -> Iterator[None]:
+    """Meanwhile parts of `model`, of our own, run on what they were given in another network, whose weights they have.
+
+    What a part costs may depend on its data, as on how many boxes it looks at.
+
+    Args:
+        model: A network that has the same parts.
+        theirs: The other network's calls.
+    """
+    calls = {part: iter(noted) for part, noted in theirs.arguments.items()}
+    undo: list[Callable[[], Any]] = []
+
+    def replaced(part: str, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        tensors, given = next(calls[part], []), (args, dict(kwargs))
+        if len(tensors) != sum(1 for _ in tensors_in(given)):  # it is called otherwise, and costs what it costs
+            return given
+        left = iter(tensors)
+        found: tuple[Any, Any] = mapped(given, lambda _: next(left).clone())
+        return found
+
+    try:
+        for part in calls:
+            undo.append(_give_method(model, part, replaced) if part.endswith("()") else _give(model, part, replaced))
+        yield
+    finally:
+        for put_back in undo:
+            put_back()
+
+
+def _give(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]) -> Callable[[], Any]:
+    def hook(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        return replaced(part, args, kwargs)
+
+    return model.get_submodule(part).register_forward_pre_hook(hook, with_kwargs=True).remove
+
+
+def _give_method(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]) -> Callable[[], Any]:
+    name, _, method = part.removesuffix("()").rpartition(".")
+    module = model.get_submodule(name)
+    original = getattr(module, method)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = replaced(part, args, kwargs)
+        return original(*args, **kwargs)
 
     vars(module)[method] = run
     return lambda: vars(module).pop(method, None)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.models.coupling import Read
-from prunesearch.models.operators import known_kind, rule_of
-from prunesearch.models.operators.layers import convolution, linear
+from prunesearch.models.operators.kind import Call, Geometry, kind_of
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.walk import place
-
-_SAME_BY_SIZE = "timm.layers.conv2d_same.Conv2dSame"  # pads by the size of its input, as TensorFlow does
-_CLASSES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
@@ -128,51 +124,47 @@ def weight_of(node: fx.Node) -> fx.Node:
 
 def _map_of(node: fx.Node, model: nn.Module, owned: Mapping[str, Mapping[str, str]]) -> LinearMap | None:
     names = owned.get(place(node), {})
+    kind = kind_of(node)
+    if kind is None or kind.geometry is None:
+        return None
     if node.op == "call_module":
         module: Any = model.get_submodule(str(node.target))
-        if rule_of(type(module)) not in (convolution, linear) or not isinstance(module, _CLASSES):
-            return None
         weight, bias = (names.get(f"{node.target}.{part}") for part in ("weight", "bias"))
-        shape = tuple(module.weight.shape)
-        if isinstance(module, nn.Linear):
-            return LinearMap(place(node), weight, bias, shape)
-        sides = _same_by_size(node, module) if _is_same_by_size(module) else module.padding
-        return _convolution(node, weight, bias, shape, (module.stride, sides, module.dilation, module.groups),
-                            module.padding_mode)  # fmt: skip
-    rule = rule_of(node.target) if node.op == "call_function" else None
-    given = argument(node, 1, "weight")
-    if rule not in (convolution, linear) or not isinstance(given, fx.Node) or given.meta.get("fed"):
-        return None
-    weight, bias = (names.get(str(other.target)) if isinstance(other, fx.Node) and other.op == "get_attr" else None
-                    for other in (given, argument(node, 2, "bias")))  # fmt: skip
-    shape = tuple(given.meta["shape"])
-    if rule is linear:
-        return LinearMap(place(node), weight, bias, shape) if len(shape) == 2 else None
-    options = ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)
-    values = tuple(argument(node, 3 + i, name, default=usual) for i, (name, usual) in enumerate(options))
-    return _convolution(node, weight, bias, shape, values, "zeros")
+        shape, call = tuple(module.weight.shape), Call(node, module)
+    else:
+        given = argument(node, 1, "weight")
+        if not isinstance(given, fx.Node) or given.meta.get("fed"):
+            return None
+        weight, bias = (
+            names.get(str(other.target)) if isinstance(other, fx.Node) and other.op == "get_attr" else None
+            for other in (given, argument(node, 2, "bias"))
+        )
+        shape, call = tuple(given.meta["shape"]), Call(node, None)
+    geometry = kind.geometry(call)
+    return None if geometry is None else _placed(LinearMap(place(node), weight, bias, shape), geometry)
 
 
-def _convolution(
-    node: fx.Node, weight: str | None, bias: str | None, shape: tuple[int, ...], values: tuple[Any, ...], mode: str
-) -> LinearMap | None:
-    """A convolution with stride, padding, dilation and groups as torch takes them; None if one is not a number."""
-    stride, padding, dilation, groups = map(_plain, values)
-    dims = len(shape) - 2
-    strides, dilations = _each(stride, dims), _each(dilation, dims)
-    if strides is None or dilations is None or type(groups) is not int:
+def _placed(layer: LinearMap, geometry: Geometry) -> LinearMap | None:
+    """The layer with its geometry in numbers for each dimension; None if something of it is no number."""
+    dims = len(layer.shape) - 2
+    strides, dilations = _each(_plain(geometry.stride), dims), _each(_plain(geometry.dilation), dims)
+    padding, groups = _plain(geometry.padding), _plain(geometry.groups)
+    if dims < 0 or strides is None or dilations is None or type(groups) is not int:
         return None
     sides: tuple[Any, ...] | None
     if padding == "same":
-        totals = [step * (size - 1) for step, size in zip(dilations, shape[2:], strict=True)]
+        totals = [step * (size - 1) for step, size in zip(dilations, layer.kernel, strict=True)]
         sides = tuple((total // 2, total - total // 2) for total in totals)
     elif isinstance(padding, (tuple, list)) and all(isinstance(both, tuple) for both in padding):
         sides = tuple(padding)
     else:
         equal = _each(0 if padding == "valid" else padding, dims)
         sides = None if equal is None else tuple((side, side) for side in equal)
+    mode = geometry.padding_mode
     return (
-        None if sides is None else LinearMap(place(node), weight, bias, shape, strides, sides, dilations, groups, mode)
+        None
+        if sides is None
+        else replace(layer, stride=strides, padding=sides, dilation=dilations, groups=groups, padding_mode=mode)
     )
 
 
@@ -189,21 +181,6 @@ def _each(value: Any, dims: int) -> tuple[int, ...] | None:
     if not all(type(number) is int for number in values) or len(values) not in (1, dims):
         return None
     return values * dims if len(values) == 1 else values
-
-
-def _is_same_by_size(module: nn.Module) -> bool:
-    kind = known_kind(type(module))
-    return kind is not None and f"{kind.__module__}.{kind.__qualname__}" == _SAME_BY_SIZE
-
-
-def _same_by_size(node: fx.Node, module: Any) -> tuple[tuple[int, int], ...]:
-    """Padding with which there are as many outputs as strides fit into the input, the odd one behind."""
-    sizes = input_of(node).meta["shape"][2:]
-    found = []
-    for size, kernel, stride, dilation in zip(sizes, module.kernel_size, module.stride, module.dilation, strict=True):
-        total = max((math.ceil(size / stride) - 1) * stride + dilation * (kernel - 1) + 1 - size, 0)
-        found.append((total // 2, total - total // 2))
-    return tuple(found)
 
 
 def _owned(recording: Recording) -> Mapping[str, Mapping[str, str]]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -18,7 +16,8 @@ from prunesearch.models.copying import copied
 from prunesearch.models.following import Forwards, does_the_same, recorded
 from prunesearch.models.kept_whole import Calls, part_called_by, watched
 from prunesearch.models.nested import mapped
-from prunesearch.models.operators import is_reduction, is_relative
+from prunesearch.models.operators.kind import Call, Masking, kind_of
+from prunesearch.models.operators.norm import Norm
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.replay import Replay
@@ -86,9 +85,10 @@ def masked(network: TracedModel, kept: Kept) -> nn.Module:
     return MaskedForward(network).module(kept)
 
 
-def mixes_within(module: nn.Module) -> bool:
+def mixes_within(network: TracedModel, module: nn.Module) -> bool:
     """Whether a layer mixes its own channels from step to step, which nobody sees from outside."""
-    return isinstance(module, (nn.RNNBase, nn.RNNCellBase))
+    kind = network.kinds.alike(module)
+    return kind is not None and kind.masking == "state"
 
 
 def masked_states(network: TracedModel, kept: Kept) -> nn.Module:
@@ -98,7 +98,7 @@ def masked_states(network: TracedModel, kept: Kept) -> nn.Module:
     """
     model = copied(network.model)
     for name, module in model.named_modules():
-        if not mixes_within(module):
+        if not mixes_within(network, module):
             continue
         for own, parameter in module.named_parameters(recurse=False):
             reads = [(cut.dim, torch.from_numpy(kept[cut.units])) for cut in network.cuts_of.get(f"{name}.{own}", ())]
@@ -158,26 +158,20 @@ class MaskedReplay(Replay):
             ((dim, stays),) = reads
             return norm.over(self.env[source], dim, stays)
         whole = self.env[source]
-        target = called_by(n, self.module)
-        is_alone = is_reduction(target) or is_relative(target)
-        self.env[source] = of_those(whole, reads) if is_alone else without(whole, reads)
-        out = n.kwargs.get("out") if is_relative(target) else None
+        masking = masking_of(n)
+        self.env[source] = of_those(whole, reads) if masking in ("without", "in place") else without(whole, reads)
+        out = n.kwargs.get("out") if masking == "in place" else None
         written = self.env[out] if isinstance(out, fx.Node) else None
         if isinstance(out, fx.Node):
             self.env[out] = of_those(self.env[out], reads)
         try:
             result = super().run_node(n)
-            result = in_place(result, reads) if is_relative(target) else result
+            result = in_place(result, reads) if masking == "in place" else result
             return result if written is None else written.copy_(result)
         finally:
             self.env[source] = whole
             if isinstance(out, fx.Node):
                 self.env[out] = written
-
-
-def called_by(node: fx.Node, model: nn.Module) -> Any:
-    """What a node calls, as rules know it: a class of modules, a function or the name of a method."""
-    return type(model.get_submodule(str(node.target))) if node.op == "call_module" else node.target
 
 
 def of_those(x: Tensor, reads: Sequence[tuple[int, Tensor]]) -> Tensor:
@@ -216,51 +210,15 @@ def without(x: Any, reads: Sequence[tuple[int, Tensor]]) -> Any:
     return x
 
 
-@dataclass(frozen=True)
-class Norm:
-    """A LayerNorm or GroupNorm, whichever way it is called.
-
-    Attributes:
-        groups: Of how many parts of the channels the mean and variance are taken; None for a LayerNorm, which takes
-            them for each position.
-        weight: Of each channel, or None.
-        bias: Of each channel, or None.
-        eps: Added to the variance.
-    """
-
-    groups: int | None
-    weight: Tensor | None
-    bias: Tensor | None
-    eps: float
-
-    def over(self, x: Tensor, dim: int, stays: Tensor) -> Tensor:
-        """The definition, over the channels that stay."""
-        x = x.movedim(dim, 1)
-        groups = self.groups or 1
-        some = x[:, stays].reshape(len(x), groups, -1, *x.shape[2:])
-        dims = (2,) if self.groups is None else tuple(range(2, some.dim()))
-        repeats = x.shape[1] // groups
-        mean = some.mean(dims, keepdim=True).repeat_interleave(repeats, 1).flatten(1, 2)
-        variance = some.var(dims, correction=0, keepdim=True).repeat_interleave(repeats, 1).flatten(1, 2)
-        return self.scaled((x - mean) / (variance + self.eps).sqrt()).movedim(1, dim)
-
-    def scaled(self, x: Tensor) -> Tensor:
-        """Weight and bias, for channels in dimension 1."""
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        x = x if self.weight is None else x * self.weight.view(shape)
-        return x if self.bias is None else x + self.bias.view(shape)
-
-
 def norm_of(node: fx.Node, model: nn.Module, values: Mapping[fx.Node, Any]) -> Norm | None:
-    """The LayerNorm or GroupNorm that a node is; None if it is something else."""
-    if node.op == "call_module":
-        module: Any = model.get_submodule(str(node.target))
-        if isinstance(module, nn.GroupNorm):
-            return Norm(module.num_groups, module.weight, module.bias, module.eps)
-        return Norm(None, module.weight, module.bias, module.eps) if isinstance(module, nn.LayerNorm) else None
-    groups = {F.layer_norm: None, F.group_norm: argument(node, 1, "num_groups")}
-    if node.op != "call_function" or node.target not in groups:
+    """The normalisation over channels that a node is; None if it is something else."""
+    kind = kind_of(node)
+    if kind is None or kind.norm is None:
         return None
-    weight, bias = (values.get(argument(node, index, name)) for index, name in ((2, "weight"), (3, "bias")))
-    found: Any = groups[node.target]
-    return Norm(values.get(found, found), weight, bias, float(argument(node, 4, "eps", default=1e-5)))
+    return kind.norm(Call(node, model.get_submodule(str(node.target)) if node.op == "call_module" else None, values))
+
+
+def masking_of(node: fx.Node) -> Masking:
+    """How a node is computed as if some of the channels that it mixes were not there."""
+    kind = kind_of(node)
+    return "zeros" if kind is None else kind.masking

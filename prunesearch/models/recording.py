@@ -34,6 +34,7 @@ from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.forms import Form, combined
+from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import (
@@ -99,8 +100,8 @@ class Recording:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
             `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted
             in it; `of_one_image`, the share of that which one image takes, once it was compared with another number of
-            them; `autocast`, if it ran under another state of it than the forward began with; `parameter`, whether a
-            tensor of the model is one.
+            them; `kind`, what is known of what it calls; `autocast`, if it ran under another state of it than the
+            forward began with; `parameter`, whether a tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
@@ -111,6 +112,8 @@ class Recording:
         flops: Counted in all, two for each multiply-accumulate.
         training: Whether it ran in training mode.
         images: How many there were.
+        counts: Where the outermost forward counts what its data decide, such as rows that a mask let through; empty if
+            it does not.
     """
 
     model: nn.Module
@@ -124,6 +127,7 @@ class Recording:
     flops: int
     training: bool
     images: int
+    counts: str = ""
 
     def __getstate__(self) -> Any:
         """A record is of one process; another makes its own, of the model."""
@@ -284,6 +288,7 @@ class _Recorder(TorchFunctionMode):
         tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
         self._autocast: Any = None
+        self._counts = ""
         self._is_inside = False
         self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
 
@@ -324,6 +329,7 @@ class _Recorder(TorchFunctionMode):
             self._flops.get_total_flops(),
             self._model.training,
             inputs.images,
+            self._counts,
         )
 
     def _call(self, inputs: Inputs) -> Any:
@@ -343,7 +349,11 @@ class _Recorder(TorchFunctionMode):
     @contextmanager
     def _hooks(self) -> Iterator[None]:
         handles: list[Any] = []
-        undo = [self._keep_method_whole(key) for key in self._leaves if key.endswith("()")]
+        undo = [
+            self._keep_function_whole(key) if is_function(key) else self._keep_method_whole(key)
+            for key in self._leaves
+            if key.endswith("()")
+        ]
         opaque: list[tuple[nn.Module, str, nn.Module]] = []
         try:
             for parent in list(self._model.modules()):
@@ -385,7 +395,16 @@ class _Recorder(TorchFunctionMode):
         """Let a method of our copy be noted as one operator; returns what undoes that."""
         name, _, method = key.removesuffix("()").rpartition(".")
         module = self._model.get_submodule(name)
-        original = getattr(module, method)
+        vars(module)[method] = self._noting(module, MethodOf(name, method), getattr(module, method))
+        return lambda: vars(module).pop(method, None)
+
+    def _keep_function_whole(self, key: str) -> Callable[[], None]:
+        """Let a function that the outermost forward calls be noted as one operator; returns what undoes that."""
+        kept = kept_function(self._model, key)
+        return replace_function(self._model, kept.name, self._noting(self._model, kept, kept.function))
+
+    def _noting(self, module: nn.Module, target: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that notes its calls as one operator."""
 
         def whole(*args: Any, **kwargs: Any) -> Any:
             if self._whole is not None:
@@ -398,14 +417,13 @@ class _Recorder(TorchFunctionMode):
             finally:
                 self._whole = None
             with torch._C.DisableTorchFunction():
-                node = self._add("call_function", MethodOf(name, method), arguments, keywords, numbers, result)
+                node = self._add("call_function", target, arguments, keywords, numbers, result)
             node.meta.update(flops=self._flops.get_total_flops() - running.before, used=running.used)
             if running.is_sized_by_values:
                 self._sizes_by_data.begin(node)
             return result
 
-        vars(module)[method] = whole
-        return lambda: vars(module).pop(method, None)
+        return whole
 
     def _enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         name = self._names[id(module)]
@@ -486,7 +504,8 @@ class _Recorder(TorchFunctionMode):
         if called.target == "shape of":
             return self._shape(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._depends_on_inputs(args, kwargs):
-            raise _NotFollowed(self._holder(), "decides by the values of its data")
+            holder = self._holder() or called_by_forward(self._model, _caller())
+            raise _NotFollowed(holder, "decides by the values of its data")
         if not self._weights_of_layers.isdisjoint(map(_memory_of, written_by(called))):
             raise _NotFollowed(self._holder(), "writes to weights of layers")
         (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
@@ -518,6 +537,7 @@ class _Recorder(TorchFunctionMode):
         holder = self._holder()
         if holder:
             raise _NotFollowed(holder, "decides by the values of its data")
+        self._counts = self._counts or _where(_caller())
 
     def _in_operators(self, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run what stands for one of torch's functions, and note the operators that it calls."""

@@ -9,15 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Cut
 from prunesearch.models.literals import Place, rewrite
+from prunesearch.models.operators import BUILT_IN
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.traced import TracedModel
-from prunesearch.models.zoo.layers import PadShortcut
 from prunesearch.structure import Structure
 
 
@@ -114,35 +112,10 @@ def put_back(network: TracedModel, slimmed: nn.Module, kept: npt.NDArray[np.bool
             tensor.copy_(values)
 
 
-WIDTHS: Mapping[type[nn.Module], tuple[str, ...]] = {
-    nn.Conv1d: ("in_channels", "out_channels", "groups"),
-    nn.Conv2d: ("in_channels", "out_channels", "groups"),
-    nn.Conv3d: ("in_channels", "out_channels", "groups"),
-    nn.ConvTranspose1d: ("in_channels", "out_channels", "groups"),
-    nn.ConvTranspose2d: ("in_channels", "out_channels", "groups"),
-    nn.ConvTranspose3d: ("in_channels", "out_channels", "groups"),
-    nn.Linear: ("in_features", "out_features"),
-    nn.Embedding: ("embedding_dim",),
-    nn.LayerNorm: ("normalized_shape",),
-    nn.GroupNorm: ("num_groups", "num_channels"),
-    nn.PReLU: ("num_parameters",),
-    nn.BatchNorm1d: ("num_features",),
-    nn.BatchNorm2d: ("num_features",),
-    nn.BatchNorm3d: ("num_features",),
-    nn.SyncBatchNorm: ("num_features",),
-    nn.InstanceNorm1d: ("num_features",),
-    nn.InstanceNorm2d: ("num_features",),
-    nn.InstanceNorm3d: ("num_features",),
-    nn.RNNBase: ("input_size", "hidden_size", "proj_size"),
-    nn.RNNCellBase: ("input_size", "hidden_size"),
-    PadShortcut: ("before", "after"),
-}
-"""The attributes of each kind of layer, and of those derived from it, that are numbers of channels."""
-
-
 def layer_widths(module: nn.Module) -> tuple[str, ...]:
-    """The attributes of a layer that are numbers of channels; none of other modules."""
-    return next((attributes for kind, attributes in WIDTHS.items() if isinstance(module, kind)), ())
+    """The attributes of a layer of one of our kinds that are numbers of channels; none of other modules."""
+    kind = BUILT_IN.alike(module)
+    return () if kind is None else kind.widths
 
 
 def set_width(module: nn.Module, attribute: str, width: int) -> None:
@@ -161,45 +134,18 @@ def fits(original: nn.Module, slimmed: nn.Module) -> bool:
 
 def _agrees(module: nn.Module) -> bool:
     """Whether a layer's numbers of channels are those of its tensors; True of what is no such layer."""
-    if "weight" not in module._parameters:  # none, or computed of others
+    kind = BUILT_IN.alike(module)
+    if kind is None or "weight" not in module._parameters:  # none, or computed of others
         return True
-    weight = module._parameters["weight"]
-    shape = None if weight is None else tuple(weight.shape)
-    if isinstance(module, _ConvNd):
-        read, written, groups = module.in_channels, module.out_channels, module.groups
-        first, second = (read, written) if module.transposed else (written, read)
-        if shape is None or 0 in shape or groups < 1:
-            return shape is not None and 0 in shape
-        return not (read % groups or written % groups) and shape[:2] == (first, second // groups)
-    if isinstance(module, nn.Linear):
-        return shape == (module.out_features, module.in_features)
-    if isinstance(module, nn.GroupNorm):
-        whole = module.num_groups > 0 and module.num_channels % module.num_groups == 0
-        return (whole or not module.num_channels) and shape in (None, (module.num_channels,))
-    if isinstance(module, nn.LayerNorm):
-        return shape in (None, tuple(module.normalized_shape))
-    for kind, attribute in ((nn.Embedding, "embedding_dim"), (nn.PReLU, "num_parameters"), (_NormBase, "num_features")):
-        if isinstance(module, kind):
-            return shape is None or shape[-1] == getattr(module, attribute)
-    return True
+    return kind.agrees(module)
 
 
 def _take_widths_of_tensors(module: nn.Module) -> None:
     """Set the numbers of channels of a layer that nobody calls: a function computes with its tensors in its place."""
-    weight = module._parameters["weight"]
-    assert weight is not None  # else its numbers would be those of its tensors
-    if isinstance(module, _ConvNd):
-        first, second = weight.shape[:2]
-        if module.groups == module.in_channels == module.out_channels:
-            module.groups, second = first, 1
-        read, written = (first, second * module.groups) if module.transposed else (second * module.groups, first)
-        module.in_channels, module.out_channels = read, written
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = weight.shape
-    else:
-        for attribute in layer_widths(module):
-            if attribute != "num_groups":
-                set_width(module, attribute, weight.shape[-1])
+    kind = BUILT_IN.alike(module)
+    assert kind is not None  # else nothing says that they are others
+    assert kind.adopt is not None
+    kind.adopt(module)
 
 
 _NARROWED = "_prunesearch_widths"

@@ -18,19 +18,18 @@ from torch.func import functional_call
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
 from prunesearch.models.following import check_number, recorded
-from prunesearch.models.masked import Norm, called_by, in_place, mixed_operand, mixes_within, norm_of, of_those
+from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
 from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
 from prunesearch.models.network import Network
-from prunesearch.models.operators import is_reduction, is_relative
+from prunesearch.models.normalised import is_torchs
+from prunesearch.models.operators import Kinds
+from prunesearch.models.operators.norm import Norm
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import named_tensors
-from prunesearch.models.steps import BATCH_NORMS
 from prunesearch.models.walk import place
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 class StackedForward:
@@ -61,7 +60,7 @@ class StackedForward:
             with torch.no_grad():
                 for name, tensor in self._full.items():
                     tensor.copy_(weights.values(name, weights.network.space.full))
-            self._own = _own_weights(model, self._full)
+            self._own = _own_weights(weights.network.kinds, model, self._full)
         self._forward = recorded(model, weights.network.inputs, weights.network.leaves, way=weights.network.way)
         self._reads: dict[str, list[Read]] = {}
         for read in weights.network.reads:
@@ -150,9 +149,9 @@ class _Stack(Replay):
             ((dim, mask),) = masks
             return self._masked_norm(norm, self.env[source], dim, mask)
         whole = self.env[source]
-        target = called_by(n, self.module)
-        if is_reduction(target) or is_relative(target):
-            return self._one_by_one(n, source, masks, is_whole=is_relative(target))
+        masking = masking_of(n)
+        if masking in ("without", "in place"):
+            return self._one_by_one(n, source, masks, is_whole=masking == "in place")
         for dim, mask in masks:
             self.env[source] = self._masked(self.env[source], dim, mask)
         try:
@@ -204,7 +203,7 @@ class _Stack(Replay):
 
     def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
         """Each structure's images with their own statistics; whatever else the layer does, it does to all."""
-        if type(module) in BATCH_NORMS:
+        if is_torchs(type(module)):
             return self._normalised(x, module.eps, module.weight, module.bias)
         layer = copy.copy(module)
         layer._buffers = dict(module._buffers)
@@ -235,9 +234,10 @@ class _Stack(Replay):
         over = [3] if norm.groups is None else list(range(3, parts.dim()))
         size = here.sum(3, keepdim=True) * (1 if norm.groups is None else parts[0, 0, 0, 0].numel())
         size = size.clamp(min=1)
-        mean = (parts * here).sum(over, keepdim=True) / size
-        variance = ((parts - mean).square() * here).sum(over, keepdim=True) / size
-        normal = ((parts - mean) * (variance + norm.eps).rsqrt()).flatten(2, 3).flatten(0, 1)
+        if norm.centres:
+            parts = parts - (parts * here).sum(over, keepdim=True) / size
+        variance = (parts.square() * here).sum(over, keepdim=True) / size
+        normal = (parts * (variance + norm.eps).rsqrt()).flatten(2, 3).flatten(0, 1)
         return norm.scaled(normal).movedim(1, dim)
 
     def _apart(self, x: Tensor) -> Tensor:
@@ -248,14 +248,21 @@ class _Stack(Replay):
 def _check_states(network: Network) -> None:
     """Refuse layers whose own channels are mixed where no mask reaches them."""
     for name, module in network.model.named_modules():
-        if mixes_within(module) and any(f"{name}.{own}" in network.cuts_of for own, _ in module.named_parameters()):
+        if mixes_within(network, module) and any(
+            f"{name}.{own}" in network.cuts_of for own, _ in module.named_parameters()
+        ):
             raise ValueError(f"{name} is a recurrent layer, which cannot be run stacked. Use path='sliced'.")
+
+
+def _is_norm(kinds: Kinds, module: nn.Module) -> bool:
+    kind = kinds.alike(module)
+    return kind is not None and kind.statistics is not None
 
 
 def _check_norms(weights: WeightSource, model: nn.Module) -> None:
     group_of, cuts_of = weights.network.group_of, weights.network.cuts_of
     for layer, module in model.named_modules():
-        if not isinstance(module, _NORMS):
+        if not _is_norm(weights.network.kinds, module):
             continue
         for name in (f"{layer}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)):
             narrowing = {int(group) for cut in cuts_of.get(name, ()) for group in group_of[cut.units]}
@@ -266,13 +273,13 @@ def _check_norms(weights: WeightSource, model: nn.Module) -> None:
                 )
 
 
-def _own_weights(model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+def _own_weights(kinds: Kinds, model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
     """Of each layer but normalisations, its own parameters and their names in the model."""
     names = {id(tensor): name for name, tensor in named.items()}
     found = {
         layer: {attribute: names[id(tensor)] for attribute, tensor in module.named_parameters(recurse=False)}
         for layer, module in model.named_modules()
-        if not isinstance(module, _NORMS)
+        if not _is_norm(kinds, module)
     }
     return {layer: own for layer, own in found.items() if own}
 

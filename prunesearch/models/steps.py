@@ -24,7 +24,8 @@ from prunesearch.models.copying import layer_with
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
-from prunesearch.models.normalised import MethodOf
+from prunesearch.models.normalised import MethodOf, is_torchs
+from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import autocast_of, plain
@@ -33,7 +34,6 @@ from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
 Values: TypeAlias = Mapping[fx.Node, Any]
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.SiLU, nn.LeakyReLU, nn.ELU, nn.CELU)
 _FUNCTIONS = (F.relu, F.relu6, F.hardtanh, F.hardsigmoid, F.hardswish, F.silu, F.leaky_relu, F.elu, F.celu)
 _RELU = (torch.relu, "relu")
@@ -70,7 +70,9 @@ class Step:
     @property
     def is_batch_norm(self) -> bool:
         """Whether its module is torch's BatchNorm itself, not something derived from it."""
-        return type(self.module) in BATCH_NORMS
+        kind = kind_of(self.node)
+        is_norm = self.module is not None and kind is not None and kind.statistics == "batch"
+        return is_norm and is_torchs(type(self.module))
 
 
 class Layers:

@@ -25,10 +25,11 @@ from prunesearch.models.following import Forwards, follow, inputs_of, outside_of
 from prunesearch.models.linear_maps import linear_maps
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
-from prunesearch.models.operators.values import Rule
+from prunesearch.models.operators import KINDS, Kinds
+from prunesearch.models.operators.kind import Known
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
-from prunesearch.models.slim import WIDTHS, layer_widths
+from prunesearch.models.slim import layer_widths
 from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Fork, Found, place, walk
 from prunesearch.structure import Group, IntArray, Space, Term, Width
@@ -47,7 +48,7 @@ def trace(
     ignored_layers: Sequence[str] = (),
     tied_layers: Sequence[Sequence[str]] = (),
     time_limit: float = 60.0,
-    rules: Mapping[Any, Rule] | None = None,
+    rules: Mapping[Any, Known] | None = None,
 ) -> Network:
     """Find out what can be pruned in a network. The model is only read; it keeps its mode, gradients and hooks.
 
@@ -73,8 +74,8 @@ def trace(
         tied_layers: Sequences of names of layers that make as many channels as each other, and always shall: they get
             one width.
         time_limit: Seconds after which it gives up.
-        rules: Coupling rules of your own kinds of layers and operators, by class of modules, function or name of a
-            method (`models.operators.values.Rule`); they come before ours.
+        rules: Your own kinds of layers and operators, by class of modules, function or name of a method: what is known
+            of each (`models.operators.kind.Kind`), or its coupling rule alone. They come before ours.
 
     Returns:
         The network with its space.
@@ -89,14 +90,12 @@ def trace(
     """
     inputs = _check(model, example_inputs, ignored_layers)
     widths_allowed = width_rules(model, round_to, min_channels)
-    own = dict(rules or {})
     try:
         still = copied(model).eval()
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
-    kinds = frozenset(kind for kind in own if isinstance(kind, type))
-    followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), kinds)
-    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, widths_allowed, own)
+    followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
+    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, widths_allowed)
     found, units, widths = coupling.found, coupling.units, coupling.widths
     groups = _groups(units, found, widths)
     if not groups:
@@ -172,7 +171,6 @@ def _coupled(
     ignored_layers: Sequence[str],
     tied_layers: Sequence[Sequence[str]],
     rules: WidthRules,
-    own: Mapping[Any, Rule],
 ) -> _Coupling:
     """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay."""
     model = recordings[0].model
@@ -180,7 +178,7 @@ def _coupled(
     def taken(choices: Mapping[Fork, int]) -> _Coupling:
         found = Found()
         for recording in recordings:
-            walk(recording, ignored_layers, found, choices, own)
+            walk(recording, ignored_layers, found, choices)
         for layers in tied_layers:
             _tie(found, layers)
         units, widths = _units(found, rules, model)
@@ -226,7 +224,7 @@ def _has_numbers(network: Network, found: Found, units: Units) -> bool:
 
 def _reads_widths(model: nn.Module) -> bool:
     """Whether methods of the caller's classes that a forward may call name numbers of channels of layers."""
-    widths = {name for names in WIDTHS.values() for name in names}
+    widths = {name for kind in KINDS.values() for name in kind.widths}
     kinds = {kind for module in model.modules() for kind in type(module).__mro__ if not is_torchs(kind)}
     methods: dict[str, list[FunctionType]] = {}
     for name, value in ((name, value) for kind in kinds for name, value in vars(kind).items()):
@@ -441,8 +439,11 @@ def _macs_terms(found: Found, units: Units) -> tuple[Term, ...]:
 def _params_terms(model: nn.Module, cuts: Sequence[Cut], units: Units) -> tuple[Term, ...]:
     """Each parameter's size: its cut dimensions vary, the others multiply."""
     terms = []
+    cuts_of: dict[str, list[Cut]] = {}
+    for cut in cuts:
+        cuts_of.setdefault(cut.tensor, []).append(cut)
     for name, parameter in model.named_parameters():
-        widths = {cut.dim: units.width(cut.units) for cut in cuts if cut.tensor == name}
+        widths = {cut.dim: units.width(cut.units) for cut in cuts_of.get(name, ())}
         fixed = math.prod(size for dim, size in enumerate(parameter.shape) if dim not in widths)
         left, right = (*widths.values(), _ONE, _ONE)[:2]
         terms.append(Term(name, fixed, left, right))

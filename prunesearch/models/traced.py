@@ -14,6 +14,7 @@ from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.following import Way
 from prunesearch.models.linear_maps import LinearMap
+from prunesearch.models.operators import Kinds
 from prunesearch.models.recording import Inputs
 from prunesearch.structure import IntArray, Space
 
@@ -60,6 +61,11 @@ class TracedModel:
     way: Way = field(default_factory=Way)
     example_keywords: Mapping[str, Any] = field(default_factory=dict)
     linear_maps: tuple[LinearMap, ...] = ()
+
+    @property
+    def kinds(self) -> Kinds:
+        """What is known of layers and operators, the caller's own among them."""
+        return self.way.kinds
 
     @property
     def inputs(self) -> Inputs:

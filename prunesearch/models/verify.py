@@ -11,13 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from prunesearch.models.count import count
 from prunesearch.models.following import Forwards, varied, with_images
 from prunesearch.models.isolation import attributes_kept, isolated
-from prunesearch.models.kept_whole import Calls, results_given
+from prunesearch.models.kept_whole import Calls, arguments_given, results_given
 from prunesearch.models.masked import Masked, MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
@@ -127,12 +126,12 @@ _ROUNDING = 1e-4
 def _cost(network: TracedModel, forward: MaskedForward, slimmed: nn.Module) -> Cost:
     """What the slimmed network costs when it runs.
 
-    Where data decide what runs, as how many boxes are looked at, it runs on what the unpruned network decides.
+    Where data decide what runs, as how many boxes are looked at, the parts that decide get the unpruned network's data.
     """
     if not network.leaves or not network.inputs.is_listed:
         return count(slimmed, network.inputs)
     _, calls = _of_masked(forward.module(np.ones(network.unit_count, dtype=np.bool_)).eval(), network.inputs)
-    with results_given(slimmed, calls):
+    with arguments_given(slimmed, calls):
         return count(slimmed, network.inputs)
 
 
@@ -150,7 +149,8 @@ def _training_difference(network: TracedModel, slimmed: nn.Module, full: Masked,
 
     None if the full network fails, or where the difference is that of draws which depend on widths.
     """
-    has_statistics = any(isinstance(module, _BatchNorm) for module in network.model.modules())
+    kinds = map(network.kinds.alike, network.model.modules())
+    has_statistics = any(kind is not None and kind.statistics == "batch" for kind in kinds)
     images = max(_FOR_STATISTICS if has_statistics else _SEVERAL, len(inputs.tensors[0]))
     several = inputs if network.way.as_given else varied(with_images(inputs, images))
     try:

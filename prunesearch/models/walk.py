@@ -16,12 +16,14 @@ from prunesearch.errors import TraceError
 from prunesearch.models.amounts import Amounts, Condition
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form, Share
+from prunesearch.models.functions import KeptFunction
 from prunesearch.models.literals import Place, argument_of, place_of
 from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
 from prunesearch.models.numbers import Origin, Size
-from prunesearch.models.operators import OPERATOR_NAMES, rule_of
-from prunesearch.models.operators.values import Number, Rule, Shape, Tracked, Value, tensors_of
+from prunesearch.models.operators import OPERATOR_NAMES
+from prunesearch.models.operators.kind import kind_of
+from prunesearch.models.operators.values import Number, Shape, Tracked, Value, tensors_of
 from prunesearch.models.recording import Decision, Position, Recording, Site
 from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
@@ -96,7 +98,6 @@ def walk(
     ignored: Sequence[str],
     found: Found,
     choices: Mapping[Fork, int] = _NONE,
-    rules: Mapping[Any, Rule] = _NONE,
 ) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
@@ -105,9 +106,8 @@ def walk(
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
-        rules: The caller's own, which come before ours.
     """
-    _Walk(recording, ignored, found, choices, rules).run()
+    _Walk(recording, ignored, found, choices).run()
 
 
 class _SeveralTensors(Exception):
@@ -123,10 +123,8 @@ class _Walk:
         ignored: Sequence[str],
         found: Found,
         choices: Mapping[Fork, int],
-        rules: Mapping[Any, Rule],
     ) -> None:
         self._choices = choices
-        self._rules = rules
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
@@ -142,7 +140,7 @@ class _Walk:
         self._tensors = dict(tensors)
         self._visits: dict[Visit, list[fx.Node]] = {}
         self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
-        self._followed: set[tuple[fx.Node, Position]] = set()
+        self._followed: dict[fx.Node, set[Position]] = {}
         self._rounded = self._uses_rounded()
         self._followed_uses: set[tuple[int, Span]] = set()
         self._sizes: list[int] = []  # what the rule at hand says that its operator costs, for all images
@@ -168,22 +166,19 @@ class _Walk:
         else:
             self._values[node] = self._apply_rule(node)
             for position, form in node.meta.get("numbers", {}).items():
-                if (node, position) not in self._followed:
+                if position not in self._followed.get(node, ()):
                     self._amounts.keep(Number(np.empty(0, np.int64), form), describe(node))
 
     def _apply_rule(self, node: fx.Node) -> Value:
         site = node.meta.get("site")
         if site is not None:
             self._visits.setdefault((site.module, site.code, site.instruction), []).append(node)
-        target = type(self.module_of(node)) if node.op == "call_module" else node.target
-        rule = self._rules.get(target) or rule_of(target)
-        if node.op == "call_module" and str(node.target) in self._recording.leaves:
-            rule = None
-        if rule is None:
+        kind = kind_of(node)
+        if kind is None:
             return self._do_without_rule(node)
         self._sizes.clear()
         try:
-            value = rule(self, node)
+            value = kind.rule(self, node)
         except _SeveralTensors:
             return self._do_without_rule(node)
         self._check_count(node)
@@ -204,6 +199,8 @@ class _Walk:
     def _do_without_rule(self, node: fx.Node) -> Value:
         is_method = isinstance(node.target, MethodOf)
         leaf = f"{describe_target(node)}()" if is_method else str(node.target)
+        if isinstance(node.target, KeptFunction):
+            leaf = node.target.key
         why = self._recording.leaves.get(leaf, "has no rule")
         self.freeze_inputs(node, why)
         if node.op == "call_module" or is_method:
@@ -213,7 +210,7 @@ class _Walk:
 
     def _freeze_other_numbers(self, node: fx.Node) -> None:
         """Numbers of channels that the rule did not follow: the operator would compute something else with others."""
-        followed = {_at(node, position) for other, position in self._followed if other is node}
+        followed = {_at(node, position) for position in self._followed.get(node, ())}
         for argument in node.all_input_nodes:
             if self.number(argument) is not None and argument not in followed:
                 self.keep(argument, node, "computes with how many there are")
@@ -327,13 +324,13 @@ class _Walk:
         if number is not None:
             fits = self._amounts.follow(number.form, labels)
             if fits:
-                self._followed.add((node, position))
+                self.stays(node, position)
             return fits
         form = node.meta.get("numbers", {}).get(position)
         if form is not None:
             fits = self._amounts.follow(form, labels)
             if fits:
-                self._followed.add((node, position))
+                self.stays(node, position)
         else:
             fits = type(given) is int and (
                 self._follow_rounded(node, position, labels) or self._follow_literal(node, position, labels)
@@ -343,7 +340,7 @@ class _Walk:
         return fits
 
     def stays(self, node: fx.Node, position: Position) -> None:
-        self._followed.add((node, position))
+        self._followed.setdefault(node, set()).add(position)
 
     def differ(self, labels: IntArray, n: int, node: fx.Node, why: str) -> None:
         if len(labels) != n:

@@ -59,7 +59,7 @@ def producers(network: Network, units: IntArray) -> list[tuple[Cut, IntArray]]:
     """Weights that produce the channels of some units, and (units, channels of each) where in them."""
     found = []
     for cut in network.cuts:
-        if role_of(network.model, cut.tensor, cut.dim) == "produces":
+        if role_of(network, cut.tensor, cut.dim) == "produces":
             order = np.argsort(cut.units, kind="stable")
             inside = order[np.isin(cut.units[order], units)]
             if len(inside):  # every unit of a group has the same number of channels in a tensor

@@ -212,6 +212,10 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "nn.ChannelShuffle": lambda: Middle(lambda net, h, x: net.op(h), op=nn.ChannelShuffle(2)),
     "pixel shuffle": lambda: Middle(lambda net, h, x: F.pixel_shuffle(h, 2), channels=2),
     "LayerNorm of positions": lambda: Middle(lambda net, h, x: net.op(h), op=nn.LayerNorm(6)),
+    "RMSNorm": lambda: Middle(lambda net, h, x: net.op(h.mT.transpose(1, 3)).transpose(1, 3).mT, op=nn.RMSNorm(8)),
+    "RMSNorm as a function": lambda: Middle(
+        lambda net, h, x: F.rms_norm(h.movedim(1, -1), (8,), net.op, 0.1).movedim(-1, 1), op=nn.Parameter(torch.ones(8))
+    ),
     "GLU": lambda: Middle(lambda net, h, x: F.glu(h, 1), channels=4),
     "grouped transposed convolution": lambda: Middle(
         lambda net, h, x: net.op(h), op=nn.ConvTranspose2d(8, 8, 3, padding=1, groups=2)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
-from prunesearch.models import operators
+from prunesearch.models.operators import KINDS
 from prunesearch.models.operators import elementwise as pointwise
 from prunesearch.models.operators import spatial as positions
 from prunesearch.models.operators.values import Rule
@@ -78,8 +78,20 @@ METHOD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def listed(table: dict[Any, Rule], rule: Rule) -> list[Any]:
-    return [entry for entry, its in table.items() if its is rule and entry not in RANDOM]
+def listed(rule: Rule) -> list[Any]:
+    return [entry for entry, kind in KINDS.items() if kind.rule is rule and entry not in RANDOM]
+
+
+def modules_with(rule: Rule) -> list[Any]:
+    return [entry for entry in listed(rule) if isinstance(entry, type)]
+
+
+def functions_with(rule: Rule) -> list[Any]:
+    return [entry for entry in listed(rule) if not isinstance(entry, (type, str))]
+
+
+def methods_with(rule: Rule) -> list[Any]:
+    return [entry for entry in listed(rule) if isinstance(entry, str)]
 
 
 def id_of(entry: Any) -> str:
@@ -115,14 +127,12 @@ def assert_follows_between(name: str, module: nn.Module) -> None:
     assert names(proven(model, x)) == ["0", "2"]
 
 
-@pytest.mark.parametrize("kind", listed(operators.MODULES, pointwise.elementwise), ids=id_of)
+@pytest.mark.parametrize("kind", modules_with(pointwise.elementwise), ids=id_of)
 def test_pointwise_modules_leave_channels_alone(kind: type[nn.Module]) -> None:
     assert_follows_between(kind.__name__, kind(0.1, 0.0) if kind is nn.Threshold else kind())
 
 
-@pytest.mark.parametrize(
-    "function", [f for f in listed(operators.FUNCTIONS, pointwise.elementwise) if f not in TWO], ids=id_of
-)
+@pytest.mark.parametrize("function", [f for f in functions_with(pointwise.elementwise) if f not in TWO], ids=id_of)
 def test_pointwise_functions_leave_channels_alone(function: Callable[..., Tensor]) -> None:
     assert_follows_between(id_of(function), Call(CALLS.get(function, function)))
 
@@ -133,7 +143,7 @@ def test_functions_of_two_tensors_tie_them(function: Callable[..., Tensor]) -> N
     assert_follows(model, also=("other", "conv2"))
 
 
-@pytest.mark.parametrize("method", listed(operators.METHODS, pointwise.elementwise), ids=id_of)
+@pytest.mark.parametrize("method", methods_with(pointwise.elementwise), ids=id_of)
 def test_pointwise_methods_leave_channels_alone(method: str) -> None:
     if method.rstrip("_") in ("add", "sub", "mul", "div", "expand_as", "type_as", "view_as"):
         model = Middle(lambda net, h, x: getattr(h, method)(net.other(x).exp()))
@@ -153,12 +163,12 @@ def spatial_module(kind: type[nn.Module]) -> nn.Module:
     return kind(1) if "Pad" in kind.__name__ else kind(2)
 
 
-@pytest.mark.parametrize("kind", listed(operators.MODULES, positions.spatial), ids=id_of)
+@pytest.mark.parametrize("kind", modules_with(positions.spatial), ids=id_of)
 def test_spatial_modules_leave_channels_alone(kind: type[nn.Module]) -> None:
     assert_follows_between(kind.__name__, spatial_module(kind))
 
 
-@pytest.mark.parametrize("function", listed(operators.FUNCTIONS, positions.spatial), ids=id_of)
+@pytest.mark.parametrize("function", functions_with(positions.spatial), ids=id_of)
 def test_spatial_functions_leave_channels_alone(function: Callable[..., Tensor]) -> None:
     assert_follows_between(id_of(function), Call(CALLS.get(function, lambda h: function(h, 2))))
 

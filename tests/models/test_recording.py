@@ -20,13 +20,15 @@ from torch.utils.checkpoint import checkpoint
 import prunesearch as ps
 from prunesearch.errors import TraceError
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.following import inputs_of, is_layer
+from prunesearch.models.following import inputs_of
 from prunesearch.models.forms import Form
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.numbers import Attribute, Size
+from prunesearch.models.operators import BUILT_IN
 from prunesearch.models.recording import Recording, record
 from prunesearch.models.replay import Replay
 from prunesearch.models.shared_forward import SharedForward
+from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import InheritedWeights
 from tests.models.networks import SMALL, Middle, image, proven, random_ranking, snapshot
 from tests.models_state import generators
@@ -41,7 +43,7 @@ def recorded(operation: Operation, *, training: bool = False, inputs: Any = SMAL
 
 
 def noted(model: nn.Module, inputs: Any = SMALL) -> Recording:
-    return record(model, inputs_of(inputs), Deadline(60), is_layer=is_layer)
+    return record(model, inputs_of(inputs), Deadline(60), is_layer=BUILT_IN.knows)
 
 
 def nodes(recording: Recording, target: Any) -> list[fx.Node]:
@@ -528,3 +530,68 @@ def test_a_recording_is_not_pickled() -> None:
 
     with pytest.raises(TypeError, match="Record it anew"):
         pickle.dumps(recorded(lambda net, h, x: h))
+
+
+def longest(lengths: Tensor, *, extra: int = 0) -> Tensor:
+    """(n,) lengths -> (n, longest) which steps are beyond them."""
+    return torch.arange(int(lengths.max().item()) + extra) >= lengths[:, None]
+
+
+class Sequences(nn.Module):
+    """A forward whose function of the same file decides by values, as a Conformer's does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down, self.head = nn.Linear(4, 8), nn.Linear(8, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        beyond = longest(lengths, extra=0)
+        h = self.down(self.up(x).relu()).masked_fill(beyond[..., None], 0.0)
+        return self.head(h).mean(1), lengths
+
+
+def test_a_function_of_the_outermost_forward_that_decides_by_values_is_kept_whole() -> None:
+    before = dict(Sequences.forward.__globals__)
+    inputs = (image(2, 5, 4), torch.tensor([5, 3]))
+    network = proven(Sequences(), inputs)
+    assert list(network.leaves) == ["forward: longest()"]
+    assert "decides by the values of its data" in network.leaves["forward: longest()"]
+    assert [group.name for group in network.space.groups] == ["up", "down"]
+    assert Sequences.forward.__globals__ == before
+    assert "forward" not in vars(network.model)
+    small = ps.slim(network, network.space.minimum, random_ranking(network)).eval()
+    assert small(image(3, 4, 4), torch.tensor([1, 4, 2]))[0].shape == (3, 3)
+    weights = InheritedWeights(network, random_ranking(network))
+    structures = [network.space.minimum, network.space.full]
+    for forward in (SharedForward(weights), StackedForward(weights)):
+        for structure, found in zip(structures, forward.run(structures, inputs), strict=True):
+            torch.testing.assert_close(found[0], weights.build(structure).eval()(*inputs)[0])
+
+
+def test_a_function_that_the_forward_does_not_name_alone_is_refused_with_its_line() -> None:
+    class Local(Sequences):
+        def forward(self, x: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+            beyond = (lambda given: longest(given))(lengths)
+            return self.head(self.up(x).relu()[..., :6].masked_fill(beyond[..., None], 0.0)).mean(1), lengths
+
+    with pytest.raises(TraceError, match=r"test_recording.py:\d+, outside of any submodule"):
+        ps.trace(Local(), (image(2, 5, 4), torch.tensor([5, 3])))
+
+
+def test_a_forward_that_counts_what_its_data_decide_is_refused_with_the_line() -> None:
+    class Points(nn.Module):
+        """Keypoints of each image, in a table as long as the longest list of them, as SuperPoint returns them."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.score = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 1, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = [torch.nonzero(one[0] > one.mean()).float() for one in self.score(self.stem(x).relu())]
+            table = torch.zeros(len(x), max(int(points.shape[0]) for points in found), 2)
+            for i, points in enumerate(found):
+                table[i, : points.shape[0]] = points
+            return table
+
+    with pytest.raises(TraceError, match=r"counts what its data decide, at .*test_recording.py:\d+, outside of any"):
+        ps.trace(Points(), image(2, 3, 6, 6))

@@ -14,8 +14,20 @@ import torch
 from torch import Tensor, nn
 
 import prunesearch as ps
-from prunesearch.models import operators
-from prunesearch.models.operators import elementwise, joining, layers, recurrent, shapes
+from prunesearch.models.operators import (
+    BUILT_IN,
+    KINDS,
+    elementwise,
+    joining,
+    matrices,
+    normalisation,
+    recurrent,
+    shapes,
+    single,
+)
+from prunesearch.models.operators import (
+    convolutions as convolving,
+)
 from prunesearch.models.operators import spatial as positions
 from prunesearch.models.operators.values import Rule
 from prunesearch.models.zoo.layers import PadShortcut
@@ -125,9 +137,11 @@ def spatial(kind: Any) -> list[Make]:
 
 
 RULES: dict[Rule, Callable[[Any], list[Make]]] = {
-    layers.convolution: convolutions,
-    layers.transposed_convolution: lambda kind: [partial(between, kind, 8, 8, 3, bias=bias) for bias in (True, False)],
-    layers.embedding: lambda kind: [lambda: Words(kind)],
+    convolving.convolution: convolutions,
+    convolving.transposed_convolution: lambda kind: [
+        partial(between, kind, 8, 8, 3, bias=bias) for bias in (True, False)
+    ],
+    matrices.embedding: lambda kind: [lambda: Words(kind)],
     recurrent.recurrent: recurrences,
     recurrent.cell: lambda kind: [partial(Steps, kind), partial(Steps, kind, bias=False)],
     joining.glu: lambda kind: [partial(between, kind, 1, after=4)],
@@ -136,23 +150,30 @@ RULES: dict[Rule, Callable[[Any], list[Make]]] = {
     positions.pixel_unshuffle: lambda kind: [partial(between, kind, 2, after=32)],
     positions.channel_shuffle: lambda kind: [partial(between, kind, 2)],
     positions.unfold: lambda kind: [lambda: nn.Sequential(nn.Conv2d(3, 8, 1), kind(2), nn.Conv1d(32, 4, 1))],
-    layers.linear: lambda kind: [partial(ChannelsLast, kind, 8, 8), partial(ChannelsLast, kind, 8, 8, bias=False)],
-    layers.layer_norm: lambda kind: [
+    matrices.linear: lambda kind: [partial(ChannelsLast, kind, 8, 8), partial(ChannelsLast, kind, 8, 8, bias=False)],
+    normalisation.layer_norm: lambda kind: [
         partial(ChannelsLast, kind, 8),
-        *([partial(ChannelsLast, kind, 8, elementwise_affine=False)] if kind is nn.LayerNorm else []),
+        *([partial(ChannelsLast, kind, 8, elementwise_affine=False)] if kind in (nn.LayerNorm, nn.RMSNorm) else []),
     ],
-    layers.layer_norm_2d: lambda kind: [partial(between, kind, 8)],
-    layers.group_norm: lambda kind: [partial(between, kind, *sizes) for sizes in ((4, 8), (2, 8), (1, 8))],
-    layers.prelu: lambda kind: [partial(between, kind, 8), partial(between, kind)],
-    layers.batch_norm: statistics,
-    layers.instance_norm: statistics,
+    normalisation.layer_norm_2d: lambda kind: [partial(between, kind, 8)],
+    normalisation.group_norm: lambda kind: [partial(between, kind, *sizes) for sizes in ((4, 8), (2, 8), (1, 8))],
+    single.prelu: lambda kind: [partial(between, kind, 8), partial(between, kind)],
+    normalisation.batch_norm: statistics,
+    normalisation.instance_norm: statistics,
     shapes.flatten: lambda kind: [lambda: nn.Sequential(nn.Conv2d(3, 8, 1), kind(), nn.Linear(8 * 36, 4))],
     elementwise.along: lambda kind: [partial(between, kind, dim=-1)],
-    layers.pad_shortcut: lambda kind: [partial(Padded, kind)],
+    single.pad_shortcut: lambda kind: [partial(Padded, kind)],
     elementwise.elementwise: lambda kind: [partial(between, kind, *([0.1, 0.0] if kind is nn.Threshold else []))],
     positions.spatial: spatial,
 }
 """Networks with a kind of layer that has a rule, by the rule. A new rule of layers wants networks here."""
+
+LAYERS = [
+    kind
+    for kind in KINDS
+    if (isinstance(kind, type) and not kind.__name__.startswith("_")) or (isinstance(kind, str) and "." in kind)
+]
+"""Classes of layers, those of other libraries by their names."""
 
 OTHERWISE: dict[str, list[Any]] = {
     "timm.layers.norm.GroupNorm": [(8, 2), (8, 4)],
@@ -172,7 +193,8 @@ def cases(kind: Any) -> list[Make]:
     name = f"{kind.__module__}.{kind.__qualname__}"
     if name in OTHERWISE:
         return [partial(between, kind, *arguments) for arguments in OTHERWISE[name]]
-    rule = operators.rule_of(kind)
+    known = BUILT_IN.of(kind)
+    rule = None if known is None else known.rule
     assert rule in RULES, f"{name} has a rule and no network here that goes to a file and comes back."
     return RULES[rule](kind)
 
@@ -222,9 +244,7 @@ def assert_comes_back(small: nn.Module, fresh: nn.Module, images: Tensor, path: 
     return loaded
 
 
-@pytest.mark.parametrize(
-    "kind", [*operators.MODULES, *operators.NAMED], ids=lambda kind: getattr(kind, "__name__", kind)
-)
+@pytest.mark.parametrize("kind", LAYERS, ids=lambda kind: getattr(kind, "__name__", kind))
 def test_a_narrowed_layer_of_every_kind_comes_back(kind: Any, tmp_path: Path) -> None:
     kind = imported(kind) if isinstance(kind, str) else kind
     if not isinstance(kind, type):

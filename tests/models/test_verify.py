@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.structure import Space, Term, Width
-from tests.models.networks import SMALL, image, randomised
+from tests.models.networks import SMALL, image, prove, randomised
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +87,35 @@ def test_a_network_that_returns_no_tensor_cannot_be_verified() -> None:
 
     with pytest.raises(TypeError, match="returns tensors, got int"):
         trace(Net(), image(2, 4)).verify(1)
+
+
+class Picky(nn.Module):
+    """Looks at the rows of the larger half of values only; how many these are is decided by the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.look = nn.Linear(6, 4)
+
+    def forward(self, h: Tensor) -> Tensor:
+        rows = h.permute(0, 2, 3, 1).reshape(-1, 6)
+        if float(h.abs().max()) == 0.0:
+            return rows.sum()
+        return self.look(rows[rows[:, 0] > 0]).sum()
+
+
+class Detecting(nn.Module):
+    """A list of images, features of them, and a part that looks at what it picks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.neck, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 1), Picky()
+
+    def forward(self, images: list[Tensor]) -> Tensor:
+        return self.head(self.neck(self.stem(torch.stack(images)).relu()))
+
+
+def test_a_part_whose_cost_data_decide_is_counted_on_what_the_unpruned_network_gives_it() -> None:
+    images = [*image(2, 3, 6, 6)]
+    network = trace(randomised(Detecting()), (images,))
+    assert list(network.leaves) == ["head"]
+    prove(network, n=4)

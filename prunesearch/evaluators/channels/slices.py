@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from prunesearch.models.network import Network
-from prunesearch.models.roles import Role, role_of
+from prunesearch.models.operators.kind import Role
+from prunesearch.models.roles import role_of
 from prunesearch.structure import FloatArray, IntArray
 
 
@@ -40,7 +41,7 @@ def slices(network: Network) -> list[Slice]:
     """Every narrowed dimension of every parameter."""
     parameters = dict(network.model.named_parameters())
     return [
-        Slice(cut.tensor, cut.dim, cut.units, role_of(network.model, cut.tensor, cut.dim))
+        Slice(cut.tensor, cut.dim, cut.units, role_of(network, cut.tensor, cut.dim))
         for cut in network.cuts
         if cut.tensor in parameters
     ]

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from prunesearch.models.operators.values import Rule, Tracked, Value, Walk, argument, combined, dims_of
+from prunesearch.models.operators.kind import Kind
+from prunesearch.models.operators.values import Tracked, Value, Walk, argument, combined, dims_of
 from prunesearch.structure import IntArray
 
 
@@ -114,24 +115,11 @@ _ALONG_FUNCTIONS = (
     torch.softmax, torch.log_softmax, F.softmax, F.log_softmax, F.softmin, torch.cumsum, torch.cumprod, F.normalize,
 )  # fmt: skip
 
-MODULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys(_MODULES, elementwise),
-    **dict.fromkeys(_ALONG_MODULES, along),
-}
-FUNCTIONS: dict[Any, Rule] = {
-    **dict.fromkeys(_FUNCTIONS, elementwise),
-    **dict.fromkeys(_ALONG_FUNCTIONS, along),
-    torch.flip: reordered,
-    torch.roll: reordered,
-}
-METHODS: dict[str, Rule] = {
-    **dict.fromkeys(_METHODS, elementwise),
-    "to": cast,
-    "type_as": cast,
-    "softmax": along,
-    "log_softmax": along,
-    "cumsum": along,
-    "flip": reordered,
-    "roll": reordered,
-    "new_tensor": unrelated,
+ALONG = Kind(along, masking="in place")
+KINDS: dict[Any, Kind] = {
+    **dict.fromkeys((*_MODULES, *_FUNCTIONS, *_METHODS), Kind(elementwise)),
+    **dict.fromkeys((*_ALONG_MODULES, *_ALONG_FUNCTIONS, "softmax", "log_softmax", "cumsum"), ALONG),
+    **dict.fromkeys((torch.flip, torch.roll, "flip", "roll"), Kind(reordered)),
+    **dict.fromkeys(("to", "type_as"), Kind(cast)),
+    "new_tensor": Kind(unrelated),
 }

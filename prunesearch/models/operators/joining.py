@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from prunesearch.models.normalised import part_of, set_item
+from prunesearch.models.operators.kind import Kind
 from prunesearch.models.operators.values import (
-    Rule,
     Tracked,
     Value,
     Walk,
@@ -425,38 +425,21 @@ _REDUCTIONS = (
     torch.mean, torch.sum, torch.amax, torch.amin, torch.max, torch.min, torch.std, torch.var, torch.norm, torch.prod,
     torch.logsumexp, torch.argmax, torch.argmin, torch.std_mean, torch.var_mean, torch.functional.norm, torch.all,
     torch.any, torch.linalg.vector_norm, torch.median,
+    "mean", "sum", "amax", "amin", "max", "min", "std", "var", "norm", "prod", "logsumexp", "argmax", "argmin", "all",
+    "any", "median",
 )  # fmt: skip
 
-FUNCTIONS: dict[Any, Rule] = {
-    torch.cat: concatenate,
-    torch.concat: concatenate,
-    torch.concatenate: concatenate,
-    torch.stack: stack,
-    torch.chunk: chunk,
-    torch.split: split,
-    torch.functional.split: split,
-    torch.unbind: unbind,
-    part_of: part,
-    F.glu: glu,
-    F.pad: pad,
-    operator.getitem: get_item,
-    set_item: assigned,
-    torch.narrow: narrow,
-    torch.select: narrow,
-    torch.index_select: narrow,
-    **dict.fromkeys(_REDUCTIONS, reduce),
+KINDS: dict[Any, Kind] = {
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), Kind(concatenate)),
+    torch.stack: Kind(stack),
+    **dict.fromkeys((torch.chunk, "chunk"), Kind(chunk)),
+    **dict.fromkeys((torch.split, torch.functional.split, "split", "split_with_sizes"), Kind(split)),
+    **dict.fromkeys((torch.unbind, "unbind"), Kind(unbind)),
+    part_of: Kind(part),
+    **dict.fromkeys((nn.GLU, F.glu), Kind(glu)),
+    F.pad: Kind(pad),
+    operator.getitem: Kind(get_item),
+    set_item: Kind(assigned),
+    **dict.fromkeys((torch.narrow, torch.select, torch.index_select, "narrow", "select", "index_select"), Kind(narrow)),
+    **dict.fromkeys(_REDUCTIONS, Kind(reduce, masking="without")),
 }
-METHODS: dict[str, Rule] = {
-    "chunk": chunk,
-    "split": split,
-    "split_with_sizes": split,
-    "unbind": unbind,
-    "narrow": narrow,
-    "select": narrow,
-    "index_select": narrow,
-    **dict.fromkeys(
-        ("mean", "sum", "amax", "amin", "max", "min", "std", "var", "norm", "prod", "logsumexp", "argmax", "argmin",
-         "all", "any", "median"), reduce,
-    ),
-}  # fmt: skip
-MODULES: dict[type[nn.Module], Rule] = {nn.GLU: glu}

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from prunesearch.models.operators.values import Rule, Tracked, Value, Walk, argument, give_up, tracked
+from prunesearch.models.operators.kind import Kind
+from prunesearch.models.operators.values import Tracked, Value, Walk, argument, give_up, tracked
 from prunesearch.structure import IntArray
 
 
@@ -221,16 +222,10 @@ def _tied_outer(walk: Walk, node: fx.Node, outer: list[dict[int, IntArray | None
     return axes
 
 
-FUNCTIONS: dict[Any, Rule] = {
-    operator.matmul: matmul,
-    torch.matmul: matmul,
-    torch.bmm: matmul,
-    torch.mm: matmul,
-    torch.mv: with_vector,
-    torch.dot: with_vector,
-    torch.vdot: with_vector,
-    torch.einsum: einsum,
-    torch.functional.einsum: einsum,
-    F.scaled_dot_product_attention: attention,
+PRODUCT, WITH_VECTOR, EINSUM = Kind(matmul, multiplies=True), Kind(with_vector), Kind(einsum, multiplies=True)
+KINDS: dict[Any, Kind] = {
+    **dict.fromkeys((operator.matmul, torch.matmul, torch.bmm, torch.mm, "matmul", "bmm", "mm"), PRODUCT),
+    **dict.fromkeys((torch.mv, torch.dot, torch.vdot, "mv", "dot"), WITH_VECTOR),
+    **dict.fromkeys((torch.einsum, torch.functional.einsum), EINSUM),
+    F.scaled_dot_product_attention: Kind(attention, multiplies=True),
 }
-METHODS: dict[str, Rule] = {"matmul": matmul, "bmm": matmul, "mm": matmul, "mv": with_vector, "dot": with_vector}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,8 @@ from torch import fx, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from prunesearch.models.nested import Nest
+from prunesearch.models.operators.kind import Kind, Role
 from prunesearch.models.operators.values import (
-    Rule,
     Tracked,
     Value,
     Walk,
@@ -173,11 +173,14 @@ def _tie_weights(
         walk.macs(node, steps, [cells, made])
 
 
-FUNCTIONS: dict[Any, Rule] = {
-    torch._VF._pack_padded_sequence: pack,
-    torch._VF._pad_packed_sequence: unpack,
-}
-MODULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), recurrent),
-    **dict.fromkeys((nn.LSTMCell, nn.GRUCell, nn.RNNCell), cell),
+_ROLES: Mapping[str, tuple[Role, ...]] = {"weight*": ("produces", "reads")}
+RECURRENT = Kind(recurrent, masking="state", widths=("input_size", "hidden_size", "proj_size"), roles=_ROLES)
+CELL = Kind(cell, masking="state", widths=("input_size", "hidden_size"), roles=_ROLES)
+NESTED = Kind(nested)
+"""Objects made of tensors, by whose class they are no kind of their own."""
+KINDS: dict[Any, Kind] = {
+    **dict.fromkeys((nn.LSTM, nn.GRU, nn.RNN), RECURRENT),
+    **dict.fromkeys((nn.LSTMCell, nn.GRUCell, nn.RNNCell), CELL),
+    torch._VF._pack_padded_sequence: Kind(pack),
+    torch._VF._pad_packed_sequence: Kind(unpack),
 }

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import fx, nn
 
+from prunesearch.models.operators.kind import Kind
 from prunesearch.models.operators.values import (
     Number,
-    Rule,
     Shape,
     Tracked,
     Value,
@@ -400,52 +400,23 @@ def _as_theirs(
     return along[:, 0]
 
 
-FUNCTIONS: dict[Any, Rule] = {
-    torch.reshape: reshape,
-    torch.flatten: flatten,
-    torch.unflatten: unflatten,
-    torch.permute: permute,
-    torch.transpose: transpose,
-    torch.swapaxes: transpose,
-    torch.swapdims: transpose,
-    torch.movedim: move_dims,
-    torch.moveaxis: move_dims,
-    torch.t: transpose,
-    torch.unsqueeze: unsqueeze,
-    torch.squeeze: squeeze,
-    torch.tile: repeat,
-    torch.repeat_interleave: repeat_interleave,
-    torch.broadcast_to: expand,
-    torch.zeros: made,
-    torch.ones: made,
-    torch.empty: made,
-    torch.full: made,
-    torch.rand: made,
-    torch.randn: made,
-    getattr: attribute,
+_MADE = (torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn)
+_MADE_METHODS = ("new_zeros", "new_ones", "new_empty", "new_full")
+
+KINDS: dict[Any, Kind] = {
+    **dict.fromkeys((torch.reshape, "reshape", "view"), Kind(reshape)),
+    **dict.fromkeys((nn.Flatten, torch.flatten, "flatten"), Kind(flatten)),
+    **dict.fromkeys((torch.unflatten, "unflatten"), Kind(unflatten)),
+    **dict.fromkeys((torch.permute, "permute"), Kind(permute)),
+    **dict.fromkeys((torch.transpose, torch.swapaxes, torch.swapdims, torch.t), Kind(transpose)),
+    **dict.fromkeys(("transpose", "swapaxes", "t"), Kind(transpose)),
+    **dict.fromkeys((torch.movedim, torch.moveaxis, "movedim"), Kind(move_dims)),
+    **dict.fromkeys((torch.unsqueeze, "unsqueeze"), Kind(unsqueeze)),
+    **dict.fromkeys((torch.squeeze, "squeeze"), Kind(squeeze)),
+    **dict.fromkeys((torch.tile, "tile", "repeat"), Kind(repeat)),
+    **dict.fromkeys((torch.repeat_interleave, "repeat_interleave"), Kind(repeat_interleave)),
+    **dict.fromkeys((torch.broadcast_to, "broadcast_to", "expand"), Kind(expand)),
+    **dict.fromkeys(("view_as", "reshape_as"), Kind(like)),
+    **dict.fromkeys((*_MADE, *_MADE_METHODS), Kind(made)),
+    getattr: Kind(attribute),
 }
-METHODS: dict[str, Rule] = {
-    "view": reshape,
-    "reshape": reshape,
-    "flatten": flatten,
-    "unflatten": unflatten,
-    "permute": permute,
-    "transpose": transpose,
-    "swapaxes": transpose,
-    "movedim": move_dims,
-    "t": transpose,
-    "unsqueeze": unsqueeze,
-    "squeeze": squeeze,
-    "expand": expand,
-    "broadcast_to": expand,
-    "repeat": repeat,
-    "tile": repeat,
-    "repeat_interleave": repeat_interleave,
-    "view_as": like,
-    "reshape_as": like,
-    "new_zeros": made,
-    "new_ones": made,
-    "new_empty": made,
-    "new_full": made,
-}
-MODULES: dict[type[nn.Module], Rule] = {nn.Flatten: flatten}

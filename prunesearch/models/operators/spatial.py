@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from prunesearch.models.operators.kind import Kind
 from prunesearch.models.operators.values import (
-    Rule,
     Tracked,
     Value,
     Walk,
@@ -134,19 +134,13 @@ _FUNCTIONS = (
 )  # fmt: skip
 _DIMS: dict[Any, int] = {F.grid_sample: 2}
 
-MODULES: dict[type[nn.Module], Rule] = {
-    **dict.fromkeys(_MODULES, spatial),
-    **dict.fromkeys((nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d), unpool),
-    nn.PixelShuffle: pixel_shuffle,
-    nn.PixelUnshuffle: pixel_unshuffle,
-    nn.ChannelShuffle: channel_shuffle,
-    nn.Unfold: unfold,
-}
-FUNCTIONS: dict[Any, Rule] = {
-    **dict.fromkeys(_FUNCTIONS, spatial),
-    **dict.fromkeys((F.max_unpool1d, F.max_unpool2d, F.max_unpool3d), unpool),
-    F.pixel_shuffle: pixel_shuffle,
-    F.pixel_unshuffle: pixel_unshuffle,
-    torch.channel_shuffle: channel_shuffle,
-    F.unfold: unfold,
+_UNPOOLING = (nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, F.max_unpool1d, F.max_unpool2d, F.max_unpool3d)
+
+KINDS: dict[Any, Kind] = {
+    **dict.fromkeys((*_MODULES, *_FUNCTIONS), Kind(spatial)),
+    **dict.fromkeys(_UNPOOLING, Kind(unpool)),
+    **dict.fromkeys((nn.PixelShuffle, F.pixel_shuffle), Kind(pixel_shuffle)),
+    **dict.fromkeys((nn.PixelUnshuffle, F.pixel_unshuffle), Kind(pixel_unshuffle)),
+    **dict.fromkeys((nn.ChannelShuffle, torch.channel_shuffle), Kind(channel_shuffle)),
+    **dict.fromkeys((nn.Unfold, F.unfold), Kind(unfold)),
 }

@@ -1,0 +1,91 @@
+"""Functions that the outermost forward calls and that decide by the values of its data: they are kept whole.
+
+The forward of our copy of the network then finds another function by that name. It is the caller's code with other
+globals; the caller's own module is not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType, FunctionType, MethodType
+from typing import Any
+
+from torch import nn
+
+_KEY = "forward: {}()"
+"""What such a function is called among the parts that are kept whole."""
+
+
+@dataclass(frozen=True)
+class KeptFunction:
+    """A function that is kept whole, as an operator.
+
+    Attributes:
+        name: By which the forward calls it.
+        function: The function.
+    """
+
+    name: str
+    function: Callable[..., Any]
+
+    @property
+    def __name__(self) -> str:
+        """How it is called in messages."""
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """What it is called among the parts that are kept whole."""
+        return _KEY.format(self.name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        return self.function(*args, **kwargs)
+
+
+def is_function(key: str) -> bool:
+    """Whether a part that is kept whole is such a function."""
+    return key.startswith(_KEY.partition("{")[0])
+
+
+def called_by_forward(model: nn.Module, frame: FrameType | None) -> str:
+    """The key of the function that the forward of a network called, and that called what runs in a frame.
+
+    Empty if there is none that the forward has by a name of its file.
+    """
+    code = getattr(type(model).forward, "__code__", None)
+    while frame is not None and frame.f_back is not None:
+        before, name = frame.f_back, frame.f_code.co_name
+        if before.f_code is code and before.f_locals.get(code.co_varnames[0]) is model:
+            found = before.f_globals.get(name)
+            is_it = isinstance(found, FunctionType) and found.__code__ is frame.f_code
+            return _KEY.format(name) if is_it and name in code.co_names else ""
+        frame = before
+    return ""
+
+
+def kept_function(model: nn.Module, key: str) -> KeptFunction:
+    """The function of a key."""
+    name = key.removeprefix(_KEY.partition("{")[0]).removesuffix("()")
+    return KeptFunction(name, type(model).forward.__globals__[name])
+
+
+def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) -> Callable[[], None]:
+    """Let the forward of our copy of a network call another function by a name; returns what undoes that."""
+    mine: Any = vars(model).get("forward", None) or MethodType(type(model).forward, model)
+    theirs = mine.__func__
+    changed = FunctionType(
+        theirs.__code__,
+        {**theirs.__globals__, name: function},
+        theirs.__name__,
+        theirs.__defaults__,
+        theirs.__closure__,
+    )
+    changed.__kwdefaults__ = theirs.__kwdefaults__
+    vars(model)["forward"] = MethodType(changed, model)
+
+    def undo() -> None:
+        vars(model).pop("forward", None)
+
+    return undo
