@@ -46,6 +46,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "coverage": coverage.table,
     "criteria": criteria.table,
     "demo": demo.table,
+    "demo_budget": demo.budgets,
     "dynamic_speed": training.dynamic_speed,
     "end_to_end": evidence.end_to_end,
     "evaluator": evaluator.table,

@@ -66,7 +66,7 @@ class Registry:
 
     def names(self) -> list[str]:
         """Every name, the package's own first. Nothing of what they stand for is imported."""
-        added = {entry.name for entry in _entry_points(self.group, _places())}
+        added = {entry.name for entry in _entry_points(self.group)}
         return [*self.own, *sorted(added - self.own.keys())]
 
     def find(self, name: str) -> Any:
@@ -104,7 +104,7 @@ class Registry:
 
     def _added(self, name: str) -> EntryPoint | None:
         """The entry point of a name, if there is one; a name that means two things is refused."""
-        found = [entry for entry in _entry_points(self.group, _places()) if entry.name == name]
+        found = [entry for entry in _entry_points(self.group) if entry.name == name]
         if name in self.own and found:
             raise ValueError(
                 f"The {self.kind} {name!r} of the distribution {_distribution(found[0])} has the name of one of "
@@ -166,16 +166,20 @@ def cached(kind: Callable[..., Any], cache: str | Path | None) -> dict[str, Any]
     return {"cache": cache} if takes_one else {}
 
 
-@lru_cache
-def _entry_points(group: str, places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group. Reading what every package says takes milliseconds, and a search asks often.
+def _entry_points(group: str) -> Iterable[EntryPoint]:
+    """The entry points of a group."""
+    return _of_all_packages(_places()).select(group=group)
+
+
+@lru_cache(maxsize=1)
+def _of_all_packages(places: tuple[tuple[str, int], ...]) -> Any:
+    """The entry points of all packages. To read them takes tens of milliseconds, and a search asks often.
 
     Args:
-        group: The group.
-        places: Where packages are, and when something was installed there last; others are read anew.
+        places: Where packages are, and when something was installed there last; after that they are read again.
     """
     del places
-    return tuple(entry_points(group=group))
+    return entry_points()
 
 
 def _places() -> tuple[tuple[str, int], ...]:

@@ -33,6 +33,14 @@ from tests.asking import asking
 from tests.models_state import generators, state_of
 
 BUDGET = ps.Budget(macs="45%")
+_PLAIN = ps.Scoring()
+
+
+def searched(network: Any, data: Any, *, scoring: Any = _PLAIN, **settings: Any) -> ps.SearchResult:
+    """`ps.search` with a criterion that takes no time, unless a test gives one; the default takes half of a search."""
+    if isinstance(scoring, ps.Scoring) and scoring.criterion == _PLAIN.criterion:
+        scoring = replace(scoring, criterion="l1")
+    return ps.search(network, data, scoring=scoring, **settings)
 
 
 @pytest.mark.parametrize("searcher", sorted(SEARCHERS))
@@ -40,7 +48,7 @@ def test_the_winner_is_an_ordinary_smaller_module_that_meets_the_budget(
     network: Network, digits_data: Data, searcher: str
 ) -> None:
     before = state_of(network.model), generators()
-    result = ps.search(network, digits_data, budget=BUDGET, searcher=searcher, n_trials=20)
+    result = searched(network, digits_data, budget=BUDGET, searcher=searcher, n_trials=20)
     small = result.best.build()
     assert (state_of(network.model), generators()) == before
     assert type(small) is type(network.model)
@@ -50,7 +58,7 @@ def test_the_winner_is_an_ordinary_smaller_module_that_meets_the_budget(
 
 
 def test_the_winners_batch_norm_statistics_are_its_own(network: Network, digits_data: Data) -> None:
-    result = ps.search(network, digits_data, budget=BUDGET, n_trials=20)
+    result = searched(network, digits_data, budget=BUDGET, n_trials=20)
     images, labels = digits_data.test_set()
     sliced = result.best.weights.build(result.best.structure).eval()
     assert ps.top1(result.best.build(), images, labels) > ps.top1(sliced, images, labels) + 0.1
@@ -60,7 +68,7 @@ def test_the_score_of_the_unpruned_network_is_recorded_beside_the_trials(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    result = ps.search(network, digits_data, budget=ps.Budget(macs="100%"), searcher="uniform", n_trials=1, study=url)
+    result = searched(network, digits_data, budget=ps.Budget(macs="100%"), searcher="uniform", n_trials=1, study=url)
     assert result.best.structure == network.space.full
     with closing(Store(url, create=False)) as store:
         assert (store.summary("search") or {})["score_full"] == pytest.approx(result.best.trial.score)
@@ -70,10 +78,10 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    part = ps.search(network, digits_data, budget=BUDGET, n_trials=8, study=url)
-    more = ps.search(network, digits_data, budget=BUDGET, n_trials=16, study=url)
+    part = searched(network, digits_data, budget=BUDGET, n_trials=8, study=url)
+    more = searched(network, digits_data, budget=BUDGET, n_trials=16, study=url)
     assert more.trials[:8] == part.trials
-    whole = ps.search(network, digits_data, budget=BUDGET, n_trials=16)
+    whole = searched(network, digits_data, budget=BUDGET, n_trials=16)
     assert [(t.structure, t.score) for t in more.trials] == [(t.structure, t.score) for t in whole.trials]
     changes: dict[str, dict[str, object]] = {
         "seed": {"seed": 1},
@@ -83,9 +91,9 @@ def test_a_stored_study_goes_on_and_another_question_is_refused(
     }
     for field, change in changes.items():
         with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
-            ps.search(network, digits_data, **asking(budget=BUDGET, n_trials=16, study=url, **change))
+            searched(network, digits_data, **asking(budget=BUDGET, n_trials=16, study=url, **change))
     with pytest.raises(ps.StudyMismatch, match="its budget is"):
-        ps.search(network, digits_data, budget=ps.Budget(macs="40%"), n_trials=16, study=url, study_name="search")
+        searched(network, digits_data, budget=ps.Budget(macs="40%"), n_trials=16, study=url, study_name="search")
     with closing(Store(url, create=False)) as store:
         assert store.studies() == ["search"]
 
@@ -97,7 +105,7 @@ def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_tha
     tighter = ps.Budget(macs="30%")
 
     def search(budget: ps.Budget, study: str = url, **more: object) -> ps.SearchResult:
-        return ps.search(network, digits_data, budget=budget, n_trials=30, searcher="random", study=study, **more)  # type: ignore[arg-type]
+        return searched(network, digits_data, budget=budget, n_trials=12, searcher="random", study=study, **more)  # type: ignore[arg-type]
 
     first = search(BUDGET)
     second = search(tighter)
@@ -113,8 +121,8 @@ def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_tha
 
 def test_the_winner_can_be_built_with_other_weights_than_were_scored(network: Network, digits_data: Data) -> None:
     images, labels = digits_data.calibration_set()
-    plain = ps.search(network, digits_data, budget=ps.Budget(macs="30%"), searcher="uniform")
-    fitted = ps.search(
+    plain = searched(network, digits_data, budget=ps.Budget(macs="30%"), searcher="uniform")
+    fitted = searched(
         network, digits_data, budget=ps.Budget(macs="30%"), searcher="uniform", build_with="reconstructed"
     )
     assert [(t.structure, t.score) for t in plain.trials] == [(t.structure, t.score) for t in fitted.trials]
@@ -122,14 +130,14 @@ def test_the_winner_can_be_built_with_other_weights_than_were_scored(network: Ne
     assert losses[1] < losses[0]
     assert fitted.front()[0].weights.description == "reconstructed"
     with pytest.raises(ValueError, match="weight source"):
-        ps.search(network, digits_data, budget=BUDGET, build_with="repainted")
+        searched(network, digits_data, budget=BUDGET, build_with="repainted")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, Workers(1, "processes", time_limit=60.0)])
 def test_workers_give_the_history_of_one_process(network: Network, digits_data: Data, workers: int | Workers) -> None:
     def history(**more: object) -> list[tuple[object, ...]]:
-        found = ps.search(network, digits_data, budget=BUDGET, n_trials=20, searcher="evolution", **asking(**more))
+        found = searched(network, digits_data, budget=BUDGET, n_trials=20, searcher="evolution", **asking(**more))
         return [(trial.number, trial.structure, trial.score) for trial in found.trials]
 
     assert history(workers=workers) == history()
@@ -139,7 +147,7 @@ def test_workers_give_the_history_of_one_process(network: Network, digits_data: 
 def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     for n_trials in (6, 12):
-        found = ps.search(
+        found = searched(
             network,
             digits_data,
             budget=BUDGET,
@@ -150,7 +158,7 @@ def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_da
         )
         assert len({trial.structure for trial in found.trials}) == n_trials
     with pytest.raises(ps.StudyMismatch, match="its order is 'as finished'"):
-        ps.search(
+        searched(
             network,
             digits_data,
             budget=BUDGET,
@@ -162,7 +170,7 @@ def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_da
 
 
 def test_a_password_in_the_url_is_not_printed_with_the_result(network: Network, digits_data: Data) -> None:
-    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform")
+    result = searched(network, digits_data, budget=BUDGET, searcher="uniform")
     assert "secret" not in repr(replace(result, study="postgresql://me:secret@server/studies"))
 
 
@@ -170,7 +178,7 @@ def test_changed_weights_data_or_space_are_another_question(
     network: Network, digits_data: Data, images: Tensor, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url)
+    searched(network, digits_data, budget=BUDGET, n_trials=4, study=url)
     retrained = copy.deepcopy(network.model)
     next(retrained.parameters()).data.mul_(1.001)
     other_data = Data(train=digits_data.train, calibration=255)
@@ -180,7 +188,7 @@ def test_changed_weights_data_or_space_are_another_question(
         ("data", network, other_data),
     ):
         with pytest.raises(ps.StudyMismatch, match=f"its {field} is"):
-            ps.search(traced, data, budget=BUDGET, n_trials=4, study=url)
+            searched(traced, data, budget=BUDGET, n_trials=4, study=url)
 
 
 def test_another_calibration_image_is_another_question_although_it_scores_nothing(
@@ -189,18 +197,18 @@ def test_another_calibration_image_is_another_question_although_it_scores_nothin
     url = f"sqlite:///{tmp_path / 'study.db'}"
     pixels, labels = digits_data.calibration_set()
     data = Data(train=digits_data.train, calibration=256, calibrate_on=(pixels, labels))
-    ps.search(network, data, budget=BUDGET, n_trials=4, scoring=ps.Scoring(images=64), study=url)
+    searched(network, data, budget=BUDGET, n_trials=4, scoring=ps.Scoring(images=64), study=url)
     used, classes = data.calibration_set()
     last = used[balanced(classes.numpy(), 256)[-1]]
     changed = torch.where((pixels == last).flatten(1).all(dim=1).reshape(-1, 1, 1, 1), pixels + 0.1, pixels)
     other = Data(train=digits_data.train, calibration=256, calibrate_on=(changed, labels))
     with pytest.raises(ps.StudyMismatch, match="its data is"):
-        ps.search(network, other, budget=BUDGET, n_trials=4, scoring=ps.Scoring(images=64), study=url)
+        searched(network, other, budget=BUDGET, n_trials=4, scoring=ps.Scoring(images=64), study=url)
 
 
 def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Network, digits_data: Data) -> None:
     found = {
-        criterion: ps.search(
+        criterion: searched(
             network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion=criterion)
         ).best
         for criterion in ("l1", "taylor")
@@ -214,7 +222,7 @@ def test_the_global_searcher_orders_units_by_the_criterions_scores(network: Netw
         assert [winner.structure] == asked
     assert found["l1"].structure != found["taylor"].structure
     with pytest.raises(ValueError, match="scores can be compared between groups"):
-        ps.search(network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion="genetic"))
+        searched(network, digits_data, budget=BUDGET, searcher="global", scoring=ps.Scoring(criterion="genetic"))
 
 
 def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
@@ -223,7 +231,7 @@ def test_options_of_the_criterion_reach_it_and_belong_to_the_question(
     def find(**options: object) -> ps.SearchResult:
         url = f"sqlite:///{tmp_path / 'study.db'}"
         scoring = ps.Scoring(criterion="lfe", criterion_options=options)
-        return ps.search(network, digits_data, budget=BUDGET, n_trials=2, scoring=scoring, study=url)
+        return searched(network, digits_data, budget=BUDGET, n_trials=2, scoring=scoring, study=url)
 
     assert "linear models of the criterion lfe" in find(masks=20, images=32).notes[0]
     with pytest.raises(ps.StudyMismatch, match="its criterion is"):
@@ -269,16 +277,16 @@ def test_what_makes_no_sense_is_refused_before_anything_is_written(
 ) -> None:
     arguments = {"budget": BUDGET, "n_trials": 4, "study": f"sqlite:///{tmp_path / 'study.db'}", **change}
     with pytest.raises(error, match=message):
-        ps.search(network, digits_data, **asking(**arguments))
+        searched(network, digits_data, **asking(**arguments))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_images_of_another_shape_and_labels_beyond_the_outputs_are_refused(network: Network) -> None:
     labels = torch.arange(20) % 10
     with pytest.raises(ValueError, match=r"Expected images of shape \(n, 1, 8, 8\).*got \(20, 3, 8, 8\)"):
-        ps.search(network, Data(train=(torch.randn(20, 3, 8, 8), labels)), budget=BUDGET)
+        searched(network, Data(train=(torch.randn(20, 3, 8, 8), labels)), budget=BUDGET)
     with pytest.raises(ValueError, match=r"Expected labels from 0 to 9.*got 0 to 10"):
-        ps.search(network, Data(train=(torch.randn(22, 1, 8, 8), torch.arange(22) % 11)), budget=BUDGET)
+        searched(network, Data(train=(torch.randn(22, 1, 8, 8), torch.arange(22) % 11)), budget=BUDGET)
 
 
 def test_a_tensor_of_the_network_that_is_not_finite_is_named_before_anything_is_computed(
@@ -290,7 +298,7 @@ def test_a_tensor_of_the_network_that_is_not_finite_is_named_before_anything_is_
     broken = ps.trace(model, images[:2])
     for settings in ({}, {"criterion": "taylor"}, {"weight_source": "reconstructed"}, {"evaluator": "adaptive_bn"}):
         with pytest.raises(ValueError, match=f"The tensor {name} of the network has a NaN"):
-            ps.search(broken, digits_data, budget=BUDGET, study=f"sqlite:///{tmp_path / 's.db'}", **asking(**settings))
+            searched(broken, digits_data, budget=BUDGET, study=f"sqlite:///{tmp_path / 's.db'}", **asking(**settings))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -300,9 +308,9 @@ def test_images_that_are_not_finite_are_refused_also_those_of_the_evaluator(
     broken = images.clone()
     broken[5, 0, 0, 0] = float("inf")
     with pytest.raises(ValueError, match="images hold NaN or infinite values"):
-        ps.search(network, Data(train=(broken, labels), calibration=256), budget=BUDGET, n_trials=2)
+        searched(network, Data(train=(broken, labels), calibration=256), budget=BUDGET, n_trials=2)
     with pytest.raises(ValueError, match="the first of them at index 5"):
-        ps.search(
+        searched(
             network,
             digits_data,
             budget=BUDGET,
@@ -318,7 +326,7 @@ def test_generated_weights_that_are_not_finite_are_named(network: Network, digit
     save_pruningnet(net, tmp_path / "net.safetensors")
     source = f"generated:{tmp_path / 'net.safetensors'}"
     with pytest.raises(ValueError, match=r"conv1\.weight of the network has a NaN"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=2, scoring=ps.Scoring(weight_source=source))
+        searched(network, digits_data, budget=BUDGET, n_trials=2, scoring=ps.Scoring(weight_source=source))
 
 
 def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_part_of_the_question(
@@ -335,7 +343,7 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
     def find(criterion: str, **settings: object) -> list[tuple[tuple[int, ...], float | None]]:
         arguments = {"budget": BUDGET, "searcher": "random", "n_trials": 3, "study": url, **settings}
         source = f"generated:{tmp_path / 'net.safetensors'}"
-        found = ps.search(network, digits_data, **asking(criterion=criterion, weight_source=source, **arguments))
+        found = searched(network, digits_data, **asking(criterion=criterion, weight_source=source, **arguments))
         return [(trial.structure, trial.score) for trial in found.trials]
 
     first = find("l1")
@@ -353,14 +361,14 @@ def test_a_criterion_that_the_weight_source_does_not_ask_is_not_computed_and_no_
 def test_a_network_that_returns_no_logits_is_refused() -> None:
     network = ps.trace(nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 2, 3)), torch.randn(2, 1, 8, 8))
     with pytest.raises(ValueError, match="Expected a classifier that returns"):
-        ps.search(network, Data(train=(torch.randn(4, 1, 8, 8), torch.zeros(4).long())), budget=BUDGET)
+        searched(network, Data(train=(torch.randn(4, 1, 8, 8), torch.zeros(4).long())), budget=BUDGET)
 
 
 def test_new_trials_are_reported_and_recorded_ones_are_not(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     seen: list[ps.Event] = []
-    ps.search(network, digits_data, budget=BUDGET, n_trials=4, study=url, running=ps.Running(callbacks=[seen.append]))
-    result = ps.search(
+    searched(network, digits_data, budget=BUDGET, n_trials=4, study=url, running=ps.Running(callbacks=[seen.append]))
+    result = searched(
         network, digits_data, budget=BUDGET, n_trials=6, study=url, running=ps.Running(callbacks=[seen.append])
     )
     assert tuple(event.trial for event in seen) == result.trials
@@ -375,16 +383,16 @@ def test_options_reach_the_searcher_and_are_part_of_the_question(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
     settings = SurrogateSettings(startup=4)
-    result = ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"settings": settings})
-    plain = ps.search(network, digits_data, budget=BUDGET, n_trials=8)
+    result = searched(network, digits_data, budget=BUDGET, n_trials=8, options={"settings": settings})
+    plain = searched(network, digits_data, budget=BUDGET, n_trials=8)
     assert [t.structure for t in result.trials] != [t.structure for t in plain.trials]
     with pytest.raises(TypeError, match="nonsense"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=8, options={"nonsense": 1})
+        searched(network, digits_data, budget=BUDGET, n_trials=8, options={"nonsense": 1})
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url)
+    searched(network, digits_data, budget=BUDGET, n_trials=2, study=url)
     with pytest.raises(ps.StudyMismatch, match="its searcher is"):
-        ps.search(network, digits_data, budget=BUDGET, study=url, study_name="search", options={"settings": settings})
-    beside = ps.search(network, digits_data, budget=BUDGET, n_trials=2, study=url, options={"settings": settings})
+        searched(network, digits_data, budget=BUDGET, study=url, study_name="search", options={"settings": settings})
+    beside = searched(network, digits_data, budget=BUDGET, n_trials=2, study=url, options={"settings": settings})
     assert beside.name.startswith("search surrogate(settings=")
 
 
@@ -392,32 +400,30 @@ def test_settings_can_be_given_one_by_one(network: Network, digits_data: Data) -
     whole = SurrogateSettings(startup=4, batch_size=2)
     one_by_one = {"startup": 4, "batch_size": 2}
     results = [
-        ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
+        searched(network, digits_data, budget=BUDGET, n_trials=8, options=options)
         for options in ({"settings": whole}, one_by_one)
     ]
     assert [t.structure for t in results[0].trials] == [t.structure for t in results[1].trials]
     options = {"settings": whole, "startup": 3, "batch_size": 2}
     with pytest.raises(TypeError, match="either settings or batch_size, startup"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=8, options=options)
+        searched(network, digits_data, budget=BUDGET, n_trials=8, options=options)
 
 
 def test_few_images_score_and_all_re_estimate_the_winners_statistics(network: Network, digits_data: Data) -> None:
-    result = ps.search(network, digits_data, budget=BUDGET, n_trials=3)
+    result = searched(network, digits_data, budget=BUDGET, n_trials=3)
     assert {trial.images for trial in result.trials} <= {64, 128, 256, digits_data.calibration}
     assert len(result.best.calibration) == digits_data.calibration
     assert f"images={digits_data.calibration}" in result.best.trial.evaluator
-    fewer = ps.search(network, digits_data, budget=BUDGET, n_trials=3, scoring=ps.Scoring(images=64, race=False))
+    fewer = searched(network, digits_data, budget=BUDGET, n_trials=3, scoring=ps.Scoring(images=64, race=False))
     assert {trial.images for trial in fewer.trials} == {64}
     with pytest.raises(ValueError, match="images >= 1"):
-        ps.search(network, digits_data, budget=BUDGET, n_trials=3, scoring=ps.Scoring(images=0))
+        searched(network, digits_data, budget=BUDGET, n_trials=3, scoring=ps.Scoring(images=0))
 
 
 def test_compensated_weights_are_found_scored_and_built(network: Network, digits_data: Data) -> None:
     images, labels = digits_data.test_set()
     inherited, compensated = (
-        ps.search(
-            network, digits_data, budget=BUDGET, searcher="uniform", scoring=ps.Scoring(weight_source=source)
-        ).best
+        searched(network, digits_data, budget=BUDGET, searcher="uniform", scoring=ps.Scoring(weight_source=source)).best
         for source in ("inherited", "compensated")
     )
     assert inherited.structure == compensated.structure
@@ -425,7 +431,7 @@ def test_compensated_weights_are_found_scored_and_built(network: Network, digits
 
 
 def test_one_study_answers_several_budgets(network: Network, digits_data: Data) -> None:
-    result = ps.search(network, digits_data, budget=ps.Budget(macs="60%"), searcher="nsga2", n_trials=60)
+    result = searched(network, digits_data, budget=ps.Budget(macs="60%"), searcher="nsga2", n_trials=60)
     front = result.front()
     assert len(front) >= 3
     assert [w.cost.macs for w in front] == sorted(w.cost.macs for w in front)
@@ -449,16 +455,16 @@ def test_the_learnt_policy_answers_a_share_that_was_never_tried_and_its_network_
 
     def search(n_trials: int, study: str = "sqlite://") -> ps.SearchResult:
         arguments = {"searcher": "conditional", "options": CONDITIONAL, "study": study}
-        return ps.search(network, digits_data, budget=BUDGET, n_trials=n_trials, **arguments)  # type: ignore[arg-type]
+        return searched(network, digits_data, budget=BUDGET, n_trials=n_trials, **arguments)  # type: ignore[arg-type]
 
     search(21, url)
     result = search(40, url)
+    replayed, in_one_go = search(40, url), search(40)
     feasible = BUDGET.check(network.space)
     for share in (0.85, 0.55):
         structure = result.policy(share)
         assert share - 0.1 < feasible.usage([structure])[0] <= share
-        assert structure == result.policy(share)
-        assert structure == search(40, url).policy(share) == search(40).policy(share)  # replayed; in one go
+        assert structure == result.policy(share) == replayed.policy(share) == in_one_go.policy(share)
     small = result.build(structure)
     assert not small.training
     assert ps.count(small, network.example_inputs) == network.space.cost(structure)
@@ -470,7 +476,7 @@ def test_the_learnt_policy_answers_a_share_that_was_never_tried_and_its_network_
 def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
     network: Network, digits_data: Data, asynchronous: bool
 ) -> None:
-    result = ps.search(
+    result = searched(
         network,
         digits_data,
         budget=BUDGET,
@@ -484,10 +490,10 @@ def test_a_policy_has_learnt_from_every_trial_of_a_search_that_was_stopped(
 
 
 def test_a_share_that_no_policy_can_answer_is_refused(network: Network, digits_data: Data) -> None:
-    plain = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=2)
+    plain = searched(network, digits_data, budget=BUDGET, searcher="random", n_trials=2)
     with pytest.raises(ValueError, match=r"learns a policy \(conditional\); random learns none"):
         plain.policy(0.8)
-    result = ps.search(network, digits_data, budget=BUDGET, searcher="conditional", n_trials=2)
+    result = searched(network, digits_data, budget=BUDGET, searcher="conditional", n_trials=2)
     with pytest.raises(ValueError, match=r"^Expected a share of the budget in \(0, 1\], got 2.$"):
         result.policy(2)
     with pytest.raises(TypeError, match=r"^Expected a share of the budget as a number, got 'half'.$"):
@@ -511,7 +517,7 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
         store.close()
 
     budget = BUDGET
-    ps.search(
+    searched(
         network,
         digits_data,
         budget=budget,
@@ -520,7 +526,7 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
         study=url,
         running=ps.Running(callbacks=[look]),
     )  # type: ignore[arg-type]
-    assert len(ps.search(network, digits_data, budget=budget, n_trials=3, study=url).trials) == 3
+    assert len(searched(network, digits_data, budget=budget, n_trials=3, study=url).trials) == 3
 
 
 @pytest.mark.parametrize(
@@ -535,7 +541,7 @@ def test_numpys_integers_will_do_and_a_trial_is_on_disk_when_it_is_reported(
 def test_the_result_reads_as_a_sentence_about_what_was_measured(
     network: Network, digits_data: Data, settings: dict[str, Any], measures: str, shown: Callable[[float], str]
 ) -> None:
-    result = ps.search(network, digits_data, budget=BUDGET, searcher="uniform", **asking(**settings))
+    result = searched(network, digits_data, budget=BUDGET, searcher="uniform", **asking(**settings))
     assert result.measures == measures
     assert result.unpruned is not None
     assert result.best.trial.score is not None
@@ -552,15 +558,15 @@ def test_a_result_says_what_uniform_widths_reach_and_an_earlier_run_is_not_judge
     network: Network, digits_data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = f"sqlite:///{tmp_path / 's.db'}"
-    first = ps.search(network, digits_data, budget=BUDGET, n_trials=12, study=study)
+    first = searched(network, digits_data, budget=BUDGET, n_trials=12, study=study)
     judged = first.judged
     assert judged is not None
-    by_itself = ps.search(network, digits_data, budget=BUDGET, searcher="uniform", n_trials=1)
+    by_itself = searched(network, digits_data, budget=BUDGET, searcher="uniform", n_trials=1)
     assert judged.uniform_structure == by_itself.best.structure
     assert judged.uniform_score == pytest.approx(by_itself.best.trial.score, abs=1e-6)
     assert f"uniform widths: loss {-by_itself.best.trial.score:.3g}, accuracy {judged.uniform:.1%}" in repr(first)
     monkeypatch.setattr("prunesearch.api.judge", None)
-    assert ps.search(network, digits_data, budget=BUDGET, n_trials=12, study=study).judged == judged
+    assert searched(network, digits_data, budget=BUDGET, n_trials=12, study=study).judged == judged
 
 
 def test_a_metric_that_fails_is_a_note_and_the_search_is_not_lost(network: Network, digits_data: Data) -> None:
@@ -570,7 +576,7 @@ def test_a_metric_that_fails_is_a_note_and_the_search_is_not_lost(network: Netwo
         return 0.5
 
     data = replace(digits_data, task=replace(digits_data.goal, name="own", metric=broken))
-    result = ps.search(network, data, budget=BUDGET, searcher="uniform", n_trials=1, scoring=ps.Scoring(metric="loss"))
+    result = searched(network, data, budget=BUDGET, searcher="uniform", n_trials=1, scoring=ps.Scoring(metric="loss"))
     assert result.judged is None
     assert "not today" in result.notes[-1]
 
@@ -579,15 +585,15 @@ def test_the_score_of_the_unpruned_network_is_known_when_a_study_goes_on(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
-    whole = ps.search(network, digits_data, budget=ps.Budget(macs="100%"), searcher="uniform").best.trial.score
+    whole = searched(network, digits_data, budget=ps.Budget(macs="100%"), searcher="uniform").best.trial.score
     for n_trials in (1, 2):
-        result = ps.search(network, digits_data, budget=BUDGET, searcher="random", n_trials=n_trials, study=url)
+        result = searched(network, digits_data, budget=BUDGET, searcher="random", n_trials=n_trials, study=url)
         assert result.unpruned == pytest.approx(whole)
 
 
 def test_a_search_races_and_the_winner_was_scored_on_all_images(network: Network, digits_data: Data) -> None:
     raced, whole = (
-        ps.search(
+        searched(
             network,
             digits_data,
             budget=BUDGET,
@@ -607,12 +613,29 @@ def test_a_search_races_and_the_winner_was_scored_on_all_images(network: Network
     assert all(trial.error == 0 for trial in whole.trials)
 
 
+@pytest.mark.slow
+def test_a_race_with_workers_has_the_history_of_one_process(network: Network, digits_data: Data) -> None:
+    one, two = (
+        searched(
+            network,
+            digits_data,
+            budget=BUDGET,
+            n_trials=30,
+            scoring=ps.Scoring(images=256),
+            running=ps.Running(workers=workers),
+        )
+        for workers in (1, 2)
+    )
+    told = [(trial.structure, trial.score, trial.error, trial.parts) for trial in one.trials]
+    assert told == [(trial.structure, trial.score, trial.error, trial.parts) for trial in two.trials]
+
+
 @pytest.mark.parametrize("searcher", ["surrogate", "nsga2", "bayes"])
-def test_a_race_goes_on_as_if_it_was_never_interrupted_also_with_workers(
+def test_a_race_goes_on_as_if_it_was_never_interrupted(
     network: Network, digits_data: Data, tmp_path: Path, searcher: str
 ) -> None:
-    def search(study: str, n_trials: int, workers: int = 1) -> list[tuple[object, ...]]:
-        result = ps.search(
+    def search(study: str, n_trials: int) -> list[tuple[object, ...]]:
+        result = searched(
             network,
             digits_data,
             budget=BUDGET,
@@ -620,18 +643,15 @@ def test_a_race_goes_on_as_if_it_was_never_interrupted_also_with_workers(
             n_trials=n_trials,
             scoring=ps.Scoring(images=256),
             study=study,
-            running=ps.Running(workers=workers),
         )
         return [(trial.structure, trial.score, trial.error, trial.parts) for trial in result.trials]
 
     url = f"sqlite:///{tmp_path / 's.db'}"
     search(url, 13)
-    whole = search("sqlite://", 30)
-    assert search(url, 30) == whole
-    if searcher == "surrogate":
-        assert search("sqlite://", 30, workers=2) == whole
+    whole = search("sqlite://", 20)
+    assert search(url, 20) == whole
     with pytest.raises(ps.StudyMismatch, match="its evaluator is"):
-        ps.search(
+        searched(
             network,
             digits_data,
             budget=BUDGET,
@@ -657,7 +677,7 @@ def test_an_evaluator_of_ones_own_races_if_it_can_score_on_some_of_its_images(
         def score(self, structures: Sequence[Structure]) -> list[float]:
             return [sum(structure) / 100 - self._hard for structure in structures]
 
-    result = ps.search(
+    result = searched(
         network, digits_data, budget=BUDGET, searcher="random", n_trials=30, scoring=ps.Scoring(evaluator=Own())
     )
     assert result.best.trial.images == 200
@@ -668,14 +688,14 @@ def test_an_evaluator_of_ones_own_races_if_it_can_score_on_some_of_its_images(
 def test_a_search_on_labels_of_something_else_says_so(network: Network, digits_data: Data) -> None:
     images, labels = digits_data.train
     wrong = Data(train=(images, labels.flip(0)), calibration=256)
-    result = ps.search(network, wrong, budget=ps.Budget(macs="60%"), searcher="random", n_trials=2)
+    result = searched(network, wrong, budget=ps.Budget(macs="60%"), searcher="random", n_trials=2)
     assert "chance" in result.notes[0]
 
 
 def test_a_result_says_what_its_weights_do_not_fit() -> None:
     images = torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
     layers = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 2), nn.Flatten())
-    result = ps.search(
+    result = searched(
         ps.trace(layers.eval(), images[:2]),
         images,
         budget="macs=60%",
@@ -691,7 +711,7 @@ def test_a_result_says_what_its_weights_do_not_fit() -> None:
 
 @pytest.mark.parametrize("evaluator", ["adaptive_bn", "precise_bn"])
 def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_data: Data, evaluator: str) -> None:
-    result = ps.search(
+    result = searched(
         network,
         digits_data,
         budget=ps.Budget(macs="60%"),
@@ -705,7 +725,7 @@ def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_d
 
 def test_statistics_can_be_estimated_on_images_of_their_own(network: Network, digits_data: Data) -> None:
     images, _ = digits_data.train
-    result = ps.search(
+    result = searched(
         network,
         digits_data,
         budget=BUDGET,

@@ -15,7 +15,7 @@ from prunesearch.training.recipe import Recipe
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One epoch each, of a small network: what it reaches is not what is tested here."""
     monkeypatch.setattr(demo, "MODEL", "resnet8")
-    for name in ("_TRAINING", "_FINETUNING"):
+    for name in ("TRAINING", "FINETUNING"):
         monkeypatch.setattr(demo, name, Recipe(epochs=1))
 
 
@@ -26,7 +26,7 @@ def test_a_rerun_keeps_what_is_done_and_a_longer_one_measures_its_new_winners_an
     assert [row.searcher for row in first.rows] == ["unpruned", *demo.SEARCHERS]
     assert [row.evaluations for row in first.rows] == [0, 1, 4, 4, 4]
     full = first.rows[0]
-    assert all(row.macs <= 0.4 * full.macs for row in first.rows[1:])
+    assert all(row.macs <= 0.2 * full.macs for row in first.rows[1:])
     assert first.facts["seconds"] > 0
     json.dumps(first.as_dict())
 
@@ -40,7 +40,7 @@ def test_a_rerun_keeps_what_is_done_and_a_longer_one_measures_its_new_winners_an
     longer = demo.run_demo(tmp_path, n_trials=24, say=told.append)
     for before, after in zip(first.rows[2:], longer.rows[2:], strict=True):
         changed = (before.macs, before.params) != (after.macs, after.params)
-        assert (f"Finetuning the winner of {after.searcher}, 1 epochs." in told) == changed
+        assert (f"Finetuning the winner of {after.searcher}, epochs: 1." in told) == changed
 
 
 @pytest.mark.slow

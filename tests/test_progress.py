@@ -48,6 +48,18 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen(monkeypatch, progress=False) == ""
 
 
+@pytest.mark.parametrize("progress", [True, False])
+def test_a_verifier_that_trains_shows_it_unless_told_not_to(monkeypatch: pytest.MonkeyPatch, progress: bool) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    data = ps.Data(train=(IMAGES, LABELS), validation=(IMAGES[:16], LABELS[:16]), calibration=32)
+    recipe = ps.Recipe(epochs=1, batch_size=16)
+    verifier = ps.FinetuneVerifier(data, reach=0.0, recipe=recipe, progress=progress)
+    assert search(data=data, verifiers=verifier, progress=False).verified
+    assert ("training step: " in terminal.getvalue()) == progress
+
+
 def test_without_a_terminal_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     search(network())
     assert capsys.readouterr().err == ""

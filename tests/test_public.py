@@ -29,23 +29,27 @@ def test_importing_the_package_or_a_room_without_networks_does_not_import_torch(
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import prunesearch as ps",
-        "import prunesearch.search; import prunesearch as ps",
-        "from prunesearch.search import SEARCHERS; import prunesearch.search.uniform; import prunesearch as ps",
-        "import prunesearch as ps; ps.search; import prunesearch.search; from prunesearch.search.uniform import *",
-    ],
+IMPORTS = (
+    "import prunesearch as ps",
+    "import prunesearch.search; import prunesearch as ps",
+    "from prunesearch.search import SEARCHERS; import prunesearch.search.uniform; import prunesearch as ps",
+    "import prunesearch as ps; ps.search; import prunesearch.search; from prunesearch.search.uniform import *",
 )
-def test_search_is_a_function_whatever_was_imported(code: str) -> None:
-    code += """
-import inspect, pydoc
-from prunesearch import search
-assert inspect.isfunction(ps.search) and ps.search is search
-assert list(inspect.signature(ps.search).parameters)[:3] == ["network", "data", "budget"]
-assert len(inspect.signature(ps.search).parameters) <= 16
-assert "Search the structure of a network under a budget" in pydoc.render_doc(ps.search)
+
+
+def test_search_is_a_function_whatever_was_imported() -> None:
+    """In one process, which forgets the package in between, as importing torch takes longest."""
+    code = f"""
+import inspect, pydoc, sys
+for imports in {IMPORTS!r}:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "prunesearch"]:
+        del sys.modules[name]
+    exec(imports)
+    from prunesearch import search
+    assert inspect.isfunction(ps.search) and ps.search is search, imports
+    assert list(inspect.signature(ps.search).parameters)[:3] == ["network", "data", "budget"]
+    assert len(inspect.signature(ps.search).parameters) <= 16
+    assert "Search the structure of a network under a budget" in pydoc.render_doc(ps.search)
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

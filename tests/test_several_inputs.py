@@ -167,6 +167,7 @@ def test_one_tensor_in_a_tuple_is_that_tensor() -> None:
 def test_numbers_of_words_with_a_mask_can_be_searched(path: str) -> None:
     network = traced((IDS, MASK), Words)
     result = search(network, ((IDS, MASK), LABELS), evaluator_options={"path": path}, images=64)
+    assert len(result.trials) > 1
     for trial in result.trials:
         slimmed = result.best.weights.build(trial.structure).eval()
         chosen = Data(train=((IDS, MASK), LABELS), calibration=64).calibration_set()

@@ -102,7 +102,8 @@ def _recovered(row: Mapping[str, Any], cells: Mapping[tuple[Any, ...], Mapping[s
         ]
         if source != "inherited":
             sentences.append(f"{source} {statistics.mean(shares):.0%} ({min(shares):.0%} to {max(shares):.0%})")
-    return f"Of the accuracy that slicing by `l1` to {share} loses, got back before finetuning: {', '.join(sentences)}."
+    told = ", ".join(sentences)
+    return f"Slicing by `l1` to {share} loses accuracy; this share of it is back before finetuning: {told}."
 
 
 def _accuracies(

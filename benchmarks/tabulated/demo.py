@@ -1,9 +1,12 @@
-"""The table of `prunesearch demo`."""
+"""The table of `prunesearch demo`, and what its budget was chosen by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+Row = Mapping[str, Any]
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -26,9 +29,58 @@ def table(result: Mapping[str, Any]) -> str:
         f"One run (n = 1, seed {facts['seed']}) of `prunesearch demo`: {facts['model']} on {facts['data']}; budget "
         f"{facts['budget']}; up to {facts['n_trials']} evaluations each (`uniform` has a single structure to propose, "
         f"`evolution` runs with a population of {facts['population']}); "
-        f"{facts['finetuning']['epochs']} epochs of finetuning. With {facts['test_images']} test images one image is "
-        f"{1 / facts['test_images']:.2%}, so the accuracies after finetuning cannot be told apart by this run. "
-        f"{facts['seconds']} s in all on {facts['threads']} threads of {facts['processor']}, CPU only, torch "
+        f"epochs of finetuning: {facts['finetuning']['epochs']}. One of the {facts['test_images']} test images is "
+        f"{1 / facts['test_images']:.2%}, and the standard error of an accuracy of {full['accuracy_before']:.0%} is "
+        f"{_error(full['accuracy_before'], facts['test_images']):.1%}. "
+        f"{_took(facts)} of {facts['processor']}, CPU only, torch "
         f"{facts['torch']}; times per image in batches of {facts['latency_batch_size']}."
     )
     return "\n".join([*lines, "", note])
+
+
+def _took(facts: Mapping[str, Any]) -> str:
+    """How long it took; by the processor's time, where that was measured, as other work does not change it much."""
+    if "cpu_seconds" in facts:
+        return f"{facts['cpu_seconds']:.0f} CPU-seconds on one thread"
+    return f"{facts['seconds']} s in all on {facts['threads']} threads"
+
+
+def _error(share: float, n: int) -> float:
+    return math.sqrt(share * (1 - share) / n)
+
+
+def budgets(result: Mapping[str, Any]) -> str:
+    """The table of `benchmarks/demo_budget.py`: a row for each share of the MACs and each finetuning."""
+    rows = result["rows"]
+    kinds = sorted({(row["share"], row["epochs"], row["lr"]) for row in rows}, key=lambda kind: (_share(kind), kind))
+    lines = [
+        "| MACs | finetuning: epochs, rate | seeds | uniform, before | searched, before | uniform, finetuned "
+        "| searched, finetuned | searched minus uniform, for each seed |",
+        "|---:|---|---|---:|---:|---:|---:|---|",
+    ]
+    for kind in kinds:
+        lines.append(_budget([row for row in rows if (row["share"], row["epochs"], row["lr"]) == kind]))
+    images = rows[0]["images"]
+    note = (
+        f"Accuracy on {images} held-out training images, means over the seeds; *searched* is `evolution` with 128 "
+        "structures. Each seed trains its own network; networks, searches and teachers are those of the demo."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _share(kind: tuple[str, int, float]) -> float:
+    return -float(kind[0].rstrip("%"))
+
+
+def _budget(rows: Sequence[Row]) -> str:
+    by = {(row["searcher"], row["seed"]): row for row in rows}
+    seeds = sorted({seed for _, seed in by if all((name, seed) in by for name in ("uniform", "evolution"))})
+    means = [
+        f"{sum(by[name, seed][when] for seed in seeds) / len(seeds):.2%}"
+        for when in ("before", "after")
+        for name in ("uniform", "evolution")
+    ]
+    gains = [100 * (by["evolution", seed]["after"] - by["uniform", seed]["after"]) for seed in seeds]
+    told = f"{', '.join(f'{gain:+.1f}' for gain in gains)} points"
+    how = f"{rows[0]['epochs']}, {rows[0]['lr']:g}"
+    return f"| {rows[0]['share']} | {how} | {', '.join(map(str, seeds))} | {' | '.join(means)} | {told} |"

@@ -85,7 +85,7 @@ def _at_the_ends(after: Sequence[Cell]) -> str:
 
 def _actors_note(cells: Sequence[Cell]) -> str:
     return (
-        f"{_seeds(cells)} of `python benchmarks/actors.py`, a landscape drawn anew for each. 0 is the best structure "
+        f"{_seeds(cells)} of `python benchmarks/actors.py`, each with a new landscape. 0 is the best structure "
         "within the budget, 1 no better than the median one. The random search had as many evaluations as the policy "
         "episodes. *Wants the same*: what the actor says, before any bound, differs by less than "
         f"{_SAME} between the groups. *At an end*: groups of all seeds of which the sigmoid keeps less than {_END}, or "
@@ -111,8 +111,8 @@ def _further(facts: Mapping[str, Any], method: str, answer: str) -> str:
 def _note(facts: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     seen, unseen = (", ".join(f"{share:g}" for share in facts[kind]) for kind in ("seen", "unseen"))
     return (
-        f"Regret, the mean over the shares: {_seeds(cells, small=True)} of `python benchmarks/policies.py`, a "
-        f"landscape drawn anew for each. Shares of {facts['budget']} of the MACs: {seen} were tried, {unseen} are in "
+        f"Regret, the mean over the shares: {_seeds(cells, small=True)} of `python benchmarks/policies.py`, "
+        f"each with a new landscape. Shares of {facts['budget']} of the MACs: {seen} were tried, {unseen} are in "
         "between. 0 is the best structure within the share, 1 no better than the median one. "
         "Evaluations are those for all tried shares together."
     )

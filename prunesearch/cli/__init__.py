@@ -4,64 +4,33 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from prunesearch._version import __version__
-from prunesearch.cli.attention import paam
-from prunesearch.cli.comparing import compare
+from prunesearch.cli.commands import MARKUP, Commands
 from prunesearch.cli.config import RENAMED
 from prunesearch.cli.console import fail, stdout
-from prunesearch.cli.demonstration import demo
-from prunesearch.cli.finetuning import finetune
-from prunesearch.cli.flags import command
-from prunesearch.cli.layerwise import layerwise
-from prunesearch.cli.manifold import manidp
-from prunesearch.cli.networks import explain, export, verify
-from prunesearch.cli.options import FLAGS, configured
-from prunesearch.cli.pruning import prune
-from prunesearch.cli.pruningnet import pruningnet
-from prunesearch.cli.records import delete, list_studies, report, show, status
-from prunesearch.cli.studies import search
-from prunesearch.cli.timing import latency
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 from prunesearch.urls import redacted
 
 UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
 _INTERRUPTED = 130
 
-COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
-    "Try it": {"demo": demo},
-    "The whole job": {"prune": prune},
-    "Before a search": {"explain": explain, "latency": latency, "pruningnet": pruningnet},
-    "Search": {"search": search, "status": status},
-    "After a search": {
-        "finetune": finetune,
-        "compare": compare,
-        "verify": verify,
-        "report": report,
-        "export": export,
-    },
-    "Structure and weights in one training": {"paam": paam, "manidp": manidp, "layerwise": layerwise},
-    "What is recorded": {"list": list_studies, "show": show, "delete": delete},
-}
-"""Every command, in the order of the job, as `--help` groups them."""
-
 app = typer.Typer(
     help="Search the structure of pruned convolutional networks: explain, search, finetune, export.",
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode=MARKUP,
+    cls=Commands,
 )
-for _panel, _commands in COMMANDS.items():
-    for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_panel)(command(_command, FLAGS, (configured(),)))
 
 
 def _show_version(asked: bool) -> None:
     if asked:
+        from prunesearch._version import __version__
+
         stdout.print(f"prunesearch {__version__}")
         raise typer.Exit
 

@@ -54,7 +54,7 @@ class PruningNet(nn.Module):
         network: The traced network. Its model is only read.
         form: One of the three.
         hidden: Units of the generators' MLPs.
-        rank: Of the compact form.
+        rank: Rank of the matrix that changes the weights in the compact form.
         start: Begin with the network's `"trained"` weights, for every structure, or from `"scratch"`; what is no weight
             of a layer, nor a bias or of a normalisation, is taken over even then.
         ranking: Which channels a structure takes; by default the first ones, as published. With trained weights, a

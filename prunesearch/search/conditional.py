@@ -28,8 +28,8 @@ class ConditionalSettings:
         warmup: Random structures per share before the policy acts; published: 300 in all.
         batch_size: Structures per batch, the shares in turn.
         hidden: Units of the hidden layers of actor and critic; published: 300.
-        actor_lr: Of Adam; published: 1e-4.
-        critic_lr: Of Adam; published: 1e-3.
+        actor_lr: Learning rate of the actor (Adam); published: 1e-4.
+        critic_lr: Learning rate of the critic (Adam); published: 1e-3.
         tau: Share of the online networks that goes into the target ones per update; published: 0.01.
         minibatch: Steps per update; published: 64.
         updates: Per episode learnt; published: one per step of it.
@@ -104,7 +104,7 @@ class ConditionalSearcher(BatchSearcher):
         space: Where structures live.
         budget: What every proposal must meet.
         seed: Decides every draw.
-        shares: Of the budget, each in (0, 1]: one policy serves them all.
+        shares: Shares of the budget, each in (0, 1], for which structures are proposed; one policy learns all of them.
         settings: How it learns.
 
     Attributes:

@@ -25,7 +25,7 @@ class EvolutionSettings:
         parents: The best structures so far, from which children are made.
         mutants: Children by mutation.
         crossovers: Children by crossover; what duplicates leave open is filled at random.
-        mutation_probability: Of each width of a mutant.
+        mutation_probability: Probability that a width of a mutant changes.
     """
 
     population: int = 50

@@ -26,7 +26,7 @@ class GeneticSettings:
         parents: The best structures so far, from which children are made.
         screened: Children per generation that the closed form screens.
         newcomers: Random structures among the scored ones, which keep the weights of the closed form honest.
-        mutation_probability: Of each width of a child.
+        mutation_probability: Probability that a width of a child changes.
     """
 
     population: int = 10

@@ -21,8 +21,8 @@ class NSGA2Settings:
 
     Attributes:
         population: Survivors, and structures per generation.
-        mutation_probability: Of each width of a child; None is 1 in the number of groups.
-        lowest_share: Of the budget that the first structures use; they spread from there to all of it.
+        mutation_probability: Probability that a width of a child changes; None is 1 in the number of groups.
+        lowest_share: Share of the budget that the first structures use at least; they spread from there to all of it.
     """
 
     population: int = 20

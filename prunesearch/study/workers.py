@@ -29,7 +29,7 @@ class Workers:
             otherwise processes.
         time_limit: Seconds that one structure may take. Then it has failed. Needs workers that can be killed.
         max_retries: Further tries for a structure whose worker died. Then it has failed.
-        address: Of a Ray cluster, such as `"auto"` or `"ray://head:10001"`. None: one on this machine.
+        address: Address of a Ray cluster, such as `"auto"` or `"ray://head:10001"`. None: one on this machine.
         gpus: GPUs, or a share of one, that each actor of a Ray cluster needs.
 
     Raises:

@@ -34,13 +34,13 @@ class Recipe:
         batch_size: Images per step, of all processes together.
         optimizer: `"sgd"` (with Nesterov momentum) or `"adamw"` (with betas `momentum` and 0.999).
         lr: Peak learning rate.
-        momentum: Of the gradients.
+        momentum: Momentum of SGD; the first beta of AdamW.
         weight_decay: On weights of two or more dimensions. Biases and BatchNorm have none.
         schedule: After the warm-up the rate falls as a `"cosine"` to zero, or stays `"constant"`.
         warmup: Share of all steps over which the rate rises linearly.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
         distillation: With a teacher, the weight of its soft labels against the true ones.
-        temperature: Of the soft labels.
+        temperature: Temperature of the soft labels.
         features: With a teacher, names of modules, the same in both networks, whose maps of attention are pulled
             towards the teacher's. See `training.distillation`.
         feature_weight: Weight of the features in the loss.

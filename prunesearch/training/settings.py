@@ -96,7 +96,7 @@ class LayerwiseSettings:
         share_of_budget: Layers are narrowed as if this share of the budget were allowed. It is met before the most
             sensitive ones have their turn, and those keep their width; at 1 all are narrowed alike.
         epochs_per_layer: Passes over the training data between two layers, with the unpruned network as teacher.
-        generations: Of the genetic algorithm of a layer.
+        generations: Generations of the genetic algorithm, for each layer.
         scored: Sets of channels that are scored on data in each generation, those that a closed form finds best.
     """
 
@@ -129,9 +129,9 @@ class PruningNetRecipe:
         epochs: Passes over the training data. The authors' rule of thumb: a quarter of those of ordinary training.
         batch_size: Images per step, of all processes together.
         lr: Learning rate at the start. It is that of SGD, and falls linearly to zero.
-        momentum: Of the gradients.
+        momentum: Momentum of SGD.
         weight_decay: On parameters of two or more dimensions.
-        label_smoothing: Of the cross-entropy.
+        label_smoothing: Label smoothing of the cross-entropy.
         sampling: Structures per step: random or sandwich. `"random"`: one, every width drawn uniformly (MetaPruning).
             `"sandwich"`: the full and the narrowest one and two random ones; all but the full learn from its outputs
             (in-place distillation).

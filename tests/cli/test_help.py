@@ -10,7 +10,8 @@ from typing import Any, get_args
 import pytest
 import typer
 
-from prunesearch.cli import COMMANDS, app, completion
+from prunesearch.cli import app, completion
+from prunesearch.cli.commands import PANELS
 from prunesearch.evaluators import WEIGHT_SOURCE
 from prunesearch.progress import duration
 from prunesearch.resources import RESOURCES
@@ -18,7 +19,7 @@ from prunesearch.search import SEARCHERS
 from prunesearch.study.workers import EXECUTORS
 from tests.cli.calls import Call
 
-NAMES = [name for commands in COMMANDS.values() for name in commands]
+NAMES = list(PANELS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,15 +12,17 @@ import pytest
 import typer
 
 import prunesearch as ps
-from prunesearch.cli import COMMANDS, app, config
+from prunesearch.cli import app, config
+from prunesearch.cli.commands import COMMANDS, PANELS
 from prunesearch.cli.flags import groups_of
 from prunesearch.evaluators.latency.remote import plan
+from prunesearch.registry import resolve
 from prunesearch.report import write_report
 from prunesearch.sources import load_data
 from prunesearch.study.workers import Workers
 from prunesearch.training.settings import AttentionSettings, LayerwiseSettings, ManifoldSettings
 
-NAMES = [name for commands in COMMANDS.values() for name in commands]
+NAMES = list(PANELS)
 OBJECT = "an object; --model names it"
 VALUES = "a value: its fields are options"
 FUNCTION = "a function, which shows progress"
@@ -202,7 +204,7 @@ def arguments(of: Callable[..., Any]) -> dict[str, Any]:
 
 def left_out(name: str, of: Callable[..., Any]) -> Mapping[str, str]:
     """The fields of a dataclass that a command says it does not take, and why; not what another value gives it."""
-    function = next(commands[name] for commands in COMMANDS.values() if name in commands)
+    function = resolve(COMMANDS[PANELS[name]], name, "command")
     without = next((group.without for kind, group in groups_of(function).values() if kind is of), {})
     return {field: why for field, why in without.items() if field not in options(name)}
 

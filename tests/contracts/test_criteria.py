@@ -21,7 +21,9 @@ class TestCriteria(CriterionContract):
     def test_a_refusal_names_the_criterion(self) -> None:
         criterion = self.make()
         network, inputs = self.subject().network, self.subject().examples.inputs
-        if criterion.needs != "nothing":
+        if criterion.needs == "nothing":
+            assert len(criterion.rank(network).keep(0, 1)) == 1
+        else:
             seen = "inputs" if criterion.needs == "inputs" else "the loss of examples"
             with pytest.raises(ValueError, match=f"The criterion '{self.criterion}' looks at {seen}, got none"):
                 criterion.rank(network)

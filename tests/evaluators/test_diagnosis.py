@@ -127,7 +127,12 @@ def test_an_infinite_tensor_that_does_no_harm_is_none_of_our_business() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.softmax(self.layer(x) + self.mask, dim=1)
 
-    check_finite(Masked(), torch.randn(3, 4))
+    masked, inputs = Masked(), torch.randn(3, 4)
+    check_finite(masked, inputs)
+    assert torch.isfinite(masked(inputs)).all()
+    masked.mask.fill_(-torch.inf)
+    with pytest.raises(ValueError, match="mask"):
+        check_finite(masked, inputs)
 
 
 def test_numbers_that_overflow_on_the_way_are_told_from_tensors_that_are_not_finite() -> None:

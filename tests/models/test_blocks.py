@@ -55,6 +55,7 @@ def test_what_a_block_takes_depends_on_its_axes_alone(name: str) -> None:
     network = traced(name)
     blocked = BlockedNetwork(network)
     rng = np.random.default_rng(1)
+    assert blocked.blocks
     for block in blocked.blocks:
         assert len(block.axes) <= 2
         own = {g for axis in block.axes for g, _ in axis.terms}

@@ -29,6 +29,7 @@ def explanation(network: Network) -> Explanation:
 def test_each_group_saves_what_the_network_costs_less_without_it(network: Network, explanation: Explanation) -> None:
     space = network.space
     full = space.cost(space.full).macs
+    assert len(explanation.groups) == len(space.groups)
     for i, line in enumerate(explanation.groups):
         alone = space.cost((*space.full[:i], space.minimum[i], *space.full[i + 1 :])).macs
         assert line.macs_share == pytest.approx(1 - alone / full)

@@ -267,7 +267,9 @@ def test_both_themes_keep_every_text_readable(chromium: Browser, reports: dict[s
 
 
 def test_figures_say_what_they_show(full: Page) -> None:
-    for plot in full.locator(".plot").all():
+    plots = full.locator(".plot").all()
+    assert len(plots) > 2
+    for plot in plots:
         names = (plot.get_attribute("aria-labelledby") or "").split()
         assert all(full.locator(f"#{name}").text_content() for name in names)
         assert len(names) == 2

@@ -50,7 +50,9 @@ WRONG = {
 
 @pytest.mark.parametrize(("given", "expected"), WRONG.values(), ids=WRONG)
 def test_what_is_no_number_is_a_failure_that_says_what_came(given: Any, expected: str) -> None:
-    for outcome in (*score_all(Gives(given), [(1,), (2,)]), score_one(Gives(given), (1,))):
+    outcomes = [*score_all(Gives(given), [(1,), (2,)]), score_one(Gives(given), (1,))]
+    assert len(outcomes) == 3
+    for outcome in outcomes:
         assert outcome.score is None
         assert (outcome.failure or "").startswith(expected)
 
@@ -61,7 +63,9 @@ def test_scores_of_another_number_than_the_structures_are_nobodys(scores: list[f
         def score(self, structures: Sequence[Structure]) -> list[float]:
             return scores
 
-    for outcome in score_all(Miscounts(), [(1,), (2,)]):
+    outcomes = list(score_all(Miscounts(), [(1,), (2,)]))
+    assert len(outcomes) == 2
+    for outcome in outcomes:
         assert outcome.score is None
         assert outcome.failure == (
             "The evaluator breaks the contract Evaluator: score(structures) gave "

@@ -126,6 +126,7 @@ def test_the_budget_is_met_exactly_and_used_up(network: Network, pruned: Attenti
 
 
 def test_kept_units_have_the_highest_scores_of_their_group(network: Network, pruned: AttentionPruned) -> None:
+    assert len(pruned.scores) == len(network.space.groups)
     for index, scores in enumerate(pruned.scores):
         kept = pruned.ranking.keep(index, pruned.structure[index] // network.space.groups[index].unit)
         dropped = np.setdiff1d(np.arange(len(scores)), kept)
