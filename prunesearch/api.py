@@ -15,6 +15,7 @@ from prunesearch.best_so_far import BestSoFar
 from prunesearch.budget import Budget, FeasibleSet
 from prunesearch.contracts import name_of
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyUnreadable, StudyUnwritable
+from prunesearch.evidence import KEY, Evidence, as_facts, evidence_of, kept_evidence
 from prunesearch.given import (
     as_budget,
     as_network,
@@ -37,7 +38,7 @@ from prunesearch.result import SearchResult
 from prunesearch.rounds import Rounds
 from prunesearch.running import Running
 from prunesearch.scoring import Scoring, is_bound
-from prunesearch.search import evidence_needed, is_searcher, make_searcher
+from prunesearch.search import is_searcher, make_searcher
 from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.study.database import IN_MEMORY
@@ -233,14 +234,18 @@ class _Asked:
             **({"order": "as finished"} if self.running.asynchronous else {}),
         }
 
-    def proposer(self, limits: FeasibleSet) -> Searcher:
-        """A fresh searcher; or the one that was given."""
+    def evidence(self, name: str) -> Evidence:
+        """What the searcher is told first, in a study of this name."""
         if is_searcher(self.searcher):
-            return self.searcher
+            return {}
         given: Any = self.searcher
-        needed = [need for need in evidence_needed(given) if need not in self.options]
-        evidence = {need: self.prepared.evidence(need) for need in needed}
-        space = self.prepared.network.space
+        return evidence_of(given, self.options, self.prepared, kept_evidence(self.study, name))
+
+    def proposer(self, limits: FeasibleSet, evidence: Evidence) -> Searcher:
+        """A fresh searcher; or the one that was given."""
+        given, space = self.searcher, self.prepared.network.space
+        if is_searcher(given):
+            return given
         return make_searcher(given, space, limits, seed=self.seed, **evidence, **self.options)
 
     @property
@@ -256,9 +261,11 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     prepared, running = asked.prepared, asked.running
     question = asked.question(limits)
     name = find(asked.study, study_name, question, open_another=running.open_another)  # refuses before it is computed
-    proposer = asked.proposer(limits)
+    evidence = asked.evidence(name)
+    proposer = asked.proposer(limits, evidence)
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
     with Study(asked.study, name, question, prepared.network.space, limits) as opened:
+        opened.note(KEY, lambda: as_facts(evidence))
         trials = _run(opened, asked, checked, n_trials, spreads=getattr(proposer, "spreads", False))
         opened.note("score_full", lambda: prepared.score_of(prepared.network.space.full))
         unpruned = opened.fact("score_full")

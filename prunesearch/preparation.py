@@ -105,9 +105,14 @@ class Prepared:
         """A trial, ready to be built."""
         return Winner(trial, self.built, self.calibration, self.given)
 
-    def evidence(self, name: str) -> Any:
-        """What a searcher wants to know first; one of `prunesearch.evaluators.EVIDENCE`."""
-        return gather(name, self.weights, self.scorer, self.calibration)
+    def evidence(self, name: str, *, on_few: bool = False) -> Any:
+        """What a searcher wants to know first.
+
+        Args:
+            name: One of `prunesearch.evaluators.EVIDENCE`.
+            on_few: Structures are scored on the few images that a race begins with.
+        """
+        return gather(name, self.weights, self.parts[0] if on_few else self.scorer, self.calibration)
 
     def facts_of_scores(self) -> dict[str, Any]:
         """What scores were made by, with the way that was found to be faster on this device."""

@@ -57,6 +57,16 @@ def evidence_needed(given: str | Callable[..., Searcher]) -> tuple[str, ...]:
     return tuple(getattr(_maker(given), "needs", ()))
 
 
+def evidence_welcome(given: str | Callable[..., Searcher]) -> tuple[str, ...]:
+    """What it can do without, but searches better with; the same names.
+
+    Raises:
+        ValueError: No searcher has this name; the message has the list.
+        TypeError: It makes no searchers.
+    """
+    return tuple(getattr(_maker(given), "welcomes", ()))
+
+
 def check_searcher(given: Any, options: Mapping[str, Any]) -> None:
     """Make sure that there is a searcher of a name, or of a constructor, and that it has these options.
 

@@ -114,6 +114,8 @@ class BatchSearcher(ABC):
 
     needs: ClassVar[tuple[str, ...]] = ()
     """Constructor arguments that describe the network, of `prunesearch.evaluators.EVIDENCE`."""
+    welcomes: ClassVar[tuple[str, ...]] = ()
+    """Further ones that it can do without: they are gathered where that costs little."""
     settings_type: ClassVar[type | None] = None
     """Dataclass of the constructor's `settings`, so that they can be given one by one by name."""
     spreads: ClassVar[bool] = False

@@ -46,8 +46,18 @@ class SensitivitySearcher(BatchSearcher):
         """Put all of them into the queue, once."""
         if batch > 0:
             return
-        first, *others = (greedy(self.feasible, [loss**power for loss in self._losses]) for power in _POWERS)
-        self.queue.put([first, threshold(self.feasible, self._losses), *others])
+        self.queue.put(from_losses(self.feasible, self._losses))
+
+
+def from_losses(feasible: FeasibleSet, lost: Sequence[FloatArray]) -> list[Structure]:
+    """The greedy structure, the one of a single threshold, and greedy ones that count losses in other powers.
+
+    Args:
+        feasible: The structures that meet the budget.
+        lost: As `losses` gives them.
+    """
+    first, *others = (greedy(feasible, [loss**power for loss in lost]) for power in _POWERS)
+    return [first, threshold(feasible, lost), *others]
 
 
 def losses(space: Space, curves: Sequence[FloatArray]) -> list[FloatArray]:

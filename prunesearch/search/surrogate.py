@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy.stats import norm
 
 from prunesearch.budget import Budget, as_structures
 from prunesearch.search.proposals import BatchSearcher, put_random
+from prunesearch.search.sensitivity import from_losses, losses
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import FloatArray, IntArray, Space
 
@@ -28,7 +30,7 @@ class SurrogateSettings:
     """Sizes of a batch.
 
     Attributes:
-        startup: Structures before the first prediction: the uniform one, and random ones.
+        startup: Structures before the first prediction: the uniform one, those that curves say, and random ones.
         batch_size: Structures per batch.
         parents: Structures around which neighbours are predicted: those scored so far that are predicted best.
         neighbours: Made per round; those of later rounds are around the ones that were predicted best.
@@ -58,6 +60,9 @@ class SurrogateSearcher(BatchSearcher):
     in a race, counts for as much less. Each member of a batch is the neighbour with the highest upper confidence bound
     given the members before it.
 
+    With curves the first structures are those of `SensitivitySearcher`, too: where few groups can give all that is to
+    go, as under a mild budget, hardly any random structure spares the others.
+
     Source: ours, from known parts: Rasmussen and Williams, Gaussian processes for machine learning, 2006 (algorithm
     2.1, marginal likelihood); Srinivas et al., ICML 2010, arXiv:0912.3995 (upper confidence bound); Desautels et al.,
     JMLR 2014 (batches by conditioning on what is pending).
@@ -66,27 +71,38 @@ class SurrogateSearcher(BatchSearcher):
         space: Where structures live.
         budget: What every proposal must meet.
         seed: Decides every draw.
+        curves: Per group, (its allowed widths,) score of the network with that group alone at each width; optional.
         settings: Sizes of a batch.
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
+        ValueError: Curves that do not belong to the space.
     """
 
     settings_type = SurrogateSettings
+    welcomes = ("curves",)
 
     def __init__(
-        self, space: Space, budget: Budget, *, seed: int = 0, settings: SurrogateSettings | None = None
+        self,
+        space: Space,
+        budget: Budget,
+        *,
+        seed: int = 0,
+        curves: Sequence[FloatArray] | None = None,
+        settings: SurrogateSettings | None = None,
     ) -> None:
         super().__init__(space, budget, seed=seed)
         self._settings = settings or SurrogateSettings()
+        self._losses = None if curves is None else losses(space, curves)
 
     def plan(self, rng: np.random.Generator, batch: int) -> None:
         """Put the next structures into the queue, random ones at first and where neighbours run out."""
         sizes = self._settings
         structures, scores = self.told.scored()
         if batch == 0:
-            self.queue.put([uniform_structure(self.feasible)])
-            put_random(self.queue, self.feasible, rng, sizes.startup - 1)
+            promising = [] if self._losses is None else from_losses(self.feasible, self._losses)
+            self.queue.put([uniform_structure(self.feasible), *promising], sizes.startup)
+            put_random(self.queue, self.feasible, rng, sizes.startup - len(self.queue))
             return
         if len(structures) > 1:
             best = np.argsort(-scores, kind="stable")[:_MOST]
