@@ -4,75 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from prunesearch.models.coupling import Read
+from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.operators import known_kind, rule_of
-from prunesearch.models.operators.layers import convolution, linear
+from prunesearch.models.operators.layers import convolution, linear, transposed_convolution
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.walk import place
 
 _SAME_BY_SIZE = "timm.layers.conv2d_same.Conv2dSame"  # pads by the size of its input, as TensorFlow does
 _CLASSES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-@dataclass(frozen=True)
-class LinearMap:
-    """A linear layer or a convolution of the recorded forward that reads narrowed channels.
-
-    Attributes:
-        place: Qualified name of its module, or of its node (`walk.place`).
-        weight: Name of its weight in the model; None if the weight is computed, or something else uses it, too.
-        bias: Name of its bias likewise; None also if it has none.
-        shape: Of the weight: (outputs, inputs of a group, *kernel).
-        stride: Of each dimension of positions; empty for a linear layer.
-        padding: Of each dimension, before and after.
-        dilation: Of each dimension.
-        groups: How many a convolution works in.
-        padding_mode: What the padding holds, as in `nn.Conv2d`.
-    """
-
-    place: str
-    weight: str | None
-    bias: str | None
-    shape: tuple[int, ...]
-    stride: tuple[int, ...] = ()
-    padding: tuple[tuple[int, int], ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-    padding_mode: str = "zeros"
-
-    @property
-    def kernel(self) -> tuple[int, ...]:
-        """Size of the kernel along each dimension of positions."""
-        return self.shape[2:]
-
-    @property
-    def columns(self) -> int:
-        """How many numbers each position reads: one per input channel and element of the kernel."""
-        return self.shape[1] * self.groups * math.prod(self.kernel)
-
-    @property
-    def loses_inputs(self) -> bool:
-        """Whether outputs that stay may read channels that go; of many small groups, whole ones go instead."""
-        return self.groups == 1 or self.groups <= self.shape[1]
-
-    @property
-    def is_refitted(self) -> bool:
-        """Whether its weight can be fitted anew: a tensor of its own, and no groups."""
-        return self.weight is not None and self.groups == 1
-
-    def padded(self, inputs: Tensor) -> Tensor:
-        """(n, c, *positions) inputs of a convolution, with what it puts around them."""
-        if not any(map(any, self.padding)):
-            return inputs
-        sides = [side for both in reversed(self.padding) for side in both]
-        return F.pad(inputs, sides, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap, ...]:
@@ -130,6 +76,8 @@ def _map_of(node: fx.Node, model: nn.Module, owned: Mapping[str, Mapping[str, st
     names = owned.get(place(node), {})
     if node.op == "call_module":
         module: Any = model.get_submodule(str(node.target))
+        if isinstance(module, _TRANSPOSED):
+            return _transposed_module(node, module, names)
         if rule_of(type(module)) not in (convolution, linear) or not isinstance(module, _CLASSES):
             return None
         weight, bias = (names.get(f"{node.target}.{part}") for part in ("weight", "bias"))
@@ -141,16 +89,45 @@ def _map_of(node: fx.Node, model: nn.Module, owned: Mapping[str, Mapping[str, st
                             module.padding_mode)  # fmt: skip
     rule = rule_of(node.target) if node.op == "call_function" else None
     given = argument(node, 1, "weight")
-    if rule not in (convolution, linear) or not isinstance(given, fx.Node) or given.meta.get("fed"):
+    known = rule in (convolution, linear, transposed_convolution)
+    if not known or not isinstance(given, fx.Node) or given.meta.get("fed"):
         return None
     weight, bias = (names.get(str(other.target)) if isinstance(other, fx.Node) and other.op == "get_attr" else None
                     for other in (given, argument(node, 2, "bias")))  # fmt: skip
     shape = tuple(given.meta["shape"])
     if rule is linear:
         return LinearMap(place(node), weight, bias, shape) if len(shape) == 2 else None
-    options = ("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)
-    values = tuple(argument(node, 3 + i, name, default=usual) for i, (name, usual) in enumerate(options))
+    if rule is transposed_convolution:
+        spaced = ("stride", 1), ("padding", 0), ("output_padding", 0), ("groups", 1), ("dilation", 1)
+        return _transposed(node, weight, bias, shape, _options(node, spaced))
+    values = _options(node, (("stride", 1), ("padding", 0), ("dilation", 1), ("groups", 1)))
     return _convolution(node, weight, bias, shape, values, "zeros")
+
+
+def _options(node: fx.Node, options: Iterable[tuple[str, int]]) -> tuple[Any, ...]:
+    """What a function is given behind input, weight and bias."""
+    return tuple(argument(node, 3 + i, name, default=usual) for i, (name, usual) in enumerate(options))
+
+
+def _transposed_module(node: fx.Node, module: Any, names: Mapping[str, str]) -> LinearMap | None:
+    if rule_of(type(module)) is not transposed_convolution or len(node.args) + len(node.kwargs) > 1:
+        return None  # told how large its outputs are
+    weight, bias = (names.get(f"{node.target}.{part}") for part in ("weight", "bias"))
+    given = module.stride, module.padding, module.output_padding, module.groups, module.dilation
+    return _transposed(node, weight, bias, tuple(module.weight.shape), given)
+
+
+def _transposed(
+    node: fx.Node, weight: str | None, bias: str | None, shape: tuple[int, ...], values: tuple[Any, ...]
+) -> LinearMap | None:
+    """A transposed convolution with stride, padding, output padding, groups and dilation; None if it has groups."""
+    strides, padding, more, _, dilations = (_each(_plain(value), len(shape) - 2) for value in values)
+    if strides is None or padding is None or more is None or dilations is None or _plain(values[3]) != 1:
+        return None
+    reach = [step * (size - 1) - side for step, size, side in zip(dilations, shape[2:], padding, strict=True)]
+    sides = tuple((before, before + extra) for before, extra in zip(reach, more, strict=True))
+    ordinary = (shape[1], shape[0], *shape[2:])
+    return LinearMap(place(node), weight, bias, ordinary, (1,) * len(strides), sides, dilations, spread=strides)
 
 
 def _convolution(
