@@ -11,7 +11,7 @@ from torch import Tensor
 
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.refitted import RefittedWeights
-from prunesearch.models.linear_maps import LinearMap
+from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -72,9 +72,9 @@ class CompensatedWeights(RefittedWeights):
         stay = torch.from_numpy(np.repeat(self.kept(structure)[reader.units], reader.taps))
         if stay.all():
             return trained
-        fit = self._weight if tensor == layer.weight else self._bias
-        fitted = fit(layer, structure, stay)
-        return fitted.reshape(trained.shape).to(trained)
+        if tensor == layer.weight:
+            return layer.weight_of(self._weight(layer, structure, stay), trained)
+        return self._bias(layer, structure, stay).to(trained)
 
     def _weight(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:
         """(outputs, columns that stay) W C[:, S] C[S, S]^-1."""
@@ -89,7 +89,7 @@ class CompensatedWeights(RefittedWeights):
         """(outputs,) the trained bias, plus what the mean of the outputs lost."""
         reader = self._readers[layer.place]
         before = reader.weights[self.outputs(layer, structure)] @ reader.mean
-        after = self.values(_weight_of(layer), structure).detach().double().cpu().flatten(1) @ reader.mean[stay]
+        after = layer.matrix(self.values(_weight_of(layer), structure)) @ reader.mean[stay]
         assert layer.bias is not None
         return self.inherited.values(layer.bias, structure).double().cpu() + before - after
 

@@ -16,13 +16,14 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
 from prunesearch.evaluators.inputs import check_recorded, example_batch
-from prunesearch.evaluators.patches import Patches, matrix_of
+from prunesearch.evaluators.patches import Patches
 from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.following import check_number, recorded
 from prunesearch.models.isolation import in_eval_mode, isolated
 from prunesearch.models.kept_whole import Calls
-from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node, weight_of
+from prunesearch.models.linear_map import LinearMap
+from prunesearch.models.linear_maps import input_of, maps_by_node, weight_of
 from prunesearch.models.masked import Kept, MaskedReplay, masked_states, staying, without
 from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network
@@ -128,7 +129,7 @@ def layer_inputs(
     chosen = [one for one in network.linear_maps if one.loses_inputs or _bytes(one) <= _BYTES] if of is None else of
     for layers in _within(chosen, _BYTES):
         for layer, found in _gathered(forward, layers, images, seed, folder):
-            weights = matrix_of(found["weight"], layer.groups)
+            weights = layer.matrix(found["weight"])
             if kept is not None:
                 weights = weights.clone()
                 weights[~_outputs(network, layer, kept)] = 0
@@ -246,7 +247,7 @@ def _store(moments: dict[str, Tensor], file: Path | None) -> None:
 def _outputs(network: Network, layer: LinearMap, kept: Kept) -> Tensor:
     """(outputs,) which outputs of a layer stay; all, where its weight is computed."""
     cuts = () if layer.weight is None else network.cuts_of.get(layer.weight, ())
-    found = [torch.from_numpy(kept[cut.units]) for cut in cuts if cut.dim == 0]
+    found = [torch.from_numpy(kept[cut.units]) for cut in cuts if cut.dim == layer.output_dim]
     return found[0] if found else torch.ones(layer.shape[0], dtype=torch.bool)
 
 

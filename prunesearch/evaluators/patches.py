@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunesearch.models.linear_maps import LinearMap
+from prunesearch.models.linear_map import LinearMap
 
 _POSITIONS = 16  # per image and layer
 _EVERYWHERE: tuple[Any, ...] = (slice(None), slice(None))  # all images, all channels
@@ -59,9 +59,3 @@ class Patches:
         if positions <= _POSITIONS:
             return torch.arange(positions)
         return torch.from_numpy(np.sort(self._rng.choice(positions, _POSITIONS, replace=False)))
-
-
-def matrix_of(weight: Tensor, groups: int) -> Tensor:
-    """(outputs, columns) weights of a linear layer or convolution; on the CPU in float64."""
-    parts = weight.detach().double().cpu().chunk(groups)
-    return torch.block_diag(*(part.flatten(1) for part in parts))  # type: ignore[no-untyped-call]

@@ -14,9 +14,10 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import check_recorded
-from prunesearch.evaluators.patches import Patches, matrix_of
+from prunesearch.evaluators.patches import Patches
 from prunesearch.evaluators.refitted import RefittedWeights
-from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node
+from prunesearch.models.linear_map import LinearMap
+from prunesearch.models.linear_maps import input_of, maps_by_node
 from prunesearch.models.nested import Batch, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -104,8 +105,8 @@ class ReconstructedWeights(RefittedWeights):
     that draws to the trained weights, in place of 10 positions of 5,000 images; BatchNorm normalises with the images'
     own statistics, as in scoring, where theirs is merged into the weights: a target behind it is mapped through its
     inverse, and its weight and bias undo that the fitted outputs are normalised; a shortcut that is computed after the
-    branch counts as the original one; a layer without a bias gets none; every
-    linear layer and ungrouped convolution that reads channels of a group is fitted, also where it keeps all of them,
+    branch counts as the original one; a layer without a bias gets none; every linear layer and convolution without
+    groups, transposed ones among them, that reads channels of a group is fitted, also where it keeps all of them,
     unless its weight is computed or shared.
 
     Args:
@@ -188,7 +189,7 @@ class ReconstructedWeights(RefittedWeights):
         """Remember what the original network computes."""
         full = self.network.space.full
         assert layer.weight is not None
-        outputs = rows @ matrix_of(self.inherited.values(layer.weight, full), layer.groups).T
+        outputs = rows @ layer.matrix(self.inherited.values(layer.weight, full)).T
         if layer.bias is not None:
             outputs += self.inherited.values(layer.bias, full).detach().double().cpu()
         added = None
@@ -208,11 +209,11 @@ class ReconstructedWeights(RefittedWeights):
             missing = target.shortcut[:, outputs] - patches.at_same(shortcut).double().cpu()
             wanted = original + (missing if norm is None else norm.before(missing, original))
         trained = self.inherited.values(layer.weight, structure)
-        start = trained.detach().double().cpu().flatten(1)
+        start = layer.matrix(trained)
         mean, level = rows.mean(0), wanted.mean(0)
         weights = ridge_regression(rows - mean, wanted - level, start)
         found = self.fitted[structure]
-        found[layer.weight] = weights.reshape(trained.shape).to(trained)
+        found[layer.weight] = layer.weight_of(weights, trained)
         if layer.bias is not None:
             found[layer.bias] = (level - weights @ mean).to(trained)
         if norm is not None:

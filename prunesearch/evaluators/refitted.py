@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.linear_maps import LinearMap
+from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.slim import named_tensors
@@ -39,7 +39,7 @@ class RefittedWeights(ABC):
         self.layer_of = {name: layer for layer in layers for name in (layer.weight, layer.bias) if name is not None}
         self.refitted = frozenset(self.layer_of)
         self.fitted: dict[Structure, dict[str, Tensor]] = {}
-        self._outputs = {cut.tensor: cut.units for cut in network.cuts if cut.dim == 0}
+        self._outputs = {(cut.tensor, cut.dim): cut.units for cut in network.cuts}
 
     @cached_property
     def notes(self) -> tuple[str, ...]:
@@ -56,8 +56,8 @@ class RefittedWeights(ABC):
             return ()
         return (
             f"{share:.0%} of the MACs of what reads channels that may be dropped are of operators that "
-            f"{self.description} weights do not fit: those keep their inherited weights. Such are grouped and "
-            "transposed convolutions, attention, recurrent layers, and layers whose weights are computed or shared.",
+            f"{self.description} weights do not fit: those keep their inherited weights. Such are convolutions "
+            "with groups, attention, recurrent layers, and layers whose weights are computed or shared.",
         )
 
     @abstractmethod
@@ -103,7 +103,7 @@ class RefittedWeights(ABC):
     def outputs(self, layer: LinearMap, structure: Structure) -> Tensor:
         """Indices of a layer's outputs that stay."""
         assert layer.weight is not None
-        units = self._outputs.get(layer.weight)
+        units = self._outputs.get((layer.weight, layer.output_dim))
         if units is None:
             return torch.arange(layer.shape[0])
         return torch.from_numpy(np.flatnonzero(self.kept(structure)[units]))

@@ -2,73 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from prunesearch.models.coupling import Read
+from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.operators.kind import Call, Geometry, kind_of
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.walk import place
-
-
-@dataclass(frozen=True)
-class LinearMap:
-    """A linear layer or a convolution of the recorded forward that reads narrowed channels.
-
-    Attributes:
-        place: Qualified name of its module, or of its node (`walk.place`).
-        weight: Name of its weight in the model; None if the weight is computed, or something else uses it, too.
-        bias: Name of its bias likewise; None also if it has none.
-        shape: Of the weight: (outputs, inputs of a group, *kernel).
-        stride: Of each dimension of positions; empty for a linear layer.
-        padding: Of each dimension, before and after.
-        dilation: Of each dimension.
-        groups: How many a convolution works in.
-        padding_mode: What the padding holds, as in `nn.Conv2d`.
-    """
-
-    place: str
-    weight: str | None
-    bias: str | None
-    shape: tuple[int, ...]
-    stride: tuple[int, ...] = ()
-    padding: tuple[tuple[int, int], ...] = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
-    padding_mode: str = "zeros"
-
-    @property
-    def kernel(self) -> tuple[int, ...]:
-        """Size of the kernel along each dimension of positions."""
-        return self.shape[2:]
-
-    @property
-    def columns(self) -> int:
-        """How many numbers each position reads: one per input channel and element of the kernel."""
-        return self.shape[1] * self.groups * math.prod(self.kernel)
-
-    @property
-    def loses_inputs(self) -> bool:
-        """Whether outputs that stay may read channels that go; of many small groups, whole ones go instead."""
-        return self.groups == 1 or self.groups <= self.shape[1]
-
-    @property
-    def is_refitted(self) -> bool:
-        """Whether its weight can be fitted anew: a tensor of its own, and no groups."""
-        return self.weight is not None and self.groups == 1
-
-    def padded(self, inputs: Tensor) -> Tensor:
-        """(n, c, *positions) inputs of a convolution, with what it puts around them."""
-        if not any(map(any, self.padding)):
-            return inputs
-        sides = [side for both in reversed(self.padding) for side in both]
-        return F.pad(inputs, sides, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
 
 
 def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap, ...]:
@@ -141,7 +86,22 @@ def _map_of(node: fx.Node, model: nn.Module, owned: Mapping[str, Mapping[str, st
         )
         shape, call = tuple(given.meta["shape"]), Call(node, None)
     geometry = kind.geometry(call)
-    return None if geometry is None else _placed(LinearMap(place(node), weight, bias, shape), geometry)
+    if geometry is None:
+        return None
+    layer = LinearMap(place(node), weight, bias, shape)
+    return _placed(layer, geometry) if geometry.output_padding is None else _turned_round(layer, geometry)
+
+
+def _turned_round(layer: LinearMap, geometry: Geometry) -> LinearMap | None:
+    """A transposed convolution as an ordinary one; None if it has groups, or something of it is no number."""
+    given = geometry.stride, geometry.padding, geometry.dilation, geometry.output_padding
+    strides, padding, dilations, more = (_each(_plain(value), len(layer.kernel)) for value in given)
+    if strides is None or padding is None or dilations is None or more is None or _plain(geometry.groups) != 1:
+        return None
+    reach = [step * (size - 1) - side for step, size, side in zip(dilations, layer.kernel, padding, strict=True)]
+    sides = tuple((before, before + extra) for before, extra in zip(reach, more, strict=True))
+    shape, ones = (layer.shape[1], layer.shape[0], *layer.kernel), (1,) * len(strides)
+    return replace(layer, shape=shape, stride=ones, padding=sides, dilation=dilations, spread=strides)
 
 
 def _placed(layer: LinearMap, geometry: Geometry) -> LinearMap | None:

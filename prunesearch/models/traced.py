@@ -13,7 +13,7 @@ from torch import nn
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.following import Way
-from prunesearch.models.linear_maps import LinearMap
+from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.operators import Kinds
 from prunesearch.models.recording import Inputs
 from prunesearch.structure import IntArray, Space

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.models.nested import Batch, called
+from prunesearch.models.nested import Batch, called, tensors_in
 
 
 def attention_loss(features: Tensor, teacher: Tensor) -> Tensor:
@@ -24,6 +24,27 @@ def attention_loss(features: Tensor, teacher: Tensor) -> Tensor:
 
 def _attention(features: Tensor) -> Tensor:
     return F.normalize(features.float().pow(2).mean(1).flatten(1), dim=1)
+
+
+def features_loss(returned: Any, teacher: Any) -> Tensor:
+    """The mean of `attention_loss` over what a module returns: a tensor, or a nest of them, such as a dictionary.
+
+    Tensors without positions, or of whole numbers, do not count.
+
+    Raises:
+        ValueError: There is nothing that counts, or not in both networks, as where a module returns more in eval mode.
+    """
+    mine, theirs = _maps(returned), _maps(teacher)
+    if not mine or len(mine) != len(theirs):
+        raise ValueError(
+            "Expected a module to take features of that returns as many tensors (n, c, *positions) in training mode "
+            f"as in the teacher, at least one; it returns {len(mine)}, and {len(theirs)} in the teacher. Name another."
+        )
+    return torch.stack([attention_loss(a, b) for a, b in zip(mine, theirs, strict=True)]).mean()
+
+
+def _maps(returned: Any) -> list[Tensor]:
+    return [each for each in tensors_in(returned) if each.dim() > 2 and each.is_floating_point()]
 
 
 class Watched:
@@ -46,7 +67,7 @@ class Watched:
                 f"{', '.join(list(modules)[1:9])}, ..."
             )
         self._modules = [modules[name] for name in names]
-        self.features: list[Tensor] = []
+        self.features: list[Any] = []
 
     def __enter__(self) -> Watched:
         self.features = []
@@ -57,12 +78,12 @@ class Watched:
         for handle in self._handles:
             handle.remove()
 
-    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         self.features.append(output)
 
 
 @torch.no_grad()
-def answers(teacher: nn.Module, inputs: Batch, names: Sequence[str]) -> tuple[Any, list[Tensor]]:
+def answers(teacher: nn.Module, inputs: Batch, names: Sequence[str]) -> tuple[Any, list[Any]]:
     """Outputs and features of a teacher."""
     with Watched(teacher, names) as watched:
         return called(teacher, inputs), watched.features

@@ -23,7 +23,7 @@ from prunesearch.tasks.metric import as_text, higher_is_better, name_of, trainin
 from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.distillation import Watched, answers, attention_loss
+from prunesearch.training.distillation import Watched, answers, features_loss
 from prunesearch.training.evaluation import metric_on_test
 from prunesearch.training.fitting import check_weights, outputs_of
 from prunesearch.training.learner import Learner
@@ -276,7 +276,7 @@ class Student(Learner):
             own = training_loss(self.task, returned, batch, recipe.label_smoothing)
             loss = (1 - recipe.distillation) * own + recipe.distillation * loss
         for mine, theirs in zip(watched.features, features, strict=True):
-            loss = loss + recipe.feature_weight * attention_loss(mine, theirs)
+            loss = loss + recipe.feature_weight * features_loss(mine, theirs)
         return loss
 
     def judged(self, examples: Examples) -> Examples:

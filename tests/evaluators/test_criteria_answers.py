@@ -27,7 +27,7 @@ from prunesearch.structure import FloatArray
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.follow import fidelity
-from tests.models.networks import image, randomised
+from tests.models.networks import Enlarging, image, randomised
 
 
 class Coupled(nn.Module):
@@ -210,10 +210,10 @@ def test_cap_adds_units_of_wide_groups_several_at_a_time() -> None:
 
 
 def test_cap_ranks_by_magnitude_what_no_layer_of_a_known_kind_reads() -> None:
-    """A transposed convolution reads the first group; a layer with too many inputs is as one of an unknown kind."""
-    upwards = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 2))
+    """A layer with too many inputs is as one of an unknown kind."""
+    upwards = Enlarging(nn.Conv2d(2, 6, 1), nn.ConvTranspose2d(6, 3, 2), 5, 5)
     network = trace(randomised(upwards).eval(), image(2, 2, 4, 4))
-    producing, reading = upwards[0].weight.detach(), upwards[2].weight.detach()  # type: ignore[union-attr, operator]
+    producing, reading = upwards.first.weight.detach(), upwards.last.weight.detach()  # type: ignore[union-attr, operator]
     magnitudes = [float(producing[c].abs().sum() + reading[c].abs().sum()) for c in range(6)]  # type: ignore[index]
     assert order("cap", network) == (tuple(np.argsort(magnitudes)[::-1].tolist()),)
     plain = trace(

@@ -22,7 +22,7 @@ from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import IntArray
 from prunesearch.tasks.classify import labelled
-from tests.models.networks import image, randomised
+from tests.models.networks import Enlarging, image, randomised
 from tests.models_state import generators, state_of
 
 
@@ -150,7 +150,7 @@ def test_errors_fall_with_the_width_to_nothing(network: Network, images: Tensor,
 
 
 def test_a_group_that_only_unknown_layers_read_has_its_dropped_share() -> None:
-    model = nn.Sequential(nn.Conv1d(3, 8, 3, padding=1), nn.ReLU(), nn.ConvTranspose1d(8, 4, 3), nn.Flatten())
+    model = nn.Sequential(Enlarging(nn.Conv1d(3, 8, 3, padding=1), nn.ConvTranspose1d(8, 4, 3), 8), nn.Flatten())
     network = trace(randomised(model), image(2, 3, 6))
     weights = InheritedWeights(network, L1Criterion().rank(network))
     images = image(20, 3, 6)

@@ -23,7 +23,7 @@ from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.follow import fidelity
-from tests.models.networks import image, random_ranking, randomised
+from tests.models.networks import Enlarging, image, random_ranking, randomised
 
 IMAGES = image(120, 2, 4, 4, seed=3)
 
@@ -53,6 +53,17 @@ class Same(Functional):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight, self.bias, padding="same")
+
+
+class TransposedFunction(Functional):
+    """A transposed convolution that is called as a function, with keywords."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(outputs, inputs, kernel)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, self.weight, self.bias, 2, padding=1, output_padding=1)
 
 
 class Standardised(nn.Conv2d):
@@ -121,6 +132,12 @@ LAYERS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "replicated, same": (nn.Conv2d(6, 3, 2, padding="same", padding_mode="replicate"), (4, 4)),
     "in groups": (nn.Conv2d(6, 4, 3, padding=1, groups=2), (4, 4)),
     "standardised": (Standardised(6, 3, 3, padding=1), (4, 4)),
+    "transposed": (nn.ConvTranspose2d(6, 3, 2, stride=2), (2, 2)),
+    "transposed, overlapping": (nn.ConvTranspose2d(6, 3, 3, (2, 1), (1, 0), (1, 0)), (2, 2)),
+    "transposed and cut": (nn.ConvTranspose2d(6, 3, (1, 2), padding=(1, 0)), (5, 3)),
+    "transposed function": (TransposedFunction(6, 3, 3), (2, 2)),
+    "transposed and dilated, of one dimension": (nn.ConvTranspose1d(6, 3, 3, stride=3, padding=1, dilation=2), (4,)),
+    "transposed, of three dimensions": (nn.ConvTranspose3d(6, 3, (1, 2, 2), stride=(1, 1, 2)), (2, 1, 2)),
     "of one dimension": (nn.Conv1d(6, 3, 3, stride=2, padding=1), (9,)),
     "of three dimensions": (nn.Conv3d(6, 3, (1, 2, 3), padding=(0, 1, 1)), (2, 1, 3)),
 }
@@ -229,11 +246,12 @@ def test_a_weight_that_is_used_twice_is_not_fitted() -> None:
     assert len(list(layer_inputs(network, image(50, 4)))) == 2
 
 
-def test_depthwise_layers_lose_nothing_and_a_transposed_one_is_told_of() -> None:
+def test_depthwise_layers_lose_nothing_and_one_that_is_told_its_size_is_told_of() -> None:
     depthwise = nn.Sequential(nn.Conv2d(2, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.ReLU(), nn.Conv2d(6, 3, 1))
     network = trace(randomised(depthwise).eval(), IMAGES[:2])
     assert CompensatedWeights(network, random_ranking(network), IMAGES).notes == ()
-    network = chain(nn.ConvTranspose2d(6, 3, 3), IMAGES)
+    enlarging = Enlarging(nn.Conv2d(2, 6, 1), nn.ConvTranspose2d(6, 3, 2), 5, 5)
+    network = trace(randomised(enlarging).eval(), IMAGES[:2])
     notes = CompensatedWeights(network, random_ranking(network), IMAGES).notes
     assert len(notes) == 1
     assert "compensated weights do not fit" in notes[0]

@@ -425,3 +425,14 @@ def chain(blocks: Sequence[str]) -> nn.Module:
         modules.append(BLOCKS[name](channels))
         channels = modules[-1](torch.zeros(2, channels, 4, 4)).shape[1]
     return nn.Sequential(*modules, nn.Conv2d(channels, 6, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 3))
+
+
+class Enlarging(nn.Module):
+    """Ends in a transposed convolution that is told how large its outputs are: no linear map that is known."""
+
+    def __init__(self, first: nn.Module, last: nn.Module, *sizes: int) -> None:
+        super().__init__()
+        self.first, self.last, self.sizes = first, last, sizes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(x)), output_size=self.sizes)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunesearch.tasks.classify import classification
-from prunesearch.training.distillation import Watched, attention_loss
+from prunesearch.training.distillation import Watched, attention_loss, features_loss
 from prunesearch.training.finetune import Student, finetune
 from prunesearch.training.recipe import Recipe
 from tests.training.test_resume import convolutional, pictures
@@ -33,6 +35,45 @@ def test_features_of_a_narrower_student_follow_the_teachers() -> None:
     found = Student(student, teacher, Recipe(features=("2",), feature_weight=10.0), classification())((images, labels))
     assert float(distance) > 0
     assert torch.allclose(found, expected, rtol=1e-5)
+
+
+class Levels(nn.Module):
+    """Returns what a backbone often does: features by name, and beside them what has no positions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fine, self.coarse = nn.Conv2d(2, width, 3), nn.Conv2d(width, width, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        fine = self.fine(x)
+        return {"levels": (fine, self.coarse(fine)), "mean": fine.mean((2, 3)), "size": torch.tensor(x.shape)}
+
+
+def test_features_of_modules_that_return_dictionaries_follow_the_teachers() -> None:
+    class Pooled(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.body, self.head = Levels(width), nn.Linear(width, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.body(x)["mean"])
+
+    torch.manual_seed(0)
+    student, teacher = Pooled(3), Pooled(5).eval()
+    batch = pictures().train[0][:8], pictures().train[1][:8]  # type: ignore[index]
+    plain = Student(student, teacher, Recipe(), classification())(batch)
+    found = Student(student, teacher, Recipe(features=("body",), feature_weight=10.0), classification())(batch)
+    with torch.no_grad():
+        both = [net.body(batch[0])["levels"] for net in (student, teacher)]
+    distances = [float(attention_loss(a, b)) for a, b in zip(*both, strict=True)]
+    assert min(distances) > 0
+    assert (found - plain).item() == pytest.approx(10 * sum(distances) / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize("returned", [{"mean": torch.zeros(2, 3)}, (torch.zeros(2, 3, 4, 4),) * 3])
+def test_features_that_cannot_be_compared_are_refused(returned: Any) -> None:
+    with pytest.raises(ValueError, match=r"as many tensors \(n, c, \*positions\).*Name another"):
+        features_loss(returned, [torch.zeros(2, 3, 4, 4)])
 
 
 def test_features_that_there_are_not_are_refused_with_those_that_there_are() -> None:

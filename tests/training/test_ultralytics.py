@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ import prunesearch as ps
 from prunesearch.evaluators.accuracy import measured_on
 from prunesearch.models.nested import mapped
 from tests.tasks.shapes import write_shapes
+from tests.test_tutorials import YOLO, run
 
 NETWORKS = {
     "yolov8n": "detect",
@@ -191,6 +193,34 @@ def test_data_that_are_refused(detector: tuple[Any, Path], tmp_path: Path) -> No
         file.write_text("")
     with pytest.raises(ValueError, match="Expected labels with boxes in the part train"):
         ps.tasks.ultralytics(yolo, data, imgsz=64)
+
+
+FEW_LAYERS = """
+nc: 2
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 1, C2f, [32, True]]
+  - [-1, 1, Conv, [64, 3, 2]]
+head:
+  - [[2, 3], 1, Detect, [nc]]
+"""
+"""An architecture as ultralytics writes them, of which few layers must be timed."""
+
+
+@pytest.mark.detectors
+@installed
+def test_the_tutorial_prunes_an_architecture_trains_it_and_exports_it(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data")
+    (tmp_path / "few.yaml").write_text(FEW_LAYERS)
+    ended = run(YOLO, tmp_path, "--weights", "few.yaml", "--data", str(data), "--imgsz", "128", "--latency", "90%")
+    if "too noisy" in ended.stderr or "cannot be met" in ended.stderr:
+        pytest.skip("other work on this machine: its times say nothing")
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "for a limit of" in ended.stdout
+    assert "mAP50-95: " in ended.stdout
+    (exported,) = re.findall(r"^exported: (.*\.onnx)$", ended.stdout, flags=re.MULTILINE)
+    assert Path(exported).stat().st_size < (tmp_path / "yolo/train/weights/best.pt").stat().st_size * 4
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -189,6 +189,16 @@ def geometry(call: Call) -> Geometry:
     return Geometry(**values, padding_mode="zeros" if call.module is None else call.module.padding_mode)
 
 
+def transposed_geometry(call: Call) -> Geometry | None:
+    """As the layer or the function says; None of a layer that is told how large its outputs are to be."""
+    if call.module is not None and len(call.node.args) + len(call.node.kwargs) > 1:
+        return None
+    usual = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1}
+    return Geometry(
+        **{name: call.given(index, name, default) for index, (name, default) in enumerate(usual.items(), 3)}
+    )
+
+
 def same_by_size(call: Call) -> Geometry:
     """Padding with which there are as many outputs as strides fit into the input, the odd one behind."""
     source = argument(call.node, 0, "input", "x")
@@ -216,6 +226,7 @@ TRANSPOSED = Kind(
     roles={"weight": ("reads", "produces")},
     agrees=agrees,
     adopt=adopt,
+    geometry=transposed_geometry,
     multiplies=True,
 )
 KINDS: dict[Any, Kind] = {

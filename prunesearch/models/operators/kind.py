@@ -62,6 +62,7 @@ class Geometry:
     dilation: Any = ()
     groups: Any = 1
     padding_mode: str = "zeros"
+    output_padding: Any = None
 
 
 def _always(module: Any) -> bool:

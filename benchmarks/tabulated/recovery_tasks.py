@@ -1,0 +1,43 @@
+"""The table of recovery_tasks.py: what of the lost metric refitted weights bring back before any finetuning."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tabulated.summaries import percent
+
+_REFITTED = ("compensated", "reconstructed")
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """A line per share of the MACs and criterion, with uniform widths and random ones apart."""
+    rows: dict[tuple[str, bool], list[Mapping[str, float]]] = {}
+    for cell in result["cells"].values():
+        rows.setdefault((cell["arm"], cell["number"] == 0), []).append(cell["row"]["mIoU"])
+    facts = next(iter(result["cells"].values()))["facts"]
+    lines = [
+        "| kept MACs | channels | widths | structures | inherited | compensated | reconstructed "
+        "| of the loss back: compensated | reconstructed |",
+        "|---:|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for (arm, is_uniform), found in sorted(rows.items(), key=lambda row: (row[0][0], not row[0][1])):
+        share, _, criterion = arm.partition("-")
+        scores = " | ".join(percent([row[name] for row in found]) for name in ("inherited", *_REFITTED))
+        back = " | ".join(f"{_back(found, name, facts['unpruned']):.0%}" for name in _REFITTED)
+        widths = "uniform" if is_uniform else "random"
+        lines.append(f"| {share} % | `{criterion}` | {widths} | {len(found)} | {scores} | {back} |")
+    note = (
+        f"mIoU in per cent, mean ± standard deviation over structures, of a U-Net on CamVid (unpruned "
+        f"{facts['unpruned']:.1%}); one trained network. Weights are refitted, and BatchNorm "
+        f"re-estimated, on {facts['seen images']} training images; {facts['test images']} test images judge. "
+        f"{facts['machine']}, prunesearch {facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def _back(rows: Sequence[Mapping[str, float]], name: str, unpruned: float) -> float:
+    """Of what inherited weights lose on average, the share that others do not."""
+    lost, still = (statistics.mean(unpruned - row[of] for row in rows) for of in ("inherited", name))
+    return 1 - still / lost if lost else 1.0
