@@ -26,6 +26,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, in_order_of, members, moved, parts_of, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
+from prunesearch.models.sizes import batches_by_size, by_size
 from prunesearch.models.weights import WeightSource
 from prunesearch.question import named, plain
 from prunesearch.scoring import Scoring
@@ -238,28 +239,37 @@ def check_data(network: Network, data: Data) -> Examples:
         ValueError: The network takes other inputs, or of another shape or type; what it returns is nothing that the
             task understands; or a function of the task fails.
     """
-    example = example_batch(network)
     examples = data.examples_of(data.calibration_set())
-    _check_inputs(example, examples.inputs)
+    _check_inputs(example_batch(network), examples.inputs)
     placed = examples.to(network.device)
-    few = placed.take(slice(2))
-    outputs = outputs_of(network.model, few.inputs)
-    if few.task.check is not None:
-        few.task.check(outputs, placed.batch)
-    if few.task.loss is not None:
-        few.losses(outputs)
+    for part in placed.by_size():
+        few = part.take(slice(2))
+        outputs = outputs_of(network.model, few.inputs)
+        if few.task.check is not None:
+            few.task.check(outputs, part.batch)
+        if few.task.loss is not None:
+            few.losses(outputs)
     return placed
 
 
 def _check_inputs(example: Batch, images: Batch) -> None:
-    """Make sure that data are what the network was traced with, but for the number of images."""
+    """Make sure that data are what the network was traced with, but for the number of images.
+
+    Where inputs have several sizes, these may be others; channels of images, which come first, may not.
+    """
     tensors = {name: x for name, x in parts_of(example).items() if isinstance(x, Tensor)}
-    for (name, wanted), given in zip(tensors.items(), in_order_of(example, images), strict=True):
-        if given.shape[1:] != wanted.shape[1:] or given.dtype != wanted.dtype:
+    several = by_size(images) is not None
+    for few in batches_by_size(images, at_most=1):
+        for (name, wanted), given in zip(tensors.items(), in_order_of(example, few), strict=True):
+            varies = several and wanted.dim() == given.dim()
+            fixed = slice(1, 2 if wanted.dim() > 3 else 1) if varies else slice(1, None)
+            if given.shape[fixed] == wanted.shape[fixed] and given.dtype == wanted.dtype:
+                continue
+            what = f"the input {name}" if name else "images"
+            shape = f"(n, {', '.join(map(str, wanted.shape[1:]))})"
             raise ValueError(
-                f"Expected {f'the input {name}' if name else 'images'} of shape "
-                f"(n, {', '.join(map(str, wanted.shape[1:]))}) and type {wanted.dtype}, as in example_inputs; got "
-                f"{tuple(given.shape)} and {given.dtype}."
+                f"Expected {what} of shape {shape} and type {wanted.dtype}, as in example_inputs"
+                f"{', or of another size' if varies else ''}; got {tuple(given.shape)} and {given.dtype}."
             )
 
 
@@ -274,13 +284,14 @@ def _identity(network: Network, examples: Examples) -> dict[str, str]:
 
     As functions of the caller's cannot be compared; three digits are the same on another machine.
     """
-    few = examples.take(slice(8))
-    outputs = outputs_of(network.model, few.inputs)
+    parts = examples.take(slice(8)).by_size()
+    outputs = [outputs_of(network.model, few.inputs) for few in parts]
     found = {"name": examples.task.name}
     for what in ("loss", "metric"):
         if getattr(examples.task, what) is not None:
             measured = Measured(examples.task, what)
-            measured.update(outputs, few.batch, len(few))
+            for returned, few in zip(outputs, parts, strict=True):
+                measured.update(returned, few.batch, len(few))
             found[what] = f"{measured.compute():.3g}"
     return found
 

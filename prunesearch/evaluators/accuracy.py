@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batching import BatchedForward, Path, Precision, Way
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, in_order_of, joined, size_of, taken, tensors_in
+from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
+from prunesearch.models.sizes import by_size
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
@@ -29,6 +30,8 @@ class AccuracyEvaluator:
     ranked by that mismatch. Re-estimating them first is the idea of EagleEye (Li et al., ECCV 2020, arXiv:2007.02491).
     Departs from it: the statistics come from the very images that are scored, in the same pass, instead of 100
     training batches beforehand, which costs a small fraction of it (`evaluators.classic` has the original).
+
+    Images of several sizes run one size at a time, in lockstep: statistics are those of the whole batch, as above.
 
     Two ways to compute the same, equal to about 1e-4. *Sliced*: narrow tensors, cheap; structures of one call share
     the beginnings of their forwards that they have in common. *Stacked*: several structures in one launch, as masks of
@@ -49,7 +52,9 @@ class AccuracyEvaluator:
         precision: `"fp32"`, or `"bf16"`, which computes convolutions and products in 16 bits.
 
     Raises:
-        ValueError: Unknown metric, path or precision, no examples, or a network that was traced with other inputs.
+        ValueError: Unknown metric, path or precision, no examples, or a network that was traced with other inputs; or
+            images of several sizes for which its forward does something else, or that are to be run stacked or with
+            `calibration`.
     """
 
     def __init__(
@@ -69,11 +74,13 @@ class AccuracyEvaluator:
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"Unknown precision {precision!r}; there are fp32, bf16.")
         check_values(examples.inputs)
-        in_order_of(example_batch(weights.network), examples.inputs)
+        check_recorded(weights.network, examples.inputs)
+        if by_size(examples.inputs) is not None:
+            _check_several(calibration, path)
         self._scored = scored_by(examples, metric, weights.network.model, batch_size=batch_size)
         self.measures, self.is_negated = self._scored.name, self._scored.is_negated
         self._batch_size = batch_size
-        self._parts = self._scored.examples.split(batch_size)
+        self._batches = _batches(self._scored.examples, batch_size)
         self._calibration = calibration
         self._forward = BatchedForward(weights, path=path, at_once=at_once, precision=precision, device=examples.device)
         self.description = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
@@ -98,19 +105,30 @@ class AccuracyEvaluator:
         chosen = examples.take(torch.as_tensor(images, device=examples.device))
         other = copy.copy(self)  # with the same recorded forward, which takes long to make
         other._scored = replace(self._scored, examples=chosen)
-        other._parts = chosen.split(self._batch_size)
+        other._batches = _batches(chosen, self._batch_size)
         return other
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
         """Score each structure; see `Evaluator`."""
         distinct = list(dict.fromkeys(structures))
         measured = {structure: self._scored.measured() for structure in distinct}
-        for part in self._parts:
-            for structure, outputs in zip(distinct, self.outputs(distinct, part.inputs), strict=True):
-                measured[structure].update(outputs, part.batch, len(part))
+        for parts in self._batches:
+            returned = self.outputs_by_size(distinct, [part.inputs for part in parts])
+            for structure, outputs in zip(distinct, returned, strict=True):
+                for part, of_part in zip(parts, outputs, strict=True):
+                    measured[structure].update(of_part, part.batch, len(part))
         computed = compute_all(measured.values())
         found = {s: self._scored.as_score(value) for s, value in zip(measured, computed, strict=True)}
         return [found[structure] for structure in structures]
+
+    def outputs_by_size(self, structures: Sequence[Structure], batches: Sequence[Batch]) -> list[list[Any]]:
+        """What the network of each structure returns for one batch, in parts of one size each.
+
+        The statistics are those of all parts together.
+        """
+        if len(batches) == 1:
+            return [[outputs] for outputs in self.outputs(structures, batches[0])]
+        return self._forward.run_together(structures, batches)
 
     def outputs(self, structures: Sequence[Structure], inputs: Batch) -> list[Any]:
         """What the network of each structure returns for one batch."""
@@ -119,6 +137,21 @@ class AccuracyEvaluator:
             inputs = joined([self._calibration, inputs])
         found = self._forward.run(structures, inputs, first or None)
         return [taken(outputs, slice(first, None)) for outputs in found] if first else found
+
+
+def _check_several(calibration: Batch | None, path: Path) -> None:
+    if calibration is not None:
+        raise ValueError(
+            "Expected no calibration= beside images of several sizes, as it precedes every batch. Leave it out: "
+            "statistics come from the images that score."
+        )
+    if path == "stacked":
+        raise ValueError("Images of several sizes cannot be run stacked. Use path='sliced'.")
+
+
+def _batches(examples: Examples, batch_size: int) -> list[list[Examples]]:
+    """Batches of examples, each in parts of one size."""
+    return [batch.by_size() for batch in examples.batches(batch_size)]
 
 
 def measured_on(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> float:

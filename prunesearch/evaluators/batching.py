@@ -76,6 +76,15 @@ class BatchedForward:
                 self._way = self._faster(structures[:_TIMED], inputs, statistics)
             return self._run(self._way.path if self._way else "sliced", structures, inputs, statistics)
 
+    def run_together(self, structures: Sequence[Structure], batches: Sequence[Batch]) -> list[list[Any]]:
+        """What the network of each structure returns for batches of several sizes; see `SharedForward.run_together`.
+
+        Always sliced, also where a batch of one size is run stacked.
+        """
+        assert self._sliced is not None  # unless all is to be stacked, which is refused before
+        with self._computing():
+            return self._sliced.run_together(structures, batches)
+
     def _run(self, path: str, structures: Sequence[Structure], inputs: Batch, statistics: int | None) -> list[Any]:
         if path == "sliced":
             assert self._sliced is not None

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from prunesearch.evaluators.inputs import first_input
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
+from prunesearch.models.sizes import batches_by_size, by_size
 
 _MOMENTUM = 0.1
 
@@ -22,7 +23,8 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
     """Replace each BatchNorm's running statistics by those the model itself produces on `images`, in place.
 
     No weight changes; modes and momenta are restored. The mean is the average over batches of equal weight, and so is
-    the variance (of per-batch unbiased variances), hence independent of the order of the batches.
+    the variance (of per-batch unbiased variances), hence independent of the order of the batches. Of images of several
+    sizes, which run one size at a time, it is as in `precise_bn`: those of all images together.
 
     Source: Li et al., EagleEye, ECCV 2020, arXiv:2007.02491 ("adaptive BN"). Departs from their protocol, which
     `adaptive_bn` follows: an average over all batches instead of an exponential one over 100 of them.
@@ -32,6 +34,9 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
         images: (n, ...) images, normalised like the training set.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
     """
+    if by_size(images) is not None:
+        precise_bn(model, images, batch_size=batch_size)
+        return
     with _estimating(model, momentum=None) as norms:
         for norm in norms:
             norm.reset_running_stats()
@@ -48,7 +53,8 @@ def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batch
 
     Source: Li et al., EagleEye, ECCV 2020, arXiv:2007.02491, section 3.3, and the authors' code. Departs from the code:
     100 batches as in the paper, where the code takes 102; fewer images than those need are shuffled and gone through
-    again; they are as given, not augmented; layers other than BatchNorm stay in eval mode (dropout would be at work
+    again; they are as given, not augmented; a batch with images of several sizes moves statistics once for each size;
+    layers other than BatchNorm stay in eval mode (dropout would be at work
     otherwise); the momentum is that of the authors' networks also where layers have another one, as with theirs (0.01,
     or an average over all training) 100 batches would leave most of the old statistics.
 
@@ -60,37 +66,48 @@ def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batch
     """
     with _estimating(model, momentum=_MOMENTUM) as norms:
         for chosen in _shuffled(size_of(images), batch_size, batches if norms else 0):
-            called(model, taken(images, chosen.to(device_of(images))))
+            for some in batches_by_size(taken(images, chosen.to(device_of(images)))):
+                called(model, some)
 
 
 def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> None:
     """Re-estimate BatchNorm statistics as those of the whole population of images, in place.
 
     The mean is the average of the batches' means; the variance counts the spread of those means, too. Both are summed
-    in float32 at least, whatever the network computes in.
+    in float32 at least, whatever the network computes in. Of images of several sizes a batch counts by the positions
+    that a layer sees of it, so that each position counts alike.
 
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, arXiv:2105.07576, section 3.2; as in fvcore.
     """
+    weigh = by_size(images) is not None
     with _estimating(model, momentum=1.0) as norms:
         sizes = [0] * len(norms)
+        counts: list[list[float]] = [[] for _ in norms]
         means: list[list[Tensor]] = [[] for _ in norms]
         variances: list[list[Tensor]] = [[] for _ in norms]
         hooks = [norm.register_forward_pre_hook(_noting(sizes, i), with_kwargs=True) for i, norm in enumerate(norms)]
         try:
             for batch in split(images, batch_size) if norms else ():
                 called(model, batch)
-                for norm, n, mean, variance in zip(norms, sizes, means, variances, strict=True):
+                for norm, n, count, mean, variance in zip(norms, sizes, counts, means, variances, strict=True):
                     assert norm.running_mean is not None
                     assert norm.running_var is not None
+                    count.append(float(n))
                     mean.append(in_float32(norm.running_mean).clone())
                     variance.append(in_float32(norm.running_var) * ((n - 1) / n))
         finally:
             for hook in hooks:
                 hook.remove()
-        for norm, mean, variance in zip(norms, means, variances, strict=True):
-            among = torch.stack(mean)
-            norm.running_mean.copy_(among.mean(0))  # type: ignore[union-attr]
-            norm.running_var.copy_(torch.stack(variance).mean(0) + among.var(0, correction=0))  # type: ignore[union-attr]
+        for norm, count, mean, variance in zip(norms, counts, means, variances, strict=True):
+            among, within = torch.stack(mean), torch.stack(variance)
+            if weigh:
+                shares = (torch.tensor(count).to(among) / sum(count))[:, None]
+                level = (shares * among).sum(0)
+                spread = (shares * (within + (among - level).square())).sum(0)
+            else:
+                level, spread = among.mean(0), within.mean(0) + among.var(0, correction=0)
+            norm.running_mean.copy_(level)  # type: ignore[union-attr]
+            norm.running_var.copy_(spread)  # type: ignore[union-attr]
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -101,13 +118,14 @@ def batch_norms(model: nn.Module) -> list[_BatchNorm]:
 def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
     """Cut into batches of at most `batch_size` and nearly equal length, so that none is a poor sample.
 
+    Each is of one size of images.
+
     Raises:
         ValueError: There is nothing to cut.
     """
-    n = size_of(batch)
-    if n == 0:
+    if size_of(batch) == 0:
         raise ValueError("Expected at least one image, got none.")
-    return cut(batch, math.ceil(n / batch_size))
+    return tuple(x for some in batches_by_size(batch) for x in cut(some, math.ceil(size_of(some) / batch_size)))
 
 
 @contextmanager

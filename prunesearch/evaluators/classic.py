@@ -10,9 +10,9 @@ from torch import nn
 
 from prunesearch.evaluators.accuracy import check_values
 from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_inputs
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, in_order_of, size_of
+from prunesearch.models.nested import Batch, size_of
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
@@ -47,7 +47,7 @@ class ClassicEvaluator:
         **settings: int,
     ) -> None:
         check_values(examples.inputs)
-        in_order_of(example_batch(weights.network), examples.inputs)
+        check_inputs(weights.network, examples.inputs)
         judged = "metric" if examples.task.metric is not None else None
         self._scored = scored_by(examples, judged, weights.network.model)
         self.measures, self.is_negated = self._scored.name, self._scored.is_negated

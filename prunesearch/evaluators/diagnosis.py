@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from prunesearch.evaluators.batchnorm import batch_norms
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.finite import first_not_finite
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, called, parts_of, taken, tensors_in
+from prunesearch.models.nested import Batch, Ragged, called, parts_of, taken, tensors_in
+from prunesearch.models.sizes import batches_by_size, by_size, sizes_of
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.tasks import CLASSIFICATION
@@ -37,17 +39,17 @@ def check_finite(model: nn.Module, *images: Batch) -> None:
             image, or the name of the first parameter or buffer that has one.
     """
     for name, some in (part for batch in images for part in parts_of(batch).items()):
-        if not isinstance(some, Tensor):
+        if not isinstance(some, (Tensor, Ragged)):
             continue
-        broken = (~torch.isfinite(some)).unsqueeze(-1).flatten(1).any(1).nonzero()
-        if len(broken):
+        broken = _not_finite(some)
+        if broken:
             where = f" in the input {name}" if name else ""
             raise ValueError(
                 f"Expected images of finite numbers; {len(broken)} of {len(some)} have a NaN or an infinity{where}, "
-                f"the first of them at index {int(broken[0])}. Take them out, or mend how they are normalised."
+                f"the first of them at index {broken[0]}. Take them out, or mend how they are normalised."
             )
     with in_eval_mode(model), torch.inference_mode():
-        outputs = called(model, taken(images[0], slice(_TRIED)))
+        outputs = [called(model, some) for some in batches_by_size(taken(images[0], slice(_TRIED)))]
     floats = [x for x in tensors_in(outputs) if x.is_floating_point()]
     if all(bool(torch.isfinite(x).all()) for x in floats):
         return
@@ -61,6 +63,13 @@ def check_finite(model: nn.Module, *images: Batch) -> None:
         "What the network returns is not finite, although its tensors and the images are: numbers on the way are too "
         f"large for {floats[0].dtype}. Normalise the images as in training, or search in torch.float32."
     )
+
+
+def _not_finite(images: Tensor | Ragged) -> list[int]:
+    """Indices of those images that have a NaN or an infinity."""
+    if isinstance(images, Ragged):
+        return [i for i, item in enumerate(images) if not all(bool(x.isfinite().all()) for x in tensors_in(item))]
+    return (~torch.isfinite(images)).unsqueeze(-1).flatten(1).any(1).nonzero().flatten().tolist()
 
 
 def diagnose(
@@ -81,11 +90,24 @@ def diagnose(
     notes = []
     if not batch_norms(weights.network.model):
         notes.append("The network has no BatchNorm that keeps statistics, so there was nothing to re-estimate.")
+    notes += _of_sizes(weights, examples)
     if examples.task.name == CLASSIFICATION:
         return (*notes, *_of_a_classifier(weights, examples, best, accuracy))
     if examples.task.loss is None or not _has_the_models_weights(weights):
         return tuple(notes)
     return (*notes, *_of_another(weights, examples, best))
+
+
+def _of_sizes(weights: WeightSource, examples: Examples) -> list[str]:
+    """Of which size costs are, where there are several."""
+    if by_size(examples.inputs) is None:
+        return []
+    n = len(set(sizes_of(examples.inputs)))
+    shapes = ", ".join(str(tuple(x.shape[1:])) for x in weights.network.inputs.tensors)
+    return [
+        f"The images have {n} sizes. Costs, and so budgets, are those of an image of shape {shapes}, with which the "
+        "network was traced."
+    ]
 
 
 def _of_a_classifier(
@@ -118,18 +140,19 @@ def _of_a_classifier(
 
 
 def _of_another(weights: WeightSource, examples: Examples, best: Structure) -> tuple[str, ...]:
-    some = examples.take(slice(_COMPARED))
-    if len(some) < _FEW:
+    parts = [part for part in examples.take(slice(_COMPARED)).by_size() if len(part) > 1]  # with others of its size
+    if sum(map(len, parts)) < _FEW:
         return ()
     model, full = weights.network.model, weights.network.space.full
     with in_eval_mode(model), torch.inference_mode():
-        if _fits_no_better(called(model, some.inputs), some):
+        if _fit_no_better([called(model, part.inputs) for part in parts], parts):
             return (
                 "What the unpruned network returns fits its own examples no better than others: scores mean nothing. "
                 "Are its weights trained, the inputs normalised as in training, the targets those of training?",
             )
-    evaluator = AccuracyEvaluator(weights, some)
-    there, found = (_fits_no_better(outputs, some) for outputs in evaluator.outputs([full, best], some.inputs))
+    evaluator = AccuracyEvaluator(weights, examples.take(slice(_COMPARED)))
+    returned = evaluator.outputs_by_size([full, best], [part.inputs for part in parts])
+    there, found = (_fit_no_better(outputs, parts) for outputs in returned)
     if there:
         return (
             "With re-estimated BatchNorm statistics the outputs of the unpruned network fit their own examples no "
@@ -143,15 +166,17 @@ def _of_another(weights: WeightSource, examples: Examples, best: Structure) -> t
     return ()
 
 
-def _fits_no_better(outputs: Any, examples: Examples) -> bool:
+def _fit_no_better(outputs: Sequence[Any], parts: Sequence[Examples]) -> bool:
     """Whether outputs are as good for other examples as for their own; False where losses are means, so unknown."""
-    n = len(examples)
-    own = examples.losses(outputs)
-    if own.dim() == 0:
-        return False
-    others = examples.losses(taken(outputs, (torch.arange(n) + n // 2) % n))
-    gained = (others - own).double()
-    return float(gained.mean()) <= 3 * float(gained.std()) / math.sqrt(n)
+    found = []
+    for returned, part in zip(outputs, parts, strict=True):
+        n = len(part)
+        own = part.losses(returned)
+        if own.dim() == 0:
+            return False
+        found.append(part.losses(taken(returned, (torch.arange(n) + n // 2) % n)) - own)
+    gained = torch.cat(found).double()
+    return float(gained.mean()) <= 3 * float(gained.std()) / math.sqrt(len(gained))
 
 
 def _has_the_models_weights(weights: WeightSource) -> bool:

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.hooks import watched
-from prunesearch.evaluators.inputs import example_batch
-from prunesearch.models.nested import Batch, called, in_order_of, taken
+from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.models.nested import Batch, called, taken
 from prunesearch.models.network import Network
+from prunesearch.models.sizes import of_most_frequent_size
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
+_FEW = 8
 
 
 def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
@@ -27,10 +29,12 @@ def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tu
     Args:
         weights: Of the traced network.
         evaluator: Not used; every kind of evidence takes one.
-        images: (n, ...) images, normalised like the training set; the first 256 count.
+        images: (n, ...) images, normalised like the training set; the first 256 count, and of these those of the most
+            frequent size, as features of other sizes cannot be compared.
     """
     del evaluator
-    between, owners = nhsic(weights.network, taken(images, slice(_IMAGES)))
+    images = of_most_frequent_size(taken(images, slice(_IMAGES)), _FEW, "The similarity of layers")
+    between, owners = nhsic(weights.network, images)
     summed = between.sum(axis=1) - np.diag(between)
     return tuple(summed[owners == group] for group in range(len(weights.network.units)))
 
@@ -45,7 +49,7 @@ def nhsic(network: Network, images: Batch) -> tuple[FloatArray, IntArray]:
     where it leaves BatchNorm and random erasing in training mode; features are inputs of layers, not outputs of
     hand-picked blocks.
     """
-    in_order_of(example_batch(network), images)
+    check_inputs(network, images)
     kernels, owners = _kernels(network, images)
     if not kernels:
         return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)

@@ -8,8 +8,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from prunesearch.models.nested import Batch, batch_of, parts_of, size_of
+from prunesearch.models.copying import copied
+from prunesearch.models.following import check_size, recorded
+from prunesearch.models.nested import Batch, batch_of, in_order_of, parts_of, size_of
 from prunesearch.models.network import Network
+from prunesearch.models.sizes import batches_by_size, by_size
+
+_COMPARED = 2
+"""Images of each size."""
 
 
 def example_batch(network: Network) -> Batch:
@@ -40,6 +46,34 @@ def example_batch(network: Network) -> Batch:
     except ValueError as error:
         raise ValueError(f"{type(network.model).__name__} cannot be given batches of images: {error}") from error
     return batch
+
+
+def check_inputs(network: Network, inputs: Batch) -> None:
+    """Make sure that inputs are in the form of what a network was traced with, whatever their size.
+
+    Raises:
+        ValueError: They are not.
+    """
+    example = example_batch(network)
+    for batch in batches_by_size(inputs, _COMPARED):
+        in_order_of(example, batch)
+
+
+def check_recorded(network: Network, inputs: Batch) -> None:
+    """Make sure that the recorded forward of a network holds for inputs, in their form and in each of their sizes.
+
+    A size is looked at where there are several: on two images the recording is compared with the model itself.
+
+    Raises:
+        ValueError: It does not.
+    """
+    check_inputs(network, inputs)
+    if by_size(inputs) is None:
+        return
+    example = example_batch(network)
+    recording = recorded(copied(network.model).eval(), network.inputs, network.leaves, way=network.way)
+    for few in batches_by_size(inputs, _COMPARED):
+        check_size(recording, network.inputs.with_tensors(in_order_of(example, few)))
 
 
 def first_input(layer: nn.Module, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:

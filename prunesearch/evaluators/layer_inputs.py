@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from prunesearch.errors import CheckpointError
 from prunesearch.evaluators.batchnorm import split
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_recorded, example_batch
 from prunesearch.evaluators.patches import Patches, matrix_of
 from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import fingerprint
@@ -117,7 +117,7 @@ def layer_inputs(
     Raises:
         ValueError: The network was traced with other inputs, or for another number of images only.
     """
-    in_order_of(example_batch(network), images)
+    check_recorded(network, images)
     images = taken(images, slice(_IMAGES))
     folder = None
     if cache is not None:

@@ -13,18 +13,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.evaluators.patches import Patches, matrix_of
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.models.linear_maps import LinearMap, input_of, maps_by_node
-from prunesearch.models.nested import Batch, in_order_of, taken
+from prunesearch.models.nested import Batch, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.shared_forward import SharedForward
+from prunesearch.models.sizes import of_most_frequent_size
 from prunesearch.models.steps import Values
 from prunesearch.structure import Structure
 
 _IMAGES = 256
+_FEW = 8  # of one size
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
 _SMALL = 0.05  # of the largest scale of a BatchNorm: below it a target would be blown up
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
@@ -109,16 +111,16 @@ class ReconstructedWeights(RefittedWeights):
     Args:
         network: The traced network.
         ranking: Which channels stay.
-        images: (n, ...) images; the first 256 count, all in one forward.
+        images: (n, ...) images; the first 256 count, all in one forward, so of several sizes the most frequent one's.
         seed: Decides the positions that are sampled.
     """
 
     description = "reconstructed"
 
     def __init__(self, network: Network, ranking: Ranking, images: Batch, *, seed: int = 0) -> None:
-        in_order_of(example_batch(network), images)
+        check_recorded(network, images)
         super().__init__(network, ranking, [layer for layer in network.linear_maps if layer.is_refitted])
-        self._images = taken(images, slice(_IMAGES))
+        self._images = of_most_frequent_size(taken(images, slice(_IMAGES)), _FEW, "A reconstruction of layers")
         self._seed = seed
         norms = [branch.norm for branch in self._branches.values() if branch.norm is not None]
         self.refitted |= {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}

@@ -7,12 +7,17 @@ over the input, large batches take no new memory either, whose pages cost more t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from prunesearch.models.aliasing import is_plain
+
+Moments: TypeAlias = tuple[Tensor, Tensor]
+"""(c,) mean and biased variance of each channel."""
 
 _TOGETHER = 2048
 """Numbers that are taken together at most; several such rows fit into the first cache of a core."""
@@ -28,6 +33,7 @@ def batch_norm(
     eps: float,
     *,
     statistics: int | None = None,
+    moments: Moments | None = None,
     in_place: bool = False,
 ) -> Tensor:
     """Normalise each channel with its mean and biased variance, as BatchNorm in training mode does.
@@ -38,11 +44,12 @@ def batch_norm(
         bias: (c,) or None for zeros.
         eps: Added to the variances.
         statistics: How many of the first images the statistics come from; None for all.
+        moments: The statistics, if they come from more than these images.
         in_place: Write over `x`, which has to be laid out as a new tensor would be.
     """
     precise = x.to(torch.promote_types(x.dtype, torch.float32))
     rows = _Rows(precise)
-    mean, variance = channel_statistics(precise[:statistics])
+    mean, variance = channel_statistics(precise[:statistics]) if moments is None else moments
     scale = (variance + eps).rsqrt()
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else torch.addcmul(bias, mean, scale, value=-1)
@@ -51,6 +58,16 @@ def batch_norm(
     if in_place:
         return x if precise is x else x.copy_(precise)
     return rows.shaped(normal).to(x.dtype)
+
+
+def joint_statistics(several: Sequence[Tensor]) -> Moments:
+    """Mean and biased variance of each channel over several (n, c, ...) together, in float32 at least."""
+    found = [channel_statistics(x.to(torch.promote_types(x.dtype, torch.float32))) for x in several]
+    total = sum(x.numel() for x in several)
+    shares = [x.numel() / total for x in several]
+    mean = torch.stack([share * mean for share, (mean, _) in zip(shares, found, strict=True)]).sum(0)
+    variances = [share * (v + (m - mean).square()) for share, (m, v) in zip(shares, found, strict=True)]
+    return mean, torch.stack(variances).sum(0)
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:

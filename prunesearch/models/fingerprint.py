@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from prunesearch.models.nested import Batch, parts_of
+from prunesearch.models.nested import Batch, parts_of, tensors_in
 
 
 def fingerprint(*batches: Batch) -> str:
     """Hash of the shapes, types and values of tensors, in order; in nests of them also of their names."""
     digest = hashlib.sha256()
     for batch in batches:
-        for name, tensor in sorted(parts_of(batch).items()):
-            if not isinstance(tensor, Tensor):
-                continue
-            digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        for name, part in sorted(parts_of(batch).items()):
+            for tensor in tensors_in(part):  # several where it is one item per example
+                digest.update(f"{name}{tuple(tensor.shape)} {tensor.dtype}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -252,6 +252,34 @@ def check_number(way: Way, network: str, traced_with: int, images: int) -> None:
         )
 
 
+def check_size(recording: Recording, inputs: Inputs) -> None:
+    """Refuse to compute a recorded forward for images of a size for which its model does something else.
+
+    Args:
+        recording: In eval mode, of images of another size.
+        inputs: Some images of that size.
+
+    Raises:
+        ValueError: The model cannot run on them, or what was recorded gives something else; the message has the size.
+    """
+    model, some = recording.model, with_images(inputs, recording.images)
+    shapes = ", ".join(str(tuple(x.shape[1:])) for x in some.tensors)
+    try:
+        theirs = _outputs(model, some)
+    except Exception as error:  # whatever the caller's forward raises
+        raise ValueError(f"{type(model).__name__} cannot run on images of shape {shapes}: {error}") from error
+    with _buffers_kept(model), isolated(some.tensors) as copies:
+        try:
+            difference = _difference(_tensors(Replay(recording).run(*copies)), theirs)
+        except Exception:  # whatever operators raise on tensors of other sizes
+            difference = math.inf
+    if difference > _TOLERANCE:
+        raise ValueError(
+            f"{type(model).__name__} does something else for images of shape {shapes} than for those that it was "
+            "traced with, so structures cannot be scored on both. Give images of one size."
+        )
+
+
 def does_the_same(one: Recording, other: Recording) -> bool:
     """Whether two recorded forwards consist of the same operators on the same operands."""
     return _steps(one) == _steps(other)

@@ -17,7 +17,10 @@ Batch: TypeAlias = Any
 
 
 class Ragged(list[Any]):
-    """What cannot be stacked of n examples, such as boxes, of which each image has another number: one item each."""
+    """What cannot be stacked of n examples: boxes, of which each image has another number, or images of several sizes.
+
+    One item per example.
+    """
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -160,16 +163,29 @@ def device_of(batch: Batch) -> torch.device:
     return next(tensors_in(batch)).device
 
 
+def stacked(items: Sequence[Any]) -> Any:
+    """Tensors of one shape as a tensor, several None as None, all else as one item per example."""
+    if items and all(isinstance(item, Tensor) and item.shape == items[0].shape for item in items):
+        return torch.stack(list(items))
+    return None if all(item is None for item in items) else Ragged(items)
+
+
 def joined(batches: Sequence[Batch]) -> Batch:
-    """Batches, one after the other, as one: tensors of the same place are put together."""
+    """Batches, one after the other, as one: tensors of the same place are put together.
+
+    Where their examples have several shapes, it is one item per example.
+    """
     parts = [parts_of(batch) for batch in batches]
     names = iter([name for name, x in parts[0].items() if isinstance(x, (Tensor, Ragged))])
 
-    def column() -> list[Any]:
+    def column(_: Any) -> Any:
         name = next(names)
-        return [part[name] for part in parts]
+        found = [part[name] for part in parts]
+        if all(isinstance(x, Tensor) and x.shape[1:] == found[0].shape[1:] for x in found):
+            return torch.cat(found)
+        return Ragged(chain.from_iterable(found))
 
-    return mapped(batches[0], lambda _: torch.cat(column()), lambda _: Ragged(chain.from_iterable(column())))
+    return mapped(batches[0], column, column)
 
 
 def cut(batch: Batch, pieces: int) -> tuple[Batch, ...]:
@@ -191,7 +207,16 @@ def in_float32(value: Any) -> Any:
 
 
 def arguments(batch: Batch) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """What a forward is called with: a tensor alone, tuples and lists by position, dictionaries by name."""
+    """What a forward is called with: a tensor alone, tuples and lists by position, dictionaries by name.
+
+    Raises:
+        ValueError: It is images of several sizes, of which a network takes one size at a time.
+    """
+    if isinstance(batch, Ragged):
+        raise ValueError(
+            f"Expected inputs of one size, got {len(batch)} of several. A network is called with one size at a time, "
+            "and with a tensor (n, ...), never with a list of images."
+        )
     if isinstance(batch, Mapping):
         return (), dict(batch)
     return (tuple(batch), {}) if isinstance(batch, (tuple, list)) else ((batch,), {})
@@ -216,6 +241,8 @@ def described(batch: Batch) -> str:
     """Shapes and types, for messages: of a tensor `"shape (2, 3) and type torch.int64"`."""
     if isinstance(batch, Tensor):
         return f"shape {tuple(batch.shape)} and type {batch.dtype}"
+    if isinstance(batch, Ragged):
+        return f"{len(batch)} examples of several shapes"
     inside = {name: x for name, x in parts_of(batch).items() if isinstance(x, Tensor)}
     return ", ".join(f"{name} {tuple(x.shape)} {x.dtype}" for name, x in inside.items())
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
+from prunesearch.models.batch_norm import Moments, joint_statistics
 from prunesearch.models.copying import copied
 from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.isolation import isolated
@@ -68,10 +69,25 @@ class SharedForward:
             inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
         """
+        return [output for (output,) in self.run_together(structures, [inputs], statistics)]
+
+    def run_together(
+        self, structures: Sequence[Structure], batches: Sequence[Batch], statistics: int | None = None
+    ) -> list[list[Any]]:
+        """Return, for each structure, what the network returns for each of several batches that are one.
+
+        They are of images of several sizes, which run one size at a time; each BatchNorm takes its statistics from all
+        positions of all of them. A layer derived from BatchNorm takes them from each batch.
+
+        Args:
+            structures: (p, g) structures; equal ones are computed once.
+            batches: At least one; each (n, ...), in the form of what the network was traced with.
+            statistics: Of a single batch, how many of the first images BatchNorm takes its statistics from.
+        """
         ordered = sorted(set(structures), key=lambda structure: [structure[group] for group in self._order])
-        outputs: dict[Structure, Any] = {}
+        outputs: dict[Structure, list[Any]] = {}
         with torch.inference_mode():
-            for structure, output in self._outputs(ordered, self._placed(inputs), statistics):
+            for structure, output in self._outputs(ordered, [self._placed(x) for x in batches], statistics):
                 outputs[structure] = output
         return [outputs[structure] for structure in structures]
 
@@ -110,10 +126,10 @@ class SharedForward:
         return self._steps[0].node.graph
 
     def _outputs(
-        self, ordered: Sequence[Structure], inputs: tuple[Tensor, ...], statistics: int | None
-    ) -> Iterator[tuple[Structure, Any]]:
+        self, ordered: Sequence[Structure], inputs: Sequence[tuple[Tensor, ...]], statistics: int | None
+    ) -> Iterator[tuple[Structure, list[Any]]]:
         until = self._kept_until([[self._key(step, s) for step in self._steps] for s in ordered])
-        kept: dict[Key, Any] = {}
+        kept: dict[Key, list[Any]] = {}
         for index, structure in enumerate(ordered):
             run = _Run(self, structure, inputs, statistics, kept, until, index)
             yield structure, run.output()
@@ -150,7 +166,7 @@ class SharedForward:
             until[key] = first[key]
         return {key: first[key] if key[0] in self._memory.unsteady else last for key, last in until.items()}
 
-    def _forget(self, kept: dict[Key, Any], until: Mapping[Key, int]) -> None:
+    def _forget(self, kept: dict[Key, list[Any]], until: Mapping[Key, int]) -> None:
         """Drop what is needed latest until the rest fits."""
         size = sum(bytes_of(value) for value in kept.values())
         for key in sorted(kept, key=lambda key: -until[key]):
@@ -179,44 +195,47 @@ class SharedForward:
 
 
 class _Run:
-    """The forward of one structure, from the values kept of others."""
+    """The forward of one structure over some batches, from the values kept of others."""
 
     def __init__(
         self,
         shared: SharedForward,
         structure: Structure,
-        inputs: tuple[Tensor, ...],
+        inputs: Sequence[tuple[Tensor, ...]],
         statistics: int | None,
-        kept: dict[Key, Any],
+        kept: dict[Key, list[Any]],
         until: Mapping[Key, int],
         index: int,
     ) -> None:
         self._shared = shared
         self._inputs = inputs
-        self._given = {x.untyped_storage().data_ptr() for x in inputs}
+        self._given = {x.untyped_storage().data_ptr() for batch in inputs for x in batch}
         self._kept = kept
         self._until = until
         self._index = index
         self._keys = {step.node: shared._key(step, structure) for step in shared._steps}
         self._layers = Layers(shared._weights, structure, statistics)
 
-    def output(self) -> Any:
+    def output(self) -> list[Any]:
+        """Of each batch."""
         needed = self._needed()
         uses = Counter(source for step in needed for source in step.sources)
-        values: dict[fx.Node, Any] = {}
+        values: list[dict[fx.Node, Any]] = [{} for _ in self._inputs]
         for step in needed:
             for source in step.sources:
                 uses[source] -= 1
-                if source not in values:
-                    values[source] = self._kept[self._keys[source]]
-            values[step.node] = self._compute(step, values, uses)
+                if source not in values[0]:
+                    _put(source, self._kept[self._keys[source]], values)
+            found = self._computed(step, values, uses)
+            _put(step.node, found, values)
             if self._until[self._keys[step.node]] > self._index:
-                self._kept[self._keys[step.node]] = values[step.node]
+                self._kept[self._keys[step.node]] = found
             for source in step.sources:
                 if not uses[source]:
-                    values.pop(source, None)
+                    for of_batch in values:
+                        of_batch.pop(source, None)
         last = self._shared._steps[-1].node
-        return values[last] if last in values else self._kept[self._keys[last]]
+        return [of_batch[last] for of_batch in values] if last in values[0] else self._kept[self._keys[last]]
 
     def _needed(self) -> list[Step]:
         """What has to be computed, in order."""
@@ -226,20 +245,35 @@ class _Run:
                 needed.update(source for source in step.sources if self._keys[source] not in self._kept)
         return [step for step in self._shared._steps if step.node in needed]
 
-    def _compute(self, step: Step, values: dict[fx.Node, Any], uses: Counter[fx.Node]) -> Any:
+    def _computed(self, step: Step, values: Sequence[dict[fx.Node, Any]], uses: Counter[fx.Node]) -> list[Any]:
+        """The value of a step for each batch."""
+        moments = None
+        if len(values) > 1 and step.normalised is not None:
+            moments = joint_statistics([of_batch[step.normalised] for of_batch in values])
+        pairs = zip(values, self._inputs, strict=True)
+        return [self._compute(step, of_batch, inputs, uses, moments) for of_batch, inputs in pairs]
+
+    def _compute(
+        self,
+        step: Step,
+        values: dict[fx.Node, Any],
+        inputs: tuple[Tensor, ...],
+        uses: Counter[fx.Node],
+        moments: Moments | None,
+    ) -> Any:
         sources = [node for node in step.node.all_input_nodes if isinstance(values[node], Tensor)]
         if step.node in self._shared._memory.copied:
-            return self._layers.run(step, values, self._inputs).clone()
+            return self._layers.run(step, values, inputs, moments).clone()
         if step.over is not None and self._is_ours(sources[0], values, uses):
             return step.over(values[sources[0]])
         if step.is_batch_norm:
             ours = self._is_ours(sources[0], values, uses)
-            return self._layers.batch_norm(step, values[sources[0]], in_place=ours)
+            return self._layers.batch_norm(step, values[sources[0]], moments=moments, in_place=ours)
         if step.node.target is operator.add and len(sources) == 2 and alike(*[values[node] for node in sources]):
             for mine, other in (sources, sources[::-1]):
                 if self._is_ours(mine, values, uses):
                     return values[mine].add_(values[other])
-        return self._layers.run(step, values, self._inputs)
+        return self._layers.run(step, values, inputs, moments)
 
     def _is_ours(self, node: fx.Node, values: Mapping[fx.Node, Any], uses: Mapping[fx.Node, int]) -> bool:
         """Whether nobody needs the value any more, nor anything else that lives in the same memory."""
@@ -252,3 +286,9 @@ class _Run:
         return place not in self._given and all(
             value.untyped_storage().data_ptr() != place for value in tensors_in([others, list(self._kept.values())])
         )
+
+
+def _put(node: fx.Node, found: Sequence[Any], values: Sequence[dict[fx.Node, Any]]) -> None:
+    """Note the value of a node for each batch."""
+    for of_batch, value in zip(values, found, strict=True):
+        of_batch[node] = value

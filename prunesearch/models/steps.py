@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.models.aliasing import Aliasing
-from prunesearch.models.batch_norm import batch_norm
+from prunesearch.models.batch_norm import Moments, batch_norm
 from prunesearch.models.copying import layer_with
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
@@ -74,6 +74,14 @@ class Step:
         is_norm = self.module is not None and kind is not None and kind.statistics == "batch"
         return is_norm and is_torchs(type(self.module))
 
+    @property
+    def normalised(self) -> fx.Node | None:
+        """What it normalises with statistics of the images, by torch's BatchNorm as a module or function."""
+        if not self.is_batch_norm and self.node.target is not F.batch_norm:
+            return None
+        found: fx.Node = argument(self.node, 0, "input")
+        return found
+
 
 class Layers:
     """Computes single nodes of one structure's forward."""
@@ -84,8 +92,15 @@ class Layers:
         self._statistics = statistics
         self._kept_units: npt.NDArray[np.bool_] | None = None
 
-    def run(self, step: Step, values: Values, inputs: Sequence[Tensor]) -> Any:
-        """The value of a step, from those before it and the inputs of the forward."""
+    def run(self, step: Step, values: Values, inputs: Sequence[Tensor], moments: Moments | None = None) -> Any:
+        """The value of a step, from those before it and the inputs of the forward.
+
+        Args:
+            step: The step.
+            values: Of the nodes before it.
+            inputs: Of the forward.
+            moments: What a BatchNorm normalises with, if not with what it is given.
+        """
         node = step.node
         if node.op == "placeholder":
             return inputs[[other for other in node.graph.nodes if other.op == "placeholder"].index(node)]
@@ -95,9 +110,9 @@ class Layers:
             (name,) = step.tensors.values()
             return self._weights.values(name, self._structure).clone()
         with autocast_of(node):
-            return self._operate(step, values)
+            return self._operate(step, values, moments)
 
-    def _operate(self, step: Step, values: Values) -> Any:
+    def _operate(self, step: Step, values: Values, moments: Moments | None) -> Any:
         node = step.node
         arguments: Any = node.args
         keywords: Any = node.kwargs
@@ -112,7 +127,7 @@ class Layers:
         if node.op == "output":
             return arguments[0]
         if node.target is F.batch_norm:
-            return self._functional_batch_norm(node, values)
+            return self._functional_batch_norm(node, values, moments)
         if isinstance(node.target, MethodOf):
             return node.target(step.model, *arguments, **keywords)
         if node.op == "call_function":
@@ -122,12 +137,12 @@ class Layers:
             if node.target == "view" and not receiver.is_contiguous():
                 receiver = receiver.contiguous()  # its channels are last in memory
             return getattr(receiver, str(node.target))(*rest, **keywords)
+        if step.is_batch_norm:
+            return self.batch_norm(step, _input(arguments, keywords), moments=moments)
         return self._call(step, arguments, keywords)
 
     def _call(self, step: Step, arguments: Any, keywords: Any) -> Any:
         assert step.module is not None
-        if step.is_batch_norm:
-            return self.batch_norm(step, _input(arguments, keywords))
         # torch multiplies in another way, with other roundings, by what requires no gradient or was made in this mode
         with torch.inference_mode(False), torch.no_grad():
             tensors = {name: self._weights.values(source, self._structure) for name, source in step.tensors.items()}
@@ -138,23 +153,23 @@ class Layers:
             _estimate(layer, _input(arguments, keywords)[: self._statistics])
         return layer(*arguments, **keywords)
 
-    def batch_norm(self, step: Step, x: Tensor, *, in_place: bool = False) -> Tensor:
-        """BatchNorm with the statistics of the batch."""
+    def batch_norm(self, step: Step, x: Tensor, *, moments: Moments | None = None, in_place: bool = False) -> Tensor:
+        """BatchNorm with the statistics of the batch, or with those that are given."""
         weight, bias = (
             self._weights.values(step.tensors[name], self._structure) if name in step.tensors else None
             for name in ("weight", "bias")
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
-        return batch_norm(x, weight, bias, eps, statistics=self._statistics, in_place=in_place)
+        return batch_norm(x, weight, bias, eps, statistics=self._statistics, moments=moments, in_place=in_place)
 
-    def _functional_batch_norm(self, node: fx.Node, values: Values) -> Tensor:
+    def _functional_batch_norm(self, node: fx.Node, values: Values, moments: Moments | None) -> Tensor:
         """The same, where the forward calls the function instead of a module."""
         weight, bias = (
             None if (given := argument(node, index, name)) is None else values[given]
             for index, name in ((3, "weight"), (4, "bias"))
         )
         x, eps = values[argument(node, 0, "input")], argument(node, 7, "eps", default=1e-5)
-        return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, in_place=False)
+        return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, moments=moments)
 
     def _count(self, units: Any) -> int:
         if self._kept_units is None:

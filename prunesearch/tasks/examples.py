@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, joined, mapped, moved, size_of, taken
+from prunesearch.models.sizes import by_size, some_of_one_size
 from prunesearch.tasks.metric import values
 from prunesearch.tasks.task import Task
 
@@ -47,8 +48,23 @@ class Examples:
         """Some of them: those of an index or a slice."""
         return replace(self, batch=taken(self.batch, index))
 
+    def by_size(self) -> list[Examples]:
+        """All of them, in parts whose inputs have one size each, in the order in which sizes come.
+
+        Each is as if it had been read alone. Examples whose inputs are tensors have one size: they are the only part.
+        """
+        index = by_size(self.inputs)
+        return [self] if index is None else [replace(self, batch=some_of_one_size(self.batch, i)) for i in index]
+
     def split(self, size: int) -> list[Examples]:
-        """All of them, at most `size` at a time, in order, in parts of nearly equal length."""
+        """All of them, at most `size` at a time, in order, in parts of nearly equal length.
+
+        Inputs of several sizes are taken apart by size first.
+        """
+        return [part for some in self.by_size() for part in some.batches(size)]
+
+    def batches(self, size: int) -> list[Examples]:
+        """All of them, at most `size` at a time, in order, in parts of nearly equal length, whatever their sizes."""
         return [replace(self, batch=part) for part in cut(self.batch, -(-len(self) // size))]
 
     def to(self, device: torch.device | str) -> Examples:
@@ -75,11 +91,16 @@ def following(examples: Examples, model: nn.Module, *, batch_size: int = 256) ->
 
     Its loss is `Task.distil` (at temperature 1), its metric `Task.agreement`.
     """
-    task = examples.task
+    task = followed(examples.task)
+    numbered = Examples((examples.batch, torch.arange(len(examples))), task)  # as parts may come in another order
+    parts = numbered.split(batch_size)
     with in_eval_mode(model), torch.inference_mode():
-        answers: Sequence[Any] = [called(model, part.inputs) for part in examples.split(batch_size)]
+        answers: Sequence[Any] = [called(model, part.inputs) for part in parts]
     reference = mapped(joined(answers), torch.clone)
-    return Examples((examples.batch, reference), followed(task))
+    order = torch.cat([part.batch[1] for part in parts])
+    if not torch.equal(order, numbered.batch[1]):
+        reference = taken(reference, order.argsort())
+    return Examples((examples.batch, reference), task)
 
 
 def follows(task: Task) -> bool:

@@ -68,24 +68,29 @@ def _fitting(own: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class R2:
-    """Share of the variance of the targets that is explained, of each number of an example apart, then all together."""
+    """Share of the variance of the targets that is explained, of each number of an example apart, then all together.
+
+    Of targets of several sizes, whose numbers have no counterpart in one another, variance is that of all numbers.
+    """
 
     higher_is_better = True
 
     def __init__(self) -> None:
-        self._sums: Tensor | None = None
+        self._sums: dict[tuple[int, ...], Tensor] = {}
 
     def update(self, outputs: Any, batch: Batch) -> None:
         """Take in outputs and targets of a batch."""
         own, wanted = (x.detach().double().cpu() for x in _fitting(main_output(outputs), batch[1]))
+        shape = tuple(wanted.shape[1:])
         wanted, own = wanted.reshape(len(wanted), -1), own.reshape(len(own), -1)
         count = torch.full_like(wanted[0], len(wanted))
         sums = torch.stack([count, wanted.sum(0), wanted.square().sum(0), (wanted - own).square().sum(0)])
-        self._sums = sums if self._sums is None else self._sums + sums
+        self._sums[shape] = self._sums[shape] + sums if shape in self._sums else sums
 
     def compute(self) -> float:
         """R²; 0 where the targets do not vary."""
-        assert self._sums is not None  # computed after updates only
-        n, total, squares, errors = self._sums
+        several = list(self._sums.values())  # at least one, as it is computed after updates only
+        all_numbers = torch.stack([x.sum(1, keepdim=True) for x in several]).sum(0)
+        n, total, squares, errors = several[0] if len(several) == 1 else all_numbers
         variance = (squares - total.square() / n).sum()
         return float(1 - errors.sum() / variance) if variance > 0 else 0.0

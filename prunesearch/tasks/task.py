@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from prunesearch.models.nested import Batch
+from prunesearch.models.nested import Batch, Ragged
 from prunesearch.tasks.outputs import output_agreement, output_distance
 
 Loss = Callable[[Any, Batch], Tensor]
@@ -16,7 +16,7 @@ Loss = Callable[[Any, Batch], Tensor]
 
 def first_of(batch: Batch) -> Batch:
     """The first of a tuple or list, such as the images of (images, labels); anything else as it is."""
-    return batch[0] if isinstance(batch, (tuple, list)) and len(batch) > 1 else _alone(batch)
+    return batch[0] if _is_several(batch) and len(batch) > 1 else _alone(batch)
 
 
 def second_of(batch: Batch) -> Any:
@@ -26,7 +26,12 @@ def second_of(batch: Batch) -> Any:
 
 def _alone(batch: Batch) -> Batch:
     """What a tuple of one holds, as `TensorDataset(images)` gives it."""
-    return batch[0] if isinstance(batch, (tuple, list)) and len(batch) == 1 else batch
+    return batch[0] if _is_several(batch) and len(batch) == 1 else batch
+
+
+def _is_several(batch: Batch) -> bool:
+    """Whether it is a tuple or list of things (n, ...), and not images of several sizes, one item each."""
+    return isinstance(batch, (tuple, list)) and not isinstance(batch, Ragged)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,9 @@ class Task:
     """What a network is for: how it is called on a batch, what its loss is, how it is judged.
 
     A batch is whatever the data give of n examples at once. What the functions are given of it is on the device of the
-    network. Functions that are to go to worker processes must be such that cloudpickle can copy them.
+    network. Where inputs are of several sizes, a batch has a list of them, one item per example; only `inputs` and
+    `strata` are given such a batch, all other functions one size at a time. Functions that are to go to worker
+    processes must be such that cloudpickle can copy them.
 
     Attributes:
         inputs: What the network is called with: a tensor (n, ...), a tuple or list (positional arguments) or a

@@ -200,9 +200,9 @@ class Attentive(Learner):
 
     def forward(self, batch: Batch) -> Tensor:
         """The task's loss under the mask, and, now and then, what attention learns from."""
-        loss = self._loss(called(self.network, self.task.inputs(batch)), batch)
+        loss = self.over_sizes(batch, lambda some: self._loss(called(self.network, self.task.inputs(some)), some))
         if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
-            loss = loss + self._attention_loss(batch)
+            loss = loss + self.over_sizes(batch, self._attention_loss)
         self.steps += 1
         return loss
 

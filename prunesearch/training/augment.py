@@ -67,8 +67,8 @@ class Augmentation:
             )
         if self != Augmentation() and isinstance(images, (tuple, list, dict)):
             raise ValueError(
-                "Expected one tensor of images to augment, got several inputs, which would have to change together. "
-                "Use Augmentation(), and augment in the dataset."
+                "Expected one tensor of images to augment, got several inputs, which would have to change together, or "
+                "images of several sizes. Use Augmentation(), and augment in the dataset."
             )
 
     def __call__(self, images: Batch, generator: torch.Generator) -> Batch:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from prunesearch.models import nested
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, tensors_in
+from prunesearch.models.sizes import batches_by_size, of_first_size
 from prunesearch.ranges import whole_number
 from prunesearch.structure import IntArray
 from prunesearch.tasks import CLASSIFICATION, make_task
@@ -53,7 +54,8 @@ class Data:
     With another task than classification, batches are whatever the task understands: a source is a tensor, tuple or
     dictionary of tensors (n, ...), nested or not; a `Dataset` or list of examples of any form; or a `DataLoader`, whose
     `collate_fn` is used if it is not torch's own. What cannot be stacked, such as boxes, is one item per example
-    (`models.nested.Ragged`).
+    (`models.nested.Ragged`). So are inputs of several sizes, in a `Dataset`, list or `DataLoader`; the network and the
+    functions of the task are given one size at a time.
 
     Attributes:
         train: Images to calibrate, score and finetune with, normalised as the network expects.
@@ -152,9 +154,12 @@ class Data:
         return self._steady(source, chosen, "calibrate_on")
 
     def examples(self, n: int = 2) -> Batch:
-        """What the network is called with for the first n of `train`, as they come: (n, ...) images."""
+        """What the network is called with for the first n of `train`, as they come: (n, ...) images.
+
+        Where they differ in size, those that have the size of the first.
+        """
         with _seeded(0):
-            return self.goal.inputs(self._read(self.train, np.arange(min(n, size_of(self.train)))))
+            return of_first_size(self.goal.inputs(self._read(self.train, np.arange(min(n, size_of(self.train))))))
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """How many batches `train_batches` gives from the first."""
@@ -338,7 +343,8 @@ def _brief(source: Source | float) -> str:
 
 def _same(one: Batch, other: Batch) -> bool:
     """Whether two batches of the same kind hold the same values."""
-    return all(torch.equal(x, y) for x, y in zip(tensors_in(one), tensors_in(other), strict=True))
+    mine, others = (list(tensors_in(batches_by_size(batch))) for batch in (one, other))
+    return len(mine) == len(others) and all(map(torch.equal, mine, others))
 
 
 def _task_of(given: Task | str | Callable[[], Task] | None, train: Any) -> Task:

@@ -62,7 +62,7 @@ def metric_on_test(
         parts = (data.examples_of(batch).to(place) for batch in data.test_batches(_AT_ONCE))
         if compares and reference is not None:
             parts = (following(part, reference) for part in parts)
-        n = measure(network, parts, measured)
+        n = measure(network, (some for part in parts for some in part.by_size()), measured)
     return measured.compute(), n
 
 

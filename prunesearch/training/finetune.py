@@ -262,6 +262,9 @@ class Student(Learner):
 
     def forward(self, batch: Batch) -> Tensor:
         """The task's loss, mixed with the distance from what the teacher returns."""
+        return self.over_sizes(batch, self._loss)
+
+    def _loss(self, batch: Batch) -> Tensor:
         recipe, inputs = self._recipe, self.task.inputs(batch)
         with self._watched as watched:
             returned = called(self.network, inputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,21 @@ class Learner(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Loss of a batch, the mean over its examples, in training mode."""
         raise NotImplementedError
+
+    def over_sizes(self, batch: Batch, loss: Callable[[Batch], Tensor]) -> Tensor:
+        """The mean over the examples of a batch of several sizes: that of each size, weighted by its examples.
+
+        A batch of one size is given to `loss` as it is.
+
+        Args:
+            batch: Of n examples.
+            loss: The mean over the examples of a batch of one size.
+        """
+        parts = Examples(batch, self.task).by_size()
+        if len(parts) == 1:
+            return loss(parts[0].batch)
+        n = sum(map(len, parts))
+        return torch.stack([len(part) / n * loss(part.batch) for part in parts]).sum()
 
     def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
         """What takes the steps."""

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.devices import device_of_module, devices_here, random_apart
-from prunesearch.models.nested import Batch, moved, tensors_in
+from prunesearch.models.nested import Batch, Ragged, moved, tensors_in
+from prunesearch.models.sizes import size_of_first
 from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import shown
 from prunesearch.tasks.examples import Examples, judged_as
@@ -138,6 +139,7 @@ class _Loop:
             )
         self._learner = learner.to(accelerator.device)
         examples = data.examples()
+        self._size = size_of_first(examples)
         self._format, self._outputs = laid_out(learner.network, examples, accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
@@ -222,8 +224,13 @@ class _Loop:
             self._session.on_epoch(report)
 
     def _check(self, batch: Batch) -> None:
-        if self._learner.task.check is not None:
-            self._learner.task.check(self._outputs, batch)
+        """Let the task look at a batch beside what the network returned: of its examples of that size."""
+        task = self._learner.task
+        if task.check is None:
+            return
+        for part in Examples(batch, task).by_size():
+            if size_of_first(part.inputs) == self._size:
+                task.check(self._outputs, part.batch)
 
     def _take_step(self, batch: Batch) -> float:
         self._check(batch)
@@ -248,7 +255,7 @@ class _Loop:
     def _placed(self, batch: Batch, draws: torch.Generator) -> Batch:
         """The batch with its images augmented, and laid out in memory as the network wants them."""
         if self._recipe.augmentation != Augmentation():  # of one tensor of images, or it was refused
-            images, *rest = (batch,) if isinstance(batch, Tensor) else batch
+            images, *rest = (batch,) if isinstance(batch, (Tensor, Ragged)) else batch
             augmented = self._recipe.augmentation(images, draws)
             batch = augmented if isinstance(batch, Tensor) else (augmented, *rest)
         return in_format(batch, self._format)

@@ -114,7 +114,9 @@ def manidp(
     examples = data.examples_of(data.calibration_set()).take(slice(_MEASURED))
     images = examples.inputs
     if not isinstance(images, Tensor):
-        raise ValueError("ManiDP counts for each image what its gates let pass, so it takes one tensor of images.")
+        raise ValueError(
+            "ManiDP counts for each image what its gates let pass, so it takes one tensor of images, of one size."
+        )
     model = gated(network.model, network.example_inputs)
     learner = Manifold(copy.deepcopy(model), network.model, examples, int(limits["macs"]), settings, recipe)
     outcome = run(

@@ -87,8 +87,9 @@ def train_pruningnet(
     recipe, data = recipe or PruningNetRecipe(), as_data(data)
     check_has_loss(data.goal, "A PruningNet")
     if data.goal.check is not None:
-        inputs = moved(data.examples(), net.network.device)
-        data.goal.check(outputs_of(net.network.model, inputs), data.calibration_set())
+        for part in data.examples_of(data.calibration_set()).by_size():
+            inputs = moved(part.take(slice(2)).inputs, net.network.device)
+            data.goal.check(outputs_of(net.network.model, inputs), part.batch)
     question = _question(net, data, recipe, seed)
     if file is not None and Path(file).exists():
         _resume(net, Path(file), question)
@@ -228,7 +229,20 @@ class _Run:
 
 
 def _loss(model: Callable[..., list[Any]], structures: list[Structure], examples: Examples, smoothing: float) -> Tensor:
-    """Mean over the structures: the first learns from the task's loss, others from the outputs of the first."""
+    """Mean over the structures: the first learns from the task's loss, others from the outputs of the first.
+
+    Of images of several sizes it is that of each size, weighted by its images.
+    """
+    parts, n = examples.by_size(), len(examples)
+    losses = [_of_one_size(model, structures, part, smoothing) for part in parts]
+    if len(parts) == 1:
+        return losses[0]
+    return torch.stack([len(part) / n * loss for part, loss in zip(parts, losses, strict=True)]).sum()
+
+
+def _of_one_size(
+    model: Callable[..., list[Any]], structures: list[Structure], examples: Examples, smoothing: float
+) -> Tensor:
     positional, by_name = arguments(examples.inputs)
     first, *others = model(structures, *positional, **by_name)
     answer = mapped(first, Tensor.detach)

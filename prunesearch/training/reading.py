@@ -122,9 +122,7 @@ def collated(items: Sequence[Any]) -> Any:
     """
     first = items[0]
     if isinstance(first, Tensor):
-        if all(isinstance(item, Tensor) and item.shape == first.shape for item in items):
-            return torch.stack(list(items))
-        return nested.Ragged(items)
+        return nested.stacked(items)
     if isinstance(first, Mapping) and all(isinstance(i, Mapping) and i.keys() == first.keys() for i in items):
         return {key: collated([item[key] for item in items]) for key in first}
     if isinstance(first, (tuple, list)) and all(type(i) is type(first) and len(i) == len(first) for i in items):
@@ -132,7 +130,7 @@ def collated(items: Sequence[Any]) -> Any:
         return type(first)(*columns) if hasattr(first, "_fields") else tuple(columns)
     if all(isinstance(item, (bool, int, float)) for item in items):
         return torch.tensor(list(items))
-    return None if all(item is None for item in items) else nested.Ragged(items)
+    return nested.stacked(items)
 
 
 def is_batch(source: Any) -> bool:

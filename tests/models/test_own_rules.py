@@ -107,9 +107,12 @@ def test_a_network_with_a_record_of_the_callers_own_goes_to_another_process(bent
 def counted() -> Iterator[None]:
     """Torch's counter counts deformable convolutions as others."""
     operator = torch.ops.torchvision.deform_conv2d
+    before = flop_registry.pop(operator, None)
     register_flop_formula(operator)(lambda x, w, *rest, out_shape, **named: conv_flop_count(x, w, out_shape))
     yield
     del flop_registry[operator]
+    if before is not None:
+        flop_registry[operator] = before
 
 
 @pytest.mark.usefixtures("counted")

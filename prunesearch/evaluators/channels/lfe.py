@@ -15,9 +15,9 @@ from torch import Tensor
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
 from prunesearch.evaluators.hooks import watched
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_inputs
 from prunesearch.models.coupling import Read
-from prunesearch.models.nested import called, in_order_of, repeated, taken
+from prunesearch.models.nested import called, repeated, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -174,8 +174,15 @@ def responses(network: Network, units: IntArray, masks: FloatArray, examples: Ex
 
     Units that are not `present`, a (units,) mask, are dropped always.
     """
+    check_inputs(network, examples.inputs)
+    found = np.zeros(len(masks))
+    for part in examples.by_size():
+        found += len(part) / len(examples) * _of_one_size(network, units, masks, part, present)
+    return found
+
+
+def _of_one_size(network: Network, units: IntArray, masks: FloatArray, examples: Examples, present: Mask) -> FloatArray:
     inputs, n = examples.inputs, len(examples)
-    in_order_of(example_batch(network), inputs)
     found: list[float] = []
     state = _Masks(units, present, n)
     looks = [

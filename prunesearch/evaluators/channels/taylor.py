@@ -7,9 +7,9 @@ import torch
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
-from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.inputs import check_inputs
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import arguments, in_order_of
+from prunesearch.models.nested import arguments
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
@@ -33,14 +33,15 @@ class TaylorCriterion(ScoringCriterion):
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """What the loss would change, squared."""
         examples = given(examples, "taylor")
-        in_order_of(example_batch(network), examples.inputs)
+        check_inputs(network, examples.inputs)
         importance = np.zeros(network.unit_count)
         with in_eval_mode(network.model), torch.enable_grad():
-            for part in examples.split(_BATCH):
-                importance += self._of_batch(network, part) ** 2
+            for batch in examples.batches(_BATCH):
+                shares = [len(part) / len(batch) * self._of_one_size(network, part) for part in batch.by_size()]
+                importance += np.sum(shares, axis=0) ** 2
         return importance
 
-    def _of_batch(self, network: Network, examples: Examples) -> FloatArray:
+    def _of_one_size(self, network: Network, examples: Examples) -> FloatArray:
         """(units,) sums of weight times gradient; on copies, so that no gradient of the model's is touched."""
         produced = [part for part in slices(network) if part.role == "produces"]
         values = {name: parameter.detach().clone() for name, parameter in network.model.named_parameters()}
