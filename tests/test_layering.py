@@ -60,6 +60,7 @@ COMPOSERS = {
     "cli",
     "comparison",
     "demo",
+    "evidence",
     "followup",
     "given",
     "judged",
