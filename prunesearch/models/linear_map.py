@@ -101,5 +101,6 @@ def _spread(inputs: Tensor, steps: tuple[int, ...]) -> Tensor:
     """Inputs so many positions apart, zeros between them."""
     sizes = [(size - 1) * step + 1 for size, step in zip(inputs.shape[2:], steps, strict=True)]
     found = inputs.new_zeros((*inputs.shape[:2], *sizes))
-    found[(..., *(slice(None, None, step) for step in steps))] = inputs
+    every = (slice(None), slice(None), *(slice(None, None, step) for step in steps))
+    found[every] = inputs
     return found
