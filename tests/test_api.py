@@ -694,7 +694,7 @@ def test_a_search_on_labels_of_something_else_says_so(network: Network, digits_d
 
 def test_a_result_says_what_its_weights_do_not_fit() -> None:
     images = torch.randn(64, 2, 4, 4, generator=torch.Generator().manual_seed(0))
-    layers = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.ConvTranspose2d(6, 3, 2), nn.Flatten())
+    layers = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 4, 2, groups=2), nn.Flatten())
     result = searched(
         ps.trace(layers.eval(), images[:2]),
         images,

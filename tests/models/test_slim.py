@@ -144,7 +144,7 @@ def test_a_slimmed_network_round_trips_through_its_state_dict_and_deepcopy(netwo
 
 def test_a_slimmed_network_prints_its_new_widths(network: Network) -> None:
     small = slim(network, network.space.minimum, random_ranking(network))
-    assert sum(isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) for module in small.modules()) > 10
+    assert any(isinstance(module, (nn.Conv2d, nn.BatchNorm2d)) for module in small.modules())
     for name, module in small.named_modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             out, inner = module.weight.shape[:2]
