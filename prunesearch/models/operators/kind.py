@@ -87,7 +87,7 @@ class Kind:
         agrees: Whether the layer's `widths` are those of its tensors.
         adopt: Sets the `widths` by the tensors, in a layer that nobody calls.
         geometry: Where each of its positions reads, if it is a linear map of what it reads, with a weight of the shape
-            (outputs, inputs of a group, *kernel).
+            (outputs, inputs of a group, kernel).
         multiplies: Whether it multiplies matrices, or costs as much: a block whose time is measured begins with it.
     """
 
