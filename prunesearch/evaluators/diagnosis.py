@@ -69,7 +69,7 @@ def _not_finite(images: Tensor | Ragged) -> list[int]:
     """Indices of those images that have a NaN or an infinity."""
     if isinstance(images, Ragged):
         return [i for i, item in enumerate(images) if not all(bool(x.isfinite().all()) for x in tensors_in(item))]
-    return (~torch.isfinite(images)).unsqueeze(-1).flatten(1).any(1).nonzero().flatten().tolist()
+    return (~torch.isfinite(images)).unsqueeze(-1).flatten(1).any(1).cpu().nonzero().flatten().tolist()
 
 
 def diagnose(
