@@ -198,6 +198,8 @@ def _against_uniform(study: StudyContents, winner: Trial) -> list[Fact]:
     if judged is None:
         return []
     if judged.uniform_is_winner:
+        if len(study.trials) == 1:  # it was given no other, so this says nothing of the network
+            return []
         return [Fact("bad", "The winner has uniform widths: the search found nothing better than one share for all.")]
     plain, own = judged.uniform_score, winner.score
     if plain is None or own is None:

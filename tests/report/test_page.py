@@ -186,6 +186,15 @@ def test_what_speaks_against_a_winner_is_said_too(add: Add, report: Report) -> N
     assert "? Not finetuned yet" in text
 
 
+@pytest.mark.parametrize(("n", "said"), [(1, False), (2, True)])
+def test_uniform_widths_speak_against_a_search_only_if_it_tried_others(
+    add: Add, report: Report, n: int, said: bool
+) -> None:
+    same = {**DECIDED, "judged": {**JUDGED, "structure": [8, 16], "uniform": 0.81}}
+    add("search", [trial(0, (8, 16), -0.5), trial(1, (8, 32), -0.8)][:n], summary=same)
+    assert ("the search found nothing better than one share for all" in report().text) == said
+
+
 def test_every_study_has_a_card_and_none_is_the_best_of_all(add: Add, report: Report) -> None:
     add("half", [trial(0, (8, 32), -0.5)], budget="macs=50%")
     add("third", [trial(0, (4, 16), -0.9)], budget="macs=30%")
