@@ -27,6 +27,9 @@ from tests.models.networks import Enlarging, image, random_ranking, randomised
 
 IMAGES = image(120, 2, 4, 4, seed=3)
 
+# torch says it once a process, so which test would fail of it depends on the order.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+
 
 class PaddedByItself(nn.Conv2d):
     """As EfficientNet-Lite's and timm's: what pads is not the convolution."""
