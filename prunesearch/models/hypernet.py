@@ -164,8 +164,7 @@ class PruningNet(nn.Module):
         for name in [name for name in tensors if name not in self._encoded]:
             owner, _, attribute = name.rpartition(".")
             parameter = self._shared[_key(name)]
-            kind = self.network.kinds.alike(layers[owner])
-            is_norm = kind is not None and kind.statistics is not None
+            is_norm = self.network.kinds.is_norm(layers[owner])
             if is_norm and self.settings["form"] == "published":
                 parameter.requires_grad_(False)
             if trained:

@@ -254,15 +254,10 @@ def _check_states(network: Network) -> None:
             raise ValueError(f"{name} is a recurrent layer, which cannot be run stacked. Use path='sliced'.")
 
 
-def _is_norm(kinds: Kinds, module: nn.Module) -> bool:
-    kind = kinds.alike(module)
-    return kind is not None and kind.statistics is not None
-
-
 def _check_norms(weights: WeightSource, model: nn.Module) -> None:
     group_of, cuts_of = weights.network.group_of, weights.network.cuts_of
     for layer, module in model.named_modules():
-        if not _is_norm(weights.network.kinds, module):
+        if not weights.network.kinds.is_norm(module):
             continue
         for name in (f"{layer}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)):
             narrowing = {int(group) for cut in cuts_of.get(name, ()) for group in group_of[cut.units]}
@@ -279,7 +274,7 @@ def _own_weights(kinds: Kinds, model: nn.Module, named: Mapping[str, Tensor]) ->
     found = {
         layer: {attribute: names[id(tensor)] for attribute, tensor in module.named_parameters(recurse=False)}
         for layer, module in model.named_modules()
-        if not _is_norm(kinds, module)
+        if not kinds.is_norm(module)
     }
     return {layer: own for layer, own in found.items() if own}
 

@@ -100,6 +100,11 @@ class Kinds:
         """The kind that a layer's attributes and tensors are of, even if its forward is one of its own."""
         return next((kind for parent in type(module).__mro__ if (kind := self._at(parent)) is not None), None)
 
+    def is_norm(self, module: nn.Module) -> bool:
+        """Whether a layer normalises, with whatever mean and variance."""
+        kind = self.alike(module)
+        return kind is not None and kind.statistics is not None
+
     def _unchanged(self, kind: type) -> type | None:
         """The class of a kind that a class of modules behaves as: itself, or one that it changes nothing of."""
         for index, parent in enumerate(kind.__mro__):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from prunesearch.models.operators.values import (
     position,
     tracked,
 )
+from prunesearch.structure import IntArray
 
 
 def batch_norm(walk: Walk, node: fx.Node) -> Value:
@@ -40,12 +42,17 @@ def batch_norm(walk: Walk, node: fx.Node) -> Value:
     else:
         names = ("running_mean", "running_var", "weight", "bias")
         given = [walk.value(argument(node, index, name)) for index, name in enumerate(names, 1)]
+    _tie_scales(walk, node, given, labels)
+    return Tracked({1: labels})
+
+
+def _tie_scales(walk: Walk, node: fx.Node, given: Iterable[Tracked | None], labels: IntArray) -> None:
+    """Tie tensors that hold a number for each channel; a function may be given others, which stay as they are."""
     for tensor in given:
         if tensor is not None:
             walk.labels.tie(axis(walk, tensor, 0, len(labels)), labels)
     for other in () if node.op == "call_module" else untracked_tensors(walk, node):
         walk.freeze(labels, other, "is combined with the channels of a normalisation")
-    return Tracked({1: labels})
 
 
 def _standardises(walk: Walk, node: fx.Node) -> bool:
@@ -113,11 +120,7 @@ def _layer_norm(walk: Walk, node: fx.Node, dim: int) -> Value:
     elif not walk.fits(node, (*position(node, 1, "normalized_shape"), 0), labels):
         walk.freeze(labels, node, "has a shape that cannot be changed")
     walk.read(node, dim, labels)
-    for tensor in given:
-        if tensor is not None:
-            walk.labels.tie(axis(walk, tensor, 0, len(labels)), labels)
-    for other in () if node.op == "call_module" else untracked_tensors(walk, node):
-        walk.freeze(labels, other, "is combined with the channels of a normalisation")
+    _tie_scales(walk, node, given, labels)
     value = walk.value(source)
     return tracked({**({} if value is None else value.axes), dim: labels})
 
@@ -146,11 +149,7 @@ def group_norm(walk: Walk, node: fx.Node) -> Value:
     else:
         walk.labels.tie(labels, np.tile(labels[:inside], groups))
         walk.read(node, 1, labels)
-    for tensor in given:
-        if tensor is not None:
-            walk.labels.tie(axis(walk, tensor, 0, len(labels)), labels)
-    for other in () if node.op == "call_module" else untracked_tensors(walk, node):
-        walk.freeze(labels, other, "is combined with the channels of a normalisation")
+    _tie_scales(walk, node, given, labels)
     return Tracked({1: labels})
 
 
