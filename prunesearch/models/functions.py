@@ -1,7 +1,8 @@
-"""Functions that the outermost forward calls and that decide by the values of its data: they are kept whole.
+"""Functions and methods of our copy of a network that are run otherwise for a while.
 
-The forward of our copy of the network then finds another function by that name. It is the caller's code with other
-globals; the caller's own module is not touched.
+Functions that the outermost forward calls, and that decide by the values of its data, are kept whole. The forward of
+our copy then finds another function by that name. It is the caller's code with other globals; the caller's own module
+is not touched.
 """
 
 from __future__ import annotations
@@ -71,6 +72,16 @@ def kept_function(model: nn.Module, key: str) -> KeptFunction:
     return KeptFunction(name, type(model).forward.__globals__[name])
 
 
+def replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> Callable[[], None]:
+    """Let a module of our own run something else for one of its methods; returns what undoes that."""
+    vars(module)[name] = method
+
+    def undo() -> None:
+        vars(module).pop(name, None)
+
+    return undo
+
+
 def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) -> Callable[[], None]:
     """Let the forward of our copy of a network call another function by a name; returns what undoes that."""
     mine: Any = vars(model).get("forward", None) or MethodType(type(model).forward, model)
@@ -83,9 +94,4 @@ def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) 
         theirs.__closure__,
     )
     changed.__kwdefaults__ = theirs.__kwdefaults__
-    vars(model)["forward"] = MethodType(changed, model)
-
-    def undo() -> None:
-        vars(model).pop("forward", None)
-
-    return undo
+    return replace_method(model, "forward", MethodType(changed, model))

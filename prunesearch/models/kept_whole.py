@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from prunesearch.models.functions import is_function
+from prunesearch.models.functions import is_function, replace_method
 from prunesearch.models.nested import mapped, tensors_in
 from prunesearch.models.normalised import MethodOf
 
@@ -112,16 +112,14 @@ def _watch(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]
 
 
 def _watch_method(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]) -> Callable[[], Any]:
-    name, _, method = part.removesuffix("()").rpartition(".")
-    module = model.get_submodule(name)
+    module, method = _method(model, part)
     original = getattr(module, method)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         given = mapped((args, kwargs), torch.clone)
         return replaced(part, given, original(*args, **kwargs))
 
-    vars(module)[method] = run
-    return lambda: vars(module).pop(method, None)
+    return replace_method(module, method, run)
 
 
 @contextmanager
@@ -162,13 +160,17 @@ def _give(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any])
 
 
 def _give_method(model: nn.Module, part: str, replaced: Callable[[str, Any, Any], Any]) -> Callable[[], Any]:
-    name, _, method = part.removesuffix("()").rpartition(".")
-    module = model.get_submodule(name)
+    module, method = _method(model, part)
     original = getattr(module, method)
 
     def run(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = replaced(part, args, kwargs)
         return original(*args, **kwargs)
 
-    vars(module)[method] = run
-    return lambda: vars(module).pop(method, None)
+    return replace_method(module, method, run)
+
+
+def _method(model: nn.Module, part: str) -> tuple[nn.Module, str]:
+    """The module of a part that is a method, and the method's name."""
+    name, _, method = part.removesuffix("()").rpartition(".")
+    return model.get_submodule(name), method

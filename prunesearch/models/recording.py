@@ -34,7 +34,7 @@ from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.forms import Form, combined
-from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function
+from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function, replace_method
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import (
@@ -395,8 +395,7 @@ class _Recorder(TorchFunctionMode):
         """Let a method of our copy be noted as one operator; returns what undoes that."""
         name, _, method = key.removesuffix("()").rpartition(".")
         module = self._model.get_submodule(name)
-        vars(module)[method] = self._noting(module, MethodOf(name, method), getattr(module, method))
-        return lambda: vars(module).pop(method, None)
+        return replace_method(module, method, self._noting(module, MethodOf(name, method), getattr(module, method)))
 
     def _keep_function_whole(self, key: str) -> Callable[[], None]:
         """Let a function that the outermost forward calls be noted as one operator; returns what undoes that."""
