@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
+from prunesearch.models.batch_norm import mixed
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
 from prunesearch.models.sizes import batches_by_size, by_size
@@ -101,9 +102,7 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
         for norm, count, mean, variance in zip(norms, counts, means, variances, strict=True):
             among, within = torch.stack(mean), torch.stack(variance)
             if weigh:
-                shares = (torch.tensor(count).to(among) / sum(count))[:, None]
-                level = (shares * among).sum(0)
-                spread = (shares * (within + (among - level).square())).sum(0)
+                level, spread = mixed([n / sum(count) for n in count], among, within)
             else:
                 level, spread = among.mean(0), within.mean(0) + among.var(0, correction=0)
             norm.running_mean.copy_(level)  # type: ignore[union-attr]

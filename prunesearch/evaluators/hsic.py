@@ -18,7 +18,6 @@ from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray, IntArray
 
 _IMAGES = 256
-_FEW = 8
 
 
 def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
@@ -33,7 +32,7 @@ def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tu
             frequent size, as features of other sizes cannot be compared.
     """
     del evaluator
-    images = of_most_frequent_size(taken(images, slice(_IMAGES)), _FEW, "The similarity of layers")
+    images = of_most_frequent_size(taken(images, slice(_IMAGES)), "The similarity of layers")
     between, owners = nhsic(weights.network, images)
     summed = between.sum(axis=1) - np.diag(between)
     return tuple(summed[owners == group] for group in range(len(weights.network.units)))

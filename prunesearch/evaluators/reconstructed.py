@@ -27,7 +27,6 @@ from prunesearch.models.steps import Values
 from prunesearch.structure import Structure
 
 _IMAGES = 256
-_FEW = 8  # of one size
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
 _SMALL = 0.05  # of the largest scale of a BatchNorm: below it a target would be blown up
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
@@ -121,7 +120,7 @@ class ReconstructedWeights(RefittedWeights):
     def __init__(self, network: Network, ranking: Ranking, images: Batch, *, seed: int = 0) -> None:
         check_recorded(network, images)
         super().__init__(network, ranking, [layer for layer in network.linear_maps if layer.is_refitted])
-        self._images = of_most_frequent_size(taken(images, slice(_IMAGES)), _FEW, "A reconstruction of layers")
+        self._images = of_most_frequent_size(taken(images, slice(_IMAGES)), "A reconstruction of layers")
         self._seed = seed
         norms = [branch.norm for branch in self._branches.values() if branch.norm is not None]
         self.refitted |= {f"{norm}.{part}" for norm in norms for part in ("weight", "bias")}

@@ -65,9 +65,20 @@ def joint_statistics(several: Sequence[Tensor]) -> Moments:
     found = [channel_statistics(x.to(torch.promote_types(x.dtype, torch.float32))) for x in several]
     total = sum(x.numel() for x in several)
     shares = [x.numel() / total for x in several]
-    mean = torch.stack([share * mean for share, (mean, _) in zip(shares, found, strict=True)]).sum(0)
-    variances = [share * (v + (m - mean).square()) for share, (m, v) in zip(shares, found, strict=True)]
-    return mean, torch.stack(variances).sum(0)
+    return mixed(shares, *map(torch.stack, zip(*found, strict=True)))
+
+
+def mixed(shares: Sequence[float], means: Tensor, variances: Tensor) -> Moments:
+    """Mean and biased variance of each channel over k parts together.
+
+    Args:
+        shares: Of each part in all numbers; their sum is 1.
+        means: (k, c) of the parts.
+        variances: (k, c) of the parts, biased.
+    """
+    weights = means.new_tensor(shares)[:, None]
+    mean = (weights * means).sum(0)
+    return mean, (weights * (variances + (means - mean).square())).sum(0)
 
 
 def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ from prunesearch.models.nested import Batch, Ragged, mapped, parts_of, size_of, 
 
 Size: TypeAlias = tuple[tuple[int, ...], ...]
 """The shapes of one example's tensors, in order, without the number of examples."""
+_FEWEST = 8
+"""Images of one size of which something is estimated."""
 
 
 def sizes_of(inputs: Batch) -> list[Size]:
@@ -31,12 +33,17 @@ def size_of_first(inputs: Batch) -> Size:
     return (*ragged, *(tuple(x.shape[1:]) for x in parts if isinstance(x, Tensor)))
 
 
+def has_lists(batch: Batch) -> bool:
+    """Whether something in a batch is one item per example, as only inputs of several sizes, boxes and the like are."""
+    return not isinstance(batch, Tensor) and any(isinstance(x, Ragged) for x in parts_of(batch).values())
+
+
 def by_size(inputs: Batch) -> list[Tensor] | None:
     """Indices of the examples of each size, ascending, sizes in the order in which they come.
 
     None for inputs that are tensors only, which have one size; this is found without a look at them.
     """
-    if isinstance(inputs, Tensor) or not any(isinstance(x, Ragged) for x in parts_of(inputs).values()):
+    if not has_lists(inputs):
         return None
     found: dict[Size, list[int]] = {}
     for index, size in enumerate(sizes_of(inputs)):
@@ -60,23 +67,22 @@ def of_first_size(inputs: Batch) -> Batch:
     return batches_by_size(inputs)[0]
 
 
-def of_most_frequent_size(inputs: Batch, at_least: int, asker: str) -> Batch:
+def of_most_frequent_size(inputs: Batch, asker: str) -> Batch:
     """Those inputs whose size is the most frequent one; of equals the first.
 
     Args:
         inputs: Of n examples.
-        at_least: How many there must be, if sizes differ.
         asker: Who looks at them, for the message.
 
     Raises:
-        ValueError: There are fewer.
+        ValueError: Sizes differ, and there are fewer than eight.
     """
     several = batches_by_size(inputs)
     found = max(several, key=size_of)
-    if len(several) > 1 and size_of(found) < at_least:
+    if len(several) > 1 and size_of(found) < _FEWEST:
         raise ValueError(
             f"{asker} compares images of one size, and of {size_of(inputs)} images in {len(several)} sizes at most "
-            f"{size_of(found)} have the same. Expected {at_least}. Give more images, or bring them to fewer sizes."
+            f"{size_of(found)} have the same. Expected {_FEWEST}. Give more images, or bring them to fewer sizes."
         )
     return found
 

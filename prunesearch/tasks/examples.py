@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, joined, mapped, moved, size_of, taken
-from prunesearch.models.sizes import by_size, some_of_one_size
+from prunesearch.models.sizes import by_size, has_lists, some_of_one_size
 from prunesearch.tasks.metric import values
 from prunesearch.tasks.task import Task
 
@@ -53,8 +53,20 @@ class Examples:
 
         Each is as if it had been read alone. Examples whose inputs are tensors have one size: they are the only part.
         """
-        index = by_size(self.inputs)
+        index = by_size(self.inputs) if has_lists(self.batch) else None  # else the task need not be asked for inputs
         return [self] if index is None else [replace(self, batch=some_of_one_size(self.batch, i)) for i in index]
+
+    def mean_by_size(self, loss: Callable[[Examples], Tensor]) -> Tensor:
+        """The mean over all of them: that of each size, weighted by its examples.
+
+        Args:
+            loss: The mean over examples of one size. If all are, it is given these as they are.
+        """
+        parts = self.by_size()
+        if len(parts) == 1:
+            return loss(parts[0])
+        n = sum(map(len, parts))
+        return torch.stack([len(part) / n * loss(part) for part in parts]).sum()
 
     def split(self, size: int) -> list[Examples]:
         """All of them, at most `size` at a time, in order, in parts of nearly equal length.

@@ -45,11 +45,7 @@ class Learner(nn.Module):
             batch: Of n examples.
             loss: The mean over the examples of a batch of one size.
         """
-        parts = Examples(batch, self.task).by_size()
-        if len(parts) == 1:
-            return loss(parts[0].batch)
-        n = sum(map(len, parts))
-        return torch.stack([len(part) / n * loss(part.batch) for part in parts]).sum()
+        return Examples(batch, self.task).mean_by_size(lambda part: loss(part.batch))
 
     def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
         """What takes the steps."""

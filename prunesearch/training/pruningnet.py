@@ -233,11 +233,7 @@ def _loss(model: Callable[..., list[Any]], structures: list[Structure], examples
 
     Of images of several sizes it is that of each size, weighted by its images.
     """
-    parts, n = examples.by_size(), len(examples)
-    losses = [_of_one_size(model, structures, part, smoothing) for part in parts]
-    if len(parts) == 1:
-        return losses[0]
-    return torch.stack([len(part) / n * loss for part, loss in zip(parts, losses, strict=True)]).sum()
+    return examples.mean_by_size(lambda part: _of_one_size(model, structures, part, smoothing))
 
 
 def _of_one_size(

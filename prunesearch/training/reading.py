@@ -121,8 +121,6 @@ def collated(items: Sequence[Any]) -> Any:
     boxes or texts, becomes a `Ragged` list.
     """
     first = items[0]
-    if isinstance(first, Tensor):
-        return nested.stacked(items)
     if isinstance(first, Mapping) and all(isinstance(i, Mapping) and i.keys() == first.keys() for i in items):
         return {key: collated([item[key] for item in items]) for key in first}
     if isinstance(first, (tuple, list)) and all(type(i) is type(first) and len(i) == len(first) for i in items):
