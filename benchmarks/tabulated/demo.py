@@ -32,17 +32,10 @@ def table(result: Mapping[str, Any]) -> str:
         f"epochs of finetuning: {facts['finetuning']['epochs']}. One of the {facts['test_images']} test images is "
         f"{1 / facts['test_images']:.2%}, and the standard error of an accuracy of {full['accuracy_before']:.0%} is "
         f"{_error(full['accuracy_before'], facts['test_images']):.1%}. "
-        f"{_took(facts)} of {facts['processor']}, CPU only, torch "
+        f"{facts['cpu_seconds']:.0f} CPU-seconds on one thread of {facts['processor']}, CPU only, torch "
         f"{facts['torch']}; times per image in batches of {facts['latency_batch_size']}."
     )
     return "\n".join([*lines, "", note])
-
-
-def _took(facts: Mapping[str, Any]) -> str:
-    """How long it took; by the processor's time, where that was measured, as other work does not change it much."""
-    if "cpu_seconds" in facts:
-        return f"{facts['cpu_seconds']:.0f} CPU-seconds on one thread"
-    return f"{facts['seconds']} s in all on {facts['threads']} threads"
 
 
 def _error(share: float, n: int) -> float:
