@@ -142,6 +142,8 @@ FLAGS: Mapping[str, Flag] = {
     "augmentation": Flag(metavar="flip,crop=N,erase=N", parse=Augmentation.parse, unset="none"),
     "precision": Flag(metavar=_NAME),
     "sampling": Flag(metavar=_NAME),
+    "macs_from": Flag(metavar=_SHARE),
+    "macs_to": Flag(metavar=_SHARE),
     "form": Flag(metavar=_NAME, complete=completion.one_of(completion.FORMS)),
     "start": Flag(metavar=_NAME, complete=completion.one_of(completion.STARTS)),
     "hidden": Flag(metavar=_NUMBER),

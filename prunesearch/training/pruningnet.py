@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunesearch.budget import Budget
 from prunesearch.errors import CheckpointError, TrainingDiverged
 from prunesearch.models.devices import devices_here, random_apart
 from prunesearch.models.fingerprint import fingerprint
@@ -26,7 +27,7 @@ from prunesearch.models.nested import Batch, arguments, mapped, members, moved
 from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import Progress, shown
 from prunesearch.question import differences
-from prunesearch.structure import Structure
+from prunesearch.structure import IntArray, Structure
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, accelerated
@@ -216,9 +217,19 @@ class _Run:
     def _structures(self) -> list[Structure]:
         space = self._net.network.space
         wanted = 1 if self._recipe.sampling == "random" else 2
-        drawn = space.sample(np.random.default_rng([self._seed, 5, self.step]), wanted)
+        rng = np.random.default_rng([self._seed, 5, self.step])
+        drawn = space.sample(rng, wanted)
+        if self._recipe.scales:
+            drawn = self._scaled(drawn, rng)
         structures = [space.check(row.tolist()) for row in drawn]
         return structures if self._recipe.sampling == "random" else [space.full, space.minimum, *structures]
+
+    def _scaled(self, drawn: IntArray, rng: np.random.Generator) -> IntArray:
+        """(p, g) structures in the same proportions, each as wide as a random share of the MACs allows."""
+        whole = Budget(macs="100%").check(self._net.network.space)
+        shares = rng.uniform(self._recipe.macs_from, self._recipe.macs_to, len(drawn))
+        rows = [whole.tightened(share).fit(row[None]) for row, share in zip(drawn, shares.tolist(), strict=True)]
+        return np.concatenate(rows)
 
     def _diverged(self, what: str) -> TrainingDiverged:
         return TrainingDiverged(
@@ -250,6 +261,7 @@ def _of_one_size(
 def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) -> dict[str, Any]:
     """What must be the same when a training goes on."""
     orders = json.dumps(net.ranking.orders).encode()
+    told = {each.name for each in fields(recipe)} - ({"macs_from", "macs_to"} if not recipe.scales else set())
     return {
         "network": net.network.fingerprint(),
         "space": net.network.space.fingerprint,
@@ -257,7 +269,7 @@ def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) 
         "data": f"{fingerprint(*members(data.calibration_set()))}, {data.steps_per_epoch(1)} images",
         "seed": seed,
         **{f"PruningNet's {name}": value for name, value in net.settings.items()},
-        **{f"recipe's {name}": value for name, value in asdict(recipe).items()},
+        **{f"recipe's {name}": value for name, value in asdict(recipe).items() if name in told},
     }
 
 

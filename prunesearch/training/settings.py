@@ -135,6 +135,9 @@ class PruningNetRecipe:
         sampling: Structures per step: random or sandwich. `"random"`: one, every width drawn uniformly (MetaPruning).
             `"sandwich"`: the full and the narrowest one and two random ones; all but the full learn from its outputs
             (in-place distillation).
+        macs_from: Least MACs of random structures, as a share of the unpruned network's. They are scaled to a share
+            that is drawn uniformly between this and `macs_to`. From 0 to 1 they are not scaled.
+        macs_to: Most MACs of random structures, as a share of the unpruned network's.
     """
 
     epochs: int = 10
@@ -144,13 +147,24 @@ class PruningNetRecipe:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.1
     sampling: Sampling = "random"
+    macs_from: float = 0.0
+    macs_to: float = 1.0
 
     def __post_init__(self) -> None:
         whole_number("epochs", self.epochs, at_least=1)
         whole_number("batch_size", self.batch_size, at_least=2)
         number("lr", self.lr, "(0, inf)")
         number("momentum", self.momentum, "[0, 1)")
+        number("macs_from", self.macs_from, "[0, 1]")
+        number("macs_to", self.macs_to, "(0, 1]")
+        if self.macs_from > self.macs_to:
+            raise ValueError(f"Expected macs_from <= macs_to, got {self.macs_from} and {self.macs_to}.")
         number("label_smoothing", self.label_smoothing, "[0, 1)")
         number("weight_decay", self.weight_decay, "[0, inf)")
         if self.sampling not in get_args(Sampling):
             raise ValueError(f"Unknown sampling {self.sampling!r}; there are {', '.join(get_args(Sampling))}.")
+
+    @property
+    def scales(self) -> bool:
+        """Whether random structures are scaled to a share of the MACs."""
+        return (self.macs_from, self.macs_to) != (0.0, 1.0)

@@ -31,7 +31,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
-from prunesearch.training.pruningnet import _loss, train_pruningnet
+from prunesearch.training.pruningnet import _loss, _question, train_pruningnet
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe
 from tests.models_state import generators, state_of
@@ -122,6 +122,32 @@ def test_the_sandwich_runs_the_full_the_narrowest_and_two_random_structures_and_
     seen.clear()
     trained()
     assert {len(structures) for structures in seen} == {1}
+
+
+def test_random_structures_have_the_share_of_the_macs_that_the_recipe_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+    forward = PruningNet.forward
+
+    def noting(self: PruningNet, structures: Any, *inputs: Tensor) -> list[Any]:
+        seen.extend(structures[2:])
+        return forward(self, structures, *inputs)
+
+    monkeypatch.setattr(PruningNet, "forward", noting)
+    trained(recipe=PruningNetRecipe(epochs=3, batch_size=16, sampling="sandwich", macs_from=0.4, macs_to=0.6))
+    space = small_network().space
+    shares = space.macs(seen) / space.cost(space.full).macs
+    step = 1 / space.full[1]  # of one channel more: what fits may stay that far below
+    assert len(set(seen)) > 5
+    assert 0.4 - step < shares.min() < shares.max() <= 0.6
+
+
+def test_a_file_from_before_random_structures_were_scaled_is_of_the_same_training() -> None:
+    net, data = PruningNet(small_network()), small_data()
+    before = _question(net, data, PruningNetRecipe(), 0)
+    assert not any("macs" in field for field in before)
+    assert _question(net, data, PruningNetRecipe(macs_to=0.5), 0) == {
+        **before, "recipe's macs_from": 0.0, "recipe's macs_to": 0.5
+    }  # fmt: skip
 
 
 def test_images_that_score_structures_are_not_trained_on() -> None:
@@ -323,7 +349,15 @@ def test_a_network_that_is_no_classifier_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"epochs": 0}, {"batch_size": 1}, {"lr": 0.0}, {"momentum": 1.0}, {"label_smoothing": -0.1}, {"sampling": "all"}],
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"lr": 0.0},
+        {"momentum": 1.0},
+        {"label_smoothing": -0.1},
+        {"sampling": "all"},
+        {"macs_from": 0.3, "macs_to": 0.2},
+    ],
 )
 def test_recipes_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"Expected|Unknown"):

@@ -1,0 +1,89 @@
+"""Sources of weights are compared only where the pilot's truth is reliable, and at equal CPU-seconds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import generated
+import pilot
+import pytest
+import torch
+from tabulated.generated import table
+
+import prunesearch as ps
+from prunesearch.training.settings import PruningNetRecipe
+
+ONE = ps.Recipe(epochs=1, batch_size=32)
+SMALL = generated.Settings(
+    base=ONE,
+    source=PruningNetRecipe(epochs=1, batch_size=32, sampling="sandwich", macs_from=0.08, macs_to=0.25),
+    finetuning=ONE,
+    scratch=replace(ONE, from_scratch=True),
+    searching=0.0,
+)
+STRUCTURES = ("20-even-0", "20-front-4", "20-back-4")
+
+
+def bench() -> pilot.Bench:
+    images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    part = images, torch.arange(64) % 10
+    return pilot.Bench(ps.trace(pilot.thin().eval(), images[:2]), part, part, part)
+
+
+@pytest.mark.slow
+def test_a_supernet_ranks_and_its_winner_is_trained(tmp_path: Path) -> None:
+    truth = {20: dict(zip(STRUCTURES, (0.5, 0.4, 0.3), strict=True))}
+    place = generated.place_of(bench(), truth, tmp_path / "cache", SMALL)
+    generated.run(place, ["rank-supernet.0", "20-supernet.0"], tmp_path)
+    ranked, won = (json.loads((tmp_path / f"{name}.0.json").read_text()) for name in ("rank-supernet", "20-supernet"))
+    assert ranked["ranked"]["20"]["structures"] == list(STRUCTURES)
+    assert ranked["seconds"]["training"] > 0
+    assert won["macs"] <= 0.2 * won["facts"]["full macs"]
+    assert won["evaluations"] >= 1
+    assert place.allowance(0) >= place.trained_source("supernet", 0)[1] / 4
+    assert "| supernet |" in table({"cells": {"a": ranked, "b": won}})
+    with pytest.raises(SystemExit, match="not reliable enough"):
+        generated.run(place, ["10-supernet.0"], tmp_path)
+
+
+def write_pilot(folder: Path, noise: float) -> None:
+    """Thirty structures a point apart, and seeds that differ by so much."""
+    for i, arm in enumerate(arm for arm, (share, _, _) in pilot.ARMS.items() if share == 20):
+        for seed in range(pilot.SEEDS):
+            cell = {"arm": arm, "seed": seed, "share": 20, "accuracy": 0.01 * i + noise * ((i * 7 + seed * 11) % 13)}
+            (folder / f"{arm}.{seed}.json").write_text(json.dumps(cell))
+
+
+def test_shares_without_a_reliable_truth_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="it is not known yet"):
+        generated.reliable(tmp_path)
+    write_pilot(tmp_path, noise=0.001)
+    truth = generated.reliable(tmp_path)
+    assert list(truth) == [20]
+    assert truth[20]["20-even-1"] == pytest.approx(0.01 + 0.001 * sum((7 + seed * 11) % 13 for seed in range(3)) / 3)
+    write_pilot(tmp_path, noise=1.0)
+    with pytest.raises(SystemExit, match="must be above 0.6; it is "):
+        generated.reliable(tmp_path)
+
+
+def winner(source: str, seed: int, accuracy: float) -> dict[str, Any]:
+    facts = {
+        "unpruned": 0.5, "steps": 1, "train images": 1, "search images": 1, "test images": 1, "machine": "m",
+        "versions": {"prunesearch": "0", "torch": "2"},
+    }  # fmt: skip
+    return {
+        "source": source, "seed": seed, "share": 20, "evaluations": 1, "before": 0.1, "finetuned": accuracy,
+        "scratch": accuracy, "facts": facts,
+    }  # fmt: skip
+
+
+def test_winners_are_compared_seed_by_seed() -> None:
+    """Seed 2 of the one has no partner; each difference is one point."""
+    cells = [
+        *(winner("inherited-longer", seed, 0.4 + 0.1 * seed) for seed in range(2)),
+        *(winner("supernet", seed, 0.41 + 0.1 * seed) for seed in range(3)),
+    ]
+    assert "| 51.0 ± 10.0 | +1.00 ± 0.00 |" in table({"cells": dict(enumerate(cells))})
