@@ -88,6 +88,6 @@ def _note(cells: Sequence[Cell]) -> str:
         f"{len(cells)} cells of `python benchmarks/generated.py`. Taus and accuracies: "
         f"{over_seeds([1, seeds], 'standard deviation')}; of differences, the standard error. Unpruned: "
         f"{facts['unpruned']:.1%}. Supernet and compact form: {facts['steps']:,} steps. {facts['train images']:,} "
-        f"images trained, {facts['search images']:,} scored, {facts['test images']:,} judged. {facts['machine']}, prunesearch "
-        f"{facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
+        f"images trained, {facts['search images']:,} scored, {facts['test images']:,} judged. {facts['machine']}, "
+        f"prunesearch {facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
     )
