@@ -2,12 +2,16 @@
 
     python benchmarks/paper_tables.py --list
     python benchmarks/paper_tables.py --datasets cifar10 --data-root D [--methods CACP] [--weights resnet56=FILE]
+    python benchmarks/paper_tables.py --datasets cifar10 --data-root D --scale 0.01 --train-images 10000 --seeds 3
     python benchmarks/paper_tables.py --datasets imagenet --data-root D      # D/train and D/val, a folder per class
     python benchmarks/paper_tables.py --smoke        # every protocol for a step on noise: does it run?
 
-Without `--weights` an unpruned network is first trained here (`protocols.BASE`) and kept in benchmarks/cache. Every
-protocol's cell is written when it is there, and its finetuning has a checkpoint: run again to go on. What the protocols
-are, and where each fact was read, is in protocols.py.
+A cell is a protocol at a scale and a seed. With `--scale` every training, of unpruned networks too, has that share of
+its epochs, and at least as many as its method can do with; each cell says how many. Without `--weights` an unpruned
+network is first trained here (`protocols.BASE`) and kept in benchmarks/cache. CIFAR-10 is the folder that torchvision
+makes, or the archive of `realdata.py`, normalised as the public networks expect. Every cell is written when it is
+there, and its finetuning has a checkpoint: run again to go on. What the protocols are, and where each fact was read, is
+in protocols.py.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import realdata
 import tasks
 import torch
 from protocols import BASE, PROTOCOLS, Dataset, Network, Protocol
@@ -57,6 +62,9 @@ SMOKE: Mapping[Network, Callable[..., nn.Module]] = {
 }
 """Small stand-ins of the same families."""
 
+LEAST: Mapping[str, int] = {"paam": 5, "manidp": 3}
+"""Epochs without which a method cannot do, by kind."""
+
 SMOKE_BUDGET = ps.Budget(macs="50%")
 DATA = ("cifar10", "imagenet")
 
@@ -71,6 +79,9 @@ class Bench:
         classes: How many.
         weights: Files of trained networks, by name.
         smoke: Whether everything is tiny.
+        scale: Share of the epochs of every training.
+        images: How many train; None if that is all that there are.
+        seed: Decides everything random.
     """
 
     data: ps.Data
@@ -78,23 +89,41 @@ class Bench:
     classes: int
     weights: Mapping[str, Path]
     smoke: bool
+    scale: float = 1.0
+    images: int | None = None
+    seed: int = 0
+
+    @property
+    def run(self) -> str:
+        """What tells the cells and files of a protocol apart."""
+        images = "" if self.images is None else f" of {self.images} images"
+        return f"{self.scale:g}{images} | {self.seed}"
+
+    def scaled(self, epochs: int, least: int = 1) -> int:
+        """So many epochs at this scale."""
+        return min(epochs, max(least, round(self.scale * epochs)))
+
+    def kept(self, what: str, ending: str) -> Path:
+        """A file in the cache."""
+        return tasks.CACHE / f"paper-{what.replace(' | ', '-')}-{self.run.replace(' | ', '-')}.{ending}"
 
     def fresh(self, network: Network) -> nn.Module:
         """With random weights."""
-        torch.manual_seed(0)
+        torch.manual_seed(self.seed)
         make = (SMOKE if self.smoke else NETWORKS)[network]
         return make(num_classes=self.classes, in_channels=self.shape[0], image_size=self.shape[1])
 
     def trained(self, protocol: Protocol) -> ps.Network:
         """With those of the file given, of the cache, or trained now; traced."""
         model = self.fresh(protocol.network)
-        kept = tasks.CACHE / f"paper-{protocol.network}-{protocol.dataset}.safetensors"
+        kept = self.kept(f"{protocol.network}-{protocol.dataset}", "safetensors")
         file = self.weights.get(protocol.network, kept)
         if not self.smoke:
             if not file.exists():
                 tasks.CACHE.mkdir(exist_ok=True)
-                checkpoint = file.with_suffix(".training")
-                ps.save(ps.finetune(model, self.data, recipe=BASE[protocol.dataset], checkpoint=checkpoint), file)
+                recipe = self.base(protocol)
+                checkpoint = Path(f"{file}.training")
+                ps.save(ps.finetune(model, self.data, recipe=recipe, checkpoint=checkpoint, seed=self.seed), file)
             ps.load_weights(model, file)
         return self.traced(model)
 
@@ -113,16 +142,34 @@ class Bench:
             return self.data
         return replace(self.data, calibration=protocol.calibration)
 
-    def recipe(self, protocol: Protocol) -> ps.Recipe | None:
-        """The protocol's, or as short as can be."""
-        if protocol.recipe is None or not self.smoke:
-            return protocol.recipe
-        return replace(protocol.recipe, epochs={"paam": 5, "manidp": 3}.get(protocol.kind, 1), batch_size=16)
+    def base(self, protocol: Protocol) -> ps.Recipe:
+        """Of the unpruned network."""
+        recipe = BASE[protocol.dataset]
+        return replace(recipe, epochs=self.scaled(recipe.epochs))
 
-    @staticmethod
-    def checkpoint(protocol: Protocol) -> Path:
+    def recipe(self, protocol: Protocol) -> ps.Recipe | None:
+        """The protocol's at this scale, or as short as can be."""
+        recipe, least = protocol.recipe, LEAST.get(protocol.kind, 1)
+        if recipe is None:
+            return None
+        if self.smoke:
+            return replace(recipe, epochs=least, batch_size=16)
+        return replace(recipe, epochs=self.scaled(recipe.epochs, least))
+
+    def epochs(self, protocol: Protocol) -> dict[str, int]:
+        """How long everything is trained that is trained here."""
+        own = self.recipe(protocol)
+        starts = protocol.kind not in ("paam", "pruningnet") and protocol.network not in self.weights
+        return {
+            **({"unpruned": self.base(protocol).epochs} if starts else {}),
+            **({"PruningNet": self.scaled(protocol.pruningnet.epochs)} if protocol.pruningnet is not None else {}),
+            **({"after each layer": 1} if protocol.kind == "layerwise" else {}),
+            **({"pruned": own.epochs} if own is not None else {}),
+        }
+
+    def checkpoint(self, protocol: Protocol) -> Path:
         """Of what trains."""
-        return tasks.CACHE / f"paper-{protocol.name.replace(' | ', '-')}.training"
+        return self.kept(protocol.name, "training")
 
     def accuracy(self, model: nn.Module) -> float:
         """On the test images."""
@@ -150,7 +197,7 @@ def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     if bench.smoke:
         scoring = replace(options.get("scoring", ps.Scoring()), images=16, criterion_options={})
         options |= {"n_trials": min(4, options.get("n_trials", 4)), "scoring": scoring}
-    found = ps.search(network, bench.scoring(protocol), budget=bench.budget(protocol), **options)
+    found = ps.search(network, bench.scoring(protocol), budget=bench.budget(protocol), seed=bench.seed, **options)
     before = found.best.build()
     teacher = network.model if protocol.taught else None
     return _finished(bench, protocol, network, before, teacher)
@@ -161,17 +208,18 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     assert protocol.pruningnet is not None
     if bench.smoke:
         network = bench.traced(bench.fresh(protocol.network))
-        net = PruningNet(network, start="scratch")
+        net = PruningNet(network, start="scratch", seed=bench.seed)
         recipe = replace(protocol.pruningnet, epochs=1, batch_size=16)
     else:
-        torch.manual_seed(0)
+        torch.manual_seed(bench.seed)
         network = metapruning(
             GENES[protocol.network], num_classes=bench.classes, in_channels=bench.shape[0], image_size=bench.shape[1]
         ).network
-        net, recipe = PruningNet(network, form="published", start="scratch"), protocol.pruningnet
+        net = PruningNet(network, form="published", start="scratch", seed=bench.seed)
+        recipe = replace(protocol.pruningnet, epochs=bench.scaled(protocol.pruningnet.epochs))
     tasks.CACHE.mkdir(exist_ok=True)
-    file = tasks.CACHE / f"paper-pruningnet-{protocol.network}{'-smoke' if bench.smoke else ''}.safetensors"
-    ps.train_pruningnet(net, bench.data, recipe=recipe, file=file)
+    file = bench.kept(f"pruningnet-{protocol.network}{'-smoke' if bench.smoke else ''}", "safetensors")
+    ps.train_pruningnet(net, bench.data, recipe=recipe, file=file, seed=bench.seed)
     trials = 4 if bench.smoke else protocol.search["n_trials"]
     found = ps.search(
         network,
@@ -179,6 +227,7 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
         budget=bench.budget(protocol),
         searcher=protocol.search["searcher"],
         n_trials=trials,
+        seed=bench.seed,
         scoring=ps.Scoring(weight_source=f"generated:{file}"),
     )
     if bench.smoke:
@@ -188,13 +237,15 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
 
 def paam(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     network = bench.traced(bench.fresh(protocol.network))
-    result = ps.paam(network, bench.data, budget=bench.budget(protocol), recipe=bench.recipe(protocol))
+    recipe = bench.recipe(protocol)
+    result = ps.paam(network, bench.data, budget=bench.budget(protocol), recipe=recipe, seed=bench.seed)
     return _judged(bench, network, result.model)
 
 
 def manidp(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     network = bench.trained(protocol)
-    result = ps.manidp(network, bench.data, budget=bench.budget(protocol), recipe=bench.recipe(protocol))
+    recipe = bench.recipe(protocol)
+    result = ps.manidp(network, bench.data, budget=bench.budget(protocol), recipe=recipe, seed=bench.seed)
     judged = _judged(bench, network, result.model)
     return {**judged, "macs": result.average_macs, "baseline": bench.accuracy(network.model)}
 
@@ -210,6 +261,7 @@ def layerwise(bench: Bench, protocol: Protocol) -> dict[str, Any]:
         recipe=bench.recipe(protocol),
         settings=settings,
         checkpoint=checkpoint,
+        seed=bench.seed,
     )
     return {**_judged(bench, network, result.model), "before": None, "baseline": bench.accuracy(network.model)}
 
@@ -222,7 +274,8 @@ def _finished(
     checkpoint = None if bench.smoke else bench.checkpoint(protocol)
     before = None if recipe is not None and recipe.from_scratch else bench.accuracy(model)
     if recipe is not None:
-        model = ps.finetune(model, bench.data, recipe=recipe, teacher=teacher, checkpoint=checkpoint)
+        data = bench.data
+        model = ps.finetune(model, data, recipe=recipe, teacher=teacher, checkpoint=checkpoint, seed=bench.seed)
     own = None if protocol.kind == "pruningnet" else bench.accuracy(network.model)
     return {**_judged(bench, network, model), "before": before, "baseline": own}
 
@@ -236,12 +289,23 @@ def _judged(bench: Bench, network: ps.Network, model: nn.Module) -> dict[str, An
 KINDS = {"search": search, "pruningnet": pruningnet, "paam": paam, "manidp": manidp, "layerwise": layerwise}
 
 
-def bench_of(dataset: Dataset, root: Path | None, weights: Mapping[str, Path], train_images: int) -> Bench:
+def cifar10(root: Path | None, images: int) -> tuple[realdata.Pair, realdata.Pair]:
+    """So many training images, and all test images, with their labels."""
+    if root is None or not (root / "cifar10.npz").exists():
+        task = tasks.load("cifar10", root, images)
+        return task.train, task.test
+    (every, labels), test = realdata.whole_cifar10(root, realdata.KEPT)
+    chosen = torch.randperm(len(every), generator=torch.Generator().manual_seed(0))[:images]
+    return (realdata.normalised(every[chosen]), labels[chosen]), (realdata.normalised(test[0]), test[1])
+
+
+def bench_of(dataset: Dataset, arguments: argparse.Namespace) -> Bench:
     """The real data."""
+    root, images = arguments.data_root, arguments.train_images
+    weights = {name: Path(file) for name, _, file in (given.partition("=") for given in arguments.weights)}
     if dataset == "cifar10":
-        task = tasks.load("cifar10", root, train_images)
-        data = ps.Data(train=task.train, test=task.test)
-        return Bench(data, tuple(task.train[0].shape[1:]), 10, weights, smoke=False)
+        train, test = cifar10(root, images or 50_000)
+        return Bench(ps.Data(train, test), tuple(train[0].shape[1:]), 10, weights, smoke=False, images=images)
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
@@ -251,8 +315,11 @@ def bench_of(dataset: Dataset, root: Path | None, weights: Mapping[str, Path], t
     changing = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip(), *ending]
     steady = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *ending])
     train = ImageFolder(str(root / "train"), transforms.Compose(changing))
+    if images is not None:
+        raise SystemExit("--train-images is for CIFAR-10; give ImageNet a smaller folder.")
+    workers = arguments.data_workers
     data = ps.Data(
-        train=train,
+        train=DataLoader(train, num_workers=workers) if workers else train,
         test=ImageFolder(str(root / "val"), steady),
         calibrate_on=ImageFolder(str(root / "train"), steady),
     )
@@ -286,6 +353,10 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--methods", nargs="*", choices=sorted({protocol.method for protocol in PROTOCOLS}))
     parser.add_argument("--networks", nargs="*", choices=sorted({protocol.network for protocol in PROTOCOLS}))
     parser.add_argument("--weights", nargs="*", default=[], help="NETWORK=FILE of trained networks")
+    parser.add_argument("--scale", type=float, default=1.0, help="share of all epochs; default: 1")
+    parser.add_argument("--train-images", type=int, help="of CIFAR-10; default: all")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--data-workers", type=int, default=4, help="processes that read ImageNet; default: 4")
     parser.add_argument("--list", action="store_true", help="print the protocols, and end")
     parser.add_argument("--smoke", action="store_true", help="every protocol on noise, small networks, nothing is kept")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "papers.json")
@@ -309,19 +380,34 @@ def main(given: Sequence[str] | None = None) -> None:
             print(f"{protocol.name}: {json.dumps(cell)}, {time.perf_counter() - start:.1f} s", flush=True)
         return
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"cells": {}}
-    weights = {name: Path(file) for name, _, file in (given.partition("=") for given in arguments.weights)}
     benches: dict[str, Bench] = {}
-    for protocol in rows:
-        if protocol.name in stored["cells"]:
-            continue
-        if protocol.dataset not in benches:
-            benches[protocol.dataset] = bench_of(protocol.dataset, arguments.data_root, weights, 50_000)
-        start = time.perf_counter()
-        cell = KINDS[protocol.kind](benches[protocol.dataset], protocol)
-        versions = {"prunesearch": ps.__version__, "torch": torch.__version__}
-        stored["cells"][protocol.name] = {**cell, "seconds": time.perf_counter() - start, **versions}
-        tasks.save(stored, arguments.out)
-        print(protocol.name, json.dumps(cell), flush=True)
+    for seed in range(arguments.seeds):
+        for protocol in rows:
+            if protocol.dataset not in benches:
+                benches[protocol.dataset] = bench_of(protocol.dataset, arguments)
+            bench = replace(benches[protocol.dataset], scale=arguments.scale, seed=seed)
+            name = f"{protocol.name} | {bench.run}"
+            if name not in stored["cells"]:
+                stored["cells"][name] = measured(bench, protocol)
+                tasks.save(stored, arguments.out)
+                print(name, json.dumps(stored["cells"][name]), flush=True)
+
+
+def measured(bench: Bench, protocol: Protocol) -> dict[str, Any]:
+    """A cell: what came of a protocol, and how it was run."""
+    start = time.perf_counter()
+    cell = KINDS[protocol.kind](bench, protocol)
+    return {
+        "protocol": protocol.name,
+        **cell,
+        "seed": bench.seed,
+        "scale": bench.scale,
+        "train images": bench.images,
+        "epochs": bench.epochs(protocol),
+        "weights given": protocol.network in bench.weights,
+        "seconds": time.perf_counter() - start,
+        **{"prunesearch": ps.__version__, "torch": torch.__version__},
+    }
 
 
 if __name__ == "__main__":

@@ -35,11 +35,14 @@ TRAIN, HELD_OUT = 45_000, 2_048
 """Images of CIFAR-10 that train; that a search sees; and as many that it does not see."""
 
 
+KEPT = Path(tempfile.gettempdir()) / "prunesearch-benchmarks"
+"""Folder for decoded images, outside the repository."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where the archives are, and where decoded images are kept."""
     parser.add_argument("--data-root", type=Path, required=True, help="folder of the archives and public weights")
-    kept = Path(tempfile.gettempdir()) / "prunesearch-benchmarks"
-    parser.add_argument("--cache", type=Path, default=kept, help="folder for decoded images; default: %(default)s")
+    parser.add_argument("--cache", type=Path, default=KEPT, help="folder for decoded images; default: %(default)s")
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,15 @@ class Cifar10:
     test: Pair
 
 
+def whole_cifar10(root: Path, cache: Path) -> tuple[Pair, Pair]:
+    """All training and all test images of CIFAR-10."""
+    archive = Archive(root / "cifar10.npz", cache)
+    train, test = (
+        (archive.images(part), torch.from_numpy(archive.array(f"{part}_labels")).long()) for part in ("train", "test")
+    )
+    return train, test
+
+
 def cifar10(root: Path, cache: Path, *, train: int = TRAIN, held_out: int = HELD_OUT) -> Cifar10:
     """CIFAR-10 and its one split: of a permutation with seed 0, the first images train, the next are searched with.
 
@@ -135,16 +147,12 @@ def cifar10(root: Path, cache: Path, *, train: int = TRAIN, held_out: int = HELD
     Raises:
         ValueError: There are too few images for three parts without a common image.
     """
-    archive = Archive(root / "cifar10.npz", cache)
-    images, labels = archive.images("train"), torch.from_numpy(archive.array("train_labels")).long()
+    (images, labels), test = whole_cifar10(root, cache)
     if train + 2 * held_out > len(images):
-        raise ValueError(
-            f"Expected at least {train + 2 * held_out} training images in {archive.file.name}, got {len(images)}."
-        )
+        raise ValueError(f"Expected at least {train + 2 * held_out} training images in cifar10.npz, got {len(images)}.")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
     chosen = (order[:train], order[train : train + held_out], order[-held_out:])
     training, searching, unseen = ((images[part], labels[part]) for part in chosen)
-    test = archive.images("test"), torch.from_numpy(archive.array("test_labels")).long()
     return Cifar10(training, searching, unseen, test)
 
 

@@ -1,6 +1,7 @@
 """What benchmarks measure on: small real data and networks trained on them, kept in benchmarks/cache.
 
-Fashion-MNIST is Debian's package `dataset-fashion-mnist`, CIFAR-10 the folder that torchvision makes.
+Fashion-MNIST is Debian's package `dataset-fashion-mnist`, CIFAR-10 the folder that torchvision makes, or the archive of
+JPEG images of `realdata.py` where that is there.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import realdata
 import safetensors.torch
 import torch
 import torch.nn.functional as F
@@ -61,16 +63,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def load(name: str, root: Path | None, train_images: int) -> Task:
     root = root or ROOTS[name]
-    read = read_fashion_mnist(root) if name == "fashion-mnist" else read_cifar(root / "cifar-10-batches-py")
-    train, test = ((images.float(), labels) for images, labels in read)
-    chosen = torch.from_numpy(np.random.default_rng([0, 11]).permutation(len(train[0]))[:train_images])
-    images = train[0][chosen]
+    if name == "cifar10" and (root / "cifar10.npz").exists():
+        name, read = "cifar10-jpeg", realdata.whole_cifar10(root, realdata.KEPT)
+    else:
+        read = read_fashion_mnist(root) if name == "fashion-mnist" else read_cifar(root / "cifar-10-batches-py")
+    (drawn, labels), test = read
+    chosen = torch.from_numpy(np.random.default_rng([0, 11]).permutation(len(drawn))[:train_images])
+    images = drawn[chosen].float()
     mean = images.mean((0, 2, 3), keepdim=True)
     deviation = images.std((0, 2, 3), keepdim=True)
     return Task(
         name,
-        ((images - mean) / deviation, train[1][chosen]),
-        ((test[0] - mean) / deviation, test[1]),
+        ((images - mean) / deviation, labels[chosen]),
+        ((test[0].float() - mean) / deviation, test[1]),
     )
 
 

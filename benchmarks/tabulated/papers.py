@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tabulated.summaries import percent
 
 
 def papers(result: Mapping[str, Any]) -> str:
@@ -11,14 +14,18 @@ def papers(result: Mapping[str, Any]) -> str:
     from protocols import PROTOCOLS  # brings torch, which other tables do without
 
     lines = [
-        "| method | network, data | budget | published, in per cent | source | ours: unpruned | pruned | MACs |",
-        "|---|---|---|---|---|---:|---:|---:|",
+        "| method | network, data | budget | published, in per cent | source | ours: epochs | unpruned | pruned | MACs "
+        "| seeds |",
+        "|---|---|---|---|---|---|---:|---:|---:|---:|",
     ]
+    runs: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+    for cell in result["cells"].values():
+        runs.setdefault(cell["protocol"], {}).setdefault(trained(cell), []).append(cell)
     for protocol in PROTOCOLS:
-        cell = result["cells"].get(protocol.name)
         published = f"{protocol.published.text} | {protocol.published.source}"
         where = f"{protocol.method} | {protocol.network}, {protocol.dataset} | {protocol.budget}"
-        lines.append(f"| {where} | {published} | {measured(cell)} |")
+        for epochs, cells in runs.get(protocol.name, {"not run": []}).items():
+            lines.append(f"| {where} | {published} | {epochs} | {measured(cells)} |")
     facts = ["", "| method | network | the protocol, and where it was read | where ours departs |", "|---|---|---|---|"]
     told: dict[tuple[str, str, str], list[str]] = {}
     for protocol in PROTOCOLS:
@@ -26,14 +33,24 @@ def papers(result: Mapping[str, Any]) -> str:
         if protocol.network not in networks:
             networks.append(protocol.network)
     facts += [f"| {method} | {', '.join(nets)} | {read} | {ours} |" for (method, read, ours), nets in told.items()]
-    done = sum(protocol.name in result["cells"] for protocol in PROTOCOLS)
-    return "\n".join([f"{done} of {len(PROTOCOLS)} protocols were run.", "", *lines, *facts])
+    whole = sum(any(cell["scale"] == 1 for cells in of.values() for cell in cells) for of in runs.values())
+    said = f"{whole} of {len(PROTOCOLS)} protocols were run as they are, {len(runs)} at some scale."
+    return "\n".join([said, "", *lines, *facts])
 
 
-def measured(cell: Mapping[str, Any] | None) -> str:
+def trained(cell: Mapping[str, Any]) -> str:
+    """For how many epochs, and on how many images if not on all."""
+    epochs = ", ".join(f"{what} {n}" for what, n in cell["epochs"].items())
+    given = "; weights given" if cell["weights given"] else ""
+    images = cell["train images"]
+    return f"{epochs or 'none'}{given}{'' if images is None else f'; {images:,} images'}"
+
+
+def measured(cells: Sequence[Mapping[str, Any]]) -> str:
     """The columns of one that was run, or not."""
-    if cell is None:
-        return "not run | not run | not run"
-    baseline = cell.get("baseline")
-    unpruned = "" if baseline is None else f"{100 * baseline:.2f}"
-    return f"{unpruned} | {100 * cell['accuracy']:.2f} | {cell['macs'] / cell['full macs']:.1%}"
+    if not cells:
+        return " |  |  | "
+    baselines = [cell["baseline"] for cell in cells if cell.get("baseline") is not None]
+    macs = statistics.mean(cell["macs"] / cell["full macs"] for cell in cells)
+    pruned = percent([cell["accuracy"] for cell in cells], 2)
+    return f"{percent(baselines, 2) if baselines else ''} | {pruned} | {macs:.1%} | {len(cells)}"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import paper_tables
 import pytest
 from protocols import PROTOCOLS, Protocol
 from released import Released
+from tabulated.papers import papers
 
 from prunesearch.budget import Budget
 from prunesearch.search.convex import ConvexSearcher
@@ -95,6 +97,42 @@ def test_a_protocol_scores_by_as_many_images_as_it_has() -> None:
     bench = dataclasses.replace(paper_tables.smoke_bench(), smoke=False)
     assert all(bench.scoring(protocol).calibration == 10_000 for protocol in of("EagleEye"))
     assert all(bench.scoring(protocol) is bench.data for protocol in of("ITPruner"))
+
+
+def test_a_scale_is_a_share_of_the_epochs_that_each_method_can_do_with() -> None:
+    bench = dataclasses.replace(paper_tables.smoke_bench(), smoke=False, scale=0.01)
+    assert bench.epochs(METHODS["ManiDP"]) == {"unpruned": 2, "pruned": 4}
+    assert bench.epochs(METHODS["CaP"]) == {"unpruned": 2}
+    assert bench.epochs(METHODS["PAAM"]) == {"pruned": 5}  # three would be too few for it
+    assert bench.epochs(METHODS["MetaPruning"]) == {"PruningNet": 1, "pruned": 1}
+    assert bench.epochs(METHODS["GA, two-step"]) == {"unpruned": 2, "after each layer": 1, "pruned": 1}
+    whole = dataclasses.replace(bench, scale=1.0)
+    for protocol in PROTOCOLS:
+        assert whole.recipe(protocol) == protocol.recipe
+
+
+def test_cells_and_files_of_other_scales_images_and_seeds_are_others() -> None:
+    bench = dataclasses.replace(paper_tables.smoke_bench(), smoke=False)
+    changes: list[dict[str, Any]] = [{}, {"scale": 0.5}, {"images": 100}, {"seed": 1}]
+    variants = [dataclasses.replace(bench, **change) for change in changes]
+    assert len({each.run for each in variants}) == len({each.checkpoint(PROTOCOLS[0]) for each in variants}) == 4
+
+
+def test_seeds_of_one_scale_are_a_row_and_what_was_not_run_has_no_figures() -> None:
+    name = METHODS["LASSO"].name
+    cells = {
+        str(seed): {
+            "protocol": name, "seed": seed, "scale": 0.1, "train images": 5000, "epochs": {"pruned": 2},
+            "weights given": True, "accuracy": 0.8 + 0.02 * seed, "baseline": 0.9, "macs": 1, "full macs": 2,
+        }
+        for seed in range(2)
+    }  # fmt: skip
+    page = papers({"cells": cells}).splitlines()
+    assert page[0] == f"0 of {len(PROTOCOLS)} protocols were run as they are, 1 at some scale."
+    (row,) = [line for line in page if "| pruned 2; weights given; 5,000 images |" in line]
+    assert row.startswith("| LASSO | resnet50")
+    assert row.endswith("| 90.00 ± 0.00 | 81.00 ± 1.41 | 50.0% | 2 |")
+    assert sum("| not run |  |  |  |  |" in line for line in page) == len(PROTOCOLS) - 1
 
 
 @pytest.mark.slow

@@ -28,7 +28,8 @@ def test_reliabilities_are_those_of_the_textbook() -> None:
 def test_seeds_that_agree_are_wholly_reliable_and_noise_is_not() -> None:
     assert components([[1, 1], [2, 2], [4, 4]]).reliability == 1
     assert components([[0, 2], [2, 0], [1, 1.5]]).reliability < 0
-    for wrong in ([[1, 2]], [[1], [2]], [[1, 2], [2, 1]]):
+    wrongs: list[list[list[int]]] = [[[1, 2]], [[1], [2]], [[1, 2], [2, 1]]]
+    for wrong in wrongs:
         with pytest.raises(ValueError, match="Expected"):
             components(wrong)
 
