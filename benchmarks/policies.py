@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import tasks
 import torch
-from searchers import RESULTS, SYNTHETIC, Landscape, every_structure, synthetic_space, trial
+from searchers import RESULTS, SYNTHETIC, Landscape, Scored, every_structure, synthetic_space, trial
 
 import prunesearch as ps
 from prunesearch.search import make_searcher
@@ -57,7 +57,7 @@ def within(landscape: Landscape, share: float) -> Landscape:
     return Landscape(landscape.space, ps.Budget(macs=int(limit * share)), landscape.scores, landscape.evidence)
 
 
-def play(searcher: Searcher, landscape: Landscape, trials: list[Trial], total: int) -> None:
+def play(searcher: Searcher, landscape: Scored, trials: list[Trial], total: int) -> None:
     """Ask and tell until there are so many trials."""
     while len(trials) < total and (asked := searcher.ask(total - len(trials))):
         fresh = [trial(len(trials) + i, structure, landscape) for i, structure in enumerate(asked)]

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tasks
@@ -53,6 +53,17 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "convex-gradient": {"form": "gradient"},
 }
 """Searchers under other settings than their own; the name before the dash is the searcher's."""
+
+
+class Scored(Protocol):
+    """A space whose structures have scores."""
+
+    @property
+    def space(self) -> Space:
+        """The space."""
+
+    def score(self, structure: Structure) -> float:
+        """Higher is better."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +240,7 @@ def play(landscape: Landscape, name: str, seed: int) -> dict[str, Any]:
     }
 
 
-def trial(number: int, structure: Structure, landscape: Landscape) -> Trial:
+def trial(number: int, structure: Structure, landscape: Scored) -> Trial:
     cost = landscape.space.cost(structure)
     return Trial(number, structure, cost, landscape.score(structure), None, 0.0, "benchmark", "table", "here")
 
