@@ -74,6 +74,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "studies": studies.studies,
     "trace_speed": coverage.speed,
     "training_methods": training.training_methods,
+    "training_methods_cifar10": training.training_methods,
 }
 SOURCES: Mapping[str, str] = {"evidence": "end_to_end"}
 """Results of tables that do not have their own."""

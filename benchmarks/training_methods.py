@@ -1,6 +1,7 @@
 """What is a structure worth once its network is trained: the unpruned network, from scratch, search, PAAM, ManiDP, GA.
 
     python benchmarks/training_methods.py [--seeds 3] [--budget 40%] [--methods paam manidp]
+    python benchmarks/training_methods.py --data cifar10 --data-root D --model resnet20
     python benchmarks/training_methods.py --data cifar10 --model vgg11_025 --methods pretrained genetic layerwise ...
 
 All at the same multiply-accumulates (ManiDP: on average), from the same data and recipe; seeds decide weights, order of
@@ -14,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -171,6 +172,18 @@ METHODS: dict[str, Callable[[Bench], dict[str, Any]]] = {
 }
 
 
+def check_same(stored: Mapping[str, Any], facts: Mapping[str, Any], out: Path) -> None:
+    """See to it that rows of one file are comparable.
+
+    Raises:
+        SystemExit: Those that are there were measured with other settings.
+    """
+    same = ("data", "train_images", "image", "model", "budget", "pretraining", "finetuning")
+    other = [name for name in same if stored[name] != facts[name]]
+    if other:
+        raise SystemExit(f"{out.name} was measured with another {' and '.join(other)}; give another --out.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks.add_arguments(parser)
@@ -179,11 +192,14 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, choices=tasks.NETWORKS)
     parser.add_argument("--budget", default="40%")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training_methods.json")
+    parser.add_argument("--out", type=Path, help="default: results/training_methods.json, of CIFAR-10 ..._cifar10.json")
     arguments = parser.parse_args()
+    if arguments.out is None:
+        name = "training_methods_cifar10" if arguments.data == "cifar10" else "training_methods"
+        arguments.out = Path(__file__).parent / "results" / f"{name}.json"
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images).halved()
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": {}}
-    stored["facts"] = {
+    facts = {
         **tasks.facts(arguments),
         "test_images": len(task.test[0]),
         "image": list(task.train[0].shape[1:]),
@@ -192,6 +208,8 @@ def main() -> None:
         "pretraining": PRETRAINING,
         "finetuning": FINETUNING,
     }
+    check_same(stored.get("facts", facts), facts, arguments.out)
+    stored["facts"] = facts
     for seed in range(arguments.seeds):
         bench = Bench(task, arguments.budget, seed, arguments.model)
         for name in arguments.methods:
