@@ -9,13 +9,15 @@ supernet, and a PruningNet in its compact form, which are slices and a small gen
 are trained alike: 20,000 steps of 32 images with the sandwich rule and in-place distillation, random structures between
 8 and 25 % of the MACs, channels in the order of a criterion.
 
-- `rank-SOURCE.SEED`: the scores of the pilot's structures, minus the loss on 2,048 images that train nothing.
+- `rank-SOURCE.SEED`: the scores of the pilot's structures, minus the loss on 2,048 images that train nothing. Two seeds,
+  as there are two trainings of a source.
 - `SHARE-SOURCE.SEED`: a search with evolution, and its winner's test accuracy after finetuning from the source's
   weights, and after training from scratch as the pilot does. All have the same CPU-seconds before that: a quarter of
   the longer training, as one serves four budgets, and a minute. Who trained nothing searches for longer;
   `inherited-longer` searches for a minute and finetunes for longer instead.
 
-Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in benchmarks/cache.
+Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in benchmarks/cache. A
+step takes about 0.15 CPU-seconds beside other work, so a training 50 minutes, and everything about ten hours.
 
 Registered before the first cell was measured: supernet and compact form rank better than slices, by at least 0.1 of
 Kendall's tau at each share, and neither better than the other by more than a standard error. After finetuning their
@@ -29,7 +31,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +59,8 @@ from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe
 
 RESULTS = Path(__file__).parent / "results" / "generated"
-SEEDS, BUDGETS = 5, 4
-"""Of trainings, searches and finetunings; budgets that share a training."""
+SEEDS, TRAININGS, BUDGETS = 5, 2, 4
+"""Of searches and finetunings; trainings of a source, which seeds have in turn; budgets that share one."""
 
 CROPS = pilot.RECIPE.augmentation
 BASE = replace(pilot.RECIPE, epochs=10, from_scratch=False)
@@ -129,6 +131,7 @@ class Place:
         """A source of weights as a search names it, and the CPU-seconds of its training."""
         if source not in TRAINED:
             return source, 0.0
+        seed %= TRAININGS
         file = self.cache / f"generated-{source}-{seed}.safetensors"
         noted = file.with_suffix(".seconds")
         if not noted.exists():
@@ -276,6 +279,13 @@ def run(place: Place, cells: Sequence[str], out: Path) -> None:
     fill(cells, out, facts, ("network", "settings"), measure)
 
 
+def is_due(cell: str, shares: Collection[int]) -> bool:
+    """Whether a cell is of a training that there is, or of a share at which the truth is reliable."""
+    arm, _, seed = cell.rpartition(".")
+    share, _ = ARMS[arm]
+    return share in shares if share else int(seed) < TRAININGS
+
+
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
@@ -287,7 +297,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(given: Sequence[str] | None = None) -> None:
     arguments = parsed(given)
     truth = reliable(pilot.RESULTS)
-    cells = [cell for cell in cells_of(arguments.cells) if ARMS[cell.rpartition(".")[0]][0] in (0, *truth)]
+    cells = [cell for cell in cells_of(arguments.cells) if is_due(cell, truth)]
     torch.set_num_threads(1)
     bench = pilot.bench_of(realdata.cifar10(arguments.data_root, arguments.cache))
     run(place_of(bench, truth, tasks.CACHE, Settings()), cells, arguments.out)

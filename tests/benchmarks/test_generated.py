@@ -69,6 +69,14 @@ def test_shares_without_a_reliable_truth_are_refused(tmp_path: Path) -> None:
         generated.reliable(tmp_path)
 
 
+def test_only_cells_of_reliable_shares_and_of_trainings_are_due() -> None:
+    cells = generated.cells_of(list(generated.ARMS))
+    due = [cell for cell in cells if generated.is_due(cell, {10})]
+    assert {cell.partition("-")[0] for cell in due} == {"rank", "10"}
+    assert sum(cell.startswith("rank-") for cell in due) == len(generated.SOURCES) * generated.TRAININGS
+    assert sum(cell.startswith("10-") for cell in due) == 6 * generated.SEEDS
+
+
 def winner(source: str, seed: int, accuracy: float) -> dict[str, Any]:
     facts = {
         "unpruned": 0.5, "steps": 1, "train images": 1, "search images": 1, "test images": 1, "machine": "m",
