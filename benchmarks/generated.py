@@ -9,8 +9,8 @@ supernet, and a PruningNet in its compact form, which are slices and a small gen
 are trained alike: 20,000 steps of 32 images with the sandwich rule and in-place distillation, random structures between
 8 and 25 % of the MACs, channels in the order of a criterion.
 
-- `rank-SOURCE.SEED`: the scores of the pilot's structures, minus the loss on 2,048 images that train nothing. Two seeds,
-  as there are two trainings of a source.
+- `rank-SOURCE.SEED`: the scores of the pilot's structures, minus the loss on 2,048 images that train nothing. Two
+  seeds, as there are two trainings of a source.
 - `SHARE-SOURCE.SEED`: a search with evolution, and its winner's test accuracy after finetuning from the source's
   weights, and after training from scratch as the pilot does. All have the same CPU-seconds before that: a quarter of
   the longer training, as one serves four budgets, and a minute. Who trained nothing searches for longer;
