@@ -89,7 +89,17 @@ def table(result: Mapping[str, Any]) -> str:
     known = [share for share in shares if min(truths(result, share, "accuracy")[1].shape) >= 2]
     if not known:
         return "Too few cells are there yet."
-    return "\n\n".join([_reliabilities(result, known), _shapes(cells, known), _note(cells)])
+    return "\n\n".join([_reliabilities(result, known), _verdict(result, known), _shapes(cells, known), _note(cells)])
+
+
+def _verdict(result: Mapping[str, Any], shares: Sequence[int]) -> str:
+    """Where the rule lets sources be compared."""
+    scores = {share: truths(result, share, "accuracy")[1] for share in shares}
+    above = [f"{share}%" for share, found in scores.items() if components(found).reliability > RULE]
+    unsure = [f"{share}%" for share in shares if interval(scores[share])[0] <= RULE < interval(scores[share])[1]]
+    said = f"By the rule, sources are compared at {' and '.join(above)}." if above else "The rule is met nowhere."
+    doubt = f" The interval leaves it open at {' and '.join(unsure)}." if unsure else ""
+    return said + doubt
 
 
 def _reliabilities(result: Mapping[str, Any], shares: Sequence[int]) -> str:

@@ -99,4 +99,6 @@ def test_only_seeds_of_all_structures_count() -> None:
 def test_the_rule_is_about_accuracy_and_decides_both_ways() -> None:
     good, bad = cells({"a": [0.1, 0.11], "b": [0.3, 0.31]}), cells({"a": [0.1, 0.3], "b": [0.3, 0.11]})
     assert [line.endswith("| yes |") for line in table({"cells": good}).splitlines()[2:4]] == [True, False]
+    assert "By the rule, sources are compared at 20%." in table({"cells": good})
     assert table({"cells": bad}).splitlines()[2].endswith("| no |")
+    assert "The rule is met nowhere." in table({"cells": bad})
