@@ -99,9 +99,9 @@ class Walk(Protocol):
         """Let every channel stay that reaches an operator, or that a number that reaches it depends on."""
 
     def choose(self, node: fx.Node, options: int, labels: IntArray, *, alone: bool = False) -> int:
-        """Which of several ways to take with these channels, from 0; where 0 lets them stay, it is tried which prunes most.
+        """Which of several ways to take with these channels, from 0; it is tried which prunes most.
 
-        What one line of code does takes one way wherever it runs, but if each module or operator chooses `alone`.
+        One line of code takes one way wherever it runs, unless each module or operator chooses `alone`.
         """
 
     def keep(self, argument: Any, node: fx.Node, why: str) -> None:
