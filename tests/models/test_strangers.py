@@ -433,3 +433,22 @@ def test_a_network_that_remembers_its_features_is_trained() -> None:
     data = SEQUENCES, torch.tensor([0, 1, 2, 0])
     trained = ps.finetune(model, ps.Data(data, calibration=2), teacher=model, recipe=ps.Recipe(epochs=1, batch_size=2))
     assert not torch.equal(trained.a.weight, model.a.weight)
+
+
+class Waves(nn.Module):
+    """Adds sines whose frequencies depend on how many channels there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        omega = torch.arange(h.shape[-1]) / h.shape[-1]
+        return self.head(self.b(h + torch.sin(10_000**-omega)).relu().mean(1))
+
+
+def test_channels_that_decide_values_stay_and_it_is_said_why() -> None:
+    network = proven(Waves(), SEQUENCES)
+    assert [group.name for group in network.space.groups] == ["b"]
+    assert network.frozen["a"] == "function 'arange' makes values of how many there are"
