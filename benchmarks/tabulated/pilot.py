@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,6 +62,19 @@ def components(scores: npt.ArrayLike) -> Components:
     return Components((b - w) / k, w, (b - w) / b, (b - w) / (b + (k - 1) * w))
 
 
+def seeds_for(one: float, wanted: float) -> int | None:
+    """Seeds with which a mean is at least as reliable as wanted, by the formula of Spearman and Brown.
+
+    Args:
+        one: Reliability of one seed.
+        wanted: In (0, 1).
+
+    Returns:
+        None if no number of seeds would do.
+    """
+    return None if one <= 0 else max(1, math.ceil(wanted * (1 - one) / (one * (1 - wanted)) - 1e-9))
+
+
 def interval(scores: npt.ArrayLike, *, seed: int = 0, resampled: int = _RESAMPLED) -> tuple[float, float]:
     """2.5 and 97.5 per cent of the reliabilities of as many structures drawn again, each with all of its seeds."""
     array = np.asarray(scores, dtype=float)
@@ -95,11 +109,15 @@ def table(result: Mapping[str, Any]) -> str:
 def _verdict(result: Mapping[str, Any], shares: Sequence[int]) -> str:
     """Where the rule lets sources be compared."""
     scores = {share: truths(result, share, "accuracy")[1] for share in shares}
+    needed = {share: seeds_for(components(found).one, RULE) for share, found in scores.items()}
     above = [f"{share}%" for share, found in scores.items() if components(found).reliability > RULE]
     unsure = [f"{share}%" for share in shares if interval(scores[share])[0] <= RULE < interval(scores[share])[1]]
-    said = f"By the rule, sources are compared at {' and '.join(above)}." if above else "The rule is met nowhere."
+    said = f"By the rule, sources are compared at {' and '.join(above)}." if above else "At none of these shares is the rule met."
     doubt = f" The interval leaves it open at {' and '.join(unsure)}." if unsure else ""
-    return said + doubt
+    more = [f"{n} at {share}%" for share, n in needed.items() if n is not None and n > scores[share].shape[1]]
+    return (
+        said + doubt + (f" If the spread stays as it is, it takes this many seeds: {', '.join(more)}." if more else "")
+    )
 
 
 def _reliabilities(result: Mapping[str, Any], shares: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pilot
 import pytest
 import torch
-from tabulated.pilot import components, interval, table, truths
+from tabulated.pilot import components, interval, seeds_for, table, truths
 
 import prunesearch as ps
 
@@ -32,6 +32,13 @@ def test_seeds_that_agree_are_wholly_reliable_and_noise_is_not() -> None:
     for wrong in wrongs:
         with pytest.raises(ValueError, match="Expected"):
             components(wrong)
+
+
+def test_so_many_seeds_as_spearman_and_brown_say_are_as_reliable_as_wanted() -> None:
+    assert seeds_for(0.25, 0.5) == 3  # 3 * 0.25 / (1 + 2 * 0.25)
+    assert seeds_for(0.25, 0.51) == 4
+    assert seeds_for(0.9, 0.6) == 1
+    assert seeds_for(-0.1, 0.6) is None
 
 
 def test_the_interval_holds_the_true_reliability_of_many_structures() -> None:
@@ -101,4 +108,4 @@ def test_the_rule_is_about_accuracy_and_decides_both_ways() -> None:
     assert [line.endswith("| yes |") for line in table({"cells": good}).splitlines()[2:4]] == [True, False]
     assert "By the rule, sources are compared at 20%." in table({"cells": good})
     assert table({"cells": bad}).splitlines()[2].endswith("| no |")
-    assert "The rule is met nowhere." in table({"cells": bad})
+    assert "At none of these shares is the rule met." in table({"cells": bad})
