@@ -103,7 +103,8 @@ def table(result: Mapping[str, Any]) -> str:
     known = [share for share in shares if min(truths(result, share, "accuracy")[1].shape) >= 2]
     if not known:
         return "Too few cells are there yet."
-    return "\n\n".join([_reliabilities(result, known), _verdict(result, known), _shapes(cells, known), _note(cells)])
+    shown = [cell for cell in cells if cell["share"] in known]
+    return "\n\n".join([_reliabilities(result, known), _verdict(result, known), _shapes(shown, known), _note(shown)])
 
 
 def _verdict(result: Mapping[str, Any], shares: Sequence[int]) -> str:
@@ -112,7 +113,11 @@ def _verdict(result: Mapping[str, Any], shares: Sequence[int]) -> str:
     needed = {share: seeds_for(components(found).one, RULE) for share, found in scores.items()}
     above = [f"{share}%" for share, found in scores.items() if components(found).reliability > RULE]
     unsure = [f"{share}%" for share in shares if interval(scores[share])[0] <= RULE < interval(scores[share])[1]]
-    said = f"By the rule, sources are compared at {' and '.join(above)}." if above else "At none of these shares is the rule met."
+    said = (
+        f"By the rule, sources are compared at {' and '.join(above)}."
+        if above
+        else "At none of these shares is the rule met."
+    )
     doubt = f" The interval leaves it open at {' and '.join(unsure)}." if unsure else ""
     more = [f"{n} at {share}%" for share, n in needed.items() if n is not None and n > scores[share].shape[1]]
     return (
