@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ def devices_here() -> Devices:
 def device_of_module(model: nn.Module) -> torch.device | None:
     """Where the first parameter of a module is; None if it has none."""
     return next((parameter.device for parameter in model.parameters()), None)
+
+
+def placed(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; nobody waits for a copy from ordinary memory to a GPU, which torch has read by then."""
+    at_once = x.device.type == "cpu" and device.type != "mps"  # Metal reads it later
+    return x.to(device, non_blocking=at_once)
 
 
 def wait_for(device: torch.device) -> None:

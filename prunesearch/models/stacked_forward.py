@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
+from prunesearch.models.devices import placed
 from prunesearch.models.following import check_number, recorded
 from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
 from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
@@ -93,7 +94,7 @@ class StackedForward:
 
         A device is given one tensor. What is read alike has one mask.
         """
-        kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures])).to(device)
+        kept = placed(torch.from_numpy(np.stack([self._weights.kept(each) for each in structures])), device)
         of_units = {key: kept[:, units] for key, units in self._placed(device).items()}
         return {
             name: [(read.dim, of_units[read.units.tobytes()]) for read in reads] for name, reads in self._reads.items()
@@ -103,7 +104,7 @@ class StackedForward:
         """Distinct units that are read, as indices on a device."""
         if device not in self._units:
             units = {read.units.tobytes(): read.units for reads in self._reads.values() for read in reads}
-            self._units[device] = {key: torch.from_numpy(each).to(device) for key, each in units.items()}
+            self._units[device] = {key: placed(torch.from_numpy(each), device) for key, each in units.items()}
         return self._units[device]
 
     def _stacked(self, name: str, structures: Sequence[Structure]) -> Tensor:

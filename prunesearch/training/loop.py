@@ -205,7 +205,9 @@ class _Loop:
             self._learner.begin_epoch(progress.epoch)
         self._learner.train()
         rng = np.random.default_rng([self._seed, 2, progress.epoch])
-        batches = self._data.train_batches(self._recipe.batch_size, rng, first=progress.step, share=self._share)
+        pinned = self._accelerator.device.type == "cuda"
+        size, first = self._recipe.batch_size, progress.step
+        batches = self._data.train_batches(size, rng, first=first, share=self._share, pinned=pinned)
         for batch in batches:
             loss = self._take_step(batch)
             progress.step += 1
