@@ -146,7 +146,7 @@ class PruningNet(nn.Module):
         ratios = [structure[g] / self.network.space.full[g] for name in first for g in self._encoded[name]]
         some = next(iter(first.values()))
         given = placed(torch.tensor(ratios, dtype=some.dtype), some.device)
-        parts = given.split([len(self._encoded[name]) for name in first])
+        parts = torch.split(given, [len(self._encoded[name]) for name in first])
         return {name: part.to(first[name].dtype) for name, part in zip(first, parts, strict=True)}
 
     def influences(self, tensor: str) -> frozenset[int]:

@@ -160,6 +160,11 @@ def moved(batch: Batch, device: torch.device | str | None) -> Batch:
     return batch if device is None else mapped(batch, lambda x: placed(x, torch.device(device)))
 
 
+def in_format(batch: Batch, layout: torch.memory_format) -> Batch:
+    """The batch with its tensors of four dimensions laid out so in memory."""
+    return mapped(batch, lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x)
+
+
 def device_of(batch: Batch) -> torch.device:
     """Where its first tensor is."""
     return next(tensors_in(batch)).device

@@ -32,7 +32,7 @@ class Skeleton:
         tensors = named_tensors(model)
         self._module = copied(model, {id(tensor): tensor for tensor in tensors.values()})
         names = {id(tensor): name for name, tensor in tensors.items()}
-        self._places = [
+        self._places: list[tuple[dict[str, Any], str, str]] = [
             (held, attribute, names[id(tensor)])
             for module in self._module.modules()
             for held in (module._parameters, module._buffers)

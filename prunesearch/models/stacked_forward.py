@@ -19,8 +19,9 @@ from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
 from prunesearch.models.devices import placed
 from prunesearch.models.following import check_number, recorded
+from prunesearch.models.graphs import Graphs
 from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
-from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
+from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import Kinds
@@ -67,35 +68,57 @@ class StackedForward:
         for read in weights.network.reads:
             self._reads.setdefault(read.place, []).append(read)
         self._units: dict[torch.device, dict[bytes, Tensor]] = {}
+        self._layout = torch.contiguous_format
+        self.graphs = Graphs()
 
-    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """From now on, weights and images of four dimensions lie so in memory."""
+        if layout != self._layout:
+            self.graphs.forget()  # they read the weights where these were
+            self._forward.model.to(memory_format=layout)
+            self._layout = layout
+
+    def run(
+        self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None, *, graphed: bool = False
+    ) -> list[Any]:
         """Return what the network returns for each structure, in order.
 
         Args:
             structures: (k, g) structures.
             inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+            graphed: Whether as a CUDA graph, where it can be captured.
+
+        Raises:
+            ValueError: The weights are no slices of one network's, and a graph would not see that they change.
         """
+        if graphed and self._own:
+            raise ValueError("Weights that differ by structure cannot be run as a CUDA graph. Use path='stacked'.")
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
         network = self._weights.network
         check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
         with torch.inference_mode():
-            masks = self._masks(structures, tensors[0].device)
+            kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures]))
             stacked = {
                 layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
                 for layer, own in self._own.items()
             }
-            output = _Stack(self._forward, masks, k, statistics, stacked).run(*repeated(tensors, k))
+
+            def work(kept: Tensor, *tensors: Tensor) -> Any:
+                images = in_format(repeated(tensors, k), self._layout)
+                return _Stack(self._forward, self._masks(kept), k, statistics, stacked).run(*images)
+
+            given = [placed(kept, tensors[0].device), *tensors]
+            output = self.graphs.run(statistics, work, given) if graphed else work(*given)
         return [_part(output, i, k) for i in range(k)]
 
-    def _masks(self, structures: Sequence[Structure], device: torch.device) -> dict[str, list[tuple[int, Tensor]]]:
+    def _masks(self, kept: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """By place, per dimension that gets narrower, which of its channels each structure has, (k, ...).
 
-        A device is given one tensor. What is read alike has one mask.
+        Of (k, units), which units each has. What is read alike has one mask.
         """
-        kept = placed(torch.from_numpy(np.stack([self._weights.kept(each) for each in structures])), device)
-        of_units = {key: kept[:, units] for key, units in self._placed(device).items()}
+        of_units = {key: kept[:, units] for key, units in self._placed(kept.device).items()}
         return {
             name: [(read.dim, of_units[read.units.tobytes()]) for read in reads] for name, reads in self._reads.items()
         }
@@ -183,6 +206,12 @@ class _Stack(Replay):
         weight, bias = args[3:5] or (kwargs.get("weight"), kwargs.get("bias"))
         eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
         return self._normalised(x, eps, weight, bias)
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        x, *rest = args
+        if target == "view" and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        return super().call_method(target, (x, *rest), kwargs)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
