@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.errors import EvaluationFailed
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
+from prunesearch.models.devices import Devices
 from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -25,6 +27,7 @@ from prunesearch.search.conditional import ConditionalSearcher
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.structure import Structure
+from prunesearch.study import workers as workers_module
 from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
 from prunesearch.tasks.classify import labelled
@@ -144,6 +147,22 @@ def test_workers_give_the_history_of_one_process(network: Network, digits_data: 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("race", "asynchronous"), [(True, False), (False, False), (False, True)], ids=["races", "in order", "as finished"]
+)
+def test_local_processes_share_out_the_gpus(
+    network: Network, digits_data: Data, monkeypatch: pytest.MonkeyPatch, race: bool, asynchronous: bool
+) -> None:
+    def started(given: Workers, payload: bytes, cards: Sequence[str]) -> Any:
+        raise EvaluationFailed(f"{given.count} processes on {' and '.join(cards)}")
+
+    monkeypatch.setattr(Devices, "shared_out", lambda self, device, asked: ("4", "6"))
+    monkeypatch.setattr(workers_module, "_backend", started)
+    scoring, running = ps.Scoring(race=race), ps.Running(workers=2, asynchronous=asynchronous)
+    with pytest.raises(EvaluationFailed, match="2 processes on 4 and 6"):
+        searched(network, digits_data, budget=BUDGET, searcher="random", n_trials=4, scoring=scoring, running=running)
+
+
 def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     for n_trials in (6, 12):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,21 @@ class Devices:
             there = ", ".join(f"cuda:{index} ({name})" for index, name in enumerate(self.gpus))
             raise _unusable(asked, f"there is {there or 'no GPU'}")
         return torch.device("cuda", device.index or 0)
+
+    def shared_out(self, device: torch.device, asked: str | None) -> tuple[str, ...]:
+        """What `CUDA_VISIBLE_DEVICES` calls each GPU, where every process may have one of its own.
+
+        Args:
+            device: The device that was chosen.
+            asked: The device that was asked for.
+
+        Returns:
+            Nothing where there is one GPU at most, or where somebody chose one of them.
+        """
+        if len(self.gpus) < 2 or device != torch.device("cuda", 0) or asked not in (None, "cuda"):
+            return ()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return tuple(visible.split(",") if visible else map(str, range(len(self.gpus))))[: len(self.gpus)]
 
     def named(self, device: torch.device) -> str:
         """A device with what it is called, for people."""

@@ -17,7 +17,7 @@ from prunesearch.models.memory import is_out_of_memory
 from prunesearch.models.nested import mapped
 
 Work: TypeAlias = Callable[..., Any]
-"""From tensors on one device to a nest of tensors there. It waits for nothing, and whatever else it reads is constant."""
+"""From tensors on one device to a nest of tensors there. It waits for nothing, and what else it reads is constant."""
 
 _MOST = 4
 """Graphs that are kept: each has memory of its own, and what comes rarely is not worth it."""
