@@ -47,13 +47,14 @@ from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
 
 RESULTS = Path(__file__).resolve().parent / "results"
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "resnet20": (lambda: make_model("resnet20", in_channels=3, image_size=32, num_classes=10), 32),
-    "resnet50": (lambda: models.resnet50(weights=None), 224),
-    "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), 224),
-    "efficientnet_b0": (lambda: models.efficientnet_b0(weights=None), 224),
-    "vit_b_16": (lambda: models.vit_b_16(weights=None), 224),
+NETWORKS: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    "resnet20": (lambda size: make_model("resnet20", in_channels=3, image_size=size, num_classes=10), 32),
+    "resnet50": (lambda _: models.resnet50(weights=None), 224),
+    "mobilenet_v2": (lambda _: models.mobilenet_v2(weights=None), 224),
+    "efficientnet_b0": (lambda _: models.efficientnet_b0(weights=None), 224),
+    "vit_b_16": (lambda size: models.vit_b_16(weights=None, image_size=size), 224),
 }
+"""How each is built for images of a size, and that size."""
 _LAST, _GRAPH = "stacked+channels_last", "stacked+channels_last+graph"
 WAYS: tuple[tuple[str, int, Precision], ...] = (
     ("classic", 1, "fp32"),
@@ -254,7 +255,7 @@ def main() -> None:
             continue
         torch.manual_seed(0)
         try:
-            here = ps.trace(build().eval(), torch.randn(2, 3, size, size))
+            here = ps.trace(build(size).eval(), torch.randn(2, 3, size, size))
         except (ps.TraceError, ValueError, RuntimeError) as error:  # one network less is better than no file
             found["left_out"].append(f"{network_name}: {str(error).splitlines()[0][:200]}")
             continue

@@ -107,7 +107,7 @@ class StackedForward:
 
             def work(kept: Tensor, *tensors: Tensor) -> Any:
                 images = in_format(repeated(tensors, k), self._layout)
-                return _Stack(self._forward, self._masks(kept), k, statistics, stacked).run(*images)
+                return _Stack(self._forward, self._masks(kept), k, len(images[0]), statistics, stacked).run(*images)
 
             given = [placed(kept, tensors[0].device), *tensors]
             output = self.graphs.run(statistics, work, given) if graphed else work(*given)
@@ -143,7 +143,10 @@ class StackedForward:
         return found
 
 
-_OWN = "This network mixes channels of its own parameters, which cannot be run stacked. Use path='sliced'."
+_OWN = (
+    "This network mixes channels of its own parameters, or of tensors whose first dimension is not the images, as in "
+    "torch's attention, which cannot be run stacked. Use path='sliced'."
+)
 
 
 class _Stack(Replay):
@@ -154,12 +157,14 @@ class _Stack(Replay):
         forward: Recording,
         masks: Mapping[str, Sequence[tuple[int, Tensor]]],
         k: int,
+        n: int,
         statistics: int | None,
         stacked: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         super().__init__(forward)
         self._masks = masks
         self._k = k
+        self._n = n  # images of all structures together
         self._statistics = statistics
         self._stacked = stacked
 
@@ -186,7 +191,7 @@ class _Stack(Replay):
     def _one_by_one(self, n: fx.Node, source: fx.Node, masks: Sequence[tuple[int, Tensor]], *, is_whole: bool) -> Any:
         """An operator on the channels that each structure has, in turn."""
         whole = self.env[source]
-        if len(whole) % self._k or any(dim == 0 for dim, _ in masks):
+        if len(whole) % self._n or any(dim == 0 for dim, _ in masks):
             raise ValueError(_OWN)
         found = []
         for i, part in enumerate(self._apart(whole)):
@@ -226,8 +231,8 @@ class _Stack(Replay):
         return torch.vmap(one)(dict(self._stacked[target]), self._apart(args[0])).flatten(0, 1)
 
     def _masked(self, x: Tensor, dim: int, mask: Tensor) -> Tensor:
-        """Zeros where a structure has no channel; of a parameter, once for each structure."""
-        if len(x) % self._k or dim == 0:
+        """Zeros where a structure has no channel."""
+        if len(x) % self._n or dim == 0:
             raise ValueError(_OWN)
         return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1)).flatten(0, 1)
 

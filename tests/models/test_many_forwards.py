@@ -118,6 +118,16 @@ def test_stacked_forwards_are_nearly_those_of_the_built_networks(
     assert state_of(weights.network.model) == before
 
 
+def test_attention_that_has_its_images_in_the_second_dimension_is_refused() -> None:
+    torch.manual_seed(0)
+    images = image(3, 16, 8)  # as many positions as could be taken for the images of several structures
+    model = nn.Sequential(nn.Linear(8, 8), nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), nn.Linear(8, 4))
+    network = ps.trace(model, images)
+    forward = StackedForward(InheritedWeights(network, random_ranking(network)))
+    with pytest.raises(ValueError, match="first dimension is not the images"):
+        forward.run([network.space.minimum, network.space.full], images)
+
+
 def test_channels_stay_last_between_the_layers_of_a_stack() -> None:
     images = image(4, 3, 16, 16)
     network = ps.trace(ps.make_model("resnet8"), images)
