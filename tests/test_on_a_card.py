@@ -294,6 +294,16 @@ def test_a_pruningnet_trained_there_is_that_of_the_cpu(network: Network, seen: S
         torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
 
 
+def test_statistics_are_estimated_without_waiting(network: Network, seen: Seen) -> None:
+    model = network.to(DEVICE).model
+    there = IMAGES.to(DEVICE)
+    before = seen.stops
+    ps.recalibrate_bn(model, there, batch_size=16)
+    assert seen.stops == before
+    ps.recalibrate_bn(here := copy.deepcopy(network.model), IMAGES, batch_size=16)
+    torch.testing.assert_close(model.cpu().state_dict(), here.state_dict())
+
+
 @pytest.mark.parametrize("form", ["compact", "supernet"])
 def test_a_forward_of_a_pruningnet_keeps_nobody_waiting(network: Network, seen: Seen, form: Any) -> None:
     net = ps.PruningNet(network, form=form).to(DEVICE).train()
