@@ -150,6 +150,7 @@ class BatchedForward:
                 left_out[path], self._stacked.graphs.trouble = self._stacked.graphs.trouble, ""
             else:
                 seconds[path] = each
+        self._stacked.graphs.forget()  # as they are of few structures
         best = min(seconds, key=seconds.__getitem__)
         return Way(best, self._at_once, tuple(seconds.items()), tuple(left_out.items()))
 

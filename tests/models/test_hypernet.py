@@ -173,6 +173,8 @@ def test_its_forward_is_to_the_last_bit_that_of_a_slimmed_copy_for_each_structur
         found.append([*outputs, *(p.grad for p in net.parameters() if p.grad is not None)])
     assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
     assert state_of(network.model) == before
+    held = net._skeleton._module.parameters()  # nothing of a structure is kept, above all no graph of its gradients
+    assert all(mine is other for mine, other in zip(held, network.model.parameters(), strict=True))
 
 
 def test_the_model_and_all_random_generators_stay_as_they_were() -> None:
