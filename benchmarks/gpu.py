@@ -233,7 +233,7 @@ def main() -> None:
     devices = devices_here()
     device = devices.chosen(arguments.device)
     is_card = device.type == "cuda"
-    clock = Clock(time.monotonic() + 60 * arguments.minutes * 0.95)
+    start, seconds = time.monotonic(), 60 * arguments.minutes * 0.95
     ways = [way for way in WAYS if way[0] == "classic" or way[0] in paths_on(device)]
     share = 60 * arguments.minutes / (len(arguments.networks) * (len(ways) + 2) + 1)
     name = devices.named(device).partition("(")[2].rstrip(")") or platform.machine()
@@ -247,7 +247,8 @@ def main() -> None:
         "chosen": {},
         "left_out": [],
     }
-    for network_name in arguments.networks:
+    for place, network_name in enumerate(arguments.networks, 1):
+        clock = Clock(start + seconds * place / len(arguments.networks))  # what others leave over is for those after
         build, size = NETWORKS[network_name]
         size, n = (size, 64) if is_card or size == 32 else (64, 4)
         if clock.left < share:

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.errors import EvaluationFailed
+from prunesearch.evaluators import batching
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.models.devices import Devices
+from prunesearch.models.graphs import Graphs
 from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -146,7 +148,20 @@ def test_workers_give_the_history_of_one_process(network: Network, digits_data: 
     assert history(workers=workers) == history()
 
 
-@pytest.mark.slow
+def test_that_stacks_could_not_be_captured_is_noted(
+    network: Network, digits_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: Graphs, key: Any, work: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        self.trouble = "It waits for the GPU."
+        return work(*inputs)
+
+    monkeypatch.setattr(batching, "paths_on", lambda device: ["stacked+graph"])
+    monkeypatch.setattr(Graphs, "run", run)
+    scoring = ps.Scoring(race=False, images=16, evaluator_options={"path": "stacked+graph"})
+    result = searched(network, digits_data, budget=BUDGET, searcher="uniform", n_trials=1, scoring=scoring)
+    assert "Stacks ran without a CUDA graph: It waits for the GPU." in result.notes
+
+
 @pytest.mark.parametrize(
     ("race", "asynchronous"), [(True, False), (False, False), (False, True)], ids=["races", "in order", "as finished"]
 )
@@ -163,6 +178,7 @@ def test_local_processes_share_out_the_gpus(
         searched(network, digits_data, budget=BUDGET, searcher="random", n_trials=4, scoring=scoring, running=running)
 
 
+@pytest.mark.slow
 def test_giving_up_the_order_is_part_of_the_question(network: Network, digits_data: Data, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     for n_trials in (6, 12):
