@@ -57,6 +57,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "faults": studies.faults,
     "fidelity": fidelity.table,
     "fidelity_camvid": fidelity.table,
+    "fidelity_bccd": fidelity.table,
     "finetune": training.finetune,
     "gpu": gpu.table,
     "natural": natural.table,

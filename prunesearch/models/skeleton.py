@@ -10,6 +10,7 @@ from torch import Tensor
 
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import placed
+from prunesearch.models.held import make_buffers
 from prunesearch.models.isolation import attributes_kept
 from prunesearch.models.slim import named_tensors, set_numbers
 from prunesearch.models.weights import InheritedWeights
@@ -29,8 +30,9 @@ class Skeleton:
     def __init__(self, slices: InheritedWeights) -> None:
         self._slices = slices
         model = slices.network.model
-        tensors = named_tensors(model)
+        tensors = named_tensors(model, slices.network.cuts_of)
         self._module = copied(model, {id(tensor): tensor for tensor in tensors.values()})
+        make_buffers(self._module, slices.network.cuts_of)  # as slimming does
         names = {id(tensor): name for name, tensor in tensors.items()}
         self._places: list[tuple[dict[str, Any], str, str]] = [
             (held, attribute, names[id(tensor)])
@@ -39,7 +41,8 @@ class Skeleton:
             for attribute, tensor in held.items()
             if tensor is not None
         ]
-        self._buffers = dict(model.named_buffers())
+        learnt = dict(model.named_parameters())
+        self._buffers = {name: tensor for name, tensor in tensors.items() if name not in learnt}
         self._placed: dict[torch.device, dict[str, Tensor]] = {}
 
     def run(

@@ -32,6 +32,7 @@ from prunesearch.models.zoo.metapruning import metapruning
 from tests.models.networks import BLOCKS, chain, image, random_ranking, randomised, some_structures
 from tests.models.test_literals import OptionA
 from tests.models.test_many_forwards import one_by_one
+from tests.models.test_strangers import SEQUENCES, Positioned
 from tests.models_state import generators, state_of
 
 FORMS: tuple[Form, ...] = ("published", "compact", "supernet")
@@ -151,12 +152,20 @@ class BesideItsLayers(nn.Module):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("make", [OptionA, lambda: chain(list(BLOCKS)), BesideItsLayers])
+@pytest.mark.parametrize(
+    ("make", "images"),
+    [
+        (OptionA, image(4, 3, 16, 16)),
+        (lambda: chain(list(BLOCKS)), image(4, 3, 16, 16)),
+        (BesideItsLayers, image(4, 3, 16, 16)),
+        (Positioned, SEQUENCES),
+    ],
+)
 def test_its_forward_is_to_the_last_bit_that_of_a_slimmed_copy_for_each_structure(
-    make: Callable[[], nn.Module], training: bool
+    make: Callable[[], nn.Module], images: Tensor, training: bool
 ) -> None:
     torch.manual_seed(0)
-    network, images = ps.trace(make(), image(2, 3, 16, 16)), image(4, 3, 16, 16)
+    network = ps.trace(make(), images[:2])
     net = disturbed(PruningNet(network, hidden=4, ranking=random_ranking(network))).train(training)
     structures = [network.space.minimum, *some_structures(network), network.space.full, network.space.minimum]
     before, found = state_of(network.model), []
