@@ -17,7 +17,7 @@ are trained alike: 20,000 steps of 32 images with the sandwich rule and in-place
   `inherited-longer` searches for a minute and finetunes for longer instead.
 
 Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in benchmarks/cache. A
-step takes about 0.15 CPU-seconds beside other work, so a training 50 minutes, and everything about ten hours.
+step takes 0.11 to 0.13 CPU-seconds beside other work, so a training about 40 minutes, and everything about eight hours.
 
 Registered before the first cell was measured: supernet and compact form rank better than slices, by at least 0.1 of
 Kendall's tau at each share, and neither better than the other by more than a standard error. After finetuning their
