@@ -905,4 +905,5 @@ def _autocast(device: str) -> tuple[bool, torch.dtype | None]:
 
 
 def _generators() -> Any:
-    return random.getstate(), tuple(map(str, np.random.get_state()))  # noqa: NPY002
+    kind, keys, *places = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), kind, keys.tobytes(), places

@@ -16,6 +16,7 @@ data = "digits"
 epochs = 3  # of those commands that train
 
 [search]
+criterion = "l1"
 budget = "macs=50%"
 searcher = "evolution"
 n_trials = 4
