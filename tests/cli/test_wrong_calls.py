@@ -147,6 +147,8 @@ WRONG = {
     "no model": (("search", "--data", "digits", "--budget", "macs=50%"), "Missing option '--model'"),
     "missing config": ((*SEARCH, "--config", "no.toml"), "There is no config file no.toml"),
     "unknown option": (("explain", "--nonsense"), "No such option"),
+    "word for the model": (("explain", "--network", "zoo:resnet8"), "such option: --network. Did you mean --model?"),
+    "word for an option of another command": (("explain", "--macs", "50%"), "such option: --macs. See: prunesearch ex"),
     "unknown command": (("nonsense",), "No such command"),
 }  # fmt: skip
 

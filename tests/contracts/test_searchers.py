@@ -9,7 +9,6 @@ from prunesearch.search import SEARCHERS, WITH_POLICY, learns_policy
 from prunesearch.search.searcher import PolicySearcher
 from prunesearch.testing import SearcherContract
 
-
 TELLING = ("macs", "both", "tight", "latency with cliffs")
 """Budgets that differ most; the others take as long, and are slow tests."""
 
