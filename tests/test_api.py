@@ -48,7 +48,8 @@ def test_the_winner_is_an_ordinary_smaller_module_that_meets_the_budget(
     network: Network, digits_data: Data, searcher: str
 ) -> None:
     before = state_of(network.model), generators()
-    result = searched(network, digits_data, budget=BUDGET, searcher=searcher, n_trials=20)
+    few = ps.Scoring(images=64)
+    result = searched(network, digits_data, budget=BUDGET, searcher=searcher, n_trials=10, scoring=few)
     small = result.best.build()
     assert (state_of(network.model), generators()) == before
     assert type(small) is type(network.model)
