@@ -101,7 +101,7 @@ def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder
     short = call(*train, "1")
     assert short.returncode == 0, short.stderr
     assert "note: 10 steps in all are few and leave 35% of the BatchNorm" in short.stderr
-    enough = call(*train, "10", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
+    enough = call(*train, "3", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
     assert "note:" not in enough.stderr
     assert "Resuming" not in enough.stderr
 
@@ -341,7 +341,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
 
 
 def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, folder: Path) -> None:
-    budget = (*NETWORK, "--budget", "macs=60%", "--json")
+    budget = (*NETWORK, "--budget", "macs=60%", "--batch-size", "256", "--json")
     found = json.loads(call("paam", *budget, "--epochs", "5", "--out", "paam.st", "--every", "2").stdout)
     assert len(found["epochs"]) == 5
     small = ps.load(folder / "paam.st", ps.make_model("resnet8", in_channels=1, image_size=8))
