@@ -43,7 +43,8 @@ def searched(network: Any, data: Any, *, scoring: Any = _PLAIN, **settings: Any)
     """
     if isinstance(scoring, ps.Scoring):
         criterion = "l1" if scoring.criterion == _PLAIN.criterion else scoring.criterion
-        scoring = replace(scoring, criterion=criterion, images=scoring.images or 64)
+        images = 64 if scoring.images is None and isinstance(scoring.evaluator, str) else scoring.images
+        scoring = replace(scoring, criterion=criterion, images=images)
     return ps.search(network, data, scoring=scoring, **settings)
 
 
