@@ -462,6 +462,7 @@ def test_a_process_of_its_own_exits_as_the_function_does(folder: Path) -> None:
     assert wrong.stderr.startswith("error: Expected a study URL")
 
 
+@pytest.mark.slow
 def test_a_first_interrupt_ends_with_a_sentence_and_the_same_command_goes_on(call: Call, folder: Path) -> None:
     import signal
     import time
