@@ -16,7 +16,7 @@ from prunesearch.training.data import Data
 from tests.models_state import state_of
 
 SHORT = ps.Recipe(epochs=1, batch_size=64, lr=0.01)
-L1 = ps.Scoring(criterion="l1")  # takes no time; the default takes half of a search
+L1 = ps.Scoring(criterion="l1", images=64)  # takes no time; the default takes half of a search, more images curves
 
 
 def few(digits_data: Data) -> Data:
@@ -30,7 +30,9 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
 ) -> None:
     before, said = state_of(network.model), []
     data = few(digits_data)
-    small = ps.prune(network.model, data, "macs=50%", recipe=SHORT, n_trials=8, folder=tmp_path, say=said.append)
+    small = ps.prune(
+        network.model, data, "macs=50%", recipe=SHORT, n_trials=8, scoring=L1, folder=tmp_path, say=said.append
+    )
     cost, full = (ps.count(model, data.examples(1)) for model in (small, network.model))
     assert cost.macs <= 0.5 * full.macs
     assert said[0].startswith("Traced ResNet: ")
@@ -41,7 +43,7 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
         f"accuracy on 100 test examples {ps.top1(network.model, *data.test_set()):.2%} -> {accuracy:.2%}."
     )
     assert state_of(network.model) == before
-    again = ps.prune(network.model, data, "macs=50%", recipe=SHORT, n_trials=8, folder=tmp_path, say=None)
+    again = ps.prune(network.model, data, "macs=50%", recipe=SHORT, n_trials=8, scoring=L1, folder=tmp_path, say=None)
     assert state_of(again) == state_of(small)
     assert state_of(ps.load(tmp_path / "pruned.safetensors", network.model)) == state_of(small)
 
