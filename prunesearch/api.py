@@ -234,10 +234,10 @@ class _Asked:
             **({"order": "as finished"} if self.running.asynchronous else {}),
         }
 
-    def evidence(self, name: str) -> Evidence:
-        """What the searcher is told first, in a study of this name."""
+    def evidence(self, name: str) -> tuple[Evidence, tuple[Note, ...]]:
+        """What the searcher is told first, in a study of this name, and what it could not be told."""
         if is_searcher(self.searcher):
-            return {}
+            return {}, ()
         given: Any = self.searcher
         return evidence_of(given, self.options, self.prepared, kept_evidence(self.study, name))
 
@@ -261,7 +261,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     prepared, running = asked.prepared, asked.running
     question = asked.question(limits)
     name = find(asked.study, study_name, question, open_another=running.open_another)  # refuses before it is computed
-    evidence = asked.evidence(name)
+    evidence, lacking = asked.evidence(name)
     proposer = asked.proposer(limits, evidence)
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
     with Study(asked.study, name, question, prepared.network.space, limits) as opened:
@@ -273,7 +273,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         if winner is None:
             reason = trials[0].failure if trials else "The searcher proposed nothing."
             raise EvaluationFailed(f"None of {len(trials)} structures could be scored. The first: {reason}")
-        notes = prepared.notes(winner.structure)
+        notes = lacking + prepared.notes(winner.structure)
         opened.note("subject", lambda: dict(asked.subject))
         notes += () if asked.idle is None else (Note("device", asked.idle),)
         opened.record(

@@ -19,6 +19,7 @@ from prunesearch.search.searcher import Searcher
 from prunesearch.structure import FloatArray
 from prunesearch.study.database import parse
 from prunesearch.study.store import Store, look
+from prunesearch.trial import Note
 
 KEY = "evidence"
 """What it is called in a study's summary."""
@@ -28,7 +29,7 @@ Evidence = Mapping[str, tuple[FloatArray, ...]]
 
 def evidence_of(
     given: str | Callable[..., Searcher], options: Mapping[str, Any], prepared: Prepared, kept: Evidence | None
-) -> Evidence:
+) -> tuple[Evidence, tuple[Note, ...]]:
     """What a searcher needs to know, and what it can do without where that costs little.
 
     It costs little where structures race, as few images do then. How many will be scored must not count: a search that
@@ -39,6 +40,9 @@ def evidence_of(
         options: Arguments that it is given anyway.
         prepared: What scores.
         kept: What the study has of an earlier run; None where none has begun.
+
+    Returns:
+        What there is, and what the caller should know of the rest.
     """
     needed, welcome = (
         [name for name in names if name not in options] for names in (evidence_needed(given), evidence_welcome(given))
@@ -46,15 +50,16 @@ def evidence_of(
     known = kept or {}
     found = {name: known[name] if name in known else prepared.evidence(name) for name in needed}
     if kept is not None:
-        return {**found, **{name: known[name] for name in welcome if name in known}}
+        return {**found, **{name: known[name] for name in welcome if name in known}}, ()
     if not prepared.parts:
-        return found
+        return found, ()
+    notes: list[Note] = []
     for name in welcome:
         try:
             found[name] = prepared.evidence(name, on_few=True)
-        except Exception:  # what cannot be scored is a failed trial, and no reason to stop here
-            continue
-    return found
+        except Exception as error:  # what cannot be scored is a failed trial, and no reason to stop here
+            notes.append(Note("evidence", f"The search began without the {name} that its searcher asks for: {error}"))
+    return found, tuple(notes)
 
 
 def kept_evidence(url: str, name: str) -> Evidence | None:

@@ -101,6 +101,7 @@ def test_curves_that_cannot_be_scored_are_done_without(network: Network, digits_
     scoring = replace(L1, evaluator=OnlyFull)  # type: ignore[arg-type]
     result = ps.search(network, digits_data, budget=BUDGET, n_trials=4, scoring=scoring)
     assert len(result.trials) == 4
+    assert any("began without the curves" in note and note.endswith(": no") for note in result.notes)
 
 
 def test_evidence_that_somebody_edited_is_refused(network: Network, digits_data: Data, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ class Conditions:
                 continue
             width = self._units.width(self._units.ids(np.asarray(labels)))
             constant += share.ratio * width.constant
-            slack += share.down > 1
+            slack += any(part % share.down for part in (width.constant, *(channels for _, channels in width.terms)))
             for group, channels in width.terms:
                 slopes[group] = slopes.get(group, Fraction(0)) + share.ratio * channels
         return constant, {group: slope for group, slope in slopes.items() if slope}, slack

@@ -85,6 +85,12 @@ class Form:
         terms = tuple((source, Share(share.up, share.down * divisor)) for source, share in self.terms)
         return Form(terms, self.constant // divisor)
 
+    def reduced(self) -> Form:
+        """The same with shares in lowest terms, which it is of what all of its divisors divide."""
+        ratios = ((source, share.ratio) for source, share in self.terms)
+        terms = tuple((source, Share(ratio.numerator, ratio.denominator)) for source, ratio in ratios)
+        return Form(terms, self.constant)
+
     def value(self, of: Callable[[Any], int]) -> Fraction:
         """What it comes to, where `of` says what its sources are."""
         return sum((share.ratio * of(source) for source, share in self.terms), Fraction(self.constant))

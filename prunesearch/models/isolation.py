@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,12 +18,13 @@ def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, 
     """Yield copies of `inputs`, which a forward may change in place; without gradients.
 
     Meanwhile the random generators of Python, numpy and torch (on the CPU and on the devices of the inputs) begin at
-    `seed`, so that what a forward draws is the same each time. Afterwards they are where they were.
+    `seed`, so that what a forward draws is the same each time. Afterwards they are where they were. A warning of the
+    forward is shown, also to a caller who turned warnings into errors.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others may use
     devices = sorted({x.device.index for x in inputs if x.is_cuda})
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with torch.no_grad(), torch.random.fork_rng(devices=devices), _warnings_shown():
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002
             torch.default_generator.manual_seed(seed)
@@ -32,6 +34,21 @@ def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, 
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Meanwhile no warning is raised as an error, by which a forward would end.
+
+    Torch gives some of its warnings once in a process. Raised, they would make a network fail when it is run first, and
+    not when it is tried again in another way.
+    """
+    if not any(action == "error" for action, *_ in warnings.filters):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        yield
 
 
 @contextmanager

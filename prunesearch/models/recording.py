@@ -716,9 +716,10 @@ class _Recorder(TorchFunctionMode):
 
     def _of_attributes(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
         """What is computed of numbers that modules hold, and constants."""
-        forms = [x.origin if is_traced(x) else Form((), x) for x in arguments if type(plain(x)) is int]
-        form = combined(function.__name__, *forms) if len(forms) == len(arguments) == 2 else None
-        if form is not None and type(result) is int:
+        forms = [x.origin if is_traced(x) else Form((), x) for x in arguments if is_traced(x) or type(x) is int]
+        name = function.__name__.replace("truediv", "floordiv")  # the same where it comes out even
+        form = combined(name, *forms) if len(forms) == len(arguments) == 2 else None
+        if form is not None and (type(result) is int or (type(result) is float and result.is_integer())):
             return traced(result, form, self)
         for number in arguments:
             if is_traced(number):

@@ -306,9 +306,9 @@ class _Walk:
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
         self._freeze_all(node, f"{describe(node)} {why}")
 
-    def choose(self, node: fx.Node, options: int, labels: IntArray) -> int:
+    def choose(self, node: fx.Node, options: int, labels: IntArray, *, alone: bool = False) -> int:
         site = node.meta.get("site")
-        fork: Fork = node.name if site is None else (site.code, site.instruction)
+        fork: Fork = place(node) if alone or site is None else (site.code, site.instruction)
         _, before = self._found.forks.get(fork, (options, []))
         self._found.forks[fork] = options, [*before, labels]
         return min(self._choices.get(fork, 0), options - 1)
@@ -504,10 +504,13 @@ class _Walk:
             self._found.conditions.append(Condition(difference, decision.relation, why))
 
     def _make_equal(self, one: Form, other: Form) -> None:
-        """Two numbers that were found equal stay so, if one of them is that of some channels."""
+        """Two numbers that were found equal stay so, if one of them is that of some channels.
+
+        That `c // 2 * 2` is `c` is one of the conditions that are checked in the end.
+        """
         for mine, theirs in ((one, other), (other, one)):
             labels = None if mine.only is None or mine.only[1] != Share() else mine.only[0]
-            if isinstance(labels, np.ndarray) and theirs.terms and self._amounts.follow(theirs, labels):
+            if isinstance(labels, np.ndarray) and theirs.terms and self._amounts.follow(theirs.reduced(), labels):
                 return
 
     def _form_of(self, origin: Origin | float) -> Form | None:

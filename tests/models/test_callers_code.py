@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import pickle
 import random
+import warnings
 from typing import Any
 
 import pytest
@@ -198,3 +199,24 @@ def test_a_traceback_of_rewritten_code_shows_the_line_with_its_number() -> None:
         small(IMAGES[:, :, :5])
     shown = str(caught.getrepr())
     assert f"view(-1, {small.f.in_features})" in shown
+
+
+class Warns(Base):
+    """Warns once in a process, as torch does of some operators."""
+
+    has_warned = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not Warns.has_warned:
+            Warns.has_warned = True
+            warnings.warn("an operator of tomorrow", UserWarning, stacklevel=2)
+        return self.f(torch.flatten(F.relu(self.b(F.relu(self.a(x)))), 1))
+
+
+def test_a_warning_is_no_failure_to_a_caller_who_turned_warnings_into_errors() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("error")
+        network = ps.trace(Warns(), IMAGES)
+    assert [str(one.message) for one in shown] == ["an operator of tomorrow"]
+    assert network.notes == ()
+    assert not network.way.as_given

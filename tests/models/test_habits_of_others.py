@@ -44,6 +44,11 @@ class Halves(nn.Module):
         if self.how == "made an integer":
             half = int(x.size(1) / 2)
             return torch.split(x, half, 1)
+        if self.how == "an attribute made an integer":
+            return torch.split(x, int(self.wide / 2), 1)
+        if self.how == "compared with twice a half":
+            assert x.size(1) == c * 2
+            return torch.split(x, c, 1)
         return x.chunk(2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,8 +58,11 @@ class Halves(nn.Module):
 
 @pytest.mark.parametrize(
     "how",
-    ["a half of an attribute", "both halves", "slices", "the rest of the channels", "made an integer", "chunk"],
-)
+    [
+        "a half of an attribute", "both halves", "slices", "the rest of the channels", "made an integer",
+        "an attribute made an integer", "compared with twice a half", "chunk",
+    ],
+)  # fmt: skip
 def test_parts_of_a_stage_are_pruned_whatever_arithmetic_says_how_large_they_are(how: str) -> None:
     network = proven(Halves(how), SMALL)
     assert list(network.frozen) == ["head"]

@@ -74,6 +74,13 @@ def test_a_grouped_convolution_loses_whole_groups_or_the_same_channels_of_each(
     assert groups(network)["0"] == (channels, unit)
 
 
+def test_grouped_convolutions_behind_each_other_lose_what_both_can_lose() -> None:
+    """Alone the first would lose the same channels of each group and the second whole groups, so that none could go."""
+    many, few = nn.Conv2d(32, 8, 1, groups=4), nn.Conv2d(8, 8, 3, padding=1, groups=4)
+    network = proven(nn.Sequential(nn.Conv2d(3, 32, 1), many, few, nn.Flatten(), nn.Linear(36 * 8, 3)), SMALL)
+    assert groups(network) == {"0": (32, 4), "1": (8, 4), "2": (8, 4)}
+
+
 def test_a_convolution_called_twice_ties_what_it_reads_and_on_itself_what_it_writes() -> None:
     network = proven(Shared(), SMALL)
     assert groups(network) == {"left": (8, 1), "shared": (10, 1)}

@@ -68,7 +68,7 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
         walk.labels.tie(inner, read)
         per_output = [read]
         size = 1
-    elif groups > sizes[1]:  # whole groups go; depthwise: a channel each
+    elif _loses_groups(walk, node, groups, sizes[1], written):  # depthwise: a channel each
         leaders = read[:: sizes[1]]
         walk.labels.tie(read, np.repeat(leaders, sizes[1]))
         walk.labels.tie(written, np.repeat(leaders, sizes[0] // groups))
@@ -89,6 +89,12 @@ def convolution(walk: Walk, node: fx.Node) -> Value:
         [*per_output, written, *along.values()],
     )
     return Tracked({**along, channels: written})
+
+
+def _loses_groups(walk: Walk, node: fx.Node, groups: int, inputs: int, written: IntArray) -> bool:
+    """Whether whole groups go, or the same channels from every one: what leaves more widths, if other layers let it."""
+    way = walk.choose(node, 3, written, alone=True) if inputs > 1 else 0
+    return groups > inputs if way == 0 else way == 2
 
 
 def _apart(walk: Walk, node: fx.Node, sizes: tuple[int, ...], channels: int) -> list[int]:

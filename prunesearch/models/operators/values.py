@@ -98,8 +98,11 @@ class Walk(Protocol):
     def freeze_inputs(self, node: fx.Node, why: str) -> None:
         """Let every channel stay that reaches an operator, or that a number that reaches it depends on."""
 
-    def choose(self, node: fx.Node, options: int, labels: IntArray) -> int:
-        """Which of several ways to take with these channels, from 0; it is tried which prunes most."""
+    def choose(self, node: fx.Node, options: int, labels: IntArray, *, alone: bool = False) -> int:
+        """Which of several ways to take with these channels, from 0; it is tried which prunes most.
+
+        One line of code takes one way wherever it runs, unless each module or operator chooses `alone`.
+        """
 
     def keep(self, argument: Any, node: fx.Node, why: str) -> None:
         """Let a number stay what it is, whatever channels it depends on, saying which operator made it necessary."""
