@@ -17,6 +17,7 @@ epochs = 3  # of those commands that train
 
 [search]
 criterion = "l1"
+images = 64
 budget = "macs=50%"
 searcher = "evolution"
 n_trials = 4
