@@ -45,12 +45,12 @@ MEANT: Mapping[str, str] = {
     **dict.fromkeys(("--flops", "--macs", "--params", "--target"), "--budget"),
     **dict.fromkeys(("--importance", "--ranking"), "--criterion"),
     **dict.fromkeys(("--jobs", "--n-jobs", "--processes"), "--workers"),
-    **dict.fromkeys(("--learning-rate",), "--lr"),
+    "--learning-rate": "--lr",
     **dict.fromkeys(("--output", "--save-to"), "--out"),
     **dict.fromkeys(("--pretrained", "--state-dict"), "--weights"),
     **dict.fromkeys(("--shape", "--input-shape"), "--input"),
 }
-"""Words that are no options, and the option that whoever writes them means; none is near enough to be guessed."""
+"""Words that are no options, and the option that whoever writes one of them means."""
 
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
