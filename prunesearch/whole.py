@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.given import as_budget, as_network
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module, devices_here
 from prunesearch.models.nested import Batch, moved
 from prunesearch.models.network import Network
@@ -163,7 +163,7 @@ def prune_in_steps(
     settings["running"] = _running_on(device, settings)
     limits = _absolute([as_budget(budget) for budget in budgets], original)
     place.mkdir(parents=True, exist_ok=True)
-    now = copy.deepcopy(original.model).eval()
+    now = copied(original.model).eval()
     for number, wanted in enumerate(limits, 1):
         file = place / f"step-{number}.safetensors"
         if file.exists():
@@ -187,7 +187,7 @@ def _searched(
     full = network.space.cost(network.space.full)
     unmet = {resource: limit for resource, limit in limits.items() if full[resource] > limit}
     if not unmet:
-        return copy.deepcopy(network.model), full
+        return copied(network.model), full
     limited: dict[str, Any] = {**unmet}
     budget = Budget(**limited)
     study = f"sqlite:///{place / 'search.db'}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +29,7 @@ from prunesearch.cli.values import (
     TableOptions,
     WidthOptions,
 )
+from prunesearch.models.copying import copied
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
@@ -157,7 +157,7 @@ def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: b
     from prunesearch.models.saving import load
 
     table = None if file is None else LatencyTable.load(file)
-    found = measure_costs(network, load(pruned, copy.deepcopy(network.model)), table)
+    found = measure_costs(network, load(pruned, copied(network.model)), table)
     if as_json:
         print_json(asdict(found))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,7 @@ from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.latency.built import measure_built
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
+from prunesearch.models.copying import copied
 from prunesearch.models.count import count
 from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import measured_peak_bytes, predicted_peak_bytes
@@ -92,7 +92,7 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
         CostCheck("MACs", predicted.macs, counted.macs, counted.macs, counted.macs),
         CostCheck("parameters", predicted.params, counted.params, counted.params, counted.params),
     ]
-    still = copy.deepcopy(model).eval()
+    still = copied(model).eval()
     taken = measured_peak_bytes(still, network.inputs)
     rows.append(CostCheck("peak memory, bytes", predicted_peak_bytes(still, network.inputs), taken, taken, taken))
     if table is None:
@@ -110,7 +110,7 @@ def structure_of(network: Network, model: nn.Module) -> Structure:
     Raises:
         ValueError: It is no pruned form of this network.
     """
-    tensors = named_tensors(model)
+    tensors = named_tensors(model, network.cuts_of)
     groups = network.space.groups
     rows, sizes = [], []
     for cut in network.cuts:

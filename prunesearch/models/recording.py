@@ -35,6 +35,7 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.forms import Form, combined
 from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function, replace_method
+from prunesearch.models.held import held_tensors
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import (
@@ -103,6 +104,7 @@ class Recording:
             them; `kind`, what is known of what it calls; `autocast`, if it ran under another state of it than the
             forward began with; `parameter`, whether a tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
+        held: Those of them that are attributes of modules, by name of their node.
         output: What the forward returned.
         decisions: Numbers that decided what it did.
         asked: Sizes that the forward asked for. Where they go cannot be seen everywhere: `range`, indices of lists and
@@ -119,6 +121,7 @@ class Recording:
     model: nn.Module
     graph: fx.Graph
     constants: Mapping[str, Tensor]
+    held: Mapping[str, str]
     output: Any
     decisions: tuple[Decision, ...]
     asked: tuple[Size, ...]
@@ -269,6 +272,8 @@ class _Recorder(TorchFunctionMode):
         ] = {}  # by id; the object itself is kept, or ids would be reused
         self._sizes: dict[tuple[fx.Node, int], fx.Node] = {}
         self._constants: dict[str, Tensor] = {}
+        self._held: dict[str, str] = {}
+        self._attributes = {id(tensor): name for name, tensor in held_tensors(model).items()}
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
         self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
@@ -321,6 +326,7 @@ class _Recorder(TorchFunctionMode):
             self._model,
             self._graph,
             self._constants,
+            self._held,
             output,
             tuple(self._decisions),
             tuple(self._asked),
@@ -631,6 +637,8 @@ class _Recorder(TorchFunctionMode):
         if name is None:
             name = f"_constant{len(self._constants)}"
             self._constants[name] = tensor.detach().clone()
+            if id(tensor) in self._attributes:
+                self._held[name] = self._attributes[id(tensor)]
         node = self._graph.create_node("get_attr", name)
         node.meta.update(scope=self._stack[-1], parameter=isinstance(tensor, nn.Parameter))
         self._describe(node, tensor)

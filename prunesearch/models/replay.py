@@ -24,7 +24,10 @@ class Replay(fx.Interpreter):
     def __init__(self, recording: Recording, model: nn.Module | None = None) -> None:
         super().__init__(recording.model if model is None else model, graph=recording.graph)
         self.extra_traceback = False  # torch.fx would append its own to our messages
-        self._constants = recording.constants
+        buffers = {name for name, _ in self.module.named_buffers()}
+        narrowed = {name for name, attribute in recording.held.items() if attribute in buffers}
+        self._constants = {name: value for name, value in recording.constants.items() if name not in narrowed}
+        self._held = {name: recording.held[name] for name in narrowed}
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node."""
@@ -48,7 +51,9 @@ class Replay(fx.Interpreter):
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A parameter or buffer by name, or a constant."""
-        return self._constants[target] if target in self._constants else super().get_attr(target, args, kwargs)
+        if target in self._constants:
+            return self._constants[target]
+        return super().get_attr(self._held.get(target, target), args, kwargs)
 
 
 def plain(value: Any) -> Any:

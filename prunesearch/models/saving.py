@@ -21,9 +21,18 @@ from torch import Tensor, nn
 from prunesearch.errors import CheckpointError
 from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.copying import copied
+from prunesearch.models.held import held_tensors, make_buffers
 from prunesearch.models.literals import Place, places_in, rewrite, rewritten
 from prunesearch.models.nested import Batch
-from prunesearch.models.slim import fits, layer_widths, narrowed_attributes, set_attribute, set_width, width_of
+from prunesearch.models.slim import (
+    fits,
+    layer_widths,
+    named_tensors,
+    narrowed_attributes,
+    set_attribute,
+    set_width,
+    width_of,
+)
 from prunesearch.models.tensor_file import FileKind, as_text, content_of, from_text, has_plain_values, plain
 from prunesearch.models.wrappers import unwrapped
 
@@ -103,7 +112,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     """
     path, network = as_path(path), unwrapped(model)
     with content_of(path):
-        stored = _read(path, sum(buffer.nbytes for buffer in _outside_the_state(network).values()))
+        outside = (*_outside_the_state(network).values(), *held_tensors(network).values())
+        stored = _read(path, sum(tensor.nbytes for tensor in outside))
         return _loaded(path, stored, network)
 
 
@@ -115,10 +125,11 @@ def _loaded(path: Path, stored: _Stored, network: nn.Module) -> nn.Module:
             f"{path} was saved from {stored.kind} and does not fit this {type(network).__name__}: "
             f"{'; '.join(problems[:_SHOWN])}{more}. Give the network as it was before pruning."
         )
-    state = dict(network.named_parameters()) | dict(network.named_buffers())
+    state = named_tensors(network, stored.buffers)
     values = {**stored.buffers, **stored.tensors}
     memo = {id(tensor): _like(tensor, values[name]) for name, tensor in state.items() if name in values}
     slimmed = copied(network, memo)
+    make_buffers(slimmed, stored.buffers)
     _fill_programs(slimmed, values)
     for layer, attributes in stored.layers.items():
         for attribute, width in attributes.items():

@@ -6,13 +6,13 @@ of them do, as in every batch of one image, the next gated convolution is given 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesearch.models.copying import copied
 from prunesearch.models.gates import GatedConv, gated_layers
 
 
@@ -26,8 +26,8 @@ def skipping(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: The network has no gates.
     """
-    copied = copy.deepcopy(model).eval().requires_grad_(False)
-    layers = gated_layers(copied)
+    network = copied(model).eval().requires_grad_(False)
+    layers = gated_layers(network)
     if not layers:
         raise ValueError(f"Expected a network that `gated` gave, got {type(model).__name__} without a gate.")
     readers = {source for layer in layers.values() for source in layer.sources}
@@ -39,8 +39,8 @@ def skipping(model: nn.Module) -> nn.Module:
         return made[layer]
 
     for name, layer in layers.items():
-        copied.set_submodule(name, make(layer))
-    return copied
+        network.set_submodule(name, make(layer))
+    return network
 
 
 class SkippingConv(nn.Module):

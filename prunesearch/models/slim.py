@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Cut
+from prunesearch.models.held import held_tensors, make_buffers
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.operators import BUILT_IN
 from prunesearch.models.ranking import Ranking
@@ -60,7 +61,7 @@ def slim(network: TracedModel, structure: Structure, ranking: Ranking) -> nn.Mod
 
 
 def _narrowed(network: TracedModel, kept: npt.NDArray[np.bool_]) -> nn.Module:
-    tensors = named_tensors(network.model)
+    tensors = named_tensors(network.model, network.cuts_of)
     slices = {name: tensor.detach() for name, tensor in tensors.items()}
     for cut in network.cuts:
         slices[cut.tensor] = narrow(slices[cut.tensor], cut, kept)
@@ -68,6 +69,7 @@ def _narrowed(network: TracedModel, kept: npt.NDArray[np.bool_]) -> nn.Module:
     # deepcopy asks the memo first, so every reference to a cut tensor becomes one to its narrow copy: ties survive
     memo = {id(tensors[name]): _like(tensors[name], slices[name]) for name in replaced}
     slimmed = copied(network.model, memo)
+    make_buffers(slimmed, replaced)
     for count in network.counts:
         set_attribute(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
     for name, module in network.model.named_modules():
@@ -179,9 +181,11 @@ def _with_item(value: Any, items: list[int], width: int) -> Any:
     return type(value)(_with_item(item, rest, width) if i == first else item for i, item in enumerate(value))
 
 
-def named_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def named_tensors(model: nn.Module, also: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Parameters and buffers by name, and those plain attributes that are named."""
+    held = held_tensors(model)
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return {**{name: held[name] for name in also if name in held}, **named}
 
 
 def _like(original: Tensor, values: Tensor) -> Tensor:

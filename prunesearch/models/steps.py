@@ -202,6 +202,7 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
     """The steps of a recorded forward, in order."""
     model, graph = recording.model, recording.graph
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    held = {name: attribute for name, attribute in recording.held.items() if attribute in network.cuts_of}
     first_name = {id(tensor): name for name, tensor in reversed(tensors)}
     counts: dict[str, list[Count]] = {}
     for count in network.counts:
@@ -217,17 +218,21 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
             names = {name: first_name[id(tensor)] for name, tensor in own}
         constant = recording.constants.get(str(node.target)) if node.op == "get_attr" else None
-        if node.op == "get_attr" and constant is None:
+        if node.op == "get_attr" and node.target in held:
+            names, constant = {"": held[str(node.target)]}, None
+        elif node.op == "get_attr" and constant is None:
             names = {"": first_name[id(_attribute(model, str(node.target)))]}
-        held = tuple(counts.get(str(node.target), ())) if module is not None else ()
+        counted = tuple(counts.get(str(node.target), ())) if module is not None else ()
         written = tuple(numbers.get(node.name, ()))
         groups = set().union(*(weights.influences(name) for name in names.values()))
-        for units in (*(count.units for count in held), *(units for _, units in written)):
+        for units in (*(count.units for count in counted), *(units for _, units in written)):
             groups.update(group for group in np.unique(network.group_of[units]).tolist() if group >= 0)
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
         upstream = tuple(sorted(groups))
-        steps[node] = Step(node, model, module, sources, upstream, names, held, written, constant, _over(node, module))
+        steps[node] = Step(
+            node, model, module, sources, upstream, names, counted, written, constant, _over(node, module)
+        )
     return list(steps.values())
 
 

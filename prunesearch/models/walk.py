@@ -17,6 +17,7 @@ from prunesearch.models.amounts import Amounts, Condition
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form, Share
 from prunesearch.models.functions import KeptFunction
+from prunesearch.models.held import held_tensors
 from prunesearch.models.literals import Place, argument_of, place_of
 from prunesearch.models.nested import Nest
 from prunesearch.models.normalised import MethodOf
@@ -138,6 +139,10 @@ class _Walk:
         )
         self._first_name = {id(tensor): name for name, tensor in reversed(tensors)}
         self._tensors = dict(tensors)
+        held = held_tensors(self._model)
+        for constant, attribute in recording.held.items():
+            self._tensors[constant] = held[attribute]
+            self._first_name[id(held[attribute])] = attribute
         self._visits: dict[Visit, list[fx.Node]] = {}
         self._literal_visits: dict[Visit, tuple[IntArray, set[fx.Node]]] = {}
         self._followed: dict[fx.Node, set[Position]] = {}

@@ -115,7 +115,7 @@ class InheritedWeights:
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
-        return named_tensors(self.network.model)
+        return named_tensors(self.network.model, self.network.cuts_of)
 
     @cached_property
     def _latest(self) -> dict[Structure, _Slices]:

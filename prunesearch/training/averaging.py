@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
+
+from prunesearch.models.copying import copied
 
 
 class Average:
@@ -19,7 +19,7 @@ class Average:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.network = copied(network).requires_grad_(False).eval()
         self._decay = decay
 
     @torch.no_grad()

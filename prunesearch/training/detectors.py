@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from prunesearch.contracts import kind_of
+from prunesearch.models.copying import copied
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.ranges import whole_number
 from prunesearch.tasks.detect import DenseOutputs, as_batch, torchvision_task
@@ -63,7 +63,7 @@ def torchvision_detection(
             f"Expected a detector of torchvision, such as ssdlite320_mobilenet_v3_large, got {kind_of(detector)}."
         )
     whole_number("calibration", calibration, at_least=1)
-    own: Any = copy.deepcopy(detector).eval()
+    own: Any = copied(detector).eval()
     given = {"train": train, **({} if test is None else {"test": test})}
     sources = {name: _source(name, items, own) for name, items in given.items()}
     images = sources["train"].collate_fn([train[i] for i in range(min(2, len(train)))])["images"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunesearch.errors import PruneSearchError
+from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.nested import Batch, called, moved
 from prunesearch.progress import Progress
@@ -235,12 +235,12 @@ def train(
 
 def start_from(model: nn.Module, recipe: Recipe, seed: int) -> nn.Module:
     """A copy of the network to begin with, its weights drawn anew if the recipe says so."""
-    return drawn_anew(model, seed) if recipe.from_scratch else copy.deepcopy(model)
+    return drawn_anew(model, seed) if recipe.from_scratch else copied(model)
 
 
 def as_module(model: nn.Module, state: State) -> nn.Module:
     """A copy of a network with another state, in eval mode."""
-    trained = copy.deepcopy(model)
+    trained = copied(model)
     trained.load_state_dict(state)
     return trained.eval()
 
@@ -291,7 +291,7 @@ class Student(Learner):
 def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     """A copy of the teacher, ready to be asked."""
     check_weights(teacher)
-    guide = copy.deepcopy(teacher).requires_grad_(False).eval()
+    guide = copied(teacher).requires_grad_(False).eval()
     inputs = data.examples()
     own, wanted = (outputs_of(network, moved(inputs, next(network.parameters()).device)) for network in (model, guide))
     try:

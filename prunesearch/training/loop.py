@@ -6,7 +6,6 @@ none of their states, and a training that was killed anywhere ends with the very
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.errors import TrainingDiverged
+from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module, devices_here, random_apart
 from prunesearch.models.nested import Batch, Ragged, moved, tensors_in
 from prunesearch.models.sizes import size_of_first
@@ -179,7 +179,7 @@ class _Loop:
         """Evaluate the network that came in, unless an earlier run has done so."""
         if self._held_out is None or self._number:
             return
-        network = self._learner.network if given is None else copy.deepcopy(given).to(self._accelerator.device)
+        network = self._learner.network if given is None else copied(given).to(self._accelerator.device)
         self._progress.before = evaluate(network, self._held_out, self._accelerator.device)[0]
 
     def run(self) -> TrainedStates:
@@ -265,7 +265,7 @@ class _Loop:
         kept = "" if path is None or not path.exists() else f" The last good state is kept in {path}."
         good = None
         if self._good is not None:
-            good = copy.deepcopy(self._learner.network).cpu().eval()
+            good = copied(self._learner.network).cpu().eval()
             good.load_state_dict(self._good)
         advice = f"Lower the learning rate (now {self._recipe.lr})."
         if not all(bool(x.isfinite().all()) for x in tensors_in(self._learner.task.inputs(batch))):

@@ -9,7 +9,6 @@ image's sparsity passes no gradient to its loss (the released code's can turn th
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
+from prunesearch.models.copying import copied
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
 from prunesearch.models.nested import Batch, called
 from prunesearch.models.network import Network
@@ -118,7 +118,7 @@ def manidp(
             "ManiDP counts for each image what its gates let pass, so it takes one tensor of images, of one size."
         )
     model = gated(network.model, network.example_inputs)
-    learner = Manifold(copy.deepcopy(model), network.model, examples, int(limits["macs"]), settings, recipe)
+    learner = Manifold(copied(model), network.model, examples, int(limits["macs"]), settings, recipe)
     outcome = run(
         learner,
         data,
@@ -274,7 +274,7 @@ def _of_examples(examples: Examples, returned: Any) -> Tensor:
 
 def _mean_loss(model: nn.Module, examples: Examples) -> Tensor:
     """Of a network in eval mode."""
-    still = copy.deepcopy(model).eval()
+    still = copied(model).eval()
     device = next(still.parameters()).device
     with torch.no_grad():
         placed = examples.to(device)

@@ -5,12 +5,11 @@ Source of the control: Liu et al., ICLR 2019, arXiv:1810.05270.
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
+from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module, random_apart
 
 
@@ -22,7 +21,7 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
     Raises:
         ValueError: A parameter belongs to a module that cannot draw it (it has no `reset_parameters`).
     """
-    fresh = copy.deepcopy(network)
+    fresh = copied(network)
     with random_apart(device_of_module(network)):
         torch.manual_seed(seed)
         for name, module in fresh.named_modules():

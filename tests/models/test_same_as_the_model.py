@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import prunesearch as ps
 from prunesearch.errors import TraceError
-from tests.models.networks import SMALL, Middle, image, names, proven
+from tests.models.networks import SMALL, Middle, image, names, proven, random_ranking
 
 IMAGES = image(2, 3, 8, 8)
 
@@ -246,11 +246,19 @@ class Modes(Middle):
     def __init__(self, operation: Any) -> None:
         super().__init__(operation)
         self.training_offset, self.offset = torch.linspace(0, 1, 8).view(8, 1, 1), torch.zeros(1, 1, 1)
+        self.listed = [self.training_offset.clone(), self.offset]
 
 
 def test_constants_that_differ_between_the_modes_are_seen_in_both() -> None:
-    network = proven(Modes(lambda net, h, x: h + (net.training_offset if net.training else net.offset)), SMALL)
+    network = proven(Modes(lambda net, h, x: h + net.listed[not net.training]), SMALL)
     assert "combines it with something whose size stays" in network.frozen["conv1"]
+
+
+def test_a_plain_tensor_of_training_alone_is_narrowed_too() -> None:
+    network = proven(Modes(lambda net, h, x: h + (net.training_offset if net.training else net.offset)), SMALL)
+    assert "conv1" not in network.frozen
+    small: Any = ps.slim(network, network.space.minimum, random_ranking(network))
+    assert small.training_offset.shape == (1, 1, 1)
 
 
 def test_a_network_whose_training_would_fail_with_fewer_channels_is_refused() -> None:

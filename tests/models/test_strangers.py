@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+import prunesearch as ps
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.built_costs import structure_of
 from prunesearch.models.count import count
 from prunesearch.models.network import Network
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
+from prunesearch.models.weights import InheritedWeights
+from prunesearch.tasks.classify import labelled
 from tests.models.networks import SMALL, image, names, prove, proven, random_ranking, randomised
 
 # --- layers whose weights are computed --------------------------------------------------------------------------------
@@ -370,3 +376,79 @@ def test_attention_keeps_the_kernel_that_it_runs_in() -> None:
     network = proven(Attended(), image(2, 6, 4))
     assert names(network) == ["first"]
     assert "values are as large as queries" in network.frozen["attention.v"]
+
+
+class Positioned(nn.Module):
+    """Adds codes of positions that are a plain tensor, and remembers what it gave, with its gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+        self.codes = torch.randn(5, 16, generator=torch.Generator().manual_seed(0))
+        self.last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        h = h + self.codes.to(h.device, dtype=h.dtype)
+        self.last = h + self.b(torch.relu(h))
+        return self.head(self.last.mean(1))
+
+
+SEQUENCES = torch.randn(4, 5, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_plain_tensor_of_a_module_is_narrowed_like_a_buffer(tmp_path: Path) -> None:
+    model = Positioned()
+    model(SEQUENCES)  # leaves a tensor behind that torch does not copy
+    network = proven(model, SEQUENCES)
+    assert [(group.name, group.width) for group in network.space.groups] == [("a", 16)]
+    weights = InheritedWeights(network, random_ranking(network))
+    small = weights.build(network.space.minimum)
+    assert small.codes.shape == (5, 2)
+    assert [name for name, _ in small.named_buffers()] == ["codes"]
+    assert "codes" in vars(model)
+    ps.save(small, tmp_path / "small.safetensors")
+    back = ps.load(tmp_path / "small.safetensors", Positioned())
+    torch.testing.assert_close(back(SEQUENCES), small(SEQUENCES), rtol=0, atol=0)
+    ps.save(back, tmp_path / "again.safetensors")
+    again = ps.load(tmp_path / "again.safetensors", Positioned())
+    torch.testing.assert_close(again(SEQUENCES), small(SEQUENCES), rtol=0, atol=0)
+    assert structure_of(network, again) == network.space.minimum
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+def test_a_plain_tensor_is_narrowed_in_scores(path: str) -> None:
+    network = proven(Positioned(), SEQUENCES)
+    weights = InheritedWeights(network, random_ranking(network))
+    examples = labelled(SEQUENCES, torch.tensor([0, 1, 2, 0]))
+    small = weights.build(network.space.minimum)
+    (found,) = AccuracyEvaluator(weights, examples, path=path).score([network.space.minimum])
+    expected = -F.cross_entropy(small(SEQUENCES), torch.tensor([0, 1, 2, 0])).item()
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_that_remembers_its_features_is_trained() -> None:
+    model = Positioned()
+    model(SEQUENCES)
+    data = SEQUENCES, torch.tensor([0, 1, 2, 0])
+    trained = ps.finetune(model, ps.Data(data, calibration=2), teacher=model, recipe=ps.Recipe(epochs=1, batch_size=2))
+    assert not torch.equal(trained.a.weight, model.a.weight)
+
+
+class Waves(nn.Module):
+    """Adds sines whose frequencies depend on how many channels there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.a(x)
+        omega = torch.arange(h.shape[-1]) / h.shape[-1]
+        return self.head(self.b(h + torch.sin(10_000**-omega)).relu().mean(1))
+
+
+def test_channels_that_decide_values_stay_and_it_is_said_why() -> None:
+    network = proven(Waves(), SEQUENCES)
+    assert [group.name for group in network.space.groups] == ["b"]
+    assert network.frozen["a"] == "function 'arange' makes values of how many there are"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.latency.timing import Call
+from prunesearch.models.copying import copied
 from prunesearch.models.nested import Batch, Nest, called, tensors_in
 from prunesearch.registry import resolve
 
@@ -91,7 +91,7 @@ class Eager:
 
     def prepare(self, module: nn.Module, inputs: Sequence[Tensor]) -> Call:
         """Move copies to the device."""
-        model = copy.deepcopy(module).to(self.device)
+        model = copied(module).to(self.device)
         placed = tuple(x.detach().to(self.device) for x in inputs)
         synchronize = torch.cuda.synchronize if torch.device(self.device).type == "cuda" else None
 
@@ -122,7 +122,7 @@ class Inductor(Eager):
     def prepare(self, module: nn.Module, inputs: Sequence[Tensor]) -> Call:
         """Compile for these shapes alone."""
         torch._dynamo.reset()  # what was compiled before stays compiled; its guards need not be kept
-        call = super().prepare(_Compiled(copy.deepcopy(module)), inputs)
+        call = super().prepare(_Compiled(copied(module)), inputs)
         call()
         return call
 

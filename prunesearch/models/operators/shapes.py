@@ -329,6 +329,12 @@ def made(walk: Walk, node: fx.Node) -> Value:
     return tracked(axes)
 
 
+def series(walk: Walk, node: fx.Node) -> Value:
+    """`arange`, `linspace`: of another number of channels the values would be others."""
+    walk.freeze_inputs(node, "makes values of how many there are")
+    return None
+
+
 def repeat(walk: Walk, node: fx.Node) -> Value:
     """`repeat`: copies of channels go with them."""
     value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
@@ -418,5 +424,6 @@ KINDS: dict[Any, Kind] = {
     **dict.fromkeys((torch.broadcast_to, "broadcast_to", "expand"), Kind(expand)),
     **dict.fromkeys(("view_as", "reshape_as"), Kind(like)),
     **dict.fromkeys((*_MADE, *_MADE_METHODS), Kind(made)),
+    **dict.fromkeys((torch.arange, torch.linspace, torch.logspace), Kind(series)),
     getattr: Kind(attribute),
 }
