@@ -167,7 +167,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "every kind of block" else []) for name in NETWORKS],
+)
 def test_sliced_and_stacked_forwards_are_those_of_the_built_networks(name: str, form: Form) -> None:
     torch.manual_seed(0)
     network, images = ps.trace(NETWORKS[name](), image(2, 3, 16, 16)), image(6, 3, 16, 16)
