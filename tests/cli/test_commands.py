@@ -101,7 +101,7 @@ def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder
     short = call(*train, "1")
     assert short.returncode == 0, short.stderr
     assert "note: 10 steps in all are few and leave 35% of the BatchNorm" in short.stderr
-    enough = call(*train, "3", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
+    enough = call(*train, "5", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
     assert "note:" not in enough.stderr
     assert "Resuming" not in enough.stderr
 
