@@ -145,17 +145,20 @@ class Yolo:
         return next(p for i in itertools.count() if not (p := self._work / f"{name}-{self._seed}-{i}").exists())
 
     def _train(self, yolo: Any, epochs: int, folder: Path, size: int = SIZE, **more: Any) -> Any:
-        yolo.train(
-            data=str(self._data), epochs=epochs, imgsz=size, batch=16, seed=self._seed, project=str(folder),
-            name="train", exist_ok=True, plots=False, amp=False, workers=0, verbose=False,
-            fraction=self._effort.parts, **more,
-        )  # fmt: skip
-        return yolo
+        more |= {"imgsz": size, "seed": self._seed, "fraction": self._effort.parts}
+        return train(yolo, self._data, epochs=epochs, folder=folder, **more)
 
     def _judged(self, yolo: Any, size: int = SIZE) -> float:
         where = str(self._fresh("judged"))
         found = yolo.val(data=str(self._data), split="test", imgsz=size, plots=False, project=where, verbose=False)
         return float(found.results_dict["metrics/mAP50-95(B)"])
+
+
+def train(yolo: Any, data: Path, *, epochs: int, folder: Path, **more: Any) -> Any:
+    """Train by ultralytics; the weights are in `train/weights` of the folder."""
+    settings = {"imgsz": SIZE, "batch": 16, "plots": False, "amp": False, "workers": 0, "verbose": False, **more}
+    yolo.train(data=str(data), epochs=epochs, project=str(folder.resolve()), name="train", exist_ok=True, **settings)
+    return yolo
 
 
 class Unet:

@@ -2,24 +2,30 @@
 
     python benchmarks/fidelity.py --data-root DATA --on cifar10 --weights resnet20.safetensors   # by adapt.py
     python benchmarks/fidelity.py --data-root DATA --on camvid --weights unet.safetensors        # trained if missing
+    pip install 'prunesearch[ultralytics]'
+    python benchmarks/fidelity.py --data-root DATA --on bccd --weights yolo.pt                   # trained if missing
 
 Each structure is scored before any training by the loss on labels, by fidelity to the unpruned network, by agreement
-with it and by the metric of the task, all on the same images; then finetuned for an epoch, and judged by the metric on
+with it and by the metric of the task, all on the same images; then finetuned shortly, and judged by the metric on
 test images. Kendall's tau says how alike scores and the metric after finetuning order the structures. Cells go to
-`results/fidelity.json` and `results/fidelity_camvid.json`. Run again, the program measures those that are missing.
+`results/fidelity.json`, `results/fidelity_camvid.json` and `results/fidelity_bccd.json`. Run again, the program
+measures those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import detectors
 import numpy as np
 import realdata
 import tasks
@@ -31,10 +37,13 @@ import prunesearch as ps
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.tasks.examples import Examples
 from prunesearch.training.evaluation import metric_on_test
 
 RESULTS = Path(__file__).parent / "results"
 METRICS = ("loss", "fidelity", "agreement", "metric")
+EPOCHS = 100
+"""Of the detector's first training."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class Bench:
         of: The network in words.
         model: In eval mode.
         search: Images and labels that score.
+        trained: How many images train.
         data: Others to train on, and test images.
         recipe: How structures are finetuned.
         measured: The metric in words.
@@ -53,7 +63,8 @@ class Bench:
 
     of: str
     model: nn.Module
-    search: realdata.Pair
+    search: Examples
+    trained: int
     data: ps.Data
     recipe: ps.Recipe
     measured: str
@@ -71,7 +82,8 @@ def cifar10(root: Path, cache: Path, weights: Path) -> Bench:
     ps.load_weights(model, weights)
     recipe = ps.Recipe(epochs=1, lr=0.02, augmentation=ps.Augmentation(flip=True, crop=4))
     name = "a public ResNet-20 adapted to CIFAR-10 as JPEG images"
-    return Bench(name, model.eval(), search, ps.Data(train, test), recipe, "accuracy", RESULTS / "fidelity.json")
+    found, out = ps.Data(train, test), RESULTS / "fidelity.json"
+    return Bench(name, model.eval(), found.examples_of(search), len(train[0]), found, recipe, "accuracy", out)
 
 
 def camvid(root: Path, cache: Path, weights: Path) -> Bench:
@@ -80,11 +92,25 @@ def camvid(root: Path, cache: Path, weights: Path) -> Bench:
     recipe = ps.Recipe(epochs=1, batch_size=8, lr=0.02)
     data = ps.Data(train, test, task=ps.tasks.segmentation(ignore_index=unet.VOID))
     some = search[0][:64], search[1][:64]
-    name = "a small U-Net on CamVid at 144 x 192 pixels"
-    return Bench(name, unet.trained(train, weights), some, data, recipe, "mIoU", RESULTS / "fidelity_camvid.json")
+    name, out = "a small U-Net on CamVid at 144 x 192 pixels", RESULTS / "fidelity_camvid.json"
+    model = unet.trained(train, weights)
+    return Bench(name, model, data.examples_of(some), len(train[0]), data, recipe, "mIoU", out)
 
 
-BENCHES: Mapping[str, Callable[[Path, Path, Path], Bench]] = {"cifar10": cifar10, "camvid": camvid}
+def bccd(root: Path, cache: Path, weights: Path) -> Bench:
+    """A YOLOv8n, trained by ultralytics; 64 of the training images score, all test images judge."""
+    yolo, images = importlib.import_module("ultralytics").YOLO, detectors.written_bccd(root, cache)
+    if not weights.exists():
+        detectors.train(yolo("yolov8n.yaml"), images, epochs=EPOCHS, folder=weights.with_suffix(""))
+        shutil.copyfile(weights.with_suffix("") / "train" / "weights" / "best.pt", weights)
+    task = ps.tasks.ultralytics(yolo(str(weights)), images, imgsz=detectors.SIZE)
+    name, out = f"a YOLOv8n on blood cells at {detectors.SIZE} pixels", RESULTS / "fidelity_bccd.json"
+    recipe = ps.Recipe(epochs=5, batch_size=16, optimizer="adamw", lr=1e-3)
+    search = task.data.examples_of(task.data.calibration_set())
+    return Bench(name, task.model, search, len(task.data.train), task.data, recipe, "mAP50-95", out)
+
+
+BENCHES: Mapping[str, Callable[[Path, Path, Path], Bench]] = {"cifar10": cifar10, "camvid": camvid, "bccd": bccd}
 
 
 def run(bench: Bench, structures: int) -> None:
@@ -93,9 +119,9 @@ def run(bench: Bench, structures: int) -> None:
     Raises:
         SystemExit: Those that are there are of another network.
     """
-    network = ps.trace(bench.model, bench.search[0][:2])
+    examples = bench.search
+    network = ps.trace(bench.model, examples.take(slice(2)).inputs)
     weights = InheritedWeights(network, make_criterion("l1").rank(network))
-    examples = bench.data.examples_of(bench.search)
     evaluators = {metric: AccuracyEvaluator(weights, examples, metric=metric) for metric in METRICS}
     feasible = ps.Budget(macs="50%").check(network.space)
     drawn = feasible.fit(network.space.sample(np.random.default_rng(0), structures)).tolist()
@@ -110,7 +136,7 @@ def run(bench: Bench, structures: int) -> None:
         "unpruned": unpruned,
         "macs": "50%",
         "images": len(examples),
-        "trained": len(bench.data.train[0]),  # type: ignore[index]  # a pair of tensors
+        "trained": bench.trained,
         "tested": tested,
         "epochs": bench.recipe.epochs,
         "machine": platform.machine(),
@@ -125,7 +151,7 @@ def run(bench: Bench, structures: int) -> None:
         cell: dict[str, Any] = {"structure": structure, "macs": network.space.cost(structure).macs}
         cell["scores"] = {metric: each.score([structure])[0] for metric, each in evaluators.items()}
         small = weights.build(structure)
-        ps.recalibrate_bn(small, bench.search[0])
+        ps.recalibrate_bn(small, examples.inputs)
         tuned = ps.finetune(small, bench.data, recipe=bench.recipe, teacher=bench.model, seed=number)
         cell["finetuned"] = metric_on_test(tuned, bench.data)[0]
         cell["seconds"] = round(time.process_time() - start, 2)

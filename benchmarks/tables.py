@@ -56,6 +56,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "faults": studies.faults,
     "fidelity": fidelity.table,
     "fidelity_camvid": fidelity.table,
+    "fidelity_bccd": fidelity.table,
     "finetune": training.finetune,
     "natural": natural.table,
     "papers": papers.papers,

@@ -15,6 +15,10 @@ _SHOWN = {
 }
 
 
+def _epochs(n: int) -> str:
+    return f"{n} epoch{'s' * (n > 1)}"
+
+
 def table(result: Mapping[str, Any]) -> str:
     """Tau of each score with the accuracy after finetuning, and by how much it is ahead of the loss's."""
     facts, cells = result["facts"], list(result["cells"].values())
@@ -29,9 +33,9 @@ def table(result: Mapping[str, Any]) -> str:
     note = (
         f"{len(cells)} random structures at {facts['macs']} of the MACs of {facts['network']} (unpruned "
         f"{judge} {facts['unpruned']:.1%} on test images), scored on {facts['images']} images with inherited "
-        f"weights; then finetuned for {facts['epochs']} epoch of {facts['trained']:,} images with the teacher, which "
-        f"ends at {min(truth):.1%} to {max(truth):.1%} on {facts['tested']:,} test images. One trained network, one "
-        "seed; errors of differences are jackknifed over the structures. One thread of "
+        f"weights; then finetuned for {_epochs(facts['epochs'])} of {facts['trained']:,} images with the teacher, "
+        f"which ends at {min(truth):.1%} to {max(truth):.1%} on {facts['tested']:,} test images. One trained network, "
+        "one seed; errors of differences are jackknifed over the structures. One thread of "
         f"{facts['machine']}; prunesearch {facts['prunesearch']}, torch {facts['torch']}."
     )
     return "\n\n".join(["\n".join(lines), note])
