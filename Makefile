@@ -21,10 +21,10 @@ demo: venv  ## the main job on real data: train, trace, search, prune, finetune,
 	$(BIN)/prunesearch demo --out demo
 
 test: venv  ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: venv  ## run the tests that take several seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto -m 'slow and not card'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not card'
 
 test-card: venv  ## public calls on a device that is not the CPU, which torch must know before it differentiates anything
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_on_a_card.py -m card
@@ -54,7 +54,7 @@ MINIMUM := build/minimum
 test-minimum:  ## run the tests with the oldest version of everything that pyproject.toml admits
 	test -x $(MINIMUM)/bin/python || $(PYTHON) -m venv $(MINIMUM)
 	$(MINIMUM)/bin/python -m pip install --quiet --constraint tests/minimum.txt --editable '.[dev]'
-	OMP_NUM_THREADS=1 $(MINIMUM)/bin/python -m pytest --numprocesses auto
+	OMP_NUM_THREADS=1 $(MINIMUM)/bin/python -m pytest --numprocesses auto --dist worksteal
 
 check: venv  ## formatting, lint and types
 	$(BIN)/ruff format --check .

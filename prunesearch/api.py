@@ -175,7 +175,7 @@ def search(
         winner = rounds.winner(limits)
         if winner is None:
             break
-        verdict = rounds.verify(winner)
+        verdict = rounds.verify(replace(winner, progress=progress))
         lower = rounds.lower(limits, verdict)
         if verdict.holds or lower is None:
             break

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +17,12 @@ from prunesearch.training.digits import digits
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults-out", help="where the fault suite writes what it counted, as JSON")
     parser.addoption("--fuzz", type=int, default=10_000, help="damaged files per reader in the fault suite")
+
+
+def pytest_collection_finish() -> None:
+    """What is there by now (torch, thousands of tests) stays; each collection of garbage would go through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -37,6 +37,7 @@ REGISTRIES: Mapping[str, Mapping[str, str]] = {
 }
 TRAININGS = ("finetune", "scratch", "distillation", "paam", "manidp", "layerwise", "pruningnet")
 EPOCHS = {"paam.md": 5, "manidp.md": 3, "layerwise.md": 1}  # the fewest that these take; slow for that
+LONG = ("gradual.md", "after_pruning.md", "extending.md", "tracing.md")  # many networks or files; slow, too
 EXAMPLE = ROOT / "examples" / "prunesearch-hillclimb"
 INCLUDED = ("ARCHITECTURE.md", "CONTRIBUTING.md")
 STANDALONE = ("README.md", "start.md")  # these say all that is needed to run them
@@ -128,16 +129,20 @@ def test_every_public_name_is_in_the_reference() -> None:
 
 def keep_small(monkeypatch: pytest.MonkeyPatch, epochs: int) -> None:
     """What takes long in the documentation's blocks takes little here; their text is run as it stands."""
-    search, measure = ps.search, ps.LatencyTable.measure
+    search, measure, plain = ps.search, ps.LatencyTable.measure, ps.Scoring()
 
     def short(kind: type[Any]) -> Any:
         return lambda **settings: kind(**{**settings, "epochs": min(settings.get("epochs", 10), epochs)})
 
     def brief_search(*args: Any, n_trials: int = 200, **settings: Any) -> Any:
-        scoring = settings.get("scoring")
-        if scoring is not None and scoring.evaluator == "adaptive_bn":  # with 100 batches
-            settings["scoring"] = replace(scoring, evaluator_options={"batches": 3, **scoring.evaluator_options})
-        return search(*args, n_trials=min(n_trials, 8), **settings)
+        scoring = settings.pop("scoring", plain)
+        if scoring.criterion == plain.criterion:  # which takes half of a search this small
+            scoring = replace(scoring, criterion="l1")
+        if scoring.images is None and isinstance(scoring.evaluator, str):  # on more, curves come first
+            scoring = replace(scoring, images=64)
+        if scoring.evaluator == "adaptive_bn":  # with 100 batches
+            scoring = replace(scoring, evaluator_options={"batches": 3, **scoring.evaluator_options})
+        return search(*args, n_trials=min(n_trials, 8), scoring=scoring, **settings)
 
     monkeypatch.setattr(ps, "search", brief_search)
     monkeypatch.setattr(ps, "Recipe", short(ps.Recipe))
@@ -191,13 +196,14 @@ def needs(page: Path) -> list[str]:
 def marks(page: Path) -> list[pytest.MarkDecorator]:
     """Pages with loops of several libraries search and train with each."""
     loops = [pytest.mark.loops] if needs(page) else []
-    return [*loops, pytest.mark.slow] if loops or page.name in EPOCHS else []
+    return [*loops, pytest.mark.slow] if loops or page.name in EPOCHS or page.name in LONG else []
 
 
 WITH_PYTHON = [
     pytest.param(page, marks=marks(page), id=named(page))
     for page in PAGES
-    if any(block.language == "python" and block.reason is None for block in blocks(page))
+    if page.name not in STANDALONE  # which run at full size, below
+    and any(block.language == "python" and block.reason is None for block in blocks(page))
 ]
 
 
@@ -207,9 +213,7 @@ def test_the_python_of_a_page_runs(
 ) -> None:
     keep_small(monkeypatch, EPOCHS.get(page.name, 1))
     monkeypatch.chdir(tmp_path)
-    printed = run(page, {} if page.name in STANDALONE else names)
-    if page.name in STANDALONE:
-        assert set(shown(page)) <= set(printed.splitlines())
+    run(page, names)
 
 
 WITH_PACKAGES = [
@@ -247,7 +251,7 @@ def test_what_a_newcomer_runs_first_runs_at_full_size(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    run(page, {})
+    assert set(shown(page)) <= set(run(page, {}).splitlines())
 
 
 @pytest.mark.slow

@@ -49,14 +49,14 @@ def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("progress", [True, False])
-def test_a_verifier_that_trains_shows_it_unless_told_not_to(monkeypatch: pytest.MonkeyPatch, progress: bool) -> None:
+def test_a_verifier_that_trains_shows_it_if_the_search_does(monkeypatch: pytest.MonkeyPatch, progress: bool) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     data = ps.Data(train=(IMAGES, LABELS), validation=(IMAGES[:16], LABELS[:16]), calibration=32)
     recipe = ps.Recipe(epochs=1, batch_size=16)
-    verifier = ps.FinetuneVerifier(data, reach=0.0, recipe=recipe, progress=progress)
-    assert search(data=data, verifiers=verifier, progress=False).verified
+    verifier = ps.FinetuneVerifier(data, reach=0.0, recipe=recipe)
+    assert search(data=data, verifiers=verifier, progress=progress).verified
     assert ("training step: " in terminal.getvalue()) == progress
 
 

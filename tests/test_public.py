@@ -37,6 +37,7 @@ IMPORTS = (
 )
 
 
+@pytest.mark.slow
 def test_search_is_a_function_whatever_was_imported() -> None:
     """In one process, which forgets the package in between, as importing torch takes longest."""
     code = f"""

@@ -16,6 +16,7 @@ from prunesearch.training.data import Data
 from tests.models_state import state_of
 
 SHORT = ps.Recipe(epochs=1, batch_size=64, lr=0.01)
+L1 = ps.Scoring(criterion="l1", images=64)  # takes no time; the default takes half of a search, more images curves
 
 
 def few(digits_data: Data) -> Data:
@@ -29,7 +30,9 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
 ) -> None:
     before, said = state_of(network.model), []
     data = few(digits_data)
-    small = ps.prune(network.model, data, "macs=50%", recipe=SHORT, n_trials=8, folder=tmp_path, say=said.append)
+    small = ps.prune(
+        network.model, data, "macs=50%", recipe=SHORT, n_trials=8, scoring=L1, folder=tmp_path, say=said.append
+    )
     cost, full = (ps.count(model, data.examples(1)) for model in (small, network.model))
     assert cost.macs <= 0.5 * full.macs
     assert said[0].startswith("Traced ResNet: ")
@@ -40,7 +43,7 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
         f"accuracy on 100 test examples {ps.top1(network.model, *data.test_set()):.2%} -> {accuracy:.2%}."
     )
     assert state_of(network.model) == before
-    again = ps.prune(network.model, data, "macs=50%", recipe=SHORT, n_trials=8, folder=tmp_path, say=None)
+    again = ps.prune(network.model, data, "macs=50%", recipe=SHORT, n_trials=8, scoring=L1, folder=tmp_path, say=None)
     assert state_of(again) == state_of(small)
     assert state_of(ps.load(tmp_path / "pruned.safetensors", network.model)) == state_of(small)
 
@@ -49,15 +52,15 @@ def test_what_is_said_is_printed_unless_told_otherwise(
     network: Network, digits_data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = few(digits_data)
-    ps.prune(network, data, "macs=50%", recipe=SHORT, searcher="uniform", n_trials=1)
+    ps.prune(network, data, "macs=50%", recipe=SHORT, searcher="uniform", n_trials=1, scoring=L1)
     assert "-> " in capsys.readouterr().out.splitlines()[-1]
-    ps.prune(network, data, "macs=50%", recipe=SHORT, searcher="uniform", n_trials=1, say=None)
+    ps.prune(network, data, "macs=50%", recipe=SHORT, searcher="uniform", n_trials=1, scoring=L1, say=None)
     assert capsys.readouterr().out == ""
 
 
 def test_inputs_without_labels_are_pruned_by_one_call(network: Network, digits_data: Data) -> None:
     images = few(digits_data).examples(200)
-    small = ps.prune(network.model, images, "macs=60%", recipe=SHORT, n_trials=4, say=None)
+    small = ps.prune(network.model, images, "macs=60%", recipe=SHORT, scoring=L1, n_trials=4, say=None)
     outputs, wanted = small(images), network.model(images)
     assert float((outputs.argmax(1) == wanted.argmax(1)).float().mean()) > 0.5
 
@@ -83,7 +86,7 @@ def test_steps_tighten_in_terms_of_the_original_network_and_go_on_after_an_inter
     full = network.space.cost(network.space.full).macs
     budgets = ["macs=75%", "macs=50%", ps.Budget(macs="30%", params="60%")]
     train = in_place(data, log)
-    whole = ps.prune_in_steps(network.model, data, budgets, train, folder=tmp_path / "whole", n_trials=6)
+    whole = ps.prune_in_steps(network.model, data, budgets, train, folder=tmp_path / "whole", scoring=L1, n_trials=6)
     costs = [int(cost) for cost in log]
     assert all(cost <= share * full for cost, share in zip(costs, (0.75, 0.5, 0.3), strict=True))
     assert costs[0] > costs[1] > costs[2]
@@ -95,9 +98,11 @@ def test_steps_tighten_in_terms_of_the_original_network_and_go_on_after_an_inter
         train(small)
 
     with pytest.raises(KeyboardInterrupt):
-        ps.prune_in_steps(network.model, data, budgets, interrupted, folder=tmp_path / "cut", n_trials=6)
+        ps.prune_in_steps(network.model, data, budgets, interrupted, folder=tmp_path / "cut", scoring=L1, n_trials=6)
     said: list[str] = []
-    again = ps.prune_in_steps(network.model, data, budgets, train, folder=tmp_path / "cut", n_trials=6, say=said.append)
+    again = ps.prune_in_steps(
+        network.model, data, budgets, train, folder=tmp_path / "cut", scoring=L1, n_trials=6, say=said.append
+    )
     assert said[0].startswith("Step 1 of 3 was done: ")
     assert said[1].startswith("Step 2 of 3: MACs ")
     assert state_of(again) == state_of(whole)
@@ -116,6 +121,7 @@ def test_a_network_that_meets_the_next_budget_already_is_trained_as_it_is(
         folder=tmp_path,
         searcher="uniform",
         n_trials=1,
+        scoring=L1,
     )
     assert log[0] == log[1]
 
@@ -133,7 +139,14 @@ def test_what_a_loop_leaves_on_the_network_does_not_stay(
         return nn.DataParallel(small) if wrapped else small
 
     small = ps.prune_in_steps(
-        network.model, data, ["macs=70%", "macs=50%"], train, folder=tmp_path, searcher="uniform", n_trials=1
+        network.model,
+        data,
+        ["macs=70%", "macs=50%"],
+        train,
+        folder=tmp_path,
+        searcher="uniform",
+        n_trials=1,
+        scoring=L1,
     )
     assert type(small) is type(network.model)
     assert "forward" not in vars(small)
@@ -163,7 +176,14 @@ def test_steps_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(error, match=sentence):
         ps.prune_in_steps(
-            network.model, few(digits_data), budgets, train, folder=tmp_path / "f", searcher="uniform", n_trials=1
+            network.model,
+            few(digits_data),
+            budgets,
+            train,
+            folder=tmp_path / "f",
+            searcher="uniform",
+            n_trials=1,
+            scoring=L1,
         )
 
 
@@ -176,7 +196,7 @@ def test_what_the_call_decides_itself_is_refused(
 
 
 def test_the_best_few_are_different_structures_best_first(network: Network, digits_data: Data) -> None:
-    result = ps.search(network, few(digits_data), budget="macs=50%", n_trials=12, searcher="random")
+    result = ps.search(network, few(digits_data), budget="macs=50%", n_trials=12, searcher="random", scoring=L1)
     top = result.top(5)
     assert len({winner.structure for winner in top}) == len(top) == 5
     assert [winner.trial.assured for winner in top] == sorted((winner.trial.assured for winner in top), reverse=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from prunesearch.cli.commands import MARKUP, Commands
-from prunesearch.cli.config import RENAMED
+from prunesearch.cli.config import MEANT, RENAMED
 from prunesearch.cli.console import fail, stdout
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 from prunesearch.urls import redacted
@@ -51,10 +51,16 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
-def _renamed(error: Any) -> str:
-    """What an option of an earlier release is called now; nothing, if the error is another."""
+def _corrected(error: Any) -> str:
+    """What an option of an earlier release is called now, or which one is meant; nothing, if the error is another."""
     given = getattr(error, "option_name", "")
-    return f"{given} is now {RENAMED[given]}" if given in RENAMED else ""
+    if given in RENAMED:
+        return f"{given} is now {RENAMED[given]}"
+    if given in MEANT and error.ctx is not None:
+        known = {name for option in error.ctx.command.params for name in option.opts}
+        if given not in known and MEANT[given] in known:
+            return f"No such option: {given}. Did you mean {MEANT[given]}?"
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -70,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail("Not confirmed, so nothing was done.", status=1)
     except UsageError as error:
         command = "prunesearch" if error.ctx is None else error.ctx.command_path
-        said = _renamed(error) or error.format_message().rstrip(".")
+        said = _corrected(error) or error.format_message().rstrip(".")
         fail(redacted(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", given), status=2)
     except (EvaluationFailed, TrainingDiverged) as error:
         fail(redacted(str(error), given), status=1)

@@ -36,6 +36,22 @@ RENAMED: Mapping[str, str] = {
 }
 """Options of earlier releases, and what they are called now."""
 
+MEANT: Mapping[str, str] = {
+    **dict.fromkeys(("--algorithm", "--method", "--strategy"), "--searcher"),
+    **dict.fromkeys(("--architecture", "--arch", "--net", "--network"), "--model"),
+    **dict.fromkeys(("--cuda", "--gpu"), "--device"),
+    **dict.fromkeys(("--database", "--db", "--storage"), "--study"),
+    **dict.fromkeys(("--dataset", "--data-set"), "--data"),
+    **dict.fromkeys(("--flops", "--macs", "--params", "--target"), "--budget"),
+    **dict.fromkeys(("--importance", "--ranking"), "--criterion"),
+    **dict.fromkeys(("--jobs", "--n-jobs", "--processes"), "--workers"),
+    "--learning-rate": "--lr",
+    **dict.fromkeys(("--output", "--save-to"), "--out"),
+    **dict.fromkeys(("--pretrained", "--state-dict"), "--weights"),
+    **dict.fromkeys(("--shape", "--input-shape"), "--input"),
+}
+"""Words that are no options, and the option that whoever writes one of them means."""
+
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
     """Let the values of a file stand where no flag is given.
@@ -99,7 +115,13 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
     now = RENAMED.get(f"--{_dashed(key)}")
-    hint = did_you_mean(_dashed(key), known) if now is None else f" It is now {now.removeprefix('--')}."
+    meant = MEANT.get(f"--{_dashed(key)}", "--").removeprefix("--")
+    if now is not None:
+        hint = f" It is now {now.removeprefix('--')}."
+    elif meant in known:
+        hint = f" Did you mean {meant!r}?"
+    else:
+        hint = did_you_mean(_dashed(key), known)
     key = redacted(key)
     what = f"[{key}] is no command" if is_table else f"{key} is no flag{whose}"
     raise InvalidInput(f"{file}: {what}.{hint}")

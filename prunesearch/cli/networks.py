@@ -29,7 +29,6 @@ from prunesearch.cli.values import (
     TableOptions,
     WidthOptions,
 )
-from prunesearch.models.copying import copied
 
 if TYPE_CHECKING:
     from prunesearch.models.network import Network
@@ -154,6 +153,7 @@ def _verify_pruned(network: Network, pruned: Path, file: Path | None, as_json: b
     """Say what it was predicted to cost and what it costs; the same as facts for a study."""
     from prunesearch.evaluators.built_costs import measure_costs
     from prunesearch.latency_table import LatencyTable
+    from prunesearch.models.copying import copied
     from prunesearch.models.saving import load
 
     table = None if file is None else LatencyTable.load(file)

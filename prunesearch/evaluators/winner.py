@@ -10,6 +10,7 @@ from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import Batch
 from prunesearch.models.weights import WeightSource
+from prunesearch.progress import Progress
 from prunesearch.structure import Cost, Structure
 from prunesearch.trial import Trial
 
@@ -23,12 +24,14 @@ class Winner:
         weights: Where its weights come from.
         calibration: Images from which its BatchNorm statistics are estimated.
         unpruned: The network that it was pruned from; the caller's own, and where that is, what is built comes back.
+        progress: Whether a verifier that takes long shows how far it is: as the search that it is part of was told.
     """
 
     trial: Trial
     weights: WeightSource
     calibration: Batch
     unpruned: nn.Module
+    progress: Progress = False
 
     def __repr__(self) -> str:
         cost = f"MACs {self.cost.macs:,}, parameters {self.cost.params:,}"

@@ -914,4 +914,6 @@ def _autocast(device: str) -> tuple[bool, torch.dtype | None]:
 
 
 def _generators() -> Any:
-    return random.getstate(), tuple(map(str, np.random.get_state()))  # noqa: NPY002
+    state: Any = np.random.get_state()  # noqa: NPY002
+    kind, keys, *places = state
+    return random.getstate(), kind, keys.tobytes(), places

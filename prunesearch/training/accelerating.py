@@ -91,7 +91,8 @@ def accelerated(precision: Precision, log: Log | None, device: torch.device) -> 
         finally:
             for tracker in accelerator.trackers:
                 _try_to_log(tracker, tracker.finish)  # end_training would end the caller's process group, too
-            accelerator.free_memory()
+            if accelerator.device.type != "cpu" or precision != "fp32":
+                accelerator.free_memory()  # collects garbage: a network in mixed precision refers to itself
 
 
 def start_logging(accelerator: Accelerator, log: Log, settings: Mapping[str, Any], epoch: int) -> None:

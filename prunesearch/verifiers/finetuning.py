@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 from prunesearch.evaluators.winner import Winner
-from prunesearch.progress import Progress
 from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.finetune import train
@@ -28,8 +27,6 @@ class FinetuneVerifier:
         recipe: How to finetune; by default for one epoch.
         seed: Decides everything random.
         device: Where it is finetuned; by default on the GPU where there is one.
-        progress: Whether to show how far each training is, where there is a terminal or a notebook. `search` has the
-            same argument for its trials; it does not reach verifiers.
 
     Raises:
         ValueError: The data have no validation examples, or `reach` is not finite.
@@ -43,7 +40,6 @@ class FinetuneVerifier:
         recipe: Recipe | None = None,
         seed: int = 0,
         device: str | None = None,
-        progress: Progress = True,
     ) -> None:
         self._data = as_data(data)
         if self._data.validation is None:
@@ -54,18 +50,18 @@ class FinetuneVerifier:
             raise ValueError(f"Expected reach as a finite value of the metric, got {reach!r}.")
         self._reach = float(reach)
         self._recipe = recipe or Recipe(epochs=1)
-        self._seed, self._session = seed, Session(device=device, progress=progress)
+        self._seed, self._device = seed, device
         self.description = f"finetune(reach={self._reach:g}, epochs={self._recipe.epochs}, seed={seed})"
 
     def verify(self, winner: Winner) -> Verdict:
-        """Train it; see `Verifier`."""
+        """Train it, and show how far that is if the search shows it; see `Verifier`."""
         trained = train(
             winner.build(),
             self._data,
             recipe=self._recipe,
             teacher=winner.unpruned,
             seed=self._seed,
-            session=self._session,
+            session=Session(device=self._device, progress=winner.progress),
         )
         reached, before = trained.validation_after, trained.validation_before
         assert reached is not None  # as there are validation examples

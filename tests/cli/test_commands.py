@@ -22,7 +22,7 @@ from prunesearch.cli.policies import answer
 from prunesearch.evaluators.latency import built, measuring, timing
 from prunesearch.latency_times import Layer, Timing, combinations_of
 from prunesearch.models.saving import remembered_inputs
-from tests.cli.calls import LATENCY, SEARCH, Call
+from tests.cli.calls import LATENCY, NETWORK, SEARCH, Call
 from tests.models_state import state_of
 from tests.toys import chain_space, trials_of
 
@@ -97,11 +97,11 @@ def test_what_a_search_warns_of_is_shown_and_reported_afterwards(call: Call, fol
 
 
 def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder: Path) -> None:
-    train = ("finetune", *SEARCH[1:7], "--out", "few.safetensors", "--epochs")
+    train = ("finetune", *NETWORK, "--out", "few.safetensors", "--epochs")
     short = call(*train, "1")
     assert short.returncode == 0, short.stderr
     assert "note: 10 steps in all are few and leave 35% of the BatchNorm" in short.stderr
-    enough = call(*train, "10", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
+    enough = call(*train, "5", "--batch-size", "64", "--checkpoint", "enough.checkpoint")
     assert "note:" not in enough.stderr
     assert "Resuming" not in enough.stderr
 
@@ -141,7 +141,7 @@ def test_a_search_stops_by_time_and_patience_and_writes_curves(call: Call, folde
 
 
 def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> None:
-    train = ("pruningnet", *SEARCH[1:7], "--epochs", "1", "--out")
+    train = ("pruningnet", *NETWORK, "--epochs", "1", "--out")
     first = call(*train, "net.safetensors")
     assert first.returncode == 0, first.stderr
     assert "98,187 parameters, 1.3 times" in first.stdout
@@ -324,7 +324,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
         run = call(*SEARCH[:-1], budget, "--n-trials", "2", "--searcher", "random", *url, "--out", f"{budget[5:7]}.st")
         assert run.returncode == 0, run.stderr
     files = ("--pruned", "50.st", "--pruned", "30.st")
-    run = call("compare", *SEARCH[1:5], "--data", "digits", *files, *url, "--json")
+    run = call("compare", *NETWORK, *files, *url, "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert [row["name"] for row in found["rows"]] == ["unpruned", "50.st", "30.st", "search", "search macs=30%"]
@@ -341,7 +341,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
 
 
 def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, folder: Path) -> None:
-    budget = (*SEARCH[1:7], "--budget", "macs=60%", "--json")
+    budget = (*NETWORK, "--budget", "macs=60%", "--batch-size", "256", "--json")
     found = json.loads(call("paam", *budget, "--epochs", "5", "--out", "paam.st", "--every", "2").stdout)
     assert len(found["epochs"]) == 5
     small = ps.load(folder / "paam.st", ps.make_model("resnet8", in_channels=1, image_size=8))
@@ -358,7 +358,7 @@ def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, fold
 
 def test_a_network_is_pruned_layer_by_layer_and_written(call: Call, folder: Path) -> None:
     small = ("--generations", "1", "--scored", "1", "--epochs-per-layer", "0", "--epochs", "1", "--out", "layers.st")
-    command = ("layerwise", *SEARCH[1:7], "--budget", "macs=60%", *small)
+    command = ("layerwise", *NETWORK, "--budget", "macs=60%", *small)
     run = call(*command, "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
@@ -374,24 +374,24 @@ def test_a_network_is_pruned_layer_by_layer_and_written(call: Call, folder: Path
 
 
 def test_a_finetuned_network_and_what_became_of_it_are_written(call: Call, folder: Path) -> None:
-    run = call("finetune", *SEARCH[1:7], "--epochs", "1", "--out", "tuned.st", "--json")
+    run = call("finetune", *NETWORK, "--epochs", "1", "--out", "tuned.st", "--json")
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
     assert (found["out"], found["test_images"], len(found["epochs"])) == ("tuned.st", 449, 1)
     assert not found["was_finished"]
     (folder / "tuned.st").unlink()
-    again = call("finetune", *SEARCH[1:7], "--epochs", "1", "--out", "tuned.st")
+    again = call("finetune", *NETWORK, "--epochs", "1", "--out", "tuned.st")
     assert again.stdout.startswith("Nothing to do: this training is finished, and tuned.st is what came of it")
     assert "the network of epoch 1 of 1" in again.stdout
     assert_remembers_digits(folder / "tuned.st")
     assert (folder / "tuned.st").exists()
-    longer = call("finetune", *SEARCH[1:7], "--epochs", "2", "--out", "tuned.st")
+    longer = call("finetune", *NETWORK, "--epochs", "2", "--out", "tuned.st")
     assert longer.returncode == 2
     assert "tuned.st.checkpoint is of another training: epochs was 1, now it is 2." in longer.stderr
 
 
 def test_a_training_that_does_harm_says_so_first(call: Call) -> None:
-    train = ("finetune", *SEARCH[1:7], "--validation", "0.2", "--epochs", "1", "--out")
+    train = ("finetune", *NETWORK, "--validation", "0.2", "--epochs", "1", "--out")
     harmed = call(*train, "worse.st", "--lr", "5")
     assert harmed.returncode == 0, harmed.stderr
     assert harmed.stdout.startswith("The network is worse than before: its validation accuracy is ")
@@ -462,15 +462,17 @@ def test_a_process_of_its_own_exits_as_the_function_does(folder: Path) -> None:
     assert wrong.stderr.startswith("error: Expected a study URL")
 
 
-def test_a_first_interrupt_ends_with_a_sentence_and_the_same_command_goes_on(folder: Path) -> None:
+@pytest.mark.slow
+def test_a_first_interrupt_ends_with_a_sentence_and_the_same_command_goes_on(call: Call, folder: Path) -> None:
     import signal
     import time
 
     from prunesearch.study.store import Store
 
     url = "sqlite:///interrupted.db"
-    command = [sys.executable, "-c", "from prunesearch.cli import main; main()", *SEARCH, "--study", url]
-    process = subprocess.Popen([*command, "--n-trials", "100000"], stderr=subprocess.PIPE, text=True, cwd=folder)
+    search = (*SEARCH, "--study", url, "--n-trials")
+    command = [sys.executable, "-c", "from prunesearch.cli import main; main()", *search, "100000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=folder)
     database = folder / "interrupted.db"
     try:
         while process.poll() is None and not _trials(Store, database):
@@ -482,10 +484,7 @@ def test_a_first_interrupt_ends_with_a_sentence_and_the_same_command_goes_on(fol
     assert process.returncode == 130
     assert "run the same command again to continue" in " ".join(errors.split())
     kept = _trials(Store, database)
-    again = subprocess.run(
-        [*command, "--n-trials", str(kept + 1), "--json"], capture_output=True, check=True, cwd=folder
-    )
-    assert json.loads(again.stdout)["trials"] == kept + 1
+    assert json.loads(call(*search, str(kept + 1), "--json").stdout)["trials"] == kept + 1
 
 
 def _trials(store: type, database: Path) -> int:

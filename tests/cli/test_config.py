@@ -16,6 +16,8 @@ data = "digits"
 epochs = 3  # of those commands that train
 
 [search]
+criterion = "l1"
+images = 64
 budget = "macs=50%"
 searcher = "evolution"
 n_trials = 4
@@ -58,6 +60,8 @@ WRONG = {
     "command that is no table": ("search = 3", "expected its flags below [search]"),
     "text for a switch": ("[search]\nasynchronous = 'yes'", "expected asynchronous = true or false, got 'yes'"),
     "no entry of several": ("[search]\nverifiers = []", "expected verifiers with at least one entry"),
+    "word for the model": ("network = 'zoo:resnet8'", "network is no flag. Did you mean 'model'?"),
+    "word for the output": ("[search]\noutput = 'x'", "output is no flag of search. Did you mean 'out'?"),
     "old name": ("[search]\nas-finished = true", "as-finished is no flag of search. It is now asynchronous."),
     "list for one value": ("[search]\nseed = [1, 2]", "expected seed as text or a number"),
     "switch for a value": ("[search]\nseed = true", "expected seed as text or a number"),

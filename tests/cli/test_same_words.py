@@ -273,3 +273,10 @@ def test_every_option_that_was_renamed_is_gone_and_tested() -> None:
     assert {before for _, before, _ in RENAMED} == config.RENAMED.keys()
     flags = {flag for name in NAMES for option in options(name).values() for flag in option.opts}
     assert not flags & config.RENAMED.keys()
+
+
+def test_words_for_an_option_are_none_themselves() -> None:
+    flags = {flag for name in NAMES for option in options(name).values() for flag in option.opts}
+    assert not flags & config.MEANT.keys()
+    assert set(config.MEANT.values()) <= flags
+    assert not config.MEANT.keys() & config.RENAMED.keys()

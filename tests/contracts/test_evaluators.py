@@ -13,7 +13,7 @@ from prunesearch.testing import EvaluatorContract
 
 OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "accuracy": ({"metric": "loss"}, {"metric": "accuracy"}, {"metric": "agreement"}, {"batch_size": 100}),
-    "adaptive_bn": ({"batch_size": 32},),
+    "adaptive_bn": ({"batch_size": 32, "batches": 30},),
 }
 CASES = [(name, options) for name in EVALUATORS for options in OPTIONS.get(name, ({},))]
 

@@ -12,15 +12,24 @@ import pytest
 from prunesearch.evaluators.latency.remote import plan
 from prunesearch.latency_table import LatencyTable
 from prunesearch.latency_times import Timing
+from prunesearch.models.network import Network
+from prunesearch.models.trace import trace
 from prunesearch.resources import RESOURCES
 from prunesearch.resources.energy import EnergyTable
-from prunesearch.testing import ResourceContract, digits
+from prunesearch.testing import ResourceContract
+from tests.models.networks import SMALL, chain, randomised
+
+
+@cache
+def small() -> Network:
+    """Of a few layers, as some resources run it for each structure."""
+    return trace(randomised(chain(["residual"])), SMALL)
 
 
 @cache
 def latency_table() -> LatencyTable:
     """Each layer takes as long as it is wide."""
-    empty = plan(digits().network, "toy", points=3)
+    empty = plan(small(), "toy", points=3)
     layers = []
     for layer in empty.layers:
         shape = [len(axis) for axis in layer.axes]
@@ -31,7 +40,7 @@ def latency_table() -> LatencyTable:
 
 @cache
 def energy_table() -> EnergyTable:
-    space = digits().network.space
+    space = small().space
     rows = [space.minimum, *map(tuple, space.sample(np.random.default_rng(0), 6).tolist()), space.full]
     spent = [1.0 + 2e-6 * space.cost(row).macs for row in rows]
     groups = tuple((group.name, group.width) for group in space.groups)
@@ -46,3 +55,6 @@ class TestResources(ResourceContract):
     def _named(self, request: pytest.FixtureRequest) -> None:
         self.resource = request.param
         self.table = TABLES[request.param]() if request.param in TABLES else None
+
+    def network(self) -> Network:
+        return small()

@@ -106,7 +106,7 @@ def test_what_a_worker_is_handed_scores_alike_also_after_it_has_scored_here(
 def pool(request: pytest.FixtureRequest, sources: dict[str, WeightSource]) -> Iterator[Pool]:
     """Workers that have the scorers of all pairs, as starting some for each would take long."""
     recipes = [recipe_of(sources[source], evaluator) for source, evaluator in PAIRS]
-    with open_pool(Workers(2, request.param), lambda: tuple(made for recipe in recipes for made in recipe())) as pool:
+    with open_pool(Workers(1, request.param), lambda: tuple(made for recipe in recipes for made in recipe())) as pool:
         yield pool
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from prunesearch.evaluators.channels.cpmc import CPMCCriterion
 from prunesearch.evaluators.channels.genetic import best_mask, errors, greedy_mask
 from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fit_ensemble, responses
 from prunesearch.evaluators.channels.slices import slices
-from prunesearch.evaluators.layer_inputs import layer_inputs
+from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -158,11 +159,18 @@ def test_what_compensation_leaves_is_known_in_closed_form(coupled: Network) -> N
     assert measured == pytest.approx(closed, rel=1e-5)
 
 
-def explained(network: Network, group: int, kept: list[int]) -> float:
-    """Share of the next layers' output variance that least squares on some units explains, summed over next layers."""
+def explained(network: Network, group: int, kept: list[int], readers: Iterable[LayerInputs] | None = None) -> float:
+    """Share of the next layers' output variance that least squares on some units explains, summed over next layers.
+
+    Args:
+        network: Of whatever layers.
+        group: Whose units.
+        kept: Some of them.
+        readers: What `layer_inputs` found, where many ask.
+    """
     total = 0.0
     units = network.units[group]
-    for reader in layer_inputs(network, IMAGES):
+    for reader in layer_inputs(network, IMAGES) if readers is None else readers:
         inside, places = reader.channels_of(units)
         if len(inside):
             columns = [
@@ -204,7 +212,8 @@ def test_cap_adds_units_of_wide_groups_several_at_a_time() -> None:
         randomised(nn.Sequential(nn.Conv2d(2, 300, 1), nn.ReLU(), nn.Conv2d(300, 2, 1))).eval(), image(2, 2, 4, 4)
     )
     (found,) = order("cap", network)
-    alone = [explained(network, 0, [unit]) for unit in range(300)]
+    readers = list(layer_inputs(network, IMAGES))
+    alone = [explained(network, 0, [unit], readers) for unit in range(300)]
     assert sorted(found) == list(range(300))
     assert set(found[:2]) == set(np.argsort(alone)[-2:])
 

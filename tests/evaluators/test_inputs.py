@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -72,25 +73,26 @@ def traced(kind: type[Body], inputs: tuple[Tensor, ...] = (IMAGES[:2],)) -> Netw
     return trace(kind(), inputs)
 
 
+@cache
+def found(kind: type[Body]) -> list[Any]:
+    network = traced(kind)
+    structure = network.space.minimum
+    ranking = L1Criterion().rank(network)
+    results: list[Any] = []
+    for source in sorted(WEIGHT_SOURCES.keys() - {"generated"}):
+        weights = make_weights(source, network, ranking, IMAGES)
+        results += list(weights.build(structure).state_dict().values())
+        for name in EVALUATORS:
+            evaluator = make_evaluator(name, weights, labelled(IMAGES, LABELS))
+            results += evaluator.score([structure])
+        results += [array for name in EVIDENCE for array in gather(name, weights, evaluator, IMAGES)]
+        results += list(diagnose(weights, labelled(IMAGES, LABELS), structure))
+    return results
+
+
 @pytest.mark.parametrize("kind", [Optional, Keywords, Rest, Everything])
 def test_what_else_a_forward_could_take_changes_nothing(kind: type[Body]) -> None:
     """Scores, refitted weights, evidence and rankings are those of the forward that takes images only."""
-
-    def found(kind: type[Body]) -> list[Any]:
-        network = traced(kind)
-        structure = network.space.minimum
-        ranking = L1Criterion().rank(network)
-        results: list[Any] = []
-        for source in sorted(WEIGHT_SOURCES.keys() - {"generated"}):
-            weights = make_weights(source, network, ranking, IMAGES)
-            results += list(weights.build(structure).state_dict().values())
-            for name in EVALUATORS:
-                evaluator = make_evaluator(name, weights, labelled(IMAGES, LABELS))
-                results += evaluator.score([structure])
-            results += [array for name in EVIDENCE for array in gather(name, weights, evaluator, IMAGES)]
-            results += list(diagnose(weights, labelled(IMAGES, LABELS), structure))
-        return results
-
     for mine, plain in zip(found(kind), found(Plain), strict=True):
         assert mine == plain if isinstance(mine, str) else torch.equal(torch.as_tensor(mine), torch.as_tensor(plain))
 

@@ -50,7 +50,7 @@ def test_blocks_hold_every_layer_once_and_run_at_any_width(name: str) -> None:
     assert macs == {**dict.fromkeys(macs, 0), **network.space.layer_macs(structure)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["resnet8", pytest.param("vgg11", marks=pytest.mark.slow)])
 def test_what_a_block_takes_depends_on_its_axes_alone(name: str) -> None:
     network = traced(name)
     blocked = BlockedNetwork(network)

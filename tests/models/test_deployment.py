@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import pytest
 import torch
 from torch import nn
 
+from prunesearch.models.network import Network
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
@@ -16,10 +18,15 @@ from tests.models.networks import image, random_ranking
 IMAGES = image(4, 3, 16, 16)
 
 
-@pytest.fixture(params=["resnet8", "mobilenet_v2", "densenet40"])
-def slimmed(request: pytest.FixtureRequest) -> nn.Module:
+@cache
+def traced(name: str) -> Network:
     torch.manual_seed(0)
-    network = trace(make_model(request.param, image_size=16), IMAGES)
+    return trace(make_model(name, image_size=16), IMAGES)
+
+
+@pytest.fixture(params=["resnet8", "mobilenet_v2", pytest.param("densenet40", marks=pytest.mark.slow)])
+def slimmed(request: pytest.FixtureRequest) -> nn.Module:
+    network = traced(request.param)
     return slim(network, network.space.minimum, random_ranking(network)).eval()
 
 

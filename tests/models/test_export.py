@@ -13,10 +13,11 @@ import prunesearch as ps
 from tests.models.test_saving import IMAGES, slimmed
 from tests.models_state import state_of
 
+NAMES = ["resnet8", pytest.param("mobilenet_v1", marks=pytest.mark.slow)]
 SEVEN = torch.randn(7, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
+@pytest.mark.parametrize("name", NAMES)
 def test_an_exported_program_gives_equal_outputs(name: str) -> None:
     small = slimmed(name).train()
     before = state_of(small)
@@ -39,7 +40,7 @@ def test_an_onnx_file_gives_equal_outputs_in_onnx_runtime(name: str, n: int, tmp
     assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v1"])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_single_example_image_will_do_for_any_batch(name: str) -> None:
     small = slimmed(name)
     program = ps.export_program(small, IMAGES[:1]).module()

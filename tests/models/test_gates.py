@@ -126,7 +126,7 @@ def noting(layer: GatedConv, got: dict[GatedConv, int]) -> Callable[..., None]:
     return lambda gate, inputs, saliency: got.update({layer: int(layer.is_active(saliency).sum())})
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8b", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["resnet8", "resnet8b", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
 def test_skipping_gives_what_multiplying_gives(name: str) -> None:
     model = selective(name)
     skipped = skipping(model)

@@ -140,7 +140,7 @@ def check_scoring(network: Network, structure: Structure, tolerance: float) -> N
     assert same(mine, others, tolerance)
 
 
-@settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 @given(text=forwards())
 def test_any_forward_is_pruned_rightly(text: Written, tmp_path_factory: pytest.TempPathFactory) -> None:
     note(text.source)

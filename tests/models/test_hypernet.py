@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.slim import slim
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.weights import InheritedWeights, WeightSource
-from prunesearch.models.zoo.metapruning import metapruning
+from prunesearch.models.zoo.metapruning import GeneNetwork, metapruning
 from tests.models.networks import BLOCKS, chain, image, random_ranking, randomised, some_structures
 from tests.models.test_literals import OptionA
 from tests.models.test_many_forwards import one_by_one
@@ -96,8 +97,13 @@ def test_from_scratch_nothing_is_left_of_the_trained_weights(form: Form) -> None
     assert not torch.equal(one["conv1.weight"], third["conv1.weight"])
 
 
+@cache
+def resnet50() -> GeneNetwork:
+    return metapruning("resnet50", image_size=32)
+
+
 def test_convolutions_see_the_widths_of_their_block_and_classifiers_are_ordinary() -> None:
-    found = metapruning("resnet50", image_size=32)
+    found = resnet50()
     seen = encodings(found.network)
     groups = {name: tuple(found.network.space.groups[g].name for g in seen[name]) for name in seen}
     assert groups["conv1.weight"] == ("conv1",)
@@ -212,7 +218,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name == "every kind of block" else []) for name in NETWORKS],
+)
 def test_sliced_and_stacked_forwards_are_those_of_the_built_networks(name: str, form: Form) -> None:
     torch.manual_seed(0)
     network, images = ps.trace(NETWORKS[name](), image(2, 3, 16, 16)), image(6, 3, 16, 16)
@@ -272,7 +281,7 @@ def test_a_built_network_shares_nothing_and_has_the_channels_of_the_ranking() ->
 
 def test_a_form_that_would_not_fit_is_refused_before_it_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """774 M parameters of generators, (32 + 1) per weight of a convolution, of which MetaPruning's issues complain."""
-    network = metapruning("resnet50", image_size=32).network
+    network = resnet50().network
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**31)
     with pytest.raises(
         NotEnoughMemory, match=r"published form.*776\.1 M parameters.*2\.9 GiB.*2\.0 GiB.*compact"

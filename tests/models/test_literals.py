@@ -131,7 +131,9 @@ def test_training_and_evaluation_keep_their_differences() -> None:
     assert not torch.equal(slimmed(images), slimmed(images))  # dropout is at work again
 
 
-@pytest.mark.parametrize("make", [cifar, lambda: proven(Mnist(), image(4, 1, 28, 28))])
+@pytest.mark.parametrize(
+    "make", [pytest.param(cifar, marks=pytest.mark.slow), lambda: proven(Mnist(), image(4, 1, 28, 28))]
+)
 def test_a_rewritten_network_copies_compiles_exports_and_traces(make: Callable[[], Network]) -> None:
     network = make()
     slimmed, images = smallest(network), network.example_inputs[0]

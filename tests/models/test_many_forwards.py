@@ -38,7 +38,7 @@ def one_by_one(weights: InheritedWeights, structures: list[Structure], images: T
     return outputs
 
 
-def some_structures(network: Network, n: int = 4) -> list[Structure]:
+def some_structures(network: Network, n: int = 2) -> list[Structure]:
     """Random ones, the extremes, one twice, and some that share all but the first or the last group."""
     space = network.space
     found = [space.check(row.tolist()) for row in space.sample(np.random.default_rng(0), n)]
@@ -57,7 +57,10 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 }
 
 
-@pytest.fixture(params=NETWORKS, scope="module")
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] if name == "densenet40" else []) for name in NETWORKS],
+    scope="module",
+)
 def task(request: pytest.FixtureRequest) -> tuple[InheritedWeights, Tensor]:
     torch.manual_seed(0)
     make, images = NETWORKS[request.param]
@@ -65,13 +68,22 @@ def task(request: pytest.FixtureRequest) -> tuple[InheritedWeights, Tensor]:
     return InheritedWeights(network, random_ranking(network)), images
 
 
-def test_shared_forwards_are_those_of_the_built_networks(task: tuple[InheritedWeights, Tensor]) -> None:
+@pytest.fixture(scope="module")
+def expected(task: tuple[InheritedWeights, Tensor]) -> list[Any]:
+    """What the networks return that are built for `some_structures`."""
+    weights, images = task
+    return one_by_one(weights, some_structures(weights.network), images)
+
+
+def test_shared_forwards_are_those_of_the_built_networks(
+    task: tuple[InheritedWeights, Tensor], expected: list[Any]
+) -> None:
     weights, images = task
     structures = some_structures(weights.network)
     before, random = state_of(weights.network.model), generators()
     untouched = images.clone()
     shared = SharedForward(weights).run(structures, images)
-    for ours, theirs in zip(shared, one_by_one(weights, structures, images), strict=True):
+    for ours, theirs in zip(shared, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=2e-5 * float(theirs.abs().max()))
     assert state_of(weights.network.model) == before
     assert generators() == random
@@ -105,7 +117,7 @@ def test_nor_do_those_of_residual_networks_on_the_number_of_threads() -> None:
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_stacked_forwards_are_nearly_those_of_the_built_networks(
-    task: tuple[InheritedWeights, Tensor], layout: torch.memory_format
+    task: tuple[InheritedWeights, Tensor], expected: list[Any], layout: torch.memory_format
 ) -> None:
     weights, images = task
     structures = some_structures(weights.network)
@@ -113,7 +125,7 @@ def test_stacked_forwards_are_nearly_those_of_the_built_networks(
     forward = StackedForward(weights)
     forward.lay_out(layout)
     stacked = forward.run(structures, images)
-    for ours, theirs in zip(stacked, one_by_one(weights, structures, images), strict=True):
+    for ours, theirs in zip(stacked, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
     assert state_of(weights.network.model) == before
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -25,6 +26,12 @@ def resnet50() -> GeneNetwork:
     return metapruning("resnet50")
 
 
+@cache
+def small(name: str) -> GeneNetwork:
+    return metapruning(name, image_size=32, num_classes=10)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("genes", "macs"), [((30,) * 20, 4_089_184_256), (RESNET_2G, 1_989_926_060), (RESNET_1G, 1_027_554_986)]
 )
@@ -34,6 +41,7 @@ def test_the_published_resnet_50_vectors_have_the_published_macs(
     assert resnet50.network.space.cost(resnet50.decode(genes)).macs == macs
 
 
+@pytest.mark.slow
 def test_the_final_network_is_what_the_search_decoded(resnet50: GeneNetwork) -> None:
     structure = resnet50.decode(RESNET_1G)
     built = slim(resnet50.network, structure, random_ranking(resnet50.network))
@@ -80,9 +88,12 @@ def test_mobilenet_v2_costs_what_the_widths_of_its_tables_cost() -> None:
     assert found.network.space.cost(found.decode(V2_OUTPUTS + V2_MIDDLES)).macs == macs == 104_870_557
 
 
-@pytest.mark.parametrize(("name", "genes"), [("mobilenet_v1", 13), ("mobilenet_v2", 25), ("resnet50", 20)])
+@pytest.mark.parametrize(
+    ("name", "genes"),
+    [("mobilenet_v1", 13), ("mobilenet_v2", 25), pytest.param("resnet50", 20, marks=pytest.mark.slow)],
+)
 def test_every_gene_is_a_group_and_structures_are_slimmed_rightly(name: str, genes: int) -> None:
-    found = metapruning(name, image_size=32, num_classes=10)
+    found = small(name)
     assert len(found.network.space.groups) == genes
     assert all(len(group.widths) <= 31 for group in found.network.space.groups)
     prove(found.network, n=1, tolerance=1e-4)
@@ -90,7 +101,7 @@ def test_every_gene_is_a_group_and_structures_are_slimmed_rightly(name: str, gen
 
 def test_shortcuts_are_those_of_the_unpruned_network_even_where_pruned_widths_happen_to_be_equal() -> None:
     """Block 4 goes from 33 channels to 44; 22 and 22 of them are left here."""
-    found = metapruning("mobilenet_v2", image_size=32, num_classes=10)
+    found = small("mobilenet_v2")
     genes = [30] * 35
     genes[2] = genes[3] = 19  # int(33 * 0.67) = 22
     genes[4] = genes[5] = genes[6] = 14  # int(44 * 0.52) = 22
@@ -110,7 +121,7 @@ def test_shortcuts_are_those_of_the_unpruned_network_even_where_pruned_widths_ha
 )
 def test_vectors_that_stand_for_no_structure_are_refused(genes: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        metapruning("mobilenet_v2", image_size=32).decode(genes)
+        small("mobilenet_v2").decode(genes)
 
 
 def test_an_unknown_network_is_refused_with_the_list() -> None:

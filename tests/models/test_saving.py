@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import prunesearch as ps
+from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.saving import remembered_inputs
 from tests.models.networks import random_ranking
@@ -24,18 +26,26 @@ SMALL = {"in_channels": 1, "image_size": 8}
 IMAGES = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
+@cache
+def traced(name: str, seed: int) -> Network:
+    torch.manual_seed(seed)
+    return ps.trace(ps.make_model(name, **SMALL), IMAGES)
+
+
 def slimmed(name: str, seed: int = 0) -> nn.Module:
     import numpy as np
 
-    torch.manual_seed(seed)
-    network = ps.trace(ps.make_model(name, **SMALL), IMAGES)
+    network = traced(name, seed)
     rng = np.random.default_rng(seed)
     structure = network.space.check(network.space.sample(rng, 1)[0].tolist())
     ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
     return ps.slim(network, structure, ranking).eval()
 
 
-@pytest.mark.parametrize("name", ["resnet8", "resnet8b", "mobilenet_v2", "densenet40", "mlp", "vgg11"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet8", "resnet8b", "mobilenet_v2", pytest.param("densenet40", marks=pytest.mark.slow), "mlp", "vgg11"],
+)
 def test_a_slimmed_network_comes_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     small, path = slimmed(name), tmp_path / "small.safetensors"
     ps.save(small, path)

@@ -30,7 +30,13 @@ from tests.models.networks import image, names, prove, random_ranking, randomise
 SIZE = 8
 
 
-@pytest.fixture(scope="module", params=ZOO)
+SMALL = ("resnet8", "resnet8b", "vgg11", "mobilenet_v1", "mobilenet_v2", "densenet40", "mlp")
+"""One of each kind; the others are the same with more layers, so their tests are slow."""
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[] if name in SMALL else [pytest.mark.slow]) for name in ZOO]
+)
 def network(request: pytest.FixtureRequest) -> Network:
     """Every zoo network on small images, all of its numbers random."""
     model = make_model(request.param, image_size=SIZE)
@@ -94,8 +100,8 @@ def witness(space: Space, terms: Iterable[Term], structure: Structure) -> int:
         ("resnet32", 464_154, 68_862_592),  # 0.46M
         ("resnet44", 658_586, 97_174_144),  # 0.66M
         ("resnet56", 853_018, 125_485_696),  # 0.85M
-        ("resnet110", 1_727_962, 252_887_680),  # 1.7M
-        ("densenet100", 769_162, None),  # Huang et al. 2017, table 2: 0.8M
+        pytest.param("resnet110", 1_727_962, 252_887_680, marks=pytest.mark.slow),  # 1.7M
+        pytest.param("densenet100", 769_162, None, marks=pytest.mark.slow),  # Huang et al. 2017, table 2: 0.8M
     ],
 )
 def test_sizes_are_those_of_the_papers(name: str, params: int, macs: int | None) -> None:
@@ -167,7 +173,7 @@ def test_networks_take_images_of_the_size_and_give_the_classes_they_were_made_fo
 
 
 def test_every_family_has_a_name_in_the_zoo() -> None:
-    assert set(ZOO.values()) == set(FAMILIES.values())
+    assert set(ZOO.values()) == set(FAMILIES.values()) == {ZOO[name] for name in SMALL}
 
 
 @pytest.mark.parametrize(

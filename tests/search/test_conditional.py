@@ -96,6 +96,7 @@ def is_ahead(space: Space, landscape: Landscape, seed: int, n: int) -> bool:
     return score(searcher.policy(1.0)) > best_of_random(space, seed, n, score)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("landscape", [linear, interacting, weakest])
 def test_the_policy_itself_is_good_after_60_evaluations_and_never_stuck(landscape: Landscape) -> None:
     """5 seeds, each better than 19 of 20 random structures, which are 3e-7 by luck, and than the even structure.

@@ -121,6 +121,7 @@ def test_survivors_are_the_non_dominated() -> None:
     assert set(survivors(objectives, 4)) == {0, 1, 2, 3}
 
 
+@pytest.mark.slow
 def test_one_study_gives_a_front_that_random_search_at_the_budget_does_not() -> None:
     """The area under the front of score against used budget, for 8 seeds: all 8 ahead has probability 0.004 by luck."""
     feasible = BUDGET.check(SPACE)

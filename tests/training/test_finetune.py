@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import math
 
 import pytest
@@ -12,7 +13,7 @@ from prunesearch.tasks.classify import classification
 from prunesearch.training.data import Data
 from prunesearch.training.finetune import Student, finetune
 from prunesearch.training.optimization import rate
-from prunesearch.training.recipe import Recipe
+from prunesearch.training.recipe import Precision, Recipe
 from prunesearch.training.reports import EpochReport
 from tests.models_state import generators, state_of
 
@@ -39,6 +40,32 @@ def test_training_learns_and_leaves_model_teacher_and_generators_as_they_were() 
     with torch.no_grad():
         assert (tuned(images).argmax(1) == labels).float().mean() > 0.95
     assert not tuned.training
+
+
+@pytest.mark.parametrize(("precision", "collections"), [("fp32", 0), ("bf16", 1)])
+def test_a_training_leaves_no_network_behind_and_looks_for_garbage_only_if_it_made_any(
+    precision: Precision, collections: int
+) -> None:
+    """A collection takes longer than a short training."""
+    model, teacher, data = small(), small(1), blobs(64)
+    recipe = Recipe(epochs=1, batch_size=32, precision=precision)
+    finetune(model, data, recipe=recipe, teacher=teacher)  # the first one imports
+    seen: list[str] = []
+    gc.disable()
+    gc.callbacks.append(lambda phase, _: seen.append(phase))
+    try:
+        before = networks_in_memory()
+        finetune(model, data, recipe=recipe, teacher=teacher)
+        after = networks_in_memory()
+    finally:
+        gc.callbacks.pop()
+        gc.enable()
+    assert after == before
+    assert seen.count("start") == collections
+
+
+def networks_in_memory() -> int:
+    return sum(type(known) is nn.Sequential for known in gc.get_objects())
 
 
 def test_the_same_seed_trains_the_same_network_and_another_seed_another() -> None:

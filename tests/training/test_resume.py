@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,11 @@ def states(checkpoint: Path | None, recipe: Recipe = RECIPE, on_step: Any = None
         session=Session(checkpoint, on_step=on_step),
     )
     return result.best.state_dict(), result.last.state_dict()
+
+
+@cache
+def uninterrupted(recipe: Recipe = RECIPE) -> tuple[State, State]:
+    return states(None, recipe)
 
 
 def equal(one: tuple[State, State], two: tuple[State, State]) -> bool:
@@ -154,6 +160,7 @@ def test_a_training_killed_twice_ends_with_the_very_weights_of_one_that_was_not(
         assert killed == whole
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(ended: tuple[Path, list[int]]) -> None:
     folder, statuses = ended
     assert statuses[4:] == [0, 0, 0]
@@ -178,7 +185,7 @@ def test_a_training_interrupted_between_steps_goes_on_with_the_next(tmp_path: Pa
         states(path, recipe, interrupt)
     resumed = states(path, recipe, lambda report: seen.append(report.step))
     assert seen == list(range(1, STEPS + 1))
-    assert equal(resumed, states(None, recipe))
+    assert equal(resumed, uninterrupted(recipe))
 
 
 def test_a_finished_training_is_not_done_again_and_remembers_how_it_went(tmp_path: Path) -> None:
@@ -259,7 +266,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before_it(tmp_path: Path, monk
         states(path)
     monkeypatch.undo()
     assert {file.name for file in tmp_path.iterdir()} == {"run", "run.lock"}
-    assert equal(states(path), states(None))
+    assert equal(states(path), uninterrupted())
 
 
 def test_what_a_kill_left_of_a_write_is_no_obstacle(tmp_path: Path) -> None:
@@ -270,7 +277,7 @@ def test_what_a_kill_left_of_a_write_is_no_obstacle(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
     for draft in drafts:
         draft.write_bytes(b"half")
-    assert equal(states(tmp_path / "run"), states(None))
+    assert equal(states(tmp_path / "run"), uninterrupted())
     assert {file.name for file in tmp_path.iterdir()} == {"run", "run.lock", *(draft.name for draft in drafts[1:])}
 
 
@@ -292,7 +299,7 @@ def test_two_trainings_do_not_share_a_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(CheckpointLocked, match=owner):
             states(path)
 
-    assert equal(states(path, on_step=in_the_middle(second)), states(None))
+    assert equal(states(path, on_step=in_the_middle(second)), uninterrupted())
 
 
 def test_a_training_whose_lock_was_taken_away_writes_nothing_after_another_one(tmp_path: Path) -> None:
@@ -311,5 +318,5 @@ def test_a_training_whose_lock_was_taken_away_writes_nothing_after_another_one(t
 
 def test_a_lock_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "run"
-    assert equal(states(path, on_step=in_the_middle(path.with_name("run.lock").unlink)), states(None))
+    assert equal(states(path, on_step=in_the_middle(path.with_name("run.lock").unlink)), uninterrupted())
     assert path.with_name("run.lock").exists()
