@@ -3,12 +3,13 @@
     python benchmarks/gpu.py [--minutes 8] [--device cuda] [--data-root data] [--networks resnet20 resnet50]
 
 Per network one cell per way: `classic` builds one structure after the other, re-estimates its statistics and scores it;
-`sliced` and `stacked` (so many at once) are the two ways of `evaluators.batching`, `bf16` the latter in 16 bits. Each
-cell has what says structures a second, the most memory that it took, and how far its scores are from the CPU's; beside
-them stands the speed of a dense convolution in the same run. Ways are warmed up, then timed until their share of the
-minutes is spent. A cell that does not fit into what is left is named in `left_out`. What is there is written after
-each cell, one file per card in `results`. Images are random, but those of CIFAR-10 for resnet20 where `--data-root` has
-them.
+the others are those of `evaluators.batching` (sliced, or so many stacked at once, with channels last, as a CUDA
+graph), some also in 16 bits. Each cell has what says structures a second, the most memory that it took, and how far its
+scores are from the CPU's; one in 16 bits also whether it ranks structures as 32 bits do. Beside them stand the speed of
+a dense convolution in the same run, and the way that `path="auto"` takes. Ways are warmed up, then timed until their
+share of the minutes is spent. A cell that does not fit into what is left is named in `left_out`. What is there is
+written after each cell, one file per card in `results/gpu`; on a CPU in `build`. Images are random, but those of
+CIFAR-10 for resnet20 where `--data-root` has them.
 
 Needs the checkout, torch, torchvision and nothing from the network. On a CPU it only shows that it runs.
 """
@@ -21,6 +22,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +30,49 @@ import numpy as np
 import realdata
 import tasks
 import torch
+from tabulated.summaries import tau as kendall
 from torch import Tensor, nn
 from torchvision import models
 
 import prunesearch as ps
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
+from prunesearch.evaluators.batching import Precision, paths_on
 from prunesearch.models.devices import devices_here, wait_for
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.weights import InheritedWeights
+from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.models.zoo import make_model
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
 
 RESULTS = Path(__file__).resolve().parent / "results"
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "resnet20": (lambda: make_model("resnet20", in_channels=3, image_size=32, num_classes=10), 32),
-    "resnet50": (lambda: models.resnet50(weights=None), 224),
-    "mobilenet_v2": (lambda: models.mobilenet_v2(weights=None), 224),
-    "efficientnet_b0": (lambda: models.efficientnet_b0(weights=None), 224),
-    "vit_b_16": (lambda: models.vit_b_16(weights=None), 224),
+NETWORKS: dict[str, tuple[Callable[[int], nn.Module], int]] = {
+    "resnet20": (lambda size: make_model("resnet20", in_channels=3, image_size=size, num_classes=10), 32),
+    "resnet50": (lambda _: models.resnet50(weights=None), 224),
+    "mobilenet_v2": (lambda _: models.mobilenet_v2(weights=None), 224),
+    "efficientnet_b0": (lambda _: models.efficientnet_b0(weights=None), 224),
+    "vit_b_16": (lambda size: models.vit_b_16(weights=None, image_size=size), 224),
 }
-AT_ONCE = (4, 16, 64)
+"""How each is built for images of a size, and that size."""
+_LAST, _GRAPH = "stacked+channels_last", "stacked+channels_last+graph"
+WAYS: tuple[tuple[str, int, Precision], ...] = (
+    ("classic", 1, "fp32"),
+    ("sliced", 16, "fp32"),
+    *(("stacked", k, "fp32") for k in (4, 16, 64)),
+    *((_LAST, k, "fp32") for k in (16, 64)),
+    *(("stacked+graph", k, "fp32") for k in (4, 16)),
+    *((_GRAPH, k, "fp32") for k in (16, 64)),
+    ("sliced", 16, "bf16"),
+    *((path, k, "bf16") for path in ("stacked", _LAST, _GRAPH) for k in (16, 64)),
+)
+"""Path, structures at once, precision."""
+
 _FEW = 4
 """Structures whose scores are compared with the CPU's."""
+
+_RANKED = 24
+"""Structures whose order in 16 bits is compared with that in 32."""
 
 
 @dataclass(frozen=True)
@@ -61,26 +81,30 @@ class Cell:
 
     Attributes:
         network: Its name.
-        way: classic, sliced, stacked or bf16.
+        way: `classic`, or a path of `evaluators.batching`.
         at_once: Structures in one launch.
+        precision: fp32 or bf16.
         images: How many scored each structure, and their height and width.
         structures: How many were timed.
         seconds: What they took.
         macs: Of the unpruned network and one image.
         peak_bytes: Most memory that torch had; 0 on a CPU.
         off: Largest difference of a score from the CPU's; None where that was not computed.
+        tau: Kendall's, of scores in 16 bits with those in 32 on the same device; None of 32.
         trouble: Why there is no time.
     """
 
     network: str
     way: str
     at_once: int
+    precision: Precision
     images: tuple[int, int]
     structures: int = 0
     seconds: float = 0.0
     macs: int = 0
     peak_bytes: int = 0
     off: float | None = None
+    tau: float | None = None
     trouble: str = ""
 
 
@@ -119,50 +143,74 @@ def timed(work: Callable[[], Any], device: torch.device, seconds: float) -> tupl
     return n, (time.perf_counter() - start) / n
 
 
+class Classic:
+    """Builds one structure after the other, re-estimates its statistics, and scores it."""
+
+    way = None
+
+    def __init__(self, weights: WeightSource, examples: Examples) -> None:
+        self._weights, self._examples = weights, examples
+
+    def score(self, structures: Sequence[Structure]) -> list[float]:
+        """Top-1 accuracy of each."""
+        found, inputs = [], self._examples.inputs
+        for structure in structures:
+            model = self._weights.build(structure).eval()
+            ps.recalibrate_bn(model, inputs)
+            found.append(top1(model, inputs, self._examples.task.targets(self._examples.batch)))
+        return found
+
+
 def scorer(
-    way: str, at_once: int, network: Network, examples: Examples
-) -> Callable[[Sequence[Structure]], list[float]]:
+    way: Any, network: Network, examples: Examples, at_once: int = 16, precision: Precision = "fp32"
+) -> AccuracyEvaluator | Classic:
     """What scores structures in one way."""
     weights = InheritedWeights(network, NestedRanking(tuple(tuple(range(len(u))) for u in network.units)))
     if way == "classic":
-
-        def one_after_another(structures: Sequence[Structure]) -> list[float]:
-            found = []
-            for structure in structures:
-                model = weights.build(structure).eval()
-                ps.recalibrate_bn(model, examples.inputs)
-                found.append(top1(model, examples.inputs, examples.task.targets(examples.batch)))
-            return found
-
-        return one_after_another
-    path: Any = "sliced" if way == "sliced" else "stacked"
-    precision: Any = "bf16" if way == "bf16" else "fp32"
-    return AccuracyEvaluator(weights, examples, path=path, at_once=at_once, precision=precision).score
+        return Classic(weights, examples)
+    return AccuracyEvaluator(weights, examples, path=way, at_once=at_once, precision=precision)
 
 
-def measure(cell: Cell, network: Network, examples: Examples, reference: Sequence[float], seconds: float) -> Cell:
+@dataclass(frozen=True)
+class Reference:
+    """Scores to compare with.
+
+    Attributes:
+        cpu: Of a few structures, on the CPU; empty where that is the device.
+        exact: Gives those of more of them, in 32 bits on the device.
+    """
+
+    cpu: Sequence[float]
+    exact: Callable[[], Sequence[float]]
+
+
+def measure(cell: Cell, network: Network, examples: Examples, reference: Reference, seconds: float) -> Cell:
     """Time one way, or say why it cannot be."""
     device = network.device
-    rng = np.random.default_rng(1)
-    drawn = [network.space.check(row.tolist()) for row in network.space.sample(rng, max(cell.at_once, _FEW))]
+    drawn = structures(network, max(cell.at_once, _FEW), seed=1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        score = scorer(cell.way, cell.at_once, network, examples)
-        off = None
-        if cell.way != "classic" and reference:
-            off = max(abs(a - b) for a, b in zip(score(few(network)), reference, strict=True))
-        n, each = timed(lambda: score(drawn), device, seconds)
+        evaluator = scorer(cell.way, network, examples, cell.at_once, cell.precision)
+        off = tau = None
+        if cell.way != "classic" and reference.cpu:
+            found = evaluator.score(structures(network, _FEW))
+            off = max(abs(a - b) for a, b in zip(found, reference.cpu, strict=True))
+        if cell.precision == "bf16":
+            tau = kendall(evaluator.score(structures(network, _RANKED)), reference.exact())
+        n, each = timed(lambda: evaluator.score(drawn), device, seconds)
+        for _, trouble in () if evaluator.way is None else evaluator.way.left_out:
+            raise RuntimeError(trouble)  # of a graph: what was timed is no graph
     except (RuntimeError, ValueError) as error:  # out of memory, or a network that cannot be run in this way
         return Cell(**{**asdict(cell), "trouble": str(error).splitlines()[0][:200]})
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    took = {"structures": n * len(drawn), "seconds": n * each, "peak_bytes": peak, "off": off}
+    took = {"structures": n * len(drawn), "seconds": n * each, "peak_bytes": peak, "off": off, "tau": tau}
     return Cell(**{**asdict(cell), **took})
 
 
-def few(network: Network) -> list[Structure]:
-    """The structures that are compared with the CPU."""
-    return [network.space.check(row.tolist()) for row in network.space.sample(np.random.default_rng(0), _FEW)]
+def structures(network: Network, n: int, seed: int = 0) -> list[Structure]:
+    """Random ones."""
+    return [network.space.check(row.tolist()) for row in network.space.sample(np.random.default_rng(seed), n)]
 
 
 def images_of(name: str, size: int, n: int, root: Path | None) -> tuple[Tensor, Tensor]:
@@ -185,17 +233,22 @@ def main() -> None:
     devices = devices_here()
     device = devices.chosen(arguments.device)
     is_card = device.type == "cuda"
-    clock = Clock(time.monotonic() + 60 * arguments.minutes * 0.95)
-    share = 60 * arguments.minutes / (len(arguments.networks) * (len(AT_ONCE) * 2 + 2) + 1)
+    start, seconds = time.monotonic(), 60 * arguments.minutes * 0.95
+    ways = [way for way in WAYS if way[0] == "classic" or way[0] in paths_on(device)]
+    share = 60 * arguments.minutes / (len(arguments.networks) * (len(ways) + 2) + 1)
     name = devices.named(device).partition("(")[2].rstrip(")") or platform.machine()
-    file = arguments.out or RESULTS / f"gpu-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    folder = RESULTS / "gpu" if is_card else RESULTS.parent.parent / "build"
+    file = arguments.out or folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {
         "facts": {"device": devices.named(device), "torch": torch.__version__, "minutes": arguments.minutes},
         "convolution_macs_per_second": convolution_speed(device, min(2.0, share / 4)),
         "cells": [],
+        "chosen": {},
         "left_out": [],
     }
-    for network_name in arguments.networks:
+    for place, network_name in enumerate(arguments.networks, 1):
+        clock = Clock(start + seconds * place / len(arguments.networks))  # what others leave over is for those after
         build, size = NETWORKS[network_name]
         size, n = (size, 64) if is_card or size == 32 else (64, 4)
         if clock.left < share:
@@ -203,25 +256,30 @@ def main() -> None:
             continue
         torch.manual_seed(0)
         try:
-            here = ps.trace(build().eval(), torch.randn(2, 3, size, size))
+            here = ps.trace(build(size).eval(), torch.randn(2, 3, size, size))
         except (ps.TraceError, ValueError, RuntimeError) as error:  # one network less is better than no file
             found["left_out"].append(f"{network_name}: {str(error).splitlines()[0][:200]}")
             continue
         images, labels = images_of(network_name, size, n, arguments.data_root)
-        reference = scorer("sliced", 1, here, labelled(images, labels))(few(here)) if is_card else []
+        on_cpu = scorer("sliced", here, labelled(images, labels)).score(structures(here, _FEW)) if is_card else []
         network, examples = here.to(device), labelled(images, labels).to(device)
+        exact = partial(scorer("sliced", network, examples).score, structures(here, _RANKED))
+        reference = Reference(on_cpu, cache(exact))
+        chooser = scorer("auto", network, examples)
+        chooser.score(structures(here, _FEW))
+        found["chosen"][network_name] = None if chooser.way is None else asdict(chooser.way)
         macs = here.space.cost(here.space.full).macs
-        ways = [("classic", 1), ("sliced", 16), *((way, k) for way in ("stacked", "bf16") for k in AT_ONCE)]
-        for way, at_once in ways:
-            cell = Cell(network_name, way, at_once, (n, size), macs=macs)
+        for way, at_once, precision in ways:
+            cell = Cell(network_name, way, at_once, precision, (n, size), macs=macs)
             if clock.left < share:
-                found["left_out"].append(f"{network_name}, {way}, {at_once} at once")
+                found["left_out"].append(f"{network_name}, {way}, {at_once} at once, {precision}")
                 continue
             measured = measure(cell, network, examples, reference, share / 3)
             found["cells"].append(asdict(measured))
             tasks.save(found, file)
             speed = measured.structures / measured.seconds if measured.seconds else 0.0
-            print(f"{network_name:<16}{way:<9}{at_once:>3} {speed:>9.2f} structures/s  {measured.trouble}", flush=True)
+            told = f"{network_name:<16}{way:<29}{at_once:>3} {precision} {speed:>9.2f} structures/s"
+            print(f"{told}  {measured.trouble}", flush=True)
     tasks.save(found, file)
     print(f"Wrote {file}.")
 

@@ -25,6 +25,7 @@ from tabulated import (
     evaluator,
     evidence,
     fidelity,
+    gpu,
     latency,
     natural,
     papers,
@@ -58,6 +59,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "fidelity_camvid": fidelity.table,
     "fidelity_bccd": fidelity.table,
     "finetune": training.finetune,
+    "gpu": gpu.table,
     "natural": natural.table,
     "papers": papers.papers,
     "policies": policies.policies,
@@ -72,6 +74,12 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 SOURCES: Mapping[str, str] = {"evidence": "end_to_end"}
 """Results of tables that do not have their own."""
+
+MISSING: Mapping[str, str] = {
+    "gpu": "**Nothing here has been measured on a GPU yet.** All of it ran on CPUs, and on a simulated device that "
+    "refuses tensors of another device."
+}
+"""What stands in place of tables without results, where that is more than that they were not measured."""
 
 EXCERPTS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
     "criteria": criteria.excerpt,
@@ -95,7 +103,7 @@ def render(text: str) -> str:
         name, row = match[1], match[2]
         result = measured(SOURCES.get(name, name))
         if result is None:
-            table = "Not measured yet."
+            table = MISSING.get(name, "Not measured yet.")
         else:
             table = TABLES[name](result) if row is None else EXCERPTS[name](result, row)
         return f"<!-- table: {name}{'' if row is None else f' of {row}'} -->\n\n{table}\n\n<!-- end -->"

@@ -160,7 +160,8 @@ def search(
     )
     subject = {"network": type(network.model).__name__, "data": shortened(repr(data), 120), "task": data.goal.name}
     idle = devices.idle_beside(device, running.device)
-    asked = _Asked(prepared, subject, searcher, dict(options or {}), seed, study, running, progress, idle)
+    cards = devices.shared_out(device, running.device)
+    asked = _Asked(prepared, subject, searcher, dict(options or {}), seed, study, running, progress, idle, cards)
     first = _searched(asked, wanted, n_trials, study_name)
     if not convinced:
         return _judged(asked, first, wanted)
@@ -220,6 +221,7 @@ class _Asked:
     running: Running
     progress: Progress
     idle: str | None
+    cards: tuple[str, ...]
 
     def question(self, limits: FeasibleSet) -> dict[str, Any]:
         """What a study under some limits answers."""
@@ -321,16 +323,16 @@ def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int,
         best_so_far = BestSoFar(bar, space.cost(space.full).macs, prepared.told)
         callbacks: list[Callback] = [*asked.running.told, best_so_far]
         if asked.running.asynchronous:
-            pool = stack.enter_context(open_pool(workers, prepared.factory))
+            pool = stack.enter_context(open_pool(workers, prepared.factory, asked.cards))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)
         known = opened.known_trials(_DECIDES_SCORES)
         executor: Executor
         if prepared.parts:
-            jobs = stack.enter_context(jobs_on(workers, prepared.parts, prepared.factory))
+            jobs = stack.enter_context(jobs_on(workers, prepared.parts, prepared.factory, asked.cards))
             track = Track(tuple(part.n_images for part in prepared.parts))
             cost = (lambda structure: space.cost(structure).macs) if spreads else None
             executor = RacingExecutor(jobs, track, known, cost)
         else:
-            alone = stack.enter_context(executor_on(workers, prepared.scorer, prepared.factory))
+            alone = stack.enter_context(executor_on(workers, prepared.scorer, prepared.factory, asked.cards))
             executor = RememberingExecutor(alone, known)
         return opened.run(searcher, executor, n_trials, callbacks=callbacks, **names)

@@ -117,9 +117,13 @@ class Prepared:
 
     def facts_of_scores(self) -> dict[str, Any]:
         """What scores were made by, with the way that was found to be faster on this device."""
+        return self.facts if self._way is None else {**self.facts, "way": asdict(self._way)}
+
+    @property
+    def _way(self) -> Way | None:
+        """How structures were run, where there is something to say about it."""
         ways = [getattr(scorer, "way", None) for scorer in (*self.parts, self.scorer)]
-        found = next((way for way in ways if isinstance(way, Way) and way.seconds), None)
-        return self.facts if found is None else {**self.facts, "way": asdict(found)}
+        return next((way for way in ways if isinstance(way, Way) and (way.seconds or way.left_out)), None)
 
     def score_of(self, structure: Structure) -> float | None:
         """The score of one structure on all images, outside of the study; None if it has none."""
@@ -134,7 +138,10 @@ class Prepared:
         of_weights = [note for source in sources if isinstance(source, RefittedWeights) for note in source.notes]
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
         of_scores = diagnose(self.weights, self.scored, best, classic)
-        found = (("criterion", own), ("weights", of_weights), ("scores", of_scores))
+        way = self._way
+        why = None if way is None else dict(way.left_out).get(way.path)
+        of_graphs = [] if why is None else [f"Stacks ran without a CUDA graph: {why}"]
+        found = (("criterion", own), ("weights", of_weights), ("scores", of_scores), ("device", of_graphs))
         return tuple(Note(kind, said) for kind, notes in found for said in notes)
 
 

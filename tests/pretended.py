@@ -8,7 +8,7 @@ of the card is refused as CUDA refuses it. What makes the program wait for a rea
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +22,8 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 DEVICE = "card"
 _aten = torch.ops.aten
-_MOVES = (_aten._to_copy.default, _aten.copy_.default, _aten.set_.source_Tensor)
+_COPIES = (_aten._to_copy.default, _aten.copy_.default)
+_MOVES = (*_COPIES, _aten.set_.source_Tensor)
 _WAITS = (
     *(_aten._local_scalar_dense.default, _aten.equal.default, _aten.is_nonzero.default, _aten.nonzero.default),
     *(_aten.masked_select.default, _aten._unique2.default, _aten.unique_dim.default),
@@ -39,7 +40,7 @@ class Seen:
         launches: Operators that compute there, by name.
         waits: Operators whose result the program waits for, by name.
         down: Copies from the card to the CPU, which wait, too.
-        up: Copies from the CPU to the card.
+        up: Copies from the CPU to the card; those that are not `non_blocking` are among the waits.
     """
 
     launches: Counter[str] = field(default_factory=Counter)
@@ -139,7 +140,7 @@ def _run(func: Any, args: Any, kwargs: Any, seen: Seen | None) -> Any:
     if cards and func not in _MOVES:
         _check(func, leaves)
     if seen is not None:
-        _count(seen, func, leaves, cards, is_there)
+        _count(seen, func, leaves, cards, is_there, blocks=not _is_non_blocking(func, args, kwargs))
     out = func(*_held(args), **_held(kwargs))
     if not is_there and func not in _MOVES:
         return out
@@ -171,7 +172,14 @@ def _check(func: Any, leaves: Sequence[Tensor]) -> None:
         raise RuntimeError(f"Expected all tensors to be on the same device, but found card:0 and cpu in {name}.")
 
 
-def _count(seen: Seen, func: Any, leaves: Sequence[Tensor], cards: Sequence[Tensor], is_there: bool) -> None:
+def _is_non_blocking(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    place = [argument.name for argument in func._schema.arguments].index("non_blocking") if func in _COPIES else -1
+    return bool(kwargs.get("non_blocking", args[place] if 0 <= place < len(args) else False))
+
+
+def _count(
+    seen: Seen, func: Any, leaves: Sequence[Tensor], cards: Sequence[Tensor], is_there: bool, *, blocks: bool
+) -> None:
     name = func._schema.name.removeprefix("aten::")
     strangers = any(not isinstance(x, Card) and x.dim() for x in leaves)
     if not cards and not is_there:
@@ -182,5 +190,6 @@ def _count(seen: Seen, func: Any, leaves: Sequence[Tensor], cards: Sequence[Tens
         seen.down += 1
     elif strangers:
         seen.up += 1
+        seen.waits["upload"] += blocks
     elif name.removeprefix("_") not in _VIEWS and cards:
         seen.launches[name] += 1

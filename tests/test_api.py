@@ -15,7 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.errors import EvaluationFailed
+from prunesearch.evaluators import batching
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
+from prunesearch.models.devices import Devices
+from prunesearch.models.graphs import Graphs
 from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -25,6 +29,7 @@ from prunesearch.search.conditional import ConditionalSearcher
 from prunesearch.search.global_order import GlobalSearcher
 from prunesearch.search.surrogate import SurrogateSettings
 from prunesearch.structure import Structure
+from prunesearch.study import workers as workers_module
 from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
 from prunesearch.tasks.classify import labelled
@@ -146,6 +151,36 @@ def test_workers_give_the_history_of_one_process(network: Network, digits_data: 
         return [(trial.number, trial.structure, trial.score) for trial in found.trials]
 
     assert history(workers=workers) == history()
+
+
+def test_that_stacks_could_not_be_captured_is_noted(
+    network: Network, digits_data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(self: Graphs, key: Any, work: Callable[..., Any], inputs: Sequence[Tensor]) -> Any:
+        self.trouble = "It waits for the GPU."
+        return work(*inputs)
+
+    monkeypatch.setattr(batching, "paths_on", lambda device: ["stacked+graph"])
+    monkeypatch.setattr(Graphs, "run", run)
+    scoring = ps.Scoring(race=False, images=16, evaluator_options={"path": "stacked+graph"})
+    result = searched(network, digits_data, budget=BUDGET, searcher="uniform", n_trials=1, scoring=scoring)
+    assert "Stacks ran without a CUDA graph: It waits for the GPU." in result.notes
+
+
+@pytest.mark.parametrize(
+    ("race", "asynchronous"), [(True, False), (False, False), (False, True)], ids=["races", "in order", "as finished"]
+)
+def test_local_processes_share_out_the_gpus(
+    network: Network, digits_data: Data, monkeypatch: pytest.MonkeyPatch, race: bool, asynchronous: bool
+) -> None:
+    def started(given: Workers, payload: bytes, cards: Sequence[str]) -> Any:
+        raise EvaluationFailed(f"{given.count} processes on {' and '.join(cards)}")
+
+    monkeypatch.setattr(Devices, "shared_out", lambda self, device, asked: ("4", "6"))
+    monkeypatch.setattr(workers_module, "_backend", started)
+    scoring, running = ps.Scoring(race=race), ps.Running(workers=2, asynchronous=asynchronous)
+    with pytest.raises(EvaluationFailed, match="2 processes on 4 and 6"):
+        searched(network, digits_data, budget=BUDGET, searcher="random", n_trials=4, scoring=scoring, running=running)
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ The card is pretended (`tests.pretended`), as tests have none. What it cannot sh
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,15 +17,17 @@ from scipy.stats import kendalltau
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.evaluators import make_weights
+from prunesearch.evaluators import batching, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.devices import device_of_module
+from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
+from tests.models.test_graphs import pretended
 from tests.pretended import DEVICE, Seen, card
 
 pytestmark = pytest.mark.card
@@ -152,11 +154,48 @@ def test_elsewhere_than_on_a_cpu_the_faster_way_is_found_by_running_both(network
     found = evaluator.score(chosen)
     assert evaluator.way is not None
     seconds = dict(evaluator.way.seconds)
+    assert [*seconds] == ["sliced", "stacked", "stacked+channels_last"]
     assert evaluator.way.path == min(seconds, key=lambda path: seconds[path])
+    assert not evaluator.way.left_out
     here = AccuracyEvaluator(InheritedWeights(network, ranked(network)), EXAMPLES)
     assert here.way == Way("sliced", 16)
     assert found == pytest.approx(here.score(chosen), abs=1e-5)
     assert evaluator.description == here.description
+
+
+def wrongly_captured(work: Work, inputs: Sequence[torch.Tensor]) -> Work:
+    return lambda *given: work(*given) * 0
+
+
+def not_captured(work: Work, inputs: Sequence[torch.Tensor]) -> Work:
+    raise RuntimeError("It waits for the card.")
+
+
+@pytest.mark.parametrize(
+    ("capture", "reason"),
+    [
+        (pretended, ""),
+        (wrongly_captured, "Its outputs are not those of the other ways."),
+        (not_captured, "It waits for the card."),
+    ],
+)
+def test_graphs_are_among_the_ways_where_there_are_some_and_left_out_where_they_fail(
+    network: Network, seen: Seen, monkeypatch: pytest.MonkeyPatch, capture: Any, reason: str
+) -> None:
+    monkeypatch.setattr(batching, "paths_on", lambda device: get_args(batching.Path)[1:])
+    chosen, weights = structures(network, 4), InheritedWeights(network.to(DEVICE), ranked(network))
+    evaluator = AccuracyEvaluator(weights, EXAMPLES.to(DEVICE))
+    stacked: Any = evaluator._forward._stacked
+    stacked.graphs = Graphs(capture)
+    found = evaluator.score(chosen)
+    way = evaluator.way
+    assert way is not None
+    graphed = {"stacked+graph", "stacked+channels_last+graph"}
+    assert {path for path, _ in way.seconds} >= {"sliced", "stacked", "stacked+channels_last"}
+    assert dict(way.left_out) == (dict.fromkeys(graphed, reason) if reason else {})
+    assert graphed.isdisjoint(dict(way.seconds)) == bool(reason)
+    here = AccuracyEvaluator(InheritedWeights(network, ranked(network)), EXAMPLES)
+    assert found == pytest.approx(here.score(chosen), abs=1e-5)
 
 
 @pytest.mark.parametrize("path", ["sliced", "stacked"])
@@ -253,6 +292,30 @@ def test_a_pruningnet_trained_there_is_that_of_the_cpu(network: Network, seen: S
     assert device_of_module(nets[1]) == torch.device("cpu")
     for mine, other in zip(*(net.parameters() for net in nets), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-4, rtol=1e-3)
+
+
+def test_statistics_are_estimated_without_waiting(network: Network, seen: Seen) -> None:
+    model = network.to(DEVICE).model
+    there = IMAGES.to(DEVICE)
+    before = seen.stops
+    ps.recalibrate_bn(model, there, batch_size=16)
+    assert seen.stops == before
+    ps.recalibrate_bn(here := copy.deepcopy(network.model), IMAGES, batch_size=16)
+    torch.testing.assert_close(model.cpu().state_dict(), here.state_dict())
+
+
+@pytest.mark.parametrize("form", ["compact", "supernet"])
+def test_a_forward_of_a_pruningnet_keeps_nobody_waiting(network: Network, seen: Seen, form: Any) -> None:
+    net = ps.PruningNet(network, form=form).to(DEVICE).train()
+    first, *others = structures(network)
+    there = IMAGES.to(DEVICE)
+    net([first], there)
+    before = seen.stops
+    outputs = net(others, there)
+    assert seen.stops == before
+    net.cpu()
+    for mine, other in zip(outputs, net(others, IMAGES), strict=True):
+        torch.testing.assert_close(mine.cpu(), other)
 
 
 def test_objects_of_a_network_stay_with_it(network: Network, seen: Seen) -> None:

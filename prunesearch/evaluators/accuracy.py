@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,9 @@ class AccuracyEvaluator:
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
         calibration: (m, ...) inputs from which the statistics come instead; they precede every batch.
         path: `"sliced"`, `"stacked"`, or `"auto"`: sliced on a CPU; elsewhere, if the weights are slices of the traced
-            network's, what is faster with the first structures (`evaluators.batching`). Only run on CPUs so far.
+            network's, what is faster with the first structures (`evaluators.batching`). Only run on CPUs so far. Stacks
+            may also have their channels last in memory, and be launched as a CUDA graph: `"stacked+channels_last"`,
+            `"stacked+graph"`, `"stacked+channels_last+graph"`.
         at_once: Structures in one launch, if stacked; halved for good when memory runs out.
         precision: `"fp32"`, or `"bf16"`, which computes convolutions and products in 16 bits.
 
@@ -69,8 +71,8 @@ class AccuracyEvaluator:
         at_once: int = 16,
         precision: Precision = "fp32",
     ) -> None:
-        if path not in ("auto", "sliced", "stacked"):
-            raise ValueError(f"Unknown path {path!r}; there are auto, sliced, stacked.")
+        if path not in get_args(Path):
+            raise ValueError(f"Unknown path {path!r}; there are {', '.join(get_args(Path))}.")
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"Unknown precision {precision!r}; there are fp32, bf16.")
         check_values(examples.inputs)
@@ -87,7 +89,7 @@ class AccuracyEvaluator:
         self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
         self.description += "" if examples.task.name == "classification" else f", task={examples.task.name}"
         self.description += "" if precision == "fp32" else f", precision={precision}"
-        self.description += ", path=stacked)" if path == "stacked" else ")"
+        self.description += f", path={path})" if path.startswith("stacked") else ")"
 
     @property
     def way(self) -> Way | None:
@@ -145,7 +147,7 @@ def _check_several(calibration: Batch | None, path: Path) -> None:
             "Expected no calibration= beside images of several sizes, as it precedes every batch. Leave it out: "
             "statistics come from the images that score."
         )
-    if path == "stacked":
+    if path.startswith("stacked"):
         raise ValueError("Images of several sizes cannot be run stacked. Use path='sliced'.")
 
 

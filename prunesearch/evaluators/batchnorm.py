@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
 from prunesearch.models.batch_norm import mixed
+from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
 from prunesearch.models.sizes import batches_by_size, by_size
@@ -41,8 +43,13 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
     with _estimating(model, momentum=None) as norms:
         for norm in norms:
             norm.reset_running_stats()
-        for batch in split(images, batch_size) if norms else ():
-            called(model, batch)
+        hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms]
+        try:
+            for batch in split(images, batch_size) if norms else ():
+                called(model, batch)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
 
 def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batches: int = 100) -> None:
@@ -67,7 +74,7 @@ def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batch
     """
     with _estimating(model, momentum=_MOMENTUM) as norms:
         for chosen in _shuffled(size_of(images), batch_size, batches if norms else 0):
-            for some in batches_by_size(taken(images, chosen.to(device_of(images)))):
+            for some in batches_by_size(taken(images, placed(chosen, device_of(images)))):
                 called(model, some)
 
 
@@ -90,19 +97,19 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
         try:
             for batch in split(images, batch_size) if norms else ():
                 called(model, batch)
-                for norm, n, count, mean, variance in zip(norms, sizes, counts, means, variances, strict=True):
+                for norm, n, seen, mean, variance in zip(norms, sizes, counts, means, variances, strict=True):
                     assert norm.running_mean is not None
                     assert norm.running_var is not None
-                    count.append(float(n))
+                    seen.append(float(n))
                     mean.append(in_float32(norm.running_mean).clone())
                     variance.append(in_float32(norm.running_var) * ((n - 1) / n))
         finally:
             for hook in hooks:
                 hook.remove()
-        for norm, count, mean, variance in zip(norms, counts, means, variances, strict=True):
+        for norm, seen, mean, variance in zip(norms, counts, means, variances, strict=True):
             among, within = torch.stack(mean), torch.stack(variance)
             if weigh:
-                level, spread = mixed([n / sum(count) for n in count], among, within)
+                level, spread = mixed([n / sum(seen) for n in seen], among, within)
             else:
                 level, spread = among.mean(0), within.mean(0) + among.var(0, correction=0)
             norm.running_mean.copy_(level)  # type: ignore[union-attr]
@@ -142,6 +149,16 @@ def _estimating(model: nn.Module, momentum: float | str | None = "its own") -> I
     finally:
         for norm, own in zip(norms, momenta, strict=True):
             norm.momentum = own
+
+
+def _averaging() -> Callable[[Any, Any], None]:
+    """Lets each batch count alike, as torch does without a momentum, but it reads the number of batches off a GPU."""
+    calls = count(1)
+
+    def hook(norm: _BatchNorm, _: Any) -> None:
+        norm.momentum = 1 / next(calls)
+
+    return hook
 
 
 def _noting(sizes: list[int], i: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunesearch.models.devices import placed
 from prunesearch.models.linear_map import LinearMap
 
 _POSITIONS = 16  # per image and layer
@@ -34,15 +35,15 @@ class Patches:
         layer = self._layer
         if not layer.kernel:
             rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
-            self._at = self._some(rows.shape[1])
+            self._at = placed(self._some(rows.shape[1]), rows.device)
             return rows[:, self._at].flatten(0, 1)
         padded = layer.padded(inputs)
         geometry = list(zip(padded.shape[2:], layer.kernel, layer.stride, layer.dilation, strict=True))
         sizes = [(size - step * (kernel - 1) - 1) // stride + 1 for size, kernel, stride, step in geometry]
-        self._at = self._some(math.prod(sizes))
-        first = [
-            index * stride for index, stride in zip(torch.unravel_index(self._at, sizes), layer.stride, strict=True)
-        ]
+        at = self._some(math.prod(sizes))
+        self._at = placed(at, padded.device)
+        pairs = zip(torch.unravel_index(at, sizes), layer.stride, strict=True)
+        first = [placed(index * stride, padded.device) for index, stride in pairs]
         taps = []  # (n, c, positions) each
         for offsets in itertools.product(*map(range, layer.kernel)):
             steps = zip(first, layer.dilation, offsets, strict=True)

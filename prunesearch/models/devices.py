@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,21 @@ class Devices:
             raise _unusable(asked, f"there is {there or 'no GPU'}")
         return torch.device("cuda", device.index or 0)
 
+    def shared_out(self, device: torch.device, asked: str | None) -> tuple[str, ...]:
+        """What `CUDA_VISIBLE_DEVICES` calls each GPU, where every process may have one of its own.
+
+        Args:
+            device: The device that was chosen.
+            asked: The device that was asked for.
+
+        Returns:
+            Nothing where there is one GPU at most, or where somebody chose one of them.
+        """
+        if len(self.gpus) < 2 or device != torch.device("cuda", 0) or asked not in (None, "cuda"):
+            return ()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return tuple(visible.split(",") if visible else map(str, range(len(self.gpus))))[: len(self.gpus)]
+
     def named(self, device: torch.device) -> str:
         """A device with what it is called, for people."""
         if device.type == "cuda" and (device.index or 0) < len(self.gpus):
@@ -75,6 +91,12 @@ def devices_here() -> Devices:
 def device_of_module(model: nn.Module) -> torch.device | None:
     """Where the first parameter of a module is; None if it has none."""
     return next((parameter.device for parameter in model.parameters()), None)
+
+
+def placed(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device; nobody waits for a copy from ordinary memory to a GPU, which torch has read by then."""
+    at_once = x.device.type == "cpu" and device.type != "mps"  # Metal reads it later
+    return x.to(device, non_blocking=at_once)
 
 
 def wait_for(device: torch.device) -> None:

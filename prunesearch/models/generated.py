@@ -70,7 +70,7 @@ class GeneratedWeights:
         if tensor not in self._parameters:
             return self._inherited.values(tensor, structure)
         with torch.no_grad():
-            return self._net.values(tensor, structure, self.kept(structure))
+            return self._net.values(tensor, structure)
 
     @cached_property
     def _parameters(self) -> frozenset[str]:

@@ -8,22 +8,21 @@ Source: Liu et al., MetaPruning, ICCV 2019, arXiv:1903.10258, and the authors' c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from prunesearch.errors import TraceError
+from prunesearch.models.devices import placed
 from prunesearch.models.generators import CompactGenerator, PublishedGenerator, start_weights
 from prunesearch.models.memory import require
 from prunesearch.models.nested import device_of
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
-from prunesearch.models.slim import kept_units, narrow, slim
+from prunesearch.models.skeleton import Skeleton
+from prunesearch.models.weights import InheritedWeights
 from prunesearch.structure import Structure
 
 Form = Literal["published", "compact", "supernet"]
@@ -83,6 +82,8 @@ class PruningNet(nn.Module):
         self.network = network
         self.settings: dict[str, Any] = {"form": form, "hidden": hidden, "rank": rank, "start": start, "seed": seed}
         self.ranking = _nested(network, ranking)
+        self._slices = InheritedWeights(network, self.ranking)
+        self._skeleton = Skeleton(self._slices)
         self._encoded = generated_by(network, form)
         tensors = dict(network.model.named_parameters())
         device = next(iter(tensors.values())).device
@@ -114,30 +115,39 @@ class PruningNet(nn.Module):
         Returns:
             What the network returns, for each structure; gradients reach every parameter.
         """
-        outputs = []
         device = device_of((inputs, by_name))
-        for structure in structures:
-            skeleton = slim(self.network, structure, self.ranking).to(device).train(self.training)
-            outputs.append(functional_call(skeleton, self.tensors(structure), inputs, by_name))
-        return outputs
+        return [
+            self._skeleton.run(
+                structure, self.tensors(structure), inputs, by_name, device=device, training=self.training
+            )
+            for structure in structures
+        ]
 
     def tensors(self, structure: Structure) -> dict[str, Tensor]:
         """All parameters of a structure's network, by name."""
-        kept = kept_units(self.network, self.network.space.check(structure), self.ranking)
-        return {name: self.values(name, structure, kept) for name, _ in self.network.model.named_parameters()}
+        self.network.space.check(structure)
+        ratios = self._ratios(self._encoded, structure)
+        return {name: self._values(name, structure, ratios) for name, _ in self.network.model.named_parameters()}
 
-    def values(self, tensor: str, structure: Structure, kept: npt.NDArray[np.bool_]) -> Tensor:
-        """One of `tensors`; `kept`, (units,), says which units the structure keeps."""
-        groups = self._encoded.get(tensor)
-        if groups is None:
-            values: Tensor = self._shared[_key(tensor)]
-        else:
-            generator = self._generators[_key(tensor)]
-            ratios = [structure[group] / self.network.space.full[group] for group in groups]
-            values = generator(next(generator.parameters()).new_tensor(ratios))
-        for cut in self.network.cuts_of.get(tensor, ()):
-            values = narrow(values, cut, kept)
-        return values
+    def values(self, tensor: str, structure: Structure) -> Tensor:
+        """One of `tensors`."""
+        return self._values(tensor, structure, self._ratios([tensor] if tensor in self._encoded else [], structure))
+
+    def _values(self, tensor: str, structure: Structure, ratios: Mapping[str, Tensor]) -> Tensor:
+        generated = tensor in self._encoded
+        full = self._generators[_key(tensor)](ratios[tensor]) if generated else self._shared[_key(tensor)]
+        return self._slices.narrowed(tensor, full, structure)
+
+    def _ratios(self, tensors: Iterable[str], structure: Structure) -> dict[str, Tensor]:
+        """What the generators of some weights see; a device is given one tensor."""
+        first = {name: next(self._generators[_key(name)].parameters()) for name in tensors}
+        if not first:
+            return {}
+        ratios = [structure[g] / self.network.space.full[g] for name in first for g in self._encoded[name]]
+        some = next(iter(first.values()))
+        given = placed(torch.tensor(ratios, dtype=some.dtype), some.device)
+        parts = torch.split(given, [len(self._encoded[name]) for name in first])
+        return {name: part.to(first[name].dtype) for name, part in zip(first, parts, strict=True)}
 
     def influences(self, tensor: str) -> frozenset[int]:
         """Indices of the groups on whose widths a parameter depends."""

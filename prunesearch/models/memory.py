@@ -44,6 +44,12 @@ def require(needed: int, device: torch.device, what: str, advice: str) -> None:
         )
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of torch says that there was not enough memory; on CPUs it has no class of its own."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+
+
 def _limits() -> Iterator[int]:
     if _MEMINFO.exists():
         yield 1024 * _entry(_MEMINFO, "MemAvailable:")

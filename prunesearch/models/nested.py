@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.fx.immutable_collections import immutable_dict
 
+from prunesearch.models.devices import placed
+
 Batch: TypeAlias = Any
 """A tensor (n, ...), or a tuple (positional inputs), list or dictionary (inputs by name) of such, nested or not."""
 
@@ -155,7 +157,12 @@ def _some(items: Ragged, index: Tensor | slice) -> Ragged:
 
 def moved(batch: Batch, device: torch.device | str | None) -> Batch:
     """The batch on a device; None leaves it where it is."""
-    return mapped(batch, lambda x: x.to(device))
+    return batch if device is None else mapped(batch, lambda x: placed(x, torch.device(device)))
+
+
+def in_format(batch: Batch, layout: torch.memory_format) -> Batch:
+    """The batch with its tensors of four dimensions laid out so in memory."""
+    return mapped(batch, lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x)
 
 
 def device_of(batch: Batch) -> torch.device:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Cut
+from prunesearch.models.devices import placed
 from prunesearch.models.held import held_tensors, make_buffers
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.operators import BUILT_IN
@@ -70,6 +71,12 @@ def _narrowed(network: TracedModel, kept: npt.NDArray[np.bool_]) -> nn.Module:
     memo = {id(tensors[name]): _like(tensors[name], slices[name]) for name in replaced}
     slimmed = copied(network.model, memo)
     make_buffers(slimmed, replaced)
+    set_numbers(network, slimmed, kept)
+    return slimmed
+
+
+def set_numbers(network: TracedModel, slimmed: nn.Module, kept: npt.NDArray[np.bool_]) -> None:
+    """Set the numbers of channels that a copy of the network holds, beside tensors that are narrow already."""
     for count in network.counts:
         set_attribute(slimmed.get_submodule(count.module), count.attribute, int(kept[count.units].sum()))
     for name, module in network.model.named_modules():
@@ -80,12 +87,11 @@ def _narrowed(network: TracedModel, kept: npt.NDArray[np.bool_]) -> nn.Module:
         numbers.setdefault(literal.module, {})[literal.place] = int(kept[literal.units].sum())
     for name, changed in numbers.items():
         rewrite(slimmed.get_submodule(name), changed)
-    return slimmed
 
 
 def narrow(tensor: Tensor, cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
     """The slices of a tensor that stay, copied."""
-    return tensor.index_select(cut.dim, positions(cut, kept).to(tensor.device))
+    return tensor.index_select(cut.dim, placed(positions(cut, kept), tensor.device))
 
 
 def positions(cut: Cut, kept: npt.NDArray[np.bool_]) -> Tensor:
@@ -110,7 +116,7 @@ def put_back(network: TracedModel, slimmed: nn.Module, kept: npt.NDArray[np.bool
                 narrowed.append(narrow(narrowed[-1], cut, kept))
             values = theirs[name].to(tensor.device)
             for cut, wider in zip(reversed(cuts), reversed(narrowed[:-1]), strict=True):
-                values = wider.index_copy(cut.dim, positions(cut, kept).to(wider.device), values)
+                values = wider.index_copy(cut.dim, placed(positions(cut, kept), wider.device), values)
             tensor.copy_(values)
 
 

@@ -17,9 +17,11 @@ from torch.func import functional_call
 
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Read
+from prunesearch.models.devices import placed
 from prunesearch.models.following import check_number, recorded
+from prunesearch.models.graphs import Graphs
 from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
-from prunesearch.models.nested import Batch, batch_of, in_order_of, repeated
+from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import Kinds
@@ -66,35 +68,57 @@ class StackedForward:
         for read in weights.network.reads:
             self._reads.setdefault(read.place, []).append(read)
         self._units: dict[torch.device, dict[bytes, Tensor]] = {}
+        self._layout = torch.contiguous_format
+        self.graphs = Graphs()
 
-    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """From now on, weights and images of four dimensions lie so in memory."""
+        if layout != self._layout:
+            self.graphs.forget()  # they read the weights where these were
+            self._forward.model.to(memory_format=layout)
+            self._layout = layout
+
+    def run(
+        self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None, *, graphed: bool = False
+    ) -> list[Any]:
         """Return what the network returns for each structure, in order.
 
         Args:
             structures: (k, g) structures.
             inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+            graphed: Whether as a CUDA graph, where it can be captured.
+
+        Raises:
+            ValueError: The weights are no slices of one network's, and a graph would not see that they change.
         """
+        if graphed and self._own:
+            raise ValueError("Weights that differ by structure cannot be run as a CUDA graph. Use path='stacked'.")
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
         network = self._weights.network
         check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
         with torch.inference_mode():
-            masks = self._masks(structures, tensors[0].device)
+            kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures]))
             stacked = {
                 layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
                 for layer, own in self._own.items()
             }
-            output = _Stack(self._forward, masks, k, statistics, stacked).run(*repeated(tensors, k))
+
+            def work(kept: Tensor, *tensors: Tensor) -> Any:
+                images = in_format(repeated(tensors, k), self._layout)
+                return _Stack(self._forward, self._masks(kept), k, len(images[0]), statistics, stacked).run(*images)
+
+            given = [placed(kept, tensors[0].device), *tensors]
+            output = self.graphs.run(statistics, work, given) if graphed else work(*given)
         return [_part(output, i, k) for i in range(k)]
 
-    def _masks(self, structures: Sequence[Structure], device: torch.device) -> dict[str, list[tuple[int, Tensor]]]:
+    def _masks(self, kept: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """By place, per dimension that gets narrower, which of its channels each structure has, (k, ...).
 
-        A device is given one tensor. What is read alike has one mask.
+        Of (k, units), which units each has. What is read alike has one mask.
         """
-        kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures])).to(device)
-        of_units = {key: kept[:, units] for key, units in self._placed(device).items()}
+        of_units = {key: kept[:, units] for key, units in self._placed(kept.device).items()}
         return {
             name: [(read.dim, of_units[read.units.tobytes()]) for read in reads] for name, reads in self._reads.items()
         }
@@ -103,7 +127,7 @@ class StackedForward:
         """Distinct units that are read, as indices on a device."""
         if device not in self._units:
             units = {read.units.tobytes(): read.units for reads in self._reads.values() for read in reads}
-            self._units[device] = {key: torch.from_numpy(each).to(device) for key, each in units.items()}
+            self._units[device] = {key: placed(torch.from_numpy(each), device) for key, each in units.items()}
         return self._units[device]
 
     def _stacked(self, name: str, structures: Sequence[Structure]) -> Tensor:
@@ -119,7 +143,10 @@ class StackedForward:
         return found
 
 
-_OWN = "This network mixes channels of its own parameters, which cannot be run stacked. Use path='sliced'."
+_OWN = (
+    "This network mixes channels of its own parameters, or of tensors whose first dimension is not the images, as in "
+    "torch's attention, which cannot be run stacked. Use path='sliced'."
+)
 
 
 class _Stack(Replay):
@@ -130,12 +157,14 @@ class _Stack(Replay):
         forward: Recording,
         masks: Mapping[str, Sequence[tuple[int, Tensor]]],
         k: int,
+        n: int,
         statistics: int | None,
         stacked: Mapping[str, Mapping[str, Tensor]],
     ) -> None:
         super().__init__(forward)
         self._masks = masks
         self._k = k
+        self._n = n  # images of all structures together
         self._statistics = statistics
         self._stacked = stacked
 
@@ -162,7 +191,7 @@ class _Stack(Replay):
     def _one_by_one(self, n: fx.Node, source: fx.Node, masks: Sequence[tuple[int, Tensor]], *, is_whole: bool) -> Any:
         """An operator on the channels that each structure has, in turn."""
         whole = self.env[source]
-        if len(whole) % self._k or any(dim == 0 for dim, _ in masks):
+        if len(whole) % self._n or any(dim == 0 for dim, _ in masks):
             raise ValueError(_OWN)
         found = []
         for i, part in enumerate(self._apart(whole)):
@@ -183,6 +212,12 @@ class _Stack(Replay):
         eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
         return self._normalised(x, eps, weight, bias)
 
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        x, *rest = args
+        if target == "view" and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            x = x.contiguous()
+        return super().call_method(target, (x, *rest), kwargs)
+
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -196,8 +231,8 @@ class _Stack(Replay):
         return torch.vmap(one)(dict(self._stacked[target]), self._apart(args[0])).flatten(0, 1)
 
     def _masked(self, x: Tensor, dim: int, mask: Tensor) -> Tensor:
-        """Zeros where a structure has no channel; of a parameter, once for each structure."""
-        if len(x) % self._k or dim == 0:
+        """Zeros where a structure has no channel."""
+        if len(x) % self._n or dim == 0:
             raise ValueError(_OWN)
         return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1)).flatten(0, 1)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.coupling import Cut
+from prunesearch.models.devices import placed
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -57,7 +58,7 @@ class _Slices:
     """Which units a structure keeps, and where they are along each dimension that was asked for."""
 
     kept: npt.NDArray[np.bool_]
-    positions: dict[bytes, Tensor] = field(default_factory=dict)
+    positions: dict[tuple[bytes, torch.device], Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,15 +92,19 @@ class InheritedWeights:
 
     def values(self, tensor: str, structure: Structure) -> Tensor:
         """The trained values of the channels that stay."""
-        values = self._tensors[tensor].detach()
+        return self.narrowed(tensor, self._tensors[tensor].detach(), structure)
+
+    def narrowed(self, tensor: str, values: Tensor, structure: Structure) -> Tensor:
+        """The slices that stay of other values of a parameter or buffer, (...) as wide as the traced model's."""
         for cut in self.network.cuts_of.get(tensor, ()):
             values = values.index_select(cut.dim, self._positions(cut, structure, values.device))
         return values
 
     def _positions(self, cut: Cut, structure: Structure, device: torch.device) -> Tensor:
-        found, axis = self._slices_of(structure), self._axes[cut.tensor, cut.dim]
+        found, axis = self._slices_of(structure), (self._axes[cut.tensor, cut.dim], device)
         if axis not in found.positions:
-            found.positions[axis] = positions(cut, found.kept).to(device)
+            with torch.inference_mode(False):  # or nothing could be differentiated by what they choose
+                found.positions[axis] = placed(positions(cut, found.kept), device)
         return found.positions[axis]
 
     @cached_property

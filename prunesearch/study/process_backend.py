@@ -1,4 +1,4 @@
-"""Scoring by processes on this machine, each with its share of the cores.
+"""Scoring by processes on this machine, each with its share of the cores, and a GPU of its own where there are some.
 
 The processes are started as programs of their own (`worker.py`), not forked: that works with any threads and GPUs
 here, and the caller's script needs no `if __name__ == "__main__"`. POSIX only.
@@ -38,23 +38,27 @@ class ProcessBackend:
         payload: What `packing.pack` made of the factory of their scorers.
         size: How many.
         threads: How many threads each may use; None for its share of the cores, but no more than `OMP_NUM_THREADS`.
+        cards: What `CUDA_VISIBLE_DEVICES` calls the GPUs that they take in turn, each as its only one, so that what was
+            on the first GPU here is on that one there. If there are none, they see what this process sees.
 
     Raises:
         ValueError: This system has no POSIX processes.
     """
 
-    def __init__(self, payload: bytes, size: int, *, threads: int | None = None) -> None:
+    def __init__(self, payload: bytes, size: int, *, threads: int | None = None, cards: Sequence[str] = ()) -> None:
         if os.name != "posix":
             raise ValueError('Local workers need a POSIX system (Linux, macOS). Use executor="ray" here.')
         self.size = size
         share = _share(size) if threads is None else threads
-        self._environment = {**os.environ, **dict.fromkeys(_THREADS, str(share))}
+        environment = {**os.environ, **dict.fromkeys(_THREADS, str(share))}
+        of_cards = [{**environment, "CUDA_VISIBLE_DEVICES": card} for card in cards] or [environment]
+        self._environments = [of_cards[place % len(of_cards)] for place in range(size)]
         self._payload = tempfile.TemporaryFile()  # noqa: SIM115  # has no name, and goes with this process
         self._payload.write(payload)
         self._payload.flush()
         self._ears, self._mouth = os.pipe()  # closed by the system when this process ends, however: workers listen
         self._false_starts = 0
-        self._workers = [self._start() for _ in range(size)]
+        self._workers = [self._start(place) for place in range(size)]
 
     def idle(self) -> int:
         """Workers that are ready and have nothing to do."""
@@ -89,7 +93,7 @@ class ProcessBackend:
         for place, worker in enumerate(self._workers):
             if worker.piece == piece:
                 worker.end()
-                self._workers[place] = self._start()
+                self._workers[place] = self._start(place)
 
     def close(self) -> None:
         """Kill every worker; what they had recorded nothing of is lost with them."""
@@ -109,11 +113,12 @@ class ProcessBackend:
                 f"{self._false_starts} workers in a row ended before they were ready, the last one by {reason}. "
                 "Perhaps there is too little memory for so many."
             )
-        self._workers[self._workers.index(worker)] = self._start()
+        place = self._workers.index(worker)
+        self._workers[place] = self._start(place)
         return [] if worker.piece is None else [Lost(worker.piece, reason)]
 
-    def _start(self) -> _Worker:
-        return _Worker(self._payload.fileno(), self._ears, self._environment)
+    def _start(self, place: int) -> _Worker:
+        return _Worker(self._payload.fileno(), self._ears, self._environments[place])
 
 
 class _Worker:

@@ -25,8 +25,8 @@ class Workers:
     Attributes:
         count: Processes that score, -1: one per core. The result is the same for any number.
         executor: Where: inline (this process), processes (of this machine), ray (actors of a cluster), or auto.
-            `"processes"` have each their share of the cores. `"auto"` is inline for one worker without a time limit,
-            otherwise processes.
+            `"processes"` have each their share of the cores, and of several GPUs one each, in turn. `"auto"` is inline
+            for one worker without a time limit, otherwise processes.
         time_limit: Seconds that one structure may take. Then it has failed. Needs workers that can be killed.
         max_retries: Further tries for a structure whose worker died. Then it has failed.
         address: Address of a Ray cluster, such as `"auto"` or `"ray://head:10001"`. None: one on this machine.
@@ -78,13 +78,16 @@ def as_workers(given: int | Workers) -> Workers:
 
 
 @contextmanager
-def executor_on(workers: Workers, scorer: Scorer, factory: ScorerFactory) -> Iterator[Executor]:
+def executor_on(
+    workers: Workers, scorer: Scorer, factory: ScorerFactory, cards: Sequence[str] = ()
+) -> Iterator[Executor]:
     """An executor for one scorer; the workers end with the context.
 
     Args:
         workers: Where to score.
         scorer: For this process.
         factory: Makes it in another one.
+        cards: What `CUDA_VISIBLE_DEVICES` calls the GPUs that local processes take in turn; if none, they see all.
 
     Raises:
         ValueError: The factory cannot be copied to another process, or a package is missing.
@@ -96,12 +99,14 @@ def executor_on(workers: Workers, scorer: Scorer, factory: ScorerFactory) -> Ite
     if workers.are_here:
         yield InlineExecutor(scorer)
         return
-    with open_pool(workers, factory) as pool:
+    with open_pool(workers, factory, cards) as pool:
         yield PoolExecutor(pool)
 
 
 @contextmanager
-def jobs_on(workers: Workers, scorers: Sequence[Scorer], factory: ScorerFactory) -> Iterator[Jobs]:
+def jobs_on(
+    workers: Workers, scorers: Sequence[Scorer], factory: ScorerFactory, cards: Sequence[str] = ()
+) -> Iterator[Jobs]:
     """What scores on parts of the images, with a scorer for each; otherwise as `executor_on`."""
     from prunesearch.study.executors import InlineJobs
     from prunesearch.study.pool import PoolJobs
@@ -109,28 +114,28 @@ def jobs_on(workers: Workers, scorers: Sequence[Scorer], factory: ScorerFactory)
     if workers.are_here:
         yield InlineJobs(scorers)
         return
-    with open_pool(workers, factory) as pool:
+    with open_pool(workers, factory, cards) as pool:
         yield PoolJobs(pool)
 
 
 @contextmanager
-def open_pool(workers: Workers, factory: ScorerFactory) -> Iterator[Pool]:
+def open_pool(workers: Workers, factory: ScorerFactory, cards: Sequence[str] = ()) -> Iterator[Pool]:
     """Workers that are started now and end with the context."""
     from prunesearch.study.packing import pack
     from prunesearch.study.pool import Pool
 
-    pool = Pool(_backend(workers, pack(factory)), time_limit=workers.time_limit, max_retries=workers.max_retries)
+    pool = Pool(_backend(workers, pack(factory), cards), time_limit=workers.time_limit, max_retries=workers.max_retries)
     try:
         yield pool
     finally:
         pool.close()
 
 
-def _backend(workers: Workers, payload: bytes) -> Backend:
+def _backend(workers: Workers, payload: bytes, cards: Sequence[str]) -> Backend:
     if workers.executor != "ray":
         from prunesearch.study.process_backend import ProcessBackend
 
-        return ProcessBackend(payload, workers.count)
+        return ProcessBackend(payload, workers.count, cards=cards)
     try:
         from prunesearch.study.ray_backend import RayBackend
     except ImportError as error:

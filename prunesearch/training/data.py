@@ -166,7 +166,13 @@ class Data:
         return max(1, len(self._trained_on) // batch_size)
 
     def train_batches(
-        self, batch_size: int, rng: np.random.Generator, *, first: int = 0, share: tuple[int, int] = (0, 1)
+        self,
+        batch_size: int,
+        rng: np.random.Generator,
+        *,
+        first: int = 0,
+        share: tuple[int, int] = (0, 1),
+        pinned: bool = False,
     ) -> Iterator[Batch]:
         """One shuffled epoch of `train`; the last incomplete batch is left out unless it is the only one.
 
@@ -178,6 +184,7 @@ class Data:
             rng: Decides the order.
             first: Index of the batch to begin with.
             share: (i, k) gives every k-th image of each batch, from the i-th: one of k processes' share.
+            pinned: Whether batches are in pinned memory, from which the copy to a GPU keeps nobody waiting.
         """
         order = self._trained_on[rng.permutation(len(self._trained_on))]
         steps = self.steps_per_epoch(batch_size)
@@ -186,10 +193,16 @@ class Data:
         workers = self.train.num_workers if isinstance(self.train, DataLoader) else 0
         if workers:
             yield from DataLoader(
-                batches, batch_size=None, sampler=range(first, steps), num_workers=workers, collate_fn=_as_it_is
+                batches,
+                batch_size=None,
+                sampler=range(first, steps),
+                num_workers=workers,
+                collate_fn=_as_it_is,
+                pin_memory=pinned,
             )
         else:
-            yield from (batches[step] for step in range(first, steps))
+            read = (batches[step] for step in range(first, steps))
+            yield from (nested.mapped(batch, Tensor.pin_memory) if pinned else batch for batch in read)
 
     def validation_set(self) -> Batch | None:
         """All that is held out for validation, as one batch in memory; None if there is nothing.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from prunesearch.models.isolation import in_eval_mode, isolated
-from prunesearch.models.nested import Batch, Nest, called, described, mapped, moved, tensors_in
+from prunesearch.models.nested import Batch, Nest, called, described, in_format, moved, tensors_in
 
 
 def check_weights(network: nn.Module) -> None:
@@ -52,11 +52,6 @@ def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[t
         except ValueError:  # such as of a view that wants the usual order
             network.to(memory_format=torch.contiguous_format)
     return torch.contiguous_format, outputs_of(network, placed)
-
-
-def in_format(images: Batch, layout: torch.memory_format) -> Batch:
-    """The batch with its tensors of four dimensions laid out so in memory."""
-    return mapped(images, lambda x: x.contiguous(memory_format=layout) if x.dim() == 4 else x)
 
 
 def outputs_of(network: nn.Module, inputs: Batch) -> Any:

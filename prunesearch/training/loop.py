@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module, devices_here, random_apart
-from prunesearch.models.nested import Batch, Ragged, moved, tensors_in
+from prunesearch.models.nested import Batch, Ragged, in_format, moved, tensors_in
 from prunesearch.models.sizes import size_of_first
 from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import shown
@@ -34,7 +34,7 @@ from prunesearch.training.averaging import Average
 from prunesearch.training.checkpoint import CheckpointFile
 from prunesearch.training.data import Data
 from prunesearch.training.evaluation import evaluate, order_of
-from prunesearch.training.fitting import in_format, laid_out
+from prunesearch.training.fitting import laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
 from prunesearch.training.progress import Progress, State, TrainedStates
@@ -205,7 +205,9 @@ class _Loop:
             self._learner.begin_epoch(progress.epoch)
         self._learner.train()
         rng = np.random.default_rng([self._seed, 2, progress.epoch])
-        batches = self._data.train_batches(self._recipe.batch_size, rng, first=progress.step, share=self._share)
+        pinned = self._accelerator.device.type == "cuda"
+        size, first = self._recipe.batch_size, progress.step
+        batches = self._data.train_batches(size, rng, first=first, share=self._share, pinned=pinned)
         for batch in batches:
             loss = self._take_step(batch)
             progress.step += 1

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prunesearch.models.devices import placed
+
 
 def moved(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -> Tensor:
     """(n, c, h, w) images shifted by up to `crop` pixels, and mirrored if `flip` and the coin says so."""
@@ -17,7 +19,7 @@ def moved(images: Tensor, flip: bool, crop: int, generator: torch.Generator) -> 
     if flip:
         mirrored = torch.randint(0, 2, (n, 1), generator=generator).bool()
         columns = torch.where(mirrored, columns.flip(1), columns)
-    rows, columns = rows.to(images.device), (columns + right).to(images.device)
+    rows, columns = placed(rows, images.device), placed(columns + right, images.device)
     which = torch.arange(n, device=images.device)
     found = padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]  # (n, h, w, c)
     return found.permute(0, 3, 1, 2)
@@ -30,6 +32,6 @@ def erased(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     for size in (height, width):
         first = torch.randint(0, size, (n, 1), generator=generator) - side // 2
         offset = torch.arange(size) - first
-        inside.append(((offset >= 0) & (offset < side)).to(images.device))
+        inside.append(placed((offset >= 0) & (offset < side), images.device))
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images.masked_fill(square, 0)

@@ -188,10 +188,11 @@ class _Run:
     def _batches(self) -> Iterator[Batch]:
         """Those of the steps that are left, each process its share."""
         share = (self._accelerator.process_index, self._accelerator.num_processes)
+        size, pinned = self._recipe.batch_size, self._accelerator.device.type == "cuda"
         done = self.step % self._per_epoch
         for epoch in range(self.step // self._per_epoch, self._recipe.epochs):
             rng = np.random.default_rng([self._seed, 2, epoch])
-            yield from self._data.train_batches(self._recipe.batch_size, rng, first=done, share=share)
+            yield from self._data.train_batches(size, rng, first=done, share=share, pinned=pinned)
             done = 0
 
     def _update(self, model: Any, batch: Batch) -> float:

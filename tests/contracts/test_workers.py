@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 
 import pytest
@@ -20,7 +21,8 @@ from prunesearch.models.trace import trace
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 from prunesearch.study.packing import pack, unpack
-from prunesearch.study.pool import Pool, PoolExecutor
+from prunesearch.study.pool import Done, Pool, PoolExecutor
+from prunesearch.study.process_backend import ProcessBackend
 from prunesearch.study.scoring import ScorerFactory
 from prunesearch.study.workers import Workers, open_pool
 from prunesearch.tasks.classify import labelled
@@ -123,6 +125,34 @@ def test_a_score_of_a_worker_is_that_of_this_process(
 def test_no_traced_graph_is_handed_over(source: str, sources: dict[str, WeightSource]) -> None:
     """It could not be put together again: torch traces it anew, in ways that change with its version."""
     assert b"torch.fx" not in pack(recipe_of(sources[source], "accuracy"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="local workers need a POSIX system")
+def test_each_local_process_has_a_gpu_of_its_own_also_one_that_takes_the_place_of_another() -> None:
+    class Seeing:
+        def score(self, structures: Sequence[Structure]) -> list[float]:
+            return [float(os.environ["CUDA_VISIBLE_DEVICES"]) for _ in structures]
+
+    backend = ProcessBackend(pack(lambda: (Seeing(),)), 3, cards=("5", "7"))
+
+    def seen(pieces: range) -> list[float | None]:
+        found: dict[int, float | None] = {}
+        while backend.idle() < len(pieces):
+            backend.wait(1.0)
+        for piece in pieces:
+            backend.give(piece, 0, [(1,)])
+        while len(found) < len(pieces):
+            news = [done for done in backend.wait(1.0) if isinstance(done, Done)]
+            found.update((done.piece, done.outcomes[0].score) for done in news)
+        return [found[piece] for piece in pieces]
+
+    try:
+        assert seen(range(3)) == [5.0, 7.0, 5.0]
+        backend.give(3, 0, [(1,)])
+        backend.dismiss(3)
+        assert seen(range(4, 7)) == [5.0, 7.0, 5.0]
+    finally:
+        backend.close()
 
 
 @pytest.mark.slow

@@ -110,11 +110,11 @@ def test_when_memory_runs_out_fewer_structures_are_stacked(
     launches: list[int] = []
     run = StackedForward.run
 
-    def little_memory(self: StackedForward, structures: list[Structure], *rest: Any) -> list[Any]:
+    def little_memory(self: StackedForward, structures: list[Structure], *rest: Any, **named: Any) -> list[Any]:
         launches.append(len(structures))
         if len(structures) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return run(self, structures, *rest)
+        return run(self, structures, *rest, **named)
 
     structures = [weights.network.space.check(row.tolist()) for row in weights.network.space.sample(_rng(), 6)]
     expected = AccuracyEvaluator(weights, labelled(images, labels)).score(structures)
@@ -169,6 +169,7 @@ def test_a_network_without_batch_norm_is_scored_as_it_is() -> None:
     ("changes", "message"),
     [
         ({"path": "fast"}, "Unknown path 'fast'; there are auto, sliced, stacked"),
+        ({"path": "stacked+graph"}, "There are no CUDA graphs on cpu"),
         ({"metric": "speed"}, "Unknown metric 'speed'; for the task classification there are loss, accuracy, fidelity"),
         ({"labels": torch.zeros(3, dtype=torch.long)}, r"one label per image \(256\), got 3"),
         ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0, dtype=torch.long)}, "got none"),

@@ -51,6 +51,31 @@ def test_a_gpu_that_is_used_is_named_and_one_that_is_idle_is_said() -> None:
     assert NONE.idle_beside(CPU, None) is None
 
 
+@pytest.mark.parametrize(
+    ("devices", "device", "asked", "visible", "expected"),
+    [
+        (TWO, "cuda:0", None, None, ("0", "1")),
+        (TWO, "cuda:0", "cuda", "4,GPU-8,2", ("4", "GPU-8")),
+        (TWO, "cuda:0", "cuda:0", None, ()),
+        (TWO, "cuda:1", None, None, ()),
+        (TWO, "cpu", "cpu", None, ()),
+        (Devices(("NVIDIA L4",)), "cuda:0", None, None, ()),
+    ],
+)
+def test_gpus_are_shared_out_unless_somebody_chose_one(
+    monkeypatch: pytest.MonkeyPatch,
+    devices: Devices,
+    device: str,
+    asked: str | None,
+    visible: str | None,
+    expected: tuple[str, ...],
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices.shared_out(torch.device(device), asked) == expected
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
 def test_without_a_gpu_there_is_none() -> None:
     assert devices_here() == NONE

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import prunesearch as ps
 from prunesearch.errors import CheckpointError, NotEnoughMemory, TraceError
@@ -32,6 +33,7 @@ from prunesearch.models.zoo.metapruning import GeneNetwork, metapruning
 from tests.models.networks import BLOCKS, chain, image, random_ranking, randomised, some_structures
 from tests.models.test_literals import OptionA
 from tests.models.test_many_forwards import one_by_one
+from tests.models.test_strangers import SEQUENCES, Positioned
 from tests.models_state import generators, state_of
 
 FORMS: tuple[Form, ...] = ("published", "compact", "supernet")
@@ -139,6 +141,55 @@ def test_its_forward_is_that_of_the_built_networks_and_gradients_reach_everythin
     fixed = {name for name, parameter in net.named_parameters() if not parameter.requires_grad}
     assert still == fixed
     assert bool(fixed) == (form == "published")  # the published one has BatchNorms without trained parameters
+
+
+class BesideItsLayers(nn.Module):
+    """Calls functions with tensors of layers that it does not call, and asks one of them for its number of groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.depthwise = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=6)
+        self.norm, self.drop, self.head = nn.BatchNorm2d(6), nn.Dropout(0.2), nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.conv2d(x, self.stem.weight, self.stem.bias, padding=1)
+        x = F.conv2d(x, self.depthwise.weight, self.depthwise.bias, padding=1, groups=self.depthwise.groups)
+        return self.head(self.drop(F.relu(self.norm(x)))).mean((2, 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("make", "images"),
+    [
+        (OptionA, image(4, 3, 16, 16)),
+        (lambda: chain(list(BLOCKS)), image(4, 3, 16, 16)),
+        (BesideItsLayers, image(4, 3, 16, 16)),
+        (Positioned, SEQUENCES),
+    ],
+)
+def test_its_forward_is_to_the_last_bit_that_of_a_slimmed_copy_for_each_structure(
+    make: Callable[[], nn.Module], images: Tensor, training: bool
+) -> None:
+    torch.manual_seed(0)
+    network = ps.trace(make(), images[:2])
+    net = disturbed(PruningNet(network, hidden=4, ranking=random_ranking(network))).train(training)
+    structures = [network.space.minimum, *some_structures(network), network.space.full, network.space.minimum]
+    before, found = state_of(network.model), []
+    for copies in (False, True):
+        torch.manual_seed(1)
+        if copies:
+            slims = [slim(network, structure, net.ranking).train(training) for structure in structures]
+            pairs = zip(slims, structures, strict=True)
+            outputs = [functional_call(copy, net.tensors(structure), (images,)) for copy, structure in pairs]
+        else:
+            outputs = net(structures, images)
+        net.zero_grad()
+        sum(output.square().sum() for output in outputs).backward()
+        found.append([*outputs, *(p.grad for p in net.parameters() if p.grad is not None)])
+    assert all(torch.equal(mine, other) for mine, other in zip(*found, strict=True))
+    assert state_of(network.model) == before
+    held = net._skeleton._module.parameters()  # nothing of a structure is kept, above all no graph of its gradients
+    assert all(mine is other for mine, other in zip(held, network.model.parameters(), strict=True))
 
 
 def test_the_model_and_all_random_generators_stay_as_they_were() -> None:

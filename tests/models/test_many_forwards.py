@@ -115,16 +115,45 @@ def test_nor_do_those_of_residual_networks_on_the_number_of_threads() -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_stacked_forwards_are_nearly_those_of_the_built_networks(
-    task: tuple[InheritedWeights, Tensor], expected: list[Any]
+    task: tuple[InheritedWeights, Tensor], expected: list[Any], layout: torch.memory_format
 ) -> None:
     weights, images = task
     structures = some_structures(weights.network)
     before = state_of(weights.network.model)
-    stacked = StackedForward(weights).run(structures, images)
+    forward = StackedForward(weights)
+    forward.lay_out(layout)
+    stacked = forward.run(structures, images)
     for ours, theirs in zip(stacked, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
     assert state_of(weights.network.model) == before
+
+
+def test_attention_that_has_its_images_in_the_second_dimension_is_refused() -> None:
+    torch.manual_seed(0)
+    images = image(3, 16, 8)  # as many positions as could be taken for the images of several structures
+    model = nn.Sequential(nn.Linear(8, 8), nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), nn.Linear(8, 4))
+    network = ps.trace(model, images)
+    forward = StackedForward(InheritedWeights(network, random_ranking(network)))
+    with pytest.raises(ValueError, match="first dimension is not the images"):
+        forward.run([network.space.minimum, network.space.full], images)
+
+
+def test_channels_stay_last_between_the_layers_of_a_stack() -> None:
+    images = image(4, 3, 16, 16)
+    network = ps.trace(ps.make_model("resnet8"), images)
+    forward = StackedForward(InheritedWeights(network, random_ranking(network)))
+    forward.lay_out(torch.channels_last)
+    seen: list[bool] = []
+    for layer in forward._forward.model.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(
+                lambda _, x: seen.append(x[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    forward.run(some_structures(network)[:2], images)
+    assert len(seen) > 6
+    assert all(seen)
 
 
 def test_both_take_their_statistics_from_the_first_images_when_asked(task: tuple[InheritedWeights, Tensor]) -> None:

@@ -261,6 +261,15 @@ def test_what_a_dataset_draws_at_random_is_the_same_wherever_an_epoch_is_entered
     assert not torch.equal(epochs[0][0] % 1, other % 1)
 
 
+def test_batches_for_a_gpu_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[int] = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: [pinned.append(len(x)), x][1])
+    data = Data(train=TensorDataset(torch.arange(64.0), torch.zeros(64, dtype=torch.long)))
+    batches = [list(data.train_batches(16, np.random.default_rng(0), pinned=wanted)) for wanted in (False, True)]
+    assert pinned == [16] * 8  # images and labels of four batches
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(*batches, strict=True))
+
+
 def test_the_shares_of_processes_make_up_the_batch() -> None:
     data = Data(train=TensorDataset(torch.arange(64.0), torch.zeros(64, dtype=torch.long)))
     whole = [x for x, _ in data.train_batches(16, np.random.default_rng(0))]
