@@ -49,6 +49,10 @@ class Halves(nn.Module):
         if self.how == "compared with twice a half":
             assert x.size(1) == c * 2
             return torch.split(x, c, 1)
+        if self.how == "a position":
+            return torch.tensor_split(x, (c,), dim=1)
+        if self.how == "as many parts":
+            return x.tensor_split(2, dim=1)
         return x.chunk(2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,7 +64,7 @@ class Halves(nn.Module):
     "how",
     [
         "a half of an attribute", "both halves", "slices", "the rest of the channels", "made an integer",
-        "an attribute made an integer", "compared with twice a half", "chunk",
+        "an attribute made an integer", "compared with twice a half", "a position", "as many parts", "chunk",
     ],
 )  # fmt: skip
 def test_parts_of_a_stage_are_pruned_whatever_arithmetic_says_how_large_they_are(how: str) -> None:

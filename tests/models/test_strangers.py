@@ -452,3 +452,21 @@ def test_channels_that_decide_values_stay_and_it_is_said_why() -> None:
     network = proven(Waves(), SEQUENCES)
     assert [group.name for group in network.space.groups] == ["b"]
     assert network.frozen["a"] == "function 'arange' makes values of how many there are"
+
+
+class Classed(nn.Module):
+    """Takes the token of the class apart, as multiscale transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 16), nn.Linear(16, 16), nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, rest = torch.tensor_split(self.a(x), indices=(1,), dim=1)
+        return self.head(torch.cat((first, rest + self.b(rest)), dim=1)[:, 0])
+
+
+def test_tokens_are_taken_apart_by_their_positions() -> None:
+    network = proven(Classed(), SEQUENCES)
+    assert list(network.frozen) == ["head"]
+    assert [group.name for group in network.space.groups] == ["a"]

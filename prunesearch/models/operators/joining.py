@@ -163,6 +163,33 @@ def split(walk: Walk, node: fx.Node) -> Value:
     return give_up(walk, node)
 
 
+def tensor_split(walk: Walk, node: fx.Node) -> Value:
+    """`tensor_split` into equal parts like `chunk`, or at given positions, which follow the channels before them."""
+    source = argument(node, 0, "input", "self")
+    value, before = walk.value(source), walk.shape(source)
+    names = ("indices_or_sections", "indices", "sections")
+    dims = dims_of(walk, argument(node, 2, "dim", default=0), len(before))
+    n = len(node.meta["shapes"])
+    if value is None or dims is None:
+        return give_up(walk, node)
+    (dim,) = dims
+    labels = value.at(dim)
+    if labels is None:
+        return _parted(value, dim, None, n)
+    given, at = argument(node, 1, *names), position(node, 1, *names)
+    if isinstance(given, (tuple, list)):
+        ends = [walk.plain(item) for item in given]
+        if ends != sorted(ends) or ends[0] < 0:
+            return give_up(walk, node)
+        for i, end in enumerate(ends):
+            if not walk.fits(node, (*at, i), labels[:end]):
+                walk.freeze(labels, node, "has sizes that cannot be changed")
+        return _parted(value, dim, np.split(labels, ends), n)
+    if len(labels) % n or walk.plain(given) != n:
+        return give_up(walk, node)
+    return _parted(value, dim, _equal_parts(walk, labels, n), n)
+
+
 def unbind(walk: Walk, node: fx.Node) -> Value:
     """`unbind`, and iterating: one tensor for each position along a dimension that keeps its size."""
     source = argument(node, 0, "input")
@@ -434,6 +461,7 @@ KINDS: dict[Any, Kind] = {
     torch.stack: Kind(stack),
     **dict.fromkeys((torch.chunk, "chunk"), Kind(chunk)),
     **dict.fromkeys((torch.split, torch.functional.split, "split", "split_with_sizes"), Kind(split)),
+    **dict.fromkeys((torch.tensor_split, "tensor_split"), Kind(tensor_split)),
     **dict.fromkeys((torch.unbind, "unbind"), Kind(unbind)),
     part_of: Kind(part),
     **dict.fromkeys((nn.GLU, F.glu), Kind(glu)),
