@@ -69,6 +69,7 @@ def main(options: argparse.Namespace) -> None:
     data = ps.Data((images[:seen], masks[:seen]), (images[seen:], masks[seen:]), task=ps.tasks.segmentation())
     recipe = ps.Recipe(epochs=epochs, batch_size=8, lr=0.02)
 
+    torch.manual_seed(0)
     model: nn.Module = UNet(int(masks[masks != 255].max()) + 1)
     if options.weights is None:
         model = ps.finetune(model, data, recipe=recipe)

@@ -10,7 +10,7 @@ import pytest
 from prunesearch.cli.following import words_of
 from prunesearch.cli.values import Images, Model, Widths
 from prunesearch.scoring import Scoring
-from tests.cli.calls import SEARCH, Call
+from tests.cli.calls import BUDGET, NETWORK, SEARCH, Call
 
 
 def test_options_are_written_as_they_are_typed_and_defaults_are_left_out() -> None:
@@ -49,7 +49,7 @@ def test_the_next_command_runs_and_the_report_has_the_exact_one_and_the_file(fol
 
 @pytest.mark.slow
 def test_the_whole_job_is_a_command_that_goes_on(folder: Path, call: Call) -> None:
-    command = ("prune", *SEARCH[1:], "--n-trials", "4", "--epochs", "1", "--folder", "whole")
+    command = ("prune", *NETWORK, *BUDGET, "--n-trials", "4", "--epochs", "1", "--folder", "whole")
     first = call(*command)
     assert first.returncode == 0, first.stderr
     assert (folder / "whole" / "pruned.safetensors").is_file()
