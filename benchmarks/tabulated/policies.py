@@ -9,7 +9,7 @@ from typing import Any
 from tabulated.summaries import quartiles
 
 Cell = Mapping[str, Any]
-_ROWS = {
+ROWS = {
     "`conditional`, its policy": ("conditional", "policy", "policy"),
     "`conditional`, the best of its trials": ("conditional", "best trial", "best trial"),
     "`nsga2`, the best of its trials": ("nsga2", "best trial", "best trial"),
@@ -36,7 +36,7 @@ def policies(result: Mapping[str, Any]) -> str:
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     for landscape in dict.fromkeys(cell["landscape"] for cell in cells):
-        for name, (method, tried, between) in _ROWS.items():
+        for name, (method, tried, between) in ROWS.items():
             chosen = [cell for cell in cells if (cell["landscape"], cell["method"]) == (landscape, method)]
             values = [
                 quartiles(_means(chosen, answer, facts[shares], at))
@@ -125,7 +125,7 @@ def _duels(facts: Mapping[str, Any], cells: Sequence[Cell]) -> str:
         "| the policy against | tried shares: ahead, equal, behind | shares in between: ahead, equal, behind |",
         "|---|---:|---:|",
     ]
-    for name, (method, tried, between) in list(_ROWS.items())[1:]:
+    for name, (method, tried, between) in list(ROWS.items())[1:]:
         counts = []
         for answer, shares in ((tried, "seen"), (between, "unseen")):
             pairs = [

@@ -6,21 +6,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tabulated.policies import ROWS
 from tabulated.summaries import over_seeds
 
 Cell = Mapping[str, Any]
-_ROWS = {
-    "`conditional`, its policy": ("conditional", "policy", "policy"),
-    "`conditional`, the best of its trials": ("conditional", "best trial", "best trial"),
-    "`surrogate`, a search per share": ("surrogate", "searched", "searched"),
-    "`surrogate`, the best of the trials for other shares": ("surrogate", None, "best trial"),
-    "`evolution`, a search per share": ("evolution", "searched", "searched"),
-    "`evolution`, the best of the trials for other shares": ("evolution", None, "best trial"),
-    "`random`, a search per share": ("random", "searched", "searched"),
-    "`random`, the best of the trials for other shares": ("random", None, "best trial"),
-    "`uniform`": ("uniform", "searched", "searched"),
-}
-"""By name: the method, what it answers for a share that it was told of, and for one that it was not."""
+_ROWS = {name: row for name, row in ROWS.items() if row[0] != "nsga2"}
+"""As there; `nsga2` takes no part."""
 
 
 def table(result: Mapping[str, Any]) -> str:

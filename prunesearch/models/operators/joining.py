@@ -111,15 +111,30 @@ def _parted(value: Tracked | None, dim: int, parts: list[IntArray] | None, n: in
     return tuple(tracked({**others, dim: None if parts is None else parts[i]}) for i in range(n))
 
 
+def _taken_apart(walk: Walk, node: fx.Node, *names: str, at: int = 2) -> tuple[Tracked, int] | None:
+    """What an operator takes apart, and along which dimension; None if that is not known.
+
+    Args:
+        walk: The walk.
+        node: The operator.
+        names: Of its first argument.
+        at: The position of the dimension among its arguments.
+    """
+    source = argument(node, 0, *names)
+    value, before = walk.value(source), walk.shape(source)
+    dims = dims_of(walk, argument(node, at, "dim", default=0), len(before))
+    if value is None or dims is None:
+        return None
+    (dim,) = dims
+    return value, dim
+
+
 def chunk(walk: Walk, node: fx.Node) -> Value:
     """`chunk` into equal parts: what goes, goes from all of them, so that they stay equal."""
-    source = argument(node, 0, "input")
-    value, before = walk.value(source), walk.shape(source)
-    dims = dims_of(walk, argument(node, 2, "dim", default=0), len(before))
-    n = len(node.meta["shapes"])
-    if value is None or dims is None:
+    found, n = _taken_apart(walk, node, "input"), len(node.meta["shapes"])
+    if found is None:
         return give_up(walk, node)
-    (dim,) = dims
+    value, dim = found
     labels = value.at(dim)
     if labels is None:
         return _parted(value, dim, None, n)
@@ -136,14 +151,11 @@ def _equal_parts(walk: Walk, labels: IntArray, n: int) -> list[IntArray]:
 
 def split(walk: Walk, node: fx.Node) -> Value:
     """`split` into equal parts like `chunk`, or into parts of given sizes, each on its own."""
-    source = argument(node, 0, "tensor", "self", "input")
-    value, before = walk.value(source), walk.shape(source)
+    found, n = _taken_apart(walk, node, "tensor", "self", "input"), len(node.meta["shapes"])
     names = ("split_size_or_sections", "split_size", "split_sizes")
-    dims = dims_of(walk, argument(node, 2, "dim", default=0), len(before))
-    n = len(node.meta["shapes"])
-    if value is None or dims is None:
+    if found is None:
         return give_up(walk, node)
-    (dim,) = dims
+    value, dim = found
     labels = value.at(dim)
     if labels is None:
         return _parted(value, dim, None, n)
@@ -165,21 +177,18 @@ def split(walk: Walk, node: fx.Node) -> Value:
 
 def tensor_split(walk: Walk, node: fx.Node) -> Value:
     """`tensor_split` into equal parts like `chunk`, or at given positions, which follow the channels before them."""
-    source = argument(node, 0, "input", "self")
-    value, before = walk.value(source), walk.shape(source)
+    found, n = _taken_apart(walk, node, "input", "self"), len(node.meta["shapes"])
     names = ("indices_or_sections", "indices", "sections")
-    dims = dims_of(walk, argument(node, 2, "dim", default=0), len(before))
-    n = len(node.meta["shapes"])
-    if value is None or dims is None:
+    if found is None:
         return give_up(walk, node)
-    (dim,) = dims
+    value, dim = found
     labels = value.at(dim)
     if labels is None:
         return _parted(value, dim, None, n)
     given, at = argument(node, 1, *names), position(node, 1, *names)
     if isinstance(given, (tuple, list)):
         ends = [walk.plain(item) for item in given]
-        if ends != sorted(ends) or ends[0] < 0:
+        if ends != sorted(ends) or any(end < 0 for end in ends):
             return give_up(walk, node)
         for i, end in enumerate(ends):
             if not walk.fits(node, (*at, i), labels[:end]):
@@ -192,13 +201,10 @@ def tensor_split(walk: Walk, node: fx.Node) -> Value:
 
 def unbind(walk: Walk, node: fx.Node) -> Value:
     """`unbind`, and iterating: one tensor for each position along a dimension that keeps its size."""
-    source = argument(node, 0, "input")
-    value, before = walk.value(source), walk.shape(source)
-    dims = dims_of(walk, argument(node, 1, "dim", default=0), len(before))
-    n = len(node.meta["shapes"])
-    if value is None or dims is None:
+    found, n = _taken_apart(walk, node, "input", at=1), len(node.meta["shapes"])
+    if found is None:
         return give_up(walk, node)
-    (dim,) = dims
+    value, dim = found
     walk.freeze(value.at(dim), node, "takes single channels")
     part = tracked({d - (d > dim): labels for d, labels in value.axes.items() if d != dim})
     return (part,) * n
