@@ -29,7 +29,7 @@ import realdata
 import torch
 from cells import Grid, conditions, fill
 from policies import play
-from racing import bench_of
+from racing import bench_of_adapted
 
 import prunesearch as ps
 from prunesearch.budget import FeasibleSet
@@ -198,9 +198,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parsed(given)
     cells = cells_of(arguments.cells)
     torch.set_num_threads(1)
-    model = ps.make_model("resnet20")
-    ps.load_weights(model, arguments.weights)
-    bench = bench_of(model, realdata.cifar10(arguments.data_root, arguments.cache))
+    bench = bench_of_adapted(arguments.weights, arguments.data_root, arguments.cache)
     images, labels = bench.search
     run(bench.network, ((images[:IMAGES], labels[:IMAGES]), bench.unseen), cells, arguments.out)
 

@@ -97,6 +97,13 @@ def bench_of(model: nn.Module, cifar: realdata.Cifar10) -> Bench:
     return Bench(ps.trace(model.eval(), parts[0][0][:2]), *parts)
 
 
+def bench_of_adapted(weights: Path, root: Path, cache: Path) -> Bench:
+    """Of the public ResNet-20 with the weights that adapt.py made."""
+    model = ps.make_model("resnet20")
+    ps.load_weights(model, weights)
+    return bench_of(model, realdata.cifar10(root, cache))
+
+
 def measured(bench: Bench, arm: Arm, seed: int, limit: ps.Budget) -> list[dict[str, Any]]:
     """One cell: what the best structure is worth after each number of structures."""
     start, wall = time.process_time(), time.perf_counter()
@@ -184,9 +191,7 @@ def main(given: Sequence[str] | None = None) -> None:
     arguments = parsed(given)
     cells = cells_of(arguments.cells)
     torch.set_num_threads(1)
-    model = ps.make_model("resnet20")
-    ps.load_weights(model, arguments.weights)
-    bench = bench_of(model, realdata.cifar10(arguments.data_root, arguments.cache))
+    bench = bench_of_adapted(arguments.weights, arguments.data_root, arguments.cache)
     run(bench, cells, arguments.out, ps.Budget(macs=LIMIT))
 
 
