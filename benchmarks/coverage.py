@@ -27,6 +27,7 @@ import os
 import platform
 import re
 import resource
+import signal
 import tempfile
 import time
 import warnings
@@ -50,7 +51,9 @@ RESULTS = Path(__file__).parent / "results"
 MEMORY = 14 * 2**30
 """Bytes of address space of one check."""
 LIMITS: Mapping[str, int] = {"prune": 240, "use": 240, "export": 240, "torch_pruning": 60}
-"""Seconds that a check may take, with the imports and the making of the network."""
+"""Seconds of a processor that a check may take, with the making of the network; others may be at work beside it."""
+_PATIENCE = 3600.0
+"""Seconds after which tracing gives up, whoever else is at work."""
 
 
 def call(model: nn.Module, example_inputs: Any) -> Any:
@@ -74,7 +77,7 @@ def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
 def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     start = time.process_time()
     try:
-        network = ps.trace(model, example_inputs, time_limit=120)
+        network = ps.trace(model, example_inputs, time_limit=_PATIENCE)
     except ps.TraceError as error:
         return {"traced": False, "reason": without_paths(str(error))[:400]}
     row: dict[str, Any] = {"traced": True, "seconds": round(time.process_time() - start, 2)}
@@ -91,7 +94,7 @@ def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
 
 def use(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     """A half-MACs network is trained, and comes back from a file."""
-    network = ps.trace(model, example_inputs, time_limit=120)
+    network = ps.trace(model, example_inputs, time_limit=_PATIENCE)
     slimmed = half(network)
     row = {"kept": ps.count(slimmed, example_inputs).macs / network.space.cost(network.space.full).macs}
     row |= tried("trains", lambda: trains(slimmed, model, example_inputs))
@@ -146,7 +149,7 @@ def half(network: ps.Network) -> nn.Module:
 
 def export(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     """The half-MACs network in other programs; whether the unpruned one gets there where it does not."""
-    network = ps.trace(model, example_inputs, time_limit=120)
+    network = ps.trace(model, example_inputs, time_limit=_PATIENCE)
     slimmed = half(network).eval()
     row: dict[str, Any] = {}
     for name, check in (("program", in_program), ("onnx", in_onnx)):
@@ -235,6 +238,7 @@ def sentences_without_paths(found: Any) -> Any:
 def one(name: str, check: str) -> dict[str, Any]:
     """What one check finds, or why it found nothing."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMITS[check], LIMITS[check] + 1))
     try:
         model, example_inputs = packages.make(name)
         outputs(model, example_inputs)
@@ -253,13 +257,13 @@ def apart(name: str, check: str) -> dict[str, Any]:
     child = forked.Process(target=_send, args=(theirs, name, check))
     child.start()
     theirs.close()
-    found: dict[str, Any] = {"failed": True, "reason": f"longer than {LIMITS[check]} s"}
     try:
-        if ours.poll(LIMITS[check]):
-            found = ours.recv()
+        found = ours.recv()
     except EOFError:
         child.join()
-        found = {"failed": True, "reason": f"ended with status {child.exitcode}"}
+        is_late = child.exitcode == -signal.SIGXCPU
+        why = f"longer than {LIMITS[check]} s" if is_late else f"ended with status {child.exitcode}"
+        found = {"failed": True, "reason": why}
     child.kill()
     child.join()
     return found

@@ -48,7 +48,7 @@ def torchvision(name: str) -> Made:
     if name in models.list_models(module=models.optical_flow):
         return models.get_model(name, weights=None), (images(size), images(size))
     if name in models.list_models(module=models.video):
-        frames, side = (16, 224) if name.startswith("mvit") else (16, 64)
+        frames, side = (16, 224) if name.startswith(("mvit", "s3d")) else (16, 64)
         return models.get_model(name, weights=None), torch.randn(2, 3, frames, side, side)
     return models.get_model(name, weights=None), images(size)
 
