@@ -265,10 +265,10 @@ def check_size(recording: Recording, inputs: Inputs) -> None:
     model, some = recording.model, with_images(inputs, recording.images)
     shapes = ", ".join(str(tuple(x.shape[1:])) for x in some.tensors)
     try:
-        theirs = _outputs(model, some)
+        theirs = _outputs(model, some, recording)
     except Exception as error:  # whatever the caller's forward raises
         raise ValueError(f"{type(model).__name__} cannot run on images of shape {shapes}: {error}") from error
-    with _buffers_kept(model), isolated(some.tensors) as copies:
+    with _tensors_kept(model, recording), isolated(some.tensors) as copies:
         try:
             difference = _difference(_tensors(Replay(recording).run(*copies)), theirs)
         except Exception:  # whatever operators raise on tensors of other sizes
@@ -320,13 +320,13 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
     trouble = failure = None
     for other in _others(inputs, recording, as_given=way.as_given):
         try:
-            theirs = _outputs(model, other)
+            theirs = _outputs(model, other, recording)
         except Exception as error:  # whatever the caller's forward raises
             failure = f"{type(model).__name__} runs on {recording.images} images, but not on {other.images}: {error}"
             continue
         if len(_tensors(recording.output)) != len(theirs) and recording.images > 1:  # a result for each image
             other = varied(with_images(inputs, recording.images))
-            theirs = _outputs(model, other)
+            theirs = _outputs(model, other, recording)
         trouble = _trouble(model, recording, other, theirs)
         if trouble is not None and _follows_batch(model, recording, other, deadline, way):
             trouble = _trouble(model, recording, other, theirs)
@@ -376,8 +376,8 @@ def _takes_apart(node: fx.Node, images: int) -> bool:
     return at is not None and bool(node.kwargs.get("dim", node.args[at] if at < len(node.args) else 0) == 0)
 
 
-def _outputs(model: nn.Module, inputs: Inputs) -> list[Tensor]:
-    with _buffers_kept(model), isolated(inputs.tensors) as copies:
+def _outputs(model: nn.Module, inputs: Inputs, recording: Recording) -> list[Tensor]:
+    with _tensors_kept(model, recording), isolated(inputs.tensors) as copies:
         ours = inputs.with_tensors(copies)
         return _tensors(model(*ours.args, **ours.kwargs))
 
@@ -389,7 +389,7 @@ def _tensors(value: Any) -> list[Tensor]:
 def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequence[Tensor]) -> str | None:
     """How what was recorded differs from the model for other inputs."""
     numbers = f"{other.images} images instead of {recording.images}"
-    with _buffers_kept(model), isolated(other.tensors) as copies:
+    with _tensors_kept(model, recording), isolated(other.tensors) as copies:
         try:
             mine = _tensors(_replayed(recording, copies, other.images))
         except Exception as error:  # whatever operators raise on tensors of other sizes
@@ -408,7 +408,7 @@ def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadli
     if other.images == recording.images:
         return False
     try:
-        with _buffers_kept(model):
+        with _tensors_kept(model, recording):
             second = record(model, other, deadline, is_layer=way.kinds.knows, leaves=recording.leaves)
     except TraceError:
         return False
@@ -416,17 +416,19 @@ def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadli
 
 
 @contextmanager
-def _buffers_kept(model: nn.Module) -> Iterator[None]:
-    """Buffers are afterwards what they were, and so is what modules hold besides."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+def _tensors_kept(model: nn.Module, recording: Recording) -> Iterator[None]:
+    """Buffers, and parameters that a forward writes to, are afterwards what they were; so is what modules hold besides."""
+    tensors = {name: x for name, x in model.named_parameters() if name in recording.writes}
+    tensors |= dict(model.named_buffers())
+    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     try:
         with attributes_kept(model):
             yield
     finally:
         with torch.no_grad():
-            for name, buffer in model.named_buffers():
-                if name in before and buffer.shape == before[name].shape:
-                    buffer.copy_(before[name])
+            for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+                if name in before and tensor.shape == before[name].shape:
+                    tensor.copy_(before[name])
 
 
 def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> Any:

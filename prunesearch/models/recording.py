@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models import numbers
+from prunesearch.models.assertions import is_tested
 from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import FlopCounter
@@ -116,6 +117,7 @@ class Recording:
         images: How many there were.
         counts: Where the outermost forward counts what its data decide, such as rows that a mask let through; empty if
             it does not.
+        writes: Names of parameters whose values it changes.
     """
 
     model: nn.Module
@@ -131,6 +133,7 @@ class Recording:
     training: bool
     images: int
     counts: str = ""
+    writes: frozenset[str] = frozenset()
 
     def __getstate__(self) -> Any:
         """A record is of one process; another makes its own, of the model."""
@@ -292,8 +295,11 @@ class _Recorder(TorchFunctionMode):
         self._whole: _Whole | None = None
         tensors = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
         self._tensors = {id(tensor): name for name, tensor in reversed(tensors)}
+        self._parameters = {_memory_of(tensor): name for name, tensor in model.named_parameters()}
+        self._writes: set[str] = set()
         self._autocast: Any = None
         self._counts = ""
+        self._tested: list[fx.Node] = []  # what assertions look at
         self._is_inside = False
         self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
 
@@ -336,6 +342,7 @@ class _Recorder(TorchFunctionMode):
             self._model.training,
             inputs.images,
             self._counts,
+            frozenset(self._writes),
         )
 
     def _call(self, inputs: Inputs) -> Any:
@@ -484,9 +491,15 @@ class _Recorder(TorchFunctionMode):
             called = normalised(func, args, kwargs)
             running.is_sized_by_values |= called is not None and sized_by_values(called)
             running.used.update(self._tensors[id(x)] for x in tensors_in(given) if id(x) in self._tensors)
+            if called is not None:
+                self._note_writing(called)
             numbers = self._noted_numbers(given)
         for form in numbers:
             self._decide((form,))
+
+    def _note_writing(self, called: Operator) -> None:
+        written = map(_memory_of, written_by(called))
+        self._writes |= {self._parameters[memory] for memory in written if memory in self._parameters}
 
     def _noted_numbers(self, value: Any) -> list[Form]:
         """Numbers that modules hold, anywhere in some arguments."""
@@ -509,10 +522,15 @@ class _Recorder(TorchFunctionMode):
         if called.target == "shape of":
             return self._shape(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._depends_on_inputs(args, kwargs):
+            frame = _caller()
+            if frame is not None and is_tested(frame.f_code, frame.f_lasti):
+                self._tested += [self._node_of(tensor) for tensor in tensors_in((args, kwargs))]
+                return func(*args, **kwargs)
             holder = self._holder() or called_by_forward(self._model, _caller())
             raise _NotFollowed(holder, "decides by the values of its data")
         if not self._weights_of_layers.isdisjoint(map(_memory_of, written_by(called))):
             raise _NotFollowed(self._holder(), "writes to weights of layers")
+        self._note_writing(called)
         (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
         if isinstance(func, OpOverload):  # called by a TorchScript function, which may look at sizes
             self._ask_all((called.args, called.kwargs))
@@ -520,14 +538,14 @@ class _Recorder(TorchFunctionMode):
         before, is_assigned = self._flops.get_total_flops(), False
         result = func(*args, **kwargs)
         if called.target == "__len__":
-            self._decisions.setdefault(Decision((Size(arguments[0], 0),), "", _where(_caller())))
+            self._note_plain(Size(arguments[0], 0))
         if result is None and written_by(called):  # an assignment
             result, is_assigned = called.args[0], True
         if not any(True for _ in tensors_in(result)) and not reads_values(called):
             is_number = called.target == "numel"
             return self._computed(called.op, called.target, arguments, result) if is_number else result
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
-        node.meta["flops"] = self._flops.get_total_flops() - before
+        node.meta.update(flops=self._flops.get_total_flops() - before, writes=bool(written_by(called)))
         if node.meta["fed"] and sized_by_values(called):
             self._sizes_by_data.begin(node)
         return None if is_assigned else result
@@ -746,8 +764,14 @@ class _Recorder(TorchFunctionMode):
             return
         if self._sizes_by_data.hold(number.origin):
             self._count_what_data_decide()
-        self._runs.setdefault(id(frame), (frame, len(self._runs) + 1))
-        self._decisions.setdefault(Decision((number.origin,), "", _where(frame), self._site()))
+        self._note_plain(number.origin)
+
+    def _note_plain(self, origin: Origin) -> None:
+        """Code goes on with a number as a plain one, in the same run of a function or elsewhere."""
+        frame = _caller()
+        if frame is not None:
+            self._runs.setdefault(id(frame), (frame, len(self._runs) + 1))
+        self._decisions.setdefault(Decision((origin,), "", _where(frame), self._site()))
 
     def hashed(self, number: Any) -> None:
         frame = _caller()
@@ -787,7 +811,14 @@ class _Recorder(TorchFunctionMode):
         return Site(code, frame.f_lasti, frame.f_lineno, self._names.get(id(first)), run)
 
     def _drop_unused(self) -> None:
-        """Numbers and parameters that were asked for and went nowhere."""
+        """Numbers and parameters that were asked for and went nowhere, and what assertions alone looked at."""
+        tested = list(dict.fromkeys(self._tested))
+        while tested:
+            node = tested.pop()
+            is_operator = node.op in ("call_function", "call_method")
+            if is_operator and not node.users and not (node.meta.get("writes") or node.meta.get("flops")):
+                tested += [source for source in node.all_input_nodes if source not in tested]
+                self._graph.erase_node(node)
         decisive = {origin for decision in self._decisions for origin in decision.numbers}
         decisive |= {origin.tensor for origin in decisive if isinstance(origin, Size)}
         for node in reversed(list(self._graph.nodes)):

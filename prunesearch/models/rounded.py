@@ -1,6 +1,6 @@
-"""Numbers that code makes plain by `int(...)`: where it uses them, so that they can be followed all the same.
+"""Numbers that code makes plain by `int(...)` or `len(...)`: where it uses them, so that they can be followed all the same.
 
-`int` gives a plain integer, which remembers nothing. What is done with it stands in the source: `k = int(c / g)` is
+These give a plain integer, which remembers nothing. What is done with it stands in the source: `k = int(c / g)` is
 wherever its function says `k`. Where each of these uses is an argument of one of torch's operators, all are known.
 """
 
@@ -42,19 +42,21 @@ def span_of(code: CodeType, instruction: int) -> Span | None:
 
 
 def uses_of(code: CodeType, instruction: int) -> tuple[Use, ...] | None:
-    """Every use of what a call of `int` gives.
+    """Every use of what a call of `int` or `len` gives.
 
     Args:
         code: Of the function that calls it.
         instruction: The call, in bytes.
 
     Returns:
-        The uses; None if it cannot be shown that these are all: it is no call of `int`, or its result goes elsewhere
+        The uses; None if it cannot be shown that these are all: it is no such call, or its result goes elsewhere
         than into arguments of calls.
     """
     span, tree = span_of(code, instruction), _tree(code.co_filename)
     made = None if span is None or tree is None else tree.at(span)
-    if tree is None or not isinstance(made, ast.Call) or not isinstance(made.func, ast.Name) or made.func.id != "int":
+    if tree is None or not isinstance(made, ast.Call) or not isinstance(made.func, ast.Name):
+        return None
+    if made.func.id not in ("int", "len"):
         return None
     parent = tree.parents.get(made)
     expressions: list[ast.expr] | None = [made]
@@ -80,8 +82,8 @@ def spans_of(call: ast.expr) -> tuple[Span, ...]:
     return tuple(spans)
 
 
-def position_of(node: ast.expr) -> Span:
-    """Where an expression stands."""
+def position_of(node: ast.expr | ast.stmt) -> Span:
+    """Where an expression or a statement stands."""
     assert node.end_lineno is not None
     assert node.end_col_offset is not None
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
@@ -154,6 +156,12 @@ class _Tree:
         """The name of what a call at one of these places calls."""
         found = next((self._calls[span] for span in spans if span in self._calls), None)
         return "" if found is None else _name_of(found)
+
+
+def nodes_of(filename: str) -> tuple[ast.AST, ...]:
+    """Everything in the syntax tree of a file; nothing if it cannot be read."""
+    tree = _tree(filename)
+    return () if tree is None else tuple(tree.parents)
 
 
 def name_called(code: CodeType, use: Use) -> str:

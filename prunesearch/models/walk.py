@@ -368,11 +368,19 @@ class _Walk:
         self._sizes.append(size * math.prod(map(len, factors)))
         if self._recording.training:  # where nothing is counted
             return
-        self._found.products.append(Product(self._layer(node), self._of_one_image(node, size), tuple(factors)))
+        held = list(factors)
+        while held and self._share(node, size).denominator != 1:
+            labels = held.pop()
+            self.freeze(labels, node, "takes them together with the images of a batch")
+            size *= len(labels)
+        self._found.products.append(Product(self._layer(node), self._of_one_image(node, size), tuple(held)))
+
+    def _share(self, node: fx.Node, macs: int) -> Fraction:
+        return macs * node.meta.get("of_one_image", Fraction(1, self._recording.images))
 
     def _of_one_image(self, node: fx.Node, macs: int) -> int:
         """What was counted for all images of the run, for one; what is the same for any number of them counts whole."""
-        share = macs * node.meta.get("of_one_image", Fraction(1, self._recording.images))
+        share = self._share(node, macs)
         if share.denominator != 1:
             raise TraceError(f"{describe(node)} takes {macs:,} MACs for {self._recording.images} images, and no whole "
                              "number for one.")  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,52 @@ def test_layers_with_normalised_weights_lose_inputs_and_outputs(how: Callable[..
     assert network.verify(1).training_difference is not None
     assert len(network.space.groups) == 2
     assert network.space.minimum == (1, 1)
+
+
+class Iterated(nn.Module):
+    """Spectral normalisation as GANs wrote it before torch had any: two parameters change in every forward."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer, weight = layer, layer.weight
+        del layer._parameters["weight"]
+        for name, size in (("weight_u", len(weight)), ("weight_v", weight[0].numel())):
+            layer.register_parameter(name, nn.Parameter(torch.ones(size), requires_grad=False))
+        layer.register_parameter("weight_bar", nn.Parameter(weight.data))
+
+    def forward(self, x: Tensor) -> Any:
+        u, v, rows = self.layer.weight_u, self.layer.weight_v, self.layer.weight_bar.view(len(self.layer.weight_u), -1)
+        v.data = F.normalize(torch.mv(rows.data.t(), u.data), dim=0)
+        u.data = F.normalize(torch.mv(rows.data, v.data), dim=0)
+        self.layer.weight = self.layer.weight_bar / u.dot(rows.mv(v)).expand_as(self.layer.weight_bar)
+        return self.layer.forward(x)
+
+
+def test_layers_whose_weight_is_computed_of_parameters_that_change_are_pruned() -> None:
+    model = nn.Sequential(Iterated(nn.Conv2d(3, 8, 3)), nn.ReLU(), Iterated(nn.Conv2d(8, 9, 3)), nn.Conv2d(9, 4, 1))
+    network = proven(model, SMALL)
+    assert not network.leaves
+    assert network.space.minimum == (1, 1)
+
+
+class Once(nn.Module):
+    """A part that decides by its data, and moves a parameter when it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(6, 1, 1), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.shift.data = self.shift.data * 2
+        return x + self.shift if x.max() > 0 else x
+
+
+def test_parameters_that_a_part_kept_whole_changes_are_put_back_before_what_was_recorded_is_compared() -> None:
+    network = trace(
+        randomised(nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 6, 1), Once(), nn.Conv2d(6, 2, 1))), SMALL
+    )
+    assert list(network.leaves) == ["2"]
+    assert len(names(network)) == 1
 
 
 class Graph(nn.Module):
@@ -212,6 +259,47 @@ def test_deformable_convolutions_are_pruned() -> None:
     assert names(network) == ["stem", "deformed"]
 
 
+class Checked(nn.Module):
+    """Raises if its data are not what it wants, and else does nothing with what it looked at."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.isnan(x).any() or x.abs().sum(1).argmax().item() < 0:
+            raise ValueError(f"Not a number: {x}")
+        assert x.min() > -1e6 and x.max() < 1e6, "too large"  # noqa: PT018 - as people write it
+        return self.layer(x)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="where an instruction stands in its file is not known before")
+def test_what_checks_look_at_decides_nothing() -> None:
+    model = nn.Sequential(Checked(3, 8), nn.ReLU(), Checked(8, 6), nn.Conv2d(6, 2, 1))
+    network = proven(model, SMALL)
+    assert not network.leaves
+    assert names(network) == ["0.layer", "2.layer"]
+    small = slim(network, network.space.minimum, random_ranking(network))
+    with pytest.raises(ValueError, match="Not a number"):
+        small(SMALL * math.nan)
+
+
+class Otherwise(Checked):
+    """Does something else if its data are not what it wants."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.isnan(x).any():
+            return x * 2
+        if (largest := x.max()) > 1e6:
+            raise ValueError(largest)
+        return self.layer(x) * largest
+
+
+def test_what_decides_something_besides_an_error_is_kept_whole() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 5, 1), nn.Conv2d(5, 8, 1), Otherwise(8, 6), nn.Conv2d(6, 2, 1))
+    assert list(proven(model, SMALL).leaves) == ["2"]
+
+
 class Mixed(nn.Module):
     """Two tokens of each image, mixed by a convolution with a kernel of one position."""
 
@@ -221,6 +309,11 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.mix(torch.stack([self.a(x), self.b(x)], 1)).squeeze(1))
+
+
+def test_a_stride_in_a_list_of_one_holds_for_all_dimensions() -> None:
+    layers = [nn.Conv2d(3, 8, 3, stride=[2], padding=[1]), nn.Conv2d(8, 8, 3, stride=[1], groups=8), nn.Conv2d(8, 2, 1)]  # type: ignore[arg-type]  # which torch takes
+    assert names(proven(nn.Sequential(*layers), SMALL)) == ["0"]
 
 
 def test_a_kernel_of_one_position_mixes_no_positions() -> None:
@@ -452,6 +545,26 @@ def test_channels_that_decide_values_stay_and_it_is_said_why() -> None:
     network = proven(Waves(), SEQUENCES)
     assert [group.name for group in network.space.groups] == ["b"]
     assert network.frozen["a"] == "function 'arange' makes values of how many there are"
+
+
+class Routed(nn.Module):
+    """A parameter is repeated for all images, and read together with them, as routers of tokens are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.router = nn.Parameter(torch.empty(3, 4, 8))
+        self.query, self.key, self.head = nn.Linear(8, 6), nn.Linear(5, 6), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, steps = len(x), self.router.shape[0]
+        query = self.query(self.router[None].expand(n, steps, 4, 8).reshape(n * steps, 4, 8))
+        key = self.key(x).repeat_interleave(3, 0).unsqueeze(1)
+        return self.head((query * key).sum(-1)).view(n, -1)
+
+
+def test_a_parameter_that_is_repeated_for_each_image_costs_as_often() -> None:
+    network = proven(Routed(), image(2, 5))
+    assert names(network) == ["query"]
 
 
 class Classed(nn.Module):

@@ -87,8 +87,12 @@ class Kinds:
             return None
 
     def knows(self, module: nn.Module) -> bool:
-        """Whether a module is known by its class, so that its forward need not be entered."""
-        return self.of(type(module)) is not None
+        """Whether a module is known by its class, so that its forward need not be entered.
+
+        One whose weight somebody took away computes it anew each time, of what stays.
+        """
+        kind = self.of(type(module))
+        return kind is not None and all(name in module._parameters for name in kind.roles if "*" not in name)
 
     def of_node(self, node: fx.Node, model: nn.Module) -> Kind | None:
         """The kind of what a node of a recorded forward calls."""

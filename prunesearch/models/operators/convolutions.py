@@ -102,7 +102,11 @@ def _apart(walk: Walk, node: fx.Node, sizes: tuple[int, ...], channels: int) -> 
     if node.op != "call_module":
         return []
     module: Any = walk.module_of(node)
-    steps = zip(sizes[2:], module.stride, module.padding, strict=True) if type(module.padding) is tuple else ()
+    if type(module.padding) is not tuple:
+        return []
+    dims = len(sizes) - 2
+    each = (given * dims if len(given) == 1 else given for given in (module.stride, module.padding))  # as torch does
+    steps = zip(sizes[2:], *each, strict=True)
     return [channels + 1 + dim for dim, step in enumerate(steps) if step == (1, 1, 0)]
 
 
