@@ -417,10 +417,9 @@ def _follows_batch(model: nn.Module, recording: Recording, other: Inputs, deadli
 
 @contextmanager
 def _tensors_kept(model: nn.Module, recording: Recording) -> Iterator[None]:
-    """Buffers, and parameters that a forward writes to, are afterwards what they were; so is what modules hold besides."""
-    tensors = {name: x for name, x in model.named_parameters() if name in recording.writes}
-    tensors |= dict(model.named_buffers())
-    before = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    """Afterwards buffers, and parameters that a forward writes to, are what they were, as is what modules hold."""
+    before: dict[str, Tensor] = {name: x.clone() for name, x in model.named_buffers()}
+    before |= {name: x.detach().clone() for name, x in model.named_parameters() if name in recording.writes}
     try:
         with attributes_kept(model):
             yield

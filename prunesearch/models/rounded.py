@@ -1,4 +1,4 @@
-"""Numbers that code makes plain by `int(...)` or `len(...)`: where it uses them, so that they can be followed all the same.
+"""Numbers that code makes plain by `int(...)` or `len(...)`: where it uses them, so that they can be followed.
 
 These give a plain integer, which remembers nothing. What is done with it stands in the source: `k = int(c / g)` is
 wherever its function says `k`. Where each of these uses is an argument of one of torch's operators, all are known.
