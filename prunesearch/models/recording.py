@@ -279,6 +279,7 @@ class _Recorder(TorchFunctionMode):
         self._attributes = {id(tensor): name for name, tensor in held_tensors(model).items()}
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
+        self._loose: dict[int, tuple[Any, str]] = {}  # floats that went nowhere yet, by id, and where they were computed
         self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
         self._sizes_by_data = SizesByData()
@@ -322,11 +323,14 @@ class _Recorder(TorchFunctionMode):
                 _trace_attributes(self._model, self)
                 output = self._call(ours)
             draws = _generators() != state
+        for number, where in self._loose.values():
+            self._decisions.setdefault(Decision((number.origin,), "", where))
         node = self._graph.output(self._noted(output)[0])
         node.meta["scope"] = ""
         self._drop_unused()
         self._known.clear()
         self._runs.clear()
+        self._loose.clear()
         self._is_over = True
         return Recording(
             self._model,
@@ -621,6 +625,7 @@ class _Recorder(TorchFunctionMode):
             if isinstance(item, Tensor):
                 return self._node_of(item)
             if is_traced(item):
+                self._loose.pop(id(item), None)
                 if item.ledger is not self:  # an earlier run kept it
                     return plain(item)
                 if isinstance(item.origin, Form):
@@ -724,9 +729,18 @@ class _Recorder(TorchFunctionMode):
         node.meta.update(number=True, scope=self._stack[-1], value=result, numbers=held or {})
         node.meta["fed"] = any(source.meta.get("fed") for source in node.all_input_nodes)
         self._sizes_by_data.inherit(node)
-        return traced(result, node, self)
+        return self._followed(result, node)
+
+    def _followed(self, result: Any, origin: Origin) -> Any:
+        """A number with its origin. Functions written in C take a float without a word, which must be noticed."""
+        number = traced(result, origin, self)
+        if isinstance(number, float):
+            self._loose[id(number)] = number, _where(_caller())
+        return number
 
     def computed(self, function: Callable[..., Any], arguments: tuple[Any, ...], result: Any) -> Any:
+        for number in arguments:
+            self._loose.pop(id(number), None)
         if self._is_torchs:
             return result
         if all(not is_traced(number) or isinstance(number.origin, Form) for number in arguments):
@@ -746,19 +760,22 @@ class _Recorder(TorchFunctionMode):
         name = function.__name__.replace("truediv", "floordiv")  # the same where it comes out even
         form = combined(name, *forms) if len(forms) == len(arguments) == 2 else None
         if form is not None and (type(result) is int or (type(result) is float and result.is_integer())):
-            return traced(result, form, self)
+            return self._followed(result, form)
         for number in arguments:
             if is_traced(number):
                 self._decide((number.origin,))
         return result
 
     def compared(self, one: Any, other: Any, relation: str) -> None:
+        self._loose.pop(id(one), None)
+        self._loose.pop(id(other), None)
         mine = tuple(x.origin if is_traced(x) and x.ledger is self else plain(x) for x in (one, other))
         if not self._is_torchs and any(map(self._sizes_by_data.hold, mine)):
             self._count_what_data_decide()
         self._decide(mine, relation)
 
     def coerced(self, number: Any) -> None:
+        self._loose.pop(id(number), None)
         frame = _caller()
         if self._is_torchs or frame is None:
             return

@@ -40,6 +40,25 @@ def test_layers_with_normalised_weights_lose_inputs_and_outputs(how: Callable[..
     assert network.space.minimum == (1, 1)
 
 
+class Scaled(nn.Module):
+    """Multiplies by the root of how many inputs there are, which a function in C is told as a quotient."""
+
+    def __init__(self, inputs: int, outputs: int, how: str) -> None:
+        super().__init__()
+        self.weight, self.double, self.how = nn.Parameter(torch.empty(outputs, inputs)), 2 * inputs, how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "attribute":
+            return F.linear(x, self.weight) * math.sqrt(self.double / 2)
+        return F.linear(x, self.weight) * math.sqrt(self.weight.numel() / self.weight.shape[0])
+
+
+@pytest.mark.parametrize(("how", "groups"), [("sizes", ["3"]), ("attribute", ["0", "2", "3"])])
+def test_a_quotient_of_sizes_that_goes_where_nobody_sees_stays(how: str, groups: list[str]) -> None:
+    model = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), Scaled(8, 6, how), nn.Linear(6, 7), nn.Linear(7, 2))
+    assert names(proven(model, image(2, 5))) == groups
+
+
 class Iterated(nn.Module):
     """Spectral normalisation as GANs wrote it before torch had any: two parameters change in every forward."""
 
