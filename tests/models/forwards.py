@@ -11,6 +11,7 @@ from tests.models.pieces import PIECES
 from tests.models.writing import SIZE, Code
 
 PRELUDE = '''
+import math
 import random
 from collections import namedtuple
 from dataclasses import dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.models.pieces import Piece
 from tests.models.writing import SIZE, Code
 
@@ -24,6 +26,31 @@ def flagged(code: Code) -> None:
     code.init.append(f"self.{flag} = False")
     code.flags.append(flag)
     code.write(f"if self.{flag}:", code.choose("    h = h * 3", "    h = h.abs()", "    h = double(h).relu()"))
+
+
+def checked(code: Code) -> None:
+    if sys.version_info < (3, 11):  # where an instruction stands in its file is not known
+        return
+    test = code.choose(
+        "torch.isnan(h).any()",
+        "not bool((h.abs() < 1e9).all())",
+        "h.max().item() > 1e9",
+        "h.shape[1] < 1 or h.min() < -1e9",
+    )
+    code.write(
+        *code.choose(
+            (f"if {test}:", "    raise ValueError(h.mean().item())"), (f"assert not ({test}), f'{{h.max()}}'",)
+        )
+    )
+
+
+def rooted(code: Code) -> None:
+    conv = code.conv(code.channels)
+    factor = code.choose(
+        f"math.sqrt({conv}.weight.numel() / {conv}.weight.shape[0])", "math.log(h.size(1) / 2 + 1)",
+        "math.sqrt(h.size(1))", "h.shape[1] ** -0.5",
+    )  # fmt: skip
+    code.write(f"h = {conv}(h) * {factor}")
 
 
 def without_gradient(code: Code) -> None:
@@ -223,8 +250,8 @@ def masked(code: Code) -> None:
 HABITS: dict[str, Piece] = {
     piece.__name__: piece
     for piece in (
-        sized_branch, equal_branch, flagged, without_gradient, autocast, random_in_training, looped, repeated, constant,
-        plain_tensor, stored, held, counted, tabulated, averaged, checkpointed, tried, own_gradient, in_place,
-        allocated, routed, indexed, made_inside, by_method, reparametrised, masked,
+        sized_branch, equal_branch, flagged, checked, rooted, without_gradient, autocast, random_in_training, looped,
+        repeated, constant, plain_tensor, stored, held, counted, tabulated, averaged, checkpointed, tried, own_gradient,
+        in_place, allocated, routed, indexed, made_inside, by_method, reparametrised, masked,
     )
 }  # fmt: skip

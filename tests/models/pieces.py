@@ -16,8 +16,11 @@ BACK = "h = h.permute(0, 3, 1, 2).clone(memory_format=CONTIGUOUS)"
 
 def convolution(code: Code) -> None:
     outputs = code.choose(4, 6, 8)
-    how = code.choose("module", "functional", "forward", "own forward", "named", "keyword")
-    if how in ("own forward", "named"):
+    how = code.choose("module", "functional", "forward", "own forward", "named", "keyword", "lists of one")
+    if how == "lists of one":
+        made = f"nn.Conv2d({code.channels}, {outputs}, 3, stride=[1], padding=[1])"
+        code.write(f"h = {code.layer('conv', made)}(h)")
+    elif how in ("own forward", "named"):
         kind = {"own forward": "OwnConv", "named": "Named"}[how]
         code.write(f"h = {code.layer('conv', f'{kind}({code.channels}, {outputs}, 3, padding=1)')}(h)")
     else:
@@ -183,7 +186,7 @@ def reshaped(code: Code) -> None:
     c, positions = code.number(code.channels), SIZE * SIZE
     there = code.choose(
         f"h.view(-1, {c}, {positions})", f"h.reshape(h.size(0), {c}, -1)", "h.flatten(2)",
-        "torch.flatten(h, start_dim=2)", "h.view(*h.shape[:2], -1)",
+        "torch.flatten(h, start_dim=2)", "h.view(*h.shape[:2], -1)", "h.reshape(len(h), len(h[0]), -1)",
         "h.reshape(h.shape[0], h.shape[1], h.shape[2] * h.shape[3])",
     )  # fmt: skip
     back = code.choose(
@@ -197,6 +200,24 @@ def tokens(code: Code) -> None:
     c = code.channels
     linear = code.layer("mlp", f"nn.Sequential(nn.Linear({c}, 6), nn.GELU(), nn.Linear(6, {c}))")
     code.write(f"h = {linear}(h.permute(0, 2, 3, 1))", BACK)
+
+
+def prompted(code: Code) -> None:
+    c = code.channels
+    token = code.layer("token", f"nn.Parameter(torch.empty(1, 2, {c}))")
+    linear = code.layer("linear", f"nn.Linear({c}, {c})")
+    code.write("t = h.flatten(2).transpose(1, 2)", "n, l, c = t.shape")
+    code.write(
+        *code.choose(
+            (f"t = {linear}(torch.cat([{token}.expand(n, -1, -1), t], dim=1))[:, 2:]",),
+            (f"t = {linear}(torch.cat(({token}.repeat(n, 1, 1), t), 1))", "t = t.split([2, l], dim=1)[1]"),
+            (
+                f"k = {linear}({token}.expand(n, {token}.shape[1], c).reshape(n * {token}.shape[1], c))",
+                "t = t + k.view(n, 2, c).mean(1, keepdim=True)",
+            ),
+        )
+    )
+    code.write("h = t.transpose(1, 2).reshape(h.shape).clone(memory_format=CONTIGUOUS)")
 
 
 def shuffled(code: Code) -> None:
@@ -275,7 +296,7 @@ PIECES: dict[str, Piece] = {
     piece.__name__: piece
     for piece in (
         convolution, grouped, norm, activation, twice, gated, residual, joined, chunked, parted, sliced, padded,
-        reshaped, tokens, shuffled, attended, contracted, back_and_forth, maxima, resized, every_second, recurrent,
-        normalised_weight, product,
+        reshaped, tokens, prompted, shuffled, attended, contracted, back_and_forth, maxima, resized, every_second,
+        recurrent, normalised_weight, product,
     )
 }  # fmt: skip
