@@ -1,8 +1,8 @@
 """Functions and methods of our copy of a network that are run otherwise for a while.
 
-Functions that the outermost forward calls, and that decide by the values of its data, are kept whole. The forward of
-our copy then finds another function by that name. It is the caller's code with other globals; the caller's own module
-is not touched.
+Functions that the forward of a module calls, and that decide by the values of its data, are kept whole. The forward of
+that module in our copy then finds another function by that name. It is the caller's code with other globals; the
+caller's own module is not touched.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import nn
 
-_KEY = "forward: {}()"
-"""What such a function is called among the parts that are kept whole."""
+_BETWEEN = "forward: "
+"""What stands between a module and a function in the name that the function has among the parts that are kept whole."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,12 @@ class KeptFunction:
     """A function that is kept whole, as an operator.
 
     Attributes:
+        module: Name of the module whose forward calls it; empty for the outermost one.
         name: By which the forward calls it.
         function: The function.
     """
 
+    module: str
     name: str
     function: Callable[..., Any]
 
@@ -38,38 +40,48 @@ class KeptFunction:
     @property
     def key(self) -> str:
         """What it is called among the parts that are kept whole."""
-        return _KEY.format(self.name)
+        return _key(self.module, self.name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call it."""
         return self.function(*args, **kwargs)
 
 
+def _key(module: str, function: str) -> str:
+    return f"{module}.{_BETWEEN}{function}()".lstrip(".")
+
+
 def is_function(key: str) -> bool:
     """Whether a part that is kept whole is such a function."""
-    return key.startswith(_KEY.partition("{")[0])
+    return _BETWEEN in key
 
 
-def called_by_forward(model: nn.Module, frame: FrameType | None) -> str:
-    """The key of the function that the forward of a network called, and that called what runs in a frame.
+def called_by_forward(module: nn.Module, name: str, frame: FrameType | None) -> str:
+    """The key of the function that the forward of a module called, and that called what runs in a frame.
 
     Empty if there is none that the forward has by a name of its file.
+
+    Args:
+        module: The module whose forward runs.
+        name: What it is called in the network.
+        frame: What runs.
     """
-    code = getattr(type(model).forward, "__code__", None)
+    code = getattr(type(module).forward, "__code__", None)
     while frame is not None and frame.f_back is not None:
-        before, name = frame.f_back, frame.f_code.co_name
-        if before.f_code is code and before.f_locals.get(code.co_varnames[0]) is model:
-            found = before.f_globals.get(name)
+        before, function = frame.f_back, frame.f_code.co_name
+        if before.f_code is code and before.f_locals.get(code.co_varnames[0]) is module:
+            found = before.f_globals.get(function)
             is_it = isinstance(found, FunctionType) and found.__code__ is frame.f_code
-            return _KEY.format(name) if is_it and name in code.co_names else ""
+            return _key(name, function) if is_it and function in code.co_names else ""
         frame = before
     return ""
 
 
 def kept_function(model: nn.Module, key: str) -> KeptFunction:
     """The function of a key."""
-    name = key.removeprefix(_KEY.partition("{")[0]).removesuffix("()")
-    return KeptFunction(name, type(model).forward.__globals__[name])
+    module, _, rest = key.rpartition(_BETWEEN)
+    module, name = module.removesuffix("."), rest.removesuffix("()")
+    return KeptFunction(module, name, type(model.get_submodule(module)).forward.__globals__[name])
 
 
 def replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> Callable[[], None]:
@@ -82,9 +94,9 @@ def replace_method(module: nn.Module, name: str, method: Callable[..., Any]) -> 
     return undo
 
 
-def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) -> Callable[[], None]:
-    """Let the forward of our copy of a network call another function by a name; returns what undoes that."""
-    mine: Any = vars(model).get("forward", None) or MethodType(type(model).forward, model)
+def replace_function(module: nn.Module, name: str, function: Callable[..., Any]) -> Callable[[], None]:
+    """Let the forward of a module of our own call another function by a name; returns what undoes that."""
+    mine: Any = vars(module).get("forward", None) or MethodType(type(module).forward, module)
     theirs = mine.__func__
     changed = FunctionType(
         theirs.__code__,
@@ -94,4 +106,4 @@ def replace_function(model: nn.Module, name: str, function: Callable[..., Any]) 
         theirs.__closure__,
     )
     changed.__kwdefaults__ = theirs.__kwdefaults__
-    return replace_method(model, "forward", MethodType(changed, model))
+    return replace_method(module, "forward", MethodType(changed, module))

@@ -1,5 +1,7 @@
 """Sizes of tensors that depend on the values of data: how many boxes are found, how many entries a mask lets through.
 
+So do numbers that something returns which is kept whole.
+
 A forward that only computes with such tensors is followed like any other. One that turns such a size into a plain
 number, compares it or goes through the rows one by one does something else for every image; what does so is kept whole.
 """
@@ -28,6 +30,10 @@ class SizesByData:
     def begin(self, node: fx.Node) -> None:
         """How large the value of a node is depends on data."""
         self._dims[node] = frozenset([0])
+
+    def begin_number(self, node: fx.Node) -> None:
+        """Data decide the number that a node gives."""
+        self._numbers.add(node)
 
     def inherit(self, node: fx.Node) -> None:
         """A node was computed from others."""

@@ -10,6 +10,7 @@ followed; the smallest method or module that holds it is kept whole.
 from __future__ import annotations
 
 import inspect
+import operator
 import os
 import random
 import sys
@@ -279,7 +280,9 @@ class _Recorder(TorchFunctionMode):
         self._attributes = {id(tensor): name for name, tensor in held_tensors(model).items()}
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
-        self._loose: dict[int, tuple[Any, str]] = {}  # floats that went nowhere yet, by id, and where they were computed
+        self._loose: dict[
+            int, tuple[Any, str]
+        ] = {}  # floats that went nowhere yet, by id, and where they were computed
         self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
         self._fed: set[fx.Node] = set()  # nodes that depend on the inputs
         self._sizes_by_data = SizesByData()
@@ -397,7 +400,7 @@ class _Recorder(TorchFunctionMode):
                 put_back()
 
     def _holder(self) -> str:
-        """The smallest thing that can be kept whole around the code that runs: a method of a module, or a module."""
+        """The smallest thing that can be kept whole around the code that runs: a method, a function, or a module."""
         frame = _caller()
         while frame is not None and frame.f_code.co_name != "forward":
             code = frame.f_code
@@ -406,7 +409,8 @@ class _Recorder(TorchFunctionMode):
             if isinstance(method, FunctionType) and inspect.unwrap(method).__code__ is code:
                 return f"{self._names[id(owner)]}.{code.co_name}()".lstrip(".")
             frame = frame.f_back
-        return self._stack[-1]
+        name = self._stack[-1]
+        return called_by_forward(self._model.get_submodule(name), name, _caller()) or name
 
     def _keep_method_whole(self, key: str) -> Callable[[], None]:
         """Let a method of our copy be noted as one operator; returns what undoes that."""
@@ -415,9 +419,10 @@ class _Recorder(TorchFunctionMode):
         return replace_method(module, method, self._noting(module, MethodOf(name, method), getattr(module, method)))
 
     def _keep_function_whole(self, key: str) -> Callable[[], None]:
-        """Let a function that the outermost forward calls be noted as one operator; returns what undoes that."""
+        """Let a function that a forward calls be noted as one operator; returns what undoes that."""
         kept = kept_function(self._model, key)
-        return replace_function(self._model, kept.name, self._noting(self._model, kept, kept.function))
+        module = self._model.get_submodule(kept.module)
+        return replace_function(module, kept.name, self._noting(module, kept, kept.function))
 
     def _noting(self, module: nn.Module, target: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         """A function that notes its calls as one operator."""
@@ -437,7 +442,9 @@ class _Recorder(TorchFunctionMode):
             node.meta.update(flops=self._flops.get_total_flops() - running.before, used=running.used)
             if running.is_sized_by_values:
                 self._sizes_by_data.begin(node)
-            return result
+            if self._names[id(module)] and _tells_values(result):
+                raise _NotFollowed(self._names[id(module)], "decides by the values of its data")
+            return self._with_numbers_by_data(node, (args, kwargs), result)
 
         return whole
 
@@ -451,10 +458,10 @@ class _Recorder(TorchFunctionMode):
                 given = self._noted((args, kwargs))
             self._whole = _Whole(module, given, self._flops.get_total_flops(), is_layer=id(module) in self._layers)
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """A module has returned, or has failed, which a forward may catch."""
         if not self._entered or self._entered[-1][0] is not module:  # it failed in a hook, before it was entered
-            return
+            return output
         _, handled = self._entered.pop()
         error = sys.exc_info()[1]
         has_failed = error is not handled
@@ -462,18 +469,52 @@ class _Recorder(TorchFunctionMode):
         if running is not None and running.module is module and running.given is not None:
             self._whole = None
             if not has_failed:
-                self._note_whole(running, output)
+                node = self._note_whole(running, output)
+                output = output if running.is_layer else self._with_numbers_by_data(node, (args, kwargs), output)
         if has_failed and (self._failed is None or self._failed[0] is not error):
             self._failed = error, self._stack[-1]
         self._stack.pop()
+        return output
 
-    def _note_whole(self, running: _Whole, output: Any) -> None:
+    def _note_whole(self, running: _Whole, output: Any) -> fx.Node:
         (arguments, keywords), numbers = running.given
         with torch._C.DisableTorchFunction():
             node = self._add("call_module", self._names[id(running.module)], arguments, keywords, numbers, output)
         node.meta["flops"] = self._flops.get_total_flops() - running.before
         if running.is_sized_by_values:
             self._sizes_by_data.begin(node)
+        return node
+
+    def _with_numbers_by_data(self, node: fx.Node, given: Any, result: Any) -> Any:
+        """What something returns that is kept whole; data decide the numbers in it, except sizes of tensors."""
+        with torch._C.DisableTorchFunction():
+            sizes = {plain(size) for x in tensors_in((given, result)) for size in _plain_shape(x)[1:]}
+
+        def is_number(value: Any) -> bool:
+            return type(value) in (int, float) and value not in sizes
+
+        def has_numbers(value: Any) -> bool:
+            items = value.values() if type(value) is dict else value if type(value) in (tuple, list) else ()
+            return is_number(value) or any(map(has_numbers, items))
+
+        def followed(value: Any, source: fx.Node) -> Any:
+            if is_number(value):
+                number = self._graph.call_function(operator.pos, (source,))
+                number.meta.update(number=True, scope=self._stack[-1], value=value, fed=True)
+                self._sizes_by_data.begin_number(number)
+                return self._followed(value, number)
+            if not has_numbers(value):
+                return value
+            if type(value) is dict:
+                return {key: followed(item, part(source, key)) for key, item in value.items()}
+            return type(value)(followed(item, part(source, i)) for i, item in enumerate(value))
+
+        def part(source: fx.Node, key: Any) -> fx.Node:
+            found = self._graph.call_function(part_of, (source, key))
+            found.meta.update(scope=self._stack[-1], fed=True)
+            return found
+
+        return followed(result, node)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self._whole is not None and not self._is_inside:
@@ -530,8 +571,7 @@ class _Recorder(TorchFunctionMode):
             if frame is not None and is_tested(frame.f_code, frame.f_lasti):
                 self._tested += [self._node_of(tensor) for tensor in tensors_in((args, kwargs))]
                 return func(*args, **kwargs)
-            holder = self._holder() or called_by_forward(self._model, _caller())
-            raise _NotFollowed(holder, "decides by the values of its data")
+            raise _NotFollowed(self._holder(), "decides by the values of its data")
         if not self._weights_of_layers.isdisjoint(map(_memory_of, written_by(called))):
             raise _NotFollowed(self._holder(), "writes to weights of layers")
         self._note_writing(called)
@@ -944,6 +984,13 @@ def _has_integer(value: Any) -> bool:
     if isinstance(value, slice):
         return _has_integer((value.start, value.stop))
     return type(value) is int
+
+
+def _tells_values(result: Any) -> bool:
+    """Whether code that decides by data returns answers, or arrays of numpy, which are not followed."""
+    if type(result) in (tuple, list):
+        return any(map(_tells_values, result))
+    return isinstance(result, (bool, np.generic, np.ndarray))
 
 
 def _plain_shape(tensor: Tensor) -> tuple[int, ...]:

@@ -202,13 +202,13 @@ class _Walk:
                     self.labels.freeze(labels, "is one of ignored_layers")
 
     def _do_without_rule(self, node: fx.Node) -> Value:
-        is_method = isinstance(node.target, MethodOf)
-        leaf = f"{describe_target(node)}()" if is_method else str(node.target)
+        is_code = isinstance(node.target, (MethodOf, KeptFunction))
+        leaf = f"{describe_target(node)}()" if isinstance(node.target, MethodOf) else str(node.target)
         if isinstance(node.target, KeptFunction):
             leaf = node.target.key
         why = self._recording.leaves.get(leaf, "has no rule")
         self.freeze_inputs(node, why)
-        if node.op == "call_module" or is_method:
+        if node.op == "call_module" or is_code:
             self._report(node, why)
         self._count_as_it_ran(node)
         return None
@@ -246,9 +246,9 @@ class _Walk:
 
     def _report(self, node: fx.Node, why: str) -> None:
         """A module that stays as it is, with all its weights."""
-        name = node.target.module if isinstance(node.target, MethodOf) else str(node.target)
+        name = node.target.module if isinstance(node.target, (MethodOf, KeptFunction)) else str(node.target)
         module = self._model.get_submodule(name)
-        used = node.meta.get("used")  # of a method, what it was seen to use
+        used = node.meta.get("used")  # of a method or function, what it was seen to use
         names = [self._first_name.get(id(t)) for t in (*module.parameters(), *module.buffers())]
         names = names if used is None else [tensor for tensor in names if tensor in used]
         for tensor in {tensor for tensor in names if tensor is not None}:

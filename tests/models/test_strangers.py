@@ -442,6 +442,81 @@ def test_a_training_mode_that_cannot_be_followed_is_not_compared() -> None:
     assert network.verify(1).training_difference is None
 
 
+def picked(x: Tensor, scale: float) -> Tensor:
+    return torch.stack([image.flatten()[int(image.argmax())] * scale for image in x])
+
+
+def gated_by(layer: nn.Module, x: Tensor) -> Tensor:
+    return layer(x) if x.max() > 0 else x
+
+
+class Pointed(nn.Module):
+    """A head whose forward calls functions of its file that decide by data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.gate, self.b, self.c = (
+            nn.Conv2d(8, 9, 1),
+            nn.Conv2d(9, 9, 1),
+            nn.Conv2d(9, 12, 3),
+            nn.Conv2d(12, 4, 1),
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        heat = self.c(self.b(self.gate(gated_by(self.gate, self.a(x)))).relu())
+        return picked(heat, 2.0), heat.mean((2, 3))
+
+
+def test_functions_that_decide_by_data_are_kept_whole_in_any_module() -> None:
+    network = proven(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), Pointed()), SMALL)
+    assert list(network.leaves) == ["2.forward: gated_by()", "2.forward: picked()"]
+    assert names(network) == ["0", "2.b"]
+    assert "gated_by" in network.frozen["2.gate"]
+
+
+class Measured(nn.Module):
+    """A method finds a number in its data, with which the forward goes on."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.how = nn.Conv2d(8, 12, 3), nn.Conv2d(12, 4, 1), how
+
+    def longest(self, x: Tensor) -> tuple[Tensor, dict[str, int]]:
+        return x * 2, {"longest": int(x.amax((1, 2, 3)).argmax()) + 1}
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, found = self.longest(self.b(self.a(x).relu()))
+        if self.how == "compares":
+            return y * 2 if found["longest"] > 1 else y
+        return y[..., : found["longest"]] if self.how == "slices" else y
+
+
+@pytest.mark.parametrize(
+    ("how", "groups"), [("compares", ["0"]), ("slices", ["0", "1", "3.a"]), ("", ["0", "1", "3.a"])]
+)
+def test_numbers_that_a_method_finds_in_its_data_decide_what_is_kept_whole(how: str, groups: list[str]) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, 8, 3), nn.ReLU(), Measured(how))
+    network = proven(model, image(2, 3, 13, 13))
+    assert names(network) == groups
+    assert list(network.leaves) == (["3"] if how == "compares" else ["3.longest()"])
+
+
+class Answered(Measured):
+    """A method answers a question about its data, by which the forward decides."""
+
+    def is_large(self, x: Tensor) -> bool:
+        return bool(x.max() > 0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.b(self.a(x).relu())
+        return y * 2 if self.is_large(y) else y
+
+
+def test_who_goes_on_with_answers_about_data_is_kept_whole() -> None:
+    network = proven(nn.Sequential(nn.Conv2d(3, 7, 1), nn.Conv2d(7, 8, 3), nn.ReLU(), Answered("")), SMALL)
+    assert list(network.leaves) == ["3"]
+
+
 def test_a_part_inside_of_another_that_is_kept_whole_is_no_part_of_its_own() -> None:
     stem, last = nn.Conv2d(3, 6, 1), nn.Conv2d(8, 2, 1)
     network = proven(nn.Sequential(stem, nn.Conv2d(6, 8, 1), Refined(), last), SMALL)
