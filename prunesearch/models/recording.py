@@ -567,8 +567,7 @@ class _Recorder(TorchFunctionMode):
         if called.target == "shape of":
             return self._shape(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._depends_on_inputs(args, kwargs):
-            frame = _caller()
-            if frame is not None and is_tested(frame.f_code, frame.f_lasti):
+            if _is_check():
                 self._tested += [self._node_of(tensor) for tensor in tensors_in((args, kwargs))]
                 return func(*args, **kwargs)
             raise _NotFollowed(self._holder(), "decides by the values of its data")
@@ -964,6 +963,16 @@ def _caller() -> FrameType | None:
     while frame is not None and _is_between(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+def _is_check() -> bool:
+    """Whether what runs is asked by a check that raises, of the caller or of torch, such as those of distributions."""
+    last, frame = _caller(), sys._getframe(1)
+    while frame is not None and frame is not last:
+        if frame.f_code.co_filename not in _OURS and is_tested(frame.f_code, frame.f_lasti):
+            return True
+        frame = frame.f_back
+    return last is not None and is_tested(last.f_code, last.f_lasti)
 
 
 def _where(frame: FrameType | None) -> str:

@@ -214,6 +214,7 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "half of the width": lambda: Middle(lambda net, h, x: h[:, : h.shape[1] // 2], channels=4),
     "every other channel": lambda: Middle(lambda net, h, x: h[:, ::2], channels=4),
     "positions by a tensor": lambda: Middle(lambda net, h, x: h[:, :, torch.tensor([[0, 2], [1, 3]])].flatten(2, 3)),
+    "broadcast to each other": lambda: Middle(lambda net, h, x: sum(torch.broadcast_tensors(h, h.mean((2, 3), True)))),
     "repeated by a size": lambda: Middle(lambda net, h, x: h.repeat_interleave(x.shape[2] // 3, 2)),
     "channel shuffle": lambda: Middle(lambda net, h, x: net.op(h), op=Shuffle()),
     "nn.ChannelShuffle": lambda: Middle(lambda net, h, x: net.op(h), op=nn.ChannelShuffle(2)),

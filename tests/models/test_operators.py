@@ -55,7 +55,7 @@ CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
     **{dropout: lambda h, dropout=dropout: dropout(h, 0.5, False) for dropout in DROPOUTS},
 }
 RANDOM = {
-    torch.bernoulli, torch.rand_like, torch.randn_like, torch.empty_like, torch.rrelu_, F.rrelu,
+    torch.bernoulli, torch.normal, torch.rand_like, torch.randn_like, torch.empty_like, torch.rrelu_, F.rrelu,
     "bernoulli", "uniform_", "normal_", "cuda",
 }  # fmt: skip
 """What draws for each channel, so that no two widths agree, or what needs a device."""

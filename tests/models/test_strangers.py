@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Categorical, Normal, kl_divergence
 from torch.nn.utils import parametrizations
 
 import prunesearch as ps
@@ -301,6 +302,41 @@ def test_what_checks_look_at_decides_nothing() -> None:
     small = slim(network, network.space.minimum, random_ranking(network))
     with pytest.raises(ValueError, match="Not a number"):
         small(SMALL * math.nan)
+
+
+class Latent(nn.Module):
+    """An autoencoder with a distribution of torch, which checks what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode, self.mean, self.scale = nn.Linear(5, 12), nn.Linear(12, 6), nn.Linear(12, 6)
+        self.decode = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 5))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.encode(x).relu()
+        found = Normal(self.mean(h), self.scale(h).exp())  # type: ignore[no-untyped-call]  # torch's own
+        z = found.rsample() if self.training else found.mean
+        usual = Normal(torch.zeros_like(z), torch.ones_like(z))  # type: ignore[no-untyped-call]
+        return self.decode(z), kl_divergence(found, usual).sum(-1)  # type: ignore[no-untyped-call]
+
+
+class Actor(nn.Module):
+    """Acts by a distribution over its actions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.actions, self.value = nn.Linear(5, 12), nn.Linear(12, 4), nn.Linear(12, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.features(x).relu()
+        found = Categorical(logits=self.actions(h))  # type: ignore[no-untyped-call]
+        return found.probs, self.value(h)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="where an instruction stands in its file is not known before")
+def test_what_distributions_check_decides_nothing() -> None:
+    assert names(proven(Latent(), image(2, 5))) == ["encode", "mean", "decode.0"]
+    assert names(proven(Actor(), image(2, 5))) == ["features"]
 
 
 class Otherwise(Checked):

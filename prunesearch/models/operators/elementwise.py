@@ -21,6 +21,12 @@ def elementwise(walk: Walk, node: fx.Node) -> Value:
     return combined(walk, node, node.all_input_nodes, walk.shape(node))
 
 
+def broadcast(walk: Walk, node: fx.Node) -> Value:
+    """`broadcast_tensors`: each of them in the shape of all, so what meets is tied as where they are added."""
+    shapes = node.meta["shapes"]
+    return (combined(walk, node, node.all_input_nodes, shapes[0]),) * len(shapes)
+
+
 def along(walk: Walk, node: fx.Node) -> Value:
     """Operators that mix what lies along one dimension, such as `softmax`: narrowed, the channels that stay."""
     source = argument(node, 0, "input")
@@ -93,7 +99,7 @@ _FUNCTIONS = (
     torch.remainder, torch.floor_divide, torch.clone, torch.detach, torch.isnan, torch.isinf, torch.isfinite,
     torch.logical_and, torch.logical_or, torch.logical_not, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge,
     torch.zeros_like, torch.ones_like, torch.empty_like, torch.full_like, torch.rand_like, torch.randn_like,
-    torch.bernoulli, torch.nan_to_num, torch.selu_, torch.celu_, torch.rrelu_,
+    torch.bernoulli, torch.normal, torch.nan_to_num, torch.selu_, torch.celu_, torch.rrelu_,
     F.relu, F.relu6, F.leaky_relu, F.leaky_relu_, F.elu, F.elu_, F.celu, F.selu, F.gelu, F.silu, F.mish, F.sigmoid,
     F.tanh, F.hardswish, F.hardsigmoid, F.hardtanh, F.hardtanh_, F.softplus, F.softsign, F.logsigmoid, F.threshold,
     F.rrelu, F.hardshrink, F.softshrink, F.tanhshrink, torch.threshold_,
@@ -121,5 +127,6 @@ KINDS: dict[Any, Kind] = {
     **dict.fromkeys((*_ALONG_MODULES, *_ALONG_FUNCTIONS, "softmax", "log_softmax", "cumsum"), ALONG),
     **dict.fromkeys((torch.flip, torch.roll, "flip", "roll"), Kind(reordered)),
     **dict.fromkeys(("to", "type_as"), Kind(cast)),
+    torch.broadcast_tensors: Kind(broadcast),
     "new_tensor": Kind(unrelated),
 }
