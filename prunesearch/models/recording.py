@@ -30,7 +30,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.errors import TraceError
-from prunesearch.models import numbers
+from prunesearch.models import losses, numbers
 from prunesearch.models.assertions import is_tested
 from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.deadline import Deadline
@@ -561,6 +561,8 @@ class _Recorder(TorchFunctionMode):
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.multi_head_attention_forward and can_be_followed(args, kwargs):
             return self._in_operators(multi_head_attention, args, kwargs)
+        if func in losses.SPELT_OUT and losses.can_be_followed(args, kwargs):
+            return self._in_operators(losses.SPELT_OUT[func], args, kwargs)
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
             return func(*args, **kwargs)
@@ -949,7 +951,7 @@ def _trace_attributes(model: nn.Module, ledger: Any) -> None:
 
 
 _TORCH = os.path.join(os.path.dirname(torch.__file__), "")
-_OURS = {__file__, numbers.__file__, isolated.__code__.co_filename}
+_OURS = {__file__, losses.__file__, numbers.__file__, isolated.__code__.co_filename}
 
 
 def _is_between(filename: str) -> bool:

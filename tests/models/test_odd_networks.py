@@ -215,6 +215,9 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "every other channel": lambda: Middle(lambda net, h, x: h[:, ::2], channels=4),
     "positions by a tensor": lambda: Middle(lambda net, h, x: h[:, :, torch.tensor([[0, 2], [1, 3]])].flatten(2, 3)),
     "broadcast to each other": lambda: Middle(lambda net, h, x: sum(torch.broadcast_tensors(h, h.mean((2, 3), True)))),
+    "products of three": lambda: Middle(
+        lambda net, h, x: torch.einsum("nchw,nc,nhw->nchw", h, h.mean((2, 3)), h.mean(1)).relu()
+    ),
     "repeated by a size": lambda: Middle(lambda net, h, x: h.repeat_interleave(x.shape[2] // 3, 2)),
     "channel shuffle": lambda: Middle(lambda net, h, x: net.op(h), op=Shuffle()),
     "nn.ChannelShuffle": lambda: Middle(lambda net, h, x: net.op(h), op=nn.ChannelShuffle(2)),
@@ -292,6 +295,10 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "unequal chunks": (lambda: Middle(lambda net, h, x: h.chunk(3, 1)[1], channels=3), "method 'chunk'"),
     "unequal split": (lambda: Middle(lambda net, h, x: h.split(3, 1)[1], channels=3), "method 'split'"),
     "split by a width": (lambda: Middle(lambda net, h, x: h.split(x.size(1) + 1, 1)[1], channels=4), "method 'split'"),
+    "sums of products of three": (
+        lambda: Middle(lambda net, h, x: torch.einsum("nchw,nc,ndhw->ndhw", h, h.mean((2, 3)), x), channels=3),
+        "function 'einsum'",
+    ),
     "unbind": (lambda: Middle(lambda net, h, x: torch.stack(h.unbind(1), 1)), "method 'unbind'"),
     "last channels": (lambda: Middle(lambda net, h, x: h[:, -4:], channels=4), "function 'getitem'"),
     "every third channel": (lambda: Middle(lambda net, h, x: h[:, ::3], channels=3), "function 'getitem'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -104,6 +105,31 @@ def test_parameters_that_a_part_kept_whole_changes_are_put_back_before_what_was_
     )
     assert list(network.leaves) == ["2"]
     assert len(names(network)) == 1
+
+
+class Quantised(nn.Module):
+    """Returns losses beside what it decodes, as networks with a book of codes do."""
+
+    def __init__(self, loss: Callable[..., Tensor], reduction: str) -> None:
+        super().__init__()
+        self.encode, self.decode, self.loss, self.reduction = nn.Linear(5, 8), nn.Linear(8, 5), loss, reduction
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = self.encode(x)
+        return self.decode(z.sign()), self.loss(z, z.sign(), reduction=self.reduction).sum()
+
+
+@pytest.mark.parametrize("loss", [F.mse_loss, F.l1_loss])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_in_a_forward_are_those_of_the_channels_that_stay(loss: Callable[..., Tensor], reduction: str) -> None:
+    assert names(proven(Quantised(loss, reduction), image(2, 5))) == ["encode"]
+
+
+def test_a_loss_with_options_that_are_not_followed_freezes() -> None:
+    weights = torch.rand(2, 8)
+    model = nn.Sequential(nn.Linear(5, 6), Quantised(functools.partial(F.mse_loss, weight=weights), "mean"))
+    model[1].encode = nn.Linear(6, 8)
+    assert names(trace(randomised(model), image(2, 5))) == ["0"]
 
 
 class Graph(nn.Module):

@@ -108,15 +108,17 @@ def _at(walk: Walk, operand: Any, dim: int) -> IntArray | None:
 
 
 def einsum(walk: Walk, node: fx.Node) -> Value:
-    """`torch.einsum` of two tensors: a letter of both that is not in the result is summed over."""
+    """`torch.einsum`: of two tensors, a letter of both that is not in the result is summed over; of others none is."""
     equation, *operands = node.args
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         operands = list(operands[0])
-    if not isinstance(equation, str) or len(operands) != 2 or "." in equation or "->" not in equation:
+    if not isinstance(equation, str) or "." in equation or "->" not in equation:
         return give_up(walk, node)
     taken, given = equation.replace(" ", "").split("->")
     letters = taken.split(",")
     if any(len(set(term)) != len(term) for term in (*letters, given)):
+        return give_up(walk, node)
+    if len(operands) != 2 and (set("".join(letters)) != set(given) or node.meta.get("flops")):
         return give_up(walk, node)
     labels: dict[str, IntArray | None] = {}
     sizes: dict[str, int] = {}
@@ -144,7 +146,7 @@ def einsum(walk: Walk, node: fx.Node) -> Value:
     summed = [letter for letter in labels if letter not in given]
     if summed and all(letter in found or sizes[letter] == 1 for letter in summed):
         _not_one(walk, node, [found[letter] for letter in summed if letter in found])
-    for this, other in ((0, 1), (1, 0)):
+    for this, other in ((0, 1), (1, 0)) if len(operands) == 2 else ():
         if _is_weight(operands[this], operands[other]):
             for letter in letters[this]:
                 if letter in given and letter not in letters[other] and letter in found:
