@@ -28,11 +28,14 @@ import platform
 import re
 import resource
 import signal
+import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +77,28 @@ def difference(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> float:
     return max((float((a - b).abs().max() / b.abs().max().clamp(min=1e-9)) for a, b in pairs if a.numel()), default=0.0)
 
 
-def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
-    start = time.process_time()
+@dataclass(frozen=True)
+class Subject:
+    """A network that is looked at.
+
+    Attributes:
+        model: In eval mode.
+        example_inputs: What it takes.
+    """
+
+    model: nn.Module
+    example_inputs: Any
+
+    @cached_property
+    def network(self) -> ps.Network:
+        """Traced."""
+        return ps.trace(self.model, self.example_inputs, time_limit=_PATIENCE)
+
+
+def prune(subject: Subject) -> dict[str, Any]:
+    model, example_inputs, start = subject.model, subject.example_inputs, time.process_time()
     try:
-        network = ps.trace(model, example_inputs, time_limit=_PATIENCE)
+        network = subject.network
     except ps.TraceError as error:
         return {"traced": False, "reason": without_paths(str(error))[:400]}
     row: dict[str, Any] = {"traced": True, "seconds": round(time.process_time() - start, 2)}
@@ -92,9 +113,9 @@ def prune(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     return row
 
 
-def use(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
+def use(subject: Subject) -> dict[str, Any]:
     """A half-MACs network is trained, and comes back from a file."""
-    network = ps.trace(model, example_inputs, time_limit=_PATIENCE)
+    model, example_inputs, network = subject.model, subject.example_inputs, subject.network
     slimmed = half(network)
     row = {"kept": ps.count(slimmed, example_inputs).macs / network.space.cost(network.space.full).macs}
     row |= tried("trains", lambda: trains(slimmed, model, example_inputs))
@@ -147,10 +168,10 @@ def half(network: ps.Network) -> nn.Module:
     return ps.slim(network, structure, ranking)
 
 
-def export(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
+def export(subject: Subject) -> dict[str, Any]:
     """The half-MACs network in other programs; whether the unpruned one gets there where it does not."""
-    network = ps.trace(model, example_inputs, time_limit=_PATIENCE)
-    slimmed = half(network).eval()
+    model, example_inputs = subject.model, subject.example_inputs
+    slimmed = half(subject.network).eval()
     row: dict[str, Any] = {}
     for name, check in (("program", in_program), ("onnx", in_onnx)):
         row |= tried(name, partial(check, slimmed, example_inputs))
@@ -182,9 +203,10 @@ def in_onnx(model: nn.Module, example_inputs: Any) -> bool:
     return difference(found[: len(ours)], ours) < 1e-3
 
 
-def torch_pruning(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
+def torch_pruning(subject: Subject) -> dict[str, Any]:
     import torch_pruning as tp
 
+    model, example_inputs = subject.model, subject.example_inputs
     start = time.perf_counter()
     before, shapes = ps.count(model, example_inputs).macs, [x.shape for x in outputs(model, example_inputs)]
     named = inputs_of(example_inputs)
@@ -206,7 +228,7 @@ def torch_pruning(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
     return {"runs": True, "kept": kept, "seconds": round(time.perf_counter() - start, 2)}
 
 
-CHECKS: Mapping[str, Callable[[nn.Module, Any], dict[str, Any]]] = {
+CHECKS: Mapping[str, Callable[[Subject], dict[str, Any]]] = {
     "prune": prune,
     "use": use,
     "export": export,
@@ -235,57 +257,71 @@ def sentences_without_paths(found: Any) -> Any:
 # --- one network in a process of its own ------------------------------------------------------------------------------
 
 
-def one(name: str, check: str) -> dict[str, Any]:
-    """What one check finds, or why it found nothing."""
+def each(name: str, checks: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """What each check finds, or why it found nothing. The network is traced once for all of them."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CPU, (LIMITS[check], LIMITS[check] + 1))
     try:
         model, example_inputs = packages.make(name)
         outputs(model, example_inputs)
     except Exception as error:  # whatever the package raises
-        return {"made": False, "reason": reason(error)}
-    try:
-        return CHECKS[check](model, example_inputs)
-    except Exception as error:  # whatever it raises is the result
-        return {"failed": True, "reason": reason(error)}
+        yield from ({"made": False, "reason": reason(error)} for _ in checks)
+        return
+    subject = Subject(model, example_inputs)
+    for check in checks:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + LIMITS[check], resource.RLIM_INFINITY))
+        try:
+            yield CHECKS[check](subject)
+        except Exception as error:  # whatever it raises is the result
+            yield {"failed": True, "reason": reason(error)}
 
 
-def apart(name: str, check: str) -> dict[str, Any]:
+def apart(name: str, checks: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The same in a process of its own, a copy of this one, which has imported what takes long."""
     forked = multiprocessing.get_context("fork")
     ours, theirs = forked.Pipe(duplex=False)
-    child = forked.Process(target=_send, args=(theirs, name, check))
+    child = forked.Process(target=_send, args=(theirs, name, checks))
     child.start()
     theirs.close()
-    try:
-        found = ours.recv()
-    except EOFError:
-        child.join()
-        is_late = child.exitcode == -signal.SIGXCPU
-        why = f"longer than {LIMITS[check]} s" if is_late else f"ended with status {child.exitcode}"
-        found = {"failed": True, "reason": why}
+    for done, check in enumerate(checks):
+        try:
+            yield check, ours.recv()
+        except EOFError:
+            child.join()
+            is_late = child.exitcode == -signal.SIGXCPU
+            why = f"longer than {LIMITS[check]} s" if is_late else f"ended with status {child.exitcode}"
+            yield check, {"failed": True, "reason": why}
+            yield from apart(name, checks[done + 1 :])
+            break
     child.kill()
     child.join()
-    return found
 
 
-def _send(pipe: Any, name: str, check: str) -> None:
+def _send(pipe: Any, name: str, checks: Sequence[str]) -> None:
     warnings.simplefilter("ignore")
     with open(os.devnull, "w") as nowhere:  # some packages print
         os.dup2(nowhere.fileno(), 1)
-    pipe.send(one(name, check))
+    for found in each(name, checks):
+        pipe.send(found)
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
 def read(cells: Path) -> dict[str, dict[str, Any]]:
-    """Cells by network and check; a later line counts."""
+    """Cells by network and check, with what was found and with which commit; a later line counts."""
     rows: dict[str, dict[str, Any]] = {}
     for line in cells.read_text().splitlines() if cells.exists() else ():
         cell = json.loads(line)
-        rows.setdefault(cell["network"], {})[cell["check"]] = cell["found"]
+        rows.setdefault(cell["network"], {})[cell["check"]] = cell
     return rows
+
+
+def commit() -> str:
+    """The commit of the code that runs."""
+    where = Path(__file__).parent
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=where, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def write(cells: Path, out: Path) -> None:
@@ -294,9 +330,14 @@ def write(cells: Path, out: Path) -> None:
 
     listed = ("torch", "torchvision", "timm", "ultralytics", "segmentation-models-pytorch", "monai", "transformers",
               "torchaudio", "torch-pruning", "onnxruntime")  # fmt: skip
-    found = read(cells)
-    rows = {name: sentences_without_paths(found[name]) for name in packages.names() if name in found}
-    facts = {"threads": 1, "machine": platform.machine(), "limits": dict(LIMITS)}
+    found = {name: row for name, row in read(cells).items() if name in packages.names()}
+    rows = {
+        name: {check: sentences_without_paths(cell["found"]) for check, cell in found[name].items()}
+        for name in packages.names()
+        if name in found
+    }
+    commits = {check: dict(Counter(row[check]["commit"] for row in found.values() if check in row)) for check in CHECKS}
+    facts = {"threads": 1, "machine": platform.machine(), "limits": dict(LIMITS), "commits": commits}
     tasks.save({"facts": {**facts, **{name: version(name) for name in listed}}, "rows": rows}, out)
 
 
@@ -315,18 +356,20 @@ def main() -> None:
 
 
 def fill(cells: Path, globs: Iterable[str], checks: Iterable[str]) -> None:
-    """Run what is missing, one check after the other, all networks of each."""
+    """Run what is missing, all checks of a network, then the next one; what changes the network runs alone."""
     wanted = [name for name in packages.names() if any(fnmatch.fnmatchcase(name, glob) for glob in globs)]
     torch.set_num_threads(1)
-    for check in checks:
-        for name in wanted:
-            packages.load(name)
-            if check in read(cells).get(name, {}):
-                continue
-            found = apart(name, check)
-            with cells.open("a") as file:
-                file.write(json.dumps({"network": name, "check": check, "found": found}) + "\n")
-            print(name, check, json.dumps(found)[:200], flush=True)
+    ran_with = commit()
+    for name in wanted:
+        packages.load(name)
+        missing = [check for check in checks if check not in read(cells).get(name, {})]
+        alone = [check for check in missing if check == "torch_pruning"]
+        for together in ([check for check in missing if check not in alone], alone):
+            for check, found in apart(name, together) if together else ():
+                cell = {"network": name, "check": check, "commit": ran_with, "found": found}
+                with cells.open("a") as file:
+                    file.write(json.dumps(cell) + "\n")
+                print(name, check, json.dumps(found)[:200], flush=True)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,24 @@ def table(result: Mapping[str, Any]) -> str:
     facts = result["facts"]
     versions = ", ".join(f"{name} {facts[name]}" for name in ("torch", *_packages(rows)) if name in facts)
     note = (
-        f"{len(rows)} networks, random weights; {versions}. Seconds are those of one processor; in some rows they "
-        "include waiting for other work. Rows were measured while tracing was being mended; what an earlier version "
-        "refused or got wrong was measured again. "
-        "*Traced*: of those that were tried within 240 s. *Verified*: differences below 1e-4 of the largest output in "
-        "eval mode and below 1e-3 in training mode, and costs as torch counts them. *Removable*: the share of the MACs "
-        "that the narrowest structure does without. The other columns count networks of those that were tried; what "
-        "the unpruned network cannot do either is left out."
+        f"{len(rows)} networks, random weights; {versions}. Seconds are those of one processor. "
+        f"{_measured_with(facts['commits'])} "
+        "*Traced*: of those that were tried within 240 s of a processor. "
+        "*Verified*: differences below 1e-4 of the largest output in eval mode and below 1e-3 in training mode, and "
+        "costs as torch counts them. *Removable*: the share of the MACs that the narrowest structure does without. The "
+        "other columns count networks of those that were tried; what the unpruned network cannot do either is left out."
     )
     return "\n\n".join([note, _by_package(rows), _by_network(rows)])
+
+
+def _measured_with(commits: Mapping[str, Mapping[str, int]]) -> str:
+    """Of which state of the code each check says something."""
+    checks = [
+        f"{check.replace('_', '-')} with " + ", ".join(f"`{commit}` ({count})" for commit, count in found.items())
+        for check, found in commits.items()
+        if found
+    ]
+    return f"Commits that the checks ran with, and numbers of networks: {'; '.join(checks)}."
 
 
 def _packages(rows: Mapping[str, Row]) -> list[str]:
