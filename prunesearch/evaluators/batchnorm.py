@@ -5,20 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
-from prunesearch.models.batch_norm import mixed
+from prunesearch.models.batch_norm import Moments, joint_statistics, mixed
+from prunesearch.models.corrections import Correction, corrections_of, keeping_statistics
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
 from prunesearch.models.sizes import batches_by_size, by_size
 
+Statistics: TypeAlias = Literal["images", "corrected"]
+"""Those that images have in a network; or less what the same images get wrong in the trained one."""
 _MOMENTUM = 0.1
 
 
@@ -116,9 +120,73 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
             norm.running_var.copy_(spread)  # type: ignore[union-attr]
 
 
+def correct_bn(
+    model: nn.Module,
+    images: Batch,
+    *,
+    trained: nn.Module,
+    narrow: Callable[[str, Tensor], Tensor],
+    batch_size: int = 256,
+) -> None:
+    """Replace each BatchNorm's running statistics by those of `images`, less what these get wrong, in place.
+
+    Both networks run on the same images; what those make of the trained network's statistics, beside its running ones,
+    is taken off (`models.corrections`). Statistics are averages over batches of equal weight; of images of several
+    sizes, which run one size at a time, each batch counts by its positions.
+
+    Args:
+        model: A slimmed copy of `trained`.
+        images: (n, ...) images, normalised like the training set.
+        trained: The trained network; it is not changed.
+        narrow: What stays in the copy of a buffer of `trained`, by its name and its values.
+        batch_size: Images per forward. Fewer than about 64 make poor statistics.
+    """
+    norms = keeping_statistics(model)
+    found: dict[str, list[tuple[int, Moments]]] = {name: [] for name in norms}
+    with in_eval_mode(model), torch.no_grad():
+        for batch in split(images, batch_size) if norms else ():
+            given = {name: iter(calls) for name, calls in corrections_of(trained, [batch]).items()}
+            hooks = []
+            for name, norm in norms.items():
+                hook = _correcting(partial(narrow, f"{name}.running_mean"), given[name], found[name])
+                hooks.append(norm.register_forward_pre_hook(hook, with_kwargs=True))
+            try:
+                called(model, batch)
+            finally:
+                for handle in hooks:
+                    handle.remove()
+    weigh = by_size(images) is not None
+    for name, norm in norms.items():
+        counts, moments = zip(*found[name], strict=True)
+        total = sum(counts)
+        shares = [n / total if weigh else 1 / len(counts) for n in counts]
+        _set(norm, mixed(shares, *map(torch.stack, zip(*moments, strict=True))))
+
+
+def _correcting(
+    narrow: Callable[[Tensor], Tensor], corrections: Iterator[Correction], found: list[tuple[int, Moments]]
+) -> Callable[[_BatchNorm, tuple[Any, ...], dict[str, Any]], None]:
+    """Lets a BatchNorm normalise with corrected statistics of what it is given, and notes them."""
+
+    def hook(norm: _BatchNorm, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        x = first_input(norm, arguments, keywords)
+        moments = next(corrections).mapped(narrow).of(joint_statistics([x]))
+        found.append((x.numel(), moments))
+        _set(norm, moments)
+
+    return hook
+
+
+def _set(norm: _BatchNorm, moments: Moments) -> None:
+    """Give a BatchNorm other running statistics."""
+    mean, variance = moments
+    norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+    norm.running_var.copy_(variance)  # type: ignore[union-attr]
+
+
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
     """Every BatchNorm of a model that keeps running statistics."""
-    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    return list(keeping_statistics(model).values())
 
 
 def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:

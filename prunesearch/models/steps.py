@@ -7,6 +7,7 @@ one structure.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.models.aliasing import Aliasing
-from prunesearch.models.batch_norm import Moments, batch_norm
+from prunesearch.models.batch_norm import Moments, batch_norm, joint_statistics
 from prunesearch.models.copying import layer_with
+from prunesearch.models.corrections import Correction, Corrections
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
@@ -30,7 +32,7 @@ from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import autocast_of, plain
 from prunesearch.models.slim import set_width
-from prunesearch.models.weights import WeightSource
+from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.structure import Structure
 
 Values: TypeAlias = Mapping[fx.Node, Any]
@@ -54,6 +56,7 @@ class Step:
         numbers: Numbers of channels in the node's arguments.
         constant: The tensor that the node gives, if it is neither the inputs' nor the model's.
         over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
+        call: How many times its module was called before.
     """
 
     node: fx.Node
@@ -66,6 +69,7 @@ class Step:
     numbers: tuple[tuple[tuple[int | str, ...], Any], ...]
     constant: Tensor | None
     over: Callable[[Tensor], Tensor] | None
+    call: int = 0
 
     @property
     def is_batch_norm(self) -> bool:
@@ -84,12 +88,29 @@ class Step:
 
 
 class Layers:
-    """Computes single nodes of one structure's forward."""
+    """Computes single nodes of one structure's forward.
 
-    def __init__(self, weights: WeightSource, structure: Structure, statistics: int | None) -> None:
+    Args:
+        weights: Where the weights come from.
+        structure: The structure.
+        statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+        corrections: What the images get wrong about them in the trained network; None to leave them as they are.
+        slices: Of the trained network, where there are corrections.
+    """
+
+    def __init__(
+        self,
+        weights: WeightSource,
+        structure: Structure,
+        statistics: int | None,
+        corrections: Corrections | None = None,
+        slices: InheritedWeights | None = None,
+    ) -> None:
         self._weights = weights
         self._structure = structure
         self._statistics = statistics
+        self._corrections = corrections or {}
+        self._slices = slices
         self._kept_units: npt.NDArray[np.bool_] | None = None
 
     def run(self, step: Step, values: Values, inputs: Sequence[Tensor], moments: Moments | None = None) -> Any:
@@ -151,7 +172,24 @@ class Layers:
             set_width(layer, count.attribute, self._count(count.units))
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             _estimate(layer, _input(arguments, keywords)[: self._statistics])
+            self._correct(step, layer)
         return layer(*arguments, **keywords)
+
+    def _correct(self, step: Step, layer: nn.modules.batchnorm._BatchNorm) -> None:
+        correction = self._correction(step)
+        if correction is not None and layer.running_mean is not None and layer.running_var is not None:
+            mean, variance = correction.of((layer.running_mean, layer.running_var))
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
+
+    def _correction(self, step: Step) -> Correction | None:
+        """Of a BatchNorm, for the channels that it has."""
+        name = step.tensors.get("running_mean", "")
+        given = self._corrections.get(name.rpartition(".")[0], ())
+        if step.call >= len(given):
+            return None
+        assert self._slices is not None
+        return given[step.call].mapped(lambda values: self._slices.narrowed(name, values, self._structure))
 
     def batch_norm(self, step: Step, x: Tensor, *, moments: Moments | None = None, in_place: bool = False) -> Tensor:
         """BatchNorm with the statistics of the batch, or with those that are given."""
@@ -160,6 +198,9 @@ class Layers:
             for name in ("weight", "bias")
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
+        correction = self._correction(step)
+        if correction is not None:
+            moments = correction.of(moments or joint_statistics([x[: self._statistics]]))
         return batch_norm(x, weight, bias, eps, statistics=self._statistics, moments=moments, in_place=in_place)
 
     def _functional_batch_norm(self, node: fx.Node, values: Values, moments: Moments | None) -> Tensor:
@@ -211,6 +252,7 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
     for followed in network.numbers:
         numbers.setdefault(followed.node, []).append((followed.position, followed.units))
     steps: dict[fx.Node, Step] = {}
+    calls: Counter[nn.Module] = Counter()
     for node in graph.nodes:
         module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
         names: dict[str, str] = {}
@@ -230,9 +272,11 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
         upstream = tuple(sorted(groups))
-        steps[node] = Step(
-            node, model, module, sources, upstream, names, counted, written, constant, _over(node, module)
-        )
+        over, call = _over(node, module), 0
+        if module is not None:
+            call = calls[module]
+            calls[module] += 1
+        steps[node] = Step(node, model, module, sources, upstream, names, counted, written, constant, over, call)
     return list(steps.values())
 
 
