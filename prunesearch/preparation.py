@@ -16,10 +16,10 @@ from prunesearch.contracts import kind_of, name_of
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.batching import Way
-from prunesearch.evaluators.batchnorm import batch_norms
+from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
-from prunesearch.evaluators.diagnosis import check_finite, diagnose, has_the_models_weights
+from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.refitted import RefittedWeights
@@ -107,7 +107,7 @@ class Prepared:
 
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
-        statistics = getattr(self.scorer, "statistics", "images")
+        statistics: Statistics = self.scorer.statistics if isinstance(self.scorer, AccuracyEvaluator) else "images"
         return Winner(trial, self.built, self.calibration, self.given, statistics)
 
     def evidence(self, name: str, *, on_few: bool = False) -> Any:
@@ -203,9 +203,8 @@ def prepare(
         return make_evaluator(evaluator, weights, examples.take(chosen), **settings)
 
     scorer = scorer_on_all()
-    is_open = probe is not None and by_size(examples.inputs) is None and _leaves_statistics_open(scoring, weights)
-    if is_open and isinstance(scorer, AccuracyEvaluator):
-        settings["statistics"] = better_statistics(scorer, probe)
+    if probe is not None and isinstance(scorer, AccuracyEvaluator) and _leaves_statistics_open(scoring):
+        settings["statistics"] = better_statistics(weights, scorer, probe)
         scorer = scorer.with_statistics(settings["statistics"])
     n_parts = _parts(scorer, strata) if races else 1
     raced = n_parts > 1
@@ -235,11 +234,9 @@ def prepare(
     )
 
 
-def _leaves_statistics_open(scoring: Scoring, weights: WeightSource) -> bool:
-    """Whether nobody said which BatchNorm statistics there are, and the trained network has some to correct by."""
-    options = {"statistics", "calibration"} & scoring.evaluator_options.keys()
-    named = scoring.evaluator == "accuracy" and not options
-    return named and bool(batch_norms(weights.network.model)) and has_the_models_weights(weights)
+def _leaves_statistics_open(scoring: Scoring) -> bool:
+    """Whether nobody said which BatchNorm statistics there are."""
+    return scoring.evaluator == "accuracy" and not {"statistics", "calibration"} & scoring.evaluator_options.keys()
 
 
 def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:

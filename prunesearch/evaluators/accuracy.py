@@ -129,6 +129,16 @@ class AccuracyEvaluator:
         other._corrections = {}
         return other
 
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all examples have inputs of one size."""
+        return by_size(self._scored.examples.inputs) is None
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the network has a BatchNorm with running statistics."""
+        return bool(corrections_of(self._model, [self._scored.examples.take(slice(2)).inputs]))
+
     def held_out(self, at_most: int) -> AccuracyEvaluator:
         """The same on half of the first examples, with statistics of the other half; for inputs of one size."""
         n = min(at_most, self.n_images)

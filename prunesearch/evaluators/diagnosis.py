@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, measured_on
-from prunesearch.evaluators.batchnorm import batch_norms
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.corrections import corrections_of
 from prunesearch.models.finite import first_not_finite
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, Ragged, called, parts_of, taken, tensors_in
@@ -88,7 +88,7 @@ def diagnose(
         accuracy: Scores by accuracy as the search did; by default with the statistics of the very images.
     """
     notes = []
-    if not batch_norms(weights.network.model):
+    if not corrections_of(weights.network.model, [next(iter(examples.by_size())).take(slice(2)).inputs]):
         notes.append("The network has no BatchNorm that keeps statistics, so there was nothing to re-estimate.")
     notes += _of_sizes(weights, examples)
     if examples.task.name == CLASSIFICATION:

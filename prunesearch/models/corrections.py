@@ -8,16 +8,16 @@ and can be taken off, as a control variate is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.models.batch_norm import Moments, joint_statistics, mixed
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, in_float32
+from prunesearch.models.norm_calls import NormCall, NormCalls
 
 _MOST = 4.0
 """How much of the trained network's error a channel takes over that varies more than it did there."""
@@ -58,7 +58,8 @@ class Correction:
 
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Correction:
         """With other tensors, such as those of the channels that stay."""
-        return Correction(*map(function, self.tensors), self.eps)
+        mean, variance, mean_here, variance_here = map(function, self.tensors)
+        return Correction(mean, variance, mean_here, variance_here, self.eps)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -67,7 +68,7 @@ class Correction:
 
 
 Corrections: TypeAlias = Mapping[str, Sequence[Correction]]
-"""Of each BatchNorm with running statistics, by its name in the network, one for each of its calls."""
+"""Of each BatchNorm with running statistics, by the name of its running mean, one for each of its calls."""
 
 
 def corrections_of(model: nn.Module, batches: Sequence[Batch], statistics: int | None = None) -> Corrections:
@@ -78,17 +79,12 @@ def corrections_of(model: nn.Module, batches: Sequence[Batch], statistics: int |
         batches: At least one, each of one size of images; statistics are those of all positions of all of them.
         statistics: How many of the first images count; None for all.
     """
-    norms = keeping_statistics(model)
     seen: dict[str, list[list[_Seen]]] = {}
-    with in_eval_mode(model), torch.inference_mode():
+    with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
         for batch in batches:
-            for name, calls in _watched(model, norms, batch, statistics).items():
+            for name, calls in _watched(model, batch, statistics).items():
                 seen.setdefault(name, []).append(calls)
-    with torch.inference_mode(False):
-        return {
-            name: tuple(_correction(norms[name], call) for call in zip(*of_batches, strict=True))
-            for name, of_batches in seen.items()
-        }
+    return {name: tuple(map(_correction, zip(*of_batches, strict=True))) for name, of_batches in seen.items()}
 
 
 def tensors_of(corrections: Corrections) -> list[Tensor]:
@@ -102,47 +98,33 @@ def with_tensors(corrections: Corrections, tensors: Sequence[Tensor]) -> Correct
     return {name: [each.mapped(lambda _: next(others)) for each in calls] for name, calls in corrections.items()}
 
 
-def keeping_statistics(model: nn.Module) -> dict[str, _BatchNorm]:
-    """Every BatchNorm of a model that keeps running statistics, by name."""
-    named = model.named_modules()
-    return {name: each for name, each in named if isinstance(each, _BatchNorm) and each.track_running_stats}
-
-
 @dataclass(frozen=True)
 class _Seen:
-    """What a BatchNorm was given in one call: how many numbers, and their mean and variance by channel."""
+    """What a BatchNorm was given in one call: the call, how many numbers, and their mean and variance by channel."""
 
+    call: NormCall
     numbers: int
     moments: Moments
 
 
-def _watched(
-    model: nn.Module, norms: Mapping[str, _BatchNorm], batch: Batch, statistics: int | None
-) -> dict[str, list[_Seen]]:
+def _watched(model: nn.Module, batch: Batch, statistics: int | None) -> dict[str, list[_Seen]]:
     """What each BatchNorm is given in each of its calls."""
     found: dict[str, list[_Seen]] = {}
 
-    def watching(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-        def watch(_: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-            x = (arguments[0] if arguments else next(iter(keywords.values())))[:statistics]
-            found.setdefault(name, []).append(_Seen(x.numel(), joint_statistics([x])))
+    def note(call: NormCall) -> None:
+        x = call.x[:statistics]
+        without = replace(call, x=x[:0])  # or all that the network computes would be kept
+        found.setdefault(call.name, []).append(_Seen(without, x.numel(), joint_statistics([x])))
 
-        return watch
-
-    hooks = [norm.register_forward_pre_hook(watching(name), with_kwargs=True) for name, norm in norms.items()]
-    try:
+    with NormCalls(model, note):
         called(model, batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return found
 
 
-def _correction(norm: _BatchNorm, seen: Sequence[_Seen]) -> Correction:
+def _correction(seen: Sequence[_Seen]) -> Correction:
     """Of one call of a layer, from what it was given of each size of images."""
     total = sum(each.numbers for each in seen)
     means, variances = (torch.stack([each.moments[i] for each in seen]) for i in range(2))
     mean, variance = mixed([each.numbers / total for each in seen], means, variances)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return Correction(in_float32(norm.running_mean), in_float32(norm.running_var), mean, variance, float(norm.eps))
+    call = seen[0].call
+    return Correction(in_float32(call.mean), in_float32(call.variance), mean, variance, call.eps)

@@ -23,7 +23,7 @@ from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.isolation import isolated
 from prunesearch.models.nested import Batch, batch_of, bytes_of, in_order_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
-from prunesearch.models.weights import InheritedWeights, WeightSource
+from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
 Key: TypeAlias = tuple[fx.Node, tuple[int, ...]]
@@ -45,7 +45,6 @@ class SharedForward:
     def __init__(self, weights: WeightSource, *, max_bytes: int = _DATA) -> None:
         self._weights = weights
         self._network = weights.network
-        self._slices = InheritedWeights(weights.network, weights.ranking)
         self._max_bytes = max_bytes
         self._example = batch_of(self._network.example_inputs, self._network.example_keywords)
         still = copied(self._network.model).eval()
@@ -150,7 +149,7 @@ class SharedForward:
         until = self._kept_until([[self._key(step, s) for step in self._steps] for s in ordered])
         kept: dict[Key, list[Any]] = {}
         for index, structure in enumerate(ordered):
-            layers = Layers(self._weights, structure, statistics, corrections, self._slices)
+            layers = Layers(self._weights, structure, statistics, corrections)
             run = _Run(self, layers, structure, inputs, kept, until, index)
             yield structure, run.output()
             for key in [key for key in kept if until[key] <= index]:

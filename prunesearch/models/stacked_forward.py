@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from prunesearch.models.copying import copied
-from prunesearch.models.corrections import Correction, Corrections, tensors_of, with_tensors
+from prunesearch.models.corrections import Corrections, tensors_of, with_tensors
 from prunesearch.models.coupling import Read
 from prunesearch.models.devices import placed
 from prunesearch.models.following import check_number, recorded
@@ -178,7 +178,8 @@ class _Stack(Replay):
         self._n = n  # images of all structures together
         self._statistics = statistics
         self._stacked = stacked
-        self._corrections = {forward.model.get_submodule(name): iter(calls) for name, calls in corrections.items()}
+        named = dict(self.module.named_buffers())
+        self._corrections = {id(named[name]): iter(calls) for name, calls in corrections.items()}
 
     def run_node(self, n: fx.Node) -> Any:
         masks = self._masks.get(place(n))
@@ -222,7 +223,8 @@ class _Stack(Replay):
         x = args[0]
         weight, bias = args[3:5] or (kwargs.get("weight"), kwargs.get("bias"))
         eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
-        return self._normalised(x, eps, weight, bias)
+        running_mean = args[1] if len(args) > 1 else kwargs.get("running_mean")
+        return self._normalised(x, running_mean, eps, weight, bias)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         x, *rest = args
@@ -233,8 +235,7 @@ class _Stack(Replay):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            correction = next(self._corrections.get(module, iter(())), None)
-            return self._batch_norm(module, args[0] if args else kwargs["input"], correction)
+            return self._batch_norm(module, args[0] if args else kwargs["input"])
         if target not in self._stacked:
             return module(*args, **kwargs)
 
@@ -249,20 +250,20 @@ class _Stack(Replay):
             raise ValueError(_OWN)
         return (self._apart(x) * _along(mask, dim + 1, x.dim() + 1)).flatten(0, 1)
 
-    def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor, correction: Correction | None) -> Tensor:
+    def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
         """Each structure's images with their own statistics; whatever else the layer does, it does to all."""
         if is_torchs(type(module)):
-            return self._normalised(x, module.eps, module.weight, module.bias, correction)
+            return self._normalised(x, module.running_mean, module.eps, module.weight, module.bias)
         layer = copy.copy(module)
         layer._buffers = dict(module._buffers)
         layer.training = False
-        normal = self._normalised(x, layer.eps, None, None, correction)
+        normal = self._normalised(x, module.running_mean, layer.eps, None, None)
         layer.running_mean = torch.zeros_like(normal[0].flatten(1)[:, 0] if normal.dim() > 2 else normal[0])
         layer.running_var = torch.full_like(layer.running_mean, 1.0 - layer.eps)  # so that it only scales and shifts
         return layer(normal)
 
     def _normalised(
-        self, x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None, correction: Correction | None = None
+        self, x: Tensor, running_mean: Tensor | None, eps: float, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
         """Each structure's images with their own mean and variance, scaled and shifted: read twice, written once."""
         parts = self._apart(x)
@@ -270,6 +271,7 @@ class _Stack(Replay):
         used = precise[:, : self._statistics]
         variance, mean = torch.var_mean(used, [1, *range(3, parts.dim())], correction=0, keepdim=True)
         along = [1, 1, -1, *[1] * (parts.dim() - 3)]
+        correction = next(self._corrections.get(id(running_mean), iter(())), None)
         if correction is not None:
             mean, variance = correction.mapped(lambda values: values.view(along)).of((mean, variance))
         scale = (variance + eps).rsqrt()

@@ -56,7 +56,8 @@ class Step:
         numbers: Numbers of channels in the node's arguments.
         constant: The tensor that the node gives, if it is neither the inputs' nor the model's.
         over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
-        call: How many times its module was called before.
+        running_mean: Name of the running mean in the model, if it is a BatchNorm that has one.
+        call: How many steps before have the same.
     """
 
     node: fx.Node
@@ -69,7 +70,8 @@ class Step:
     numbers: tuple[tuple[tuple[int | str, ...], Any], ...]
     constant: Tensor | None
     over: Callable[[Tensor], Tensor] | None
-    call: int = 0
+    running_mean: str
+    call: int
 
     @property
     def is_batch_norm(self) -> bool:
@@ -95,7 +97,6 @@ class Layers:
         structure: The structure.
         statistics: How many of the first images BatchNorm takes its statistics from; None for all.
         corrections: What the images get wrong about them in the trained network; None to leave them as they are.
-        slices: Of the trained network, where there are corrections.
     """
 
     def __init__(
@@ -104,13 +105,12 @@ class Layers:
         structure: Structure,
         statistics: int | None,
         corrections: Corrections | None = None,
-        slices: InheritedWeights | None = None,
     ) -> None:
         self._weights = weights
         self._structure = structure
         self._statistics = statistics
         self._corrections = corrections or {}
-        self._slices = slices
+        self._slices = InheritedWeights(weights.network, weights.ranking)
         self._kept_units: npt.NDArray[np.bool_] | None = None
 
     def run(self, step: Step, values: Values, inputs: Sequence[Tensor], moments: Moments | None = None) -> Any:
@@ -148,7 +148,7 @@ class Layers:
         if node.op == "output":
             return arguments[0]
         if node.target is F.batch_norm:
-            return self._functional_batch_norm(node, values, moments)
+            return self._functional_batch_norm(step, values, moments)
         if isinstance(node.target, MethodOf):
             return node.target(step.model, *arguments, **keywords)
         if node.op == "call_function":
@@ -182,13 +182,19 @@ class Layers:
             layer.running_mean.copy_(mean)
             layer.running_var.copy_(variance)
 
+    def _corrected(self, step: Step, x: Tensor, moments: Moments | None) -> Moments | None:
+        """What a BatchNorm normalises with, if it is corrected."""
+        correction = self._correction(step)
+        if correction is None:
+            return moments
+        return correction.of(joint_statistics([x[: self._statistics]]) if moments is None else moments)
+
     def _correction(self, step: Step) -> Correction | None:
         """Of a BatchNorm, for the channels that it has."""
-        name = step.tensors.get("running_mean", "")
-        given = self._corrections.get(name.rpartition(".")[0], ())
+        name = step.running_mean
+        given = self._corrections.get(name, ())
         if step.call >= len(given):
             return None
-        assert self._slices is not None
         return given[step.call].mapped(lambda values: self._slices.narrowed(name, values, self._structure))
 
     def batch_norm(self, step: Step, x: Tensor, *, moments: Moments | None = None, in_place: bool = False) -> Tensor:
@@ -198,18 +204,18 @@ class Layers:
             for name in ("weight", "bias")
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
-        correction = self._correction(step)
-        if correction is not None:
-            moments = correction.of(moments or joint_statistics([x[: self._statistics]]))
+        moments = self._corrected(step, x, moments)
         return batch_norm(x, weight, bias, eps, statistics=self._statistics, moments=moments, in_place=in_place)
 
-    def _functional_batch_norm(self, node: fx.Node, values: Values, moments: Moments | None) -> Tensor:
+    def _functional_batch_norm(self, step: Step, values: Values, moments: Moments | None) -> Tensor:
         """The same, where the forward calls the function instead of a module."""
+        node = step.node
         weight, bias = (
             None if (given := argument(node, index, name)) is None else values[given]
             for index, name in ((3, "weight"), (4, "bias"))
         )
         x, eps = values[argument(node, 0, "input")], argument(node, 7, "eps", default=1e-5)
+        moments = self._corrected(step, x, moments)
         return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, moments=moments)
 
     def _count(self, units: Any) -> int:
@@ -252,7 +258,7 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
     for followed in network.numbers:
         numbers.setdefault(followed.node, []).append((followed.position, followed.units))
     steps: dict[fx.Node, Step] = {}
-    calls: Counter[nn.Module] = Counter()
+    calls: Counter[str] = Counter()
     for node in graph.nodes:
         module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
         names: dict[str, str] = {}
@@ -272,12 +278,19 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
         upstream = tuple(sorted(groups))
-        over, call = _over(node, module), 0
-        if module is not None:
-            call = calls[module]
-            calls[module] += 1
-        steps[node] = Step(node, model, module, sources, upstream, names, counted, written, constant, over, call)
+        mean = _running_mean(node, names, steps)
+        over, call = _over(node, module), calls[mean]
+        calls[mean] += 1
+        steps[node] = Step(node, model, module, sources, upstream, names, counted, written, constant, over, mean, call)
     return list(steps.values())
+
+
+def _running_mean(node: fx.Node, names: Mapping[str, str], steps: Mapping[fx.Node, Step]) -> str:
+    """Name of the running mean of a BatchNorm, module or function; empty of all else."""
+    if node.target is not F.batch_norm:
+        return names.get("running_mean", "")
+    given = argument(node, 1, "running_mean")
+    return steps[given].tensors.get("", "") if isinstance(given, fx.Node) else ""
 
 
 def _attribute(model: nn.Module, name: str) -> Any:
