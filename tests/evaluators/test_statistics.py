@@ -31,6 +31,9 @@ from tests.models_state import state_of
 class Functional(nn.Module):
     """BatchNorm as a function, with tensors of its own."""
 
+    level: Tensor
+    spread: Tensor
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(channels))
@@ -111,7 +114,7 @@ def test_a_corrected_score_is_that_of_the_network_that_is_built(kind: Any, sourc
     structures = some_structures(weights.network, 3)
     expected = [-loss(built(weights, structure, other(), "corrected"), other()) for structure in structures]
     for path in ("sliced", "stacked"):
-        scorer = AccuracyEvaluator(weights, labelled(other(), LABELS), path=path, statistics="corrected")  # type: ignore[arg-type]
+        scorer = AccuracyEvaluator(weights, labelled(other(), LABELS), path=path, statistics="corrected")
         assert scorer.score(structures) == pytest.approx(expected, rel=1e-4), path
 
 
