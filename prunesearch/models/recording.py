@@ -969,7 +969,8 @@ def _caller() -> FrameType | None:
 
 def _is_check() -> bool:
     """Whether what runs is asked by a check that raises, of the caller or of torch, such as those of distributions."""
-    last, frame = _caller(), sys._getframe(1)
+    last = _caller()
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame is not last:
         if frame.f_code.co_filename not in _OURS and is_tested(frame.f_code, frame.f_lasti):
             return True

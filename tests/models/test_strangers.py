@@ -340,10 +340,10 @@ class Latent(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.encode(x).relu()
-        found = Normal(self.mean(h), self.scale(h).exp())  # type: ignore[no-untyped-call]  # torch's own
+        found = Normal(self.mean(h), self.scale(h).exp())
         z = found.rsample() if self.training else found.mean
-        usual = Normal(torch.zeros_like(z), torch.ones_like(z))  # type: ignore[no-untyped-call]
-        return self.decode(z), kl_divergence(found, usual).sum(-1)  # type: ignore[no-untyped-call]
+        usual = Normal(torch.zeros_like(z), torch.ones_like(z))
+        return self.decode(z), kl_divergence(found, usual).sum(-1)
 
 
 class Actor(nn.Module):
@@ -355,7 +355,7 @@ class Actor(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         h = self.features(x).relu()
-        found = Categorical(logits=self.actions(h))  # type: ignore[no-untyped-call]
+        found = Categorical(logits=self.actions(h))
         return found.probs, self.value(h)
 
 
@@ -393,7 +393,7 @@ class Mixed(nn.Module):
 
 
 def test_a_stride_in_a_list_of_one_holds_for_all_dimensions() -> None:
-    layers = [nn.Conv2d(3, 8, 3, stride=[2], padding=[1]), nn.Conv2d(8, 8, 3, stride=[1], groups=8), nn.Conv2d(8, 2, 1)]  # type: ignore[arg-type]  # which torch takes
+    layers = [nn.Conv2d(3, 8, 3, stride=[2], padding=[1]), nn.Conv2d(8, 8, 3, stride=[1], groups=8), nn.Conv2d(8, 2, 1)]
     assert names(proven(nn.Sequential(*layers), SMALL)) == ["0"]
 
 
