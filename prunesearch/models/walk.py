@@ -424,9 +424,10 @@ class _Walk:
         while isinstance(source, fx.Node) and source.op != "get_attr":
             source = next(iter(source.all_input_nodes), None)
         if isinstance(source, fx.Node) and str(source.target) in self._tensors:
-            scope, owner = node.meta["scope"], str(source.target).rpartition(".")[0]
+            tensor = self._recording.held.get(str(source.target), str(source.target))
+            scope, owner = node.meta["scope"], tensor.rpartition(".")[0]
             is_inside = bool(scope) and f"{owner}.".startswith(f"{scope}.")
-            return scope if is_inside else owner or str(source.target)
+            return scope if is_inside else owner or tensor
         return place(node)
 
     # --- numbers

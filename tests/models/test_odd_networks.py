@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from prunesearch.models.network import Network
+from prunesearch.models.saving import load, save
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from tests.models.networks import (
@@ -531,12 +533,16 @@ def test_a_parameter_whose_length_is_asked_for_stays() -> None:
     assert "conv1" in network.frozen
 
 
-def test_a_layer_whose_weight_is_a_plain_tensor_is_left_alone() -> None:
+def test_a_layer_whose_weight_is_a_plain_tensor_is_pruned_like_others(tmp_path: Path) -> None:
     model = Middle(lambda net, h, x: h)
     weight = model.conv1.weight.detach()
     del model.conv1.weight
     model.conv1.weight = weight
-    assert "uses a weight that is computed" in proven(model, SMALL).frozen["conv1"]
+    network = proven(model, SMALL)
+    assert names(network) == ["conv1", "conv2"]
+    small = slim(network, network.space.minimum, random_ranking(network))
+    save(small, tmp_path / "small.safetensors")
+    assert torch.equal(load(tmp_path / "small.safetensors", model).eval()(SMALL), small.eval()(SMALL))
 
 
 def test_a_training_forward_that_cannot_be_followed_is_said() -> None:
