@@ -537,14 +537,14 @@ class _Recorder(TorchFunctionMode):
             running.is_sized_by_values |= called is not None and sized_by_values(called)
             running.used.update(self._tensors[id(x)] for x in tensors_in(given) if id(x) in self._tensors)
             if called is not None:
-                self._note_writing(called)
+                self._note_writing(written_by(called))
             numbers = self._noted_numbers(given)
         for form in numbers:
             self._decide((form,))
 
-    def _note_writing(self, called: Operator) -> None:
-        written = map(_memory_of, written_by(called))
-        self._writes |= {self._parameters[memory] for memory in written if memory in self._parameters}
+    def _note_writing(self, tensors: Sequence[Tensor]) -> None:
+        memories = map(_memory_of, tensors)
+        self._writes |= {self._parameters[memory] for memory in memories if memory in self._parameters}
 
     def _noted_numbers(self, value: Any) -> list[Form]:
         """Numbers that modules hold, anywhere in some arguments."""
@@ -573,9 +573,10 @@ class _Recorder(TorchFunctionMode):
                 self._tested += [self._node_of(tensor) for tensor in tensors_in((args, kwargs))]
                 return func(*args, **kwargs)
             raise _NotFollowed(self._holder(), "decides by the values of its data")
-        if not self._weights_of_layers.isdisjoint(map(_memory_of, written_by(called))):
+        written = written_by(called)
+        if not self._weights_of_layers.isdisjoint(map(_memory_of, written)):
             raise _NotFollowed(self._holder(), "writes to weights of layers")
-        self._note_writing(called)
+        self._note_writing(written)
         (arguments, keywords), numbers = self._noted((called.args, called.kwargs))  # before it runs: it may change them
         if isinstance(func, OpOverload):  # called by a TorchScript function, which may look at sizes
             self._ask_all((called.args, called.kwargs))
@@ -584,13 +585,13 @@ class _Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         if called.target == "__len__":
             self._note_plain(Size(arguments[0], 0))
-        if result is None and written_by(called):  # an assignment
+        if result is None and written:  # an assignment
             result, is_assigned = called.args[0], True
         if not any(True for _ in tensors_in(result)) and not reads_values(called):
             is_number = called.target == "numel"
             return self._computed(called.op, called.target, arguments, result) if is_number else result
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
-        node.meta.update(flops=self._flops.get_total_flops() - before, writes=bool(written_by(called)))
+        node.meta.update(flops=self._flops.get_total_flops() - before, writes=bool(written))
         if node.meta["fed"] and sized_by_values(called):
             self._sizes_by_data.begin(node)
         return None if is_assigned else result
