@@ -152,14 +152,18 @@ def _training_difference(network: TracedModel, slimmed: nn.Module, full: Masked,
     kinds = map(network.kinds.alike, network.model.modules())
     has_statistics = any(kind is not None and kind.statistics == "batch" for kind in kinds)
     images = max(_FOR_STATISTICS if has_statistics else _SEVERAL, len(inputs.tensors[0]))
-    several = inputs if network.way.as_given else varied(with_images(inputs, images))
-    try:
-        theirs, calls = _of_masked(full.train(), several)
-    except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
-        return None
-    try:
-        ours = _of_slimmed(slimmed.train(), several, calls)
-    except Exception:  # whatever a forward raises at another width
+    same = inputs if network.way.as_given else with_images(inputs, images)
+    for several in [same] if network.way.as_given else [varied(same), same]:  # the forward may check their range
+        try:
+            theirs, calls = _of_masked(full.train(), several)
+        except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
+            return None
+        try:
+            ours = _of_slimmed(slimmed.train(), several, calls)
+            break
+        except Exception:  # whatever a forward raises at another width
+            continue
+    else:
         return math.inf
     difference = _distance(ours, theirs) / max(theirs.scale, 1e-12)
     is_of_draws = difference > 1e-3 and not torch.equal(_values(full, several, seed=1), theirs.outputs)

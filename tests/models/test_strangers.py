@@ -330,6 +330,26 @@ def test_what_checks_look_at_decides_nothing() -> None:
         small(SMALL * math.nan)
 
 
+class Bounded(nn.Module):
+    """Takes images whose values are between 0 and 1 and no others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.min() < 0 or x.max() > 1:
+            raise ValueError("Expected values between 0 and 1.")
+        return self.b(self.a(x).relu())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="where an instruction stands in its file is not known before")
+def test_images_with_noise_that_a_forward_refuses_are_not_compared() -> None:
+    network = proven(Bounded(), SMALL.sigmoid().round())
+    assert network.verify(1).training_difference is not None
+    assert names(network) == ["a"]
+
+
 class Latent(nn.Module):
     """An autoencoder with a distribution of torch, which checks what it is given."""
 
