@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from prunesearch.study.store import Store
-from tests.study.test_study import history, run
+from tests.study.toy import history, run
 
 PROGRAM = """
 import sys, time
-from tests.study.test_study import SCORE, Scorer, run
+from tests.study.toy import SCORE, Scorer, run
 def slowly(structure):
     time.sleep(0.01)
     return SCORE(structure)
