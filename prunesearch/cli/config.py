@@ -48,6 +48,7 @@ MEANT: Mapping[str, tuple[str, ...]] = {
     "--learning-rate": ("--lr",),
     **dict.fromkeys(("--output", "--save-to"), ("--out", "--folder")),
     **dict.fromkeys(("--out", "--study", "--checkpoint"), ("--folder",)),
+    "--data": ("--input",),  # all that `explain` and `latency` want to know of data
     **dict.fromkeys(("--pretrained", "--state-dict"), ("--weights",)),
     **dict.fromkeys(("--shape", "--input-shape"), ("--input",)),
 }

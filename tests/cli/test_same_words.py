@@ -281,5 +281,5 @@ def test_words_for_an_option_stand_for_another_one_that_a_command_has() -> None:
     flags = {flag for name in NAMES for option in options(name).values() for flag in option.opts}
     assert {option for meant in config.MEANT.values() for option in meant} <= flags
     assert not [word for word, meant in config.MEANT.items() if word in meant]
-    assert flags & config.MEANT.keys() == {"--out", "--study", "--checkpoint"}  # which `prune` keeps in its folder
+    assert flags & config.MEANT.keys() == {"--out", "--study", "--checkpoint", "--data"}  # which some have otherwise
     assert not config.MEANT.keys() & config.RENAMED.keys()

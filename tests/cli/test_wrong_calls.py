@@ -171,6 +171,10 @@ WRONG = {
     "model without its option": (("explain", "zoo:resnet8"), "timm:NAME, or path/to/file.py:function. Did you mean"),
     "study without its option": (("show", "--json", "s.db"), "Did you mean --study s.db? See: prunesearch show --help"),
     "value of no option": ((*SEARCH, "extra"), "Expected each value after its option, got 'extra' without one. See: "),
+    "data of a command that wants a shape": (
+        ("explain", "--model", "zoo:resnet8", "--data", "digits"),
+        "No such option: --data. Did you mean --input? See: prunesearch explain --help",
+    ),
     "underscores": ((*SEARCH, "--round_to", "8"), "such option: --round_to. Did you mean --round-to? See"),
     "study of a command with a folder": (
         ("prune", *NETWORK, *BUDGET, "--study", "s.db"),
