@@ -340,7 +340,7 @@ class TrainingFiles:
         out: Write the trained network here, as safetensors.
         checkpoint: State of the training.
         log: Folder for a row per epoch.
-        trackers: Who writes it: csv, tensorboard, or another of accelerate's.
+        trackers: What writes the log: csv, tensorboard, or another of accelerate's.
     """
 
     out: Path
