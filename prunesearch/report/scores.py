@@ -309,4 +309,5 @@ def _below(series: Sequence[Series], score: Axis) -> tuple[str, ...]:
     below = sum(s < score.low for each in series for _, s in each.study.scored)
     if not below:
         return ()
-    return (f"{below:,} {'is' if below == 1 else 'are'} worse than the figure shows, and drawn at the bottom.",)
+    what = "1 structure is" if below == 1 else f"{below:,} structures are"
+    return (f"{what} worse than the figure shows, and drawn at the bottom.",)
