@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
@@ -21,7 +22,9 @@ from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.evaluators.statistics import better_statistics
 from prunesearch.evaluators.winner import Winner
+from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, in_order_of, members, moved, parts_of, tensors_in
 from prunesearch.models.network import Network
@@ -63,6 +66,7 @@ class Prepared:
         factory: Makes what scores anew: the parts, or the one scorer, for a process of its own.
         question: What scores depend on, as a study knows it.
         facts: What they were made by, as far as names say it.
+        trained: What the calibration images get wrong in the trained network, if statistics are corrected.
     """
 
     network: Network
@@ -77,6 +81,7 @@ class Prepared:
     factory: ScorerFactory
     question: dict[str, Any]
     facts: dict[str, Any]
+    trained: TrainedStatistics | None
 
     @property
     def calibration(self) -> Batch:
@@ -104,7 +109,7 @@ class Prepared:
 
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
-        return Winner(trial, self.built, self.calibration, self.given)
+        return Winner(trial, self.built, self.calibration, self.given, self.trained)
 
     def evidence(self, name: str, *, on_few: bool = False) -> Any:
         """What a searcher wants to know first.
@@ -155,6 +160,7 @@ def prepare(
     seed: int = 0,
     cache: str | Path | None = None,
     device: torch.device | None = None,
+    probe: Structure | None = None,
 ) -> Prepared:
     """Make what scores the structures of a network.
 
@@ -167,6 +173,8 @@ def prepare(
         seed: Decides every random draw of a criterion.
         cache: Folder where statistics of layers are kept.
         device: Where to score; by default where the network is.
+        probe: A structure like those that will be scored, which chooses the BatchNorm statistics where the scoring
+            leaves them open; without one they are those of the images.
 
     Raises:
         ValueError: Data that do not fit the network, or a NaN or an infinity in them, in the network or in its weights.
@@ -196,6 +204,9 @@ def prepare(
         return make_evaluator(evaluator, weights, examples.take(chosen), **settings)
 
     scorer = scorer_on_all()
+    if probe is not None and isinstance(scorer, AccuracyEvaluator) and _leaves_statistics_open(scoring):
+        settings["statistics"] = better_statistics(weights, scorer, probe)
+        scorer = scorer.with_statistics(settings["statistics"])
     n_parts = _parts(scorer, strata) if races else 1
     raced = n_parts > 1
     question = {
@@ -221,7 +232,13 @@ def prepare(
         factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
         question=question,
         facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
+        trained=TrainedStatistics(network.model) if getattr(scorer, "statistics", "") == "corrected" else None,
     )
+
+
+def _leaves_statistics_open(scoring: Scoring) -> bool:
+    """Whether nobody said which BatchNorm statistics there are."""
+    return scoring.evaluator == "accuracy" and not {"statistics", "calibration"} & scoring.evaluator_options.keys()
 
 
 def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
@@ -236,6 +253,7 @@ def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
         "is_negated": bool(getattr(scorer, "is_negated", False)),
         "images": getattr(scorer, "n_images", None),
         "race": raced,
+        **({"statistics": scorer.statistics} if isinstance(scorer, AccuracyEvaluator) else {}),
     }
 
 

@@ -14,19 +14,24 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import kendalltau
-from torch import nn
+from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.evaluators import batching, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.batching import Way
+from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.winner import Winner
+from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import Cost
 from prunesearch.tasks.classify import labelled
+from prunesearch.trial import Trial
 from tests.models.test_graphs import pretended
 from tests.pretended import DEVICE, Seen, card
 
@@ -144,6 +149,32 @@ def test_scores_wait_for_the_card_once(network: Network, seen: Seen, path: Any, 
     evaluator.score(chosen)
     assert seen.stops - before[0] == 1
     assert seen.up - before[1] <= uploads
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+def test_corrected_statistics_are_those_of_the_cpu(network: Network, seen: Seen, path: Any) -> None:
+    chosen = structures(network)
+    here, there = (InheritedWeights(each, ranked(each)) for each in (network, network.to(DEVICE)))
+    expected = AccuracyEvaluator(here, EXAMPLES, path=path, statistics="corrected").score(chosen)
+    evaluator = AccuracyEvaluator(there, EXAMPLES.to(DEVICE), path=path, statistics="corrected")
+    assert evaluator.score(chosen) == pytest.approx(expected, abs=1e-5)
+    stops = seen.stops
+    assert evaluator.score(chosen) == pytest.approx(expected, abs=1e-5)
+    assert seen.stops == stops + 1
+
+
+@pytest.mark.parametrize("statistics", get_args(Statistics))
+def test_winners_are_those_of_the_cpu(network: Network, seen: Seen, statistics: Any) -> None:
+    (chosen,) = structures(network, 1)
+    trial = Trial(0, chosen, Cost(1, 1), 0.0, None, 0.0, "", "", "")
+
+    def built(traced: Network, images: Tensor) -> nn.Module:
+        trained = TrainedStatistics(traced.model) if statistics == "corrected" else None
+        return Winner(trial, InheritedWeights(traced, ranked(traced)), images, network.model, trained).build()
+
+    mine, theirs = built(network, IMAGES), built(network.to(DEVICE), IMAGES.to(DEVICE))
+    for one, other in zip(mine.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_elsewhere_than_on_a_cpu_the_faster_way_is_found_by_running_both(network: Network, seen: Seen) -> None:

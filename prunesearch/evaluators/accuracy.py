@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batching import BatchedForward, Path, Precision, Way
+from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.inputs import check_recorded
+from prunesearch.models.corrections import Corrections, TrainedStatistics, corrections_of
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
 from prunesearch.models.sizes import by_size
@@ -46,6 +48,10 @@ class AccuracyEvaluator:
             the loss, or fidelity where the task has none.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
         calibration: (m, ...) inputs from which the statistics come instead; they precede every batch.
+        statistics: `"images"`: those that the images have in the network of the structure. `"corrected"`: less the
+            error that the same images make in the trained network, where its running statistics are known
+            (`models.corrections`); its own score is then that of the network as it is. Better where images are few or
+            unlike those of the training, and a little worse where they are many and of the same kind.
         path: `"sliced"`, `"stacked"`, or `"auto"`: sliced on a CPU; elsewhere, if the weights are slices of the traced
             network's, what is faster with the first structures (`evaluators.batching`). Only run on CPUs so far. Stacks
             may also have their channels last in memory, and be launched as a CUDA graph: `"stacked+channels_last"`,
@@ -67,6 +73,7 @@ class AccuracyEvaluator:
         metric: str | None = None,
         batch_size: int = 256,
         calibration: Batch | None = None,
+        statistics: Statistics = "images",
         path: Path = "auto",
         at_once: int = 16,
         precision: Precision = "fp32",
@@ -75,6 +82,8 @@ class AccuracyEvaluator:
             raise ValueError(f"Unknown path {path!r}; there are {', '.join(get_args(Path))}.")
         if precision not in ("fp32", "bf16"):
             raise ValueError(f"Unknown precision {precision!r}; there are fp32, bf16.")
+        if statistics not in get_args(Statistics):
+            raise ValueError(f"Unknown statistics {statistics!r}; there are {', '.join(get_args(Statistics))}.")
         check_values(examples.inputs)
         check_recorded(weights.network, examples.inputs)
         if by_size(examples.inputs) is not None:
@@ -84,12 +93,21 @@ class AccuracyEvaluator:
         self._batch_size = batch_size
         self._batches = _batches(self._scored.examples, batch_size)
         self._calibration = calibration
+        self._model = weights.network.model
+        self._trained = TrainedStatistics(self._model)
+        self.statistics = statistics
         self._forward = BatchedForward(weights, path=path, at_once=at_once, precision=precision, device=examples.device)
-        self.description = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
-        self.description += "" if calibration is None else f", calibration={size_of(calibration)}"
-        self.description += "" if examples.task.name == "classification" else f", task={examples.task.name}"
-        self.description += "" if precision == "fp32" else f", precision={precision}"
-        self.description += f", path={path})" if path.startswith("stacked") else ")"
+        self._said_first = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
+        self._said_first += "" if calibration is None else f", calibration={size_of(calibration)}"
+        self._said_last = "" if examples.task.name == "classification" else f", task={examples.task.name}"
+        self._said_last += "" if precision == "fp32" else f", precision={precision}"
+        self._said_last += f", path={path})" if path.startswith("stacked") else ")"
+
+    @property
+    def description(self) -> str:
+        """Name and settings in a line; see `Evaluator`."""
+        of_statistics = "" if self.statistics == "images" else f", statistics={self.statistics}"
+        return self._said_first + of_statistics + self._said_last
 
     @property
     def way(self) -> Way | None:
@@ -108,14 +126,43 @@ class AccuracyEvaluator:
         other = copy.copy(self)  # with the same recorded forward, which takes long to make
         other._scored = replace(self._scored, examples=chosen)
         other._batches = _batches(chosen, self._batch_size)
+        other._trained = TrainedStatistics(self._model)
+        return other
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all examples have inputs of one size."""
+        return by_size(self._scored.examples.inputs) is None
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the network has a BatchNorm with running statistics."""
+        return bool(corrections_of(self._model, [self._scored.examples.take(slice(2)).inputs]))
+
+    def held_out(self, at_most: int) -> AccuracyEvaluator:
+        """The same on half of the first examples, with statistics of the other half; for inputs of one size."""
+        n = min(at_most, self.n_images)
+        other = self.on(list(range(0, n, 2)))
+        other._calibration = self._scored.examples.take(torch.arange(1, n, 2)).inputs
+        return other
+
+    def with_statistics(self, statistics: Statistics) -> AccuracyEvaluator:
+        """The same with other statistics."""
+        other = copy.copy(self)
+        other.statistics = statistics
         return other
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
         """Score each structure; see `Evaluator`."""
         distinct = list(dict.fromkeys(structures))
         measured = {structure: self._scored.measured() for structure in distinct}
-        for parts in self._batches:
-            returned = self.outputs_by_size(distinct, [part.inputs for part in parts])
+        for index, parts in enumerate(self._batches):
+            batches = [part.inputs for part in parts]
+            corrections = None
+            if self.statistics == "corrected":
+                known = self._calibration is not None
+                corrections = self._trained.of(0 if known else index, self._estimated_from(batches))
+            returned = self._outputs(distinct, batches, corrections)
             for structure, outputs in zip(distinct, returned, strict=True):
                 for part, of_part in zip(parts, outputs, strict=True):
                     measured[structure].update(of_part, part.batch, len(part))
@@ -128,17 +175,26 @@ class AccuracyEvaluator:
 
         The statistics are those of all parts together.
         """
-        if len(batches) == 1:
-            return [[outputs] for outputs in self.outputs(structures, batches[0])]
-        return self._forward.run_together(structures, batches)
+        corrections = None
+        if self.statistics == "corrected":
+            corrections = corrections_of(self._model, self._estimated_from(batches))
+        return self._outputs(structures, batches, corrections)
 
-    def outputs(self, structures: Sequence[Structure], inputs: Batch) -> list[Any]:
-        """What the network of each structure returns for one batch."""
+    def _outputs(
+        self, structures: Sequence[Structure], batches: Sequence[Batch], corrections: Corrections | None
+    ) -> list[list[Any]]:
+        if len(batches) > 1:
+            return self._forward.run_together(structures, batches, corrections)
+        (inputs,) = batches
         first = 0 if self._calibration is None else size_of(self._calibration)
         if self._calibration is not None:
             inputs = joined([self._calibration, inputs])
-        found = self._forward.run(structures, inputs, first or None)
-        return [taken(outputs, slice(first, None)) for outputs in found] if first else found
+        found = self._forward.run(structures, inputs, first or None, corrections)
+        return [[taken(outputs, slice(first, None)) if first else outputs] for outputs in found]
+
+    def _estimated_from(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """What the statistics of a batch come from, in parts of one size each."""
+        return batches if self._calibration is None else [self._calibration]
 
 
 def _check_several(calibration: Batch | None, path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from prunesearch.models.corrections import Corrections
 from prunesearch.models.devices import wait_for
 from prunesearch.models.memory import is_out_of_memory
 from prunesearch.models.nested import Batch, tensors_in
@@ -53,6 +54,15 @@ class Way:
     def graphed(self) -> bool:
         """Whether a stack is launched as a CUDA graph."""
         return self.path.endswith("graph")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What networks are run on."""
+
+    inputs: Batch
+    statistics: int | None
+    corrections: Corrections | None
 
 
 def paths_on(device: torch.device) -> tuple[str, ...]:
@@ -99,33 +109,42 @@ class BatchedForward:
         left_out = {**dict(self._way.left_out), **({self._way.path: trouble} if self._way.graphed and trouble else {})}
         return replace(self._way, at_once=self._at_once, left_out=tuple(left_out.items()))
 
-    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
+    def run(
+        self,
+        structures: Sequence[Structure],
+        inputs: Batch,
+        statistics: int | None = None,
+        corrections: Corrections | None = None,
+    ) -> list[Any]:
         """What the network of each structure returns for a batch; see `SharedForward.run`."""
+        given = _Given(inputs, statistics, corrections)
         with self._computing():
             if self._way is None and len(structures) >= _TIMED:
-                self._way = self._faster(structures[:_TIMED], inputs, statistics)
-            return self._run(self._way or Way("sliced", self._at_once), structures, inputs, statistics)
+                self._way = self._faster(structures[:_TIMED], given)
+            return self._run(self._way or Way("sliced", self._at_once), structures, given)
 
-    def run_together(self, structures: Sequence[Structure], batches: Sequence[Batch]) -> list[list[Any]]:
+    def run_together(
+        self, structures: Sequence[Structure], batches: Sequence[Batch], corrections: Corrections | None = None
+    ) -> list[list[Any]]:
         """What the network of each structure returns for batches of several sizes; see `SharedForward.run_together`.
 
         Always sliced, also where a batch of one size is run stacked.
         """
         assert self._sliced is not None  # unless all is to be stacked, which is refused before
         with self._computing():
-            return self._sliced.run_together(structures, batches)
+            return self._sliced.run_together(structures, batches, corrections=corrections)
 
-    def _run(self, way: Way, structures: Sequence[Structure], inputs: Batch, statistics: int | None) -> list[Any]:
+    def _run(self, way: Way, structures: Sequence[Structure], given: _Given) -> list[Any]:
         if way.path == "sliced":
             assert self._sliced is not None
-            return self._sliced.run(structures, inputs, statistics)
+            return self._sliced.run(structures, given.inputs, given.statistics, given.corrections)
         assert self._stacked is not None
         self._stacked.lay_out(way.layout)
         found: list[Any] = []
         while len(found) < len(structures):
             some = structures[len(found) : len(found) + self._at_once]
             try:
-                found += self._stacked.run(some, inputs, statistics, graphed=way.graphed)
+                found += self._stacked.run(some, given.inputs, given.statistics, given.corrections, graphed=way.graphed)
             except RuntimeError as error:
                 if self._at_once == 1 or not is_out_of_memory(error):
                     raise
@@ -133,14 +152,14 @@ class BatchedForward:
                 self._stacked.graphs.forget()
         return found
 
-    def _faster(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None) -> Way:
+    def _faster(self, structures: Sequence[Structure], given: _Given) -> Way:
         """The way that takes least time with some structures, of those that work."""
         assert self._stacked is not None
-        outputs, each = self._timed(Way("sliced", self._at_once), structures, inputs, statistics)
+        outputs, each = self._timed(Way("sliced", self._at_once), structures, given)
         seconds, left_out = {"sliced": each}, {}
         for path in paths_on(self._device)[1:]:
             try:
-                found, each = self._timed(Way(path, self._at_once), structures, inputs, statistics)
+                found, each = self._timed(Way(path, self._at_once), structures, given)
             except (RuntimeError, ValueError) as error:  # such as of layers that mix channels of their own
                 left_out[path] = str(error).partition("\n")[0]
                 continue
@@ -154,14 +173,12 @@ class BatchedForward:
         best = min(seconds, key=seconds.__getitem__)
         return Way(best, self._at_once, tuple(seconds.items()), tuple(left_out.items()))
 
-    def _timed(
-        self, way: Way, structures: Sequence[Structure], inputs: Batch, statistics: int | None
-    ) -> tuple[list[Any], float]:
+    def _timed(self, way: Way, structures: Sequence[Structure], given: _Given) -> tuple[list[Any], float]:
         """What the networks return, and the seconds of each."""
         for _ in range(2):  # the first chooses kernels, and takes memory
             wait_for(self._device)
             start = time.perf_counter()
-            found = self._run(way, structures, inputs, statistics)
+            found = self._run(way, structures, given)
             wait_for(self._device)
         return found, (time.perf_counter() - start) / len(structures)
 
