@@ -35,7 +35,7 @@ def told(error: Any, given: Sequence[str]) -> str:
 
 def _said(error: Any, command: Any, given: Sequence[str]) -> str:
     option, message = getattr(error, "option_name", None), error.format_message().rstrip(".")
-    if option in RENAMED:
+    if option is not None and option in RENAMED:
         return f"{option} is now {RENAMED[option]}"
     if option is not None and hasattr(error, "possibilities"):
         return redacted(_unknown(option, command), given)
