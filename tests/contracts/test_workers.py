@@ -128,7 +128,6 @@ def test_no_traced_graph_is_handed_over(source: str, sources: dict[str, WeightSo
     assert b"torch.fx" not in pack(recipe_of(sources[source], "accuracy"))
 
 
-@pytest.mark.slow  # it starts four processes with their watchdogs
 @POSIX
 def test_each_local_process_has_a_gpu_of_its_own_also_one_that_takes_the_place_of_another() -> None:
     class Seeing:
