@@ -45,6 +45,6 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _columns(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
-        return "not run | |"
+        return "| |"
     row = cell["row"]
     return f"{row['agreement']:.1%} | {row['accuracy']:.1%} | {row['seconds']['cpu']:.0f}"
