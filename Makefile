@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Images of containers often forbid Python to keep compiled modules; each of the many processes of the tests would compile all anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow test-card test-loops test-detectors test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
 

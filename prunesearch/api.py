@@ -47,7 +47,7 @@ from prunesearch.study.executors import Executor, RememberingExecutor
 from prunesearch.study.racing import RacingExecutor, Track
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, as_workers, executor_on, jobs_on, open_pool
-from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.data import Data, Source, as_data, told_of
 from prunesearch.trial import Note, Trial, best
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def search(
         device=device,
         probe=uniform_structure(wanted),
     )
-    subject = {"network": type(network.model).__name__, "data": shortened(repr(data), 120), "task": data.goal.name}
+    subject = {"network": type(network.model).__name__, "data": shortened(told_of(data), 120), "task": data.goal.name}
     idle = devices.idle_beside(device, running.device)
     cards = devices.shared_out(device, running.device)
     asked = _Asked(prepared, subject, searcher, dict(options or {}), seed, study, running, progress, idle, cards)

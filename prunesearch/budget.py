@@ -346,7 +346,8 @@ def parse_limits(text: str) -> dict[str, str]:
     for part in text.split(","):
         name, equals, limit = (piece.strip() for piece in part.partition("="))
         if not equals or not name:
-            hint = f' Did you mean "macs={text.strip()}"?' if _LIMIT.fullmatch(text) else ""
+            meant = f"macs={text.strip()}" if _LIMIT.fullmatch(text) else text.replace(":", "=") if ":" in text else ""
+            hint = f' Did you mean "{meant}"?' if meant else ""
             raise ValueError(f'Expected a budget such as "macs=50%" or "macs=20M,params=1M", got {text!r}.{hint}')
         check_resource_name(name)
         if name in limits:
@@ -398,7 +399,10 @@ def _resolve(space: Space, metered: Metered, limit: str) -> float:
     reached += f" ({100 * low / high:.1f}% to 100%). {getattr(metered.meter, 'remark', '')}".rstrip()
     problem = ""
     if absolute < low:
-        problem = f"cannot be met. {reached} Raise the budget, or trace with a smaller min_channels or round_to."
+        meant = (
+            f' Did you mean "{name}={limit}%"?' if metered.resource.is_count and not is_share and value < 100 else ""
+        )
+        problem = f"cannot be met. {reached} Raise the budget, or trace with a smaller min_channels or round_to.{meant}"
     elif absolute > high:
         problem = (
             f"is more than the unpruned network costs, so there is nothing to search for. {reached} Lower the budget."

@@ -58,7 +58,7 @@ def widths(space: Space, structure: Structure, axes: Axes | None) -> Axes:
     names = [group.name for group in space.groups]
     bars = axes.barh(names, [100 * kept / full for kept, full in zip(structure, space.full, strict=True)])
     axes.bar_label(bars, [f"{kept} of {full}" for kept, full in zip(structure, space.full, strict=True)], padding=3)
-    axes.set(xlim=(0, 125), xlabel="channels kept, %")
+    axes.set(xlim=(0, 125), xticks=range(0, 101, 20), xlabel="channels kept, %")  # the rest is for the labels
     axes.invert_yaxis()
     return axes
 

@@ -127,7 +127,10 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
         (" Did you mean 'population'?", '')
     """
     cutoff = _NEAR if len(name) > _SHORT else _NEAR_IF_SHORT
-    near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    lowered: dict[str, str] = {}
+    for each in known:
+        lowered.setdefault(each.lower(), each)
+    near = [lowered[each] for each in difflib.get_close_matches(name.lower(), list(lowered), n=most, cutoff=cutoff)]
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
@@ -199,7 +202,7 @@ def _loaded(entry: EntryPoint, kind: str) -> Any:
     except Exception as error:  # the code of another package may raise anything
         raise ValueError(
             f"The {kind} {entry.name!r} of the distribution {_distribution(entry)} cannot be imported from "
-            f"{entry.value}: {_said(error)}. Mend or uninstall that package."
+            f"{entry.value}: {_said(error)}. Repair or uninstall that package."
         ) from error
 
 

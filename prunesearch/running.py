@@ -25,7 +25,7 @@ class Running:
             study is another.
         callbacks: Called with an `Event` for each new trial; one that returns True ends the search. A single one will
             do.
-        cache: Folder that keeps what is gathered of layers. Some criteria and weight sources gather statistics, which
+        cache: Folder that keeps statistics of layers between runs. Some criteria and weight sources gather such, which
             later runs then find there.
         device: Where structures are scored, such as cpu, cuda or cuda:1; by default on the GPU where there is one. The
             network that was given stays where it is, and what is built comes back there. Scores of a GPU differ from

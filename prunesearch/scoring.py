@@ -42,7 +42,7 @@ class Scoring:
             takes the loss, or fidelity where the task has none. The other evaluators have one of their own.
         images: How many of the calibration images score structures. Balanced by class; by default all. Where
             `"accuracy"` does not race, by default at most 512.
-        race: Score on few images first, and on more what may be the best so far. Few are 64, or one of each class up
+        race: Score on few images first, and on more if it may be the best so far. Few are 64, or one of each class up
             to 256, and more are twice as many, for as long as it may be better (`study.racing`). False scores every
             structure on all. Only evaluators that can score on some of their images race
             (`evaluators.evaluator.Divisible`).

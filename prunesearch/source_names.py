@@ -15,6 +15,8 @@ DATA = (
     f"{', '.join(name for name in DATASETS if name != 'imagefolder')}, imagefolder:FOLDER or path/to/file.py:function"
 )
 
+_IN_A_FILE = re.compile(r"\.py(:[^:/\\]*)?$")
+"""How a source ends that is in a file; before that a colon may stand, as in `C:/nets/mine.py:model`."""
 _REGISTERED = re.compile(r"^@register_model\(\)\n(?:.*\n)*?def (\w+)\(", re.M)
 
 
@@ -25,12 +27,13 @@ def check_model(source: str) -> None:
         ValueError: It names none.
     """
     kind, _, name = source.partition(":")
-    if kind.endswith(".py"):
+    if is_in_a_file(source):
         function_of_file(source)
     elif kind == "zoo":
         check_name(ZOO, name, "zoo network")
     elif kind not in ("torchvision", "timm"):
-        raise ValueError(f"Expected a model as {MODELS}, got {source!r}.{_models_of_this_name(source)}")
+        hint = f" Did you mean {kind}.py:{name}?" if Path(f"{kind}.py").is_file() else _models_of_this_name(source)
+        raise ValueError(f"Expected a model as {MODELS}, got {source!r}.{hint}")
 
 
 def check_data(source: str) -> None:
@@ -40,7 +43,7 @@ def check_data(source: str) -> None:
         ValueError: It names none.
     """
     kind, _, folder = source.partition(":")
-    if kind.endswith(".py"):
+    if is_in_a_file(source):
         function_of_file(source)
         return
     if kind not in DATASETS:
@@ -49,6 +52,16 @@ def check_data(source: str) -> None:
         raise ValueError(f"Unknown data set {source!r}; there are {DATA}.{hint}")
     if (kind == "imagefolder") != bool(folder) or source.endswith(":"):
         raise ValueError(f"Expected data as {DATA}; got {source!r}.")
+
+
+def is_in_a_file(source: str) -> bool:
+    """Whether a source is meant as `path/to/file.py:function`, also if the function was forgotten.
+
+    Example:
+        >>> [is_in_a_file(source) for source in ("C:/nets/mine.py:model", "mine.py", "zoo:resnet8", "imagefolder:C:/a")]
+        [True, True, False, False]
+    """
+    return _IN_A_FILE.search(source) is not None
 
 
 def function_of_file(source: str) -> tuple[Path, str]:

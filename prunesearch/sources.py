@@ -19,7 +19,7 @@ from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.nested import Batch, mapped
 from prunesearch.models.zoo import make_model
 from prunesearch.registry import did_you_mean, resolve
-from prunesearch.source_names import check_data, check_model, function_of_file
+from prunesearch.source_names import check_data, check_model, function_of_file, is_in_a_file
 from prunesearch.source_names import parse_shape as parse_shape
 from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.task import Task
@@ -67,7 +67,7 @@ def load_data(
     check_data(source)
     kind, _, rest = source.partition(":")
     where: AbstractContextManager[None] = nullcontext()
-    if kind.endswith(".py"):
+    if is_in_a_file(source):
         function, where = _function(source), in_the_file(source)
     else:
         function = resolve(DATASETS, kind, "data set")
@@ -76,7 +76,8 @@ def load_data(
     for name in given:
         if name not in known:
             flags = ", ".join(map(_flag, known)) or "no such option"
-            raise ValueError(f"{source} does not take {_flag(name)}; it takes {flags}.")
+            remedy = f"Give the function a parameter {name}, or leave" if is_in_a_file(source) else "Leave"
+            raise ValueError(f"{source} does not take {_flag(name)}; it takes {flags}. {remedy} the option out.")
     with where:
         data = function(**given)
     if not isinstance(data, Data):
@@ -95,7 +96,7 @@ def load_task(source: str) -> Task:
     Raises:
         ValueError: Unknown name, or the function fails or returns something else than a `Task`.
     """
-    if not source.partition(":")[0].endswith(".py"):
+    if not is_in_a_file(source):
         return make_task(source)
     found = _call(source)
     if not isinstance(found, Task):
@@ -140,6 +141,8 @@ def load_model_for(source: str, weights: Path | None, data: Data) -> nn.Module:
 
 def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -> Any:
     check_model(source)
+    if is_in_a_file(source):
+        return _call(source)
     kind, _, name = source.partition(":")
     if kind == "zoo":
         if len(input_shape) != 4:
@@ -147,9 +150,7 @@ def _model(source: str, classes: dict[str, int], input_shape: tuple[int, ...]) -
         return make_model(name, in_channels=input_shape[1], image_size=input_shape[2], **classes)
     if kind == "torchvision":
         return _torchvision(name, classes)
-    if kind == "timm":
-        return _timm(name, classes)
-    return _call(source)
+    return _timm(name, classes)
 
 
 def example_inputs(shape: tuple[int, ...], seed: int = 0) -> Tensor:

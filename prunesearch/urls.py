@@ -98,6 +98,6 @@ def redacted(sentence: str, arguments: Iterable[str] = ()) -> str:
 
 
 def _keep_bracket(found: re.Match[str]) -> str:
-    if found[0].endswith("USER:PASSWORD@"):  # which explains how to write one
+    if found[0].endswith(("//USER:PASSWORD@", "//USER@")):  # which explains how to write one
         return found[0]
     return ("(" if found[0].startswith("(") else "") + f"{_HIDDEN}@"

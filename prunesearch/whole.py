@@ -27,7 +27,7 @@ from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.finetune import record_reached, train
+from prunesearch.training.finetune import check_training, record_reached, train
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import Session
 
@@ -79,6 +79,7 @@ def prune(
     data, tell = as_data(data), say or (lambda sentence: None)
     place = None if folder is None else Path(folder)
     network = as_network(model, data)
+    check_training(network.model, data, recipe or Recipe())
     running, devices = _running_on(device, settings), devices_here()
     where = devices.told(devices.chosen(running.device, network.device))
     if where is not None:

@@ -88,6 +88,7 @@ def test_a_result_prints_in_ten_lines_and_a_long_study_no_longer(examples: Mappi
 
 def test_what_public_functions_and_methods_return_prints_in_ten_lines(examples: Mapping[str, Any]) -> None:
     net, result = examples["SearchResult"].best.weights.network, examples["SearchResult"]
+    assert f"groups: {len(net.space.groups)}, frozen layers: {len(net.frozen)}, " in repr(net)
     found = [net, net.explain(), net.verify(1), result.follow_up, result.judged, examples["Comparison"].rows[0]]
     found += [ps.PruningNet(net), ps.Recipe(), ps.Running(), ps.Workers(), ps.measure_latency(Net(), IMAGES)]
     for each in [*found, *result.top(1), *result.front()]:
@@ -119,6 +120,7 @@ def test_figures_and_a_table_of_all_trials(examples: Mapping[str, Any]) -> None:
     assert "loss" in front.get_ylabel()
     assert len(history.collections[0].get_offsets()) == len(result.trials)
     assert [tick.get_text() for tick in widths.get_yticklabels()] == [group.name for group in result.space.groups]
+    assert widths.get_xticks().tolist() == [0, 20, 40, 60, 80, 100]
     assert result.plot_history(front) is front
     frame = result.trials_dataframe()
     assert list(frame["macs"]) == [trial.cost.macs for trial in result.trials]

@@ -84,7 +84,7 @@ def test_a_package_that_cannot_be_imported_is_named(folder: Path, code: str, att
     ) as error:
         SEARCHERS.check("climb")
     assert said in str(error.value)
-    assert "Mend or uninstall that package." in str(error.value)
+    assert "Repair or uninstall that package." in str(error.value)
 
 
 def test_a_place_in_a_module_or_a_file_is_as_good_as_a_name(folder: Path) -> None:

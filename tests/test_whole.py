@@ -48,6 +48,25 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
     assert state_of(ps.load(tmp_path / "pruned.safetensors", network.model)) == state_of(small)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (ps.Recipe(patience=2), "to stop early by"),
+        (ps.Recipe(features=("nolayer",)), "no module 'nolayer' to take features of"),
+        (ps.Recipe(augmentation=ps.Augmentation(crop=8)), "larger than crop=8 pixels to augment, got"),
+    ],
+    ids=["patience", "features", "augmentation"],
+)
+def test_a_recipe_that_does_not_fit_is_refused_before_the_search(
+    network: Network, digits_data: Data, tmp_path: Path, recipe: ps.Recipe, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ps.prune(
+            network, few(digits_data), "macs=50%", recipe=recipe, n_trials=8, scoring=L1, folder=tmp_path, say=None
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_is_said_is_printed_unless_told_otherwise(
     network: Network, digits_data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:

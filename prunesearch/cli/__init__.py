@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from prunesearch.cli.commands import MARKUP, Commands
-from prunesearch.cli.config import MEANT, RENAMED
 from prunesearch.cli.console import fail, stdout
+from prunesearch.cli.usage import UsageError, told
 from prunesearch.errors import EvaluationFailed, PruneSearchError, TrainingDiverged
 from prunesearch.urls import redacted
 
-UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
 _INTERRUPTED = 130
 
 app = typer.Typer(
@@ -51,18 +50,6 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
-def _corrected(error: Any) -> str:
-    """What an option of an earlier release is called now, or which one is meant; nothing, if the error is another."""
-    given = getattr(error, "option_name", "")
-    if given in RENAMED:
-        return f"{given} is now {RENAMED[given]}"
-    if given in MEANT and error.ctx is not None:
-        known = {name for option in error.ctx.command.params for name in option.opts}
-        if given not in known and MEANT[given] in known:
-            return f"No such option: {given}. Did you mean {MEANT[given]}?"
-    return ""
-
-
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line; what the caller did wrong becomes a sentence on stderr and exit status 2."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -75,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except typer.Abort:
         fail("Not confirmed, so nothing was done.", status=1)
     except UsageError as error:
-        command = "prunesearch" if error.ctx is None else error.ctx.command_path
-        said = _corrected(error) or error.format_message().rstrip(".")
-        fail(redacted(f"{said}{'' if said.endswith('?') else '.'} See: {command} --help", given), status=2)
+        if error.ctx is not None:
+            error.ctx.close()  # stdout, that was kept for JSON
+        fail(told(error, given), status=2)
     except (EvaluationFailed, TrainingDiverged) as error:
         fail(redacted(str(error), given), status=1)
     except (PruneSearchError, ValueError, TypeError, OSError) as error:

@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
+
+_SIZES = {True: "a count >= 1, such as 8", False: "a count >= 1, such as 4, or a fraction in (0, 1], such as 0.1"}
+"""What sizes of layers may be: counts alone, or fractions, too."""
+
+
+def number_of(option: str, text: Any, *, whole: bool, at_least: int | None = None) -> Any:
+    """The number that a text is; what is one already stays.
+
+    Raises:
+        ValueError: It is none, or too small.
+    """
+    try:
+        number = int(text) if whole else float(text)
+    except ValueError:
+        number = None
+    if number is None or math.isnan(number) or (at_least is not None and number < at_least):
+        wanted = "a whole number" if whole else "a number"
+        raise ValueError(f"Expected {option} as {wanted}{'' if at_least is None else f' >= {at_least}'}, got {text!r}.")
+    return number
 
 
 def named_options(option: str, entries: Sequence[str]) -> dict[str, Any]:
@@ -25,18 +45,32 @@ def named_options(option: str, entries: Sequence[str]) -> dict[str, Any]:
     return table
 
 
+def several_names(option: str, text: str) -> list[str]:
+    """The names of `NAME,NAME`.
+
+    Raises:
+        ValueError: There are fewer than two, or one is empty.
+    """
+    names = text.split(",")
+    if len(names) < 2 or not all(names):
+        raise ValueError(f"Expected {option} as two names or more, such as conv1,conv2, got {text!r}.")
+    return names
+
+
 def sizes_by_name(option: str, entries: Sequence[str], *, whole: bool) -> dict[str, Any]:
     """`GLOB=NUMBER` entries as a table in which the entry without a glob, which is for all layers, comes last.
 
     Raises:
-        ValueError: A number is none.
+        ValueError: A number is none, or no size of a layer.
     """
     table: dict[str, Any] = {}
     for entry in sorted(entries, key=lambda entry: "=" not in entry or entry.startswith("*=")):
         glob, _, text = entry.rpartition("=")
         try:
-            table[glob or "*"] = int(text) if text.isdigit() or whole else float(text)
+            size = int(text) if text.isdigit() or whole else float(text)
         except ValueError:
-            wanted = "a count (8)" if whole else "a count (4) or a fraction (0.1)"
-            raise ValueError(f"Expected {option} as {wanted}, or such after 'GLOB=', got {entry!r}.") from None
+            size = 0
+        if not (size >= 1 if isinstance(size, int) else 0 < size <= 1):
+            raise ValueError(f"Expected {option} as {_SIZES[whole]}, alone or after 'GLOB=', got {entry!r}.")
+        table[glob or "*"] = size
     return table

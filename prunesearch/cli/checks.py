@@ -69,10 +69,10 @@ def check_task(option: str, name: str) -> None:
     Raises:
         ValueError: It is none, or there is no such file.
     """
-    from prunesearch.source_names import function_of_file
+    from prunesearch.source_names import function_of_file, is_in_a_file
     from prunesearch.tasks import TASK
 
-    if name.partition(":")[0].endswith(".py"):
+    if is_in_a_file(name):
         function_of_file(name)
     else:
         check_named(TASK, option, name)

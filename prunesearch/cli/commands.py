@@ -61,7 +61,7 @@ class _MadeWhenAsked(Mapping[str, Any]):
     """Commands by name. Names alone make none of them."""
 
     def __getitem__(self, name: str) -> Any:
-        return _made(name)
+        return made(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(PANELS)
@@ -71,7 +71,7 @@ class _MadeWhenAsked(Mapping[str, Any]):
 
 
 @cache
-def _made(name: str) -> Any:
+def made(name: str) -> Any:
     """A command with its options; KeyError if there is none of this name."""
     panel = PANELS[name]
     function = resolve(COMMANDS[panel], name, "command")

@@ -36,21 +36,23 @@ RENAMED: Mapping[str, str] = {
 }
 """Options of earlier releases, and what they are called now."""
 
-MEANT: Mapping[str, str] = {
-    **dict.fromkeys(("--algorithm", "--method", "--strategy"), "--searcher"),
-    **dict.fromkeys(("--architecture", "--arch", "--net", "--network"), "--model"),
-    **dict.fromkeys(("--cuda", "--gpu"), "--device"),
-    **dict.fromkeys(("--database", "--db", "--storage"), "--study"),
-    **dict.fromkeys(("--dataset", "--data-set"), "--data"),
-    **dict.fromkeys(("--flops", "--macs", "--params", "--target"), "--budget"),
-    **dict.fromkeys(("--importance", "--ranking"), "--criterion"),
-    **dict.fromkeys(("--jobs", "--n-jobs", "--processes"), "--workers"),
-    "--learning-rate": "--lr",
-    **dict.fromkeys(("--output", "--save-to"), "--out"),
-    **dict.fromkeys(("--pretrained", "--state-dict"), "--weights"),
-    **dict.fromkeys(("--shape", "--input-shape"), "--input"),
+MEANT: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("--algorithm", "--method", "--strategy"), ("--searcher",)),
+    **dict.fromkeys(("--architecture", "--arch", "--net", "--network"), ("--model",)),
+    **dict.fromkeys(("--cuda", "--gpu"), ("--device",)),
+    **dict.fromkeys(("--database", "--db", "--storage"), ("--study", "--folder")),
+    **dict.fromkeys(("--dataset", "--data-set"), ("--data",)),
+    **dict.fromkeys(("--flops", "--macs", "--params", "--target"), ("--budget",)),
+    **dict.fromkeys(("--importance", "--ranking"), ("--criterion",)),
+    **dict.fromkeys(("--jobs", "--n-jobs", "--processes"), ("--workers",)),
+    "--learning-rate": ("--lr",),
+    **dict.fromkeys(("--output", "--save-to"), ("--out", "--folder")),
+    **dict.fromkeys(("--out", "--study", "--checkpoint"), ("--folder",)),
+    "--data": ("--input",),  # all that `explain` and `latency` want to know of data
+    **dict.fromkeys(("--pretrained", "--state-dict"), ("--weights",)),
+    **dict.fromkeys(("--shape", "--input-shape"), ("--input",)),
 }
-"""Words that are no options, and the option that whoever writes one of them means."""
+"""Words that a command does not have as options, and what they may stand for; the first that it has counts."""
 
 
 def use_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -104,7 +106,9 @@ def _values(file: Path, command: str, commands: Mapping[str, Mapping[str, Any]])
 
 def _parsed(file: Path) -> dict[str, Any]:
     if not file.is_file():
-        raise InvalidInput(f"There is no config file {file}." if not file.exists() else f"{file} is no file.")
+        raise InvalidInput(
+            f"There is no config file {file}." if not file.exists() else f"{file} is a folder; expected a TOML file."
+        )
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -115,11 +119,11 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 def _refuse(file: Path, key: str, is_table: bool, known: Any, whose: str = "") -> NoReturn:
     now = RENAMED.get(f"--{_dashed(key)}")
-    meant = MEANT.get(f"--{_dashed(key)}", "--").removeprefix("--")
+    meant = [option[2:] for option in MEANT.get(f"--{_dashed(key)}", ()) if option[2:] in known]
     if now is not None:
         hint = f" It is now {now.removeprefix('--')}."
-    elif meant in known:
-        hint = f" Did you mean {meant!r}?"
+    elif meant:
+        hint = f" Did you mean {meant[0]!r}?"
     else:
         hint = did_you_mean(_dashed(key), known)
     key = redacted(key)

@@ -34,7 +34,7 @@ class DemoOutput:
     """What is output.
 
     Attributes:
-        out: DemoOutput for the study, the report and the results.
+        out: Folder for the study, the report and the results.
     """
 
     out: Path = Path("demo")

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
-from prunesearch.cli.arguments import named_options
+from prunesearch.cli.arguments import named_options, number_of
 from prunesearch.cli.completion import one_of
 from prunesearch.contracts import Contract
 from prunesearch.docstrings import field_meanings, first_sentence
@@ -145,20 +145,28 @@ def _option(kind: type[Any], own: dataclasses.Field[Any], name: str, flag: Flag,
     value, is_repeated = _type_of(str(own.type))
     default = inspect.Parameter.empty if _is_required(own) else _default(own, is_repeated)
     dashed = name.replace("_", "-")
+    is_number = value in (int, float)
+    if is_number:  # read by `number_of`: typer does not say what was given instead of a number
+        value, default = str, str(default) if isinstance(default, (int, float)) else default
     is_switch = value is bool and flag.needs_no
     info = typer.Option(
         f"--{dashed}/--no-{dashed}" if is_switch else f"--{dashed}",
         help=_help(meaning, flag, is_repeated),
         rich_help_panel=panel,
-        metavar=flag.metavar,
+        metavar=_metavar(flag, is_number),
         autocompletion=flag.complete or _completion(kind, own, flag),
         show_default=_shown_default(default, flag),
-        min=flag.minimum,
         callback=flag.callback,
     )
     annotation: Any = Annotated[_annotation(value, is_repeated, default), info]
     parameter = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
     return Option(own.name, name, parameter, partial(_read, own, f"--{dashed}", flag))
+
+
+def _metavar(flag: Flag, is_number: bool) -> str | None:
+    """What a value is called, with the smallest one."""
+    called = flag.metavar or ("N" if is_number else None)
+    return called if flag.minimum is None else f"{called} [x>={flag.minimum}]"
 
 
 def _annotation(value: type[Any], is_repeated: bool, default: Any) -> Any:
@@ -216,6 +224,10 @@ def _value(kind: type[Any], options: list[Option], given: Mapping[str, Any]) -> 
 
 
 def _read(own: dataclasses.Field[Any], dashed: str, flag: Flag, value: Any) -> Any:
+    kind, _ = _type_of(str(own.type))
+    if kind in (int, float):
+        each = partial(number_of, dashed, whole=kind is int, at_least=flag.minimum)
+        value = [each(text) for text in value] if isinstance(value, list) else each(value)
     if flag.check is not None:
         flag.check(dashed, value)
     if flag.parse is not None:

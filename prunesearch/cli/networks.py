@@ -68,7 +68,7 @@ class ExportOutput:
         out: The network's file: NAME.onnx, or NAME.pt2 for torch.export.
         optuna: Optuna's database for the study: sqlite:///optuna.db.
         csv: The study's trials: NAME.csv.
-        parquet: The same as NAME.parquet.
+        parquet: The study's trials: NAME.parquet.
     """
 
     out: Path | None = None
@@ -112,7 +112,7 @@ def verify(
     found_in: FoundInOptions,
     printing: PrintingOptions,
 ) -> None:
-    """Build random structures; compare each with the masked network, and its cost with what is counted.
+    """Build random pruned networks; compare each with the full one without the same channels, and count its cost.
 
     Ends with status 1 if any differs by more than 1e-5 of the largest output, or has another cost. With --pruned, shows
     predicted and measured costs of that network: MACs, parameters, peak memory and latency. With --study they are

@@ -69,9 +69,9 @@ FLAGS: Mapping[str, Flag] = {
     "tied_layers": Flag(metavar="NAME,NAME"),
     # data
     "data": Flag(metavar=_NAME, complete=completion.data_sets, check=check_data),
-    "data_root": Flag(metavar=_FOLDER, unset="data; of fashion-mnist Debian's"),
+    "data_root": Flag(metavar=_FOLDER, unset="data; for fashion-mnist, the folder of Debian's package"),
     "image_size": Flag(metavar=_NUMBER, minimum=1, unset="224"),
-    "calibration": Flag(metavar=_NUMBER, minimum=1, unset="1024; of digits 512"),
+    "calibration": Flag(metavar=_NUMBER, minimum=1, unset="1024; for digits, 512"),
     "data_workers": Flag(metavar=_NUMBER, minimum=0, unset="0: this one"),
     "task": Flag(metavar=_NAME, role=TASK, check=check_task, unset="that of the data"),
     "validation": Flag(metavar=_SHARE, check=check_share),

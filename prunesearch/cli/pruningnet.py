@@ -38,7 +38,7 @@ class Generators:
     Attributes:
         form: compact, published, or supernet (the baseline).
         hidden: Units of the generators.
-        rank: Of the compact form.
+        rank: Rank of the matrix by which widths change the weights of the compact form.
         start: From trained weights, or from scratch.
         criterion: Which channels structures take.
     """

@@ -62,7 +62,7 @@ class DeletedTrials:
     Attributes:
         study: Database: a file such as search.db, or postgresql://USER@SERVER/NAME.
         study_name: Which study of the database.
-        from_trial: Drop this trial and all after it only.
+        from_trial: Only delete this trial and all later ones.
     """
 
     study: str
@@ -181,7 +181,7 @@ def delete(
     confirmation: Annotated[Confirmation, Group(OUTPUT)],
     printing: PrintingOptions,
 ) -> None:
-    """Delete a study, or its trials from a number on, which the next run scores again. There is no way back.
+    """Delete a study, or its trials from a number on, which the next run scores again. This cannot be undone.
 
     Example: `prunesearch delete --study sqlite:///search.db --study-name search --from-trial 120`
     """

@@ -51,7 +51,7 @@ class Searching:
         options: Of the searcher, such as population=20.
         n_trials: Structures to score in all, earlier runs included.
         build_with: Weights of the winner alone.
-        verifiers: Who looks at the winner itself, or none.
+        verifiers: What checks the winner itself, or none.
         seed: Decides everything random.
     """
 
@@ -110,7 +110,7 @@ class SearchOutput:
     """What a search leaves.
 
     Attributes:
-        policy_share: Ask the policy that conditional learnt for this share of the budget; --out is its network then.
+        policy_share: Ask the policy that conditional learnt for this share of the budget; --out then gets that network.
         tensorboard: Folder for curves that TensorBoard shows.
         out: Write the best network here, as safetensors.
     """
@@ -147,7 +147,7 @@ def search(
     budget: LimitByTableOptions,
     searching: Annotated[Searching, Group(SEARCH)],
     where: Annotated[
-        SearchStudy, Group(STUDY, unset={"study": DEFAULT_STUDY, "study_name": "the one of this question"})
+        SearchStudy, Group(STUDY, unset={"study": DEFAULT_STUDY, "study_name": "the one with the same settings"})
     ],
     scoring: ScoringOptions,
     workers: WorkerOptions,

@@ -37,7 +37,7 @@ class Timing:
     Attributes:
         backend: eager, inductor, onnxruntime or onnxruntime:PROVIDER.
         device: Where torch runs: cpu or cuda.
-        threads: That the backend may use.
+        threads: Threads that the backend may use.
         points: Widths per axis at which layers are timed.
         remote: Name of another device: nothing is timed; the file says what to time, to be filled in.
     """

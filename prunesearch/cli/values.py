@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from prunesearch.cli.arguments import sizes_by_name
+from prunesearch.cli.arguments import several_names, sizes_by_name
 from prunesearch.cli.checks import budget_of, check_study_name, check_training_files, state_of
 from prunesearch.cli.flags import Group
 from prunesearch.running import Running
@@ -131,14 +131,14 @@ class Widths:
         """The arguments of `prunesearch.trace`.
 
         Raises:
-            ValueError: A number is none.
+            ValueError: A number is none, or a single layer is to be tied.
         """
         return {
             "part": self.part,
             "round_to": sizes_by_name("--round-to", self.round_to or ("1",), whole=True),
             "min_channels": sizes_by_name("--min-channels", self.min_channels or ("0.1",), whole=False),
             "ignored_layers": self.ignored_layers,
-            "tied_layers": [names.split(",") for names in self.tied_layers],
+            "tied_layers": [several_names("--tied-layers", names) for names in self.tied_layers],
         }
 
 
@@ -340,7 +340,7 @@ class TrainingFiles:
         out: Write the trained network here, as safetensors.
         checkpoint: State of the training.
         log: Folder for a row per epoch.
-        trackers: Who writes it: csv, tensorboard, or another of accelerate's.
+        trackers: What writes the log: csv, tensorboard, or another of accelerate's.
     """
 
     out: Path

@@ -41,7 +41,9 @@ class Devices:
             if device.type != "cuda":
                 torch.empty(0, device=device)
         except (RuntimeError, AssertionError, ImportError) as error:  # torch was built for other devices
-            raise _unusable(asked, str(error).partition(". ")[0].rstrip(".")) from error
+            said = str(error).partition(". ")[0].rstrip(".")
+            is_kind = not said.startswith("Expected one of")  # dozens of kinds, which nobody has
+            raise _unusable(asked, said if is_kind else "torch knows no such kind; a GPU is cuda") from error
         if device.type != "cuda":
             return device
         if (device.index or 0) >= len(self.gpus):

@@ -20,8 +20,8 @@ class Network(TracedModel):
     def __repr__(self) -> str:
         full = self.space.cost(self.space.full)
         return (
-            f"Network({type(self.model).__name__}, {len(self.space.groups)} groups, {len(self.frozen)} frozen layers, "
-            f"{full.macs:,} MACs, {full.params:,} parameters)"
+            f"Network({type(self.model).__name__}, groups: {len(self.space.groups)}, "
+            f"frozen layers: {len(self.frozen)}, {full.macs:,} MACs, {full.params:,} parameters)"
         )
 
     @property

@@ -11,7 +11,11 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from prunesearch.registry import did_you_mean
+
 Number = TypeVar("Number", int, float)
+_SOME = 5
+"""How many modules a message names."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,10 @@ def check_globs(model: nn.Module, option: str, patterns: Iterable[str]) -> None:
     names = [name for name, _ in model.named_modules() if name]
     for pattern in patterns:
         if pattern != "*" and not any(fnmatchcase(name, pattern) for name in names):
-            raise ValueError(f"{option}: no module of {type(model).__name__} matches {pattern!r}.")
+            hint = (
+                did_you_mean(pattern, names) or f" It has {', '.join(names[:_SOME])}{', ...' * (len(names) > _SOME)}."
+            )
+            raise ValueError(f"{option}: no module of {type(model).__name__} matches {pattern!r}.{hint}")
 
 
 def is_inside(name: str, pattern: str) -> bool:

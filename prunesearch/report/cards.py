@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from prunesearch.shares import is_share
 from prunesearch.study.told import shown
 from prunesearch.trial import Trial
 
+_SHARE = re.compile(r"(macs|params)=([\d.]+%)")
+_COUNTED = {"macs": "MACs", "params": "parameters"}
 _WHOLE = 1000
 """From which on costs are written without digits behind the point."""
 
@@ -80,8 +83,13 @@ def title_of(studies: list[StudyContents]) -> str:
     if len(subjects) != 1 or not known:
         return "Structure search"
     network, data = str(known[0][0]).rpartition(":")[2], known[0][1]
-    budgets = dict.fromkeys(_budget(study) for study in studies)
-    return f"{network}{f' on {data}' if data and len(data) <= 40 else ''}, pruned to {' and to '.join(budgets)}"
+    budgets = dict.fromkeys(_SHARE.sub(_of_what, _budget(study)) for study in studies)
+    named = f" on {data}" if data and len(data) <= 40 and " " not in data else ""
+    return f"{network}{named}, pruned to {' and to '.join(budgets)}"
+
+
+def _of_what(limit: re.Match[str]) -> str:
+    return f"{limit[2]} of the {_COUNTED[limit[1]]}"
 
 
 def _about(study: StudyContents) -> str:
@@ -234,7 +242,7 @@ def _after_finetuning(study: StudyContents, winner: Trial) -> list[Fact]:
 def _timed(study: StudyContents, winner: Trial) -> list[Fact]:
     if study.measured_of(winner) is not None or study.number("ms_per_image") is not None:
         return []
-    return [Fact("open", "Its milliseconds were not measured. Fewer MACs are often not as much faster.")]
+    return [Fact("open", "Its milliseconds were not measured. Fewer MACs do not always mean less time.")]
 
 
 def _failed(study: StudyContents, winner: Trial) -> list[Fact]:

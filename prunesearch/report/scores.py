@@ -206,7 +206,7 @@ def _reference(
         says = f"{name} network: {size} {unit}, {measure_of(series[0].study).text(score)}"
         mark = Mark("unpruned", *plot.place(full, score), says, label=name)
         return (Rule(True, mark.y, ""),), (mark,), ()
-    return _unpruned_score(series, plot, f", {size} {unit} to the right"), (), ()
+    return _unpruned_score(series, plot, f" ({size} {unit}, further to the right)"), (), ()
 
 
 def _winners(plot: Plot, series: Sequence[Series], each: Series, resource: str) -> list[Mark]:
@@ -309,4 +309,5 @@ def _below(series: Sequence[Series], score: Axis) -> tuple[str, ...]:
     below = sum(s < score.low for each in series for _, s in each.study.scored)
     if not below:
         return ()
-    return (f"{below:,} scored lower than the figure shows; they are drawn at the bottom.",)
+    what = "1 structure is" if below == 1 else f"{below:,} structures are"
+    return (f"{what} worse than the figure shows, and drawn at the bottom.",)

@@ -24,7 +24,7 @@ IN_MEMORY = "sqlite://"
 _FILE = "sqlite:///"
 _SERVERS = ("postgresql", "postgres", "postgresql+psycopg")
 _EXPECTED = (
-    'Expected a study URL such as "sqlite:///search.db" or "postgresql://user@server/database", or a file such as '
+    'Expected a study URL such as "sqlite:///search.db" or "postgresql://USER@SERVER/NAME", or a file such as '
     '"search.db" (or "sqlite://" to keep nothing)'
 )
 _SUFFIXES = (".db", ".sqlite", ".sqlite3")

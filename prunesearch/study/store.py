@@ -476,7 +476,9 @@ def look(database: Database) -> int | None:
 
 def _is_running(driver: str) -> bool | None:
     found = re.fullmatch(r"host (.+), pid (\d+)", driver)
-    if found is None or found[1] != socket.gethostname():
+    if (
+        found is None or found[1] != socket.gethostname() or os.name != "posix"
+    ):  # elsewhere the call below ends processes
         return None
     try:
         os.kill(int(found[2]), 0)

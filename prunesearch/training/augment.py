@@ -58,7 +58,8 @@ class Augmentation:
             targets_have_positions: Whether targets would have to change with the images, as masks and boxes.
 
         Raises:
-            ValueError: Something is to be done, and there are several inputs, or the targets have positions.
+            ValueError: Something is to be done, and there are several inputs, the targets have positions, or the inputs
+                are no (n, c, h, w) images, or too small.
         """
         if self != Augmentation() and targets_have_positions:
             raise ValueError(
@@ -69,6 +70,11 @@ class Augmentation:
             raise ValueError(
                 "Expected one tensor of images to augment, got several inputs, which would have to change together, or "
                 "images of several sizes. Use Augmentation(), and augment in the dataset."
+            )
+        if self != Augmentation() and (images.dim() != 4 or self.crop >= min(images.shape[2:])):
+            raise ValueError(
+                f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "
+                f"{tuple(images.shape)}. Use Augmentation()."
             )
 
     def __call__(self, images: Batch, generator: torch.Generator) -> Batch:
@@ -84,11 +90,6 @@ class Augmentation:
         if self == Augmentation():
             return images
         self.check(images)
-        if images.dim() != 4 or self.crop >= min(images.shape[2:]):
-            raise ValueError(
-                f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "
-                f"{tuple(images.shape)}. Use Augmentation()."
-            )
         from prunesearch.training.pixels import erased, moved
 
         if self.flip or self.crop:

@@ -341,6 +341,11 @@ def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArr
     return order[np.argsort(rank_in_class[order], kind="stable")][:n]
 
 
+def told_of(data: Data) -> str:
+    """What the training examples are, such as `images (60, 3, 8, 8) and labels`; for who reads of a search later."""
+    return _brief(data.train)
+
+
 def _brief(source: Source | float) -> str:
     """A source without its contents."""
     if isinstance(source, (int, float)):

@@ -27,7 +27,7 @@ from prunesearch.training.distillation import Watched, answers, features_loss
 from prunesearch.training.evaluation import metric_on_test
 from prunesearch.training.fitting import check_weights, outputs_of
 from prunesearch.training.learner import Learner
-from prunesearch.training.loop import run
+from prunesearch.training.loop import check_patience, run
 from prunesearch.training.progress import State
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import EpochReport, Recorder, Session, StepReport
@@ -231,6 +231,18 @@ def train(
         metric=name_of(judged),
         higher_is_better=higher_is_better(judged),
     )
+
+
+def check_training(model: nn.Module, data: Data, recipe: Recipe) -> None:
+    """Make sure that a recipe fits a network and data, before what comes before the training takes long.
+
+    Raises:
+        ValueError: There is nothing to stop early by, no such module to take features of, or images that cannot be
+            augmented.
+    """
+    check_patience(recipe, data)
+    Watched(model, recipe.features)
+    recipe.augmentation.check(data.examples(), data.goal.targets_have_positions)
 
 
 def start_from(model: nn.Module, recipe: Recipe, seed: int) -> nn.Module:

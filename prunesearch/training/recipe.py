@@ -35,14 +35,14 @@ class Recipe:
         optimizer: `"sgd"` (with Nesterov momentum) or `"adamw"` (with betas `momentum` and 0.999).
         lr: Peak learning rate.
         momentum: Momentum of SGD; the first beta of AdamW.
-        weight_decay: On weights of two or more dimensions. Biases and BatchNorm have none.
+        weight_decay: Weight decay, of weights with two or more dimensions. Biases and BatchNorm have none.
         schedule: After the warm-up the rate falls as a `"cosine"` to zero, or stays `"constant"`.
         warmup: Share of all steps over which the rate rises linearly.
         label_smoothing: Label smoothing of the cross-entropy.
         distillation: With a teacher, the weight of its soft labels against the true ones.
         temperature: Temperature of the soft labels.
-        features: With a teacher, names of modules, the same in both networks, whose maps of attention are pulled
-            towards the teacher's. See `training.distillation`.
+        features: With a teacher, names of modules (the same in both networks) whose outputs are pulled towards the
+            teacher's. See `training.distillation`.
         feature_weight: Weight of the features in the loss.
         ema: Decay per step of a moving average of the weights, such as 0.99; 0: none. The average is then what is
             evaluated and returned. It starts lower: never above (1 + step) / (10 + step).

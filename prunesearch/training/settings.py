@@ -21,7 +21,7 @@ class AttentionSettings:
 
     Attributes:
         share: Share of the epochs with live scores. In the others the pruned network is finetuned.
-        every: Attention takes a step at every so many of the network's.
+        every: Steps of the network for each step of the attention.
         reach: How far Adam can move the logarithm of a score in all its steps together. Sets its learning rate.
         strength: Weight of the scores' term in the loss, at first. It adapts.
         hidden: Size of queries and keys.
@@ -130,7 +130,7 @@ class PruningNetRecipe:
         batch_size: Images per step, of all processes together.
         lr: Learning rate at the start. It is that of SGD, and falls linearly to zero.
         momentum: Momentum of SGD.
-        weight_decay: On parameters of two or more dimensions.
+        weight_decay: Weight decay, of parameters with two or more dimensions.
         label_smoothing: Label smoothing of the cross-entropy.
         sampling: Structures per step: random or sandwich. `"random"`: one, every width drawn uniformly (MetaPruning).
             `"sandwich"`: the full and the narrowest one and two random ones; all but the full learn from its outputs

@@ -65,7 +65,7 @@ WRONG = {
     "old name": ("[search]\nas-finished = true", "as-finished is no flag of search. It is now asynchronous."),
     "list for one value": ("[search]\nseed = [1, 2]", "expected seed as text or a number"),
     "switch for a value": ("[search]\nseed = true", "expected seed as text or a number"),
-    "text for a number": ("[search]\nn-trials = 'many'", "Invalid value for '--n-trials'"),
+    "text for a number": ("[search]\nn-trials = 'many'", "Expected --n-trials as a whole number >= 1, got 'many'."),
     "file in a file": ("config = 'other.toml'", "config is no flag"),
 }
 

@@ -108,7 +108,8 @@ def test_the_help_says_what_the_docstring_says_first() -> None:
 
 def test_what_must_be_given_is_asked_for_and_a_dataclass_may_refuse() -> None:
     assert "Missing option '--n-steps'" in called()[1]
-    assert called("--n-steps", "0")[0] == 2
+    done = CliRunner().invoke(APP, ("--n-steps", "0"))
+    assert str(done.exception) == "Expected --n-steps as a whole number >= 1, got '0'."
     done = CliRunner().invoke(APP, ("--n-steps", "1", "--speed", "2"))
     assert str(done.exception) == "too fast"
     assert not SEEN

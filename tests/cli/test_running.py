@@ -76,12 +76,12 @@ def test_what_earlier_runs_did_does_not_make_this_one_look_fast(capsys: pytest.C
 @pytest.mark.parametrize("module", ["typer", "rich.console", "numpy", "torch", "torch.nn"])
 def test_an_interrupt_while_modules_are_imported_is_one_line_and_no_traceback(module: str) -> None:
     code = f"""
-import os, runpy, signal, sys
+import runpy, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore interrupts
 class Interrupt:
     def find_spec(self, name, path=None, target=None):
         if name == {module!r}:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
 sys.argv = ["prunesearch", "explain", "--model", "zoo:resnet8", "--input", "1x1x8x8"]
 runpy.run_module("prunesearch", run_name="__main__")

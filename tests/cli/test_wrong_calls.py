@@ -14,6 +14,10 @@ from tests.cli.calls import BUDGET, LATENCY, NETWORK, SEARCH, Call
 PRUNED = (*NETWORK, *BUDGET)
 WRONG = {
     "infeasible budget": ((*SEARCH[:-1], "macs=0.1%"), "The space reaches from"),
+    "count without its sign": ((*SEARCH[:-1], "macs=50"), 'min_channels or round_to. Did you mean "macs=50%"?'),
+    "budget with a colon": ((*SEARCH[:-1], "macs:50%"), 'got \'macs:50%\'. Did you mean "macs=50%"?'),
+    "module for a file": (("explain", "--model", "mine:model"), "got 'mine:model'. Did you mean mine.py:model?"),
+    "path with a colon": (("explain", "--model", "C:/nets/mine.py:model"), "There is no file 'C:/nets/mine.py' to"),
     "unreadable budget": ((*SEARCH[:-1], "macs=lots"), "Expected macs as a count of at least 1 or a share such as"),
     "unknown searcher": ((*SEARCH, "--searcher", "magic"), "there are uniform, random, evolution"),
     "option that is none": ((*SEARCH, "--options", "population"), "Expected --options as NAME=VALUE"),
@@ -39,6 +43,7 @@ WRONG = {
     "foreign study": ((*SEARCH, "--study", "sqlite:///foreign.db"), "cannot be read as a study"),
     "missing study": (("status", "--study", "sqlite:///no.db"), "There is no study file no.db"),
     "url that is none": (("status", "--study", "studies"), 'Expected a study URL such as "sqlite:///search.db"'),
+    "url of another server": ((*SEARCH, "--study", "mysql://x/y"), 'or "postgresql://USER@SERVER/NAME", or a file'),
     "study as a file": (("status", "--study", "no.db"), "There is no study file no.db"),
     "study that is not there": (("show", "--study", "sqlite:///no.db"), "There is no study file no.db"),
     "study of another name": (("delete", "--study", "sqlite:///known.db", "--study-name", "x", "--yes"), "'x'"),
@@ -54,7 +59,12 @@ WRONG = {
     "folder of images as data": ((*SEARCH[:5], "--data", "photos", *BUDGET), "Did you mean imagefolder:photos?"),
     "name of a known network": (("explain", "--model", "resnet18"), "Did you mean torchvision:resnet18?"),
     "name of two networks": (("explain", "--model", "vgg11"), "Did you mean zoo:vgg11 or torchvision:vgg11?"),
-    "no trials": ((*SEARCH, "--n-trials", "0"), "'--n-trials'"),
+    "no trials": ((*SEARCH, "--n-trials", "0"), "Expected --n-trials as a whole number >= 1, got '0'."),
+    "trials that are no number": ((*SEARCH, "--n-trials", "ten"), "--n-trials as a whole number >= 1, got 'ten'."),
+    "trials that are no whole number": ((*SEARCH, "--n-trials", "1e3"), "as a whole number >= 1, got '1e3'."),
+    "time that is no number": ((*SEARCH, "--timeout", "1h"), "Expected --timeout as a number, got '1h'."),
+    "time that is not any": ((*SEARCH, "--timeout", "nan"), "Expected --timeout as a number, got 'nan'."),
+    "rate that is no number": (("finetune", *NETWORK, "--out", "t.st", "--lr", "big"), "--lr as a number, got 'big'."),
     "no images": ((*SEARCH, "--images", "0"), "Expected images >= 1, got 0."),
     "no time": ((*SEARCH, "--timeout", "0"), "a time above 0 s"),
     "no epochs": (("finetune", *NETWORK, "--out", "t.st", "--epochs", "0"), "Expected epochs >= 1, got 0."),
@@ -76,6 +86,9 @@ WRONG = {
     "minimum that is no number": (("explain", "--model", "zoo:resnet8", "--min-channels", "few"), "got 'few'"),
     "multiple that is no number": (("explain", "--model", "zoo:resnet8", "--round-to", "stem=x"), "got 'stem=x'"),
     "glob of no layer": (("explain", "--model", "zoo:resnet8", "--round-to", "stem.*=8"), "matches 'stem.*'"),
+    "multiple of nothing": (("explain", "--model", "zoo:resnet8", "--round-to", "0"), "a count >= 1, such as 8, alone"),
+    "minimum between counts": (("explain", "--model", "zoo:resnet8", "--min-channels", "2.5"), "a fraction in (0, 1]"),
+    "a single layer tied": (("explain", "--model", "zoo:resnet8", "--tied-layers", "conv1"), "two names or more, such"),
     "unknown timm network": (("explain", "--model", "timm:nope"), "timm"),
     "export to nowhere known": (("export", "--model", "zoo:resnet8", "--out", "e.pkl"), "NAME.onnx or NAME.pt2"),
     "latency without a table": ((*SEARCH[:-1], "latency_ms=4"), "give --table FILE"),
@@ -104,7 +117,7 @@ WRONG = {
     "export of no weights": (("export", "--model", "zoo:resnet8", "--weights", "no.st", "--out", "e.onnx"),
                              "There is no file no.st, which --weights names"),
     "data without their folder": ((*SEARCH[:5], "--data", "cifar10", *BUDGET), "There is no cifar10 in data"),
-    "data with a foreign option": ((*SEARCH, "--image-size", "32"), "digits does not take --image-size"),
+    "data with a foreign option": ((*SEARCH, "--image-size", "32"), "it takes --calibration. Leave the option out."),
     "image folder without a folder": ((*SEARCH[:5], "--data", "imagefolder", *BUDGET), "imagefolder:FOLDER"),
     "image folder without classes": ((*SEARCH[:5], "--data", "imagefolder:.", *BUDGET), "Expected . to have the"),
     "code that fails": (("explain", "--model", "mine.py:fails"), "mine.py:fails failed, line 15: ZeroDivisionError"),
@@ -113,7 +126,7 @@ WRONG = {
     "code that cannot be read": (("explain", "--model", "foreign.py:model"), "SyntaxError"),
     "function with a typo": (("explain", "--model", "mine.py:modle"), "Did you mean 'model'?"),
     "images that are no numbers": ((*SEARCH[:2], "mine.py:model", "--data", "mine.py:holes", *BUDGET), "hold NaN"),
-    "no classes": (("explain", "--model", "zoo:resnet8", "--num-classes", "0"), "'--num-classes'"),
+    "no classes": (("explain", "--model", "zoo:resnet8", "--num-classes", "0"), "Expected --num-classes as a whole"),
     "device of another machine": ((*LATENCY, "--device", "tpu"), "Expected device as one that torch has here"),
     "searcher of no module": ((*SEARCH, "--searcher", "no_such:Walker"), "There is no module 'no_such' to take"),
     "searcher with a typo": ((*SEARCH, "--searcher", "roles:Wakler"), "roles has no 'Wakler' to take as the searche"),
@@ -150,6 +163,25 @@ WRONG = {
     "word for the model": (("explain", "--network", "zoo:resnet8"), "such option: --network. Did you mean --model?"),
     "word for an option of another command": (("explain", "--macs", "50%"), "such option: --macs. See: prunesearch ex"),
     "unknown command": (("nonsense",), "No such command"),
+    "option before the command": (("--model", "zoo:resnet8"), "Options follow a command, as in prunesearch expla"),
+    "option without its value": (
+        ("search", "--model"),
+        "Expected a value after --model, as in --model NAME; got none. See: prunesearch search --help",
+    ),
+    "model without its option": (("explain", "zoo:resnet8"), "timm:NAME, or path/to/file.py:function. Did you mean"),
+    "study without its option": (("show", "--json", "s.db"), "Did you mean --study s.db? See: prunesearch show --help"),
+    "value of no option": ((*SEARCH, "extra"), "Expected each value after its option, got 'extra' without one. See: "),
+    "data of a command that wants a shape": (
+        ("explain", "--model", "zoo:resnet8", "--data", "digits"),
+        "No such option: --data. Did you mean --input? See: prunesearch explain --help",
+    ),
+    "underscores": ((*SEARCH, "--round_to", "8"), "such option: --round_to. Did you mean --round-to? See"),
+    "study of a command with a folder": (
+        ("prune", *NETWORK, *BUDGET, "--study", "s.db"),
+        "No such option: --study. Did you mean --folder? See: prunesearch prune --help",
+    ),
+    "capital letters": ((*SEARCH, "--criterion", "L1"), "package.module:attribute. Did you mean 'l1'?"),
+    "graphics card of another name": ((*SEARCH, "--device", "gpu"), "torch knows no such kind; a GPU is cuda."),
 }  # fmt: skip
 
 
@@ -162,7 +194,7 @@ WITH_TORCH = {
     "patience without validation", "name of a known network", "name of two networks", "export to nowhere known",
     "comparison of an empty database", "policy for less than anything", "criterion that is a number",
     "searcher with a typo", "searcher that cannot be told", "option that its class has not",
-    "winner's weights with a typo",
+    "winner's weights with a typo", "count without its sign", "graphics card of another name",
 }  # fmt: skip
 """Calls that are seen to be wrong only once there is a network, data, a study, or a list of what torchvision has."""
 

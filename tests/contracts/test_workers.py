@@ -29,8 +29,9 @@ from prunesearch.tasks.classify import labelled
 
 PAIRS = [(source, evaluator) for source in WEIGHT_SOURCES for evaluator in EVALUATORS]
 OPTIONS = {"adaptive_bn": {"batches": 3}}
+POSIX = pytest.mark.skipif(os.name != "posix", reason="local workers need a POSIX system")
 EXECUTORS = [
-    "processes",
+    pytest.param("processes", marks=POSIX),
     pytest.param(
         "ray",
         marks=[
@@ -127,7 +128,7 @@ def test_no_traced_graph_is_handed_over(source: str, sources: dict[str, WeightSo
     assert b"torch.fx" not in pack(recipe_of(sources[source], "accuracy"))
 
 
-@pytest.mark.skipif(os.name != "posix", reason="local workers need a POSIX system")
+@POSIX
 def test_each_local_process_has_a_gpu_of_its_own_also_one_that_takes_the_place_of_another() -> None:
     class Seeing:
         def score(self, structures: Sequence[Structure]) -> list[float]:

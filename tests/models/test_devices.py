@@ -34,7 +34,7 @@ def test_what_was_asked_for_counts_then_where_the_network_was_put_then_the_gpu(
     [
         (NONE, "cuda", "there is no GPU"),
         (TWO, "cuda:2", r"there is cuda:0 \(NVIDIA H200\), cuda:1 \(NVIDIA L4\)"),
-        (NONE, "gpu", "got 'gpu'"),
+        (NONE, "gpu", r"got 'gpu': torch knows no such kind; a GPU is cuda\.$"),
         (NONE, "hpu", "got 'hpu'"),
     ],
 )

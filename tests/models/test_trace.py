@@ -218,7 +218,8 @@ def test_ignoring_one_member_of_a_residual_stream_freezes_all_of_it() -> None:
         ({"min_channels": 1.5}, "got 1.5"),
         ({"min_channels": float("nan")}, "got nan"),
         ({"min_channels": "0.5"}, "got '0.5'"),
-        ({"ignored_layers": ["stem", "layer9.*"]}, "no module of Plain matches 'layer9"),
+        ({"ignored_layers": ["stem", "layer9.*"]}, r"no module of Plain matches 'layer9\.\*'\. It has \w+, \w+"),
+        ({"ignored_layers": ["fcc"]}, r"no module of Plain matches 'fcc'\. Did you mean 'fc'\?"),
         ({"ignored_layers": [""]}, "no module of Plain matches ''"),
     ],
 )

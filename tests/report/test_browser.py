@@ -311,6 +311,15 @@ def test_printed_it_is_light_a_few_pages_long_and_without_buttons(
         assert found.page.locator(".print-only:visible").count() == (0 if name == "one" else 1)
 
 
+@pytest.mark.parametrize("printed", [False, True], ids=["screen", "paper"])
+def test_no_name_of_a_layer_is_broken(chromium: Browser, reports: dict[str, Path], printed: bool) -> None:
+    with opened(chromium, reports["big"], size=(760, 1000) if printed else DESK) as found:
+        found.page.emulate_media(media="print" if printed else "screen")
+        named = found.page.locator(".bars tbody th")
+        assert any("layer19.conv" in text for text in named.all_inner_texts())
+        assert found.page.evaluate(BROKEN) == []
+
+
 def test_lines_to_load_the_result_are_copied(chromium: Browser, reports: dict[str, Path]) -> None:
     with opened(chromium, reports["one"]) as found:
         found.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -320,6 +329,12 @@ def test_lines_to_load_the_result_are_copied(chromium: Browser, reports: dict[st
         assert "study_name='one'" in copied
         assert copied == found.page.locator("#python-code").text_content()
 
+
+BROKEN = """() => [...document.querySelectorAll(".bars tbody th")].filter((e) => {
+  const name = document.createRange();
+  name.selectNodeContents([...e.childNodes].find((node) => node.nodeType === 3 && node.textContent.trim()) || e);
+  return new Set([...name.getClientRects()].filter((r) => r.width).map((r) => Math.round(r.top))).size > 1;
+}).map((e) => e.textContent.trim())"""
 
 CLIPPED = """() => [...document.querySelectorAll("table, td, th, pre, .tiles div, .card, .banner")]
   .filter((e) => e.getClientRects().length && (e.scrollWidth > e.clientWidth + 1

@@ -173,7 +173,7 @@ def test_a_long_tail_of_bad_scores_is_drawn_at_the_foot_and_counted() -> None:
     study = contents([-0.1 - i / 100 for i in range(30)] + [-1e6, -1e9])
     plot = by_name(drawn(study)["front"], "front-macs")
     assert plot.y.low > -10
-    assert any(note.startswith("2 scored lower") for note in plot.notes)
+    assert any(note.startswith("2 structures are worse than the figure shows") for note in plot.notes)
 
 
 def test_a_score_is_drawn_even_when_all_are_the_same() -> None:

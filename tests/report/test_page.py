@@ -158,7 +158,7 @@ def test_the_page_leads_with_what_was_found_against_the_unpruned_network_and_uni
     store.add_fact("search", "finetuned", {"structure": [8, 32], "metric": "accuracy", "epochs": 2, "test": test})
     store.close()
     text = " ".join(report().text.split())
-    assert "resnet20 on digits, pruned to macs=50%" in text
+    assert "resnet20 on digits, pruned to 50% of the MACs" in text
     head = text.partition("Scores and costs")[0]
     for said in (
         "zoo:resnet20 on digits; budget macs=50%",
@@ -175,6 +175,13 @@ def test_the_page_leads_with_what_was_found_against_the_unpruned_network_and_uni
         text.index("ps.load('small.safetensors', model)") < text.index("prunesearch search") < text.index("ps.search(")
     )
     assert "--study 'it'\"'\"'s.db'" in text
+
+
+def test_a_search_in_python_is_shown_in_python_first(add: Add, report: Report) -> None:
+    add("search", [trial(0, (8, 32), -0.5)], summary={**DECIDED, "command": None})
+    text = report().text
+    assert text.index("ps.search(") < text.index("prunesearch search \\")
+    assert "--model MODEL" in text
 
 
 def test_what_speaks_against_a_winner_is_said_too(add: Add, report: Report) -> None:

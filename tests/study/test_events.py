@@ -12,7 +12,7 @@ from prunesearch.study.executors import InlineExecutor
 from prunesearch.study.study import Study
 from prunesearch.study.tensorboard import TensorBoardLogger
 from prunesearch.trial import Trial, best
-from tests.study.test_study import BUDGET, QUESTION, SPACE, Scorer, history, run
+from tests.study.toy import BUDGET, QUESTION, SPACE, Scorer, history, run
 
 
 def listen(url: str, n_trials: int, *callbacks: Callback) -> list[Trial]:

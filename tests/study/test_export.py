@@ -16,7 +16,7 @@ from prunesearch.errors import StudyUnwritable
 from prunesearch.study.optuna_export import export_to_optuna
 from prunesearch.study.store import Store
 from prunesearch.study.tables import write_table
-from tests.study.test_study import SCORE, SPACE, Scorer, run
+from tests.study.toy import SCORE, SPACE, Scorer, run
 
 
 @pytest.fixture

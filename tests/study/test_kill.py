@@ -12,12 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from prunesearch.study.store import Store
-from tests.study.test_study import history, run
+from tests.study.toy import history, run
 
 PROGRAM = """
 import sys, time
-from tests.study.test_study import SCORE, Scorer, run
+from tests.study.toy import SCORE, Scorer, run
 def slowly(structure):
     time.sleep(0.01)
     return SCORE(structure)
@@ -41,6 +43,7 @@ def recorded(url: str, path: Path) -> int:
         store.close()
 
 
+@pytest.mark.slow  # it starts four processes, one after the other
 def test_a_search_killed_again_and_again_ends_with_the_uninterrupted_history(tmp_path: Path) -> None:
     path = tmp_path / "study.db"
     url = f"sqlite:///{path}"

@@ -17,7 +17,7 @@ from prunesearch.study.scoring import Outcome
 from prunesearch.study.study import Study
 from prunesearch.trial import Source, Trial, best, pareto_front
 from tests.study.test_pool import Backend
-from tests.study.test_study import BUDGET, QUESTION, SCORE, SPACE, history
+from tests.study.toy import BUDGET, QUESTION, SCORE, SPACE, history
 from tests.toys import evidence
 
 PARTS, IMAGES = 16, 64

@@ -47,7 +47,7 @@ def two_classes() -> Data:
 def test_a_single_logit_is_searched_finetuned_and_judged_as_a_binary_classifier() -> None:
     data = two_classes()
     images, labels = data.test_set()
-    model = finetune(Net(1), data, recipe=Recipe(epochs=30, batch_size=16, lr=0.05))
+    model = finetune(Net(1), data, recipe=Recipe(epochs=12, batch_size=16, lr=0.05))
     right = ((model(images)[:, 0] > 0).long() == labels).float().mean()
     assert float(right) > 0.9
     assert ps.top1(model, images, labels) == pytest.approx(float(right))

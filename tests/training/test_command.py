@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def test_a_pruned_network_is_trained_interrupted_and_continued(
     def interrupt(show: LossAndMetric, report: ps.StepReport) -> None:
         step(show, report)
         if report.step == 12:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(LossAndMetric, "step", interrupt)
     code, _, err = run(capsys, *command)

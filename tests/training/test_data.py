@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from prunesearch.models.fingerprint import fingerprint
-from prunesearch.training.data import Data, as_data
+from prunesearch.training.data import Data, as_data, told_of
 from prunesearch.training.digits import digits
 
 IMAGES = torch.arange(60, dtype=torch.float32).view(60, 1, 1, 1)
@@ -283,3 +283,7 @@ def test_digits_are_real_normalised_and_split_without_overlap() -> None:
     rows = {tuple(image.flatten().tolist()) for image in test}
     assert len(rows) > 440
     assert not rows & {tuple(image.flatten().tolist()) for image in train}
+
+
+def test_data_are_told_in_words_without_their_settings() -> None:
+    assert told_of(Data(train=(torch.zeros(6, 1, 4, 4), torch.arange(6)), seed=3)) == "images (6, 1, 4, 4) and labels"

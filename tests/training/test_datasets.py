@@ -133,5 +133,5 @@ def test_a_function_of_the_users_is_given_the_options_it_has(tmp_path: Path) -> 
         "    return ps.Data(train=(torch.zeros(4, 1, image_size, image_size), torch.arange(4)))\n"
     )
     assert load_data(f"{tmp_path / 'own.py'}:data", image_size=5).examples().shape == (2, 1, 5, 5)
-    with pytest.raises(ValueError, match="does not take --data-root; it takes --image-size"):
+    with pytest.raises(ValueError, match=r"takes --image-size\. Give the function a parameter data_root, or leave the"):
         load_data(f"{tmp_path / 'own.py'}:data", data_root=tmp_path)

@@ -88,7 +88,7 @@ def test_the_average_image_meets_the_budget_and_the_parameters_grow(network: Net
 def test_an_interrupted_run_goes_on_with_the_same_thresholds(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
-    settings: dict[str, Any] = {"budget": Budget(macs="60%"), "recipe": RECIPE}
+    settings: dict[str, Any] = {"budget": Budget(macs="60%"), "recipe": replace(RECIPE, epochs=3)}
     whole = manidp(network, few(digits_data), **settings)
 
     def interrupt(report: StepReport) -> None:
