@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -17,10 +18,11 @@ from scipy.stats import kendalltau
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.evaluators import batching, make_weights
+from prunesearch.evaluators import batching, gather, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.network import Network
@@ -108,16 +110,72 @@ def test_a_network_is_moved_as_a_copy_and_traced_there(network: Network, seen: S
     assert moved.verify(2).largest_difference < 1e-5
 
 
-CRITERIA = ["l1", "l2", "bn_scale", "fpgm", "cpmc", "taylor", "cap", "lasso", "genetic"]
+CRITERIA = {
+    **{"l1": 1, "l2": 1, "bn_scale": 3, "fpgm": 1, "cpmc": 1, "taylor": 1, "random": 0},
+    **{"cap": 3, "lasso": 6, "genetic": 3},  # of two groups, which three layers read
+}
+"""How often each waits for the card: never once for each unit, mask or structure."""
 
 
-@pytest.mark.parametrize("name", [*CRITERIA, pytest.param("lfe", marks=pytest.mark.slow)])
-def test_criteria_choose_as_on_the_cpu(network: Network, seen: Seen, name: str) -> None:
+@pytest.mark.parametrize(("name", "waits"), [*CRITERIA.items(), pytest.param("lfe", 2, marks=pytest.mark.slow)])
+def test_criteria_choose_as_on_the_cpu_and_wait_a_few_times(
+    network: Network, seen: Seen, name: str, waits: int
+) -> None:
     width = [group.units // 2 for group in network.space.groups]
     here = make_criterion(name, seed=0).rank(network, EXAMPLES)
-    there = make_criterion(name, seed=0).rank(network.to(DEVICE), EXAMPLES.to(DEVICE))
+    moved, examples = network.to(DEVICE), EXAMPLES.to(DEVICE)
+    before = seen.stops
+    there = make_criterion(name, seed=0).rank(moved, examples)
     for group, units in enumerate(width):
         assert there.keep(group, units).tolist() == here.keep(group, units).tolist()
+    assert seen.stops - before <= waits
+
+
+def test_moments_are_summed_where_the_network_is(network: Network, seen: Seen) -> None:
+    here = list(layer_inputs(network, IMAGES))
+    moved, there = network.to(DEVICE), IMAGES.to(DEVICE)
+    before = seen.stops
+    found = list(layer_inputs(moved, there))
+    assert seen.stops == before
+    for mine, other in zip(found, here, strict=True):
+        for name in ("mean", "covariance", "weights"):
+            moment = getattr(mine, name)
+            assert (moment.device.type, moment.dtype) == (DEVICE, torch.float64)
+            torch.testing.assert_close(moment.cpu(), getattr(other, name))
+
+
+def test_moments_of_a_cache_are_read_to_where_the_network_is(network: Network, seen: Seen, tmp_path: Path) -> None:
+    here = list(layer_inputs(network, IMAGES, cache=tmp_path))
+    for mine, other in zip(layer_inputs(network.to(DEVICE), IMAGES.to(DEVICE), cache=tmp_path), here, strict=True):
+        assert mine.covariance.device.type == DEVICE
+        assert torch.equal(mine.covariance.cpu(), other.covariance)
+
+
+@pytest.mark.parametrize("source", ["compensated", "reconstructed"])
+def test_weights_are_fitted_where_the_network_is_and_nobody_waits(network: Network, seen: Seen, source: str) -> None:
+    chosen = structures(network)
+    here = make_weights(source, network, ranked(network), IMAGES)
+    moved, there = network.to(DEVICE), IMAGES.to(DEVICE)
+    before = seen.stops
+    weights = make_weights(source, moved, ranked(network), there)
+    built = [weights.build(structure) for structure in chosen]
+    assert seen.stops == before
+    assert seen.launches["_linalg_solve_ex"]
+    for mine, structure in zip(built, chosen, strict=True):
+        torch.testing.assert_close(mine.cpu().state_dict(), here.build(structure).state_dict(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "waits"), [("similarity", 1), ("errors", 3), ("curves", 1)])
+def test_what_searchers_are_told_first_is_gathered_there(network: Network, seen: Seen, kind: str, waits: int) -> None:
+    weights = InheritedWeights(network, ranked(network))
+    expected = gather(kind, weights, AccuracyEvaluator(weights, EXAMPLES), IMAGES)
+    weights, there = InheritedWeights(network.to(DEVICE), ranked(network)), IMAGES.to(DEVICE)
+    evaluator = AccuracyEvaluator(weights, EXAMPLES.to(DEVICE), path="sliced")
+    before = seen.stops
+    found = gather(kind, weights, evaluator, there)
+    assert seen.stops - before <= waits
+    for mine, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
 
 
 @pytest.mark.parametrize("path", ["sliced", "stacked"])
@@ -135,15 +193,43 @@ def test_scores_and_built_networks_are_those_of_the_cpu(network: Network, seen: 
     assert kinds(built) == {DEVICE}
 
 
-@pytest.mark.parametrize(("path", "uploads"), [("sliced", 60), ("stacked", 8)])
-def test_scores_wait_for_the_card_once(network: Network, seen: Seen, path: Any, uploads: int) -> None:
-    chosen, weights = structures(network, 4), InheritedWeights(network.to(DEVICE), ranked(network))
+@pytest.mark.parametrize(
+    ("source", "path", "uploads"),
+    [
+        ("inherited", "sliced", 60),
+        ("inherited", "stacked", 8),
+        ("compensated", "sliced", 140),
+        ("compensated", "stacked", 140),
+        ("reconstructed", "sliced", 260),
+    ],
+)
+def test_scores_wait_for_the_card_once(network: Network, seen: Seen, source: str, path: Any, uploads: int) -> None:
+    chosen = structures(network, 4)
+    weights = make_weights(source, network.to(DEVICE), ranked(network), IMAGES.to(DEVICE))
     evaluator = AccuracyEvaluator(weights, EXAMPLES.to(DEVICE), path=path, batch_size=24)
     evaluator.score(chosen[:1])  # indices get there once
     before = seen.stops, seen.up
     evaluator.score(chosen)
     assert seen.stops - before[0] == 1
     assert seen.up - before[1] <= uploads
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+def test_a_layer_that_asks_for_a_number_is_counted(network: Network, seen: Seen, path: Any) -> None:
+    """So that the test above fails where somebody writes `float(tensor)` into a forward."""
+    evaluator = AccuracyEvaluator(InheritedWeights(network.to(DEVICE), ranked(network)), EXAMPLES.to(DEVICE), path=path)
+    forward: Any = evaluator._forward
+    real = forward._run
+
+    def asking(*given: Any) -> Any:
+        found = real(*given)
+        assert float(found[0].sum()) != 0
+        return found
+
+    forward._run = asking
+    before = seen.stops
+    evaluator.score(structures(network))
+    assert seen.stops - before == 2
 
 
 def test_elsewhere_than_on_a_cpu_the_faster_way_is_found_by_running_both(network: Network, seen: Seen) -> None:
@@ -267,6 +353,37 @@ TRAININGS: dict[str, Callable[[Network], Any]] = {
 }
 
 
+STEPPED: dict[str, Callable[[Network, int, Callable[[ps.StepReport], None]], Any]] = {
+    "finetune": lambda network, size, on_step: ps.finetune(
+        network.model, DATA, recipe=ps.Recipe(epochs=1, batch_size=size), on_step=on_step, device=DEVICE
+    ),
+    "paam": lambda network, size, on_step: ps.paam(
+        network,
+        DATA,
+        budget=ps.Budget(macs="80%"),
+        recipe=ps.Recipe(epochs=5, batch_size=size),
+        settings=ps.AttentionSettings(every=1),
+        on_step=on_step,
+        device=DEVICE,
+    ),
+    "manidp": lambda network, size, on_step: ps.manidp(
+        network,
+        DATA,
+        budget=ps.Budget(macs="80%"),
+        recipe=ps.Recipe(epochs=3, batch_size=size),
+        on_step=on_step,
+        device=DEVICE,
+    ),
+    "pruningnet": lambda network, size, on_step: ps.train_pruningnet(
+        ps.PruningNet(network),
+        ps.Data(train=(IMAGES, LABELS), calibration=16),
+        recipe=ps.PruningNetRecipe(epochs=1, batch_size=size, sampling="sandwich"),
+        on_step=on_step,
+        device=DEVICE,
+    ),
+}
+
+
 @pytest.mark.parametrize(
     "name", ["finetune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("paam", "manidp", "layerwise"))]
 )
@@ -316,6 +433,21 @@ def test_a_forward_of_a_pruningnet_keeps_nobody_waiting(network: Network, seen: 
     net.cpu()
     for mine, other in zip(outputs, net(others, IMAGES), strict=True):
         torch.testing.assert_close(mine.cpu(), other)
+
+
+@pytest.mark.parametrize(
+    "name", ["finetune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("paam", "manidp")), "pruningnet"]
+)
+def test_a_training_waits_for_the_card_once_a_step(network: Network, seen: Seen, name: str) -> None:
+    found = []
+    for batch_size in (16, 8):
+        steps: list[ps.StepReport] = []
+        before = seen.stops
+        STEPPED[name](network, batch_size, steps.append)
+        found.append((len(steps), seen.stops - before))
+    (few, waits), (many, more_waits) = found
+    assert many > few
+    assert more_waits - waits == many - few
 
 
 def test_objects_of_a_network_stay_with_it(network: Network, seen: Seen) -> None:

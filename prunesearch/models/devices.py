@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -97,6 +97,25 @@ def placed(x: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; nobody waits for a copy from ordinary memory to a GPU, which torch has read by then."""
     at_once = x.device.type == "cpu" and device.type != "mps"  # Metal reads it later
     return x.to(device, non_blocking=at_once)
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """A tensor in 64 bits, on the device that has them."""
+    return x.to(device_of_float64(x.device)).double()
+
+
+def device_of_float64(device: torch.device) -> torch.device:
+    """Where numbers of a device are computed in 64 bits: there, but the CPU for Metal, which has 32."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def fetched(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of one kind and device, on the CPU. A GPU is waited for once, however many they are."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return list(tensors)
+    together = torch.cat([x.reshape(-1) for x in tensors]).cpu()
+    parts = together.split([x.numel() for x in tensors])
+    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 
 def wait_for(device: torch.device) -> None:

@@ -28,7 +28,7 @@ from prunesearch.models.operators import Kinds
 from prunesearch.models.operators.norm import Norm
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
-from prunesearch.models.slim import named_tensors
+from prunesearch.models.slim import named_tensors, positions
 from prunesearch.models.walk import place
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -136,9 +136,9 @@ class StackedForward:
         found = self._full[name].new_zeros(len(structures), *self._full[name].shape)
         for full, structure in zip(found, structures, strict=True):
             kept = self._weights.kept(structure)
-            places = [torch.arange(size) for size in full.shape]
+            places = [torch.arange(size, device=full.device) for size in full.shape]
             for cut in cuts:
-                places[cut.dim] = torch.from_numpy(kept[cut.units]).nonzero().flatten()
+                places[cut.dim] = placed(positions(cut, kept), full.device)
             full[torch.meshgrid(*places, indexing="ij")] = self._weights.values(name, structure)
         return found
 
