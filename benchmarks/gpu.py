@@ -36,7 +36,7 @@ from torchvision import models
 
 import prunesearch as ps
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batching import Precision, paths_on
+from prunesearch.evaluators.ways import Precision, paths_on
 from prunesearch.models.devices import devices_here, wait_for
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking

@@ -18,11 +18,11 @@ from scipy.stats import kendalltau
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.evaluators import batching, gather, make_weights
+from prunesearch.evaluators import batching, gather, make_weights, ways
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
-from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.layer_inputs import layer_inputs
+from prunesearch.evaluators.ways import Way
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.network import Network
@@ -268,7 +268,8 @@ def not_captured(work: Work, inputs: Sequence[torch.Tensor]) -> Work:
 def test_graphs_are_among_the_ways_where_there_are_some_and_left_out_where_they_fail(
     network: Network, seen: Seen, monkeypatch: pytest.MonkeyPatch, capture: Any, reason: str
 ) -> None:
-    monkeypatch.setattr(batching, "paths_on", lambda device: get_args(batching.Path)[1:])
+    monkeypatch.setattr(ways, "paths_on", lambda device: get_args(ways.Path)[1:])
+    monkeypatch.setattr(batching, "paths_on", ways.paths_on)
     chosen, weights = structures(network, 4), InheritedWeights(network.to(DEVICE), ranked(network))
     evaluator = AccuracyEvaluator(weights, EXAMPLES.to(DEVICE))
     stacked: Any = evaluator._forward._stacked

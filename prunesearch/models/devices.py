@@ -88,6 +88,17 @@ def devices_here() -> Devices:
     return Devices(tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())))
 
 
+def kind_of_device(device: torch.device) -> str:
+    """What is alike for devices that are equally fast at everything: the name of a GPU, else what torch calls them."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU computes in bfloat16 itself, and does not only imitate it."""
+    with current(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def device_of_module(model: nn.Module) -> torch.device | None:
     """Where the first parameter of a module is; None if it has none."""
     return next((parameter.device for parameter in model.parameters()), None)
@@ -114,7 +125,7 @@ def fetched(tensors: Sequence[Tensor]) -> list[Tensor]:
     if not tensors or tensors[0].device.type == "cpu":
         return list(tensors)
     together = torch.cat([x.reshape(-1) for x in tensors]).cpu()
-    parts = together.split([x.numel() for x in tensors])
+    parts = torch.split(together, [x.numel() for x in tensors])
     return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 

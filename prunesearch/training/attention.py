@@ -198,7 +198,7 @@ class Attentive(Learner):
         self.register_buffer("costs", _unit_costs(network, feasible))
         self._factors: Tensor | None = None
         self._counted: tuple[int, int] | None = None  # epoch and steps: a GPU is not asked for them in every step
-        self.register_load_state_dict_post_hook(_count_anew)
+        self.register_load_state_dict_post_hook(_count_anew)  # type: ignore[no-untyped-call]
         self._index("ids", np.concatenate(network.units))
         for number, read in enumerate(network.layer_reads("PAAM")):
             self._index(f"read{number}", read.units)
