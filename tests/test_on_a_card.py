@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,9 +26,11 @@ from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.ways import Way
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.graphs import Graphs, Work
+from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.study.store import Store
 from prunesearch.tasks.classify import labelled
 from tests.models.test_graphs import pretended
 from tests.pretended import DEVICE, Seen, card
@@ -327,6 +330,99 @@ def test_a_search_moves_a_copy_and_gives_back_where_the_model_was(network: Netwo
     )
     again = ps.search(tuned, DATA, budget="macs=90%", n_trials=2, running=ps.Running(device=DEVICE))
     assert kinds(again.best.build()) == {"cpu"}
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+def test_generated_weights_score_there_as_on_the_cpu(network: Network, seen: Seen, tmp_path: Path, path: Any) -> None:
+    save_pruningnet(ps.PruningNet(network), tmp_path / "net.safetensors")
+    chosen, name = structures(network), f"generated:{tmp_path / 'net.safetensors'}"
+    here = make_weights(name, network, None, IMAGES)
+    there = make_weights(name, network.to(DEVICE), None, IMAGES.to(DEVICE))
+    expected = AccuracyEvaluator(here, EXAMPLES, path=path).score(chosen)
+    assert AccuracyEvaluator(there, EXAMPLES.to(DEVICE), path=path).score(chosen) == pytest.approx(expected, abs=1e-5)
+    assert kinds(there.build(chosen[0])) == {DEVICE}
+
+
+TARGETS: dict[str, tuple[Any, Callable[[], ps.Task]]] = {
+    "regression": (torch.randn(48, 4, generator=GENERATOR), ps.tasks.regression),
+    "multilabel": (torch.randint(0, 2, (48, 4), generator=GENERATOR).float(), ps.tasks.multilabel),
+    "fidelity": (None, ps.tasks.fidelity),
+}
+
+
+@pytest.mark.parametrize("task", TARGETS)
+def test_every_task_is_searched_and_finetuned_there(network: Network, seen: Seen, task: str) -> None:
+    targets, make = TARGETS[task]
+    data = ps.Data(train=IMAGES if targets is None else (IMAGES, targets), task=make())
+    scoring = ps.Scoring(criterion="l1")
+    found = [
+        ps.search(network, data, budget="macs=60%", n_trials=2, scoring=scoring, running=ps.Running(device=device))
+        for device in ("cpu", DEVICE)
+    ]
+    assert found[1].best.trial.score == pytest.approx(found[0].best.trial.score, abs=1e-5)
+    tuned = ps.finetune(found[1].best.build(), data, recipe=SHORT, teacher=network.model, device=DEVICE)
+    assert kinds(tuned) == {"cpu"}
+
+
+def test_the_whole_job_and_a_comparison_are_done_there(network: Network, seen: Seen) -> None:
+    small = ps.prune(network.model, DATA, "macs=60%", n_trials=2, recipe=SHORT, device=DEVICE)
+    assert kinds(small) == {"cpu"}
+    assert seen.launches["convolution_backward"]
+    table = [str(ps.compare(network, {"small": small}, data=DATA, device=device)) for device in ("cpu", DEVICE)]
+    assert table[0] == table[1]
+
+
+@pytest.mark.slow
+def test_pruning_in_steps_and_judging_by_finetuning_are_done_there(
+    network: Network, seen: Seen, tmp_path: Path
+) -> None:
+    budgets, settings = ["macs=80%", "macs=60%"], {"n_trials": 2, "device": DEVICE}
+
+    def train(model: nn.Module) -> nn.Module:
+        return ps.finetune(model, DATA, recipe=SHORT, device=DEVICE)
+
+    steps = ps.prune_in_steps(network.model, DATA, budgets, train, folder=tmp_path, **settings)  # type: ignore[arg-type]
+    assert kinds(steps) == {"cpu"}
+    verifier = ps.FinetuneVerifier(DATA, reach=0.0, recipe=SHORT, device=DEVICE)
+    running = ps.Running(device=DEVICE)
+    result = ps.search(network, DATA, budget="macs=60%", n_trials=2, verifiers=verifier, running=running)
+    assert kinds(result.best.build()) == {"cpu"}
+
+
+def test_a_network_there_is_written_and_read(network: Network, seen: Seen, tmp_path: Path) -> None:
+    there = network.to(DEVICE).model
+    ps.save(there, tmp_path / "network.safetensors")
+    back = ps.load(tmp_path / "network.safetensors", Small())
+    assert all(torch.equal(value, network.model.state_dict()[key]) for key, value in back.state_dict().items())
+
+
+def test_the_inputs_of_an_export_are_brought_to_the_network(network: Network, seen: Seen) -> None:
+    """What `torch.export` makes of tensors of this kind is its own matter."""
+    asked: list[str] = []
+
+    def export(model: nn.Module, positional: Any, by_name: Any, **_: Any) -> Any:
+        asked.extend([*kinds(model), *(x.device.type for x in positional)])
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(torch.export, "export", export)
+        ps.export_program(network.to(DEVICE).model, IMAGES[:2])
+    assert asked == [DEVICE, DEVICE]
+
+
+def test_a_way_that_was_chosen_there_is_in_the_study(network: Network, seen: Seen, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    settings: dict[str, Any] = {"budget": "macs=60%", "study": url, "running": ps.Running(device=DEVICE)}
+    first = ps.search(network, DATA, n_trials=4, **settings)
+    with closing(Store(url, create=False)) as store:
+        way: Any = (store.summary(first.name) or {})["way"]
+    assert (way["precision"], way["device"]) == ("fp32", DEVICE)
+    assert {"sliced", "stacked", "stacked+channels_last"} <= {name for name, _ in way["seconds"]}
+    before = seen.launches["convolution"]
+    again = ps.search(network, DATA, n_trials=4, **settings)
+    assert again.trials == first.trials
+    assert seen.launches["convolution"] - before < 100  # none of the ways runs sixteen structures again
+    here = ps.search(network, DATA, n_trials=6, **(settings | {"running": ps.Running(device="cpu")}))
+    assert here.trials[:4] == first.trials
 
 
 TRAININGS: dict[str, Callable[[Network], Any]] = {
