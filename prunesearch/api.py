@@ -42,6 +42,7 @@ from prunesearch.scoring import Scoring, is_bound
 from prunesearch.search import is_searcher, make_searcher
 from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import Searcher
+from prunesearch.search.uniform import uniform_structure
 from prunesearch.study.database import IN_MEMORY
 from prunesearch.study.executors import Executor, RememberingExecutor
 from prunesearch.study.racing import RacingExecutor, Track
@@ -158,6 +159,7 @@ def search(
         seed=seed,
         cache=running.cache,
         device=device,
+        probe=uniform_structure(wanted),
     )
     subject = {"network": type(network.model).__name__, "data": shortened(repr(data), 120), "task": data.goal.name}
     idle = devices.idle_beside(device, running.device)

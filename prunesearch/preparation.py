@@ -16,12 +16,15 @@ from torch import Tensor, nn
 from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
 from prunesearch.evaluators.evaluator import Choosing, Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.evaluators.statistics import better_statistics
 from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
 from prunesearch.models.fingerprint import fingerprint
@@ -106,7 +109,8 @@ class Prepared:
 
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
-        return Winner(trial, self.built, self.calibration, self.given)
+        statistics: Statistics = self.scorer.statistics if isinstance(self.scorer, AccuracyEvaluator) else "images"
+        return Winner(trial, self.built, self.calibration, self.given, statistics)
 
     def evidence(self, name: str, *, on_few: bool = False) -> Any:
         """What a searcher wants to know first.
@@ -180,6 +184,7 @@ def prepare(
     seed: int = 0,
     cache: str | Path | None = None,
     device: torch.device | None = None,
+    probe: Structure | None = None,
 ) -> Prepared:
     """Make what scores the structures of a network.
 
@@ -192,6 +197,8 @@ def prepare(
         seed: Decides every random draw of a criterion.
         cache: Folder where statistics of layers are kept.
         device: Where to score; by default where the network is.
+        probe: A structure like those that will be scored, which chooses the BatchNorm statistics where the scoring
+            leaves them open; without one they are those of the images.
 
     Raises:
         ValueError: Data that do not fit the network, or a NaN or an infinity in them, in the network or in its weights.
@@ -221,6 +228,9 @@ def prepare(
         return make_evaluator(evaluator, weights, examples.take(chosen), **settings)
 
     scorer = scorer_on_all()
+    if probe is not None and isinstance(scorer, AccuracyEvaluator) and _leaves_statistics_open(scoring):
+        settings["statistics"] = better_statistics(weights, scorer, probe)
+        scorer = scorer.with_statistics(settings["statistics"])
     n_parts = _parts(scorer, strata) if races else 1
     raced = n_parts > 1
     question = {
@@ -258,6 +268,11 @@ def _in_the_way(way: Way, factory: ScorerFactory) -> Sequence[Scorer]:
     return scorers
 
 
+def _leaves_statistics_open(scoring: Scoring) -> bool:
+    """Whether nobody said which BatchNorm statistics there are."""
+    return scoring.evaluator == "accuracy" and not {"statistics", "calibration"} & scoring.evaluator_options.keys()
+
+
 def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
     """What scores were made by, as far as names say it, so that the same search can be asked for again."""
     own = {"criterion": scoring.criterion, "weight_source": scoring.weight_source, "evaluator": scoring.evaluator}
@@ -270,6 +285,7 @@ def _facts(scoring: Scoring, scorer: Evaluator, raced: bool) -> dict[str, Any]:
         "is_negated": bool(getattr(scorer, "is_negated", False)),
         "images": getattr(scorer, "n_images", None),
         "race": raced,
+        **({"statistics": scorer.statistics} if isinstance(scorer, AccuracyEvaluator) else {}),
     }
 
 

@@ -30,7 +30,9 @@ def network() -> Network:
     head = nn.Linear(16, 4)
     with torch.no_grad():
         head.weight.mul_(8.0)
-    return ps.trace(nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval(), IMAGES[:2])
+    model = nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    ps.recalibrate_bn(model, IMAGES)
+    return ps.trace(model.eval(), IMAGES[:2])
 
 
 def found(network: Network, url: str, n_trials: int = 6, budget: str = BUDGET, **options: Any) -> ps.SearchResult:

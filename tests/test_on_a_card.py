@@ -21,17 +21,21 @@ from torch import nn
 import prunesearch as ps
 from prunesearch.evaluators import batching, gather, make_weights, ways
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.ways import Way
+from prunesearch.evaluators.winner import Winner
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.weights import InheritedWeights
+from prunesearch.structure import Cost
 from prunesearch.study.store import Store
 from prunesearch.tasks.classify import labelled
+from prunesearch.trial import Trial
 from tests.models.test_graphs import pretended
 from tests.pretended import DEVICE, Seen, card
 
@@ -222,17 +226,41 @@ def test_a_layer_that_asks_for_a_number_is_counted(network: Network, seen: Seen,
     """So that the test above fails where somebody writes `float(tensor)` into a forward."""
     evaluator = AccuracyEvaluator(InheritedWeights(network.to(DEVICE), ranked(network)), EXAMPLES.to(DEVICE), path=path)
     forward: Any = evaluator._forward
-    real = forward._run
+    real = forward.run_in
 
     def asking(*given: Any) -> Any:
-        found = real(*given)
+        found, way = real(*given)
         assert float(found[0].sum()) != 0
-        return found
+        return found, way
 
-    forward._run = asking
+    forward.run_in = asking
     before = seen.stops
     evaluator.score(structures(network))
     assert seen.stops - before == 2
+
+
+@pytest.mark.parametrize("path", ["sliced", "stacked"])
+def test_corrected_statistics_are_those_of_the_cpu(network: Network, seen: Seen, path: Any) -> None:
+    chosen = structures(network)
+    here, there = (InheritedWeights(each, ranked(each)) for each in (network, network.to(DEVICE)))
+    expected = AccuracyEvaluator(here, EXAMPLES, path=path, statistics="corrected").score(chosen)
+    evaluator = AccuracyEvaluator(there, EXAMPLES.to(DEVICE), path=path, statistics="corrected")
+    assert evaluator.score(chosen) == pytest.approx(expected, abs=1e-5)
+    stops = seen.stops
+    assert evaluator.score(chosen) == pytest.approx(expected, abs=1e-5)
+    assert seen.stops == stops + 1
+
+
+@pytest.mark.parametrize("statistics", get_args(Statistics))
+def test_winners_are_those_of_the_cpu(network: Network, seen: Seen, statistics: Any) -> None:
+    (chosen,) = structures(network, 1)
+    trial = Trial(0, chosen, Cost(1, 1), 0.0, None, 0.0, "", "", "")
+    mine, theirs = (
+        Winner(trial, InheritedWeights(each, ranked(each)), images, network.model, statistics).build()
+        for each, images in ((network, IMAGES), (network.to(DEVICE), IMAGES.to(DEVICE)))
+    )
+    for one, other in zip(mine.buffers(), theirs.buffers(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_elsewhere_than_on_a_cpu_the_faster_way_is_found_by_running_both(network: Network, seen: Seen) -> None:

@@ -10,9 +10,11 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.batching import BatchedForward
+from prunesearch.evaluators.batching import BatchedForward, Given
+from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.evaluators.ways import Path, Precision, Way, Wish
+from prunesearch.models.corrections import Corrections, corrections_of
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
 from prunesearch.models.sizes import by_size
@@ -48,6 +50,10 @@ class AccuracyEvaluator:
             the loss, or fidelity where the task has none.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
         calibration: (m, ...) inputs from which the statistics come instead; they precede every batch.
+        statistics: `"images"`: those that the images have in the network of the structure. `"corrected"`: less the
+            error that the same images make in the trained network, where its running statistics are known
+            (`models.corrections`); its own score is then that of the network as it is. Better where images are few or
+            unlike those of the training, and a little worse where they are many and of the same kind.
         path: `"sliced"`, `"stacked"`, or `"auto"`: sliced on a CPU; elsewhere, if the weights are slices of the traced
             network's, what is fastest with some structures (`evaluators.batching`). Only run on CPUs so far. Stacks
             may also have their channels last in memory, and be launched as a CUDA graph: `"stacked+channels_last"`,
@@ -72,6 +78,7 @@ class AccuracyEvaluator:
         metric: str | None = None,
         batch_size: int = 256,
         calibration: Batch | None = None,
+        statistics: Statistics = "images",
         path: Path = "auto",
         at_once: int | None = None,
         precision: Precision = "auto",
@@ -82,6 +89,8 @@ class AccuracyEvaluator:
             raise ValueError(f"Unknown precision {precision!r}; there are {', '.join(get_args(Precision))}.")
         if at_once is not None:
             at_once = whole_number("at_once", at_once, at_least=1)
+        if statistics not in get_args(Statistics):
+            raise ValueError(f"Unknown statistics {statistics!r}; there are {', '.join(get_args(Statistics))}.")
         check_values(examples.inputs)
         check_recorded(weights.network, examples.inputs)
         wish = Wish(path, at_once, precision)
@@ -93,11 +102,14 @@ class AccuracyEvaluator:
         self._batch_size = batch_size
         self._batches = _batches(self._scored.examples, batch_size)
         self._calibration = calibration
+        self._model = weights.network.model
+        self.statistics = statistics
+        self._corrections: dict[int, Corrections] = {}  # by the batch, as a batch is scored again and again
         self._forward = BatchedForward(weights, wish, examples.device)
-        self._told = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
-        self._told += "" if calibration is None else f", calibration={size_of(calibration)}"
-        self._told += "" if examples.task.name == "classification" else f", task={examples.task.name}"
-        self._path = path
+        self._said_first = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
+        self._said_first += "" if calibration is None else f", calibration={size_of(calibration)}"
+        self._said_task = "" if examples.task.name == "classification" else f", task={examples.task.name}"
+        self._said_path = f", path={path})" if path.startswith("stacked") else ")"
         self.precisions = ("fp32", "bf16") if wish.precision == "auto" else (wish.precision,)
 
     @property
@@ -107,8 +119,9 @@ class AccuracyEvaluator:
 
     def described(self, precision: str) -> str:
         """The description with another precision, one of `precisions`."""
+        of_statistics = "" if self.statistics == "images" else f", statistics={self.statistics}"
         precise = "" if precision == "fp32" else f", precision={precision}"
-        return f"{self._told}{precise}{f', path={self._path}' if self._path.startswith('stacked') else ''})"
+        return self._said_first + of_statistics + self._said_task + precise + self._said_path
 
     @property
     def way(self) -> Way | None:
@@ -131,7 +144,8 @@ class AccuracyEvaluator:
     ) -> None:
         (part, *several) = self._batches[0]
         if self._forward.way is None and not several:
-            self._forward.choose(structures, *self._preceded(part.inputs), score)
+            corrections = self._corrections_of([part.inputs]) if self.statistics == "corrected" else None
+            self._forward.choose(structures, self._given(part.inputs, corrections), score)
 
     def _scored_from(self, outputs: Sequence[Any]) -> list[float]:
         """Scores by what networks returned for the first batch."""
@@ -153,6 +167,30 @@ class AccuracyEvaluator:
         other = copy.copy(self)  # with the same recorded forward, which takes long to make
         other._scored = replace(self._scored, examples=chosen)
         other._batches = _batches(chosen, self._batch_size)
+        other._corrections = {}
+        return other
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether all examples have inputs of one size."""
+        return by_size(self._scored.examples.inputs) is None
+
+    @property
+    def keeps_statistics(self) -> bool:
+        """Whether the network has a BatchNorm with running statistics."""
+        return bool(corrections_of(self._model, [self._scored.examples.take(slice(2)).inputs]))
+
+    def held_out(self, at_most: int) -> AccuracyEvaluator:
+        """The same on half of the first examples, with statistics of the other half; for inputs of one size."""
+        n = min(at_most, self.n_images)
+        other = self.on(list(range(0, n, 2)))
+        other._calibration = self._scored.examples.take(torch.arange(1, n, 2)).inputs
+        return other
+
+    def with_statistics(self, statistics: Statistics) -> AccuracyEvaluator:
+        """The same with other statistics."""
+        other = copy.copy(self)
+        other.statistics, other._corrections = statistics, {}
         return other
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
@@ -160,8 +198,11 @@ class AccuracyEvaluator:
         distinct = list(dict.fromkeys(structures))
         self._choose(distinct)
         measured = {structure: self._scored.measured() for structure in distinct}
-        for parts in self._batches:
-            returned = self.outputs_by_size(distinct, [part.inputs for part in parts])
+        for index, parts in enumerate(self._batches):
+            batches = [part.inputs for part in parts]
+            if self.statistics == "corrected" and index not in self._corrections:
+                self._corrections[index] = self._corrections_of(batches)
+            returned = self._outputs(distinct, batches, self._corrections.get(index))
             for structure, outputs in zip(distinct, returned, strict=True):
                 for part, of_part in zip(parts, outputs, strict=True):
                     measured[structure].update(of_part, part.batch, len(part))
@@ -174,23 +215,30 @@ class AccuracyEvaluator:
 
         The statistics are those of all parts together.
         """
-        if len(batches) == 1:
-            return [[outputs] for outputs in self.outputs(structures, batches[0])]
-        return self._forward.run_together(structures, batches)
+        corrections = self._corrections_of(batches) if self.statistics == "corrected" else None
+        return self._outputs(structures, batches, corrections)
 
-    def outputs(self, structures: Sequence[Structure], inputs: Batch) -> list[Any]:
-        """What the network of each structure returns for one batch."""
-        return [self._of_images(found) for found in self._forward.run(structures, *self._preceded(inputs))]
+    def _outputs(
+        self, structures: Sequence[Structure], batches: Sequence[Batch], corrections: Corrections | None
+    ) -> list[list[Any]]:
+        if len(batches) > 1:
+            return self._forward.run_together(structures, batches, corrections)
+        given = self._given(batches[0], corrections)
+        return [[self._of_images(outputs)] for outputs in self._forward.run(structures, given)]
 
-    def _preceded(self, inputs: Batch) -> tuple[Batch, int | None]:
-        """A batch behind the images from which statistics come, and how many these are."""
+    def _given(self, inputs: Batch, corrections: Corrections | None) -> Given:
+        """A batch, behind the images from which statistics come where these are others."""
         if self._calibration is None:
-            return inputs, None
-        return joined([self._calibration, inputs]), size_of(self._calibration)
+            return Given(inputs, None, corrections)
+        return Given(joined([self._calibration, inputs]), size_of(self._calibration), corrections)
 
     def _of_images(self, outputs: Any) -> Any:
         """What was returned for the images that score."""
         return outputs if self._calibration is None else taken(outputs, slice(size_of(self._calibration), None))
+
+    def _corrections_of(self, batches: Sequence[Batch]) -> Corrections:
+        """Of one batch, in parts of one size each."""
+        return corrections_of(self._model, batches if self._calibration is None else [self._calibration])
 
 
 def _check_several(calibration: Batch | None, path: Path) -> None:

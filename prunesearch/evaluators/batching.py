@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from prunesearch.evaluators.ways import AT_ONCE, FEWEST, Way, Wish, paths_on, unlike
+from prunesearch.models.corrections import Corrections
 from prunesearch.models.devices import fetched, kind_of_device, wait_for
 from prunesearch.models.memory import is_out_of_memory
 from prunesearch.models.nested import Batch, tensors_in
@@ -22,6 +23,21 @@ from prunesearch.structure import Structure
 
 _FAR = 0.1
 """Share of the outputs of the first way, in norm, by which those of another may differ: rounding to 16 bits is less."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What networks are run on.
+
+    Attributes:
+        inputs: One batch, (n, ...).
+        statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+        corrections: What these get wrong about them; None to leave them as they are.
+    """
+
+    inputs: Batch
+    statistics: int | None = None
+    corrections: Corrections | None = None
 
 
 class BatchedForward:
@@ -75,8 +91,7 @@ class BatchedForward:
     def choose(
         self,
         structures: Sequence[Structure],
-        inputs: Batch,
-        statistics: int | None = None,
+        given: Given,
         score: Callable[[Sequence[Any]], Sequence[float]] | None = None,
     ) -> None:
         """Find out what was left open: every way runs the first structures, once to warm up and once to be timed.
@@ -88,8 +103,7 @@ class BatchedForward:
 
         Args:
             structures: At most 16 count; of fewer, other numbers at once are not tried.
-            inputs: One batch, as in `run`.
-            statistics: As in `run`.
+            given: What they are run on.
             score: Scores by outputs, one per structure; without it the precision stays as it is.
         """
         some = list(dict.fromkeys(structures))[: AT_ONCE[0]]
@@ -99,7 +113,7 @@ class BatchedForward:
         several_at_once = self._wish.at_once is None and len(some) == AT_ONCE[0]
         if not others and not (first.is_stacked and several_at_once):
             return
-        trials = _Trials(self, inputs, statistics, score)
+        trials = _Trials(self, given, score)
         try:
             trials.begin(first, some)
         except (RuntimeError, ValueError):  # then it fails for every structure, and whoever scores it says so
@@ -114,35 +128,37 @@ class BatchedForward:
         found = replace(trials.best, device=kind_of_device(self._device))
         self._way, self._open = replace(found, seconds=trials.seconds, left_out=trials.left_out), ()
 
-    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
+    def run(self, structures: Sequence[Structure], given: Given) -> list[Any]:
         """What the network of each structure returns for a batch; see `SharedForward.run`."""
-        found, self._way = self.run_in(self._way, structures, inputs, statistics)
+        found, self._way = self.run_in(self._way, structures, given)
         return found
 
-    def run_together(self, structures: Sequence[Structure], batches: Sequence[Batch]) -> list[list[Any]]:
+    def run_together(
+        self, structures: Sequence[Structure], batches: Sequence[Batch], corrections: Corrections | None = None
+    ) -> list[list[Any]]:
         """What the network of each structure returns for batches of several sizes; see `SharedForward.run_together`.
 
         Always sliced, also where a batch of one size is run stacked.
         """
         assert self._sliced is not None  # unless all is to be stacked, which is refused before
         with self._computing(self._way.precision):
-            return self._sliced.run_together(structures, batches)
+            return self._sliced.run_together(structures, batches, corrections=corrections)
 
-    def run_in(
-        self, way: Way, structures: Sequence[Structure], inputs: Batch, statistics: int | None
-    ) -> tuple[list[Any], Way]:
+    def run_in(self, way: Way, structures: Sequence[Structure], given: Given) -> tuple[list[Any], Way]:
         """The same in some way, and that way: with half as many at once if memory ran out."""
         with self._computing(way.precision):
             if not way.is_stacked:
                 assert self._sliced is not None
-                return self._sliced.run(structures, inputs, statistics), way
+                return self._sliced.run(structures, given.inputs, given.statistics, given.corrections), way
             assert self._stacked is not None
             self._stacked.lay_out(way.layout)
             found: list[Any] = []
             while len(found) < len(structures):
                 some = structures[len(found) : len(found) + way.at_once]
                 try:
-                    found += self._stacked.run(some, inputs, statistics, graphed=way.graphed)
+                    found += self._stacked.run(
+                        some, given.inputs, given.statistics, given.corrections, graphed=way.graphed
+                    )
                 except RuntimeError as error:
                     if way.at_once == 1 or not is_out_of_memory(error):
                         raise
@@ -150,9 +166,7 @@ class BatchedForward:
                     self._stacked.graphs.forget()
             return found, way
 
-    def timed(
-        self, way: Way, structures: Sequence[Structure], inputs: Batch, statistics: int | None
-    ) -> tuple[list[Any], Way, float]:
+    def timed(self, way: Way, structures: Sequence[Structure], given: Given) -> tuple[list[Any], Way, float]:
         """What the networks return in some way, that way as in `run_in`, and the seconds of each structure.
 
         Raises:
@@ -163,7 +177,7 @@ class BatchedForward:
             for _ in range(2):  # the first chooses kernels, and takes memory
                 wait_for(self._device)
                 start = time.perf_counter()
-                found, way = self.run_in(way, structures, inputs, statistics)
+                found, way = self.run_in(way, structures, given)
                 wait_for(self._device)
             seconds = (time.perf_counter() - start) / len(structures)
             if trouble := self._trouble(way):
@@ -198,24 +212,23 @@ class _Trials:
     def __init__(
         self,
         forward: BatchedForward,
-        inputs: Batch,
-        statistics: int | None,
+        given: Given,
         score: Callable[[Sequence[Any]], Sequence[float]] | None,
     ) -> None:
-        self._forward, self._inputs, self._statistics, self._score = forward, inputs, statistics, score
+        self._forward, self._given, self._score = forward, given, score
         self._seconds: dict[Way, float] = {}
         self._left_out: dict[str, str] = {}
 
     def begin(self, way: Way, structures: Sequence[Structure]) -> None:
         """Time the way with which others are compared; it has to work."""
-        self._expected, way, seconds = self._forward.timed(way, structures, self._inputs, self._statistics)
+        self._expected, way, seconds = self._forward.timed(way, structures, self._given)
         self._exact = None if self._score is None else self._score(self._expected)
         self._first, self._seconds[way] = way, seconds
 
     def add(self, way: Way, structures: Sequence[Structure]) -> None:
         """Time another one, or say why it cannot be taken."""
         try:
-            found, done, seconds = self._forward.timed(way, structures, self._inputs, self._statistics)
+            found, done, seconds = self._forward.timed(way, structures, self._given)
         except (RuntimeError, ValueError) as error:  # such as of layers that mix channels of their own
             self._left_out[str(way)] = str(error).partition("\n")[0]
             return

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
-from prunesearch.models.batch_norm import mixed
+from prunesearch.models.batch_norm import Moments, joint_statistics, mixed
+from prunesearch.models.corrections import Correction, corrections_of
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
+from prunesearch.models.norm_calls import NormCall, NormCalls
 from prunesearch.models.sizes import batches_by_size, by_size
 
+Statistics: TypeAlias = Literal["images", "corrected"]
+"""Those that images have in a network; or less what the same images get wrong in the trained one."""
 _MOMENTUM = 0.1
 
 
@@ -41,12 +47,14 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
         precise_bn(model, images, batch_size=batch_size)
         return
     with _estimating(model, momentum=None) as norms:
-        for norm in norms:
+        for norm in norms.modules:
             norm.reset_running_stats()
-        hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms]
+        hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms.modules]
         try:
-            for batch in split(images, batch_size) if norms else ():
+            for batch in split(images, batch_size):
                 called(model, batch)
+                if norms.is_empty:
+                    break
         finally:
             for hook in hooks:
                 hook.remove()
@@ -73,9 +81,11 @@ def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batch
         batches: How many batches. Fewer than about 90 leave more than 1e-4 of the old statistics.
     """
     with _estimating(model, momentum=_MOMENTUM) as norms:
-        for chosen in _shuffled(size_of(images), batch_size, batches if norms else 0):
+        for chosen in _shuffled(size_of(images), batch_size, batches):
             for some in batches_by_size(taken(images, placed(chosen, device_of(images)))):
                 called(model, some)
+            if norms.is_empty:
+                break
 
 
 def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> None:
@@ -88,15 +98,18 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, arXiv:2105.07576, section 3.2; as in fvcore.
     """
     weigh = by_size(images) is not None
-    with _estimating(model, momentum=1.0) as norms:
+    with _estimating(model, momentum=1.0, weigh=weigh) as estimated:
+        norms = estimated.modules
         sizes = [0] * len(norms)
         counts: list[list[float]] = [[] for _ in norms]
         means: list[list[Tensor]] = [[] for _ in norms]
         variances: list[list[Tensor]] = [[] for _ in norms]
         hooks = [norm.register_forward_pre_hook(_noting(sizes, i), with_kwargs=True) for i, norm in enumerate(norms)]
         try:
-            for batch in split(images, batch_size) if norms else ():
+            for batch in split(images, batch_size):
                 called(model, batch)
+                if estimated.is_empty:
+                    break
                 for norm, n, seen, mean, variance in zip(norms, sizes, counts, means, variances, strict=True):
                     assert norm.running_mean is not None
                     assert norm.running_var is not None
@@ -114,6 +127,43 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
                 level, spread = among.mean(0), within.mean(0) + among.var(0, correction=0)
             norm.running_mean.copy_(level)  # type: ignore[union-attr]
             norm.running_var.copy_(spread)  # type: ignore[union-attr]
+
+
+def correct_bn(
+    model: nn.Module,
+    images: Batch,
+    *,
+    trained: nn.Module,
+    narrow: Callable[[str, Tensor], Tensor],
+    batch_size: int = 256,
+) -> None:
+    """Replace each BatchNorm's running statistics by those of `images`, less what these get wrong, in place.
+
+    Both networks run on the same images; what those make of the trained network's statistics, beside its running ones,
+    is taken off (`models.corrections`). Statistics are averages over batches of equal weight; of images of several
+    sizes, which run one size at a time, each batch counts by its positions.
+
+    Args:
+        model: A slimmed copy of `trained`.
+        images: (n, ...) images, normalised like the training set.
+        trained: The trained network; it is not changed.
+        narrow: What stays in the copy of a buffer of `trained`, by its name and its values.
+        batch_size: Images per forward. Fewer than about 64 make poor statistics.
+    """
+    gathered = _Gathered()
+    with in_eval_mode(model), torch.no_grad():
+        for batch in split(images, batch_size):
+            of_trained = {name: iter(calls) for name, calls in corrections_of(trained, [batch]).items()}
+
+            def corrected(call: NormCall, given: Mapping[str, Iterator[Correction]] = of_trained) -> Moments:
+                correction = next(given[call.name]).mapped(partial(narrow, call.name))
+                return gathered.add(call, correction.of(joint_statistics([call.x])))
+
+            with NormCalls(model, corrected):
+                called(model, batch)
+            if gathered.is_empty:
+                break
+    gathered.settle(weigh=by_size(images) is not None)
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
@@ -135,20 +185,67 @@ def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
 
 
 @contextmanager
-def _estimating(model: nn.Module, momentum: float | str | None = "its own") -> Iterator[list[_BatchNorm]]:
-    """BatchNorm in training mode, all else in eval mode; modes and momenta are restored."""
+def _estimating(model: nn.Module, momentum: float | str | None = "its own", *, weigh: bool = False) -> Iterator[_Norms]:
+    """BatchNorm in training mode, all else in eval mode; modes and momenta are restored.
+
+    Calls of `F.batch_norm` that are no such module's use the statistics of the batch, too. Their running statistics
+    are averages over all batches, in whatever way those of modules are estimated: there is no module to ask.
+    """
     norms = batch_norms(model)
     momenta = [norm.momentum for norm in norms]
+    gathered = _Gathered()
     try:
         with in_eval_mode(model), torch.no_grad():
             for norm in norms:
                 norm.train()
                 if not isinstance(momentum, str):
                     norm.momentum = momentum
-            yield norms
+            with NormCalls(model, lambda call: gathered.add(call, joint_statistics([call.x]))):
+                yield _Norms(norms, gathered)
+            gathered.settle(weigh=weigh)
     finally:
         for norm, own in zip(norms, momenta, strict=True):
             norm.momentum = own
+
+
+class _Gathered:
+    """Statistics with which calls of BatchNorm normalised, for the running ones."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, list[tuple[NormCall, int, Moments]]] = {}
+
+    def add(self, call: NormCall, moments: Moments) -> Moments:
+        """Note them, and give them back."""
+        without = replace(call, x=call.x[:0])  # or all that the network computes would be kept
+        self._found.setdefault(call.name, []).append((without, call.x.numel(), moments))
+        return moments
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there was no call."""
+        return not self._found
+
+    def settle(self, *, weigh: bool) -> None:
+        """Put the averages into the running statistics, of equal weight or by how many numbers there were."""
+        for noted in self._found.values():
+            calls, counts, moments = zip(*noted, strict=True)
+            shares = [n / sum(counts) if weigh else 1 / len(counts) for n in counts]
+            mean, variance = mixed(shares, *map(torch.stack, zip(*moments, strict=True)))
+            calls[0].mean.copy_(mean)
+            calls[0].variance.copy_(variance)
+
+
+@dataclass(frozen=True)
+class _Norms:
+    """What normalises with running statistics: modules, and functions, which are known once the network has run."""
+
+    modules: Sequence[_BatchNorm]
+    functions: _Gathered
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing does, once the network has run."""
+        return not self.modules and self.functions.is_empty
 
 
 def _averaging() -> Callable[[Any, Any], None]:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, measured_on
-from prunesearch.evaluators.batchnorm import batch_norms
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.models.corrections import corrections_of
 from prunesearch.models.finite import first_not_finite
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, Ragged, called, parts_of, taken, tensors_in
@@ -88,12 +88,12 @@ def diagnose(
         accuracy: Scores by accuracy as the search did; by default with the statistics of the very images.
     """
     notes = []
-    if not batch_norms(weights.network.model):
+    if not corrections_of(weights.network.model, [next(iter(examples.by_size())).take(slice(2)).inputs]):
         notes.append("The network has no BatchNorm that keeps statistics, so there was nothing to re-estimate.")
     notes += _of_sizes(weights, examples)
     if examples.task.name == CLASSIFICATION:
         return (*notes, *_of_a_classifier(weights, examples, best, accuracy))
-    if examples.task.loss is None or not _has_the_models_weights(weights):
+    if examples.task.loss is None or not has_the_models_weights(weights):
         return tuple(notes)
     return (*notes, *_of_another(weights, examples, best))
 
@@ -116,7 +116,7 @@ def _of_a_classifier(
     labels = examples.strata()
     chance = float(torch.bincount(labels).max()) / len(labels)
     limit = chance + 3 * math.sqrt(chance * (1 - chance) / len(labels))
-    unpruned = measured_on(weights.network.model, examples) if _has_the_models_weights(weights) else None
+    unpruned = measured_on(weights.network.model, examples) if has_the_models_weights(weights) else None
     if unpruned is not None and unpruned <= limit:
         return (
             f"The unpruned network classifies {unpruned:.1%} of the images correctly, and chance is {chance:.1%}: "
@@ -179,7 +179,7 @@ def _fit_no_better(outputs: Sequence[Any], parts: Sequence[Examples]) -> bool:
     return float(gained.mean()) <= 3 * float(gained.std()) / math.sqrt(len(gained))
 
 
-def _has_the_models_weights(weights: WeightSource) -> bool:
+def has_the_models_weights(weights: WeightSource) -> bool:
     """Whether the unpruned network is the traced model itself; that of generated weights is another."""
     full, model = weights.network.space.full, weights.network.model
     return all(torch.equal(weights.values(name, full), values) for name, values in model.named_parameters())

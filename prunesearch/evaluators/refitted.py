@@ -98,7 +98,8 @@ class RefittedWeights(ABC):
             self.fitted[structure] = {}
         found = self.fitted[structure]
         if tensor not in found:
-            found[tensor] = self.fit(tensor, structure)
+            with torch.inference_mode(False), torch.no_grad():  # whoever asks first, others may make parameters of it
+                found[tensor] = self.fit(tensor, structure)
         return found[tensor]
 
     def outputs(self, layer: LinearMap, structure: Structure, device: torch.device) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from torch import nn
 
-from prunesearch.evaluators.batchnorm import recalibrate_bn
+from prunesearch.evaluators.batchnorm import Statistics, correct_bn, recalibrate_bn
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import Batch
-from prunesearch.models.weights import WeightSource
+from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.progress import Progress
 from prunesearch.structure import Cost, Structure
 from prunesearch.trial import Trial
@@ -24,6 +25,7 @@ class Winner:
         weights: Where its weights come from.
         calibration: Images from which its BatchNorm statistics are estimated.
         unpruned: The network that it was pruned from; the caller's own, and where that is, what is built comes back.
+        statistics: Those that the images have, or corrected ones; as in its score.
         progress: Whether a verifier that takes long shows how far it is: as the search that it is part of was told.
     """
 
@@ -31,6 +33,7 @@ class Winner:
     weights: WeightSource
     calibration: Batch
     unpruned: nn.Module
+    statistics: Statistics = "images"
     progress: Progress = False
 
     def __repr__(self) -> str:
@@ -54,5 +57,11 @@ class Winner:
     def build_another(self, structure: Structure) -> nn.Module:
         """The network of another structure, as `build` makes that of the winner."""
         model = self.weights.build(structure).eval()
-        recalibrate_bn(model, self.calibration)
+        if self.statistics == "corrected":
+            network = self.weights.network
+            slices = InheritedWeights(network, self.weights.ranking)
+            narrow = partial(slices.narrowed, structure=structure)
+            correct_bn(model, self.calibration, trained=network.model, narrow=narrow)
+        else:
+            recalibrate_bn(model, self.calibration)
         return model.to(device_of_module(self.unpruned))

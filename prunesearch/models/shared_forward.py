@@ -18,6 +18,7 @@ from torch import Tensor, fx
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
 from prunesearch.models.batch_norm import Moments, joint_statistics
 from prunesearch.models.copying import copied
+from prunesearch.models.corrections import Corrections
 from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.isolation import isolated
 from prunesearch.models.nested import Batch, batch_of, bytes_of, in_order_of, tensors_in
@@ -61,18 +62,29 @@ class SharedForward:
         self._steps = steps_of(recording, self._network, weights, self._memory)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
-    def run(self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None) -> list[Any]:
+    def run(
+        self,
+        structures: Sequence[Structure],
+        inputs: Batch,
+        statistics: int | None = None,
+        corrections: Corrections | None = None,
+    ) -> list[Any]:
         """Return what the network returns for each structure, in order.
 
         Args:
             structures: (p, g) structures; equal ones are computed once.
             inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+            corrections: What these images get wrong about them in the trained network; None to leave them as they are.
         """
-        return [output for (output,) in self.run_together(structures, [inputs], statistics)]
+        return [output for (output,) in self.run_together(structures, [inputs], statistics, corrections)]
 
     def run_together(
-        self, structures: Sequence[Structure], batches: Sequence[Batch], statistics: int | None = None
+        self,
+        structures: Sequence[Structure],
+        batches: Sequence[Batch],
+        statistics: int | None = None,
+        corrections: Corrections | None = None,
     ) -> list[list[Any]]:
         """Return, for each structure, what the network returns for each of several batches that are one.
 
@@ -83,11 +95,13 @@ class SharedForward:
             structures: (p, g) structures; equal ones are computed once.
             batches: At least one; each (n, ...), in the form of what the network was traced with.
             statistics: Of a single batch, how many of the first images BatchNorm takes its statistics from.
+            corrections: What all of them get wrong about them in the trained network.
         """
         ordered = sorted(set(structures), key=lambda structure: [structure[group] for group in self._order])
         outputs: dict[Structure, list[Any]] = {}
         with torch.inference_mode():
-            for structure, output in self._outputs(ordered, [self._placed(x) for x in batches], statistics):
+            given = [self._placed(x) for x in batches]
+            for structure, output in self._outputs(ordered, given, statistics, corrections):
                 outputs[structure] = output
         return [outputs[structure] for structure in structures]
 
@@ -126,12 +140,17 @@ class SharedForward:
         return self._steps[0].node.graph
 
     def _outputs(
-        self, ordered: Sequence[Structure], inputs: Sequence[tuple[Tensor, ...]], statistics: int | None
+        self,
+        ordered: Sequence[Structure],
+        inputs: Sequence[tuple[Tensor, ...]],
+        statistics: int | None,
+        corrections: Corrections | None,
     ) -> Iterator[tuple[Structure, list[Any]]]:
         until = self._kept_until([[self._key(step, s) for step in self._steps] for s in ordered])
         kept: dict[Key, list[Any]] = {}
         for index, structure in enumerate(ordered):
-            run = _Run(self, structure, inputs, statistics, kept, until, index)
+            layers = Layers(self._weights, structure, statistics, corrections)
+            run = _Run(self, layers, structure, inputs, kept, until, index)
             yield structure, run.output()
             for key in [key for key in kept if until[key] <= index]:
                 del kept[key]
@@ -200,9 +219,9 @@ class _Run:
     def __init__(
         self,
         shared: SharedForward,
+        layers: Layers,
         structure: Structure,
         inputs: Sequence[tuple[Tensor, ...]],
-        statistics: int | None,
         kept: dict[Key, list[Any]],
         until: Mapping[Key, int],
         index: int,
@@ -214,7 +233,7 @@ class _Run:
         self._until = until
         self._index = index
         self._keys = {step.node: shared._key(step, structure) for step in shared._steps}
-        self._layers = Layers(shared._weights, structure, statistics)
+        self._layers = layers
 
     def output(self) -> list[Any]:
         """Of each batch."""

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 
 from prunesearch.models.copying import copied
+from prunesearch.models.corrections import Corrections, tensors_of, with_tensors
 from prunesearch.models.coupling import Read
 from prunesearch.models.devices import placed
 from prunesearch.models.following import check_number, recorded
@@ -79,7 +80,13 @@ class StackedForward:
             self._layout = layout
 
     def run(
-        self, structures: Sequence[Structure], inputs: Batch, statistics: int | None = None, *, graphed: bool = False
+        self,
+        structures: Sequence[Structure],
+        inputs: Batch,
+        statistics: int | None = None,
+        corrections: Corrections | None = None,
+        *,
+        graphed: bool = False,
     ) -> list[Any]:
         """Return what the network returns for each structure, in order.
 
@@ -87,6 +94,7 @@ class StackedForward:
             structures: (k, g) structures.
             inputs: One batch, (n, ...), in the form of what the network was traced with.
             statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+            corrections: What these images get wrong about them in the trained network; None to leave them as they are.
             graphed: Whether as a CUDA graph, where it can be captured.
 
         Raises:
@@ -106,12 +114,14 @@ class StackedForward:
                 for layer, own in self._own.items()
             }
 
-            def work(kept: Tensor, *tensors: Tensor) -> Any:
-                images = in_format(repeated(tensors, k), self._layout)
-                return _Stack(self._forward, self._masks(kept), k, len(images[0]), statistics, stacked).run(*images)
+            def work(kept: Tensor, *given: Tensor) -> Any:
+                images = in_format(repeated(given[: len(tensors)], k), self._layout)
+                corrected = with_tensors(corrections or {}, given[len(tensors) :])
+                masks = self._masks(kept)
+                return _Stack(self._forward, masks, k, len(images[0]), statistics, stacked, corrected).run(*images)
 
-            given = [placed(kept, tensors[0].device), *tensors]
-            output = self.graphs.run(statistics, work, given) if graphed else work(*given)
+            given = [placed(kept, tensors[0].device), *tensors, *tensors_of(corrections or {})]
+            output = self.graphs.run((statistics, corrections is None), work, given) if graphed else work(*given)
         return [_part(output, i, k) for i in range(k)]
 
     def _masks(self, kept: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
@@ -168,6 +178,7 @@ class _Stack(Replay):
         n: int,
         statistics: int | None,
         stacked: Mapping[str, Mapping[str, Tensor]],
+        corrections: Corrections,
     ) -> None:
         super().__init__(forward)
         self._masks = masks
@@ -175,6 +186,8 @@ class _Stack(Replay):
         self._n = n  # images of all structures together
         self._statistics = statistics
         self._stacked = stacked
+        named = dict(self.module.named_buffers())
+        self._corrections = {id(named[name]): iter(calls) for name, calls in corrections.items()}
 
     def run_node(self, n: fx.Node) -> Any:
         masks = self._masks.get(place(n))
@@ -218,7 +231,8 @@ class _Stack(Replay):
         x = args[0]
         weight, bias = args[3:5] or (kwargs.get("weight"), kwargs.get("bias"))
         eps = args[7] if len(args) > 7 else kwargs.get("eps", 1e-5)
-        return self._normalised(x, eps, weight, bias)
+        running_mean = args[1] if len(args) > 1 else kwargs.get("running_mean")
+        return self._normalised(x, running_mean, eps, weight, bias)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         x, *rest = args
@@ -247,22 +261,27 @@ class _Stack(Replay):
     def _batch_norm(self, module: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
         """Each structure's images with their own statistics; whatever else the layer does, it does to all."""
         if is_torchs(type(module)):
-            return self._normalised(x, module.eps, module.weight, module.bias)
+            return self._normalised(x, module.running_mean, module.eps, module.weight, module.bias)
         layer = copy.copy(module)
         layer._buffers = dict(module._buffers)
         layer.training = False
-        normal = self._normalised(x, layer.eps, None, None)
+        normal = self._normalised(x, module.running_mean, layer.eps, None, None)
         layer.running_mean = torch.zeros_like(normal[0].flatten(1)[:, 0] if normal.dim() > 2 else normal[0])
         layer.running_var = torch.full_like(layer.running_mean, 1.0 - layer.eps)  # so that it only scales and shifts
         return layer(normal)
 
-    def _normalised(self, x: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    def _normalised(
+        self, x: Tensor, running_mean: Tensor | None, eps: float, weight: Tensor | None, bias: Tensor | None
+    ) -> Tensor:
         """Each structure's images with their own mean and variance, scaled and shifted: read twice, written once."""
         parts = self._apart(x)
         precise = parts.to(torch.promote_types(x.dtype, torch.float32))
         used = precise[:, : self._statistics]
         variance, mean = torch.var_mean(used, [1, *range(3, parts.dim())], correction=0, keepdim=True)
         along = [1, 1, -1, *[1] * (parts.dim() - 3)]
+        correction = next(self._corrections.get(id(running_mean), iter(())), None)
+        if correction is not None:
+            mean, variance = correction.mapped(lambda values: values.view(along)).of((mean, variance))
         scale = (variance + eps).rsqrt()
         scale = scale if weight is None else scale * weight.view(along)
         shift = -mean * scale if bias is None else torch.addcmul(bias.view(along), mean, scale, value=-1)

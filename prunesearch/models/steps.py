@@ -7,6 +7,7 @@ one structure.
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from prunesearch.models.aliasing import Aliasing
-from prunesearch.models.batch_norm import Moments, batch_norm
+from prunesearch.models.batch_norm import Moments, batch_norm, joint_statistics
 from prunesearch.models.copying import layer_with
+from prunesearch.models.corrections import Correction, Corrections
 from prunesearch.models.coupling import Count
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
@@ -30,7 +32,7 @@ from prunesearch.models.operators.values import argument
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import autocast_of, plain
 from prunesearch.models.slim import set_width
-from prunesearch.models.weights import WeightSource
+from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.structure import Structure
 
 Values: TypeAlias = Mapping[fx.Node, Any]
@@ -54,6 +56,8 @@ class Step:
         numbers: Numbers of channels in the node's arguments.
         constant: The tensor that the node gives, if it is neither the inputs' nor the model's.
         over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
+        running_mean: Name of the running mean in the model, if it is a BatchNorm that has one.
+        call: How many steps before have the same.
     """
 
     node: fx.Node
@@ -66,6 +70,8 @@ class Step:
     numbers: tuple[tuple[tuple[int | str, ...], Any], ...]
     constant: Tensor | None
     over: Callable[[Tensor], Tensor] | None
+    running_mean: str
+    call: int
 
     @property
     def is_batch_norm(self) -> bool:
@@ -84,12 +90,27 @@ class Step:
 
 
 class Layers:
-    """Computes single nodes of one structure's forward."""
+    """Computes single nodes of one structure's forward.
 
-    def __init__(self, weights: WeightSource, structure: Structure, statistics: int | None) -> None:
+    Args:
+        weights: Where the weights come from.
+        structure: The structure.
+        statistics: How many of the first images BatchNorm takes its statistics from; None for all.
+        corrections: What the images get wrong about them in the trained network; None to leave them as they are.
+    """
+
+    def __init__(
+        self,
+        weights: WeightSource,
+        structure: Structure,
+        statistics: int | None,
+        corrections: Corrections | None = None,
+    ) -> None:
         self._weights = weights
         self._structure = structure
         self._statistics = statistics
+        self._corrections = corrections or {}
+        self._slices = InheritedWeights(weights.network, weights.ranking)
         self._kept_units: npt.NDArray[np.bool_] | None = None
 
     def run(self, step: Step, values: Values, inputs: Sequence[Tensor], moments: Moments | None = None) -> Any:
@@ -127,7 +148,7 @@ class Layers:
         if node.op == "output":
             return arguments[0]
         if node.target is F.batch_norm:
-            return self._functional_batch_norm(node, values, moments)
+            return self._functional_batch_norm(step, values, moments)
         if isinstance(node.target, MethodOf):
             return node.target(step.model, *arguments, **keywords)
         if node.op == "call_function":
@@ -151,7 +172,30 @@ class Layers:
             set_width(layer, count.attribute, self._count(count.units))
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
             _estimate(layer, _input(arguments, keywords)[: self._statistics])
+            self._correct(step, layer)
         return layer(*arguments, **keywords)
+
+    def _correct(self, step: Step, layer: nn.modules.batchnorm._BatchNorm) -> None:
+        correction = self._correction(step)
+        if correction is not None and layer.running_mean is not None and layer.running_var is not None:
+            mean, variance = correction.of((layer.running_mean, layer.running_var))
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
+
+    def _corrected(self, step: Step, x: Tensor, moments: Moments | None) -> Moments | None:
+        """What a BatchNorm normalises with, if it is corrected."""
+        correction = self._correction(step)
+        if correction is None:
+            return moments
+        return correction.of(joint_statistics([x[: self._statistics]]) if moments is None else moments)
+
+    def _correction(self, step: Step) -> Correction | None:
+        """Of a BatchNorm, for the channels that it has."""
+        name = step.running_mean
+        given = self._corrections.get(name, ())
+        if step.call >= len(given):
+            return None
+        return given[step.call].mapped(lambda values: self._slices.narrowed(name, values, self._structure))
 
     def batch_norm(self, step: Step, x: Tensor, *, moments: Moments | None = None, in_place: bool = False) -> Tensor:
         """BatchNorm with the statistics of the batch, or with those that are given."""
@@ -160,15 +204,18 @@ class Layers:
             for name in ("weight", "bias")
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
+        moments = self._corrected(step, x, moments)
         return batch_norm(x, weight, bias, eps, statistics=self._statistics, moments=moments, in_place=in_place)
 
-    def _functional_batch_norm(self, node: fx.Node, values: Values, moments: Moments | None) -> Tensor:
+    def _functional_batch_norm(self, step: Step, values: Values, moments: Moments | None) -> Tensor:
         """The same, where the forward calls the function instead of a module."""
+        node = step.node
         weight, bias = (
             None if (given := argument(node, index, name)) is None else values[given]
             for index, name in ((3, "weight"), (4, "bias"))
         )
         x, eps = values[argument(node, 0, "input")], argument(node, 7, "eps", default=1e-5)
+        moments = self._corrected(step, x, moments)
         return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, moments=moments)
 
     def _count(self, units: Any) -> int:
@@ -211,6 +258,7 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
     for followed in network.numbers:
         numbers.setdefault(followed.node, []).append((followed.position, followed.units))
     steps: dict[fx.Node, Step] = {}
+    calls: Counter[str] = Counter()
     for node in graph.nodes:
         module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
         names: dict[str, str] = {}
@@ -230,10 +278,19 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))
         upstream = tuple(sorted(groups))
-        steps[node] = Step(
-            node, model, module, sources, upstream, names, counted, written, constant, _over(node, module)
-        )
+        mean = _running_mean(node, names, steps)
+        over, call = _over(node, module), calls[mean]
+        calls[mean] += 1
+        steps[node] = Step(node, model, module, sources, upstream, names, counted, written, constant, over, mean, call)
     return list(steps.values())
+
+
+def _running_mean(node: fx.Node, names: Mapping[str, str], steps: Mapping[fx.Node, Step]) -> str:
+    """Name of the running mean of a BatchNorm, module or function; empty of all else."""
+    if node.target is not F.batch_norm:
+        return names.get("running_mean", "")
+    given = argument(node, 1, "running_mean")
+    return steps[given].tensors.get("", "") if isinstance(given, fx.Node) else ""
 
 
 def _attribute(model: nn.Module, name: str) -> Any:
