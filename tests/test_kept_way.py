@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import nn
 
 import prunesearch as ps
+from prunesearch import kept_way
 from prunesearch.evaluators.ways import Way, Wish
 from prunesearch.kept_way import KEY, settled, typical
 from prunesearch.models.network import Network
@@ -164,20 +167,32 @@ def test_what_memory_allows_is_kept_at_once_and_not_tried_again(
     [
         *(None, 3, [], {"path": "stacked"}, {"path": 1, "at_once": 4, "device": "cpu"}),
         {"path": "stacked", "at_once": 0, "device": "cpu"},
-        {"path": "hewn", "at_once": 4, "device": "cpu", "seconds": [3, ["x"]], "left_out": "none"},
+        {"path": "stacked", "at_once": 4, "device": None},
     ],
 )
-def test_a_way_that_cannot_be_read_is_found_anew(
-    network: Network, url: str, choosing: list[tuple[str, int]], damaged: Any
+def test_of_a_way_that_cannot_be_read_the_precision_is_left_which_the_question_has(damaged: Any) -> None:
+    assert kept_way._read(damaged, "bf16") == Way("sliced", precision="bf16")
+
+
+def test_a_way_is_read_as_it_was_recorded_but_for_times_that_are_none() -> None:
+    way = Way("stacked", 4, "bf16", "cpu", (("stacked, 4 at once", 0.5),), (("sliced", "It failed."),))
+    assert kept_way._read(json.loads(json.dumps(asdict(way))), "bf16") == way
+    odd = {"path": "stacked", "at_once": 4, "device": "cpu", "seconds": [3, ["x"]], "left_out": "none"}
+    assert kept_way._read(odd, "bf16") == Way("stacked", 4, "bf16", "cpu")
+
+
+def test_a_way_that_is_not_known_any_more_is_found_anew(
+    network: Network, url: str, choosing: list[tuple[str, int]]
 ) -> None:
-    """All but the precision, which is part of the question."""
+    """All but the precision."""
     found(network, url)
+    hewn = {"path": "hewn", "at_once": 4, "device": "cpu"}
     with closing(Store(url)) as store:
-        store.change_summary("search", lambda kept: {**kept, KEY: damaged})
+        store.change_summary("search", lambda kept: {**kept, KEY: hewn})
     choosing.clear()
     found(network, url, 8)
     assert {name.endswith("bf16") for name, _ in choosing} == {True}
-    assert stored(url)[1]["at_once"] == 4
+    assert stored(url)[1]["path"] == "stacked"
 
 
 def test_choosing_takes_structures_that_use_the_budget_up(network: Network) -> None:

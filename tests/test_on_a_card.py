@@ -26,7 +26,7 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
-from prunesearch.models.devices import device_of_module
+from prunesearch.models.devices import device_of_module, fetched
 from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.hypernet_file import save_pruningnet
 from prunesearch.models.network import Network
@@ -105,6 +105,15 @@ def test_a_misplaced_tensor_is_refused(seen: Seen) -> None:
             wrong()
     assert (there * torch.tensor(2.0))[0].item() == 2.0
     assert seen.stops == 1
+
+
+def test_several_tensors_are_fetched_in_their_shapes_and_waited_for_once(seen: Seen) -> None:
+    some = [torch.arange(6.0).view(2, 3), torch.tensor(7.0), torch.zeros(0, 2)]
+    there = [x.to(DEVICE) for x in some]
+    before = seen.stops
+    found = fetched(there)
+    assert seen.stops == before + 1
+    assert all(torch.equal(one, other) for one, other in zip(found, some, strict=True))
 
 
 def test_a_network_is_moved_as_a_copy_and_traced_there(network: Network, seen: Seen) -> None:
