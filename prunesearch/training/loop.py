@@ -243,11 +243,10 @@ class _Loop:
         torch.manual_seed(dropout)
         given = self._placed(moved(batch, self._accelerator.device), torch.Generator().manual_seed(draw))
         loss = self._prepared(given)
-        mean = process_mean(self._accelerator, loss)
-        self._accelerator.backward(loss)  # a GPU has this to do while its number is waited for
-        value = float(mean)
+        value = float(process_mean(self._accelerator, loss))
         if not math.isfinite(value):
             raise self._diverged(value, given)
+        self._accelerator.backward(loss)
         for stepping in self._stepping:
             stepping.step()
             stepping.zero_grad()
