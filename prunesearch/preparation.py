@@ -17,7 +17,6 @@ from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
-from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
@@ -27,6 +26,7 @@ from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.evaluators.statistics import better_statistics
 from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
+from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, in_order_of, members, moved, parts_of, tensors_in
 from prunesearch.models.network import Network
@@ -68,6 +68,7 @@ class Prepared:
         factory: Makes what scores anew: the parts, or the one scorer, for a process of its own.
         question: What scores depend on, as a study knows it.
         facts: What they were made by, as far as names say it.
+        trained: What the calibration images get wrong in the trained network, if statistics are corrected.
     """
 
     network: Network
@@ -82,6 +83,7 @@ class Prepared:
     factory: ScorerFactory
     question: dict[str, Any]
     facts: dict[str, Any]
+    trained: TrainedStatistics | None
 
     @property
     def calibration(self) -> Batch:
@@ -109,8 +111,7 @@ class Prepared:
 
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
-        statistics: Statistics = self.scorer.statistics if isinstance(self.scorer, AccuracyEvaluator) else "images"
-        return Winner(trial, self.built, self.calibration, self.given, statistics)
+        return Winner(trial, self.built, self.calibration, self.given, self.trained)
 
     def evidence(self, name: str, *, on_few: bool = False) -> Any:
         """What a searcher wants to know first.
@@ -256,6 +257,7 @@ def prepare(
         factory=lambda: divided(scorer_on_all(), n_parts) if raced else (scorer_on_all(),),
         question=question,
         facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
+        trained=TrainedStatistics(network.model) if getattr(scorer, "statistics", "") == "corrected" else None,
     )
 
 

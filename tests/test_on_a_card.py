@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy.stats import kendalltau
-from torch import nn
+from torch import Tensor, nn
 
 import prunesearch as ps
 from prunesearch.evaluators import batching, gather, make_weights, ways
@@ -26,6 +26,7 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
+from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.devices import device_of_module, fetched
 from prunesearch.models.graphs import Graphs, Work
 from prunesearch.models.hypernet_file import save_pruningnet
@@ -264,10 +265,12 @@ def test_corrected_statistics_are_those_of_the_cpu(network: Network, seen: Seen,
 def test_winners_are_those_of_the_cpu(network: Network, seen: Seen, statistics: Any) -> None:
     (chosen,) = structures(network, 1)
     trial = Trial(0, chosen, Cost(1, 1), 0.0, None, 0.0, "", "", "")
-    mine, theirs = (
-        Winner(trial, InheritedWeights(each, ranked(each)), images, network.model, statistics).build()
-        for each, images in ((network, IMAGES), (network.to(DEVICE), IMAGES.to(DEVICE)))
-    )
+
+    def built(traced: Network, images: Tensor) -> nn.Module:
+        trained = TrainedStatistics(traced.model) if statistics == "corrected" else None
+        return Winner(trial, InheritedWeights(traced, ranked(traced)), images, network.model, trained).build()
+
+    mine, theirs = built(network, IMAGES), built(network.to(DEVICE), IMAGES.to(DEVICE))
     for one, other in zip(mine.buffers(), theirs.buffers(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 

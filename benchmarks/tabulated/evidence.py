@@ -52,6 +52,11 @@ class Row:
     failure: str | None
 
     @property
+    def why_empty(self) -> str:
+        """What stands where there is no number."""
+        return "failed" if self.failure else "not run"
+
+    @property
     def accuracies(self) -> list[float]:
         """On the test images, per seed."""
         return [cell["accuracy"] for cell in self.cells.values()]
@@ -107,7 +112,8 @@ def end_to_end(result: Mapping[str, Any]) -> str:
         rows = {arm: row_of(result, *place, arm) for arm in (OURS, *itertools.chain(*RIVALS.values()))}
         columns = [rows[OURS], *(better_of([rows[arm] for arm in arms]) for arms in RIVALS.values())]
         highest = max((row.accuracy for row in columns if row.cells), default=None)
-        took = ", ".join(f"{rows[arm].seconds:.0f}" if rows[arm].cells else "not run" for arm in (OURS, "fastnas"))
+        times = (f"{row.seconds:.0f}" if row.cells else row.why_empty for row in (rows[OURS], rows["fastnas"]))
+        took = ", ".join(times)
         shown = " | ".join(accuracy_of(row, highest) for row in columns)
         lines.append(f"| {place[0]}, {place[1]} | {shown} | {took} | {in_short(verdict(rows, result))} |")
         counts += [len(row.cells) for row in columns if row.cells]
@@ -115,7 +121,7 @@ def end_to_end(result: Mapping[str, Any]) -> str:
 
 
 def evidence(result: Mapping[str, Any]) -> str:
-    """Every arm, a table per network and budget."""
+    """Every arm that was run, a table per network and budget."""
     blocks, counts = [overall(result), unpruned(result)], [len(runs) for runs in unpruned_runs(result).values()]
     for network, budget in places(result):
         rows = {arm: row_of(result, network, budget, arm) for arm in result["facts"]["arms"]}
@@ -128,7 +134,10 @@ def evidence(result: Mapping[str, Any]) -> str:
             "| seconds: search | finetuning | in all |",
             "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
         ]
-        lines += [f"| {TITLES.get(arm, arm)} | {line(row, full, highest)} |" for arm, row in rows.items()]
+        shown = {arm: row for arm, row in rows.items() if row.cells or row.failure}
+        if not shown:
+            continue
+        lines += [f"| {TITLES.get(arm, arm)} | {line(row, full, highest)} |" for arm, row in shown.items()]
         counts += [len(row.cells) for row in rows.values() if row.cells]
         notes = [f"{TITLES.get(arm, arm)}: {row.failure}" for arm, row in rows.items() if row.failure]
         blocks.append("\n".join([*lines, *(f"\nFailed: {sentence}" for sentence in notes)]))
@@ -207,7 +216,7 @@ def in_short(found: Verdict) -> str:
     if found.accuracy is None:
         return "not run"
     accuracy = f"best or tied{'' if found.complete else ' so far'}" if found.accuracy else "**behind**"
-    return f"{accuracy}, {'FastNAS not run' if found.time is None else 'in time' if found.time else '**slower**'}"
+    return f"{accuracy}, {'no time of FastNAS' if found.time is None else 'in time' if found.time else '**slower**'}"
 
 
 def overall(result: Mapping[str, Any]) -> str:
@@ -225,7 +234,7 @@ def overall(result: Mapping[str, Any]) -> str:
 def line(row: Row, full: Mapping[str, Any] | None, highest: float | None) -> str:
     """The columns of one arm."""
     if not row.cells:
-        return f"{'failed' if row.failure else 'not run'}{' |' * 7}"
+        return f"{row.why_empty}{' |' * 7}"
     cells = list(row.cells.values())
     before = [cell["before"] for cell in cells if cell["before"] is not None]
     macs, params = (statistics.mean(cell[cost] for cell in cells) for cost in ("macs", "params"))
@@ -239,7 +248,7 @@ def line(row: Row, full: Mapping[str, Any] | None, highest: float | None) -> str
 def accuracy_of(row: Row, highest: float | None) -> str:
     """Mean and standard error in per cent; the highest in bold."""
     if not row.cells:
-        return "failed" if row.failure else "not run"
+        return row.why_empty
     text = spread(row.accuracies)
     return f"**{text}**" if row.accuracy == highest else text
 

@@ -35,8 +35,8 @@ def table(result: Mapping[str, Any]) -> str:
     note = (
         f"EfficientNet-Lite0 with its public weights, {facts['full macs']:,} MACs at 224 pixels; unpruned accuracy "
         f"{row['unpruned accuracy']:.1%}; with BatchNorm statistics of the search images it agrees with itself on "
-        f"{facts['re-estimated agreement']:.1%}. Searched and refitted on {facts['search images']} natural images without "
-        f"labels, judged on {n} others: 85% has a standard error of {100 * math.sqrt(0.1275 / n):.1f} points. "
+        f"{facts['re-estimated agreement']:.1%}. Searched and refitted on {facts['search images']} natural images "
+        f"without labels, judged on {n} others: 85% has a standard error of {100 * math.sqrt(0.1275 / n):.1f} points. "
         f"One seed. CPU-seconds of one thread, beside other work. {facts['machine']}, prunesearch "
         f"{facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
     )
@@ -45,6 +45,6 @@ def table(result: Mapping[str, Any]) -> str:
 
 def _columns(cell: Mapping[str, Any] | None) -> str:
     if cell is None:
-        return "not run | |"
+        return "| |"
     row = cell["row"]
     return f"{row['agreement']:.1%} | {row['accuracy']:.1%} | {row['seconds']['cpu']:.0f}"

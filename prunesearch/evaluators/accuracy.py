@@ -14,7 +14,7 @@ from prunesearch.evaluators.batching import BatchedForward, Given
 from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.evaluators.ways import Path, Precision, Way, Wish
-from prunesearch.models.corrections import Corrections, corrections_of
+from prunesearch.models.corrections import Corrections, TrainedStatistics, corrections_of
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
 from prunesearch.models.sizes import by_size
@@ -103,8 +103,8 @@ class AccuracyEvaluator:
         self._batches = _batches(self._scored.examples, batch_size)
         self._calibration = calibration
         self._model = weights.network.model
+        self._trained = TrainedStatistics(self._model)
         self.statistics = statistics
-        self._corrections: dict[int, Corrections] = {}  # by the batch, as a batch is scored again and again
         self._forward = BatchedForward(weights, wish, examples.device)
         self._said_first = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
         self._said_first += "" if calibration is None else f", calibration={size_of(calibration)}"
@@ -144,7 +144,9 @@ class AccuracyEvaluator:
     ) -> None:
         (part, *several) = self._batches[0]
         if self._forward.way is None and not several:
-            corrections = self._corrections_of([part.inputs]) if self.statistics == "corrected" else None
+            corrections = None
+            if self.statistics == "corrected":
+                corrections = self._trained.of(0, self._estimated_from([part.inputs]))
             self._forward.choose(structures, self._given(part.inputs, corrections), score)
 
     def _scored_from(self, outputs: Sequence[Any]) -> list[float]:
@@ -167,7 +169,7 @@ class AccuracyEvaluator:
         other = copy.copy(self)  # with the same recorded forward, which takes long to make
         other._scored = replace(self._scored, examples=chosen)
         other._batches = _batches(chosen, self._batch_size)
-        other._corrections = {}
+        other._trained = TrainedStatistics(self._model)
         return other
 
     @property
@@ -190,7 +192,7 @@ class AccuracyEvaluator:
     def with_statistics(self, statistics: Statistics) -> AccuracyEvaluator:
         """The same with other statistics."""
         other = copy.copy(self)
-        other.statistics, other._corrections = statistics, {}
+        other.statistics = statistics
         return other
 
     def score(self, structures: Sequence[Structure]) -> list[float]:
@@ -200,9 +202,11 @@ class AccuracyEvaluator:
         measured = {structure: self._scored.measured() for structure in distinct}
         for index, parts in enumerate(self._batches):
             batches = [part.inputs for part in parts]
-            if self.statistics == "corrected" and index not in self._corrections:
-                self._corrections[index] = self._corrections_of(batches)
-            returned = self._outputs(distinct, batches, self._corrections.get(index))
+            corrections = None
+            if self.statistics == "corrected":
+                known = self._calibration is not None
+                corrections = self._trained.of(0 if known else index, self._estimated_from(batches))
+            returned = self._outputs(distinct, batches, corrections)
             for structure, outputs in zip(distinct, returned, strict=True):
                 for part, of_part in zip(parts, outputs, strict=True):
                     measured[structure].update(of_part, part.batch, len(part))
@@ -215,7 +219,9 @@ class AccuracyEvaluator:
 
         The statistics are those of all parts together.
         """
-        corrections = self._corrections_of(batches) if self.statistics == "corrected" else None
+        corrections = None
+        if self.statistics == "corrected":
+            corrections = corrections_of(self._model, self._estimated_from(batches))
         return self._outputs(structures, batches, corrections)
 
     def _outputs(
@@ -236,9 +242,9 @@ class AccuracyEvaluator:
         """What was returned for the images that score."""
         return outputs if self._calibration is None else taken(outputs, slice(size_of(self._calibration), None))
 
-    def _corrections_of(self, batches: Sequence[Batch]) -> Corrections:
-        """Of one batch, in parts of one size each."""
-        return corrections_of(self._model, batches if self._calibration is None else [self._calibration])
+    def _estimated_from(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """What the statistics of a batch come from, in parts of one size each."""
+        return batches if self._calibration is None else [self._calibration]
 
 
 def _check_several(calibration: Batch | None, path: Path) -> None:

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
 from prunesearch.models.batch_norm import Moments, joint_statistics, mixed
-from prunesearch.models.corrections import Correction, corrections_of
+from prunesearch.models.corrections import Correction, TrainedStatistics
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
@@ -133,7 +133,7 @@ def correct_bn(
     model: nn.Module,
     images: Batch,
     *,
-    trained: nn.Module,
+    trained: TrainedStatistics,
     narrow: Callable[[str, Tensor], Tensor],
     batch_size: int = 256,
 ) -> None:
@@ -144,16 +144,16 @@ def correct_bn(
     sizes, which run one size at a time, each batch counts by its positions.
 
     Args:
-        model: A slimmed copy of `trained`.
+        model: A slimmed copy of the trained network.
         images: (n, ...) images, normalised like the training set.
-        trained: The trained network; it is not changed.
-        narrow: What stays in the copy of a buffer of `trained`, by its name and its values.
+        trained: What they get wrong in the trained network, by the number of the batch.
+        narrow: What stays in the copy of a buffer of the trained network, by its name and its values.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
     """
     gathered = _Gathered()
     with in_eval_mode(model), torch.no_grad():
-        for batch in split(images, batch_size):
-            of_trained = {name: iter(calls) for name, calls in corrections_of(trained, [batch]).items()}
+        for index, batch in enumerate(split(images, batch_size)):
+            of_trained = {name: iter(calls) for name, calls in trained.of(index, [batch]).items()}
 
             def corrected(call: NormCall, given: Mapping[str, Iterator[Correction]] = of_trained) -> Moments:
                 correction = next(given[call.name]).mapped(partial(narrow, call.name))

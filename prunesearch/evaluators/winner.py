@@ -8,6 +8,7 @@ from functools import partial
 from torch import nn
 
 from prunesearch.evaluators.batchnorm import Statistics, correct_bn, recalibrate_bn
+from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import Batch
 from prunesearch.models.weights import InheritedWeights, WeightSource
@@ -25,7 +26,7 @@ class Winner:
         weights: Where its weights come from.
         calibration: Images from which its BatchNorm statistics are estimated.
         unpruned: The network that it was pruned from; the caller's own, and where that is, what is built comes back.
-        statistics: Those that the images have, or corrected ones; as in its score.
+        trained: What the images get wrong in the trained network, if its statistics are corrected, as in its score.
         progress: Whether a verifier that takes long shows how far it is: as the search that it is part of was told.
     """
 
@@ -33,7 +34,7 @@ class Winner:
     weights: WeightSource
     calibration: Batch
     unpruned: nn.Module
-    statistics: Statistics = "images"
+    trained: TrainedStatistics | None = None
     progress: Progress = False
 
     def __repr__(self) -> str:
@@ -44,6 +45,11 @@ class Winner:
     def structure(self) -> Structure:
         """Kept channels per group."""
         return self.trial.structure
+
+    @property
+    def statistics(self) -> Statistics:
+        """Which BatchNorm statistics it is built with, as it was scored: those of the images, or corrected ones."""
+        return "images" if self.trained is None else "corrected"
 
     @property
     def cost(self) -> Cost:
@@ -57,11 +63,10 @@ class Winner:
     def build_another(self, structure: Structure) -> nn.Module:
         """The network of another structure, as `build` makes that of the winner."""
         model = self.weights.build(structure).eval()
-        if self.statistics == "corrected":
-            network = self.weights.network
-            slices = InheritedWeights(network, self.weights.ranking)
-            narrow = partial(slices.narrowed, structure=structure)
-            correct_bn(model, self.calibration, trained=network.model, narrow=narrow)
-        else:
+        if self.trained is None:
             recalibrate_bn(model, self.calibration)
+        else:
+            slices = InheritedWeights(self.weights.network, self.weights.ranking)
+            narrow = partial(slices.narrowed, structure=structure)
+            correct_bn(model, self.calibration, trained=self.trained, narrow=narrow)
         return model.to(device_of_module(self.unpruned))

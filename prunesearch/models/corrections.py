@@ -87,6 +87,29 @@ def corrections_of(model: nn.Module, batches: Sequence[Batch], statistics: int |
     return {name: tuple(map(_correction, zip(*of_batches, strict=True))) for name, of_batches in seen.items()}
 
 
+class TrainedStatistics:
+    """Corrections of the same batches again and again, for each of which the trained network runs once.
+
+    Args:
+        model: The trained network; its modes are restored.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._found: dict[int, Corrections] = {}
+
+    def of(self, index: int, batches: Sequence[Batch]) -> Corrections:
+        """What the images of some batches get wrong; see `corrections_of`.
+
+        Args:
+            index: Which images they are; those of an index are always the same.
+            batches: At least one, each of one size of images.
+        """
+        if index not in self._found:
+            self._found[index] = corrections_of(self._model, batches)
+        return self._found[index]
+
+
 def tensors_of(corrections: Corrections) -> list[Tensor]:
     """All tensors, in a fixed order."""
     return [tensor for calls in corrections.values() for each in calls for tensor in each.tensors]

@@ -68,10 +68,11 @@ def test_a_rival_above_the_budget_does_not_count() -> None:
     assert verdict(cells).accuracy is True
 
 
-def test_empty_and_failed_cells_say_so() -> None:
+def test_arms_that_were_not_run_have_no_line_and_failed_ones_say_so() -> None:
     cells = {**seeds("ours", 0.91), "net | 50% | fastnas | 0": {"failure": "KeyError: what"}}
     page = evidence.evidence(results(cells))
-    assert "| uniform, L1 | not run |" in page
+    assert "| uniform, L1 |" not in page
+    assert "| ModelOpt FastNAS | failed |" in page
     assert "KeyError: what" in page
     assert "**91.00**" in page
 

@@ -15,7 +15,7 @@ from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.statistics import better_statistics
 from prunesearch.evaluators.winner import Winner
-from prunesearch.models.corrections import Correction, corrections_of
+from prunesearch.models.corrections import Correction, TrainedStatistics, corrections_of
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights, WeightSource
@@ -99,7 +99,10 @@ def weights_of(network: Network, source: str = "inherited") -> WeightSource:
 def built(weights: WeightSource, structure: Structure, images: Tensor, statistics: Any) -> nn.Module:
     """As a search builds its winner."""
     trial = Trial(0, structure, Cost(1, 1), 0.0, None, 0.0, "", "", "")
-    return Winner(trial, weights, images, weights.network.model, statistics).build()
+    model = weights.network.model
+    return Winner(
+        trial, weights, images, model, TrainedStatistics(model) if statistics == "corrected" else None
+    ).build()
 
 
 def loss(model: nn.Module, images: Tensor) -> float:
