@@ -3,13 +3,15 @@
     python benchmarks/gpu.py [--minutes 8] [--device cuda] [--data-root data] [--networks resnet20 resnet50]
 
 Per network one cell per way: `classic` builds one structure after the other, re-estimates its statistics and scores it;
-the others are those of `evaluators.batching` (sliced, or so many stacked at once, with channels last, as a CUDA
-graph), some also in 16 bits. Each cell has what says structures a second, the most memory that it took, and how far its
-scores are from the CPU's; one in 16 bits also whether it ranks structures as 32 bits do. Beside them stand the speed of
-a dense convolution in the same run, and the way that `path="auto"` takes. Ways are warmed up, then timed until their
-share of the minutes is spent. A cell that does not fit into what is left is named in `left_out`. What is there is
-written after each cell, one file per card in `results/gpu`; on a CPU in `build`. Images are random, but those of
-CIFAR-10 for resnet20 where `--data-root` has them.
+the others are those of `evaluators.ways` (sliced, or so many stacked at once, with channels last, as a CUDA graph),
+some also in 16 bits; `auto` is the one that a search would choose. Each cell has what says structures a second, how
+many operators Python launches for a structure, the most memory that it took, and how far its scores are from the CPU's;
+one in 16 bits also whether it ranks structures as 32 bits do. Beside them stand the speed of a dense convolution in the
+same run, what was timed to choose, and the seconds of other work: moments of layers, a ranking by them, weights that
+are fitted to a structure, statistics, steps of trainings; of a network of small images those of the CPU, too. All is
+warmed up, then timed until its share of the minutes is spent. What does not fit into what is left is named in
+`left_out`. What is there is written after each cell, one file per card in `results/gpu`; on a CPU in `build`. Images
+are random, but those of CIFAR-10 for resnet20 where `--data-root` has them.
 
 Needs the checkout, torch, torchvision and nothing from the network. On a CPU it only shows that it runs.
 """
@@ -17,6 +19,8 @@ Needs the checkout, torch, torchvision and nothing from the network. On a CPU it
 from __future__ import annotations
 
 import argparse
+import copy
+import itertools
 import platform
 import re
 import time
@@ -32,11 +36,15 @@ import tasks
 import torch
 from tabulated.summaries import tau as kendall
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision import models
 
 import prunesearch as ps
+from prunesearch.evaluators import make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batching import Precision, paths_on
+from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.layer_inputs import layer_inputs
+from prunesearch.evaluators.ways import Precision, paths_on
 from prunesearch.models.devices import devices_here, wait_for
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -68,6 +76,9 @@ WAYS: tuple[tuple[str, int, Precision], ...] = (
 )
 """Path, structures at once, precision."""
 
+_SMALL = 32
+"""Height of images up to which other work is timed on the CPU, too: larger ones would take the minutes."""
+
 _FEW = 4
 """Structures whose scores are compared with the CPU's."""
 
@@ -81,13 +92,14 @@ class Cell:
 
     Attributes:
         network: Its name.
-        way: `classic`, or a path of `evaluators.batching`.
+        way: `classic`, a path of `evaluators.ways`, or `auto`.
         at_once: Structures in one launch.
         precision: fp32 or bf16.
         images: How many scored each structure, and their height and width.
         structures: How many were timed.
         seconds: What they took.
         macs: Of the unpruned network and one image.
+        operators: That Python launches for each structure, views aside; a CUDA graph is none.
         peak_bytes: Most memory that torch had; 0 on a CPU.
         off: Largest difference of a score from the CPU's; None where that was not computed.
         tau: Kendall's, of scores in 16 bits with those in 32 on the same device; None of 32.
@@ -97,14 +109,34 @@ class Cell:
     network: str
     way: str
     at_once: int
-    precision: Precision
+    precision: str
     images: tuple[int, int]
     structures: int = 0
     seconds: float = 0.0
     macs: int = 0
+    operators: float = 0.0
     peak_bytes: int = 0
     off: float | None = None
     tau: float | None = None
+    trouble: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """How long some other work took.
+
+    Attributes:
+        network: Of which network.
+        work: Its name.
+        seconds: On the device.
+        cpu_seconds: On the CPU; None where that was not timed.
+        trouble: Why there is no time.
+    """
+
+    network: str
+    work: str
+    seconds: float = 0.0
+    cpu_seconds: float | None = None
     trouble: str = ""
 
 
@@ -143,6 +175,73 @@ def timed(work: Callable[[], Any], device: torch.device, seconds: float) -> tupl
     return n, (time.perf_counter() - start) / n
 
 
+class _Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts operators that compute."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.n = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.n += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def fitting(source: str) -> Callable[[Network, Examples], Callable[[], Any]]:
+    """Fits weights to a structure that it has not seen."""
+
+    def made(network: Network, examples: Examples) -> Callable[[], Any]:
+        weights = make_weights(source, network, ranked(network), examples.inputs)
+        drawn = itertools.cycle(structures(network, 64, seed=2))
+        return lambda: weights.build(next(drawn))
+
+    return made
+
+
+def finetuning(network: Network, examples: Examples) -> Callable[[], Any]:
+    """An epoch of two steps, with all that surrounds it."""
+    data = ps.Data(train=examples.to(torch.device("cpu")).batch)
+    recipe = ps.Recipe(epochs=1, batch_size=max(1, len(examples) // 2))
+    device = str(network.device)
+    return lambda: ps.finetune(network.model, data, recipe=recipe, device=device, progress=False)
+
+
+def pruningnet(network: Network, examples: Examples) -> Callable[[], Any]:
+    """Forward and backward of a PruningNet for four structures."""
+    net, drawn = ps.PruningNet(network).to(network.device).train(), structures(network, 4)
+
+    def step() -> None:
+        net.zero_grad()
+        losses = [examples.losses(found).mean() for found in net(drawn, examples.inputs)]
+        torch.autograd.backward(torch.stack(losses).sum())
+
+    return step
+
+
+JOBS: dict[str, Callable[[Network, Examples], Callable[[], Any]]] = {
+    "moments": lambda network, examples: lambda: list(layer_inputs(network, examples.inputs)),
+    "cap": lambda network, examples: lambda: make_criterion("cap").rank(network, examples),
+    "compensated": fitting("compensated"),
+    "reconstructed": fitting("reconstructed"),
+    "statistics": lambda network, examples: partial(ps.recalibrate_bn, copy.deepcopy(network.model), examples.inputs),
+    "finetuning": finetuning,
+    "pruningnet": pruningnet,
+}
+"""Other work that is timed: each is made of a network and examples on one device, and then done."""
+
+
+def done(network_name: str, work: str, networks: Sequence[Network], examples: Examples, seconds: float) -> Job:
+    """Time some other work on the devices of some copies of a network, the CPU last."""
+    took = []
+    for network in networks:
+        try:
+            job = JOBS[work](network, examples.to(network.device))
+            took.append(timed(job, network.device, seconds)[1])
+        except Exception as error:  # out of memory, or a network that it cannot be done with: no reason to stop here
+            return Job(network_name, work, trouble=str(error).splitlines()[0][:200])
+    return Job(network_name, work, took[0], took[-1] if len(took) > 1 else None)
+
+
 class Classic:
     """Builds one structure after the other, re-estimates its statistics, and scores it."""
 
@@ -162,10 +261,14 @@ class Classic:
 
 
 def scorer(
-    way: Any, network: Network, examples: Examples, at_once: int = 16, precision: Precision = "fp32"
+    way: Any, network: Network, examples: Examples, at_once: int | None = 16, precision: Any = "fp32"
 ) -> AccuracyEvaluator | Classic:
-    """What scores structures in one way."""
-    weights = InheritedWeights(network, NestedRanking(tuple(tuple(range(len(u))) for u in network.units)))
+    """What scores structures in one way; `"auto"` is found out by running some in each."""
+    weights = InheritedWeights(network, ranked(network))
+    if way == "auto":
+        evaluator = AccuracyEvaluator(weights, examples)
+        evaluator.choose(structures(network, 32))
+        return evaluator
     if way == "classic":
         return Classic(weights, examples)
     return AccuracyEvaluator(weights, examples, path=way, at_once=at_once, precision=precision)
@@ -184,14 +287,21 @@ class Reference:
     exact: Callable[[], Sequence[float]]
 
 
-def measure(cell: Cell, network: Network, examples: Examples, reference: Reference, seconds: float) -> Cell:
-    """Time one way, or say why it cannot be."""
+def measure(
+    cell: Cell,
+    network: Network,
+    examples: Examples,
+    reference: Reference,
+    seconds: float,
+    evaluator: AccuracyEvaluator | Classic | None = None,
+) -> Cell:
+    """Time one way, or say why it cannot be; what scores is made here unless it is given."""
     device = network.device
     drawn = structures(network, max(cell.at_once, _FEW), seed=1)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     try:
-        evaluator = scorer(cell.way, network, examples, cell.at_once, cell.precision)
+        evaluator = evaluator or scorer(cell.way, network, examples, cell.at_once, cell.precision)
         off = tau = None
         if cell.way != "classic" and reference.cpu:
             found = evaluator.score(structures(network, _FEW))
@@ -199,13 +309,20 @@ def measure(cell: Cell, network: Network, examples: Examples, reference: Referen
         if cell.precision == "bf16":
             tau = kendall(evaluator.score(structures(network, _RANKED)), reference.exact())
         n, each = timed(lambda: evaluator.score(drawn), device, seconds)
-        for _, trouble in () if evaluator.way is None else evaluator.way.left_out:
+        with _Launches() as launched:
+            evaluator.score(drawn)
+        for _, trouble in () if cell.way == "auto" or evaluator.way is None else evaluator.way.left_out:
             raise RuntimeError(trouble)  # of a graph: what was timed is no graph
     except (RuntimeError, ValueError) as error:  # out of memory, or a network that cannot be run in this way
         return Cell(**{**asdict(cell), "trouble": str(error).splitlines()[0][:200]})
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     took = {"structures": n * len(drawn), "seconds": n * each, "peak_bytes": peak, "off": off, "tau": tau}
-    return Cell(**{**asdict(cell), **took})
+    return Cell(**{**asdict(cell), **took, "operators": launched.n / len(drawn)})
+
+
+def ranked(network: Network) -> NestedRanking:
+    """The first channels stay."""
+    return NestedRanking(tuple(tuple(range(len(u))) for u in network.units))
 
 
 def structures(network: Network, n: int, seed: int = 0) -> list[Structure]:
@@ -235,7 +352,7 @@ def main() -> None:
     is_card = device.type == "cuda"
     start, seconds = time.monotonic(), 60 * arguments.minutes * 0.95
     ways = [way for way in WAYS if way[0] == "classic" or way[0] in paths_on(device)]
-    share = 60 * arguments.minutes / (len(arguments.networks) * (len(ways) + 2) + 1)
+    share = 60 * arguments.minutes / (len(arguments.networks) * (len(ways) + len(JOBS) + 3) + 1)
     name = devices.named(device).partition("(")[2].rstrip(")") or platform.machine()
     folder = RESULTS / "gpu" if is_card else RESULTS.parent.parent / "build"
     file = arguments.out or folder / f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}.json"
@@ -245,6 +362,7 @@ def main() -> None:
         "convolution_macs_per_second": convolution_speed(device, min(2.0, share / 4)),
         "cells": [],
         "chosen": {},
+        "jobs": [],
         "left_out": [],
     }
     for place, network_name in enumerate(arguments.networks, 1):
@@ -265,21 +383,30 @@ def main() -> None:
         network, examples = here.to(device), labelled(images, labels).to(device)
         exact = partial(scorer("sliced", network, examples).score, structures(here, _RANKED))
         reference = Reference(on_cpu, cache(exact))
-        chooser = scorer("auto", network, examples)
-        chooser.score(structures(here, _FEW))
-        found["chosen"][network_name] = None if chooser.way is None else asdict(chooser.way)
         macs = here.space.cost(here.space.full).macs
-        for way, at_once, precision in ways:
-            cell = Cell(network_name, way, at_once, precision, (n, size), macs=macs)
+        chooser = scorer("auto", network, examples)
+        way = chooser.way
+        assert way is not None
+        found["chosen"][network_name] = asdict(way)
+        chosen = Cell(network_name, "auto", way.at_once, way.precision, (n, size), macs=macs)
+        cells = [Cell(network_name, *each, (n, size), macs=macs) for each in ways]
+        networks = [network, here] if is_card and size <= _SMALL else [network]
+        order: list[Cell | str] = [cells[0], chosen, *JOBS, *cells[1:]]  # what a search does first, then other ways
+        for each in order:
+            work = each if isinstance(each, str) else f"{each.way}, {each.at_once} at once, {each.precision}"
             if clock.left < share:
-                found["left_out"].append(f"{network_name}, {way}, {at_once} at once, {precision}")
+                found["left_out"].append(f"{network_name}, {work}")
                 continue
-            measured = measure(cell, network, examples, reference, share / 3)
-            found["cells"].append(asdict(measured))
+            if isinstance(each, str):
+                job = done(network_name, each, networks, examples, share / 6)
+                found["jobs"].append(asdict(job))
+                told, trouble = f"{job.seconds:>9.3f} s", job.trouble
+            else:
+                cell = measure(each, network, examples, reference, share / 3, chooser if each is chosen else None)
+                found["cells"].append(asdict(cell))
+                told, trouble = f"{cell.structures / (cell.seconds or 1.0):>9.2f} structures/s", cell.trouble
             tasks.save(found, file)
-            speed = measured.structures / measured.seconds if measured.seconds else 0.0
-            told = f"{network_name:<16}{way:<29}{at_once:>3} {precision} {speed:>9.2f} structures/s"
-            print(f"{told}  {measured.trouble}", flush=True)
+            print(f"{network_name:<16}{work:<45}{told}  {trouble}", flush=True)
     tasks.save(found, file)
     print(f"Wrote {file}.")
 

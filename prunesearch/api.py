@@ -25,6 +25,7 @@ from prunesearch.given import (
     refuse_unknown,
 )
 from prunesearch.judged import judge, record, recorded
+from prunesearch.kept_way import Keeping, settled
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.devices import Devices, devices_here
 from prunesearch.models.network import Network
@@ -164,6 +165,7 @@ def search(
     idle = devices.idle_beside(device, running.device)
     cards = devices.shared_out(device, running.device)
     asked = _Asked(prepared, subject, searcher, dict(options or {}), seed, study, running, progress, idle, cards)
+    asked = replace(asked, prepared=settled(prepared, study, study_name, asked.question(wanted), wanted))
     first = _searched(asked, wanted, n_trials, study_name)
     if not convinced:
         return _judged(asked, first, wanted)
@@ -280,9 +282,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
         notes = lacking + prepared.notes(winner.structure)
         opened.note("subject", lambda: dict(asked.subject))
         notes += () if asked.idle is None else (Note("device", asked.idle),)
-        opened.record(
-            {"notes": [vars(note) for note in notes], "scoring": prepared.facts_of_scores(), **_costs_of(limits)}
-        )
+        opened.record({"notes": [vars(note) for note in notes], "scoring": prepared.facts, **_costs_of(limits)})
     return SearchResult(
         best=prepared.winner(winner),
         trials=tuple(trials),
@@ -323,7 +323,7 @@ def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int,
     with ExitStack() as stack:
         bar = stack.enter_context(shown("scored", "trials", asked.progress))
         best_so_far = BestSoFar(bar, space.cost(space.full).macs, prepared.told)
-        callbacks: list[Callback] = [*asked.running.told, best_so_far]
+        callbacks: list[Callback] = [Keeping(opened, prepared), *asked.running.told, best_so_far]
         if asked.running.asynchronous:
             pool = stack.enter_context(open_pool(workers, prepared.factory, asked.cards))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)

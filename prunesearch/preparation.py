@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,14 @@ from prunesearch._version import __version__
 from prunesearch.contracts import kind_of, name_of
 from prunesearch.evaluators import gather, has_own_ranking, make_evaluator, make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
-from prunesearch.evaluators.batching import Way
 from prunesearch.evaluators.channels import CRITERIA, CRITERION, RANKING, make_criterion
 from prunesearch.evaluators.classic import ClassicEvaluator
 from prunesearch.evaluators.diagnosis import check_finite, diagnose
-from prunesearch.evaluators.evaluator import Divisible, Evaluator, divided
+from prunesearch.evaluators.evaluator import Choosing, Divisible, Evaluator, divided
 from prunesearch.evaluators.inputs import example_batch
 from prunesearch.evaluators.refitted import RefittedWeights
 from prunesearch.evaluators.statistics import better_statistics
+from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
 from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.fingerprint import fingerprint
@@ -34,7 +36,7 @@ from prunesearch.models.weights import WeightSource
 from prunesearch.question import named, plain
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
-from prunesearch.study.scoring import ScorerFactory, score_one
+from prunesearch.study.scoring import Scorer, ScorerFactory, score_one
 from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, as_text
@@ -120,15 +122,38 @@ class Prepared:
         """
         return gather(name, self.weights, self.parts[0] if on_few else self.scorer, self.calibration)
 
-    def facts_of_scores(self) -> dict[str, Any]:
-        """What scores were made by, with the way that was found to be faster on this device."""
-        return self.facts if self._way is None else {**self.facts, "way": asdict(self._way)}
-
     @property
-    def _way(self) -> Way | None:
-        """How structures were run, where there is something to say about it."""
-        ways = [getattr(scorer, "way", None) for scorer in (*self.parts, self.scorer)]
-        return next((way for way in ways if isinstance(way, Way) and (way.seconds or way.left_out)), None)
+    def way(self) -> Way | None:
+        """How structures are run, where there is something to say about it."""
+        way = self.scorer.way if isinstance(self.scorer, Choosing) else None
+        return None if way is None or way.is_usual else way
+
+    def questions(self) -> dict[str, dict[str, Any]]:
+        """What scores depend on, by the precision in which they may come to be computed."""
+        scorer = self.scorer
+        if not isinstance(scorer, Choosing):
+            return {}
+        return {precision: self._described(scorer.described(precision)) for precision in scorer.precisions}
+
+    def settled(self, kept: Way | None, structures: Sequence[Structure]) -> Prepared:
+        """The same with its way of running structures settled, so that workers run them so, too.
+
+        Args:
+            kept: What was chosen before for the same scores.
+            structures: What to choose by, if something is open.
+        """
+        scorer = self.parts[0] if self.parts else self.scorer  # they share what runs structures
+        if not isinstance(scorer, Choosing):
+            return self
+        if kept is not None:
+            scorer.keep(kept)
+        scorer.choose(structures)
+        factory = self.factory if scorer.way is None else partial(_in_the_way, scorer.way, self.factory)
+        return replace(self, question=self._described(self.scorer.description), factory=factory)
+
+    def _described(self, evaluator: str) -> dict[str, Any]:
+        """The question with another description of the evaluator."""
+        return {**self.question, "evaluator": {**self.question["evaluator"], "description": evaluator}}
 
     def score_of(self, structure: Structure) -> float | None:
         """The score of one structure on all images, outside of the study; None if it has none."""
@@ -143,8 +168,8 @@ class Prepared:
         of_weights = [note for source in sources if isinstance(source, RefittedWeights) for note in source.notes]
         classic = self.scorer if isinstance(self.scorer, ClassicEvaluator) else None
         of_scores = diagnose(self.weights, self.scored, best, classic)
-        way = self._way
-        why = None if way is None else dict(way.left_out).get(way.path)
+        way = self.way
+        why = None if way is None else dict(way.left_out).get(str(way))
         of_graphs = [] if why is None else [f"Stacks ran without a CUDA graph: {why}"]
         found = (("criterion", own), ("weights", of_weights), ("scores", of_scores), ("device", of_graphs))
         return tuple(Note(kind, said) for kind, notes in found for said in notes)
@@ -234,6 +259,15 @@ def prepare(
         facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
         trained=TrainedStatistics(network.model) if getattr(scorer, "statistics", "") == "corrected" else None,
     )
+
+
+def _in_the_way(way: Way, factory: ScorerFactory) -> Sequence[Scorer]:
+    """What scores, in the way that was settled."""
+    scorers = factory()
+    for scorer in scorers:
+        if isinstance(scorer, Choosing):
+            scorer.keep(way)
+    return scorers
 
 
 def _leaves_statistics_open(scoring: Scoring) -> bool:

@@ -64,6 +64,7 @@ COMPOSERS = {
     "followup",
     "given",
     "judged",
+    "kept_way",
     "plots",
     "preparation",
     "result",

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.batching import BatchedForward, Path, Precision, Way
+from prunesearch.evaluators.batching import BatchedForward, Given
 from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.inputs import check_recorded
+from prunesearch.evaluators.ways import Path, Precision, Way, Wish
 from prunesearch.models.corrections import Corrections, TrainedStatistics, corrections_of
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
 from prunesearch.models.sizes import by_size
 from prunesearch.models.weights import WeightSource
+from prunesearch.ranges import whole_number
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
@@ -53,11 +55,14 @@ class AccuracyEvaluator:
             (`models.corrections`); its own score is then that of the network as it is. Better where images are few or
             unlike those of the training, and a little worse where they are many and of the same kind.
         path: `"sliced"`, `"stacked"`, or `"auto"`: sliced on a CPU; elsewhere, if the weights are slices of the traced
-            network's, what is faster with the first structures (`evaluators.batching`). Only run on CPUs so far. Stacks
+            network's, what is fastest with some structures (`evaluators.batching`). Only run on CPUs so far. Stacks
             may also have their channels last in memory, and be launched as a CUDA graph: `"stacked+channels_last"`,
             `"stacked+graph"`, `"stacked+channels_last+graph"`.
-        at_once: Structures in one launch, if stacked; halved for good when memory runs out.
-        precision: `"fp32"`, or `"bf16"`, which computes convolutions and products in 16 bits.
+        at_once: Structures in one launch, if stacked; halved for good when memory runs out. None takes 16 on a CPU,
+            and of 4, 16 and 64 what is fastest elsewhere.
+        precision: `"fp32"`; `"bf16"`, which computes convolutions and products in 16 bits; or `"auto"`: 32 bits, unless
+            `choose` finds that 16 are faster on a GPU and say the same. A search calls it, and the study keeps what it
+            finds.
 
     Raises:
         ValueError: Unknown metric, path or precision, no examples, or a network that was traced with other inputs; or
@@ -75,19 +80,23 @@ class AccuracyEvaluator:
         calibration: Batch | None = None,
         statistics: Statistics = "images",
         path: Path = "auto",
-        at_once: int = 16,
-        precision: Precision = "fp32",
+        at_once: int | None = None,
+        precision: Precision = "auto",
     ) -> None:
         if path not in get_args(Path):
             raise ValueError(f"Unknown path {path!r}; there are {', '.join(get_args(Path))}.")
-        if precision not in ("fp32", "bf16"):
-            raise ValueError(f"Unknown precision {precision!r}; there are fp32, bf16.")
+        if precision not in get_args(Precision):
+            raise ValueError(f"Unknown precision {precision!r}; there are {', '.join(get_args(Precision))}.")
+        if at_once is not None:
+            at_once = whole_number("at_once", at_once, at_least=1)
         if statistics not in get_args(Statistics):
             raise ValueError(f"Unknown statistics {statistics!r}; there are {', '.join(get_args(Statistics))}.")
         check_values(examples.inputs)
         check_recorded(weights.network, examples.inputs)
+        wish = Wish(path, at_once, precision)
         if by_size(examples.inputs) is not None:
             _check_several(calibration, path)
+            wish = Wish("sliced", at_once, "fp32" if precision == "auto" else precision)
         self._scored = scored_by(examples, metric, weights.network.model, batch_size=batch_size)
         self.measures, self.is_negated = self._scored.name, self._scored.is_negated
         self._batch_size = batch_size
@@ -96,23 +105,57 @@ class AccuracyEvaluator:
         self._model = weights.network.model
         self._trained = TrainedStatistics(self._model)
         self.statistics = statistics
-        self._forward = BatchedForward(weights, path=path, at_once=at_once, precision=precision, device=examples.device)
+        self._forward = BatchedForward(weights, wish, examples.device)
         self._said_first = f"accuracy(metric={self.measures}, images={len(examples)}, batch_size={batch_size}"
         self._said_first += "" if calibration is None else f", calibration={size_of(calibration)}"
-        self._said_last = "" if examples.task.name == "classification" else f", task={examples.task.name}"
-        self._said_last += "" if precision == "fp32" else f", precision={precision}"
-        self._said_last += f", path={path})" if path.startswith("stacked") else ")"
+        self._said_task = "" if examples.task.name == "classification" else f", task={examples.task.name}"
+        self._said_path = f", path={path})" if path.startswith("stacked") else ")"
+        self.precisions = ("fp32", "bf16") if wish.precision == "auto" else (wish.precision,)
 
     @property
     def description(self) -> str:
         """Name and settings in a line; see `Evaluator`."""
+        return self.described(self._forward.precision)
+
+    def described(self, precision: str) -> str:
+        """The description with another precision, one of `precisions`."""
         of_statistics = "" if self.statistics == "images" else f", statistics={self.statistics}"
-        return self._said_first + of_statistics + self._said_last
+        precise = "" if precision == "fp32" else f", precision={precision}"
+        return self._said_first + of_statistics + self._said_task + precise + self._said_path
 
     @property
     def way(self) -> Way | None:
         """How structures are run; None until that has been found out."""
         return self._forward.way
+
+    def keep(self, way: Way) -> None:
+        """Run structures as was chosen before, where nothing else was asked for; see `BatchedForward.keep`."""
+        self._forward.keep(way)
+
+    def choose(self, structures: Sequence[Structure]) -> None:
+        """Find out in which way some structures are run fastest, if that is open; see `BatchedForward.choose`.
+
+        Scores may be in 16 bits afterwards.
+        """
+        self._choose(structures, self._scored_from)
+
+    def _choose(
+        self, structures: Sequence[Structure], score: Callable[[Sequence[Any]], Sequence[float]] | None = None
+    ) -> None:
+        (part, *several) = self._batches[0]
+        if self._forward.way is None and not several:
+            corrections = None
+            if self.statistics == "corrected":
+                corrections = self._trained.of(0, self._estimated_from([part.inputs]))
+            self._forward.choose(structures, self._given(part.inputs, corrections), score)
+
+    def _scored_from(self, outputs: Sequence[Any]) -> list[float]:
+        """Scores by what networks returned for the first batch."""
+        (part,) = self._batches[0]
+        measured = [self._scored.measured() for _ in outputs]
+        for each, returned in zip(measured, outputs, strict=True):
+            each.update(self._of_images(returned), part.batch, len(part))
+        return [self._scored.as_score(value) for value in compute_all(measured)]
 
     @property
     def n_images(self) -> int:
@@ -155,6 +198,7 @@ class AccuracyEvaluator:
     def score(self, structures: Sequence[Structure]) -> list[float]:
         """Score each structure; see `Evaluator`."""
         distinct = list(dict.fromkeys(structures))
+        self._choose(distinct)
         measured = {structure: self._scored.measured() for structure in distinct}
         for index, parts in enumerate(self._batches):
             batches = [part.inputs for part in parts]
@@ -185,12 +229,18 @@ class AccuracyEvaluator:
     ) -> list[list[Any]]:
         if len(batches) > 1:
             return self._forward.run_together(structures, batches, corrections)
-        (inputs,) = batches
-        first = 0 if self._calibration is None else size_of(self._calibration)
-        if self._calibration is not None:
-            inputs = joined([self._calibration, inputs])
-        found = self._forward.run(structures, inputs, first or None, corrections)
-        return [[taken(outputs, slice(first, None)) if first else outputs] for outputs in found]
+        given = self._given(batches[0], corrections)
+        return [[self._of_images(outputs)] for outputs in self._forward.run(structures, given)]
+
+    def _given(self, inputs: Batch, corrections: Corrections | None) -> Given:
+        """A batch, behind the images from which statistics come where these are others."""
+        if self._calibration is None:
+            return Given(inputs, None, corrections)
+        return Given(joined([self._calibration, inputs]), size_of(self._calibration), corrections)
+
+    def _of_images(self, outputs: Any) -> Any:
+        """What was returned for the images that score."""
+        return outputs if self._calibration is None else taken(outputs, slice(size_of(self._calibration), None))
 
     def _estimated_from(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """What the statistics of a batch come from, in parts of one size each."""

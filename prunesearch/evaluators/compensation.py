@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
-from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.evaluators.refitted import RefittedWeights, solved
+from prunesearch.models.devices import in_float64, placed
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
@@ -69,29 +70,30 @@ class CompensatedWeights(RefittedWeights):
         layer = self.layer_of[tensor]
         reader = self._readers[layer.place]
         trained = self.inherited.values(tensor, structure)
-        stay = torch.from_numpy(np.repeat(self.kept(structure)[reader.units], reader.taps))
-        if stay.all():
+        inputs = np.repeat(self.kept(structure)[reader.units], reader.taps)
+        if inputs.all():
             return trained
+        stay = placed(torch.from_numpy(np.flatnonzero(inputs)), reader.mean.device)
         if tensor == layer.weight:
             return layer.weight_of(self._weight(layer, structure, stay), trained)
         return self._bias(layer, structure, stay).to(trained)
 
     def _weight(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:
-        """(outputs, columns that stay) W C[:, S] C[S, S]^-1."""
+        """(outputs, columns that stay) W C[:, S] C[S, S]^-1; `stay` has the indices S."""
         reader = self._readers[layer.place]
-        rows = self.outputs(layer, structure)
+        rows = self.outputs(layer, structure, reader.mean.device)
         own = reader.covariance[stay][:, stay]
-        ridge = _RIDGE * float(own.diagonal().mean()) + 1e-30
+        ridge = _RIDGE * own.diagonal().mean() + 1e-30
         drawn = reader.cross[rows][:, stay] + ridge * reader.weights[rows][:, stay]  # to the trained weights
-        return torch.linalg.solve(own.add_(torch.eye(len(own)).double(), alpha=ridge), drawn.T).T
+        return solved(own + ridge * torch.eye(len(own), dtype=own.dtype, device=own.device), drawn.T).T
 
     def _bias(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:
         """(outputs,) the trained bias, plus what the mean of the outputs lost."""
         reader = self._readers[layer.place]
-        before = reader.weights[self.outputs(layer, structure)] @ reader.mean
+        before = reader.weights[self.outputs(layer, structure, reader.mean.device)] @ reader.mean
         after = layer.matrix(self.values(_weight_of(layer), structure)) @ reader.mean[stay]
         assert layer.bias is not None
-        return self.inherited.values(layer.bias, structure).double().cpu() + before - after
+        return in_float64(self.inherited.values(layer.bias, structure)) + before - after
 
 
 def _weight_of(layer: LinearMap) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
 from prunesearch.structure import Structure
+
+if TYPE_CHECKING:
+    from prunesearch.evaluators.ways import Way
 
 
 class Evaluator(Protocol):
@@ -44,6 +47,28 @@ class Divisible(Evaluator, Protocol):
 
         About the mean: nearly so will do, as with BatchNorm statistics of the images themselves.
         """
+
+
+@runtime_checkable
+class Choosing(Evaluator, Protocol):
+    """An evaluator that can run structures in several ways, and finds out which is the fastest here."""
+
+    @property
+    def way(self) -> Way | None:
+        """How it runs them; None while that is open."""
+
+    @property
+    def precisions(self) -> Sequence[str]:
+        """In which precisions it may come to run them."""
+
+    def described(self, precision: str) -> str:
+        """Its description in one of those: scores depend on it."""
+
+    def keep(self, way: Way) -> None:
+        """Run structures as was chosen before, as far as that is open."""
+
+    def choose(self, structures: Sequence[Structure]) -> None:
+        """Choose what is still open by running some structures; nothing happens if nothing is."""
 
 
 def divided(evaluator: Evaluator, parts: int) -> tuple[Divisible, ...]:

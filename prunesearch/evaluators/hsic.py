@@ -11,6 +11,7 @@ from torch import Tensor
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.models.devices import in_float64, placed
 from prunesearch.models.nested import Batch, called, taken
 from prunesearch.models.network import Network
 from prunesearch.models.sizes import of_most_frequent_size
@@ -54,7 +55,7 @@ def nhsic(network: Network, images: Batch) -> tuple[FloatArray, IntArray]:
         return np.zeros((0, 0)), np.zeros(0, dtype=np.int64)
     flat = torch.stack(kernels).flatten(1)
     flat = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-30)
-    return (flat @ flat.T).numpy(), np.array(owners)
+    return (flat @ flat.T).cpu().numpy(), np.array(owners)
 
 
 def _kernels(network: Network, images: Batch) -> tuple[list[Tensor], list[int]]:
@@ -64,9 +65,10 @@ def _kernels(network: Network, images: Batch) -> tuple[list[Tensor], list[int]]:
 
     def note(dim: int, members: dict[int, Tensor], given: Tensor) -> None:
         for group, channels in members.items():
-            features = given.movedim(dim, 1)[:, channels].flatten(1).double()
+            features = given.movedim(dim, 1).index_select(1, placed(channels, given.device)).flatten(1)
+            features = in_float64(features)  # kernels are compared, and those of neighbouring layers hardly differ
             features = features - features.mean(dim=0)
-            kernels.append((features @ features.T).cpu())
+            kernels.append(features @ features.T)
             owners.append(group)
 
     looks = []

@@ -18,6 +18,7 @@ from prunesearch.evaluators.batchnorm import split
 from prunesearch.evaluators.inputs import check_recorded, example_batch
 from prunesearch.evaluators.patches import Patches
 from prunesearch.models.copying import copied
+from prunesearch.models.devices import device_of_float64, in_float64, placed
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.following import check_number, recorded
 from prunesearch.models.isolation import in_eval_mode, isolated
@@ -44,7 +45,8 @@ _MOMENTS = FileKind(f"prunesearch-moments-{_VERSION}", "layer", "holds no moment
 class LayerInputs:
     """A linear layer or convolution that reads narrowed channels, and moments of what it is given.
 
-    Its inputs are columns, channel by channel: one per element of a convolution's kernel. On the CPU in float64.
+    Its inputs are columns, channel by channel: one per element of a convolution's kernel. Tensors are on the device of
+    the network, in float64.
 
     Attributes:
         name: Qualified name of the layer's module, or of its node in the recorded forward (`walk.place`).
@@ -74,15 +76,14 @@ class LayerInputs:
         """(c, c) Gram matrix of the contributions of input channels to the outputs."""
         channels, taps = len(self.units), self.taps
         rows = []
-        for block in torch.split(
-            torch.arange(channels * taps), _CHANNELS * taps
-        ):  # all products at once could be gigabytes
+        for start in range(0, channels * taps, _CHANNELS * taps):  # all products at once could be gigabytes
+            block = slice(start, start + _CHANNELS * taps)
             products = self.covariance[block]
             if not centred:
                 products = products.addr(self.mean[block], self.mean)
             products = products * (self.weights[:, block].T @ self.weights)
             rows.append(products.reshape(-1, taps, channels, taps).sum((1, 3)))
-        return torch.cat(rows).numpy()
+        return torch.cat(rows).cpu().numpy()
 
     def channels_of(self, units: IntArray) -> tuple[IntArray, IntArray]:
         """Channels of this layer that belong to some units, and each one's position among the units."""
@@ -131,8 +132,8 @@ def layer_inputs(
         for layer, found in _gathered(forward, layers, images, seed, folder):
             weights = layer.matrix(found["weight"])
             if kept is not None:
-                weights = weights.clone()
-                weights[~_outputs(network, layer, kept)] = 0
+                stay = placed(_outputs(network, layer, kept), weights.device)
+                weights = weights.masked_fill(~stay[:, None], 0)
             yield LayerInputs(layer.place, units[layer.place], weights, found["mean"], found["covariance"])
 
 
@@ -143,6 +144,7 @@ class _Forward:
         self._network = network
         self._model = network.model if kept is None else masked_states(network, kept)
         self._stays = {} if kept is None else staying(network, kept)
+        self.device = network.device
 
     @cached_property
     def _recording(self) -> Recording:
@@ -189,19 +191,24 @@ class _Watching(MaskedReplay):
 
 
 class _Sums:
-    """Running sums over rows and their products, and the weight that they are multiplied by."""
+    """Running sums over rows and their products, and the weight that they are multiplied by; where the network is.
 
-    def __init__(self, layer: LinearMap, seed: int) -> None:
+    In float64, products included: covariances are differences of large numbers, and what is fitted or ranked by them
+    divides by what little is left of them (`cap` by a hundred millionth of a variance), which in float32 is rounding.
+    """
+
+    def __init__(self, layer: LinearMap, seed: int, device: torch.device) -> None:
         self._patches = Patches(layer, seed)
-        self._square = torch.zeros(layer.columns, layer.columns, dtype=torch.float64)
-        self._sum = torch.zeros(layer.columns, dtype=torch.float64)
+        device = device_of_float64(device)
+        self._square = torch.zeros(layer.columns, layer.columns, dtype=torch.float64, device=device)
+        self._sum = torch.zeros(layer.columns, dtype=torch.float64, device=device)
         self._weight = torch.zeros(0)
         self._rows = 0
 
     def add(self, inputs: Tensor, weight: Tensor) -> None:
-        rows = self._patches.of(inputs).double()
-        self._square += (rows.T @ rows).cpu()
-        self._sum += rows.sum(0).cpu()
+        rows = in_float64(self._patches.of(inputs))
+        self._square += rows.T @ rows
+        self._sum += rows.sum(0)
         self._rows += len(rows)
         self._weight = weight
 
@@ -209,7 +216,7 @@ class _Sums:
         """Mean and covariance, and the weight; the sums are used up."""
         mean = self._sum / self._rows
         covariance = self._square.div_(self._rows).addr_(mean, mean, alpha=-1)
-        return {"mean": mean, "covariance": covariance, "weight": self._weight.detach().cpu().contiguous()}
+        return {"mean": mean, "covariance": covariance, "weight": self._weight.detach().contiguous()}
 
 
 def _gathered(
@@ -217,8 +224,9 @@ def _gathered(
 ) -> Iterator[tuple[LinearMap, dict[str, Tensor]]]:
     """Layers with their moments and weights, from the cache or from one run."""
     files = [None if folder is None else folder / f"{layer.place}.safetensors" for layer in layers]
-    stored = [_stored(file) for file in files]
-    sums = {layer.place: _Sums(layer, seed) for layer, found in zip(layers, stored, strict=True) if found is None}
+    stored = [_stored(file, forward.device) for file in files]
+    missing = [layer for layer, found in zip(layers, stored, strict=True) if found is None]
+    sums = {layer.place: _Sums(layer, seed, forward.device) for layer in missing}
     if sums:
         forward.run(images, sums)
     for layer, file, found in zip(layers, files, stored, strict=True):
@@ -228,14 +236,15 @@ def _gathered(
         yield layer, found
 
 
-def _stored(file: Path | None) -> dict[str, Tensor] | None:
+def _stored(file: Path | None, device: torch.device) -> dict[str, Tensor] | None:
     """Moments from the cache, if they are there and as they were written."""
     if file is None or not file.is_file():
         return None
     try:
-        return _MOMENTS.read(file)[1]
+        found = _MOMENTS.read(file)[1]
     except CheckpointError:
         return None
+    return {name: placed(tensor, device_of_float64(device)) for name, tensor in found.items()}
 
 
 def _store(moments: dict[str, Tensor], file: Path | None) -> None:

@@ -15,7 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.evaluators.patches import Patches
-from prunesearch.evaluators.refitted import RefittedWeights
+from prunesearch.evaluators.refitted import RefittedWeights, solved
+from prunesearch.models.devices import in_float64
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.linear_maps import input_of, maps_by_node
 from prunesearch.models.nested import Batch, taken
@@ -178,7 +179,7 @@ class ReconstructedWeights(RefittedWeights):
             if layer is None:
                 return
             patches = Patches(layer, self._seed)
-            rows = patches.of(values[input_of(node)]).double().cpu()
+            rows = in_float64(patches.of(values[input_of(node)]))
             branch = self._branches.get(layer.place)
             see(layer, patches, rows, None if branch is None else values[branch.shortcut])
 
@@ -190,10 +191,10 @@ class ReconstructedWeights(RefittedWeights):
         assert layer.weight is not None
         outputs = rows @ layer.matrix(self.inherited.values(layer.weight, full)).T
         if layer.bias is not None:
-            outputs += self.inherited.values(layer.bias, full).detach().double().cpu()
+            outputs += in_float64(self.inherited.values(layer.bias, full).detach())
         added = None
         if shortcut is not None and patches.at_same(shortcut).shape == outputs.shape:  # else it is broadcast
-            added = patches.at_same(shortcut).double().cpu()
+            added = in_float64(patches.at_same(shortcut))
         self._targets[layer.place] = _Target(outputs, added)
 
     def _fit_layer(
@@ -201,11 +202,12 @@ class ReconstructedWeights(RefittedWeights):
     ) -> None:
         """Solve for the weights of one layer, and remember them for the rest of the forward."""
         assert layer.weight is not None
-        outputs, target = self.outputs(layer, structure), self._targets[layer.place]
+        target = self._targets[layer.place]
+        outputs = self.outputs(layer, structure, target.outputs.device)
         original = wanted = target.outputs[:, outputs]
         norm = self._norm_behind(layer.place, structure)
         if shortcut is not None and target.shortcut is not None:
-            missing = target.shortcut[:, outputs] - patches.at_same(shortcut).double().cpu()
+            missing = target.shortcut[:, outputs] - in_float64(patches.at_same(shortcut))
             wanted = original + (missing if norm is None else norm.before(missing, original))
         trained = self.inherited.values(layer.weight, structure)
         start = layer.matrix(trained)
@@ -224,7 +226,7 @@ class ReconstructedWeights(RefittedWeights):
         if branch is None or branch.norm is None:
             return None
         weight, bias = (
-            self.inherited.values(f"{branch.norm}.{part}", structure).detach().double().cpu()
+            in_float64(self.inherited.values(f"{branch.norm}.{part}", structure).detach())
             for part in ("weight", "bias")
         )
         return _Norm(branch.norm, weight, bias)
@@ -233,15 +235,18 @@ class ReconstructedWeights(RefittedWeights):
 def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:
     """(outputs, columns) weights of least squared error, drawn to `start` by a ridge.
 
+    In float64 on any device: neighbouring inputs are nearly alike, so the equations are ill conditioned, and the ridge
+    that keeps them solvable is a hundredth of a variance.
+
     Args:
         inputs: (rows, columns), centred.
         outputs: (rows, outputs), centred.
         start: (outputs, columns).
     """
     square = inputs.T @ inputs / len(inputs)
-    ridge = _RIDGE * float(square.diagonal().mean()) + 1e-30
+    ridge = _RIDGE * square.diagonal().mean() + 1e-30
     drawn = inputs.T @ outputs / len(inputs) + ridge * start.T
-    return torch.linalg.solve(square + ridge * torch.eye(len(square)).to(square), drawn).T
+    return solved(square + ridge * torch.eye(len(square), dtype=square.dtype, device=square.device), drawn).T
 
 
 def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, LinearMap]) -> Iterator[tuple[str, _Branch]]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.devices import placed
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import Ranking
@@ -101,10 +102,16 @@ class RefittedWeights(ABC):
                 found[tensor] = self.fit(tensor, structure)
         return found[tensor]
 
-    def outputs(self, layer: LinearMap, structure: Structure) -> Tensor:
-        """Indices of a layer's outputs that stay."""
+    def outputs(self, layer: LinearMap, structure: Structure, device: torch.device) -> Tensor:
+        """Indices of a layer's outputs that stay, on a device."""
         assert layer.weight is not None
         units = self._outputs.get((layer.weight, layer.output_dim))
         if units is None:
-            return torch.arange(layer.shape[0])
-        return torch.from_numpy(np.flatnonzero(self.kept(structure)[units]))
+            return torch.arange(layer.shape[0], device=device)
+        return placed(torch.from_numpy(np.flatnonzero(self.kept(structure)[units])), device)
+
+
+def solved(matrix: Tensor, right: Tensor) -> Tensor:
+    """The solution of linear equations that have one, on their device; nobody waits to hear whether there is one."""
+    solution: Tensor = torch.linalg.solve_ex(matrix, right).result
+    return solution

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,6 +90,17 @@ def devices_here() -> Devices:
     return Devices(tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())))
 
 
+def kind_of_device(device: torch.device) -> str:
+    """What is alike for devices that are equally fast at everything: the name of a GPU, else what torch calls them."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a GPU computes in bfloat16 itself, and does not only imitate it."""
+    with current(device):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def device_of_module(model: nn.Module) -> torch.device | None:
     """Where the first parameter of a module is; None if it has none."""
     return next((parameter.device for parameter in model.parameters()), None)
@@ -99,6 +110,25 @@ def placed(x: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device; nobody waits for a copy from ordinary memory to a GPU, which torch has read by then."""
     at_once = x.device.type == "cpu" and device.type != "mps"  # Metal reads it later
     return x.to(device, non_blocking=at_once)
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """A tensor in 64 bits, on the device that has them."""
+    return x.to(device_of_float64(x.device)).double()
+
+
+def device_of_float64(device: torch.device) -> torch.device:
+    """Where numbers of a device are computed in 64 bits: there, but the CPU for Metal, which has 32."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
+def fetched(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Tensors of one kind and device, on the CPU. A GPU is waited for once, however many they are."""
+    if not tensors or tensors[0].device.type == "cpu":
+        return list(tensors)
+    together = torch.cat([x.reshape(-1) for x in tensors]).cpu()
+    parts = torch.split(together, [x.numel() for x in tensors])
+    return [part.view(x.shape) for part, x in zip(parts, tensors, strict=True)]
 
 
 def wait_for(device: torch.device) -> None:

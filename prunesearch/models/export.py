@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from prunesearch.errors import CheckpointError
 from prunesearch.files import whole
 from prunesearch.models.copying import copied
-from prunesearch.models.nested import Batch, arguments, mapped, parts_of, tensors_in
+from prunesearch.models.devices import device_of_module
+from prunesearch.models.nested import Batch, arguments, mapped, moved, parts_of, tensors_in
 from prunesearch.models.tensor_file import writable
 from prunesearch.models.wrappers import unwrapped
 
@@ -31,8 +32,8 @@ def export_program(model: nn.Module, example_inputs: Batch) -> torch.export.Expo
         TypeError: Something else than a network or tensors was given.
         ValueError: The inputs have no images, or not equally many.
     """
-    positional, by_name = arguments(_batches(example_inputs))
     network = copied(unwrapped(model)).eval()
+    positional, by_name = arguments(moved(_batches(example_inputs), device_of_module(network)))
     any_n = _any_batch((positional, by_name))
     shapes = (*any_n[0], *any_n[1].values()) if by_name else any_n[0]
     return torch.export.export(network, positional, by_name, dynamic_shapes=shapes)

@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied
 from prunesearch.models.count import count_layers
+from prunesearch.models.devices import placed
 from prunesearch.models.following import Way, inputs_of, recorded
 from prunesearch.models.isolation import isolated
 
@@ -132,19 +133,20 @@ def macs_per_image(model: nn.Module, images: Tensor, batch_size: int = 256) -> T
     """(n,) multiply-accumulates that each of (n, c, h, w) images needs in a gated network, measured.
 
     A gated convolution costs in proportion to the channels that the image gets, and to those it reads if they are
-    another gated convolution's; the gates' own cost is counted. In eval mode; the model is not changed.
+    another gated convolution's; the gates' own cost is counted. In eval mode; the model is not changed. What
+    is returned is on the CPU.
     """
     layers = gated_layers(model)
     dense = count_layers(model, [images[:1]])
     static = sum(dense.values()) - sum(dense[f"{name}.conv"] for name in layers)
-    total = torch.full((len(images),), static, dtype=torch.int64)
+    total = torch.full((len(images),), static, dtype=torch.int64, device=next(model.parameters()).device)
     for start in range(0, len(images), batch_size):
         counts = _active_counts(model, layers, images[start : start + batch_size])
         for name, layer in layers.items():
             inputs, outputs = layer.conv.in_channels, layer.conv.out_channels
             read = counts[layer.sources[0]] if layer.sources else inputs
             total[start : start + batch_size] += dense[f"{name}.conv"] // (inputs * outputs) * read * counts[layer]
-    return total
+    return total.cpu()
 
 
 def _active_counts(model: nn.Module, layers: dict[str, GatedConv], images: Tensor) -> dict[GatedConv, Tensor]:
@@ -152,13 +154,13 @@ def _active_counts(model: nn.Module, layers: dict[str, GatedConv], images: Tenso
     counts: dict[GatedConv, Tensor] = {}
 
     def noting(layer: GatedConv) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda gate, inputs, saliency: counts.update({layer: layer.is_active(saliency).sum(1).cpu()})
+        return lambda gate, inputs, saliency: counts.update({layer: layer.is_active(saliency).sum(1)})
 
     handles = [layer.gate.register_forward_hook(noting(layer)) for layer in layers.values()]
     modes = [(module, module.training) for module in model.modules()]
     try:
         with isolated([images]) as (copied,):
-            model.eval()(copied.to(next(model.parameters()).device))
+            model.eval()(placed(copied, next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()

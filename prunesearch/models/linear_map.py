@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from prunesearch.models.devices import in_float64
+
 
 @dataclass(frozen=True)
 class LinearMap:
@@ -79,9 +81,9 @@ class LinearMap:
     def matrix(self, weight: Tensor) -> Tensor:
         """(outputs, columns) by which each position's inputs are multiplied, of a weight of any number of channels.
 
-        On the CPU, in float64.
+        In float64, where the weight is.
         """
-        weight = weight.detach().double().cpu()
+        weight = in_float64(weight.detach())
         parts = (_turned(weight) if self.spread else weight).chunk(self.groups)
         return torch.block_diag(*(part.flatten(1) for part in parts))  # type: ignore[no-untyped-call]
 

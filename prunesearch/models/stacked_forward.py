@@ -29,7 +29,7 @@ from prunesearch.models.operators import Kinds
 from prunesearch.models.operators.norm import Norm
 from prunesearch.models.recording import Recording
 from prunesearch.models.replay import Replay
-from prunesearch.models.slim import named_tensors
+from prunesearch.models.slim import named_tensors, positions
 from prunesearch.models.walk import place
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -108,8 +108,9 @@ class StackedForward:
         check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
         with torch.inference_mode():
             kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures]))
+            known: dict[tuple[Structure, bytes], Tensor] = {}
             stacked = {
-                layer: {attribute: self._stacked(name, structures) for attribute, name in own.items()}
+                layer: {attribute: self._stacked(name, structures, known) for attribute, name in own.items()}
                 for layer, own in self._own.items()
             }
 
@@ -140,15 +141,22 @@ class StackedForward:
             self._units[device] = {key: placed(torch.from_numpy(each), device) for key, each in units.items()}
         return self._units[device]
 
-    def _stacked(self, name: str, structures: Sequence[Structure]) -> Tensor:
-        """(k, ...) a tensor of each structure, full size: zeros where it has no channel."""
+    def _stacked(
+        self, name: str, structures: Sequence[Structure], known: dict[tuple[Structure, bytes], Tensor]
+    ) -> Tensor:
+        """(k, ...) a tensor of each structure, full size: zeros where it has no channel.
+
+        Where channels are is `known` once it has got to the device.
+        """
         cuts = self._weights.network.cuts_of.get(name, ())
         found = self._full[name].new_zeros(len(structures), *self._full[name].shape)
         for full, structure in zip(found, structures, strict=True):
-            kept = self._weights.kept(structure)
-            places = [torch.arange(size) for size in full.shape]
+            places = [torch.arange(size, device=full.device) for size in full.shape]
             for cut in cuts:
-                places[cut.dim] = torch.from_numpy(kept[cut.units]).nonzero().flatten()
+                key = structure, cut.units.tobytes()
+                if key not in known:
+                    known[key] = placed(positions(cut, self._weights.kept(structure)), full.device)
+                places[cut.dim] = known[key]
             full[torch.meshgrid(*places, indexing="ij")] = self._weights.values(name, structure)
         return found
 

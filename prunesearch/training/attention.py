@@ -26,7 +26,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.progress import Progress
-from prunesearch.structure import FloatArray, Structure
+from prunesearch.structure import FloatArray, IntArray, Structure
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
@@ -180,6 +180,9 @@ class Attentive(Learner):
         self._steps_per_epoch = steps_per_epoch
         self._traced, self._feasible, self._settings, self._recipe = network, feasible, settings, recipe
         self._filters = [producers(network, units) for units in network.units]
+        for group, filters in enumerate(self._filters):
+            for number, (_, channels) in enumerate(filters):
+                self._index(f"filters{group}_{number}", channels)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.attention = nn.ModuleList(
@@ -194,16 +197,22 @@ class Attentive(Learner):
         self.register_buffer("epoch", torch.tensor(0))
         self.register_buffer("costs", _unit_costs(network, feasible))
         self._factors: Tensor | None = None
-        for read in network.layer_reads("PAAM"):
+        self._counted: tuple[int, int] | None = None  # epoch and steps: a GPU is not asked for them in every step
+        self.register_load_state_dict_post_hook(_count_anew)  # type: ignore[no-untyped-call]
+        self._index("ids", np.concatenate(network.units))
+        for number, read in enumerate(network.layer_reads("PAAM")):
+            self._index(f"read{number}", read.units)
             module = self.network.get_submodule(read.place)
-            module.register_forward_pre_hook(self._multiplying(torch.from_numpy(read.units), read.dim))
+            module.register_forward_pre_hook(self._multiplying(f"read{number}", read.dim))
 
     def forward(self, batch: Batch) -> Tensor:
         """The task's loss under the mask, and, now and then, what attention learns from."""
         loss = self.over_sizes(batch, lambda some: self._loss(called(self.network, self.task.inputs(some)), some))
-        if 1 <= int(self.epoch) < self._recipe.epochs - 1 and int(self.steps) % self._settings.every == 0:
+        epoch, steps = self._counted = self._counted or (int(self.epoch), int(self.steps))
+        if 1 <= epoch < self._recipe.epochs - 1 and steps % self._settings.every == 0:
             loss = loss + self.over_sizes(batch, self._attention_loss)
         self.steps += 1
+        self._counted = epoch, steps + 1
         return loss
 
     def optimizers(self, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
@@ -216,6 +225,7 @@ class Attentive(Learner):
     def begin_epoch(self, epoch: int) -> None:
         """Choose the mask of the epoch: dense for two, then tighter until it meets the budget."""
         self.epoch.fill_(epoch)
+        self._counted = None
         if epoch < 2:
             return
         scores = torch.cat(self._before_activation()).detach()
@@ -282,30 +292,38 @@ class Attentive(Learner):
         parameters = dict(self.network.named_parameters())
         n = len(self._traced.units[group])
         rows = [
-            parameters[cut.tensor].detach().movedim(cut.dim, 0)[torch.from_numpy(channels)].reshape(n, -1)
-            for cut, channels in self._filters[group]
+            parameters[cut.tensor].detach().movedim(cut.dim, 0)[self.get_buffer(f"filters{group}_{number}")]
+            for number, (cut, _) in enumerate(self._filters[group])
         ]
+        rows = [each.reshape(n, -1) for each in rows]
         return torch.cat([torch.zeros(n, 0, device=self.costs.device) if not rows else rows[0], *rows[1:]], dim=1)
 
     @contextmanager
     def _scored(self, scores: Tensor) -> Any:
-        ids = torch.from_numpy(np.concatenate(self._traced.units)).to(scores.device)
-        self._factors = torch.ones_like(self.mask).index_put((ids,), scores)
+        self._factors = torch.ones_like(self.mask).index_put((self.get_buffer("ids"),), scores)
         try:
             yield
         finally:
             self._factors = None
 
-    def _multiplying(self, units: Tensor, dim: int) -> Any:
+    def _index(self, name: str, values: IntArray) -> None:
+        """Keep indices where the network is; no part of the state."""
+        self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+    def _multiplying(self, name: str, dim: int) -> Any:
         """Multiply what a layer reads, by scores while attention learns and else by the mask."""
 
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            factors = self.mask if self._factors is None else self._factors
+            factors = (self.mask if self._factors is None else self._factors)[self.get_buffer(name)]
             shape = [1] * inputs[0].dim()
-            shape[dim] = len(units)
-            return (inputs[0] * factors[units.to(factors.device)].view(shape), *inputs[1:])
+            shape[dim] = len(factors)
+            return (inputs[0] * factors.view(shape), *inputs[1:])
 
         return hook
+
+
+def _count_anew(learner: Attentive, _: object) -> None:
+    learner._counted = None
 
 
 def _unit_costs(network: Network, feasible: FeasibleSet) -> Tensor:

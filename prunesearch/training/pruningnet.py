@@ -199,13 +199,15 @@ class _Run:
     def _update(self, model: Any, batch: Batch) -> float:
         placed = self._data.examples_of(moved(batch, self._accelerator.device))
         loss = _loss(model, self._structures(), placed, self._recipe.label_smoothing)
-        value = float(self._accelerator.reduce(loss.detach(), "mean"))
-        if not math.isfinite(value):
-            raise self._diverged(f"The training loss became {value}")
+        mean = self._accelerator.reduce(loss.detach(), "mean")
         self.optimizer.zero_grad()
         self._accelerator.backward(loss)
         gradients = [parameter.grad for parameter in self._net.parameters() if parameter.grad is not None]
-        if not math.isfinite(norm := float(torch.nn.utils.get_total_norm(gradients))):
+        numbers = torch.stack([mean.float(), torch.nn.utils.get_total_norm(gradients).float()])
+        value, norm = numbers.cpu().tolist()  # both at once, as a GPU is waited for
+        if not math.isfinite(value):
+            raise self._diverged(f"The training loss became {value}")
+        if not math.isfinite(norm):
             raise self._diverged(f"The norm of the gradients became {norm}")
         for group in self.optimizer.param_groups:
             group["lr"] = self._recipe.lr * (1 - self.step / self.steps)

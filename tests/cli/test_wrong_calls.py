@@ -6,9 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from prunesearch.cli import app
+from prunesearch.cli.commands import PANELS
+from prunesearch.cli.running import say_where
+from prunesearch.models import devices
 from tests.cli.calls import BUDGET, LATENCY, NETWORK, SEARCH, Call
 
 PRUNED = (*NETWORK, *BUDGET)
@@ -183,6 +189,17 @@ WRONG = {
     "capital letters": ((*SEARCH, "--criterion", "L1"), "package.module:attribute. Did you mean 'l1'?"),
     "graphics card of another name": ((*SEARCH, "--device", "gpu"), "torch knows no such kind; a GPU is cuda."),
 }  # fmt: skip
+ON_A_DEVICE = {
+    "search": SEARCH, "prune": ("prune", *SEARCH[1:7], *BUDGET), "finetune": ("finetune", *NETWORK, "--out", "t.st"),
+    "pruningnet": ("pruningnet", *NETWORK, "--out", "g.st"), "paam": ("paam", *PRUNED, "--out", "t.st"),
+    "manidp": ("manidp", *PRUNED, "--out", "t.st"), "layerwise": ("layerwise", *PRUNED, "--out", "t.st"),
+    "compare": ("compare", *NETWORK, "--pruned", "w.safetensors"), "latency": LATENCY,
+}  # fmt: skip
+"""Every command that has a device."""
+NO_GPU = "Expected device as one that torch has here, such as cpu; got 'cuda:99': there is "
+WRONG |= {
+    f"GPU that is not here, {name}": ((*call, "--device", "cuda:99"), NO_GPU) for name, call in ON_A_DEVICE.items()
+}
 
 
 WITH_TORCH = {
@@ -195,6 +212,7 @@ WITH_TORCH = {
     "comparison of an empty database", "policy for less than anything", "criterion that is a number",
     "searcher with a typo", "searcher that cannot be told", "option that its class has not",
     "winner's weights with a typo", "count without its sign", "graphics card of another name",
+    *(f"GPU that is not here, {name}" for name in ON_A_DEVICE),
 }  # fmt: skip
 """Calls that are seen to be wrong only once there is a network, data, a study, or a list of what torchvision has."""
 
@@ -217,6 +235,24 @@ def test_a_wrong_call_is_a_sentence_and_status_2_and_writes_nothing(
     assert run.stdout == ""
     assert "Traceback" not in run.stderr
     assert contents(folder) == before
+
+
+def test_every_command_that_has_a_device_is_asked_for_one_that_is_not_here() -> None:
+    group: Any = typer.main.get_command(app)
+    having = {name for name in PANELS for option in group.commands[name].params if "--device" in option.opts}
+    assert having == set(ON_A_DEVICE)
+
+
+def test_a_gpu_that_is_used_is_named_in_the_first_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "devices_here", lambda: devices.Devices(("NVIDIA H200", "NVIDIA L4")))
+    for asked in (None, "cuda:1", "cpu"):
+        say_where(asked)
+    assert capsys.readouterr().err.splitlines() == [
+        "Running on cuda:0 (NVIDIA H200).",
+        "Running on cuda:1 (NVIDIA L4).",
+    ]
 
 
 CHEAP = (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from prunesearch.models import devices
 from prunesearch.models.devices import Devices, devices_here
 
 NONE = Devices()
@@ -74,6 +77,22 @@ def test_gpus_are_shared_out_unless_somebody_chose_one(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert devices.shared_out(torch.device(device), asked) == expected
+
+
+def test_a_gpu_is_known_by_its_name_and_asked_for_16_bits_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, bool]] = []
+
+    def supported(**given: bool) -> bool:
+        asked.append(given)
+        return True
+
+    monkeypatch.setattr(devices, "current", nullcontext)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA of {device.index}")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", supported)
+    assert devices.kind_of_device(torch.device("cuda", 1)) == "NVIDIA of 1"
+    assert devices.kind_of_device(CPU) == "cpu"
+    assert devices.has_bfloat16(torch.device("cuda", 1))
+    assert asked == [{"including_emulation": False}]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")

@@ -12,6 +12,8 @@ from torch import Tensor
 from prunesearch.evaluators.channels.cpmc import mean_magnitudes
 from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
+from prunesearch.evaluators.refitted import solved
+from prunesearch.models.devices import placed
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.ranges import whole_number
@@ -72,20 +74,32 @@ def greedily_explained(parts: Sequence[_Unexplained], units: int) -> tuple[IntAr
     """(u,) order of the units of a group, that which explains most first, and (u,) what each explains when it is added.
 
     Two units may explain together what neither does alone. A score is at most that of the unit before, so that scores
-    have the same order. Of equals the one with the lower index comes first.
+    have the same order. Of equals the one with the lower index comes first. All steps are taken where the moments are;
+    the program waits for them once.
     """
-    left, order, values = np.arange(units), [], [np.array([np.inf])]
+    left = torch.arange(units, device=parts[0].device)
+    added: list[Tensor] = []
+    values: list[Tensor] = []
     while len(left):
-        gains = np.sum([part.gains(left) for part in parts], axis=0)
-        chosen = np.argsort(-gains, kind="stable")[: -(-units // _STEPS)]
-        values.append(np.minimum.accumulate(np.append(values[-1][-1], gains[chosen]))[1:])
-        order.append(left[chosen])
+        gains = _added([part.gains(left) for part in parts])
+        at = torch.argsort(-gains, stable=True)
+        chosen, others = at.tensor_split([-(-units // _STEPS)])
+        values.append(gains[chosen])
+        added.append(left[chosen])
         for part in parts:
-            part.explain(left[chosen])
-        left = np.delete(left, chosen)
-    scores = np.zeros(units)
-    scores[np.concatenate(order)] = np.concatenate(values[1:])
-    return np.concatenate(order), scores
+            part.explain(added[-1])
+        left = left[others.sort().values]
+    found = torch.stack([torch.cat(added).double(), torch.cat(values)]).cpu().numpy()
+    order, scores = found[0].astype(np.int64), np.zeros(units)
+    scores[order] = np.minimum.accumulate(found[1])
+    return order, scores
+
+
+def _added(rows: Sequence[Tensor]) -> Tensor:
+    """The sum of some rows; on CPUs numpy's, so that scores stay to the last bit what they have been."""
+    if rows[0].device.type == "cpu":
+        return torch.from_numpy(np.sum([row.numpy() for row in rows], axis=0))
+    return torch.stack(list(rows)).sum(0)
 
 
 def _by_magnitude(magnitudes: FloatArray) -> tuple[IntArray, FloatArray]:
@@ -100,14 +114,17 @@ class _Unexplained:
     def __init__(self, reader: LayerInputs, units: IntArray) -> None:
         inside, places = reader.channels_of(units)
         inside = inside[np.argsort(places, kind="stable")]  # unit by unit
-        columns = (inside[:, None] * reader.taps + np.arange(reader.taps)).reshape(-1)
-        self._each = len(columns) // len(units)  # columns of a unit
+        taken = (inside[:, None] * reader.taps + np.arange(reader.taps)).reshape(-1)
+        self._each = len(taken) // len(units)  # columns of a unit
+        self.device = reader.covariance.device
+        columns = placed(torch.from_numpy(taken), self.device)
         self._residual = reader.covariance[columns][:, columns]
         self._cross = reader.weights[:, columns] @ self._residual
-        self._variance = float((reader.cross * reader.weights).sum()) or 1.0
-        self._jitter = _JITTER * float(self._residual.diagonal().mean()) + 1e-30
+        variance = (reader.cross * reader.weights).sum()
+        self._variance = torch.where(variance == 0, 1.0, variance)
+        self._jitter = _JITTER * self._residual.diagonal().mean() + 1e-30
 
-    def gains(self, units: IntArray) -> FloatArray:
+    def gains(self, units: Tensor) -> Tensor:
         """(k,) share of the variance of the outputs that each of some units would explain next."""
         at = self._columns(units)
         cross = (
@@ -115,21 +132,22 @@ class _Unexplained:
         )  # (k, columns of a unit, outputs)
         own = self._own(at)
         if self._each == 1:
-            return (cross.square().sum((1, 2)) / own[:, 0, 0] / self._variance).numpy()
-        return ((cross * torch.linalg.solve(own, cross)).sum((1, 2)) / self._variance).numpy()
+            return cross.square().sum((1, 2)) / own[:, 0, 0] / self._variance
+        return (cross * solved(own, cross)).sum((1, 2)) / self._variance
 
-    def explain(self, units: IntArray) -> None:
+    def explain(self, units: Tensor) -> None:
         """Count the columns of some units as kept."""
         at = self._columns(units).reshape(-1)
         (own,) = self._own(at[None])
-        shares = torch.linalg.solve(own, self._residual[at])
+        shares = solved(own, self._residual[at])
         self._cross.addmm_(self._cross[:, at], shares, alpha=-1)
         self._residual.addmm_(self._residual[:, at], shares, alpha=-1)
 
     def _own(self, at: Tensor) -> Tensor:
         """(k, c, c) what is unexplained of each of (k, c) columns, which can be inverted."""
-        return self._residual[at[:, :, None], at[:, None, :]] + self._jitter * torch.eye(at.shape[1]).double()
+        diagonal = torch.eye(at.shape[1], dtype=torch.float64, device=self.device)
+        return self._residual[at[:, :, None], at[:, None, :]] + self._jitter * diagonal
 
-    def _columns(self, units: IntArray) -> Tensor:
+    def _columns(self, units: Tensor) -> Tensor:
         """(k, columns of a unit) where units are in the matrices."""
-        return torch.from_numpy(units[:, None] * self._each + np.arange(self._each))
+        return units[:, None] * self._each + torch.arange(self._each, device=self.device)

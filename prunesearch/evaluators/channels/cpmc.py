@@ -6,6 +6,7 @@ import numpy as np
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
 from prunesearch.evaluators.channels.slices import saved, slices
+from prunesearch.models.devices import fetched
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
@@ -47,9 +48,9 @@ def mean_magnitudes(network: Network) -> FloatArray:
     """(units,) mean magnitude of the weights that disappear with each unit."""
     total, count = np.zeros(network.unit_count), np.zeros(network.unit_count)
     parameters = dict(network.model.named_parameters())
-    for part in slices(network):
-        if part.role in ("produces", "reads"):
-            weights = part.of(parameters[part.name]).abs()
-            np.add.at(total, part.units, weights.sum(dim=1).numpy())
-            np.add.at(count, part.units, weights.shape[1])
+    parts = [part for part in slices(network) if part.role in ("produces", "reads")]
+    sums = fetched([part.of(parameters[part.name]).abs().sum(dim=1) for part in parts])
+    for part, summed in zip(parts, sums, strict=True):
+        np.add.at(total, part.units, summed.numpy())
+        np.add.at(count, part.units, parameters[part.name].numel() // len(part.units))
     return total / np.maximum(count, 1)

@@ -87,5 +87,5 @@ def _noting_squares(readers: Iterable[LayerInputs], squares: FloatArray) -> Iter
     """Pass next layers on, adding up in (units,) `squares` the squares of the weights that read each unit."""
     for reader in readers:
         of_channels = reader.weights.square().sum(0).reshape(len(reader.units), -1).sum(1)
-        np.add.at(squares, reader.units, of_channels.numpy())
+        np.add.at(squares, reader.units, of_channels.cpu().numpy())
         yield reader

@@ -17,7 +17,8 @@ from prunesearch.evaluators.channels.slices import saved
 from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import check_inputs
 from prunesearch.models.coupling import Read
-from prunesearch.models.nested import called, repeated, taken
+from prunesearch.models.devices import placed
+from prunesearch.models.nested import called, device_of, repeated, taken
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
@@ -183,8 +184,8 @@ def responses(network: Network, units: IntArray, masks: FloatArray, examples: Ex
 
 def _of_one_size(network: Network, units: IntArray, masks: FloatArray, examples: Examples, present: Mask) -> FloatArray:
     inputs, n = examples.inputs, len(examples)
-    found: list[float] = []
-    state = _Masks(units, present, n)
+    found: list[Tensor] = []
+    state = _Masks(units, present, n, masks, device_of(inputs))
     looks = [
         (read.place, partial(state.apply, read))
         for read in network.layer_reads("The criterion lfe")
@@ -192,32 +193,48 @@ def _of_one_size(network: Network, units: IntArray, masks: FloatArray, examples:
     ]
     with watched(network.model, looks), torch.inference_mode():
         for start in range(0, len(masks), _AT_ONCE):
-            some = masks[start : start + _AT_ONCE]
-            state.masks = torch.from_numpy(some)
-            outputs = called(network.model, repeated(inputs, len(some)))
-            for i in range(len(some)):
-                found.append(-float(examples.losses(taken(outputs, slice(i * n, (i + 1) * n))).mean()))
-    return np.array(found)
+            k = state.choose(slice(start, start + _AT_ONCE))
+            outputs = called(network.model, repeated(inputs, k))
+            found += [examples.losses(taken(outputs, slice(i * n, (i + 1) * n))).mean() for i in range(k)]
+    return -torch.stack(found).cpu().numpy().astype(np.float64)
 
 
 class _Masks:
-    """The masks of the present forward: each of them for a batch of images of its own."""
+    """The masks of the present forward: each of them for a batch of images of its own.
 
-    def __init__(self, units: IntArray, present: Mask, images: int) -> None:
-        self.masks = torch.ones(0)
+    Args:
+        units: The units that masks are of.
+        present: (units,) which units of the network there are at all.
+        images: In a batch.
+        masks: (m, u) all masks.
+        device: Where the network is.
+    """
+
+    def __init__(self, units: IntArray, present: Mask, images: int, masks: FloatArray, device: torch.device) -> None:
         self._images = images
-        self._present = torch.from_numpy(present)
-        self._place = torch.full(present.shape, -1)
-        self._place[units] = torch.arange(len(units))
+        self._device = device
+        # of every unit of the network its column; those after the masks' are always 1, and always 0
+        constant = np.repeat([[1.0, 0.0]], len(masks), axis=0)
+        columns = torch.from_numpy(np.concatenate([masks, constant], axis=1))
+        self._columns = placed(columns.to(torch.float32), device)
+        self._place = np.where(present, len(units), len(units) + 1)
+        self._place[units] = np.arange(len(units))
+        self._of_read: dict[bytes, Tensor] = {}
+        self._chosen = self._columns
+
+    def choose(self, some: slice) -> int:
+        """Take some of the masks for the next forward; returns how many they are."""
+        self._chosen = self._columns[some]
+        return len(self._chosen)
 
     def apply(self, read: Read, x: Tensor) -> Tensor:
         """What a layer is given, under each of the masks."""
-        place = self._place[read.units]
-        own = torch.nonzero(place >= 0)[:, 0]
-        factors = self._present[read.units].to(x).repeat(len(self.masks), 1)
-        factors[:, own] = self.masks[:, place[own]].to(x)
+        key = read.units.tobytes()
+        if key not in self._of_read:
+            self._of_read[key] = placed(torch.from_numpy(self._place[read.units]), self._device)
+        factors = self._chosen[:, self._of_read[key]].to(x.dtype)
         shape = [1] * x.dim()
-        shape[0], shape[read.dim] = len(x), len(place)
+        shape[0], shape[read.dim] = len(x), len(read.units)
         return x * factors.repeat_interleave(self._images, 0).reshape(shape)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prunesearch.models.devices import fetched, in_float64
 from prunesearch.models.network import Network
 from prunesearch.models.operators.kind import Role
 from prunesearch.models.roles import role_of
@@ -33,8 +34,12 @@ class Slice:
     role: Role
 
     def of(self, parameter: Tensor) -> Tensor:
-        """(c, rest) values of each channel, of the parameter or something of its shape; on the CPU in float64."""
-        return parameter.detach().movedim(self.dim, 0).reshape(parameter.shape[self.dim], -1).double().cpu()
+        """(c, rest) values of each channel, of the parameter or something of its shape, where that is.
+
+        In float64: of channels that are nearly alike the same ones are to stay on every device, and sums in float32
+        differ by more than such channels do.
+        """
+        return in_float64(parameter.detach().movedim(self.dim, 0).reshape(parameter.shape[self.dim], -1))
 
 
 def slices(network: Network) -> list[Slice]:
@@ -60,10 +65,10 @@ def unit_scores(
     """
     total = np.zeros(network.unit_count)
     parameters = dict(network.model.named_parameters())
-    for part in slices(network):
-        if part.role == role:
-            scores = score(part.of(parameters[part.name])).numpy()
-            np.add.at(total, part.units, scores / ((float(scores.mean()) or 1.0) if relative else 1.0))
+    parts = [part for part in slices(network) if part.role == role]
+    found = fetched([score(part.of(parameters[part.name])) for part in parts])
+    for part, scores in zip(parts, (each.numpy() for each in found), strict=True):
+        np.add.at(total, part.units, scores / ((float(scores.mean()) or 1.0) if relative else 1.0))
     return total
 
 

@@ -8,6 +8,7 @@ import torch
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import slices
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.models.devices import fetched
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import arguments
 from prunesearch.models.network import Network
@@ -53,8 +54,8 @@ class TaylorCriterion(ScoringCriterion):
         # zeros for what runs in training mode only
         found = torch.autograd.grad(loss, [values[name] for name in names], materialize_grads=True)
         gradients = dict(zip(names, found, strict=True))
+        sums = [(part.of(values[part.name]) * part.of(gradients[part.name])).sum(dim=1) for part in produced]
         total = np.zeros(network.unit_count)
-        for part in produced:
-            products = part.of(values[part.name]) * part.of(gradients[part.name])
-            np.add.at(total, part.units, products.sum(dim=1).numpy())
+        for part, summed in zip(produced, fetched(sums), strict=True):
+            np.add.at(total, part.units, summed.numpy())
         return total
