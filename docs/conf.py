@@ -42,7 +42,7 @@ nitpick_ignore_regex = [
     (
         r"py:class",
         r"Source|Ranking|Metric|Callback|Batch|Rule|Known|Role|Masking|Statistics|Say|Train|AnyVerifier|Recorder|Progress|Axes|DataFrame|Conditions|Layer|Use|Built|Timing|abc\.ABC|Mapping\[str"
-        r"|prunesearch\.models\.(coupling|linear_map|traced|operators)\.\w+|prunesearch\.resources\.resource\.Traced",
+        r"|prunesearch\.models\.(coupling|linear_map|traced|operators|corrections)\.\w+|prunesearch\.resources\.resource\.Traced",
     ),  # aliases; what is inside a network
     (r"py:class", r".* .*"),  # the first line of a property's docstring, if it has a colon, is taken for a type
 ]

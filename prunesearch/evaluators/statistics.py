@@ -10,7 +10,7 @@ from prunesearch.evaluators.diagnosis import has_the_models_weights
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 
-_FEWEST, _MOST = 32, 512
+_FEWEST, _MOST = 32, 256
 """Examples that it takes to choose, and that are looked at, half of them for statistics."""
 
 _CLEARLY = 0.02

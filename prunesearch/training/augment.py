@@ -72,9 +72,10 @@ class Augmentation:
                 "images of several sizes. Use Augmentation(), and augment in the dataset."
             )
         if self != Augmentation() and (images.dim() != 4 or self.crop >= min(images.shape[2:])):
+            shape = ", ".join(["n", *map(str, images.shape[1:])])
             raise ValueError(
-                f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got "
-                f"{tuple(images.shape)}. Use Augmentation()."
+                f"Expected (n, c, h, w) images larger than crop={self.crop} pixels to augment, got ({shape}). Use "
+                "Augmentation()."
             )
 
     def __call__(self, images: Batch, generator: torch.Generator) -> Batch:

@@ -169,11 +169,21 @@ def test_token_ids_are_searched_and_finetuned(criterion: str, weights: str) -> N
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        (Augmentation(flip=True), r"\(n, c, h, w\) images .*to augment, got \(16, 9\)"),
-        (Augmentation(crop=2), r"floating-point images to crop, got torch.int64\. Leave crop out"),
+        (Augmentation(flip=True), r"\(n, c, h, w\) images .*to augment, got \(n, 9\)"),
+        (Augmentation(crop=2), r"\(n, c, h, w\) images larger than crop=2 pixels to augment, got \(n, 9\)"),
     ],
 )
 def test_token_ids_cannot_be_augmented(augmentation: Augmentation, message: str) -> None:
     data = Data(train=(torch.zeros(64, 9).long(), torch.zeros(64).long()))
     with pytest.raises(ValueError, match=message):
         finetune(Text(), data, recipe=Recipe(epochs=1, batch_size=16, augmentation=augmentation))
+
+
+def test_pixels_that_are_whole_numbers_cannot_be_cropped() -> None:
+    class Bytes(Text):
+        def forward(self, ids: Tensor) -> Tensor:
+            return super().forward(ids.flatten(1))
+
+    data = Data(train=(torch.zeros(64, 1, 3, 3).long(), torch.zeros(64).long()))
+    with pytest.raises(ValueError, match=r"floating-point images to crop, got torch.int64\. Leave crop out"):
+        finetune(Bytes(), data, recipe=Recipe(epochs=1, batch_size=16, augmentation=Augmentation(crop=2)))
