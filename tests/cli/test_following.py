@@ -44,7 +44,7 @@ def test_the_next_command_runs_and_the_report_has_the_exact_one_and_the_file(fol
     page = (folder / "r.html").read_text()
     assert "ps.load(&#39;small-tuned.safetensors&#39;, model)" in page
     assert "prunesearch search" in page
-    assert "resnet8 on digits, pruned to macs=50%" in page
+    assert "resnet8 on digits, pruned to 50% of the MACs" in page
 
 
 @pytest.mark.slow
