@@ -50,7 +50,7 @@ def test_every_changed_field_of_the_question_is_refused_by_name_before_anything_
         pytest.fail("something was scored")
 
     with monkeypatch.context() as patched:
-        patched.setattr("prunesearch.evaluators.accuracy.AccuracyEvaluator.score", must_not_score)
+        patched.setattr("prunesearch.study.executors.score_all", must_not_score)  # a trial, that is
         for field, (traced, data, change) in changes.items():
             with pytest.raises(ps.StudyMismatch) as caught:
                 ps.search(traced, data, **{**same, **change})
