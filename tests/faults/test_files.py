@@ -123,7 +123,7 @@ def a_full_disk() -> Iterator[Path]:
         yield folder
     finally:
         if mounted:
-            subprocess.run(["umount", folder], check=True)
+            subprocess.run(["umount", "--lazy", folder], check=True)  # what maps a file may hold it a moment longer
         folder.rmdir()
 
 
