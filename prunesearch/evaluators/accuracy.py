@@ -144,9 +144,7 @@ class AccuracyEvaluator:
     ) -> None:
         (part, *several) = self._batches[0]
         if self._forward.way is None and not several:
-            corrections = None
-            if self.statistics == "corrected":
-                corrections = self._trained.of(0, self._estimated_from([part.inputs]))
+            corrections = self._corrections_of([part.inputs], 0)
             self._forward.choose(structures, self._given(part.inputs, corrections), score)
 
     def _scored_from(self, outputs: Sequence[Any]) -> list[float]:
@@ -202,11 +200,7 @@ class AccuracyEvaluator:
         measured = {structure: self._scored.measured() for structure in distinct}
         for index, parts in enumerate(self._batches):
             batches = [part.inputs for part in parts]
-            corrections = None
-            if self.statistics == "corrected":
-                known = self._calibration is not None
-                corrections = self._trained.of(0 if known else index, self._estimated_from(batches))
-            returned = self._outputs(distinct, batches, corrections)
+            returned = self._outputs(distinct, batches, self._corrections_of(batches, index))
             for structure, outputs in zip(distinct, returned, strict=True):
                 for part, of_part in zip(parts, outputs, strict=True):
                     measured[structure].update(of_part, part.batch, len(part))
@@ -219,10 +213,7 @@ class AccuracyEvaluator:
 
         The statistics are those of all parts together.
         """
-        corrections = None
-        if self.statistics == "corrected":
-            corrections = corrections_of(self._model, self._estimated_from(batches))
-        return self._outputs(structures, batches, corrections)
+        return self._outputs(structures, batches, self._corrections_of(batches))
 
     def _outputs(
         self, structures: Sequence[Structure], batches: Sequence[Batch], corrections: Corrections | None
@@ -242,9 +233,18 @@ class AccuracyEvaluator:
         """What was returned for the images that score."""
         return outputs if self._calibration is None else taken(outputs, slice(size_of(self._calibration), None))
 
-    def _estimated_from(self, batches: Sequence[Batch]) -> Sequence[Batch]:
-        """What the statistics of a batch come from, in parts of one size each."""
-        return batches if self._calibration is None else [self._calibration]
+    def _corrections_of(self, batches: Sequence[Batch], index: int | None = None) -> Corrections | None:
+        """What the images get wrong that the statistics of a batch come from, if that is to be corrected.
+
+        Args:
+            batches: The batch, in parts of one size each.
+            index: Which batch of the examples it is; None of other images, which are not remembered.
+        """
+        if self.statistics != "corrected":
+            return None
+        if self._calibration is not None:
+            return self._trained.of(0, [self._calibration])
+        return corrections_of(self._model, batches) if index is None else self._trained.of(index, batches)
 
 
 def _check_several(calibration: Batch | None, path: Path) -> None:
