@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import prunesearch as ps
 from prunesearch import kept_way
@@ -20,7 +19,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.preparation import prepare
 from prunesearch.study.store import Store
-from tests.evaluators.test_ways import EACH, EXAMPLES, IMAGES, with_times
+from tests.evaluators.test_ways import EACH, EXAMPLES, IMAGES, small, with_times
 
 DATA = ps.Data(train=EXAMPLES.batch, calibration=48)
 BUDGET = "macs=60%"
@@ -28,12 +27,7 @@ BUDGET = "macs=60%"
 
 @pytest.fixture(scope="module")
 def network() -> Network:
-    torch.manual_seed(0)
-    first = [nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 16, 3), nn.BatchNorm2d(16), nn.ReLU()]
-    head = nn.Linear(16, 4)
-    with torch.no_grad():
-        head.weight.mul_(8.0)
-    model = nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    model = small()
     ps.recalibrate_bn(model, IMAGES)
     return ps.trace(model.eval(), IMAGES[:2])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any, Literal, TypeAlias
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
-from prunesearch.models.batch_norm import Moments, joint_statistics, mixed
+from prunesearch.models.batch_norm import Moments, joint_statistics, mixed, together
 from prunesearch.models.corrections import Correction, TrainedStatistics
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
@@ -155,9 +155,9 @@ def correct_bn(
         for index, batch in enumerate(split(images, batch_size)):
             of_trained = {name: iter(calls) for name, calls in trained.of(index, [batch]).items()}
 
-            def corrected(call: NormCall, given: Mapping[str, Iterator[Correction]] = of_trained) -> Moments:
+            def corrected(call: NormCall, x: Tensor, given: Mapping[str, Iterator[Correction]] = of_trained) -> Moments:
                 correction = next(given[call.name]).mapped(partial(narrow, call.name))
-                return gathered.add(call, correction.of(joint_statistics([call.x])))
+                return gathered.add(call, x.numel(), correction.of(joint_statistics([x])))
 
             with NormCalls(model, corrected):
                 called(model, batch)
@@ -200,7 +200,7 @@ def _estimating(model: nn.Module, momentum: float | str | None = "its own", *, w
                 norm.train()
                 if not isinstance(momentum, str):
                     norm.momentum = momentum
-            with NormCalls(model, lambda call: gathered.add(call, joint_statistics([call.x]))):
+            with NormCalls(model, lambda call, x: gathered.add(call, x.numel(), joint_statistics([x]))):
                 yield _Norms(norms, gathered)
             gathered.settle(weigh=weigh)
     finally:
@@ -214,10 +214,9 @@ class _Gathered:
     def __init__(self) -> None:
         self._found: dict[str, list[tuple[NormCall, int, Moments]]] = {}
 
-    def add(self, call: NormCall, moments: Moments) -> Moments:
-        """Note them, and give them back."""
-        without = replace(call, x=call.x[:0])  # or all that the network computes would be kept
-        self._found.setdefault(call.name, []).append((without, call.x.numel(), moments))
+    def add(self, call: NormCall, numbers: int, moments: Moments) -> Moments:
+        """Note those of so many numbers, and give them back."""
+        self._found.setdefault(call.name, []).append((call, numbers, moments))
         return moments
 
     @property
@@ -229,8 +228,7 @@ class _Gathered:
         """Put the averages into the running statistics, of equal weight or by how many numbers there were."""
         for noted in self._found.values():
             calls, counts, moments = zip(*noted, strict=True)
-            shares = [n / sum(counts) if weigh else 1 / len(counts) for n in counts]
-            mean, variance = mixed(shares, *map(torch.stack, zip(*moments, strict=True)))
+            mean, variance = together(moments, counts if weigh else [1] * len(counts))
             calls[0].mean.copy_(mean)
             calls[0].variance.copy_(variance)
 

@@ -63,11 +63,15 @@ def batch_norm(
 def joint_statistics(several: Sequence[Tensor]) -> Moments:
     """Mean and biased variance of each channel over several (n, c, ...) together, in float32 at least."""
     found = [channel_statistics(x.to(torch.promote_types(x.dtype, torch.float32))) for x in several]
-    if len(found) == 1:
-        return found[0]
-    total = sum(x.numel() for x in several)
-    shares = [x.numel() / total for x in several]
-    return mixed(shares, *map(torch.stack, zip(*found, strict=True)))
+    return together(found, [x.numel() for x in several])
+
+
+def together(parts: Sequence[Moments], sizes: Sequence[int]) -> Moments:
+    """Mean and biased variance of each channel over several parts together, each of which counts by its size."""
+    if len(parts) == 1:
+        return parts[0]  # a device would wait for the share
+    total = sum(sizes)
+    return mixed([size / total for size in sizes], *map(torch.stack, zip(*parts, strict=True)))
 
 
 def mixed(shares: Sequence[float], means: Tensor, variances: Tensor) -> Moments:
@@ -78,8 +82,6 @@ def mixed(shares: Sequence[float], means: Tensor, variances: Tensor) -> Moments:
         means: (k, c) of the parts.
         variances: (k, c) of the parts, biased.
     """
-    if len(shares) == 1:
-        return means[0], variances[0]  # a device would wait for the share
     weights = means.new_tensor(shares)[:, None]
     mean = (weights * means).sum(0)
     return mean, (weights * (variances + (means - mean).square())).sum(0)

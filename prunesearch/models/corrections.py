@@ -8,13 +8,13 @@ and can be taken off, as a control variate is.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.batch_norm import Moments, joint_statistics, mixed
+from prunesearch.models.batch_norm import Moments, joint_statistics, together
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, called, in_float32
 from prunesearch.models.norm_calls import NormCall, NormCalls
@@ -134,10 +134,9 @@ def _watched(model: nn.Module, batch: Batch, statistics: int | None) -> dict[str
     """What each BatchNorm is given in each of its calls."""
     found: dict[str, list[_Seen]] = {}
 
-    def note(call: NormCall) -> None:
-        x = call.x[:statistics]
-        without = replace(call, x=x[:0])  # or all that the network computes would be kept
-        found.setdefault(call.name, []).append(_Seen(without, x.numel(), joint_statistics([x])))
+    def note(call: NormCall, x: Tensor) -> None:
+        used = x[:statistics]
+        found.setdefault(call.name, []).append(_Seen(call, used.numel(), joint_statistics([used])))
 
     with NormCalls(model, note):
         called(model, batch)
@@ -146,8 +145,6 @@ def _watched(model: nn.Module, batch: Batch, statistics: int | None) -> dict[str
 
 def _correction(seen: Sequence[_Seen]) -> Correction:
     """Of one call of a layer, from what it was given of each size of images."""
-    total = sum(each.numbers for each in seen)
-    means, variances = (torch.stack([each.moments[i] for each in seen]) for i in range(2))
-    mean, variance = mixed([each.numbers / total for each in seen], means, variances)
+    mean, variance = together([each.moments for each in seen], [each.numbers for each in seen])
     call = seen[0].call
     return Correction(in_float32(call.mean), in_float32(call.variance), mean, variance, call.eps)

@@ -21,19 +21,17 @@ class NormCall:
         name: Of the running mean among the buffers of the model.
         mean: (c,) running mean, the model's own.
         variance: (c,) running variance, the model's own.
-        x: (n, c, ...) what is normalised.
         eps: Added to the variances.
     """
 
     name: str
     mean: Tensor
     variance: Tensor
-    x: Tensor
     eps: float
 
 
-Others: TypeAlias = Callable[[NormCall], Moments | None]
-"""The statistics to normalise with; None for the running ones."""
+Others: TypeAlias = Callable[[NormCall, Tensor], Moments | None]
+"""From a call and the (n, c, ...) that is normalised: the statistics to normalise with; None for the running ones."""
 
 
 class NormCalls(TorchFunctionMode):
@@ -73,5 +71,5 @@ class NormCalls(TorchFunctionMode):
         name = self._names.get(id(running_mean))
         if name is None or training or running_mean is None or running_var is None:
             return None
-        moments = self._others(NormCall(name, running_mean, running_var, input, eps))
+        moments = self._others(NormCall(name, running_mean, running_var, eps), input)
         return None if moments is None else batch_norm(input, weight, bias, eps, moments=moments)

@@ -32,14 +32,19 @@ CPU, CARD = torch.device("cpu"), torch.device("cuda")
 EACH = ("sliced", "stacked", "stacked+channels_last")
 
 
-@pytest.fixture(scope="module")
-def network() -> Network:
+def small() -> nn.Sequential:
+    """A network with outputs that differ by structure."""
     torch.manual_seed(0)
     first = [nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 16, 3), nn.BatchNorm2d(16), nn.ReLU()]
     head = nn.Linear(16, 4)
     with torch.no_grad():
         head.weight.mul_(8.0)
-    return trace(nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head).eval(), IMAGES[:2])
+    return nn.Sequential(*first, nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return trace(small().eval(), IMAGES[:2])
 
 
 @pytest.fixture
