@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def settled(prepared: Prepared, url: str, name: str | None, asked: Mapping[str, 
     Raises:
         StudyUnreadable: The database cannot be read.
     """
-    return prepared.settled(_kept(prepared, url, name, asked), typical(limits))
+    return prepared.settled(_kept(prepared, url, name, asked), partial(typical, limits))
 
 
 def typical(limits: FeasibleSet) -> list[Structure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -135,19 +135,20 @@ class Prepared:
             return {}
         return {precision: self._described(scorer.described(precision)) for precision in scorer.precisions}
 
-    def settled(self, kept: Way | None, structures: Sequence[Structure]) -> Prepared:
+    def settled(self, kept: Way | None, structures: Callable[[], Sequence[Structure]]) -> Prepared:
         """The same with its way of running structures settled, so that workers run them so, too.
 
         Args:
             kept: What was chosen before for the same scores.
-            structures: What to choose by, if something is open.
+            structures: Gives what to choose by, asked for only if something is open.
         """
         scorer = self.parts[0] if self.parts else self.scorer  # they share what runs structures
         if not isinstance(scorer, Choosing):
             return self
         if kept is not None:
             scorer.keep(kept)
-        scorer.choose(structures)
+        if scorer.way is None:
+            scorer.choose(structures())
         factory = self.factory if scorer.way is None else partial(_in_the_way, scorer.way, self.factory)
         return replace(self, question=self._described(self.scorer.description), factory=factory)
 
