@@ -23,6 +23,7 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.traced import TracedModel
+from prunesearch.ranges import whole_number
 from prunesearch.structure import Cost, Structure
 
 
@@ -55,8 +56,10 @@ def verify(network: TracedModel, n: int = 10, seed: int = 0) -> Verification:
     drawn for each channel, of which the smaller network has fewer.
 
     Raises:
-        TypeError: The network returns something in which we find no tensor to compare.
+        TypeError: The network returns something in which we find no tensor to compare, or a number is no whole one.
+        ValueError: There is nothing to build, as `n` is below 1.
     """
+    n, seed = whole_number("n", n, at_least=1), whole_number("seed", seed, at_least=0)
     rng = np.random.default_rng([seed, n])
     return verify_these(network, [network.space.check(row.tolist()) for row in network.space.sample(rng, n)], rng)
 
