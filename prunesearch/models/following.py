@@ -83,7 +83,7 @@ def inputs_of(example_inputs: Any) -> Inputs:
     if not any(x.dim() for x in tensors_in(example_inputs)):
         raise TypeError(
             "Expected example_inputs as a batch of inputs, a tuple of positional ones or a dictionary of those by "
-            f"name, with tensors of shape (n, ...) in it; got {_kind(example_inputs)}."
+            f"name, with tensors of shape (n, ...) in it; got {_kind(example_inputs)}"
         )
     if isinstance(example_inputs, Mapping):
         return Inputs((), dict(example_inputs))
@@ -96,7 +96,7 @@ def _kind(given: Any) -> str:
     """What came instead of inputs; of what is a shape, how to make inputs of it."""
     if isinstance(given, (tuple, list)) and given and all(isinstance(size, int) for size in given):
         return f"a shape. Did you mean torch.zeros({', '.join(map(str, given))})?"
-    return type(given).__name__
+    return f"{type(given).__name__}."
 
 
 def follow(
