@@ -191,7 +191,7 @@ WRONG = {
                                 "--out known.db is the file of --study, and would replace it. Name another."),
     "report over weights": (("report", "--study", "known.db", "--out", "w.safetensors"), "a name that ends in .html"),
     "training over its weights": (("finetune", *NETWORK, "--out", "w.safetensors"), "is the file of --weights"),
-    "training over its data": (("finetune", *NETWORK[:5], "mine.py:data", "--out", "mine.py"), "got mine.py, which other"),
+    "training over its data": (("finetune", *NETWORK[:5], "mine.py:data", "--out", "mine.py"), "got mine.py, which"),
     "training over its state": (("finetune", *NETWORK, "--out", "t.st", "--checkpoint", "t.st"), "the file of --out"),
     "search over its study": ((*SEARCH, "--out", "search.db"), "got search.db, which other programs would read as"),
     "folder of weights": ((*SEARCH[:4], ".", *SEARCH[5:]), "Expected --weights as a file, got the folder ."),
