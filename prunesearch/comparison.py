@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
 from prunesearch.plain_text import shortened
 from prunesearch.report.contents import StudyContents, read
+from prunesearch.shares import error_of_difference
 from prunesearch.structure import Cost, Space, Structure
 from prunesearch.study.database import as_url
 from prunesearch.study.store import Store
@@ -257,7 +257,7 @@ def _with_distances(rows: Sequence[tuple[Space, Compared]]) -> tuple[Compared, .
 
 def _certainty(rows: Sequence[Compared], n: int) -> str:
     accuracies = [row.metric for row in rows if row.metric is not None]
-    error = 2 * math.sqrt(2 * max(a * (1 - a) for a in accuracies) / n)
+    error = 2 * error_of_difference(accuracies, n)
     return (
         f"With {n:,} test images, accuracies that differ by less than {error:.2%} cannot be told apart (two standard "
         "errors of a difference)."

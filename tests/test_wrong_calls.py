@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
         "The weights are torch.float64, the inputs torch.float32: give tensors of torch.float64",
     ),
     "bytes for images": (lambda: ps.top1(NET, IMAGES.byte(), LABELS), "such as images.float() / 255."),
-    "colours last": (lambda: ps.count(NET, IMAGES.permute(0, 2, 3, 1)), "images.permute(0, 3, 1, 2)."),
+    "colours last": (lambda: ps.trace(NET, IMAGES.permute(0, 2, 3, 1)), "images.permute(0, 3, 1, 2)."),
     "one image": (lambda: ps.trace(nn.Sequential(NET.first, nn.BatchNorm2d(16)), IMAGES[0]), "images[None] of sh"),
     "no gradients": (lambda: ps.finetune(Untrainable(), DATA, recipe=ONCE), "Does its forward run under torch.no_gr"),
     # labels and items

@@ -353,7 +353,10 @@ def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArr
 
 
 def told_of(data: Data) -> str:
-    """What the training examples are, such as `images (60, 3, 8, 8) and labels`; for who reads of a search later."""
+    """What the training examples are, such as `60 images of 3x8x8 with labels`; for who reads of a search later."""
+    if is_tensors(data.train) and isinstance(data.train[0], Tensor):
+        n, *shape = data.train[0].shape
+        return f"{n:,} images of {'x'.join(map(str, shape))} with labels"
     return _brief(data.train)
 
 
