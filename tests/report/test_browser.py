@@ -71,7 +71,8 @@ def _big(url: str) -> None:
 
 def _eight(url: str) -> None:
     for i in range(8):
-        add_study(url, f"a study of some length, number {i}", [trial(0, (8, 32), -0.5 + i / 20)], budget=f"macs={i}M")
+        found = [trial(0, (8, 32), -0.5 + i / 20)]
+        add_study(url, f"a study of some length, number {i}", found, summary={"score_full": 0.1}, budget=f"macs={i}M")
 
 
 def _hostile(url: str) -> None:
@@ -153,6 +154,23 @@ def test_a_report_asks_for_nothing_complains_of_nothing_and_is_no_wider_than_the
         check_quiet(found)
         assert found.page.evaluate("document.scrollingElement.scrollWidth") <= size[0]
         assert found.page.evaluate(CLIPPED) == []
+
+
+OUTSIDE = """() => [...document.querySelectorAll("svg text")]
+    .filter(text => text.getBoundingClientRect().right > window.innerWidth).map(text => text.textContent)"""
+BROKEN = """() => [...document.querySelectorAll("#trials td:is(.number, .macs, .params, .seconds)")].filter(cell => {
+    const inside = document.createRange(); inside.selectNodeContents(cell); return inside.getClientRects().length > 1;
+}).map(cell => cell.textContent)"""
+
+
+@pytest.mark.parametrize("name", ["full", "big", "eight"])
+def test_no_label_of_a_figure_is_cut_off_on_a_phone_and_no_number_is_broken_on_a_desk(
+    chromium: Browser, reports: dict[str, Path], name: str
+) -> None:
+    with opened(chromium, reports[name], size=PHONE) as found:
+        assert found.page.evaluate(OUTSIDE) == []
+    with opened(chromium, reports[name], size=DESK) as found:
+        assert found.page.evaluate(BROKEN) == []
 
 
 def test_a_policy_that_did_not_hold_would_be_noticed(
