@@ -163,7 +163,7 @@ def test_test_examples_are_looked_at_before_a_training_and_lose_nothing_after_it
     found, labels = result(), LABELS + 1
     small = found.best.build()
     steps: list[object] = []
-    with pytest.raises(ValueError, match="Expected labels from 0 to 3"):
+    with pytest.raises(ValueError, match=r"The test examples do not fit the network\. Expected labels from 0"):
         ps.finetune(small, replace(DATA, test=(IMAGES, labels)), recipe=ONCE, study=found, on_step=steps.append)
     assert steps == []
     few = LABELS.repeat(50)  # one wrong label among thousands, which a look at some does not find
@@ -172,6 +172,12 @@ def test_test_examples_are_looked_at_before_a_training_and_lose_nothing_after_it
     with pytest.warns(UserWarning, match="reached on test examples is not known. Expected labels from 0 to 3"):
         tuned = ps.finetune(small, data, recipe=ONCE, study=found)
     assert not torch.equal(tuned.get_parameter("first.weight"), small.get_parameter("first.weight"))
+
+
+def test_weights_of_a_pruned_network_are_said_to_be_so(tmp_path: Path) -> None:
+    ps.save(result().best.build(), tmp_path / "small.safetensors")
+    with pytest.raises(ps.CheckpointError, match=r"If it is of a pruned network, prunesearch\.load reads it"):
+        ps.load_weights(Net(), tmp_path / "small.safetensors")
 
 
 def test_arrays_are_of_the_type_that_networks_have() -> None:

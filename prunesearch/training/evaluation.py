@@ -78,9 +78,11 @@ def check_test(network: nn.Module, data: Data) -> None:
         return
     place = device_of_module(network)
     examples = data.examples_of(data.some_of_test())
-    with in_eval_mode(network), torch.no_grad():
+    try:
         for part in (examples if place is None else examples.to(place)).by_size():
             check_answer(outputs_of(network, part.inputs), part)
+    except ValueError as error:
+        raise ValueError(f"The test examples do not fit the network. {error}") from error
 
 
 def _there(network: nn.Module, place: torch.device) -> nn.Module:

@@ -201,7 +201,7 @@ WRONG = {
     "function that gives no data": (("finetune", *NETWORK[:5], "mine.py:number", "--out", "t.st"),
                                     "got int. Write return prunesearch.Data(train=..., test=...) at its end."),
     "test images with labels from 1": (("finetune", *NETWORK[:5], "mine.py:from_one", "--out", "t.st"),
-                                       "Expected labels from 0 to 9, as the network has 10 outputs; got 1 to 10."),
+                                       "The test examples do not fit the network. Expected labels from 0 to 9"),
     "graphics card of another name": ((*SEARCH, "--device", "gpu"), "torch knows no such kind; a GPU is cuda."),
 }  # fmt: skip
 ON_A_DEVICE = {
