@@ -94,7 +94,10 @@ def trace(
     try:
         still = copied(model).eval()
     except Exception as error:
-        raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
+        raise TraceError(
+            f"{type(model).__name__} cannot be copied, which tracing needs: {error}. Take what cannot be "
+            "copied out of the network, or give its class a __deepcopy__."
+        ) from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
     coupling = _coupled(followed.recordings, ignored_layers, tied_layers, widths_allowed)
     found, units, widths = coupling.found, coupling.units, coupling.widths

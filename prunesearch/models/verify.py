@@ -27,7 +27,7 @@ from prunesearch.ranges import whole_number
 from prunesearch.structure import Cost, Structure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What `verify` found.
 
@@ -46,6 +46,15 @@ class Verification:
     scale: float
     costs_exact: bool
     training_difference: float | None = None
+
+    def __repr__(self) -> str:
+        costs = "exact" if self.costs_exact else "not as predicted"
+        share = self.training_difference
+        training = "" if share is None else f", a share of {share:.2g} in training mode"
+        return (
+            f"Verification(structures: {self.structures}, largest difference: {self.largest_difference:.2g} of "
+            f"{self.scale:.3g}{training}, costs: {costs})"
+        )
 
 
 def verify(network: TracedModel, n: int = 10, seed: int = 0) -> Verification:
