@@ -124,6 +124,7 @@ def test_what_is_given_by_mistake_is_named_and_nothing_is_changed(call: Callable
     assert NET.training
 
 
+@pytest.mark.slow
 def test_what_can_be_understood_is_taken(tmp_path: Path) -> None:
     arrays = IMAGES.numpy(), LABELS.numpy()
     assert ps.top1(NET, *arrays) == ps.top1(NET, IMAGES, LABELS)
