@@ -176,8 +176,11 @@ def _entry_points(group: str) -> Iterable[EntryPoint]:
 
 @lru_cache(maxsize=32)
 def _of_group(places: tuple[tuple[str, int], ...], group: str) -> tuple[EntryPoint, ...]:
-    """The entry points of a group; to look through those of all packages takes milliseconds."""
-    return tuple(_of_all_packages(places).select(group=group))
+    """The entry points of a group, sorted, as file systems list packages in any order.
+
+    To look through those of all packages takes milliseconds.
+    """
+    return tuple(sorted(_of_all_packages(places).select(group=group), key=lambda entry: (entry.name, entry.value)))
 
 
 @lru_cache(maxsize=1)
