@@ -96,6 +96,7 @@ def test_what_a_search_warns_of_is_shown_and_reported_afterwards(call: Call, fol
     assert all(line.removeprefix("note: ") in page for line in said)
 
 
+@pytest.mark.slow
 def test_a_short_training_says_so_and_what_goes_on_says_where(call: Call, folder: Path) -> None:
     train = ("finetune", *NETWORK, "--out", "few.safetensors", "--epochs")
     short = call(*train, "1")
@@ -140,6 +141,7 @@ def test_a_search_stops_by_time_and_patience_and_writes_curves(call: Call, folde
     assert by_patience["trials"] == by_patience["best"]["number"] + 4
 
 
+@pytest.mark.slow
 def test_a_pruningnet_is_trained_and_evolution_searches_with_it(call: Call) -> None:
     train = ("pruningnet", *NETWORK, "--epochs", "1", "--out")
     first = call(*train, "net.safetensors")
@@ -177,6 +179,7 @@ def test_settings_of_a_searcher_are_options(call: Call) -> None:
     assert "its searcher is" in other.stderr
 
 
+@pytest.mark.slow
 def test_the_policy_of_a_finished_search_is_asked_for_another_share(call: Call, folder: Path) -> None:
     options = ("--searcher", "conditional", "--options", "shares=[1, 0.7]", "--options", "warmup=4", "--n-trials", "12")
     search = (*SEARCH, *options, "--study", "sqlite:///policy.db")
@@ -407,6 +410,7 @@ def test_a_training_that_does_harm_says_so_first(call: Call) -> None:
     assert found["validation"] >= found["validation_before"]
 
 
+@pytest.mark.slow
 def test_a_study_that_nobody_named_takes_whatever_is_asked_and_a_named_one_refuses(
     call: Call, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
