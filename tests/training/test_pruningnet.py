@@ -73,8 +73,8 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 # --- what it learns ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", ["compact", pytest.param("published", marks=pytest.mark.slow)])
 @pytest.mark.slow
+@pytest.mark.parametrize("form", ["compact", "published"])
 def test_narrow_structures_get_much_better_weights_than_slices(network: Network, digits_data: Data, form: Any) -> None:
     """At half of every width slices classify about half of the images correctly; deterministic, no margin needed."""
     ranking = L1Criterion().rank(network)
