@@ -21,7 +21,7 @@ from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.following import Forwards, follow, inputs_of, outside_of
+from prunesearch.models.following import Forwards, follow, inputs_of, outside_of, with_images
 from prunesearch.models.linear_maps import linear_maps
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
@@ -287,8 +287,9 @@ def _prove(network: Network, followed: Forwards) -> None:
     name = type(network.model).__name__
     structure = tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
+    inputs = network.inputs if network.way.as_given else with_images(network.inputs, min(followed.images, network.inputs.images))
     try:
-        found = verify_these(network, [structure], np.random.default_rng(0), followed)
+        found = verify_these(network, [structure], np.random.default_rng(0), followed, inputs)
     except TypeError:  # it returns nothing that could be compared
         return
     except Exception as error:  # whatever a forward raises at another width
