@@ -447,17 +447,20 @@ def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> A
 
 
 class _CountingReplay(Replay):
-    """Counts what each operator costs for another number of images, and so what one image costs."""
+    """Sees what each operator costs for another number of images, so what one image costs, and which sizes differ."""
 
     def __init__(self, recording: Recording, counter: FlopCounter) -> None:
         super().__init__(recording)
         self._counter = counter
         self._flops: dict[fx.Node, int] = {}
+        self._shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         before = self._counter.get_total_flops()
         result = super().run_node(n)
         self._flops[n] = self._counter.get_total_flops() - before
+        if isinstance(result, Tensor):
+            self._shapes[n] = tuple(result.shape)
         return result
 
     def note_shares(self, n: int, other: int) -> None:
@@ -467,6 +470,10 @@ class _CountingReplay(Replay):
             if before and other != n:
                 per_image = Fraction(flops - before, other - n)
                 node.meta["of_one_image"] = (before - per_image * n + per_image) / before
+        for node, shape in self._shapes.items():
+            known = node.meta.get("shape", ())
+            if other != n and len(known) == len(shape):
+                node.meta["of_images"] = frozenset(i for i, sizes in enumerate(zip(known, shape)) if len({*sizes}) > 1)
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

@@ -47,6 +47,11 @@ class MaskedForward:
         self.trains = training is not None
 
     @property
+    def reads_draws(self) -> bool:
+        """Whether training goes on with random numbers of torch as plain ones, which another run draws otherwise."""
+        return self._training.reads_draws
+
+    @property
     def positions(self) -> float:
         """Positions of an image, the fewest of which a layer takes statistics of a batch; infinite without such."""
         found = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -21,21 +21,26 @@ from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.following import Forwards, follow, inputs_of, outside_of, with_images
+from prunesearch.models.following import Forwards, follow, inputs_of, outside_of, recorded, with_images
 from prunesearch.models.linear_maps import linear_maps
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import KINDS, Kinds
 from prunesearch.models.operators.kind import Known
+from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
-from prunesearch.models.slim import layer_widths
+from prunesearch.models.slim import layer_widths, slim
+from prunesearch.models.unseen import may_have
+from prunesearch.models.unseen import unseen as unseen_nodes
 from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Fork, Found, place, walk
-from prunesearch.structure import Group, IntArray, Space, Term, Width
+from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 
 _ONE = Width(1)
-_TOLERANCE = 1e-2  # of the largest output: rounding behind a BatchNorm of few values can be large
+_ROUNDS = 6
+"""How often numbers of channels are looked for that reach operators unseen; each makes more channels stay."""
+_TOLERANCE = 1e-3  # of the largest output; larger differences than of rounding are looked at again with 53 bits
 
 
 def trace(
@@ -95,7 +100,32 @@ def trace(
     except Exception as error:
         raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
-    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, widths_allowed)
+    unseen, is_enough = frozenset[str](), True
+    for _ in range(_ROUNDS):
+        coupling = _coupled(
+            followed.recordings, ignored_layers, tied_layers, widths_allowed, unseen, all_stay=not is_enough
+        )
+        network = _made(model, inputs, followed, coupling)
+        found = _unseen(network, followed, coupling)
+        if not found:
+            break
+        is_enough = not found <= unseen
+        unseen |= found
+    if (
+        network.leaves
+        or any(recording.decisions for recording in followed.recordings)
+        or _has_numbers(network, coupling)
+    ):
+        _prove(network, followed)
+    return network
+
+
+def _made(model: nn.Module, inputs: Inputs, followed: Forwards, coupling: _Coupling) -> Network:
+    """The network of what was found.
+
+    Raises:
+        TraceError: Nothing can be pruned.
+    """
     found, units, widths = coupling.found, coupling.units, coupling.widths
     groups = _groups(units, found, widths)
     if not groups:
@@ -105,7 +135,7 @@ def trace(
             f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.{advice}"
         )
     cuts, reads = _cuts(found, units), _reads(found, units, followed.evaluating)
-    network = Network(
+    return Network(
         model=model,
         example_inputs=inputs.args,
         example_keywords=dict(inputs.kwargs),
@@ -136,13 +166,6 @@ def trace(
         outputs=_outputs(followed.recordings[0].output),
         linear_maps=linear_maps(followed.evaluating, reads),
     )
-    if (
-        network.leaves
-        or any(recording.decisions for recording in followed.recordings)
-        or _has_numbers(network, found, units)
-    ):
-        _prove(network, followed)
-    return network
 
 
 @dataclass(frozen=True)
@@ -171,14 +194,28 @@ def _coupled(
     ignored_layers: Sequence[str],
     tied_layers: Sequence[Sequence[str]],
     rules: WidthRules,
+    unseen: Set[str],
+    *,
+    all_stay: bool,
 ) -> _Coupling:
-    """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay."""
+    """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay.
+
+    Args:
+        recordings: The forwards.
+        ignored_layers: As in `trace`.
+        tied_layers: As in `trace`.
+        rules: Which widths are allowed.
+        unseen: Nodes that are given numbers of channels unseen; what reaches them stays.
+        all_stay: Whether that was not enough, so that all channels stay whose number the code has had in hand.
+    """
     model = recordings[0].model
 
     def taken(choices: Mapping[Fork, int]) -> _Coupling:
         found = Found()
         for recording in recordings:
-            walk(recording, ignored_layers, found, choices)
+            walk(recording, ignored_layers, found, choices, unseen)
+        for labels in [*found.asked, *_own_counts(found, model)] if all_stay else ():
+            found.labels.freeze(labels, f"the forward computes with how many there are, in a way that cannot be followed, and gives it to {min(unseen)!r}")
         for layers in tied_layers:
             _tie(found, layers)
         units, widths = _units(found, rules, model)
@@ -215,11 +252,20 @@ def _reads(found: Found, units: Units, recording: Recording) -> tuple[Read, ...]
     )
 
 
-def _has_numbers(network: Network, found: Found, units: Units) -> bool:
+def _has_numbers(network: Network, coupling: _Coupling) -> bool:
     """Whether the caller's code has had numbers of channels in hand that vary."""
-    own = [c for c in network.counts if c.attribute not in layer_widths(network.model.get_submodule(c.module))]
-    asked = any(units.groups_of(labels) for labels in found.asked)
-    return bool(network.literals or own) or asked or _reads_widths(network.model)
+    found, units = coupling.found, coupling.units
+    in_hand = [*found.asked, *_own_counts(found, network.model)]
+    return bool(network.literals) or any(map(units.groups_of, in_hand)) or _reads_widths(network.model)
+
+
+def _own_counts(found: Found, model: nn.Module) -> list[IntArray]:
+    """Channels that attributes count which are the caller's own, not torch's."""
+    return [
+        labels
+        for (module, attribute), labels in found.counts.items()
+        if attribute not in layer_widths(model.get_submodule(module))
+    ]
 
 
 def _reads_widths(model: nn.Module) -> bool:
@@ -275,17 +321,35 @@ def _parametrised(model: nn.Module) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _narrower(network: Network) -> Structure:
+    """A structure of which every group is narrower than in the full network.
+
+    A third of the widths, as half of them would have much in common with all: powers of two stay such.
+    """
+    return tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
+
+
+def _unseen(network: Network, followed: Forwards, coupling: _Coupling) -> Set[str]:
+    """Names of nodes that are given numbers of channels unseen, in eval mode; none where the code has had none."""
+    full = followed.evaluating
+    if not may_have(full) or not _has_numbers(network, coupling):
+        return frozenset()
+    ranking = NestedRanking.by_importance([np.arange(len(units), dtype=float) for units in network.units])
+    narrow = slim(network, _narrower(network), ranking).eval()
+    try:
+        return unseen_nodes(full, recorded(narrow, network.inputs, network.leaves, way=network.way))
+    except Exception:  # whatever a forward raises at another width; the proof says so
+        return frozenset()
+
+
 def _prove(network: Network, followed: Forwards) -> None:
     """Build one structure and compare it, where something could depend on widths that nothing shows.
-
-    Every group of it is narrower than in the full network; a third of the widths, as half of them would have much in
-    common with all: powers of two stay such.
 
     Raises:
         TraceError: It cannot run, or is something else than the masked network.
     """
     name = type(network.model).__name__
-    structure = tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
+    structure = _narrower(network)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
     inputs = network.inputs if network.way.as_given else with_images(network.inputs, min(followed.images, network.inputs.images))
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import CodeType, MappingProxyType
@@ -99,6 +99,7 @@ def walk(
     ignored: Sequence[str],
     found: Found,
     choices: Mapping[Fork, int] = _NONE,
+    unseen: Set[str] = frozenset(),
 ) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
@@ -107,8 +108,9 @@ def walk(
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
+        unseen: Names of nodes that are given a number of channels unseen (`models.unseen`).
     """
-    _Walk(recording, ignored, found, choices).run()
+    _Walk(recording, ignored, found, choices, unseen).run()
 
 
 class _SeveralTensors(Exception):
@@ -124,8 +126,10 @@ class _Walk:
         ignored: Sequence[str],
         found: Found,
         choices: Mapping[Fork, int],
+        unseen: Set[str],
     ) -> None:
         self._choices = choices
+        self._unseen = unseen
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
@@ -178,6 +182,8 @@ class _Walk:
         site = node.meta.get("site")
         if site is not None:
             self._visits.setdefault((site.module, site.code, site.instruction), []).append(node)
+        if node.name in self._unseen:
+            self.freeze_inputs(node, "computes with how many there are")
         kind = kind_of(node)
         if kind is None:
             return self._do_without_rule(node)
@@ -188,6 +194,7 @@ class _Walk:
             return self._do_without_rule(node)
         self._check_count(node)
         self._freeze_other_numbers(node)
+        self._freeze_what_images_decide(node, value)
         if (node.op == "call_module" and value is not None) or (
             any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None
         ):
@@ -219,6 +226,12 @@ class _Walk:
         for argument in node.all_input_nodes:
             if self.number(argument) is not None and argument not in followed:
                 self.keep(argument, node, "computes with how many there are")
+
+    def _freeze_what_images_decide(self, node: fx.Node, value: Value) -> None:
+        """Channels that more images have more of: what reads them would be told of those of the example."""
+        if isinstance(value, Tracked):
+            for dim in node.meta.get("of_images", frozenset()) & value.axes.keys():
+                self.freeze(value.axes[dim], node, "takes them together with the images of a batch")
 
     def _freeze_number(self, argument: fx.Node, reason: str) -> None:
         number = self.number(argument)
@@ -291,6 +304,11 @@ class _Walk:
 
     def depends_on_inputs(self, node: fx.Node) -> bool:
         return bool(node.meta.get("fed"))
+
+    def of_images(self, argument: Any) -> frozenset[int]:
+        usual = frozenset({0} if self.depends_on_inputs(argument) else ())
+        found: frozenset[int] = argument.meta.get("of_images", usual)
+        return found
 
     def module_of(self, node: fx.Node) -> nn.Module:
         return self._model.get_submodule(str(node.target))

@@ -107,7 +107,7 @@ def _merged(
     first, *others = held
     for dim in others:
         walk.freeze(held[dim], node, "takes several kinds of channels together")
-    if dims[0] == 0 and first != 0 and walk.depends_on_inputs(node):
+    if not walk.of_images(node.args[0]).isdisjoint(dims):
         walk.freeze(held[first], node, "takes them together with the images of a batch")
         return None
     outer = math.prod(shape[dim] for dim in dims if dim < first)
