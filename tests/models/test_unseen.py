@@ -96,8 +96,9 @@ class _FromOne(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         n = z.shape[0]
         x = self.start.repeat(n, 1, 1, 1)
-        weight = self.weight * self.style(z).view(n, 1, 8, 1, 1)
-        x = F.conv2d(x.view(1, n * 8, 4, 4), weight.view(n * 6, 8, 3, 3), padding=1, groups=n)
+        c = x.shape[1]
+        weight = self.weight * self.style(z).view(n, 1, c, 1, 1)
+        x = F.conv2d(x.view(1, n * c, 4, 4), weight.view(n * 6, c, 3, 3), padding=1, groups=n)
         return self.out(self.hidden(x.view(n, 6, 4, 4)))
 
 
