@@ -6,12 +6,13 @@ numbers without a word. Where such a number reaches an operator, the narrower ne
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from prunesearch.models.recording import Recording
+from prunesearch.models.recording import Position, Recording
 
 
 def may_have(recording: Recording) -> bool:
@@ -38,6 +39,43 @@ def unseen(recording: Recording, narrower: Recording) -> frozenset[str]:
         if node.op == "get_attr" and mine is not None and theirs is not None and _values_differ(mine, theirs):
             found += list(node.users)
     return frozenset(node.name for node in found)
+
+
+def is_explained(
+    recording: Recording, narrower: Recording, counts: Mapping[tuple[str, Position], int]
+) -> bool:
+    """Whether all numbers that operators are given in a narrower network are those that they should be.
+
+    Args:
+        recording: Of the full network.
+        narrower: Of the same forward of a narrower one.
+        counts: What numbers that follow channels are in it, by the name of the node and the way to the number.
+    """
+    nodes, twins = list(recording.graph.nodes), list(narrower.graph.nodes)
+    if [_name(node) for node in nodes] != [_name(node) for node in twins] or unseen(recording, narrower):
+        return False
+    return all(
+        theirs == (mine if number is None else number)
+        for node, twin in zip(nodes, twins, strict=True)
+        for position, mine, theirs in _whole_numbers((node.args, node.kwargs), (twin.args, twin.kwargs))
+        if (number := counts.get((node.name, position))) is not None or position not in node.meta.get("numbers", {})
+    )
+
+
+def _whole_numbers(mine: Any, theirs: Any, position: Position = ()) -> Iterator[tuple[Position, Any, Any]]:
+    """Whole numbers in the arguments of two nodes, with the way to them; where only one has them, too."""
+    if isinstance(mine, (tuple, list)) and isinstance(theirs, (tuple, list)) and len(mine) == len(theirs):
+        # the outermost two levels are (args, kwargs) and then a position or keyword
+        for i, pair in enumerate(zip(mine, theirs, strict=True)):
+            yield from _whole_numbers(*pair, (*position, i))
+    elif isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
+        for key in mine:
+            yield from _whole_numbers(mine[key], theirs[key], (*position, key))
+    elif isinstance(mine, slice) and isinstance(theirs, slice):
+        for end in ("start", "stop", "step"):
+            yield from _whole_numbers(getattr(mine, end), getattr(theirs, end), (*position, end))
+    elif type(mine) is int or type(theirs) is int:
+        yield position[1:], mine, theirs
 
 
 def _name(node: fx.Node) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import CodeType, MappingProxyType
@@ -13,7 +13,7 @@ import numpy as np
 from torch import fx, nn
 
 from prunesearch.errors import TraceError
-from prunesearch.models.amounts import Amounts, Condition
+from prunesearch.models.amounts import Amounts, Condition, arrays_of
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form, Share
 from prunesearch.models.functions import KeptFunction
@@ -67,6 +67,8 @@ class Found:
         uncounted: Of operators without a rule, how many were counted when they ran, of one image.
         numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way
             to the number; of the forward in eval mode.
+        held: What else follows channels among the arguments of nodes that compute with numbers: sums of shares of
+            channels and of attributes of modules; likewise.
         asked: Labels of channels whose number a forward asked for.
         conditions: What forwards found when they compared numbers.
         forks: Where channels become several dimensions and any of them could follow: how many there are to choose
@@ -82,6 +84,7 @@ class Found:
     products: list[Product] = field(default_factory=list)
     uncounted: list[tuple[str, int]] = field(default_factory=list)
     numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
+    held: dict[tuple[str, Position], Form] = field(default_factory=dict)
     asked: list[IntArray] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     forks: dict[Fork, tuple[int, list[IntArray]]] = field(default_factory=dict)
@@ -100,6 +103,8 @@ def walk(
     found: Found,
     choices: Mapping[Fork, int] = _NONE,
     unseen: Set[str] = frozenset(),
+    *,
+    by_value: bool = False,
 ) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
@@ -109,8 +114,9 @@ def walk(
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
         unseen: Names of nodes that are given a number of channels unseen (`models.unseen`).
+        by_value: Whether numbers that the forward made plain are told by their values, to be checked afterwards.
     """
-    _Walk(recording, ignored, found, choices, unseen).run()
+    _Walk(recording, ignored, found, choices, unseen, by_value=by_value).run()
 
 
 class _SeveralTensors(Exception):
@@ -127,7 +133,10 @@ class _Walk:
         found: Found,
         choices: Mapping[Fork, int],
         unseen: Set[str],
+        *,
+        by_value: bool,
     ) -> None:
+        self._by_value = by_value
         self._choices = choices
         self._unseen = unseen
         self.labels = found.labels
@@ -136,7 +145,9 @@ class _Walk:
         self._ignored = tuple(ignored)
         self._found = found
         self._values: dict[fx.Node, Value] = {}
-        self._amounts = Amounts(self._model, self.labels, self._count_attribute, self._found.counts.get)
+        self._amounts = Amounts(
+            self._model, self.labels, self._count_attribute, self._found.counts.get, self._made_plain
+        )
         tensors = (
             *self._model.named_parameters(remove_duplicate=False),
             *self._model.named_buffers(remove_duplicate=False),
@@ -172,6 +183,8 @@ class _Walk:
             self._freeze_all(node, "is an output of the network")
         elif node.meta.get("number"):
             self._amounts.note(node, self.value(next(iter(node.args), None)))
+            if not self._recording.training:
+                self._found.held.update({(node.name, at): form for at, form in node.meta.get("numbers", {}).items()})
         else:
             self._values[node] = self._apply_rule(node)
             for position, form in node.meta.get("numbers", {}).items():
@@ -356,7 +369,9 @@ class _Walk:
                 self.stays(node, position)
         else:
             fits = type(given) is int and (
-                self._follow_rounded(node, position, labels) or self._follow_literal(node, position, labels)
+                self._follow_rounded(node, position, labels)
+                or self._follow_literal(node, position, labels)
+                or self._follow_value(given, labels)
             )
         if fits and not self._recording.training:
             self._found.numbers[node.name, position] = labels
@@ -490,6 +505,25 @@ class _Walk:
         self._followed_uses.add(use)
         return True
 
+    def _follow_value(self, given: int, labels: IntArray) -> bool:
+        """Follow a plain number as one that was made plain and has its value; of several as one of these channels."""
+        found = [*self._all_made_plain(given)]
+        found.sort(key=lambda form: not any(np.isin(labels, some).any() for some in arrays_of(form)))
+        return any(self._amounts.follow(form, labels) for form in found)
+
+    def _made_plain(self, node: fx.Node, index: int, given: int) -> Form | None:
+        form = next(self._all_made_plain(given), None)
+        if form is not None and not self._recording.training:
+            self._found.held[node.name, (index,)] = form
+        return form
+
+    def _all_made_plain(self, given: int) -> Iterator[Form]:
+        """What was made plain and has this value, where numbers are told so."""
+        decisions = self._recording.decisions if self._by_value else ()
+        for form in (self._form_of(decision.numbers[0]) for decision in decisions if decision.site is not None):
+            if form is not None and form.terms and form.value(self._amounts.value_of) == given:
+                yield form
+
     def _uses_rounded(self) -> dict[tuple[int, Span], Origin | float]:
         """What each use of a number that `int(...)` gave is."""
         found: dict[tuple[int, Span], Origin | float] = {}
@@ -514,7 +548,7 @@ class _Walk:
         )
 
     def _decide(self, decision: Decision) -> None:
-        if self._is_followed(decision.site):
+        if self._is_followed(decision.site) or (self._by_value and decision.site is not None):
             return
         why = f"how many there are decides what the forward does, at {decision.where}"
         forms = [self._form_of(number) for number in decision.numbers]
