@@ -568,7 +568,7 @@ class _Recorder(TorchFunctionMode):
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.multi_head_attention_forward and can_be_followed(args, kwargs):
             return self._in_operators(multi_head_attention, args, kwargs)
-        if func in losses.SPELT_OUT and losses.can_be_followed(args, kwargs):
+        if func in losses.SPELT_OUT and losses.can_be_followed(func, args, kwargs):
             return self._in_operators(losses.SPELT_OUT[func], args, kwargs)
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like

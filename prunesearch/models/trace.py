@@ -261,7 +261,7 @@ class _Coupling:
     removable: int
 
 
-_TRIALS = 8
+_TRIALS = 10
 """How many ways to take forks are tried."""
 
 
@@ -289,7 +289,7 @@ def _coupled(
         for recording in recordings:
             walk(recording, wishes.ignored_layers, found, choices, unseen, by_value=by_value)
         for labels in [*found.asked, *_own_counts(found, model)] if all_stay else ():
-            found.labels.freeze(labels, f"the forward computes with how many there are, in a way that cannot be followed, and gives it to {min(unseen)!r}")
+            found.labels.freeze(labels, f"the forward computes with how many there are, unseen, for {min(unseen)!r}")
         _freeze_what_is_no_sum(found, model)
         for layers in wishes.tied_layers:
             _tie(found, layers)
@@ -304,7 +304,8 @@ def _coupled(
         for fork, (options, labels) in best.found.forks.items()
         if not all(best.units.are_free(some) for some in labels)
     }
-    together = [{fork: min(way, options - 1) for fork, options in stuck.items()} for way in (1, 2)]
+    all_forks = {fork: options for fork, (options, _) in best.found.forks.items()} if stuck else {}
+    together = [{fork: min(way, n - 1) for fork, n in forks.items()} for forks in (stuck, all_forks) for way in (1, 2)]
     alone = [{fork: other} for fork, options in stuck.items() for other in range(options)]
     for trial in [*together, *alone][:_TRIALS]:
         if not trial or all(choices.get(fork, 0) == way for fork, way in trial.items()):
