@@ -7,6 +7,10 @@ INSTALLED := $(VENV)/.installed
 # Images of containers often forbid Python to keep compiled modules; each of the many processes of the tests would compile all anew.
 export PYTHONDONTWRITEBYTECODE :=
 
+# Thousands of small files are written and synchronised with the disk by the tests: they lie in memory where there is room for them.
+MEMORY := $(shell df -Pk /dev/shm 2>/dev/null | awk 'NR == 2 && $$4 > 2000000 && system("test -w /dev/shm") == 0 { print "/dev/shm" }')
+IN_MEMORY := $(if $(MEMORY),TMPDIR=$(MEMORY))
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow test-card test-loops test-detectors test-faults test-browser screenshot test-package test-minimum check format docs readme build clean
 
@@ -24,10 +28,10 @@ demo: venv  ## the main job on real data: train, trace, search, prune, finetune,
 	$(BIN)/prunesearch demo --out demo
 
 test: venv  ## run the tests, on all cores
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-slow: venv  ## run the tests that take several seconds each
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not card'
+test-slow: venv  ## run the tests that take a second or more each
+	$(IN_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not card'
 
 test-card: venv  ## public calls on a device that is not the CPU, which torch must know before it differentiates anything
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_on_a_card.py -m card

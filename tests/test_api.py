@@ -488,6 +488,7 @@ def test_one_study_answers_several_budgets(network: Network, digits_data: Data) 
 CONDITIONAL = {"shares": (1.0, 0.7), "warmup": 8, "updates": 1}
 
 
+@pytest.mark.slow
 def test_the_learnt_policy_answers_a_share_that_was_never_tried_and_its_network_can_be_built(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:
@@ -670,7 +671,9 @@ def test_a_race_with_workers_has_the_history_of_one_process(network: Network, di
     assert told == [(trial.structure, trial.score, trial.error, trial.parts) for trial in two.trials]
 
 
-@pytest.mark.parametrize("searcher", ["surrogate", "nsga2", "bayes"])
+@pytest.mark.parametrize(
+    "searcher", ["surrogate", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsga2", "bayes"))]
+)
 def test_a_race_goes_on_as_if_it_was_never_interrupted(
     network: Network, digits_data: Data, tmp_path: Path, searcher: str
 ) -> None:
@@ -749,7 +752,7 @@ def test_a_result_says_what_its_weights_do_not_fit() -> None:
     assert "reconstructed" in told[1]
 
 
-@pytest.mark.parametrize("evaluator", ["adaptive_bn", "precise_bn"])
+@pytest.mark.parametrize("evaluator", ["adaptive_bn", pytest.param("precise_bn", marks=pytest.mark.slow)])
 def test_the_protocols_of_the_papers_can_be_asked_for(network: Network, digits_data: Data, evaluator: str) -> None:
     result = searched(
         network,

@@ -98,6 +98,7 @@ def in_place(data: Data, log: list[str]) -> Callable[[nn.Module], None]:
     return train
 
 
+@pytest.mark.slow
 def test_steps_tighten_in_terms_of_the_original_network_and_go_on_after_an_interrupt(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:

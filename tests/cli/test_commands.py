@@ -340,6 +340,7 @@ def test_finished_networks_and_winners_of_studies_are_put_side_by_side(call: Cal
     assert "accuracy" not in table.stdout
 
 
+@pytest.mark.slow
 def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, folder: Path) -> None:
     budget = (*NETWORK, "--budget", "macs=60%", "--batch-size", "256", "--json")
     found = json.loads(call("paam", *budget, "--epochs", "5", "--out", "paam.st", "--every", "2").stdout)
@@ -356,6 +357,7 @@ def test_paam_and_manidp_are_trained_and_their_networks_written(call: Call, fold
     assert_remembers_digits(folder / "gated.st")
 
 
+@pytest.mark.slow
 def test_a_network_is_pruned_layer_by_layer_and_written(call: Call, folder: Path) -> None:
     small = ("--generations", "1", "--scored", "1", "--epochs-per-layer", "0", "--epochs", "1", "--out", "layers.st")
     command = ("layerwise", *NETWORK, "--budget", "macs=60%", *small)

@@ -12,6 +12,7 @@ import prunesearch as ps
 from tests.cli.calls import SEARCH, Call
 
 
+@pytest.mark.slow
 def test_a_searched_network_is_exported(call: Call, folder: Path) -> None:
     searched = call(*SEARCH, "--n-trials", "2", "--study", "sqlite://", "--out", "e.safetensors")
     assert searched.returncode == 0, searched.stderr

@@ -62,6 +62,7 @@ def test_it_beats_random_search_at_equal_evaluations(name: str, n: int) -> None:
     assert sum(ahead) >= 11
 
 
+@pytest.mark.slow
 def test_the_surrogate_needs_fewer_evaluations_than_evolution() -> None:
     """12 seeds, probability of 11 or more by luck 0.003; it has 60 evaluations, evolution 120."""
     assert sum(best_score("surrogate", seed, 60) > best_score("evolution", seed, 120) for seed in range(12)) >= 11

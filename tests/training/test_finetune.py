@@ -42,7 +42,7 @@ def test_training_learns_and_leaves_model_teacher_and_generators_as_they_were() 
     assert not tuned.training
 
 
-@pytest.mark.parametrize(("precision", "collections"), [("fp32", 0), ("bf16", 1)])
+@pytest.mark.parametrize(("precision", "collections"), [("fp32", 0), pytest.param("bf16", 1, marks=pytest.mark.slow)])
 def test_a_training_leaves_no_network_behind_and_looks_for_garbage_only_if_it_made_any(
     precision: Precision, collections: int
 ) -> None:

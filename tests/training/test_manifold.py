@@ -85,6 +85,7 @@ def test_the_average_image_meets_the_budget_and_the_parameters_grow(network: Net
     assert not result.model.training
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_with_the_same_thresholds(
     network: Network, digits_data: Data, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def test_every_layer_is_timed_at_every_width_and_the_file_is_the_table(
     assert LatencyModel(LatencyTable.load(path), network.space).predict([network.space.full])[0] > 0
 
 
+@pytest.mark.slow
 def test_model_generators_threads_and_collector_are_left_alone(tmp_path: Path) -> None:
     import gc
 
