@@ -145,7 +145,8 @@ class Amounts:
         assert other is not None
         if node.target in (operator.add, operator.sub):
             one, other = (
-                form if form.terms else self._told(node, i, form.constant) or form for i, form in enumerate((one, other))
+                form if form.terms else self._told(node, i, form.constant) or form
+                for i, form in enumerate((one, other))
             )
         if node.target is operator.mul:  # attributes as constants
             one, other = (self._constant(form) for form in (one, other))

@@ -473,7 +473,7 @@ class _CountingReplay(Replay):
         for node, shape in self._shapes.items():
             known = node.meta.get("shape", ())
             if other != n and len(known) == len(shape):
-                node.meta["of_images"] = frozenset(i for i, sizes in enumerate(zip(known, shape)) if len({*sizes}) > 1)
+                node.meta["of_images"] = frozenset(dim for dim, size in enumerate(shape) if size != known[dim])
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

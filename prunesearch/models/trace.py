@@ -159,9 +159,7 @@ def _by_value(
     try:
         for structure in (network.space.minimum, _narrower(network), *sampled):
             ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
-            narrow = recorded(
-                slim(network, structure, ranking).eval(), network.inputs, network.leaves, way=network.way
-            )
+            narrow = recorded(slim(network, structure, ranking).eval(), network.inputs, network.leaves, way=network.way)
             counts = {
                 (number.node, number.position): number.number(kept_units(network, structure, ranking))
                 for number in network.numbers
@@ -427,7 +425,11 @@ def _prove(network: Network, followed: Forwards) -> None:
     name = type(network.model).__name__
     structure = _narrower(network)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
-    inputs = network.inputs if network.way.as_given else with_images(network.inputs, min(followed.images, network.inputs.images))
+    inputs = (
+        network.inputs
+        if network.way.as_given
+        else with_images(network.inputs, min(followed.images, network.inputs.images))
+    )
     try:
         found = verify_these(network, [structure], np.random.default_rng(0), followed, inputs)
     except TypeError:  # it returns nothing that could be compared

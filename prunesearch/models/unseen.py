@@ -16,7 +16,7 @@ from prunesearch.models.recording import Position, Recording
 
 
 def may_have(recording: Recording) -> bool:
-    """Whether an operator was given a number that no code says and no module holds, or a tensor that the forward made."""
+    """Whether an operator was given a number that neither code nor a module holds, or a tensor that it made."""
     return bool(recording.constants) or any(node.meta.get("computed") for node in recording.graph.nodes)
 
 
@@ -41,9 +41,7 @@ def unseen(recording: Recording, narrower: Recording) -> frozenset[str]:
     return frozenset(node.name for node in found)
 
 
-def is_explained(
-    recording: Recording, narrower: Recording, counts: Mapping[tuple[str, Position], int]
-) -> bool:
+def is_explained(recording: Recording, narrower: Recording, counts: Mapping[tuple[str, Position], int]) -> bool:
     """Whether all numbers that operators are given in a narrower network are those that they should be.
 
     Args:

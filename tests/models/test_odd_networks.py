@@ -297,7 +297,9 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
         lambda net, h, x: torch.view_as_complex(torch.view_as_real(torch.fft.fft(h, dim=2)).contiguous()).imag
     ),
     "real and imaginary channels": lambda: Middle(
-        lambda net, h, x: torch.complex(*torch.cat([(f := torch.fft.fftn(h, dim=(-2, -1))).real, f.imag], 1).chunk(2, 1)).abs()
+        lambda net, h, x: torch.complex(
+            *torch.cat([(f := torch.fft.fftn(h, dim=(-2, -1))).real, f.imag], 1).chunk(2, 1)
+        ).abs()
     ),
     "groups beside images": lambda: Middle(
         lambda net, h, x: (g := h.view(h.size(0) * 2, -1, 6, 6)).mul(g.mean(1, keepdim=True)).view(h.shape)

@@ -119,8 +119,8 @@ _METHODS = (
     "addcmul", "addcdiv", "gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not", "isnan",
     "fill_", "zero_", "bernoulli", "bernoulli_", "uniform_", "normal_", "copy_", "requires_grad_", "nan_to_num",
     "__floordiv__", "__mod__", "remainder", "floor_divide", "isfinite", "square_", "rsqrt_", "reciprocal_", "neg_",
-    "sin_", "cos_", "log_", "round_", "nan_to_num_", "angle", "conj", "tan", "atan", "atan2", "sinh", "cosh", "absolute",
-    "log10", "erf_", "sign_", "ceil_", "clip_", "addcmul_", "addcdiv_", "lerp_", "fmod", "hypot",
+    "sin_", "cos_", "log_", "round_", "nan_to_num_", "angle", "conj", "tan", "atan", "atan2", "sinh", "cosh",
+    "absolute", "log10", "erf_", "sign_", "ceil_", "clip_", "addcmul_", "addcdiv_", "lerp_", "fmod", "hypot",
 )  # fmt: skip
 _ALONG_MODULES = (nn.Softmax, nn.LogSoftmax, nn.Softmin)
 _ALONG_FUNCTIONS = (

@@ -104,8 +104,8 @@ def _moved(
 
 def _has_images(walk: Walk, node: fx.Node, piece: _Piece) -> bool:
     """Whether the first of two dimensions, and it alone, is larger for more images, before and after."""
-    found = (walk.of_images(node.args[0]) & {*piece.before}, walk.of_images(node) & {*piece.after})
-    return found == ({piece.before[0]}, {piece.after[0]})
+    before, after = walk.of_images(node.args[0]) & {*piece.before}, walk.of_images(node) & {*piece.after}
+    return before == {piece.before[0]} and after == {piece.after[0]}
 
 
 def _beside_images(
