@@ -42,7 +42,7 @@ from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 _ONE = Width(1)
 _ROUNDS = 6
 """How often numbers of channels are looked for that reach operators unseen; each makes more channels stay."""
-_AGREEING = 2
+_AGREEING = 6
 """How many random structures must agree with what was guessed, beside the narrowest one and another."""
 _TOLERANCE = 1e-3  # of the largest output; larger differences than of rounding are looked at again with 53 bits
 

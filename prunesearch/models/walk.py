@@ -26,7 +26,7 @@ from prunesearch.models.operators import OPERATOR_NAMES
 from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value, tensors_of
 from prunesearch.models.recording import Decision, Position, Recording, Site
-from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
+from prunesearch.models.rounded import Span, call_at, is_rounding, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
 from prunesearch.structure import IntArray
 
@@ -136,7 +136,11 @@ class _Walk:
         *,
         by_value: bool,
     ) -> None:
-        self._by_value = by_value
+        self._rounding = frozenset(
+            decision
+            for decision in recording.decisions
+            if by_value and decision.site is not None and is_rounding(decision.site.code, decision.site.instruction)
+        )
         self._choices = choices
         self._unseen = unseen
         self.labels = found.labels
@@ -518,9 +522,9 @@ class _Walk:
         return form
 
     def _all_made_plain(self, given: int) -> Iterator[Form]:
-        """What was made plain and has this value, where numbers are told so."""
-        decisions = self._recording.decisions if self._by_value else ()
-        for form in (self._form_of(decision.numbers[0]) for decision in decisions if decision.site is not None):
+        """What was made plain so far and has this value, the latest first, where numbers are told so."""
+        decisions = (decision for decision in reversed(self._recording.decisions) if decision in self._rounding)
+        for form in (self._form_of(decision.numbers[0]) for decision in decisions):
             if form is not None and form.terms and form.value(self._amounts.value_of) == given:
                 yield form
 
@@ -548,7 +552,7 @@ class _Walk:
         )
 
     def _decide(self, decision: Decision) -> None:
-        if self._is_followed(decision.site) or (self._by_value and decision.site is not None):
+        if self._is_followed(decision.site) or decision in self._rounding:
             return
         why = f"how many there are decides what the forward does, at {decision.where}"
         forms = [self._form_of(number) for number in decision.numbers]

@@ -48,6 +48,21 @@ TOLD: dict[str, Callable[[], nn.Module]] = {
         lambda net, h, x: _shuffled(torch.cat([_first(h, int(h.size(1) / 2)), net.op(x)], 1), 2), op=nn.Conv2d(3, 4, 1)
     ),
 }
+
+
+class _Halves(nn.Module):
+    """One half goes through a layer, then both are shuffled; told by a function's own number."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c // 2, c // 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n = int(x.size(1) / 2)
+        return _shuffled(torch.cat([_first(x, n), self.conv(x[:, n:])], 1), 2)
+
+
+TOLD["blocks of halves"] = lambda: Middle(lambda net, h, x: net.op(h), op=nn.Sequential(_Halves(8), _Halves(8)))
 STAYING: dict[str, Callable[[], nn.Module]] = {
     "not below a limit": lambda: Middle(lambda net, h, x: _first(h, max(int(h.size(1) / 2), 3)), channels=4),
     "not above a limit": lambda: Middle(lambda net, h, x: _first(h, min(int(h.size(1) / 2), 3)), channels=3),
