@@ -15,9 +15,15 @@ from torch import Tensor, fx
 from prunesearch.models.recording import Position, Recording
 
 
+_FEW = 4
+"""Elements of tensors that a forward may have made of a number of channels; others are of data or of positions."""
+
+
 def may_have(recording: Recording) -> bool:
     """Whether an operator was given a number that neither code nor a module holds, or a tensor that it made."""
-    return bool(recording.constants) or any(node.meta.get("computed") for node in recording.graph.nodes)
+    made = (tensor for name, tensor in recording.constants.items() if name not in recording.held)
+    is_made = any(tensor.is_floating_point() and tensor.numel() <= _FEW for tensor in made)
+    return is_made or any(node.meta.get("computed") for node in recording.graph.nodes)
 
 
 def unseen(recording: Recording, narrower: Recording) -> frozenset[str]:
