@@ -54,8 +54,9 @@ test-faults: venv  ## kills, full disks, damaged files, PostgreSQL, a Ray cluste
 test-browser: venv  ## the report in a real browser: needs a Chromium (Debian: apt-get install chromium)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/report -m browser
 
-screenshot: demo  ## the picture of the report in the documentation, taken anew of the demo's
-	$(BIN)/python -m tests.report.browser demo/report.html docs/images/report.png
+screenshot: demo  ## the picture of the report in the documentation, taken anew of the demo's default search
+	$(BIN)/prunesearch report --study sqlite:///demo/demo-seed0.db --study-names surrogate --out demo/surrogate.html
+	$(BIN)/python -m tests.report.browser demo/surrogate.html docs/images/report.png
 
 MINIMUM := build/minimum
 test-minimum:  ## run the tests with the oldest version of everything that pyproject.toml admits

@@ -6,9 +6,9 @@ The network is MobileNet V1 up to its seventh block of 13, half as wide. A cell 
 from scratch, and judged by its loss and accuracy on the 10,000 test images. There are 30 structures for each share of
 the MACs: five of each of six `SHAPES`, all as wide as the limit allows. The truth about a structure is its mean over
 the seeds. Its *reliability* is the share of the variance of these means that is not due to the seeds: ICC(1,k) of a
-one-way model with random effects (`tabulated/pilot.py`). To make hundreds of trainings affordable, images are averaged over
-2x2 pixels, so they have 16x16, and a training sees 20,000 images twice: a short training, and the truth is about such
-ones. Each cell is a file of its own in `results/pilot`; run again to go on.
+one-way model with random effects (`tabulated/pilot.py`). To make hundreds of trainings affordable, images are averaged
+over 2x2 pixels, so they have 16x16, and a training sees 20,000 images twice: a short training, and the truth is about
+such ones. Each cell is a file of its own in `results/pilot`; run again to go on.
 
 Registered before the cells were measured (one structure had been trained once, to see how long it takes):
 

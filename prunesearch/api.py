@@ -12,16 +12,14 @@ import torch
 from torch import nn
 
 from prunesearch.best_so_far import BestSoFar
-from prunesearch.budget import Budget, FeasibleSet
-from prunesearch.contracts import name_of
+from prunesearch.budget import Budget, FeasibleSet, as_budget
+from prunesearch.contracts import as_options, expect_kind, kind_of, name_of
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evidence import KEY, Evidence, as_facts, evidence_of, kept_evidence
 from prunesearch.given import (
-    as_budget,
     as_network,
     as_verifiers,
     check_searcher_object,
-    expect_kind,
     refuse_unknown,
 )
 from prunesearch.judged import judge, record, recorded
@@ -43,9 +41,10 @@ from prunesearch.search import is_searcher, make_searcher
 from prunesearch.search.checked import CheckedSearcher
 from prunesearch.search.searcher import Searcher
 from prunesearch.search.uniform import uniform_structure
-from prunesearch.study.database import IN_MEMORY
+from prunesearch.study.database import IN_MEMORY, as_url, parse
 from prunesearch.study.executors import Executor, RememberingExecutor
 from prunesearch.study.racing import RacingExecutor, Track
+from prunesearch.study.store import look
 from prunesearch.study.study import Study, find
 from prunesearch.study.workers import Workers, as_workers, executor_on, jobs_on, open_pool
 from prunesearch.training.data import Data, Source, as_data, told_of
@@ -81,7 +80,7 @@ def search(
     scoring: Scoring = _USUAL,
     build_with: str | WeightSource | Callable[..., WeightSource] | None = None,
     verifiers: AnyVerifier | Sequence[AnyVerifier] | None = None,
-    study: str = IN_MEMORY,
+    study: str | Path = IN_MEMORY,
     study_name: str | None = None,
     running: Running = _ALONE,
     progress: Progress = True,
@@ -116,7 +115,8 @@ def search(
             goes on under the lower limits that it says, or looks at the next best structure, until a winner holds, six
             times at most. By default the winner is built and timed (`"latency"`) where the budget limits latency by a
             table measured on this machine; `()` takes the winner as it is.
-        study: URL of the database, such as `"sqlite:///search.db"`; by default nothing is kept.
+        study: URL of the database, such as `"sqlite:///search.db"`, or the path of its file; by default nothing is
+            kept.
         study_name: Which study of the database. By default the one that answers this very question; with another
             budget or searcher that is a new one beside the others. Scores of the database that apply here are not
             found again.
@@ -139,11 +139,15 @@ def search(
         EvaluationFailed: Nothing could be scored, or no worker could be started.
     """
     refuse_unknown(moved, _MOVED, search)
-    data = as_data(data)
+    data, study = as_data(data), as_url(study)
+    if study_name is not None and not isinstance(study_name, str):
+        raise TypeError(f"Expected study_name as text, got {kind_of(study_name)}.")
+    look(parse(study))  # before anything takes long
     network, budget = as_network(network, data), as_budget(budget, table)
     n_trials, seed = whole_number("n_trials", n_trials, at_least=1), whole_number("seed", seed, at_least=0)
     expect_kind("scoring", scoring, Scoring, "Scoring(criterion='taylor')")
     expect_kind("running", running, Running, "Running(workers=4)")
+    options = as_options("options", options)
     check_searcher_object(searcher, options)
     wanted = budget.check(network)
     convinced = as_verifiers(verifiers, wanted, searcher)

@@ -336,6 +336,30 @@ class FeasibleSet:
         return self.space.from_indices(indices)
 
 
+def as_budget(given: Budget | str, table: object = None) -> Budget:
+    """A budget as it is; a text is in the command line's form.
+
+    Args:
+        given: The budget.
+        table: What latency is predicted from, or the path of its file, if the budget has none yet.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: The text cannot be read, or there are two tables.
+    """
+    if isinstance(given, str):
+        return Budget.parse(given, table)
+    if not isinstance(given, Budget):
+        raise TypeError(f'Expected budget as Budget(macs="50%"), or as a text such as "macs=50%"; got {given!r}.')
+    if table is None:
+        return given
+    if given.table is not None:
+        raise ValueError("Expected one latency table, got two: the budget has its own. Leave table= out.")
+    own = [each for each in given.resources if each.name not in RESOURCES]
+    limits: dict[str, Any] = dict(given.limits)
+    return Budget(table=table, resources=own, **limits)
+
+
 def parse_limits(text: str) -> dict[str, str]:
     """The limits of `Budget.parse` as they are written, by resource.
 

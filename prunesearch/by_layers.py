@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import Budget, FeasibleSet, as_budget, as_structures
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels.genetic import greedy_mask
 from prunesearch.evaluators.diagnosis import check_finite
 from prunesearch.evaluators.layer_inputs import layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.evaluators.two_step import choose_units
-from prunesearch.given import as_budget, as_network
+from prunesearch.given import as_network
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import devices_here
 from prunesearch.models.isolation import in_eval_mode
@@ -50,7 +50,7 @@ from prunesearch.training.checkpoint import CheckpointFile, Snapshot
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.finetune import train
 from prunesearch.training.loop import check_patience
-from prunesearch.training.recipe import Recipe
+from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, LayerReport, Session, StepReport
 from prunesearch.training.settings import LayerwiseSettings
 
@@ -133,7 +133,8 @@ def layerwise(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings, data = recipe or Recipe(), settings or LayerwiseSettings(), as_data(data)
+    recipe, settings, data = Recipe() if recipe is None else recipe, settings or LayerwiseSettings(), as_data(data)
+    check_recipe(recipe)
     settings.check(recipe)
     check_patience(recipe, data)
     seed = whole_number("seed", seed, at_least=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from prunesearch.contracts import kind_of
 from prunesearch.evaluators.built_costs import measure_costs
 from prunesearch.given import as_table
 from prunesearch.html_table import html_table
@@ -19,7 +19,9 @@ from prunesearch.latency_table import LatencyTable
 from prunesearch.models.network import Network
 from prunesearch.plain_text import shortened
 from prunesearch.report.contents import StudyContents, read
+from prunesearch.shares import error_of_difference
 from prunesearch.structure import Cost, Space, Structure
+from prunesearch.study.database import as_url
 from prunesearch.study.store import Store
 from prunesearch.tasks.examples import judged_as
 from prunesearch.tasks.metric import as_text, name_of
@@ -105,7 +107,7 @@ def compare(
     network: Network | None = None,
     models: Mapping[str, nn.Module] | None = None,
     *,
-    study: str | None = None,
+    study: str | Path | None = None,
     study_names: Sequence[str] | None = None,
     data: Data | None = None,
     table: LatencyTable | str | Path | None = None,
@@ -116,7 +118,7 @@ def compare(
     Args:
         network: What the models were pruned from, traced.
         models: Pruned forms of it by name, finetuned or not; they are left in eval mode.
-        study: URL of a database of studies.
+        study: URL of a database of studies, or the path of its file.
         study_names: Which of its studies; by default all.
         data: Its test examples say how good the network and the models are.
         table: Predicts latency, and, if it was measured on this machine, says how that of the models is measured; or
@@ -137,9 +139,14 @@ def compare(
         raise TypeError(f"Expected network as trace(model, example_inputs) gives it, got {type(network).__name__}.")
     if not isinstance(data, Data | None):
         raise TypeError(f"Expected data as Data(train=..., test=...), got {type(data).__name__}.")
+    study = None if study is None else as_url(study)
+    if not isinstance(models, Mapping | None):
+        raise TypeError(f'Expected models by name, such as {{"small": small}}, got {kind_of(models)}.')
     for name, model in (models or {}).items():
         if not isinstance(model, nn.Module):
             raise TypeError(f"Expected models as modules by name, got {type(model).__name__} under {name!r}.")
+        if not isinstance(name, str):
+            raise TypeError(f"Expected models by names, which are texts; got {kind_of(name)}.")
     table = as_table(table)
     if UNPRUNED in (models or {}):
         raise ValueError(f"{UNPRUNED!r} is what the network itself is called; give the model another name.")
@@ -250,7 +257,7 @@ def _with_distances(rows: Sequence[tuple[Space, Compared]]) -> tuple[Compared, .
 
 def _certainty(rows: Sequence[Compared], n: int) -> str:
     accuracies = [row.metric for row in rows if row.metric is not None]
-    error = 2 * math.sqrt(2 * max(a * (1 - a) for a in accuracies) / n)
+    error = 2 * error_of_difference(accuracies, n)
     return (
         f"With {n:,} test images, accuracies that differ by less than {error:.2%} cannot be told apart (two standard "
         "errors of a difference)."

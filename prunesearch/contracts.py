@@ -140,3 +140,24 @@ def kind_of(given: Any) -> str:
     if isinstance(given, type):
         return f"the class {given.__name__}"
     return repr(given) if isinstance(given, (str, int, float, type(None))) else f"an object of {type(given).__name__}"
+
+
+def expect_kind(name: str, given: object, kind: type, example: str) -> None:
+    """Make sure that an argument is of a class.
+
+    Raises:
+        TypeError: It is not; the message has an example.
+    """
+    if not isinstance(given, kind):
+        raise TypeError(f"Expected {name} as prunesearch.{example}, got {kind_of(given)}.")
+
+
+def as_options(name: str, given: object) -> dict[str, Any]:
+    """Options by name; None is none.
+
+    Raises:
+        TypeError: They are not by name.
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"Expected {name} as a dictionary by name, got {kind_of(given)}.")
+    return dict(given or {})

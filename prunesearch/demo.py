@@ -5,6 +5,7 @@ Every cell is kept in the study file when it is done, so a demo that was interru
 
 from __future__ import annotations
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -127,7 +128,9 @@ def _run(out: Path, *, n_trials: int, seed: int, tell: Callable[[str], None]) ->
     is_fresh = not weights.exists() and not database.exists()
     model = _trained(weights, data, seed, tell)
     network = trace(model, data.test_set()[0][:2])
-    tell(f"Traced {MODEL}: {len(network.space.groups)} groups, {network.space.size:.1e} structures.")
+    tell(
+        f"Traced {MODEL}: {len(network.space.groups)} groups, about 10^{math.log10(network.space.size):.0f} structures."
+    )
     unpruned = _unpruned_row(network, data)
     rows = [unpruned]
     url = f"sqlite:///{database}"

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_OTHER_FORMATS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pt2", ".onnx", ".h5")
+_OF_NETWORKS = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl", ".pt2", ".onnx", ".h5")
+_OF_OTHERS = (".db", ".sqlite", ".sqlite3", ".py", ".json", ".toml", ".csv", ".parquet", ".html")
 _KINDS = {
     stat.S_IFCHR: "device",
     stat.S_IFBLK: "device",
@@ -45,12 +46,30 @@ def safetensors_path(path: object) -> Path:
         ValueError: Its name ends like that of another format.
     """
     path = as_path(path)
-    if path.suffix.lower() in _OTHER_FORMATS:
+    if path.suffix.lower() in (*_OF_NETWORKS, *_OF_OTHERS):
         raise ValueError(
             f"Expected a name that ends in .safetensors, the format of the file, such as {path.stem}.safetensors; got "
             f"{path.name}, which other programs would read as another format."
         )
     return path
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file, which need not be there yet."""
+    return os.path.realpath(one) == os.path.realpath(other) or (
+        one.exists() and other.exists() and os.path.samefile(one, other)
+    )
+
+
+def check_folder(option: str, folder: Path) -> None:
+    """Find out at once whether a folder can be made where an option says.
+
+    Raises:
+        ValueError: A file is in the way.
+    """
+    folder = Path(folder)
+    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
+        raise ValueError(f"Expected {option} as a folder; {folder} is a file. Name another.")
 
 
 def check_is_writable_file(path: Path) -> None:

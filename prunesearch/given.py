@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from prunesearch.budget import Budget, FeasibleSet
+from prunesearch.budget import FeasibleSet
 from prunesearch.contracts import kind_of
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.devices import device_of_module
@@ -16,7 +16,6 @@ from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.registry import did_you_mean, parameters_of
-from prunesearch.resources import RESOURCES
 from prunesearch.scoring import refuse_settings
 from prunesearch.search import check_searcher, is_searcher
 from prunesearch.search.searcher import Searcher
@@ -47,30 +46,6 @@ def as_network(given: Network | nn.Module, data: Data) -> Network:
 def as_table(given: LatencyTable | str | Path | None) -> LatencyTable | None:
     """A latency table as it is; a path is that of its file."""
     return LatencyTable.load(given) if isinstance(given, (str, Path)) else given
-
-
-def as_budget(given: Budget | str, table: object = None) -> Budget:
-    """A budget as it is; a text is in the command line's form.
-
-    Args:
-        given: The budget.
-        table: What latency is predicted from, or the path of its file, if the budget has none yet.
-
-    Raises:
-        TypeError: It is neither.
-        ValueError: The text cannot be read, or there are two tables.
-    """
-    if isinstance(given, str):
-        return Budget.parse(given, table)
-    if not isinstance(given, Budget):
-        raise TypeError(f'Expected budget as Budget(macs="50%"), or as a text such as "macs=50%"; got {given!r}.')
-    if table is None:
-        return given
-    if given.table is not None:
-        raise ValueError("Expected one latency table, got two: the budget has its own. Leave table= out.")
-    own = [each for each in given.resources if each.name not in RESOURCES]
-    limits: dict[str, Any] = dict(given.limits)
-    return Budget(table=table, resources=own, **limits)
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:
@@ -106,16 +81,6 @@ def as_verifiers(
             "of the searcher instead of an object, or verifiers=() to take the winner as it is."
         )
     return tuple(make_verifier(each, wanted) for each in several)
-
-
-def expect_kind(name: str, given: object, kind: type, example: str) -> None:
-    """Make sure that an argument is of a class.
-
-    Raises:
-        TypeError: It is not; the message has an example.
-    """
-    if not isinstance(given, kind):
-        raise TypeError(f"Expected {name} as prunesearch.{example}, got {kind_of(given)}.")
 
 
 def refuse_unknown(given: Mapping[str, Any], moved: Mapping[str, str], function: Callable[..., Any]) -> None:

@@ -28,3 +28,13 @@ def plain(text: str) -> str:
     """
     text = text.encode("utf-8", "backslashreplace").decode()  # half a character of UTF-16 cannot be printed
     return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def counted(n: int, what: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "structure"), counted(1200, "structure")
+        ('1 structure', '1,200 structures')
+    """
+    return f"{n:,} {what}{'s' * (n != 1)}"

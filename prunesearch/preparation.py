@@ -28,6 +28,7 @@ from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
 from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.fingerprint import fingerprint
+from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, in_order_of, members, moved, parts_of, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
@@ -41,7 +42,6 @@ from prunesearch.tasks import CLASSIFICATION
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, balanced
-from prunesearch.training.fitting import outputs_of
 from prunesearch.trial import Note, Trial
 
 if TYPE_CHECKING:

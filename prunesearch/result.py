@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from prunesearch import plots
-from prunesearch.budget import Budget
+from prunesearch.budget import Budget, as_budget
 from prunesearch.evaluators.winner import Winner
 from prunesearch.followup import FollowUp
 from prunesearch.html_table import html_table
 from prunesearch.judged import Judged
-from prunesearch.plain_text import shortened
+from prunesearch.plain_text import counted, shortened
 from prunesearch.ranges import whole_number
 from prunesearch.search import WITH_POLICY
 from prunesearch.search.searcher import PolicySearcher, Searcher
@@ -107,14 +107,14 @@ class SearchResult:
         distinct = {trial.structure: trial for trial in reversed(ranked(self.trials))}
         return [replace(self.best, trial=trial) for trial in ranked(distinct.values())[:k]]
 
-    def within(self, budget: Budget) -> Winner:
-        """The best trial that meets another budget, so that one study answers several.
+    def within(self, budget: Budget | str) -> Winner:
+        """The best trial that meets another budget, so that one study answers several; also one in text, `"macs=30%"`.
 
         Raises:
             InfeasibleBudget: No structure of the space meets it.
             ValueError: None of the trials does.
         """
-        feasible = budget.check(self.space)
+        feasible = as_budget(budget).check(self.space)
         found = best(trial for trial in self.trials if feasible.contains([trial.structure])[0])
         if found is None:
             cheapest_one = min(trial.cost.macs for trial in self.trials)
@@ -232,20 +232,16 @@ class SearchResult:
         if len(self.notes) > 2:
             notes.append(f"and {len(self.notes) - 2} more notes: result.notes")
         beside = [f"uniform widths: {self.beside}"] if self.beside else []
-        lines = [f"best of {_counted(len(self.trials))}: {', '.join(self._facts)}", *beside, *notes]
+        lines = [f"best of {counted(len(self.trials), 'structure')}: {', '.join(self._facts)}", *beside, *notes]
         return "\n  ".join(["SearchResult", *lines, f"next: {self.next_call}"])
 
     def __str__(self) -> str:
-        return f"best of {_counted(len(self.trials))}: {', '.join(self._facts)}"
+        return f"best of {counted(len(self.trials), 'structure')}: {', '.join(self._facts)}"
 
     def _repr_html_(self) -> str:
         facts = [fact.partition(" ") for fact in self._facts]
         rows = [*((name, value) for name, _, value in facts)]
         if self.beside:
             rows.append(("uniform widths", self.beside))
-        rows.append(("best of", _counted(len(self.trials))))
+        rows.append(("best of", counted(len(self.trials), "structure")))
         return html_table(["", "found (unpruned)"], rows, [*self.notes, f"Next: {self.next_call}"])
-
-
-def _counted(trials: int) -> str:
-    return f"{trials:,} structure{'s' * (trials != 1)}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from prunesearch.contracts import Contract, kind_of, name_of
+from prunesearch.contracts import Contract, as_options, kind_of, name_of
 from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE, file_after
 from prunesearch.evaluators.channels import CRITERION, RANKING
 from prunesearch.ranges import whole_number
@@ -74,7 +74,7 @@ class Scoring:
 
     def __post_init__(self) -> None:
         for name in ("criterion_options", "evaluator_options"):
-            object.__setattr__(self, name, _as_options(name, getattr(self, name)))
+            object.__setattr__(self, name, as_options(name, getattr(self, name)))
         if self.images is not None:
             object.__setattr__(self, "images", whole_number("images", self.images, at_least=1))
         if not isinstance(self.race, bool):
@@ -139,9 +139,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{name!r}: {_shown(each)}' for name, each in value.items())}}}"
     return repr(value) if isinstance(value, (str, int, float)) else name_of(value)
-
-
-def _as_options(name: str, given: Any) -> dict[str, Any]:
-    if given is not None and not isinstance(given, Mapping):
-        raise TypeError(f"Expected {name} as a dictionary by name, got {kind_of(given)}.")
-    return dict(given or {})

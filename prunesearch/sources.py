@@ -81,7 +81,10 @@ def load_data(
     with where:
         data = function(**given)
     if not isinstance(data, Data):
-        raise ValueError(f"Expected {source} to return prunesearch.Data, got {type(data).__name__}.")
+        raise ValueError(
+            f"Expected {source} to return prunesearch.Data, got {type(data).__name__}. Write return "
+            "prunesearch.Data(train=..., test=...) at its end."
+        )
     data = data if task is None else replace(data, task=load_task(task))
     return data if validation is None else replace(data, validation=validation)
 
@@ -218,7 +221,10 @@ def _function(source: str) -> Callable[..., Any]:
     file, function = function_of_file(source)
     module = file_of(file, source)
     found = getattr(module, function, None)
-    if not callable(found):
+    if found is not None and not callable(found):
+        kind = type(found).__name__
+        raise ValueError(f"Expected {function!r} in {file} as a function, got {kind}. Return it from a function.")
+    if found is None:
         functions = [(key, value) for key, value in vars(module).items() if inspect.isfunction(value)]
         own = [key for key, value in functions if value.__module__ == module.__name__]
         raise ValueError(f"{file} has no function {function!r}.{did_you_mean(function, own)}")

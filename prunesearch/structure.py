@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -170,8 +171,13 @@ class Space:
 
         Raises:
             ValueError: Wrong length, or a width its group does not allow.
+            TypeError: A width is no whole number.
         """
-        checked = tuple(int(width) for width in structure)
+        try:
+            checked = tuple(index(width) for width in structure)
+        except TypeError:
+            said = f"Expected one whole width per group ({len(self.groups)}), got {structure!s:.80}."
+            raise TypeError(said) from None
         if len(checked) != len(self.groups):
             raise ValueError(f"Expected one width per group ({len(self.groups)}), got {len(checked)}: {checked}.")
         for group, width in zip(self.groups, checked, strict=True):

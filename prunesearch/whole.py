@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from prunesearch.api import search
-from prunesearch.budget import Budget
-from prunesearch.given import as_budget, as_network
+from prunesearch.budget import Budget, as_budget
+from prunesearch.files import check_folder
+from prunesearch.given import as_network, refuse_unknown
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module, devices_here
@@ -22,6 +23,7 @@ from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
 from prunesearch.models.wrappers import unwrapped
 from prunesearch.progress import Progress
+from prunesearch.registry import parameters_of
 from prunesearch.running import Running
 from prunesearch.structure import Cost
 from prunesearch.study.database import IN_MEMORY
@@ -76,10 +78,12 @@ def prune(
         PruneSearchError, ValueError: As `trace`, `search` and `finetune`.
     """
     _check(settings)
-    data, tell = as_data(data), say or (lambda sentence: None)
+    data, tell, budget = as_data(data), say or (lambda sentence: None), as_budget(budget, table)
     place = None if folder is None else Path(folder)
+    if place is not None:
+        check_folder("folder", place)
     network = as_network(model, data)
-    check_training(network.model, data, recipe or Recipe())
+    check_training(network.model, data, Recipe() if recipe is None else recipe)
     running, devices = _running_on(device, settings), devices_here()
     where = devices.told(devices.chosen(running.device, network.device))
     if where is not None:
@@ -91,7 +95,7 @@ def prune(
         place.mkdir(parents=True, exist_ok=True)
     study = IN_MEMORY if place is None else f"sqlite:///{place / 'search.db'}"
     searched = {**settings, "running": running, "progress": progress}
-    result = search(network, data, budget=as_budget(budget, table), seed=seed, study=study, **searched)
+    result = search(network, data, budget=budget, seed=seed, study=study, **searched)
     tell(f"Found: {result}.")
     for note in result.notes:
         tell(f"Note: {note}")
@@ -259,6 +263,8 @@ def _check(settings: Mapping[str, Any]) -> None:
     ours = [name for name in _OURS if name in settings]
     if ours:
         raise TypeError(f"{ours[0]} is decided by this call. Use search itself to choose it, or leave it out.")
+    known = parameters_of(search)
+    refuse_unknown({name: value for name, value in settings.items() if name not in known}, {}, search)
 
 
 def _summary(small: nn.Module, full: Cost, cost: Cost, metric: str, tested: Mapping[str, Any] | None) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from prunesearch.ranges import number, whole_number
+from prunesearch.shares import error_of_difference
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), torch.tensor(3)])
@@ -49,3 +50,9 @@ def test_numbers_are_inside_their_interval_or_named(
     for value in (None, "1", [0.5]):
         with pytest.raises(TypeError, match=r"^Expected x as a number, got"):
             number("x", value, interval)
+
+
+def test_shares_of_few_examples_err_even_where_all_are_right() -> None:
+    assert error_of_difference([1.0, 1.0], 200) == pytest.approx(math.sqrt(2 * 202 / 204 * 2 / 204 / 204))
+    usual = math.sqrt(2 * 0.8 * 0.2 / 10_000)
+    assert error_of_difference([0.8, 0.95], 10_000) == pytest.approx(usual, rel=1e-3)

@@ -59,9 +59,16 @@ def actors(result: Mapping[str, Any]) -> str:
         for arm, parts in arms.items():
             chosen = [cell for cell in cells if (cell["landscape"], cell["arm"]) == (landscape, arm)]
             for episodes in chosen[0]["after"] if chosen else ():
-                about = f"{landscape} | {parts['actor']} | {parts['bounds']} | {parts['settings']} | {episodes}"
+                about = (
+                    f"{landscape} | {parts['actor']} | {parts['bounds']} | {_settings(parts['settings'])} | {episodes}"
+                )
                 lines.append(f"| {about} | {_became(chosen, episodes, parts['actor'] == 'sigmoid')} |")
     return "\n\n".join(["\n".join(lines), _actors_note(cells)])
+
+
+def _settings(words: str) -> str:
+    """Those of an arm as the page calls them."""
+    return words.replace("former", "other").replace("present", "default")
 
 
 def _became(cells: Sequence[Cell], episodes: str, is_sigmoid: bool) -> str:

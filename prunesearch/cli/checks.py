@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prunesearch.cli.completion import METRICS
-from prunesearch.files import check_is_writable_file, safetensors_path
+from prunesearch.files import check_is_writable_file, safetensors_path, same_file
 from prunesearch.registry import check_name
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ def check_files(option: str, files: Path | Sequence[Path]) -> None:
         ValueError: There is none.
     """
     for file in [files] if isinstance(files, Path) else files:
+        if file.is_dir():
+            raise ValueError(f"Expected {option} as a file, got the folder {file}.")
         if not file.is_file():
             raise ValueError(f"There is no file {file}, which {option} names.")
 
@@ -241,6 +243,41 @@ def check_writable(*files: Path | None) -> None:
             raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
 
 
+_WRITTEN, _READ = ("out", "checkpoint", "csv", "parquet"), ("weights", "pruned", "table", "study", "model", "data")
+"""Options whose files are written, and those whose files are read, or go on being written."""
+
+
+def check_apart(given: Mapping[str, Any]) -> None:
+    """Make sure that nothing is written over what the command reads, and no two things to one file.
+
+    Args:
+        given: What options were given, by their names with underscores; None: nothing.
+
+    Raises:
+        ValueError: Two options name the same file.
+    """
+    taken: dict[str, Path] = {}
+    for name in (*_READ, *_WRITTEN):
+        value = given.get(name)
+        for each in value if isinstance(value, (list, tuple)) else (value,):
+            file = None if each is None else _file_of(name, str(each))
+            if file is None:
+                continue
+            twin = next((other for other, path in taken.items() if name in _WRITTEN and same_file(path, file)), None)
+            if twin is not None:
+                raise ValueError(f"--{name} {each} is the file of --{twin}, and would replace it. Name another.")
+            taken[name] = file
+
+
+def _file_of(option: str, value: str) -> Path | None:
+    """The file that a value names, if it does: `file.py:function` and URLs of SQLite name one, too."""
+    if option in ("model", "data"):
+        value = value.rpartition(":")[0]
+        return Path(value) if value.endswith(".py") else None
+    value = value.removeprefix("sqlite:///") if option == "study" else value
+    return None if not value or "://" in value else Path(value)
+
+
 def check_network_file(file: Path | None) -> None:
     """Find out before hours of work whether a network can be written after them.
 
@@ -249,14 +286,3 @@ def check_network_file(file: Path | None) -> None:
     """
     if file is not None:
         check_writable(safetensors_path(file))
-
-
-def check_folder(option: str, folder: Path) -> None:
-    """Find out at once whether a folder can be made where an option says.
-
-    Raises:
-        ValueError: A file is in the way.
-    """
-    folder = Path(folder)
-    if (folder.exists() or folder.is_symlink()) and not folder.is_dir():
-        raise ValueError(f"Expected {option} as a folder; {folder} is a file. Name another.")

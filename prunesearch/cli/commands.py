@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from prunesearch.cli.checks import check_apart
 from prunesearch.cli.flags import command
 from prunesearch.cli.options import FLAGS, configured
 from prunesearch.registry import resolve
@@ -76,5 +77,5 @@ def made(name: str) -> Any:
     panel = PANELS[name]
     function = resolve(COMMANDS[panel], name, "command")
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=MARKUP)
-    alone.command(name, rich_help_panel=panel)(command(function, FLAGS, (configured(),)))
+    alone.command(name, rich_help_panel=panel)(command(function, FLAGS, (configured(),), check_apart))
     return typer.main.get_command(alone)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from prunesearch.cli.checks import check_folder
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.running import interruptible
 from prunesearch.cli.values import OUTPUT, SEARCH, PrintingOptions, SeedOptions
-from prunesearch.files import write_text
+from prunesearch.files import check_folder, write_text
 
 if TYPE_CHECKING:
     from prunesearch.demo import Demo

@@ -95,7 +95,10 @@ class Option:
 
 
 def command(
-    function: Callable[..., None], flags: Mapping[str, Flag], always: tuple[inspect.Parameter, ...] = ()
+    function: Callable[..., None],
+    flags: Mapping[str, Flag],
+    always: tuple[inspect.Parameter, ...] = (),
+    check: Callable[[Mapping[str, Any]], None] = lambda given: None,
 ) -> Callable[..., None]:
     """What typer runs for a function of dataclasses.
 
@@ -103,6 +106,7 @@ def command(
         function: Its parameters are annotated as `Annotated[a dataclass, Group(...)]`; its docstring is the help.
         flags: By the name of an option what its help says beside the field.
         always: Further options, which are not for the function.
+        check: Given all values by the names of their options, raises ValueError where they do not go together.
 
     Raises:
         ValueError: Two fields would be the same option.
@@ -111,7 +115,9 @@ def command(
     options = {name: options_of(kind, group, flags) for name, (kind, group) in groups.items()}
 
     def run(**given: Any) -> None:
-        function(**{name: _value(kind, options[name], given) for name, (kind, _) in groups.items()})
+        values = {name: _value(kind, options[name], given) for name, (kind, _) in groups.items()}
+        check(given)
+        function(**values)
 
     parameters = [option.parameter for group in options.values() for option in group]
     signature = inspect.Signature([*parameters, *always])  # refuses a name that is there twice

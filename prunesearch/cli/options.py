@@ -14,7 +14,6 @@ from prunesearch.cli import completion
 from prunesearch.cli.checks import (
     check_data,
     check_files,
-    check_folder,
     check_model,
     check_named,
     check_share,
@@ -26,6 +25,7 @@ from prunesearch.cli.console import results
 from prunesearch.cli.flags import Flag
 from prunesearch.evaluators import EVALUATOR, WEIGHT_SOURCE
 from prunesearch.evaluators.channels import CRITERION
+from prunesearch.files import check_folder
 from prunesearch.search import SEARCHER
 from prunesearch.study.workers import EXECUTORS
 from prunesearch.tasks import TASK

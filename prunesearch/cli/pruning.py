@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from prunesearch.cli.checks import check_folder
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.following import words_of
@@ -23,6 +22,7 @@ from prunesearch.cli.values import (
     SeedOptions,
     TrainingImageOptions,
 )
+from prunesearch.files import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,9 +74,11 @@ def training_session(
     from prunesearch.tasks.examples import judged_as
     from prunesearch.tasks.metric import name_of
     from prunesearch.training.accelerating import Log
+    from prunesearch.training.evaluation import check_test
     from prunesearch.training.reports import Session
     from prunesearch.training.watching import LossAndMetric
 
+    check_test(network, data)
     kept = f"The state is in {files.state}"
     with interruptible(kept), first_interrupt_waits() as stop_if_asked, shown("training step", "steps") as bar:
         show = LossAndMetric(bar, name_of(judged_as(data.goal)))
@@ -137,7 +139,13 @@ def finish(
             f"delete {running.files.state}, or give another --out."
         )
     if data.test is not None and not follows(data.goal):
-        (was, n), (now, _) = (metric_on_test(each, data, device=running.session.device) for each in (before, trained))
+        try:
+            (was, n), (now, _) = (
+                metric_on_test(each, data, device=running.session.device) for each in (before, trained)
+            )
+        except ValueError:
+            say(sentence, aside=True)  # the network is there, whatever the test images are
+            raise
         name = name_of(data.goal)
         found |= {f"{name}_before": was, name: now, "test_images": n}
         sentence += f" Test {name} {as_text(name, was)} before, {as_text(name, now)} now, of {n:,} images."

@@ -16,6 +16,7 @@ from prunesearch.cli.config import MEANT, RENAMED
 from prunesearch.registry import did_you_mean
 from prunesearch.urls import redacted
 
+_DASHES = "\u2013\u2014"
 UsageError: Any = typer.BadParameter.__base__  # of click, or of what newer releases of typer have instead of it
 
 
@@ -44,9 +45,11 @@ def _said(error: Any, command: Any, given: Sequence[str]) -> str:
         return f"Expected a value after {option}, as in {option} {called}; got none"
     if command is not None and type(error).__name__ == "MissingParameter":
         missing = error.param.opts[0]
-        return f"Missing option '{missing}': {error.param.help}{redacted(_meant(missing, command, given), given)}"
+        meant = _of_a_dash(given) or _meant(missing, command, given)
+        return f"Missing option '{missing}': {error.param.help}{redacted(meant, given)}"
     if command is not None and message.startswith("Got unexpected extra"):
-        return redacted(f"Expected each value after its option, got {_stray(command, given)!r} without one", given)
+        said = f"Expected each value after its option, got {_stray(command, given)!r} without one"
+        return redacted(f"{said}{_of_a_dash(given, '.')}", given)
     return redacted(message, given)
 
 
@@ -58,6 +61,12 @@ def _unknown(option: str, command: Any) -> str:
     meant = [each for each in MEANT.get(option, ()) if each in known]
     hint = f" Did you mean {meant[0]}?" if meant else did_you_mean(option, known).replace("'", "")
     return f"No such option: {option}.{hint}"
+
+
+def _of_a_dash(given: Sequence[str], before: str = "") -> str:
+    """A question, if an option begins with a dash, into which word processors turn two hyphens."""
+    word = next((word for word in given if word[:1] in _DASHES), None)
+    return "" if word is None else f"{before} Did you mean --{word.lstrip(_DASHES + '-')}, with two hyphens?"
 
 
 def _meant(missing: str, command: Any, given: Sequence[str]) -> str:

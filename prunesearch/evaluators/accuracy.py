@@ -16,15 +16,16 @@ from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.evaluators.ways import Path, Precision, Way, Wish
 from prunesearch.models.corrections import Corrections, TrainedStatistics, corrections_of
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in
+from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in, without_arrays
 from prunesearch.models.sizes import by_size
 from prunesearch.models.weights import WeightSource
+from prunesearch.models.wrappers import check_network
 from prunesearch.ranges import whole_number
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, compute_all
-from prunesearch.tasks.scored import measure, scored_by
+from prunesearch.tasks.scored import check_answer, measure, scored_by
 
 
 class AccuracyEvaluator:
@@ -266,11 +267,12 @@ def measured_on(model: nn.Module, examples: Examples, *, batch_size: int = 512) 
     """The metric of the task on some examples, in eval mode; the model's modes are restored.
 
     Raises:
-        ValueError: A function of the task fails, or breaks its contract.
+        ValueError: A function of the task fails, or breaks its contract; or the network cannot take the examples, or
+            returns NaN for some; or they do not fit it.
     """
     measured = Measured(examples.task)
     with in_eval_mode(model), torch.inference_mode():
-        measure(model, examples.split(batch_size), measured)
+        measure(model, examples.split(batch_size), measured, look=check_answer)
     return measured.compute()
 
 
@@ -278,13 +280,18 @@ def top1(model: nn.Module, images: Batch, labels: Tensor, *, batch_size: int = 5
     """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored.
 
     Raises:
-        ValueError: No images, not one label per image, or tensors of the meta device, which have no values.
+        ValueError: No images, not one label per image, which is a class of the network, images that it cannot take, or
+            tensors of the meta device, which have no values.
+        TypeError: The model is no network.
     """
+    check_network(model)
+    images, labels = without_arrays(images), without_arrays(labels)
     check_values(images)
     without = next((name for name, tensor in model.named_parameters() if tensor.is_meta), None)
     if without is not None:
         raise ValueError(f"{without} of {type(model).__name__} is on the meta device, which keeps no values.")
-    return measured_on(model, labelled(images, labels), batch_size=batch_size)
+    examples = labelled(images, labels)
+    return measured_on(model, examples, batch_size=batch_size)
 
 
 def check_values(inputs: Batch) -> None:

@@ -19,9 +19,20 @@ from prunesearch.models.batch_norm import Moments, joint_statistics, mixed, toge
 from prunesearch.models.corrections import Correction, TrainedStatistics
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, size_of, taken
+from prunesearch.models.nested import (
+    Batch,
+    called,
+    cut,
+    device_of,
+    in_float32,
+    size_of,
+    taken,
+    tensors_in,
+    without_arrays,
+)
 from prunesearch.models.norm_calls import NormCall, NormCalls
 from prunesearch.models.sizes import batches_by_size, by_size
+from prunesearch.models.wrappers import check_network
 
 Statistics: TypeAlias = Literal["images", "corrected"]
 """Those that images have in a network; or less what the same images get wrong in the trained one."""
@@ -42,7 +53,17 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
         model: Any module; without BatchNorm nothing happens.
         images: (n, ...) images, normalised like the training set.
         batch_size: Images per forward. Fewer than about 64 make poor statistics.
+
+    Raises:
+        TypeError: The model is no network, or the images are no tensors.
+        ValueError: There are no images, or some hold NaN or infinite values, which statistics would keep.
     """
+    check_network(model)
+    images = without_arrays(images)
+    if not any(True for _ in tensors_in(images)) or hasattr(images, "calibration_set"):
+        raise TypeError(f"Expected images as a tensor (n, ...), got {type(images).__name__}.")
+    if not all(bool(x.isfinite().all()) for x in tensors_in(images)):
+        raise ValueError("Some images hold NaN or infinite values. Leave them out, or normalise otherwise.")
     if by_size(images) is not None:
         precise_bn(model, images, batch_size=batch_size)
         return

@@ -115,6 +115,11 @@ def _of_a_classifier(
 ) -> tuple[str, ...]:
     labels = examples.strata()
     chance = float(torch.bincount(labels).max()) / len(labels)
+    if chance == 1:
+        return (
+            f"All images that score structures ({len(labels)}) have the label {int(labels[0])}, so accuracies say "
+            "nothing, and losses little. Score on images of every class.",
+        )
     limit = chance + 3 * math.sqrt(chance * (1 - chance) / len(labels))
     unpruned = measured_on(weights.network.model, examples) if has_the_models_weights(weights) else None
     if unpruned is not None and unpruned <= limit:

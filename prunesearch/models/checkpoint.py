@@ -6,6 +6,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import le
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,20 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     if problems:
         more = f", and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         even = f", even without {reading.without!r} in its names" if reading.without else ""
-        raise CheckpointError(f"{path} is not of {type(network).__name__}{even}: {'; '.join(problems[:_SHOWN])}{more}.")
+        pruned = " If it is of a pruned network, prunesearch.load reads it, and --pruned."
+        raise CheckpointError(
+            f"{path} is not of {type(network).__name__}{even}: {'; '.join(problems[:_SHOWN])}{more}."
+            f"{pruned if _is_narrower(state, expected) else ''}"
+        )
     network.load_state_dict({**expected, **_converted(state, expected, path)})
+
+
+def _is_narrower(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> bool:
+    """Whether every tensor of a model is there, none of them larger, and those of several modules smaller."""
+    pairs = {name: (state[name].shape, tensor.shape) for name, tensor in expected.items() if name in state}
+    smaller = {name.rpartition(".")[0] for name, (own, wanted) in pairs.items() if own != wanted}
+    fits = all(len(own) == len(wanted) and all(map(le, own, wanted)) for own, wanted in pairs.values())
+    return fits and len(pairs) == len(expected) and len(smaller) > 1
 
 
 def _readings(names: Sequence[str]) -> Iterator[_Reading]:

@@ -14,6 +14,7 @@ from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import moved
 from prunesearch.models.recording import Inputs
+from prunesearch.models.wrappers import check_network
 from prunesearch.structure import Cost
 
 
@@ -31,7 +32,11 @@ def count(model: nn.Module, example_inputs: Any) -> Cost:
     Returns:
         MACs of one image, and parameters. What is computed once for all images, such as a table of positions, counts
         whole.
+
+    Raises:
+        TypeError: Something else than a network, or inputs without tensors.
     """
+    check_network(model)
     inputs = inputs_of(example_inputs)
     params = sum(parameter.numel() for parameter in model.parameters())
     return Cost(macs=_macs_of_one_image(model, inputs), params=params)

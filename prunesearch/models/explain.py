@@ -98,7 +98,7 @@ class Explanation:
     @property
     def _summary(self) -> str:
         return (
-            f"{len(self.groups)} groups, 10^{math.log10(self.structures):.1f} structures; "
+            f"{len(self.groups)} groups, about 10^{math.log10(self.structures):.0f} structures; "
             f"MACs {self.minimum.macs:,} to {self.full.macs:,} ({self.minimum.macs / self.full.macs:.1%} to 100%), "
             f"parameters {self.minimum.params:,} to {self.full.params:,} "
             f"({self.minimum.params / self.full.params:.1%} to 100%)"

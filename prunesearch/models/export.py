@@ -14,7 +14,7 @@ from prunesearch.errors import CheckpointError
 from prunesearch.files import whole
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module
-from prunesearch.models.nested import Batch, arguments, mapped, moved, parts_of, tensors_in
+from prunesearch.models.nested import Batch, arguments, mapped, moved, parts_of, tensors_in, without_arrays
 from prunesearch.models.tensor_file import writable
 from prunesearch.models.wrappers import unwrapped
 
@@ -93,6 +93,7 @@ def _write(path: Path, save: Callable[[Path], object]) -> None:
 
 def _batches(example_inputs: Batch) -> Batch:
     """The inputs with at least two images each."""
+    example_inputs = without_arrays(example_inputs)
     tensors = [*tensors_in(example_inputs)]
     others = [part for part in parts_of(example_inputs).values() if not (part is None or isinstance(part, Tensor))]
     if others or not tensors or not all(x.dim() > 0 for x in tensors):

@@ -20,7 +20,7 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.isolation import attributes_kept, isolated
-from prunesearch.models.nested import tensors_in
+from prunesearch.models.nested import tensors_in, without_arrays
 from prunesearch.models.operators import BUILT_IN, Kinds
 from prunesearch.models.recording import Inputs, Recording, record
 from prunesearch.models.replay import Replay
@@ -81,11 +81,24 @@ def inputs_of(example_inputs: Any) -> Inputs:
     """What a forward is called with, from what a caller gives: a batch, positional inputs, or inputs by name."""
     if isinstance(example_inputs, Inputs):
         return example_inputs
+    example_inputs = without_arrays(example_inputs)
+    if not any(x.dim() for x in tensors_in(example_inputs)):
+        raise TypeError(
+            "Expected example_inputs as a batch of inputs, a tuple of positional ones or a dictionary of those by "
+            f"name, with tensors of shape (n, ...) in it; got {_kind(example_inputs)}"
+        )
     if isinstance(example_inputs, Mapping):
         return Inputs((), dict(example_inputs))
     if isinstance(example_inputs, tuple) or (isinstance(example_inputs, list) and example_inputs):
         return Inputs(tuple(example_inputs))
     return Inputs((example_inputs,))
+
+
+def _kind(given: Any) -> str:
+    """What came instead of inputs; of what is a shape, how to make inputs of it."""
+    if isinstance(given, (tuple, list)) and given and all(isinstance(size, int) for size in given):
+        return f"a shape. Did you mean torch.zeros({', '.join(map(str, given))})?"
+    return f"{type(given).__name__}."
 
 
 def follow(

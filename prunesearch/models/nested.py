@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from itertools import chain
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.fx.immutable_collections import immutable_dict
@@ -90,6 +91,32 @@ class Nest:
         """The nest with these tensors, in order."""
         given = iter(tensors)
         return mapped(self.example, lambda _: next(given))
+
+
+def as_tensors(value: Any) -> Any:
+    """The same nest with tensors in the place of numpy's arrays and numbers."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        array = np.asarray(value)
+        return from_numpy(array) if array.dtype.kind in "biufc" else value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(as_tensors, value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(as_tensors, value))
+    if isinstance(value, Mapping):
+        return {key: as_tensors(item) for key, item in value.items()}
+    return value
+
+
+def without_arrays(value: Any) -> Any:
+    """A nest as it is, or, if there are arrays of numpy in it, with tensors in their place."""
+    return as_tensors(value) if any(isinstance(x, np.ndarray) for x in parts_of(value).values()) else value
+
+
+def from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    """Numpy's own float64, which networks seldom have, becomes torch's default type, as Python's floats do."""
+    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
+    tensor = torch.from_numpy(native)
+    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
 def bytes_of(value: Any) -> int:

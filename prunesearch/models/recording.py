@@ -39,6 +39,7 @@ from prunesearch.models.forms import Form, combined
 from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function, replace_method
 from prunesearch.models.held import held_tensors
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
+from prunesearch.models.misfit import advice
 from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import (
     MethodOf,
@@ -372,6 +373,7 @@ class _Recorder(TorchFunctionMode):
             what = f"module {module!r} fails" if module else f"the forward fails{_line(error)}"
             raise TraceError(
                 f"{type(self._model).__name__}: {what} on example_inputs of shape {shapes}{mode}: {error}"
+                + advice(self._model, inputs.tensors, error)
             ) from error
 
     @contextmanager

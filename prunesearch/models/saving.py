@@ -23,7 +23,7 @@ from prunesearch.files import as_path, safetensors_path
 from prunesearch.models.copying import copied
 from prunesearch.models.held import held_tensors, make_buffers
 from prunesearch.models.literals import Place, places_in, rewrite, rewritten
-from prunesearch.models.nested import Batch
+from prunesearch.models.nested import Batch, without_arrays
 from prunesearch.models.slim import (
     fits,
     layer_widths,
@@ -233,6 +233,7 @@ def _outside_the_state(network: nn.Module) -> dict[str, Tensor]:
 
 def _described(example_inputs: Batch) -> Any:
     """Shape without the batch, and type, of each input."""
+    example_inputs = without_arrays(example_inputs)
     return _shapes((example_inputs,) if isinstance(example_inputs, Tensor) else example_inputs)
 
 

@@ -17,7 +17,7 @@ from prunesearch.models.held import held_tensors, make_buffers
 from prunesearch.models.literals import Place, rewrite
 from prunesearch.models.operators import BUILT_IN
 from prunesearch.models.ranking import Ranking
-from prunesearch.models.traced import TracedModel
+from prunesearch.models.traced import TracedModel, check_traced
 from prunesearch.structure import Structure
 
 
@@ -54,8 +54,12 @@ def slim(network: TracedModel, structure: Structure, ranking: Ranking) -> nn.Mod
         ranking: Which channels stay.
 
     Raises:
+        TypeError: The network is not a traced one, or the ranking is none.
         ValueError: The structure is not one of the network's space, or the ranking is not one of its units.
     """
+    check_traced(network)
+    if not callable(getattr(ranking, "keep", None)):
+        raise TypeError(f"Expected a ranking, as a criterion's rank(network) gives it; got {type(ranking).__name__}.")
     kept = kept_units(network, network.space.check(structure), ranking)
     with torch.inference_mode(False):  # or the result could never be trained
         return _narrowed(network, kept)

@@ -37,6 +37,7 @@ from prunesearch.models.unseen import is_explained, may_have
 from prunesearch.models.unseen import unseen as unseen_nodes
 from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Fork, Found, place, walk
+from prunesearch.models.wrappers import check_network
 from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 
 _ONE = Width(1)
@@ -102,7 +103,10 @@ def trace(
     try:
         still = copied(model).eval()
     except Exception as error:
-        raise TraceError(f"{type(model).__name__} cannot be copied, which tracing needs: {error}") from error
+        raise TraceError(
+            f"{type(model).__name__} cannot be copied, which tracing needs: {error}. Take what cannot be "
+            "copied out of the network, or give its class a __deepcopy__."
+        ) from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
     wishes = _Wishes(ignored_layers, tied_layers, widths_allowed)
     coupling, network = _without_unseen(model, inputs, followed, wishes)
@@ -447,15 +451,11 @@ def _prove(network: Network, followed: Forwards) -> None:
 
 
 def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str]) -> Inputs:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"Expected a torch.nn.Module, got {type(model).__name__}.")
+    check_network(model)
     _refuse_wrappers(model)
     inputs = inputs_of(example_inputs)
-    if not inputs.tensors or any(x.dim() == 0 for x in inputs.tensors[:1]):
-        raise TypeError(
-            "Expected example_inputs as a batch of inputs, a tuple of positional ones or a dictionary of those by "
-            f"name, with tensors of shape (n, ...) in it; got {type(example_inputs).__name__}."
-        )
+    if inputs.tensors[0].dim() == 0:
+        raise TypeError("Expected the first of example_inputs as a tensor of shape (n, ...), got a single number.")
     if len({len(x) for x in inputs.args if isinstance(x, Tensor) and x.dim() > 0}) > 1 or len(inputs.tensors[0]) == 0:
         sizes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
         raise ValueError(f"Expected example_inputs of shape (n, ...) with one n >= 1, got {sizes}.")

@@ -19,6 +19,16 @@ from prunesearch.models.recording import Inputs
 from prunesearch.structure import IntArray, Space
 
 
+def check_traced(given: object) -> None:
+    """Make sure that a network was traced.
+
+    Raises:
+        TypeError: It was not.
+    """
+    if not isinstance(given, TracedModel):
+        raise TypeError(f"Expected network as trace(model, example_inputs) gives it, got {type(given).__name__}.")
+
+
 @dataclass(frozen=True)
 class TracedModel:
     """What is known of a traced model. The model itself is the caller's, never changed; its weights are read when used.

@@ -24,10 +24,11 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.traced import TracedModel
+from prunesearch.ranges import whole_number
 from prunesearch.structure import Cost, Structure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification:
     """What `verify` found.
 
@@ -47,6 +48,15 @@ class Verification:
     costs_exact: bool
     training_difference: float | None = None
 
+    def __repr__(self) -> str:
+        costs = "exact" if self.costs_exact else "not as predicted"
+        share = self.training_difference
+        training = "" if share is None else f", a share of {share:.2g} in training mode"
+        return (
+            f"Verification(structures: {self.structures}, largest difference: {self.largest_difference:.2g} of "
+            f"{self.scale:.3g}{training}, costs: {costs})"
+        )
+
 
 def verify(network: TracedModel, n: int = 10, seed: int = 0) -> Verification:
     """Build `n` random structures, with random channels, and compare each with the masked full network.
@@ -56,8 +66,10 @@ def verify(network: TracedModel, n: int = 10, seed: int = 0) -> Verification:
     drawn for each channel, of which the smaller network has fewer.
 
     Raises:
-        TypeError: The network returns something in which we find no tensor to compare.
+        TypeError: The network returns something in which we find no tensor to compare, or a number is no whole one.
+        ValueError: There is nothing to build, as `n` is below 1.
     """
+    n, seed = whole_number("n", n, at_least=1), whole_number("seed", seed, at_least=0)
     rng = np.random.default_rng([seed, n])
     return verify_these(network, [network.space.check(row.tolist()) for row in network.space.sample(rng, n)], rng)
 

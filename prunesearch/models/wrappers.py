@@ -22,9 +22,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: It is no network, or a TorchScript program.
     """
-    if not isinstance(model, nn.Module):
-        what = f"the class {model.__name__}; make one first" if isinstance(model, type) else type(model).__name__
-        raise TypeError(f"Expected a network (torch.nn.Module), got {what}.")
+    check_network(model)
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError("Expected a network, got a TorchScript program; give the module that it was made from.")
     inner = _inside(model)
@@ -35,6 +33,24 @@ def unwrapped(model: nn.Module) -> nn.Module:
         return model
     tensors = [*model.parameters(), *model.buffers()]
     return copy.deepcopy(model, {**{id(tensor): tensor for tensor in tensors}, **memo})
+
+
+def check_network(given: object, name: str = "a network") -> None:
+    """Make sure that something is a network.
+
+    Raises:
+        TypeError: It is not; what has a network, such as a traced one or the result of a search, is said to have it.
+    """
+    if isinstance(given, nn.Module):
+        return
+    what, attributes = type(given).__name__, vars(given) if hasattr(given, "__dict__") else {}
+    if isinstance(given, type):
+        what = f"the class {given.__name__}; make one first"
+    elif isinstance(attributes.get("model"), nn.Module):
+        what += "; give its .model"
+    elif hasattr(type(given), "build"):
+        what += "; give what its .best.build() makes" if "best" in attributes else "; give what its .build() makes"
+    raise TypeError(f"Expected {name} (torch.nn.Module), got {what}.")
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from prunesearch.plain_text import counted
 from prunesearch.question import in_words
 from prunesearch.report.contents import StudyContents
 from prunesearch.report.measure import measure_of
-from prunesearch.shares import is_share
+from prunesearch.shares import error_of_difference, is_share
 from prunesearch.study.told import shown
 from prunesearch.trial import Trial
 
@@ -96,7 +97,7 @@ def _about(study: StudyContents) -> str:
     subject = study.subject
     where = " on ".join(filter(None, [subject.get("network"), subject.get("data")]))
     searchers = ", ".join(dict.fromkeys(trial.searcher for trial in study.trials))
-    parts = [where, f"budget {_budget(study)}", f"{searchers}, {len(study.trials):,} structures scored"]
+    parts = [where, f"budget {_budget(study)}", f"{searchers}, {counted(len(study.trials), 'structure')} scored"]
     return "; ".join(filter(None, parts))
 
 
@@ -197,7 +198,8 @@ def _within_the_budget(study: StudyContents, winner: Trial) -> list[Fact]:
     over = [name for name, cost, limit in known if cost > limit]
     if not known:
         return []
-    said = ", ".join(f"{name} {_amount(cost)} of at most {_amount(limit)}" for name, cost, limit in known)
+    said = ", ".join(f"{_COUNTED.get(name, name)} {_amount(cost)} of at most {_amount(limit)}"
+                     for name, cost, limit in known)  # fmt: skip
     return [Fact("bad" if over else "good", f"{'Over' if over else 'Within'} the budget: {said}.")]
 
 
@@ -227,13 +229,15 @@ def _after_finetuning(study: StudyContents, winner: Trial) -> list[Fact]:
     if not isinstance(now, (int, float)):
         if study.finetuned:
             return []
-        return [Fact("open", "Not finetuned yet, as far as this study knows. That usually wins back most of the loss.")]
+        return [
+            Fact("open", "Not finetuned yet, as far as this study knows. That usually wins back most of the quality.")
+        ]
     if not isinstance(unpruned, (int, float)):
         return []
     text = f"{metric} {shown(metric, now)} after finetuning, {shown(metric, unpruned)} unpruned"
     if not is_share(metric) or not isinstance(n, int) or n < 1:
         return [Fact("open", f"On test examples: {text}.")]
-    noise = 2 * math.sqrt(2 * max(x * (1 - x) for x in (now, unpruned)) / n)
+    noise = 2 * error_of_difference((now, unpruned), n)
     kind = "bad" if now < unpruned - noise else "good"
     sure = f"Differences below {100 * noise:.1f} points can be chance (two standard errors of {n:,} examples)."
     return [Fact(kind, f"On test examples: {text}. {sure}")]

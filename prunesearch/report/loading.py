@@ -40,10 +40,10 @@ def loading(study: StudyContents, url: str) -> Loading:
     """
     arguments, scoring = _arguments(study, url), _scoring(study)
     values = "".join(f"    {name}={value!r},\n" for name, value in arguments.items())
-    own = ", ".join(f"{name}={value!r}" for name, value in scoring.items())
+    own = "".join(f"        {name}={value!r},\n" for name, value in scoring.items())
     python = (
         "import prunesearch as ps\n\nresult = ps.search(\n    network,\n    data,\n    budget=budget,\n"
-        f"{values}    scoring=ps.Scoring({own}),\n)\nsmall = result.best.build()  # an ordinary nn.Module\n"
+        f"{values}    scoring=ps.Scoring(\n{own}    ),\n)\nsmall = result.best.build()  # an ordinary nn.Module\n"
         'ps.save(small, "small.safetensors", example_inputs=network.example_inputs)\n'
         '# and later: ps.load("small.safetensors", model)'
     )

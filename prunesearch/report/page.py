@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from prunesearch.files import write_text
+from prunesearch.files import as_path, same_file, write_text
 from prunesearch.latency_table import LatencyTable
 from prunesearch.report import cards, layers, tables, trials
 from prunesearch.report.contents import StudyContents, comparable, read
@@ -24,7 +24,7 @@ from prunesearch.report.layers import GroupRow, LayerRow
 from prunesearch.report.loading import loading
 from prunesearch.report.measure import Measure, measure_of
 from prunesearch.report.plot import Plot
-from prunesearch.study.database import Database, parse
+from prunesearch.study.database import Database, as_url, parse
 from prunesearch.study.store import Store
 from prunesearch.study.tables import listed
 
@@ -72,7 +72,7 @@ class Section:
 
 
 def write_report(
-    study: str,
+    study: str | Path,
     out: str | Path,
     study_names: Sequence[str] | None = None,
     *,
@@ -84,7 +84,7 @@ def write_report(
     The page appears whole or not at all: on an error an older page at `out` stays as it was.
 
     Args:
-        study: URL of the database, such as `"sqlite:///search.db"`.
+        study: URL of the database, such as `"sqlite:///search.db"`, or the path of its file.
         out: The file to write; its folder must exist.
         study_names: The studies to report, in this order; all of the database by default.
         title: Of the page; by default it names the network, the data and the budget.
@@ -95,17 +95,22 @@ def write_report(
         The path of the page.
 
     Raises:
-        ValueError: `out` cannot be a file, there is no study of a name, `study` is not the URL of a database, or the
+        ValueError: `out` cannot be a page, there is no study of a name, `study` is not the URL of a database, or the
             table is of none of the studies' networks.
         StudyUnreadable: The database cannot be read.
     """
-    path = Path(out)
+    path = as_path(out)
     if path.is_dir():
         raise ValueError(f"Expected a file to write, got the folder {path}. Give for example {path / 'report.html'}.")
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"Expected a name that ends in .html, such as {path.stem}.html, got {path.name}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected a file in a folder that exists, got {path}. Make the folder {path.parent} first.")
     measured = LatencyTable.load(table) if isinstance(table, (str, Path)) else table
+    study = as_url(study)
     database = parse(study)
+    if database.path is not None and same_file(database.path, path):
+        raise ValueError(f"{path} is the database of the studies, and would be lost. Name another file.")
     with closing(Store(study, create=False)) as store:
         studies = read(store, study_names, measured)
     page = render(studies, database.name, datetime.now(timezone.utc), title=title, url=_shown(database))

@@ -73,7 +73,7 @@ def history(series: Sequence[Series], score: Axis) -> Plot:
             _winner(plot, series, each, i + 1, s) for i, (trial, s) in _scored(each.study) if trial is each.study.winner
         ]
     lines_last = sorted(paths, key=lambda path: path.kind == "line")
-    reference = _unpruned_score(series, plot, "")
+    reference = _unpruned_score(series, plot)
     return replace(
         plot,
         paths=tuple(lines_last),
@@ -197,7 +197,7 @@ def _reference(
     """The unpruned network: a line at its score, and a mark at its cost where both are within the figure."""
     score, name = _full_score(series), _full_name(series)
     if full is None:
-        return _unpruned_score(series, plot, ""), (), ()
+        return _unpruned_score(series, plot), (), ()
     size = short(full) if resource != "latency_ms" else f"{full:.4g}"
     unit = {"macs": "MACs", "latency_ms": "ms"}.get(resource, resource)
     if score is None:
@@ -206,7 +206,7 @@ def _reference(
         says = f"{name} network: {size} {unit}, {measure_of(series[0].study).text(score)}"
         mark = Mark("unpruned", *plot.place(full, score), says, label=name)
         return (Rule(True, mark.y, ""),), (mark,), ()
-    return _unpruned_score(series, plot, f" ({size} {unit}, further to the right)"), (), ()
+    return _unpruned_score(series, plot), (), (f"The {name} network, with {size} {unit}, is further to the right.",)
 
 
 def _winners(plot: Plot, series: Sequence[Series], each: Series, resource: str) -> list[Mark]:
@@ -285,11 +285,11 @@ def _full_name(series: Sequence[Series]) -> str:
     return "full-width" if generated else "unpruned"
 
 
-def _unpruned_score(series: Sequence[Series], plot: Plot, where: str) -> tuple[Rule, ...]:
+def _unpruned_score(series: Sequence[Series], plot: Plot) -> tuple[Rule, ...]:
     score = _full_score(series)
     if score is None or not plot.y.low <= score <= plot.y.high:
         return ()
-    return (Rule(True, plot.place(plot.x.low, score)[1], f"{_full_name(series)} network{where}"),)
+    return (Rule(True, plot.place(plot.x.low, score)[1], f"{_full_name(series)} network"),)
 
 
 def _full_ms(series: Sequence[Series]) -> float | None:

@@ -89,6 +89,11 @@ class Database:
             raise StudyUnreadable(f"{self.shown} cannot be read as a study: {said}. {remedy}") from None
 
 
+def as_url(given: str | Path) -> str:
+    """A URL, or the name of a file, as it is; the path of a file as its URL."""
+    return f"{_FILE}{given}" if isinstance(given, Path) else given
+
+
 def parse(url: str) -> Database:
     """Find out which database a URL, or the name of a file, means; opens nothing.
 

@@ -41,6 +41,8 @@ def early_stopping(patience: int) -> Callback:
     Raises:
         ValueError: `patience` is below 1.
     """
+    if not isinstance(patience, int):
+        raise TypeError(f"Expected patience as a whole number, got {patience!r}.")
     if patience < 1:
         raise ValueError(f"Expected patience >= 1 trials, got {patience}.")
 
@@ -56,6 +58,8 @@ def stop_after(seconds: float) -> Callback:
     Raises:
         ValueError: `seconds` is not above 0.
     """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"Expected seconds as a number, got {seconds!r}.")
     if not seconds > 0:
         raise ValueError(f"Expected a time above 0 s, got {seconds}.")
     return lambda event: event.seconds >= seconds

@@ -42,8 +42,11 @@ def labelled(images: Batch, labels: Tensor) -> Examples:
     """Images, or several inputs, with (n,) class indices, as examples.
 
     Raises:
-        ValueError: There is not one label per image.
+        ValueError: There is not one label per image, a class index.
     """
+    if not isinstance(labels, Tensor) or labels.dim() != 1:
+        got = f"shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else f"a {type(labels).__name__}"
+        raise ValueError(f"Expected labels as (n,) class indices, got {got}. Of one-hot ones take the argmax.")
     if len(labels) != size_of(images):
         raise ValueError(f"Expected one label per image ({size_of(images)}), got {len(labels)}.")
     return Examples((images, labels), classification())

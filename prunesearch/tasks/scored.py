@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
-from prunesearch.models.nested import called
+from prunesearch.models.misfit import answer
+from prunesearch.models.nested import tensors_in
 from prunesearch.tasks.examples import Examples, following
 from prunesearch.tasks.metric import Measured, higher_is_better, name_of
 
@@ -41,14 +42,44 @@ class Scored:
         return -value if self.is_negated else value
 
 
-def measure(model: nn.Module, parts: Iterable[Examples], *measured: Measured) -> int:
+def check_answer(outputs: Any, examples: Examples) -> None:
+    """Make sure that what a network returned can be judged.
+
+    Raises:
+        ValueError: The task does not understand it, or the examples do not fit it, or it is NaN.
+    """
+    task = examples.task
+    if task.check is not None:
+        task.check(outputs, examples.batch)
+    if any(bool(x.isnan().any()) for x in tensors_in(outputs) if x.is_floating_point()):
+        of_inputs = any(bool(x.isnan().any()) for x in tensors_in(examples.inputs) if x.is_floating_point())
+        cause = "Some images hold NaN: leave them out." if of_inputs else "The images hold none; look at its weights."
+        raise ValueError(f"The network returns NaN, which cannot be judged. {cause}")
+
+
+def measure(
+    model: nn.Module,
+    parts: Iterable[Examples],
+    *measured: Measured,
+    look: Callable[[Any, Examples], None] = lambda outputs, examples: None,
+) -> int:
     """Tell metrics what a network returns for some examples, and say how many these were.
 
     In whatever mode the network is, and with gradients if they are on; that is the caller's matter.
+
+    Args:
+        model: The network.
+        parts: The examples, of one size in each part.
+        *measured: The metrics.
+        look: Given what was returned for each part; may refuse it.
+
+    Raises:
+        ValueError: The network does not run on these inputs.
     """
     n = 0
     for part in parts:
-        outputs = called(model, part.inputs)
+        outputs = answer(model, part.inputs)
+        look(outputs, part)
         for each in measured:
             each.update(outputs, part.batch, len(part))
         n += len(part)

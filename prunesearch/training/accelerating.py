@@ -34,11 +34,15 @@ class Log:
     Attributes:
         folder: Made if it is not there.
         trackers: `"csv"` writes `metrics.csv`; any other name is one of accelerate's trackers, such as
-            `"tensorboard"`, which needs its package.
+            `"tensorboard"`, which needs its package. A single one may be given alone.
     """
 
     folder: str | Path
     trackers: tuple[str, ...] = ("csv",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.trackers, str):
+            object.__setattr__(self, "trackers", (self.trackers,))
 
 
 def _new_accelerator(**settings: Any) -> Accelerator:

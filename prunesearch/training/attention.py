@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunesearch.budget import Budget, FeasibleSet, above_threshold
+from prunesearch.budget import Budget, FeasibleSet, above_threshold, as_budget
 from prunesearch.models.nested import Batch, arguments, called
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
+from prunesearch.models.traced import check_traced
 from prunesearch.progress import Progress
 from prunesearch.structure import FloatArray, IntArray, Structure
 from prunesearch.tasks.metric import check_has_loss, training_loss
@@ -36,7 +37,7 @@ from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
 from prunesearch.training.optimization import make_optimizer, parameter_groups
-from prunesearch.training.recipe import Recipe
+from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.settings import AttentionSettings
 
@@ -72,7 +73,7 @@ def paam(
     network: Network,
     data: Data | Source,
     *,
-    budget: Budget,
+    budget: Budget | str,
     recipe: Recipe | None = None,
     settings: AttentionSettings | None = None,
     seed: int = 0,
@@ -110,9 +111,11 @@ def paam(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings, data = recipe or Recipe(), settings or AttentionSettings(), as_data(data)
+    recipe, settings, data = Recipe() if recipe is None else recipe, settings or AttentionSettings(), as_data(data)
+    check_recipe(recipe)
+    check_traced(network)
     check_has_loss(data.goal, "PAAM")
-    feasible = budget.check(network)
+    feasible = as_budget(budget).check(network)
     live = settings.live_epochs(recipe.epochs)
     steps = data.steps_per_epoch(recipe.batch_size)
     learner = Attentive(network, feasible, settings, replace(recipe, epochs=live), seed, steps, data.goal)

@@ -24,7 +24,11 @@ from prunesearch.question import innermost
 
 FORMAT = "prunesearch-training-1"
 _KIND = FileKind(
-    FORMAT, "facts", "is not the checkpoint of a training", " Give another path.", " Delete it to start again."
+    FORMAT,
+    "facts",
+    "is not the checkpoint of a training",
+    " Give another path.",
+    " If it is the state of this training, delete it to start again; otherwise give another path.",
 )
 
 

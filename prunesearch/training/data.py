@@ -28,6 +28,7 @@ from prunesearch.training.reading import (
     batch_of,
     classes_of,
     is_batch,
+    is_labelled_batch,
     is_tensors,
     items_of,
     kept_labels,
@@ -252,6 +253,16 @@ class Data:
         for start in range(0, len(index), batch_size):
             yield self._read(self.test, index[start : start + batch_size])
 
+    def some_of_test(self, n: int = 64) -> Batch:
+        """Some of `test`, spread over all of it, the last one included, as one batch.
+
+        Raises:
+            ValueError: There is no test source.
+        """
+        if self.test is None:
+            raise ValueError(_NO_TEST)
+        return self._read(self.test, np.unique(np.linspace(0, size_of(self.test) - 1, n).astype(np.int64)))
+
     def class_count(self) -> int:
         """How many classes there are if labels count from 0: one more than the largest label of `train`.
 
@@ -342,7 +353,10 @@ def balanced(classes: IntArray, n: int, order: IntArray | None = None) -> IntArr
 
 
 def told_of(data: Data) -> str:
-    """What the training examples are, such as `images (60, 3, 8, 8) and labels`; for who reads of a search later."""
+    """What the training examples are, such as `60 images of 3x8x8 with labels`; for who reads of a search later."""
+    if is_tensors(data.train) and isinstance(data.train[0], Tensor):
+        n, *shape = data.train[0].shape
+        return f"{n:,} images of {'x'.join(map(str, shape))} with labels"
     return _brief(data.train)
 
 
@@ -379,6 +393,8 @@ def _task_of(given: Task | str | Callable[[], Task] | None, train: Any) -> Task:
 
 def _has_no_labels(train: Any) -> bool:
     """Whether it is images alone: a tensor, or items that are tensors."""
+    if isinstance(train, list) and is_labelled_batch(train):
+        return False
     if isinstance(train, Tensor) or (isinstance(train, np.ndarray) and train.dtype.kind in "iuf"):
         return True
     items = items_of(train)

@@ -8,9 +8,10 @@ from torch import nn
 from prunesearch.models.copying import on_device
 from prunesearch.models.devices import device_of_module, devices_here
 from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.misfit import outputs_of
 from prunesearch.tasks.examples import Examples, followed, following, follows
 from prunesearch.tasks.metric import Measured, higher_is_better
-from prunesearch.tasks.scored import measure
+from prunesearch.tasks.scored import check_answer, measure
 from prunesearch.training.data import Data
 
 _AT_ONCE = 512
@@ -51,7 +52,8 @@ def metric_on_test(
         device: Where it runs, as a copy if the network is elsewhere; by default on the GPU where there is one.
 
     Raises:
-        ValueError: There are no test examples, or the task has nothing to judge by.
+        ValueError: There are no test examples, the task has nothing to judge by, or the network cannot take them, or
+            returns NaN for some; or their labels are not of it.
     """
     place = devices_here().chosen(device, device_of_module(network))
     network = _there(network, place)
@@ -62,8 +64,25 @@ def metric_on_test(
         parts = (data.examples_of(batch).to(place) for batch in data.test_batches(_AT_ONCE))
         if compares and reference is not None:
             parts = (following(part, reference) for part in parts)
-        n = measure(network, (some for part in parts for some in part.by_size()), measured)
+        n = measure(network, (some for part in parts for some in part.by_size()), measured, look=check_answer)
     return measured.compute(), n
+
+
+def check_test(network: nn.Module, data: Data) -> None:
+    """Make sure, before what takes long, that a network can be judged on the test examples, if there are any.
+
+    Raises:
+        ValueError: It cannot take some of them, or their labels are not of it.
+    """
+    if data.test is None or follows(data.goal):
+        return
+    place = device_of_module(network)
+    examples = data.examples_of(data.some_of_test())
+    try:
+        for part in (examples if place is None else examples.to(place)).by_size():
+            check_answer(outputs_of(network, part.inputs), part)
+    except ValueError as error:
+        raise ValueError(f"The test examples do not fit the network. {error}") from error
 
 
 def _there(network: nn.Module, place: torch.device) -> nn.Module:

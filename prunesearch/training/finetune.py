@@ -10,10 +10,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunesearch.contracts import kind_of
 from prunesearch.errors import PruneSearchError
 from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import model_fingerprint
+from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, called, moved
+from prunesearch.models.wrappers import check_network
 from prunesearch.progress import Progress
 from prunesearch.ranges import whole_number
 from prunesearch.structure import Structure
@@ -24,12 +27,12 @@ from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched, answers, features_loss
-from prunesearch.training.evaluation import metric_on_test
-from prunesearch.training.fitting import check_weights, outputs_of
+from prunesearch.training.evaluation import check_test, metric_on_test
+from prunesearch.training.fitting import check_weights
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import check_patience, run
 from prunesearch.training.progress import State
-from prunesearch.training.recipe import Recipe
+from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Recorder, Session, StepReport
 from prunesearch.training.scratch import drawn_anew
 
@@ -127,11 +130,20 @@ def finetune(
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
     data, session = as_data(data), Session(checkpoint, log, on_epoch, on_step, device, progress)
-    structure = None if study is None else study.structure_of(model)
+    check_network(model)
+    structure = None if study is None else _of_study(study, model)
+    if study is not None:
+        check_test(model, data)
     trained = train(model, data, recipe=recipe, teacher=teacher, seed=seed, session=session)
     if study is not None and structure is not None:
         record_reached(study, structure, trained, model, data, teacher=teacher, seed=seed, device=device)
     return trained.best
+
+
+def _of_study(study: Recorder, model: nn.Module) -> Structure:
+    if not callable(getattr(study, "structure_of", None)):
+        raise TypeError(f"Expected study as what search returned, got {kind_of(study)}.")
+    return study.structure_of(model)
 
 
 def record_reached(
@@ -175,13 +187,15 @@ def record_reached(
         **more,
     }
     if data.test is not None and (teacher is not None or not follows(data.goal)):
-        (was, n), (now, _) = (metric_on_test(each, data, teacher, device=device) for each in (model, trained.best))
-        facts["test"] = {"before": was, "reached": now, "examples": n}
-        if teacher is not None:
-            facts["test"]["unpruned"] = metric_on_test(teacher, data, teacher, device=device)[0]
+        networks = {"before": model, "reached": trained.best} | ({} if teacher is None else {"unpruned": teacher})
+        try:
+            found = {name: metric_on_test(each, data, teacher, device=device) for name, each in networks.items()}
+            facts["test"] = {name: value for name, (value, _) in found.items()} | {"examples": found["reached"][1]}
+        except ValueError as error:  # hours of training are worth more than this
+            warnings.warn(f"What the training reached on test examples is not known. {error}", stacklevel=3)
     try:
         study.record("finetuned", facts)
-    except PruneSearchError as error:  # hours of training are worth more than this
+    except PruneSearchError as error:
         warnings.warn(f"What the training reached is not recorded in the study. {error}", stacklevel=3)
     return facts.get("test")
 
@@ -196,7 +210,13 @@ def train(
     session: Session | None = None,
 ) -> Training:
     """What `finetune` does, with all that came of it: the best network, the last one, and how it went."""
-    recipe, data = recipe or Recipe(), as_data(data)
+    check_network(model)
+    if teacher is not None:
+        check_network(teacher, "teacher as a network")
+    recipe, data = Recipe() if recipe is None else recipe, as_data(data)
+    check_recipe(recipe)
+    if recipe.features and teacher is None:
+        raise ValueError(f"Expected a teacher to take the features {recipe.features} of, got none. Give teacher=.")
     whole_number("seed", seed, at_least=0)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no parameter to train: none has requires_grad.")
@@ -237,9 +257,12 @@ def check_training(model: nn.Module, data: Data, recipe: Recipe) -> None:
     """Make sure that a recipe fits a network and data, before what comes before the training takes long.
 
     Raises:
-        ValueError: There is nothing to stop early by, no such module to take features of, or images that cannot be
-            augmented.
+        ValueError: There is nothing to stop early by, no such module to take features of, images that cannot be
+            augmented, or test examples that do not fit the network.
+        TypeError: The recipe is none.
     """
+    check_recipe(recipe)
+    check_test(model, data)
     check_patience(recipe, data)
     Watched(model, recipe.features)
     recipe.augmentation.check(data.examples(), data.goal.targets_have_positions)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
-from prunesearch.models.isolation import in_eval_mode, isolated
-from prunesearch.models.nested import Batch, Nest, called, described, in_format, moved, tensors_in
+from prunesearch.models.misfit import outputs_of
+from prunesearch.models.nested import Batch, in_format, moved, tensors_in
 
 
 def check_weights(network: nn.Module) -> None:
@@ -52,19 +52,3 @@ def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[t
         except ValueError:  # such as of a view that wants the usual order
             network.to(memory_format=torch.contiguous_format)
     return torch.contiguous_format, outputs_of(network, placed)
-
-
-def outputs_of(network: nn.Module, inputs: Batch) -> Any:
-    """What a network returns in eval mode; nothing of it is changed.
-
-    Raises:
-        ValueError: It does not run on these inputs.
-    """
-    try:
-        with in_eval_mode(network), isolated([*tensors_in(inputs)]) as copies:
-            return called(network, Nest(inputs)(*copies))
-    except Exception as error:  # whatever the forward of somebody's network raises
-        raise ValueError(
-            f"{type(network).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
-            f"{described(inputs)}: {error}"
-        ) from error

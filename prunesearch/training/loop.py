@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module, devices_here, random_apart
+from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, Ragged, in_format, moved, tensors_in
 from prunesearch.models.sizes import size_of_first
 from prunesearch.models.tensor_file import content_of
@@ -152,8 +153,11 @@ class _Loop:
         self._average = Average(learner.network, recipe.ema) if recipe.ema else None
         held_out = data.validation_set()
         self._held_out = None if held_out is None else learner.judged(Examples(held_out, learner.task))
-        if held_out is not None:
+        if self._held_out is not None and held_out is not None:
             self._check(held_out)
+            for part in self._held_out.by_size():
+                if size_of_first(part.inputs) != self._size:
+                    outputs_of(learner.network, part.take(slice(2)).to(accelerator.device).inputs)
         self._session = session
         self._file = file
         self._progress = Progress()
@@ -243,6 +247,11 @@ class _Loop:
         torch.manual_seed(dropout)
         given = self._placed(moved(batch, self._accelerator.device), torch.Generator().manual_seed(draw))
         loss = self._prepared(given)
+        if not loss.requires_grad:
+            raise ValueError(
+                f"The loss of {type(self._learner.network).__name__} does not depend on what is trained. Does its "
+                "forward run under torch.no_grad() or torch.inference_mode(), or call detach()?"
+            )
         value = float(process_mean(self._accelerator, loss))
         if not math.isfinite(value):
             raise self._diverged(value, given)

@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.budget import Budget
+from prunesearch.budget import Budget, as_budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.copying import copied
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
 from prunesearch.models.nested import Batch, called
 from prunesearch.models.network import Network
+from prunesearch.models.traced import check_traced
 from prunesearch.progress import Progress
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
@@ -35,7 +36,7 @@ from prunesearch.training.finetune import as_module
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import run
 from prunesearch.training.optimization import make_optimizer, parameter_groups
-from prunesearch.training.recipe import Recipe
+from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.settings import ManifoldSettings
 
@@ -71,7 +72,7 @@ def manidp(
     network: Network,
     data: Data | Source,
     *,
-    budget: Budget,
+    budget: Budget | str,
     recipe: Recipe | None = None,
     settings: ManifoldSettings | None = None,
     seed: int = 0,
@@ -107,7 +108,10 @@ def manidp(
         TrainingDiverged: The loss became NaN or infinite.
         CheckpointError: The checkpoint is damaged, of another training, or cannot be written.
     """
-    recipe, settings, data = recipe or Recipe(), settings or ManifoldSettings(), as_data(data)
+    recipe, settings, data = Recipe() if recipe is None else recipe, settings or ManifoldSettings(), as_data(data)
+    check_recipe(recipe)
+    check_traced(network)
+    budget = as_budget(budget)
     settings.check(budget, recipe)
     limits = dict(budget.check(network.space).limits)
     check_has_loss(data.goal, "ManiDP")

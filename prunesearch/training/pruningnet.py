@@ -23,6 +23,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
 from prunesearch.models.memory import require
+from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, arguments, mapped, members, moved
 from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import Progress, shown
@@ -33,7 +34,6 @@ from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, accelerated
 from prunesearch.training.checkpoint import SoleWriter
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.fitting import outputs_of
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe

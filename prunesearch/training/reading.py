@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, SubsetRandomSampler, default_collate
 
 from prunesearch.models import nested
-from prunesearch.models.nested import Batch
+from prunesearch.models.nested import Batch, as_tensors, from_numpy
 from prunesearch.structure import IntArray
 
 Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
@@ -57,7 +57,10 @@ def understood(name: str, given: Any) -> Source:
         kind = f"{type(given).__name__} of {len(given)}, the first a {type(item).__name__}"
         raise TypeError(f"Expected {name} as {_FORMS}; got a {kind}.")
     if not isinstance(item, (tuple, list)) or len(item) < 2:
-        raise ValueError(f"The items of {name} have no labels: expected (image, label), got {type(item).__name__}.")
+        raise ValueError(
+            f"The items of {name} have no labels: expected (image, label), got {_item(item)}. For items of another "
+            "form give Data(task=...), whose functions read them."
+        )
     as_inputs(item[0])
     as_label(item[1])
     found: Source = list(given) if isinstance(given, tuple) else given
@@ -100,20 +103,6 @@ def opaque(name: str, given: Any) -> Source:
     return given
 
 
-def as_tensors(value: Any) -> Any:
-    """The same nest with tensors in the place of numpy's arrays and numbers."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        array = np.asarray(value)
-        return _from_numpy(array) if array.dtype.kind in "biufc" else value
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*map(as_tensors, value))
-    if isinstance(value, (tuple, list)):
-        return type(value)(map(as_tensors, value))
-    if isinstance(value, Mapping):
-        return {key: as_tensors(item) for key, item in value.items()}
-    return value
-
-
 def collated(items: Sequence[Any]) -> Any:
     """Examples as one batch: tensors of one shape are stacked, numbers become tensors, the rest stays one per example.
 
@@ -152,6 +141,14 @@ def opaque_batch_of(source: Source, chosen: IntArray) -> Batch:
     return as_tensors(own(picked))
 
 
+def is_labelled_batch(given: Sequence[Any]) -> bool:
+    """Whether a list is what a DataLoader of (image, label) items gives: a batch and its labels, and no two images."""
+    if len(given) != 2 or not all(isinstance(part, (Tensor, np.ndarray)) for part in given):
+        return False
+    images, labels = map(torch.as_tensor, given)
+    return images.dim() > 1 == labels.dim() and len(images) == len(labels) and not labels.is_floating_point()
+
+
 def is_tensors(source: Any) -> TypeGuard[tuple[Batch, Tensor]]:
     """Whether it is a batch and a tensor of labels; else it has items."""
     return (
@@ -183,7 +180,22 @@ def kept_labels(source: Source) -> np.ndarray[Any, Any]:
         found = getattr(items, attribute, None)
         if isinstance(found, (list, tuple, np.ndarray, Tensor)) and len(found) == len(items):
             return np.asarray(found)
-    return np.asarray([as_label(items[i][1]) for i in range(len(items))])
+    return np.asarray([as_label(_pair_at(items, i)[1]) for i in range(len(items))])
+
+
+def _pair_at(items: Any, index: int) -> tuple[Any, Any]:
+    """An image and its label."""
+    item = items[index]
+    if not isinstance(item, (tuple, list)) or len(item) < 2:
+        raise ValueError(f"Expected each item as (image, label); item {index} is {_item(item)}.")
+    return item[0], item[1]
+
+
+def _item(item: Any) -> str:
+    """What an item is, in a few words."""
+    if isinstance(item, Mapping):
+        return f"a dictionary of {', '.join(map(repr, item))}"[:80]
+    return "None" if item is None else f"a {type(item).__name__}"
 
 
 def classes_of(source: Source) -> IntArray:
@@ -202,7 +214,7 @@ def batch_of(source: Source, chosen: IntArray) -> tuple[Batch, Tensor]:
         index = torch.from_numpy(chosen)
         return nested.taken(source[0], index), source[1][index].long()
     items = items_of(source)
-    pairs = [items[int(i)][:2] for i in chosen]
+    pairs = [_pair_at(items, int(i)) for i in chosen]
     return _together([as_inputs(image) for image, _ in pairs]), torch.tensor([as_label(label) for _, label in pairs])
 
 
@@ -241,7 +253,7 @@ def as_image(image: Any) -> Tensor:
             "dataset."
         )
     try:
-        tensor = _from_numpy(image) if isinstance(image, np.ndarray) else torch.as_tensor(image)
+        tensor = from_numpy(image) if isinstance(image, np.ndarray) else torch.as_tensor(image)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"Expected images as tensors, got {type(image).__name__}.") from error
     if tensor.is_meta:
@@ -297,16 +309,16 @@ def _as_tensors(name: str, images: Any, labels: Any) -> tuple[Batch, Tensor]:
             raise ValueError(f"{name} has {n} images and {len(labels)} labels; expected one label per image.")
         if n == 0:
             raise ValueError(f"{name} is empty.")
-        return inputs, _class_indices(name, labels)
+        return inputs, _class_indices(name, images, labels)
     if len(images) == len(labels) == 0:
         raise ValueError(f"{name} is empty.")
     if len(images) != len(labels):
         raise ValueError(f"{name} has {len(images)} images and {len(labels)} labels; expected one label per image.")
     found = _together([as_inputs(image) for image in images]) if isinstance(images, (list, tuple)) else as_image(images)
-    return found, _class_indices(name, labels)
+    return found, _class_indices(name, images, labels)
 
 
-def _class_indices(name: str, labels: Any) -> Tensor:
+def _class_indices(name: str, images: Any, labels: Any) -> Tensor:
     if not isinstance(labels, Tensor):
         array = np.asarray(labels)
         if array.dtype.kind in "US" and array.size:
@@ -318,11 +330,18 @@ def _class_indices(name: str, labels: Any) -> Tensor:
     if indices.is_floating_point() and bool(((indices == 0) | (indices == 1)).all()):
         indices = indices.long()  # as a binary cross-entropy wants them
     if indices.dim() != 1 or indices.is_floating_point() or indices.is_complex():
-        advice = "Take the argmax of one-hot, or give" if labels.dim() == 2 else "Give"
+        got = f"{tuple(labels.shape)} {labels.dtype}"
+        if indices.dim() == 1 and bool(indices.isnan().any()):
+            raise ValueError(f"Expected the labels of {name} as (n,) class indices, got {got} with NaN in it.")
+        advice = "Give"
+        if indices.dim() == 1 and not indices.is_complex() and bool((indices == indices.round()).all()):
+            advice = "Make them integers, as by labels.astype(int) or labels.long(), or give"
+        elif labels.dim() == 2:
+            advice = "Take the argmax of one-hot, or give"
+        elif labels.dim() == 4 and np.ndim(images) == 1:
+            advice = "Images come first, then labels. Or give"
         hint = f" {advice} Data(task=...) for targets of another kind, such as task='regression'."
-        raise ValueError(
-            f"Expected the labels of {name} as (n,) class indices, got {tuple(labels.shape)} {labels.dtype}.{hint}"
-        )
+        raise ValueError(f"Expected the labels of {name} as (n,) class indices, got {got}.{hint}")
     return indices
 
 
@@ -331,13 +350,6 @@ def _strings(label: Any) -> str:
         f"The labels are strings, such as {str(label)!r}; expected class indices. Number them, for example by "
         "{name: index for index, name in enumerate(sorted(set(labels)))}."
     )
-
-
-def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
-    """Numpy's own float64, which networks seldom have, becomes torch's default type, as Python's floats do."""
-    native = np.require(array, array.dtype.newbyteorder("="), ["C", "W"])
-    tensor = torch.from_numpy(native)
-    return tensor.to(torch.get_default_dtype()) if tensor.dtype == torch.float64 else tensor
 
 
 def _together(images: Sequence[Batch]) -> Batch:

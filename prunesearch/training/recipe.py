@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from prunesearch.contracts import expect_kind
 from prunesearch.ranges import number, whole_number
 from prunesearch.training.augment import Augmentation
 
@@ -53,7 +54,7 @@ class Recipe:
         from_scratch: Draw new random weights first. The control for what the pruned network's weights are worth.
 
     Raises:
-        TypeError: A setting is no number, or no whole one.
+        TypeError: A setting is no number, or no whole one, or of another kind.
         ValueError: A setting is out of its range.
     """
 
@@ -83,6 +84,19 @@ class Recipe:
             number(name, getattr(self, name), interval)
         if self.patience is not None:
             whole_number("patience", self.patience, at_least=1)
+        if isinstance(self.features, str):
+            raise TypeError(f"Expected features as names in a tuple, such as ({self.features!r},), got a text.")
+        object.__setattr__(self, "features", tuple(self.features))
+        expect_kind("augmentation", self.augmentation, Augmentation, "Augmentation(flip=True)")
         for name, kind in (("optimizer", Optimizer), ("schedule", Schedule), ("precision", Precision)):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"Expected {name} as one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}.")
+
+
+def check_recipe(given: object) -> None:
+    """Make sure that something is a recipe.
+
+    Raises:
+        TypeError: It is not.
+    """
+    expect_kind("recipe", given, Recipe, "Recipe(epochs=20)")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from prunesearch.contracts import expect_kind, kind_of
+from prunesearch.files import as_path
 from prunesearch.progress import Progress
 from prunesearch.structure import Structure
 from prunesearch.training.accelerating import Log
@@ -107,6 +109,9 @@ class Session:
         on_step: Called after every step. If it raises, the state is written first.
         device: Where it runs; by default on the GPU where there is one (`models.devices`).
         progress: Whether to show how far it is, where there is a terminal or a notebook.
+
+    Raises:
+        TypeError: A value of another kind.
     """
 
     checkpoint: str | Path | None = None
@@ -115,3 +120,13 @@ class Session:
     on_step: Callable[[StepReport], None] | None = None
     device: str | None = None
     progress: Progress = True
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None:
+            as_path(self.checkpoint)
+        if self.log is not None:
+            expect_kind("log", self.log, Log, 'Log("runs/a")')
+        for name in ("on_epoch", "on_step"):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                raise TypeError(f"Expected {name} as a function that takes a report, got {kind_of(given)}.")

@@ -48,6 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Iterat
         "def fails():\n    return 1 / 0\n"
         "def holes():\n    nothing = torch.full((64, 1, 8, 8), float('nan'))\n"
         "    return ps.Data(train=(nothing, torch.arange(64) % 10), calibration=32)\n"
+        "def from_one():\n    images, labels = torch.zeros(64, 1, 8, 8), torch.arange(64) % 10\n"
+        "    return ps.Data(train=(images, labels), test=(images, labels + 1))\n"
+        "ten = 10\n"
     )
     (path / "roles.py").write_text(
         "from prunesearch.evaluators.accuracy import AccuracyEvaluator as Judge\n"

@@ -187,6 +187,21 @@ WRONG = {
         "No such option: --study. Did you mean --folder? See: prunesearch prune --help",
     ),
     "capital letters": ((*SEARCH, "--criterion", "L1"), "package.module:attribute. Did you mean 'l1'?"),
+    "report over the studies": (("report", "--study", "known.db", "--out", "known.db"),
+                                "--out known.db is the file of --study, and would replace it. Name another."),
+    "report over weights": (("report", "--study", "known.db", "--out", "w.safetensors"), "a name that ends in .html"),
+    "training over its weights": (("finetune", *NETWORK, "--out", "w.safetensors"), "is the file of --weights"),
+    "training over its data": (("finetune", *NETWORK[:5], "mine.py:data", "--out", "mine.py"), "got mine.py, which"),
+    "training over its state": (("finetune", *NETWORK, "--out", "t.st", "--checkpoint", "t.st"), "the file of --out"),
+    "search over its study": ((*SEARCH, "--out", "search.db"), "got search.db, which other programs would read as"),
+    "folder of weights": ((*SEARCH[:4], ".", *SEARCH[5:]), "Expected --weights as a file, got the folder ."),
+    "dash of a word processor": (("explain", "\u2014model", "zoo:resnet8"), "Did you mean --model, with two hyphens?"),
+    "dash of another": ((*SEARCH, "\u2013seed", "1"), "got '\u2013seed' without one. Did you mean --seed, with two"),
+    "number for a function": (("explain", "--model", "mine.py:ten"), "'ten' in mine.py as a function, got int"),
+    "function that gives no data": (("finetune", *NETWORK[:5], "mine.py:number", "--out", "t.st"),
+                                    "got int. Write return prunesearch.Data(train=..., test=...) at its end."),
+    "test images with labels from 1": (("finetune", *NETWORK[:5], "mine.py:from_one", "--out", "t.st"),
+                                       "The test examples do not fit the network. Expected labels from 0 to 9"),
     "graphics card of another name": ((*SEARCH, "--device", "gpu"), "torch knows no such kind; a GPU is cuda."),
 }  # fmt: skip
 ON_A_DEVICE = {
@@ -212,6 +227,7 @@ WITH_TORCH = {
     "comparison of an empty database", "policy for less than anything", "criterion that is a number",
     "searcher with a typo", "searcher that cannot be told", "option that its class has not",
     "winner's weights with a typo", "count without its sign", "graphics card of another name",
+    "number for a function", "function that gives no data", "test images with labels from 1",
     *(f"GPU that is not here, {name}" for name in ON_A_DEVICE),
 }  # fmt: skip
 """Calls that are seen to be wrong only once there is a network, data, a study, or a list of what torchvision has."""

@@ -248,11 +248,11 @@ def test_ignored_layers_as_a_string_is_refused_rather_than_taken_for_letters() -
 
 @pytest.mark.parametrize("model", [lambda x: x, None, Plain, "resnet18"])
 def test_what_is_no_module_is_refused(model: Any) -> None:
-    with pytest.raises(TypeError, match=r"Expected a torch\.nn\.Module, got (function|NoneType|type|str)"):
+    with pytest.raises(TypeError, match=r"Expected a network \(.*\), got (function|NoneType|the class Plain|str)"):
         trace(model, SMALL)
 
 
-@pytest.mark.parametrize("inputs", [(), [], [SMALL.numpy()], (torch.tensor(1.0),), "x", {"x": "y"}])
+@pytest.mark.parametrize("inputs", [(), [], [SMALL.tolist()], (torch.tensor(1.0),), "x", {"x": "y"}])
 def test_inputs_that_are_no_batches_of_tensors_are_refused(inputs: Any) -> None:
     with pytest.raises(TypeError, match="Expected example_inputs as a batch"):
         trace(Plain(), inputs)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
+from prunesearch.models.verify import Verification
 from prunesearch.models.zoo import make_model
 from prunesearch.structure import Space, Term, Width
 from tests.models.networks import SMALL, image, prove, randomised
@@ -119,3 +120,9 @@ def test_a_part_whose_cost_data_decide_is_counted_on_what_the_unpruned_network_g
     network = trace(randomised(Detecting()), (images,))
     assert list(network.leaves) == ["head"]
     prove(network, n=4)
+
+
+def test_a_verification_prints_in_numbers_that_people_read() -> None:
+    found = Verification(3, 1.1920928955078125e-07, 1.3500887155532837, True, 1.4119981955020528e-06)
+    said = "largest difference: 1.2e-07 of 1.35, a share of 1.4e-06 in training mode, costs: exact"
+    assert repr(found) == f"Verification(structures: 3, {said})"

@@ -71,7 +71,8 @@ def _big(url: str) -> None:
 
 def _eight(url: str) -> None:
     for i in range(8):
-        add_study(url, f"a study of some length, number {i}", [trial(0, (8, 32), -0.5 + i / 20)], budget=f"macs={i}M")
+        found = [trial(0, (8, 32), -0.5 + i / 20)]
+        add_study(url, f"a study of some length, number {i}", found, summary={"score_full": 0.1}, budget=f"macs={i}M")
 
 
 def _hostile(url: str) -> None:
@@ -152,6 +153,24 @@ def test_a_report_asks_for_nothing_complains_of_nothing_and_is_no_wider_than_the
         found.page.wait_for_timeout(50)
         check_quiet(found)
         assert found.page.evaluate("document.scrollingElement.scrollWidth") <= size[0]
+        assert found.page.evaluate(CLIPPED) == []
+
+
+NARROW_DESK = (1010, 900)  # just wide enough for tables that are no cards
+OUTSIDE = """() => [...document.querySelectorAll("svg text")]
+    .filter(text => text.getBoundingClientRect().right > window.innerWidth).map(text => text.textContent)"""
+WRAPPED = """() => [...document.querySelectorAll("#trials td:is(.number, .macs, .params, .seconds)")]
+    .filter(cell => getComputedStyle(cell).whiteSpace !== "nowrap").map(cell => cell.textContent)"""
+
+
+@pytest.mark.parametrize("name", ["full", "big", "eight"])
+def test_no_label_of_a_figure_is_cut_off_on_a_phone_and_no_number_is_broken_on_a_desk(
+    chromium: Browser, reports: dict[str, Path], name: str
+) -> None:
+    with opened(chromium, reports[name], size=PHONE) as found:
+        assert found.page.evaluate(OUTSIDE) == []
+    with opened(chromium, reports[name], size=NARROW_DESK) as found:
+        assert found.page.evaluate(WRAPPED) == []  # or a long structure beside it breaks a number
         assert found.page.evaluate(CLIPPED) == []
 
 
@@ -317,7 +336,7 @@ def test_no_name_of_a_layer_is_broken(chromium: Browser, reports: dict[str, Path
         found.page.emulate_media(media="print" if printed else "screen")
         named = found.page.locator(".bars tbody th")
         assert any("layer19.conv" in text for text in named.all_inner_texts())
-        assert found.page.evaluate(BROKEN) == []
+        assert found.page.evaluate(WRAPPED) == []  # or a long structure beside it breaks a number
 
 
 def test_lines_to_load_the_result_are_copied(chromium: Browser, reports: dict[str, Path]) -> None:

@@ -160,7 +160,8 @@ def test_an_unpruned_network_that_would_squeeze_the_trials_is_a_line_at_its_scor
     assert plot.x.high < chain_space().cost(chain_space().full).macs
     (rule,) = plot.rules
     assert rule.across
-    assert "to the right" in rule.text
+    assert rule.text == "unpruned network"  # which is short enough for a phone
+    assert any(note.startswith("The unpruned network, with ") and "to the right" in note for note in plot.notes)
 
 
 def test_an_unpruned_network_without_a_score_is_said_not_drawn() -> None:

@@ -165,7 +165,7 @@ def test_the_page_leads_with_what_was_found_against_the_unpruned_network_and_uni
         "Loss before finetuning0.5unpruned 0.05uniform widths 0.8",
         "Accuracy before finetuning81.00%unpruned 97.00%uniform widths 75.00%on 512 images",
         "Test accuracy after 2 epochs of finetuning96.00%unpruned 97.00%before finetuning 80.00%",
-        "✓ Within the budget: macs 811,328 of at most 1,401,152.",
+        "✓ Within the budget: MACs 811,328 of at most 1,401,152.",
         "✓ Better than uniform widths under the same budget: loss 0.5 against 0.8.",
         "accuracy 96.00% after finetuning, 97.00% unpruned. Differences below 1.8 points can be chance",
         "? Its milliseconds were not measured.",

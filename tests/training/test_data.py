@@ -286,4 +286,4 @@ def test_digits_are_real_normalised_and_split_without_overlap() -> None:
 
 
 def test_data_are_told_in_words_without_their_settings() -> None:
-    assert told_of(Data(train=(torch.zeros(6, 1, 4, 4), torch.arange(6)), seed=3)) == "images (6, 1, 4, 4) and labels"
+    assert told_of(Data(train=(torch.zeros(6, 1, 4, 4), torch.arange(6)), seed=3)) == "6 images of 1x4x4 with labels"

@@ -21,6 +21,7 @@ from prunesearch.models.blocks import Block, BlockedNetwork
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
+from prunesearch.models.traced import check_traced
 from prunesearch.progress import Progress, shown
 from prunesearch.structure import Space, Structure, Width
 
@@ -54,6 +55,7 @@ def measure(
     progress: Progress = True,
 ) -> LatencyTable:
     """See `LatencyTable.measure`."""
+    check_traced(network)
     threads = torch.get_num_threads() if threads is None else threads
     if batch_size < 1 or (points is not None and points < 2):
         raise ValueError(f"Expected batch_size >= 1 and points >= 2, got {batch_size} and {points}.")

@@ -22,7 +22,8 @@ from torch import nn
 
 from prunesearch.latency_times import Timing
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, called, device_of, size_of
+from prunesearch.models.nested import Batch, called, device_of, size_of, without_arrays
+from prunesearch.models.wrappers import check_network
 
 Call = Callable[[], object]
 
@@ -66,6 +67,8 @@ def measure_latency(model: nn.Module, images: Batch, *, repeats: int = 15, warmu
     Raises:
         ValueError: Fewer than 2 repeats, or no images.
     """
+    check_network(model)
+    images = without_arrays(images)
     n = size_of(images)
     if repeats < 2 or n == 0:
         raise ValueError(f"Expected repeats >= 2 and at least one image, got {repeats} and {n}.")

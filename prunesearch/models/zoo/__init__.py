@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from prunesearch.ranges import whole_number
 from prunesearch.registry import resolve
 
 if TYPE_CHECKING:
@@ -44,8 +45,11 @@ def make_model(name: str, *, num_classes: int = 10, in_channels: int = 3, image_
         image_size: Height and width of the images.
 
     Raises:
-        ValueError: No network has this name.
+        ValueError: No network has this name, or a number is below 1.
+        TypeError: A number is no whole one.
     """
+    for what, value in (("num_classes", num_classes), ("in_channels", in_channels), ("image_size", image_size)):
+        whole_number(what, value, at_least=1)
     family = resolve(ZOO, name, "zoo network")
     model: nn.Module = family(
         **_VARIANTS[name][1], num_classes=num_classes, in_channels=in_channels, image_size=image_size

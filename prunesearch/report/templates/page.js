@@ -20,7 +20,7 @@ const written = {
 
 // The table of trials: all of them are in memory, one page of them is in the document.
 (() => {
-  const ROWS = matchMedia("(max-width: 55rem)").matches ? 10 : 50; // cards are higher than rows
+  const ROWS = matchMedia("(max-width: 63rem)").matches ? 10 : 50; // cards are higher than rows
   const element = (id) => document.getElementById(`trials-${id}`);
   const headers = [...document.querySelectorAll("#trials th")];
   const body = document.querySelector("#trials tbody");
