@@ -14,7 +14,6 @@ from torch import Tensor, fx
 
 from prunesearch.models.recording import Position, Recording
 
-
 _FEW = 4
 """Elements of tensors that a forward may have made of a number of channels; others are of data or of positions."""
 
