@@ -284,7 +284,13 @@ class _Recorder(TorchFunctionMode):
         self._constants: dict[str, Tensor] = {}
         self._held: dict[str, str] = {}
         self._attributes = {id(tensor): name for name, tensor in held_tensors(model).items()}
-        self._held_fractions = {x for module in model.modules() for x in _fractions(tuple(vars(module).values()))}
+        self._held_fractions = {
+            fraction
+            for module in model.modules()
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            for fraction in _fractions(value)
+        }
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
         self._loose: dict[
