@@ -60,6 +60,8 @@ class Amounts:
         labels: Of every channel.
         count: Records that an attribute counts some channels; says whether it can.
         counted: Which channels an attribute counts; None if it counts none, or none yet.
+        told: What a plain number is that a node adds or takes away, by its place among the arguments; None if it is a
+            constant.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Amounts:
         labels: Labels,
         count: Callable[[tuple[str, str], IntArray], bool],
         counted: Callable[[tuple[str, str]], IntArray | None],
+        told: Callable[[fx.Node, int, int], Form | None],
     ) -> None:
+        self._told = told
         self._model = model
         self._labels = labels
         self._count = count
@@ -139,11 +143,16 @@ class Amounts:
         one, other = operands
         assert one is not None
         assert other is not None
+        if node.target in (operator.add, operator.sub):
+            one, other = (
+                form if form.terms else self._told(node, i, form.constant) or form
+                for i, form in enumerate((one, other))
+            )
         if node.target is operator.mul:  # attributes as constants
             one, other = (self._constant(form) for form in (one, other))
-        if node.target is operator.mul and one.terms and _arrays(other):
+        if node.target is operator.mul and one.terms and arrays_of(other):
             return None  # of two numbers that both vary by themselves
-        if node.target in (operator.floordiv, operator.truediv) and _arrays(other):
+        if node.target in (operator.floordiv, operator.truediv) and arrays_of(other):
             return None  # by a number that varies by itself
         name = getattr(node.target, "__name__", "").replace("truediv", "floordiv")  # the same where it comes out even
         form = combined(name, one, other)
@@ -326,21 +335,38 @@ def _attributes(form: Form | None) -> list[Attribute]:
     return found
 
 
+def counted_by(
+    form: Form, counts: Mapping[tuple[str, str], IntArray], model: nn.Module
+) -> tuple[list[tuple[IntArray, Share]], int] | None:
+    """A form as shares of the channels that it counts, and a constant; None if it is no such sum."""
+    if not is_linear(form):
+        return None
+    terms, constant = list[tuple[IntArray, Share]](), Fraction(form.constant)
+    for source, share in form.terms:
+        labels = counts.get(attribute_key(model, source)) if isinstance(source, Attribute) else source
+        if labels is None:
+            constant += share.ratio * attribute_value(model, source)
+        else:
+            terms.append((labels, share))
+    return (terms, int(constant)) if constant.denominator == 1 else None
+
+
 def channels_of(form: Form, counts: Mapping[tuple[str, str], IntArray], model: nn.Module) -> tuple[IntArray, ...]:
     """The arrays of labels that a form depends on; attributes that count channels stand for these."""
     counted = [counts.get(attribute_key(model, attribute)) for attribute in _attributes(form)]
-    return (*(labels for labels in counted if labels is not None), *_arrays(form))
+    return (*(labels for labels in counted if labels is not None), *arrays_of(form))
 
 
-def _arrays(form: Form) -> list[IntArray]:
+def arrays_of(form: Form) -> list[IntArray]:
+    """The arrays of labels that a form is made of."""
     found: list[IntArray] = []
     for source, _ in form.terms:
         if isinstance(source, np.ndarray):
             found.append(source)
         elif isinstance(source, Quotient):
-            found += _arrays(source.dividend)
+            found += arrays_of(source.dividend)
         elif isinstance(source, Remainder):
-            found += [*_arrays(source.dividend), *_arrays(source.divisor)]
+            found += [*arrays_of(source.dividend), *arrays_of(source.divisor)]
     return found
 
 

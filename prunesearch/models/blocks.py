@@ -137,7 +137,7 @@ class BlockedNetwork:
         for node in self._recording.graph.nodes:
             copies[node] = graph.node_copy(node, copies.__getitem__)
             for followed in numbers.get(node.name, ()):
-                width = int(kept[followed.units].sum())
+                width = followed.number(kept)
                 if isinstance(followed.position[0], str):
                     copies[node].kwargs = replaced(copies[node].kwargs, followed.position, width)
                 else:

@@ -16,6 +16,8 @@ from prunesearch.models.numbers import Attribute
 from prunesearch.structure import IntArray
 
 Widths = Sequence[tuple[int, ...]]
+_STEPS = 16
+"""In how many steps narrow widths are left out for the sake of a comparison."""
 
 
 class Conditions:
@@ -65,7 +67,27 @@ class Conditions:
             if alone is not None:
                 group, width = alone
                 found[group] = tuple(w for w in found[group] if w != width)
+        for condition in conditions:
+            found = self._wide_enough(condition, found)
         return found
+
+    def _wide_enough(self, condition: Condition, widths: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Without the narrowest widths of what is on the larger side, as many as it takes for a comparison to hold."""
+        if condition.relation == "eq" or not is_linear(condition.difference) or self._holds(condition, widths):
+            return widths
+        constant, slopes, _ = self._line(condition.difference)
+        now = constant + sum(
+            slope * (widths[group][-1] // self._units.groups[group].per_unit) for group, slope in slopes.items()
+        )
+        larger = {group for group, slope in slopes.items() if slope * now > 0}
+        for step in range(1, _STEPS):
+            kept = [
+                tuple(w for w in some if group not in larger or w * _STEPS >= some[-1] * step)
+                for group, some in enumerate(widths)
+            ]
+            if self._holds(condition, kept):
+                return kept if all(len(kept[group]) > 1 for group in larger) else widths
+        return widths
 
     def freeze(self, conditions: Sequence[Condition], widths: Widths, labels: Labels) -> list[Condition]:
         """Let channels stay whose conditions do not hold in every structure; returns those that do."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from prunesearch.models.forms import Share
 from prunesearch.models.literals import Place
 from prunesearch.models.recording import Position
 from prunesearch.structure import IntArray, Width
@@ -66,17 +69,28 @@ class Literal:
 
 @dataclass(frozen=True)
 class Followed:
-    """A number among the arguments of an operator that must equal the number of kept channels.
+    """A number among the arguments of an operator that follows the number of kept channels.
 
     Attributes:
         node: Name of the operator's node in the recorded forward.
         position: The way to the number in its arguments.
-        units: Unit of each counted channel.
+        terms: What it is a sum of: the unit of each counted channel, and the share of their number.
+        constant: What is added to that.
     """
 
     node: str
     position: Position
-    units: IntArray
+    terms: tuple[tuple[IntArray, Share], ...]
+    constant: int = 0
+
+    @property
+    def units(self) -> IntArray:
+        """The units of all channels that it depends on."""
+        return np.concatenate([units for units, _ in self.terms])
+
+    def number(self, kept: npt.NDArray[np.bool_]) -> int:
+        """What it is where some of all units, (units,) of them, are kept."""
+        return int(sum((share.ratio * int(kept[units].sum()) for units, share in self.terms), Fraction(self.constant)))
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,14 @@ class Forwards:
         training: In training mode, if it draws as in eval mode; None if that cannot be followed.
         notes: What the caller should know.
         way: How it was recorded.
+        images: For how many images it was compared with the model, the fewest that it runs for of those tried.
     """
 
     recordings: tuple[Recording, ...]
     training: Recording | None
     notes: tuple[str, ...]
     way: Way
+    images: int
 
     @property
     def evaluating(self) -> Recording:
@@ -131,7 +133,7 @@ def follow(
 
 def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str], way: Way) -> Forwards:
     evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
-    note = _check(model, evaluating, inputs, deadline, way)
+    images, note = _check(model, evaluating, inputs, deadline, way)
     others, training, notes = _training(model, inputs, deadline, evaluating, way)
     recordings = (evaluating, *others)
     follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
@@ -144,7 +146,7 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
         )
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
-    return Forwards(recordings, training, notes if note is None else (note, *notes), way)
+    return Forwards(recordings, training, notes if note is None else (note, *notes), way, images)
 
 
 def _training(
@@ -322,11 +324,14 @@ def outside_of(model: nn.Module, part: str | None) -> dict[str, str]:
 # --- the check --------------------------------------------------------------------------------------------------------
 
 
-def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline, way: Way) -> str | None:
+def _check(
+    model: nn.Module, recording: Recording, inputs: Inputs, deadline: Deadline, way: Way
+) -> tuple[int, str | None]:
     """Compute what was recorded for another number of images, and compare with the model.
 
     Returns:
-        What the caller should know, if the model runs for this number of images alone, which cannot be compared.
+        For how many images it was compared; and what the caller should know, if the model runs for those of the example
+        alone, which cannot be compared.
     """
     deadline.check("the comparison of what was recorded with the model")
     mode = "in training mode" if recording.training else "in eval mode"
@@ -344,9 +349,9 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
         if trouble is not None and _follows_batch(model, recording, other, deadline, way):
             trouble = _trouble(model, recording, other, theirs)
         if trouble is None:
-            return None
+            return other.images, None
     if trouble is None:
-        return failure
+        return inputs.images, failure
     if recording.counts:
         raise TraceError(
             f"{type(model).__name__} counts what its data decide, at {recording.counts}, outside of any submodule, so "
@@ -360,10 +365,13 @@ def _check(model: nn.Module, recording: Recording, inputs: Inputs, deadline: Dea
 
 
 def _others(inputs: Inputs, recording: Recording, *, as_given: bool) -> list[Inputs]:
-    """Inputs to compare on: another number of images; one is cheapest, but some forwards take it for something else."""
+    """Inputs to compare on: another number of images; one is cheapest, but some forwards take it for something else.
+
+    In training mode BatchNorm may refuse a single one.
+    """
     if inputs.is_listed or as_given:
         return [varied(inputs)]
-    few = [1, 3] if not recording.training and recording.images != 1 else [3]
+    few = [1, 3] if recording.images != 1 else [3]
     numbers = [3] if any(_takes_apart(node, recording.images) for node in recording.graph.nodes) else few
     if any(x.dim() == 1 and not x.is_floating_point() for x in inputs.tensors):  # such as lengths, which decide costs
         numbers = [2 * recording.images]
@@ -452,17 +460,20 @@ def _replayed(recording: Recording, tensors: Sequence[Tensor], images: int) -> A
 
 
 class _CountingReplay(Replay):
-    """Counts what each operator costs for another number of images, and so what one image costs."""
+    """Sees what each operator costs for another number of images, so what one image costs, and which sizes differ."""
 
     def __init__(self, recording: Recording, counter: FlopCounter) -> None:
         super().__init__(recording)
         self._counter = counter
         self._flops: dict[fx.Node, int] = {}
+        self._shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         before = self._counter.get_total_flops()
         result = super().run_node(n)
         self._flops[n] = self._counter.get_total_flops() - before
+        if isinstance(result, Tensor):
+            self._shapes[n] = tuple(result.shape)
         return result
 
     def note_shares(self, n: int, other: int) -> None:
@@ -472,6 +483,10 @@ class _CountingReplay(Replay):
             if before and other != n:
                 per_image = Fraction(flops - before, other - n)
                 node.meta["of_one_image"] = (before - per_image * n + per_image) / before
+        for node, shape in self._shapes.items():
+            known = node.meta.get("shape", ())
+            if other != n and len(known) == len(shape):
+                node.meta["of_images"] = frozenset(dim for dim, size in enumerate(shape) if size != known[dim])
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ class MaskedForward:
     Args:
         network: The traced network.
         forwards: Its forward, where that has just been followed.
+
+    Attributes:
+        trains: Whether the forward was followed in training mode.
     """
 
     def __init__(self, network: TracedModel, forwards: Forwards | None = None) -> None:
@@ -41,6 +45,21 @@ class MaskedForward:
         self._evaluating = evaluating
         self._training = evaluating if training is None else training
         self.trains = training is not None
+
+    @property
+    def reads_draws(self) -> bool:
+        """Whether training goes on with random numbers of torch as plain ones, which another run draws otherwise."""
+        return self._training.reads_draws
+
+    @property
+    def positions(self) -> float:
+        """Positions of an image, the fewest of which a layer takes statistics of a batch; infinite without such."""
+        found = [
+            math.prod(node.meta["shape"][2:])
+            for node in self._training.graph.nodes
+            if (kind := kind_of(node)) is not None and kind.statistics == "batch" and "shape" in node.meta
+        ]
+        return min(found, default=math.inf)
 
     def module(self, kept: Kept) -> Masked:
         """A network of full width in which channels of units that are not kept reach no operator that mixes them.

@@ -136,6 +136,15 @@ def reads_values(called: Operator) -> bool:
     return name in _VALUES
 
 
+def draws_at_random(called: Operator) -> bool:
+    """Whether the result is of torch's generator of random numbers."""
+    name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")
+    return name.removesuffix("_").removesuffix("_like") in _DRAWING
+
+
+_DRAWING = {"rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal", "uniform", "exponential"}
+
+
 def sized_by_values(called: Operator) -> bool:
     """Whether how large the result is depends on the values of data, as of `nonzero`, masks and suppressed boxes."""
     name = called.target if isinstance(called.target, str) else getattr(called.target, "__name__", "")

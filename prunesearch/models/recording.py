@@ -44,6 +44,7 @@ from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import (
     MethodOf,
     Operator,
+    draws_at_random,
     normalised,
     part_of,
     reads_values,
@@ -102,10 +103,12 @@ class Recording:
         model: The module whose forward it is.
         graph: What it computed. The placeholders are the tensors of the inputs, in order. In the `meta` of a node:
             `scope`, the name of the module whose code called it; `shape` of the tensor it gave, or `shapes` of several;
-            `numbers`, the attributes among its arguments by position; `site` where it was called; `flops` counted
-            in it; `of_one_image`, the share of that which one image takes, once it was compared with another number of
-            them; `kind`, what is known of what it calls; `autocast`, if it ran under another state of it than the
-            forward began with; `parameter`, whether a tensor of the model is one.
+            `numbers`, the attributes among its arguments by position; `computed`, whether one of them is a number that
+            neither a module nor the code that calls it holds; `site` where it was called; `flops` counted
+            in it; once it was compared with another number of images, `of_one_image`, the share of that which one image
+            takes, and `of_images`, the dimensions of the tensor whose size that number decides; `kind`, what is known
+            of what it calls; `autocast`, if it ran under another state of it than the forward began with; `drawn`,
+            whether it is of torch's random numbers; `parameter`, whether a tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         held: Those of them that are attributes of modules, by name of their node.
         output: What the forward returned.
@@ -113,7 +116,8 @@ class Recording:
         asked: Sizes that the forward asked for. Where they go cannot be seen everywhere: `range`, indices of lists and
             functions written in C take them without a word.
         leaves: Modules that could not be followed inside, and why; a method of one with its name and parentheses.
-        draws: Whether it drew random numbers from Python or numpy.
+        draws: Whether it drew random numbers from Python or numpy, or went on with such of torch as plain numbers.
+        reads_draws: Whether it did the latter.
         flops: Counted in all, two for each multiply-accumulate.
         training: Whether it ran in training mode.
         images: How many there were.
@@ -136,6 +140,7 @@ class Recording:
     images: int
     counts: str = ""
     writes: frozenset[str] = frozenset()
+    reads_draws: bool = False
 
     def __getstate__(self) -> Any:
         """A record is of one process; another makes its own, of the model."""
@@ -279,6 +284,13 @@ class _Recorder(TorchFunctionMode):
         self._constants: dict[str, Tensor] = {}
         self._held: dict[str, str] = {}
         self._attributes = {id(tensor): name for name, tensor in held_tensors(model).items()}
+        self._held_fractions = {
+            fraction
+            for module in model.modules()
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            for fraction in _fractions(value)
+        }
         self._decisions: dict[Decision, None] = {}
         self._asked: dict[Size, None] = {}
         self._loose: dict[
@@ -304,6 +316,7 @@ class _Recorder(TorchFunctionMode):
         self._writes: set[str] = set()
         self._autocast: Any = None
         self._counts = ""
+        self._reads_draws = False
         self._tested: list[fx.Node] = []  # what assertions look at
         self._is_inside = False
         self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
@@ -326,7 +339,7 @@ class _Recorder(TorchFunctionMode):
                     stack.enter_context(context)
                 _trace_attributes(self._model, self)
                 output = self._call(ours)
-            draws = _generators() != state
+            draws = _generators() != state or self._reads_draws
         for number, where in self._loose.values():
             self._decisions.setdefault(Decision((number.origin,), "", where))
         node = self._graph.output(self._noted(output)[0])
@@ -351,6 +364,7 @@ class _Recorder(TorchFunctionMode):
             inputs.images,
             self._counts,
             frozenset(self._writes),
+            self._reads_draws,
         )
 
     def _call(self, inputs: Inputs) -> Any:
@@ -563,7 +577,7 @@ class _Recorder(TorchFunctionMode):
     def _called(self, func: Any, args: Any, kwargs: Any) -> Any:
         if func is F.multi_head_attention_forward and can_be_followed(args, kwargs):
             return self._in_operators(multi_head_attention, args, kwargs)
-        if func in losses.SPELT_OUT and losses.can_be_followed(args, kwargs):
+        if func in losses.SPELT_OUT and losses.can_be_followed(func, args, kwargs):
             return self._in_operators(losses.SPELT_OUT[func], args, kwargs)
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
@@ -575,6 +589,9 @@ class _Recorder(TorchFunctionMode):
                 self._tested += [self._node_of(tensor) for tensor in tensors_in((args, kwargs))]
                 return func(*args, **kwargs)
             raise _NotFollowed(self._holder(), "decides by the values of its data")
+        if reads_values(called):
+            given = [self._node_of(tensor) for tensor in tensors_in((args, kwargs))]
+            self._reads_draws |= any(node.meta.get("drawn") for node in given)
         written = written_by(called)
         if not self._weights_of_layers.isdisjoint(map(_memory_of, written)):
             raise _NotFollowed(self._holder(), "writes to weights of layers")
@@ -594,6 +611,7 @@ class _Recorder(TorchFunctionMode):
             return self._computed(called.op, called.target, arguments, result) if is_number else result
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta.update(flops=self._flops.get_total_flops() - before, writes=bool(written))
+        node.meta["drawn"] = draws_at_random(called) or any(other.meta.get("drawn") for other in node.all_input_nodes)
         if node.meta["fed"] and sized_by_values(called):
             self._sizes_by_data.begin(node)
         return None if is_assigned else result
@@ -629,6 +647,8 @@ class _Recorder(TorchFunctionMode):
         node.meta["numbers"] = numbers
         if op != "call_module" and _has_integer((args, kwargs)):
             node.meta["site"] = self._site()
+        fractions = set(_fractions((args, kwargs))) - self._held_fractions if op != "call_module" else set()
+        node.meta["computed"] = bool(fractions) and not fractions <= _constants_of(_caller())
         state = _autocast(self._device)
         if state != self._autocast:
             node.meta["autocast"] = (self._device, *state)
@@ -999,6 +1019,22 @@ def _has_integer(value: Any) -> bool:
     if isinstance(value, slice):
         return _has_integer((value.start, value.stop))
     return type(value) is int
+
+
+def _fractions(value: Any) -> Iterator[float]:
+    """Numbers that are not whole by their type, anywhere in some arguments."""
+    if isinstance(value, float) and not is_traced(value):
+        yield float(value)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _fractions(item)
+    elif isinstance(value, dict):
+        yield from _fractions(tuple(value.values()))
+
+
+def _constants_of(frame: FrameType | None) -> set[float]:
+    """Numbers that are not whole in the code of a function."""
+    return set() if frame is None else {*_fractions(frame.f_code.co_consts)}
 
 
 def _tells_values(result: Any) -> bool:

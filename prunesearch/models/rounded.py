@@ -72,6 +72,12 @@ def call_at(code: CodeType, instruction: int) -> Call | None:
     return None if span is None or tree is None else tree.at(span)
 
 
+def is_rounding(code: CodeType, instruction: int) -> bool:
+    """Whether an instruction is of a call that makes a whole number of another; not known before Python 3.11."""
+    call = call_at(code, instruction)
+    return isinstance(call, ast.Call) and _name_of(call) in ("int", "len", "floor", "ceil", "round", "trunc", "index")
+
+
 def spans_of(call: ast.expr) -> tuple[Span, ...]:
     """Where a call is said to be: from its beginning, or, if it is of several lines, from the name of the method."""
     spans = [position_of(call)]

@@ -23,7 +23,7 @@ from prunesearch.models.aliasing import Aliasing
 from prunesearch.models.batch_norm import Moments, batch_norm, joint_statistics
 from prunesearch.models.copying import layer_with
 from prunesearch.models.corrections import Correction, Corrections
-from prunesearch.models.coupling import Count
+from prunesearch.models.coupling import Count, Followed
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import MethodOf, is_torchs
@@ -53,7 +53,7 @@ class Step:
         upstream: Indices of all groups on which its value depends.
         tensors: Names of the module's own parameters and buffers, or of the parameter itself, in the model.
         counts: Numbers of channels that the module holds.
-        numbers: Numbers of channels in the node's arguments.
+        numbers: Numbers in the node's arguments that follow channels.
         constant: The tensor that the node gives, if it is neither the inputs' nor the model's.
         over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
         running_mean: Name of the running mean in the model, if it is a BatchNorm that has one.
@@ -67,7 +67,7 @@ class Step:
     upstream: tuple[int, ...]
     tensors: Mapping[str, str]
     counts: tuple[Count, ...]
-    numbers: tuple[tuple[tuple[int | str, ...], Any], ...]
+    numbers: tuple[Followed, ...]
     constant: Tensor | None
     over: Callable[[Tensor], Tensor] | None
     running_mean: str
@@ -137,12 +137,12 @@ class Layers:
         node = step.node
         arguments: Any = node.args
         keywords: Any = node.kwargs
-        for position, units in step.numbers:
-            number = self._count(units)
-            if isinstance(position[0], str):
-                keywords = replaced(keywords, position, number)
+        for followed in step.numbers:
+            number = followed.number(self._kept())
+            if isinstance(followed.position[0], str):
+                keywords = replaced(keywords, followed.position, number)
             else:
-                arguments = replaced(arguments, position, number)
+                arguments = replaced(arguments, followed.position, number)
         arguments = tuple(map(plain, fx.node.map_arg(arguments, values.__getitem__)))
         keywords = {name: plain(value) for name, value in fx.node.map_arg(keywords, values.__getitem__).items()}
         if node.op == "output":
@@ -219,9 +219,12 @@ class Layers:
         return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, moments=moments)
 
     def _count(self, units: Any) -> int:
+        return int(self._kept()[units].sum())
+
+    def _kept(self) -> npt.NDArray[np.bool_]:
         if self._kept_units is None:
             self._kept_units = self._weights.kept(self._structure)
-        return int(self._kept_units[units].sum())
+        return self._kept_units
 
 
 def _input(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Tensor:
@@ -254,9 +257,9 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
     counts: dict[str, list[Count]] = {}
     for count in network.counts:
         counts.setdefault(count.module, []).append(count)
-    numbers: dict[str, list[tuple[tuple[int | str, ...], Any]]] = {}
+    numbers: dict[str, list[Followed]] = {}
     for followed in network.numbers:
-        numbers.setdefault(followed.node, []).append((followed.position, followed.units))
+        numbers.setdefault(followed.node, []).append(followed)
     steps: dict[fx.Node, Step] = {}
     calls: Counter[str] = Counter()
     for node in graph.nodes:
@@ -273,7 +276,7 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
         counted = tuple(counts.get(str(node.target), ())) if module is not None else ()
         written = tuple(numbers.get(node.name, ()))
         groups = set().union(*(weights.influences(name) for name in names.values()))
-        for units in (*(count.units for count in counted), *(units for _, units in written)):
+        for units in (*(count.units for count in counted), *(followed.units for followed in written)):
             groups.update(group for group in np.unique(network.group_of[units]).tolist() if group >= 0)
         sources = tuple(dict.fromkeys([*node.all_input_nodes, *memory.writers.get(node, ())]))
         groups.update(*(steps[source].upstream for source in sources))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -17,26 +17,35 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils.parametrize import is_parametrized
 
 from prunesearch.errors import TraceError
+from prunesearch.models.amounts import channels_of, counted_by
 from prunesearch.models.conditions import Conditions
 from prunesearch.models.copying import copied
 from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Units
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.following import Forwards, follow, inputs_of, outside_of
+from prunesearch.models.following import Forwards, follow, inputs_of, outside_of, recorded, with_images
+from prunesearch.models.forms import Share
 from prunesearch.models.linear_maps import linear_maps
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import KINDS, Kinds
 from prunesearch.models.operators.kind import Known
+from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recording import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
-from prunesearch.models.slim import layer_widths
+from prunesearch.models.slim import kept_units, layer_widths, slim
+from prunesearch.models.unseen import is_explained, may_have
+from prunesearch.models.unseen import unseen as unseen_nodes
 from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Fork, Found, place, walk
 from prunesearch.models.wrappers import check_network
-from prunesearch.structure import Group, IntArray, Space, Term, Width
+from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 
 _ONE = Width(1)
-_TOLERANCE = 1e-2  # of the largest output: rounding behind a BatchNorm of few values can be large
+_ROUNDS = 6
+"""How often numbers of channels are looked for that reach operators unseen; each makes more channels stay."""
+_AGREEING = 6
+"""How many random structures must agree with what was guessed, beside the narrowest one and another."""
+_TOLERANCE = 1e-3  # of the largest output; larger differences than of rounding are looked at again with 53 bits
 
 
 def trace(
@@ -99,17 +108,97 @@ def trace(
             "copied out of the network, or give its class a __deepcopy__."
         ) from error
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
-    coupling = _coupled(followed.recordings, ignored_layers, tied_layers, widths_allowed)
+    wishes = _Wishes(ignored_layers, tied_layers, widths_allowed)
+    coupling, network = _without_unseen(model, inputs, followed, wishes)
+    bolder = _by_value(model, inputs, followed, wishes, coupling)
+    if bolder is not None:
+        return bolder
+    if network is None:
+        raise _nothing(model, coupling)
+    if _needs_proof(network, followed, coupling):
+        _prove(network, followed)
+    return network
+
+
+@dataclass(frozen=True)
+class _Wishes:
+    """What the caller wants of layers: see `trace`."""
+
+    ignored_layers: Sequence[str]
+    tied_layers: Sequence[Sequence[str]]
+    widths: WidthRules
+
+
+def _without_unseen(
+    model: nn.Module, inputs: Inputs, followed: Forwards, wishes: _Wishes
+) -> tuple[_Coupling, Network | None]:
+    """What is coupled, with the network, in which no operator is given a number of channels unseen."""
+    unseen, is_enough = frozenset[str](), True
+    for _ in range(_ROUNDS):
+        coupling = _coupled(followed.recordings, wishes, unseen, all_stay=not is_enough)
+        network = _made(model, inputs, followed, coupling)
+        found = _unseen(network, followed, coupling)
+        if not found:
+            break
+        is_enough = not found <= unseen
+        unseen |= found
+    return coupling, network
+
+
+def _by_value(
+    model: nn.Module, inputs: Inputs, followed: Forwards, wishes: _Wishes, strict: _Coupling
+) -> Network | None:
+    """The network, if numbers that code made plain, as by `int(c / 2)`, can be told by their values; else None.
+
+    Where they go is then not read in the source but guessed, and believed if several narrower networks agree.
+    """
+    if not any(decision.site is not None for recording in followed.recordings for decision in recording.decisions):
+        return None
+    coupling = _coupled(followed.recordings, wishes, by_value=True)
+    network = _made(model, inputs, followed, coupling)
+    if network is None or coupling.removable <= strict.removable:
+        return None
+    rng = np.random.default_rng(0)
+    sampled = [network.space.check(row.tolist()) for row in network.space.sample(rng, _AGREEING)]
+    try:
+        for structure in (network.space.minimum, _narrower(network), *sampled):
+            ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
+            narrow = recorded(slim(network, structure, ranking).eval(), network.inputs, network.leaves, way=network.way)
+            counts = {
+                (number.node, number.position): number.number(kept_units(network, structure, ranking))
+                for number in network.numbers
+            }
+            if not is_explained(followed.evaluating, narrow, counts):
+                return None
+        _prove(network, followed)
+    except Exception:  # whatever a forward raises at another width
+        return None
+    return network
+
+
+def _needs_proof(network: Network, followed: Forwards, coupling: _Coupling) -> bool:
+    """Whether something could depend on widths that nothing shows."""
+    decides = any(recording.decisions for recording in followed.recordings)
+    return bool(network.leaves) or decides or _has_numbers(network, coupling)
+
+
+def _nothing(model: nn.Module, coupling: _Coupling) -> TraceError:
+    """The error that says why nothing can be pruned."""
+    reasons = "; ".join(f"{layer}: {why}" for layer, why in list(coupling.units.frozen.items())[:3])
+    advice = "".join(f" {note}" for note in _parametrised(model))
+    return TraceError(
+        f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.{advice}"
+    )
+
+
+def _made(model: nn.Module, inputs: Inputs, followed: Forwards, coupling: _Coupling) -> Network | None:
+    """The network of what was found; None if nothing can be pruned."""
     found, units, widths = coupling.found, coupling.units, coupling.widths
     groups = _groups(units, found, widths)
     if not groups:
-        reasons = "; ".join(f"{layer}: {why}" for layer, why in list(units.frozen.items())[:3])
-        advice = "".join(f" {note}" for note in _parametrised(model))
-        raise TraceError(
-            f"Nothing can be pruned in {type(model).__name__}. {reasons or 'It has no layers we know'}.{advice}"
-        )
+        return None
     cuts, reads = _cuts(found, units), _reads(found, units, followed.evaluating)
-    network = Network(
+    return Network(
         model=model,
         example_inputs=inputs.args,
         example_keywords=dict(inputs.kwargs),
@@ -125,11 +214,7 @@ def trace(
             for (module, at), labels in found.literals.items()
             if units.groups_of(labels)
         ),
-        numbers=tuple(
-            Followed(node, position, units.ids(labels))
-            for (node, position), labels in found.numbers.items()
-            if units.groups_of(labels)
-        ),
+        numbers=_numbers(found, units, model),
         reads=reads,
         units=tuple(group.units for group in units.groups),
         unit_count=units.count,
@@ -140,13 +225,25 @@ def trace(
         outputs=_outputs(followed.recordings[0].output),
         linear_maps=linear_maps(followed.evaluating, reads),
     )
-    if (
-        network.leaves
-        or any(recording.decisions for recording in followed.recordings)
-        or _has_numbers(network, found, units)
-    ):
-        _prove(network, followed)
-    return network
+
+
+def _numbers(found: Found, units: Units, model: nn.Module) -> tuple[Followed, ...]:
+    """Numbers in the arguments of operators that follow channels which vary."""
+    sums = {at: ([(labels, Share())], 0) for at, labels in found.numbers.items()}
+    sums |= {at: made_of for at, form in found.held.items() if (made_of := counted_by(form, found.counts, model))}
+    return tuple(
+        Followed(node, position, tuple((units.ids(labels), share) for labels, share in terms), constant)
+        for (node, position), (terms, constant) in sums.items()
+        if any(units.groups_of(labels) for labels, _ in terms)
+    )
+
+
+def _freeze_what_is_no_sum(found: Found, model: nn.Module) -> None:
+    """Numbers that forwards compute with, and that attributes decide in another way than as a sum, stay."""
+    for form in found.held.values():
+        if counted_by(form, found.counts, model) is None:
+            for labels in channels_of(form, found.counts, model):
+                found.labels.freeze(labels, "is part of a number that cannot be followed")
 
 
 @dataclass(frozen=True)
@@ -166,26 +263,39 @@ class _Coupling:
     removable: int
 
 
-_TRIALS = 8
+_TRIALS = 10
 """How many ways to take forks are tried."""
 
 
 def _coupled(
     recordings: Sequence[Recording],
-    ignored_layers: Sequence[str],
-    tied_layers: Sequence[Sequence[str]],
-    rules: WidthRules,
+    wishes: _Wishes,
+    unseen: Set[str] = frozenset(),
+    *,
+    all_stay: bool = False,
+    by_value: bool = False,
 ) -> _Coupling:
-    """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay."""
+    """Walk the recorded forwards, and walk them again otherwise where a fork led to channels that must stay.
+
+    Args:
+        recordings: The forwards.
+        wishes: The caller's.
+        unseen: Nodes that are given numbers of channels unseen; what reaches them stays.
+        all_stay: Whether that was not enough, so that all channels stay whose number the code has had in hand.
+        by_value: Whether numbers that code made plain are told by their values.
+    """
     model = recordings[0].model
 
     def taken(choices: Mapping[Fork, int]) -> _Coupling:
         found = Found()
         for recording in recordings:
-            walk(recording, ignored_layers, found, choices)
-        for layers in tied_layers:
+            walk(recording, wishes.ignored_layers, found, choices, unseen, by_value=by_value)
+        for labels in [*found.asked, *_own_counts(found, model)] if all_stay else ():
+            found.labels.freeze(labels, f"the forward computes with how many there are, unseen, for {min(unseen)!r}")
+        _freeze_what_is_no_sum(found, model)
+        for layers in wishes.tied_layers:
             _tie(found, layers)
-        units, widths = _units(found, rules, model)
+        units, widths = _units(found, wishes.widths, model)
         space = Space(_groups(units, found, widths), _macs_terms(found, units), ())
         removable = space.cost(space.full).macs - space.cost(space.minimum).macs if space.groups else 0
         return _Coupling(found, units, widths, removable)
@@ -196,7 +306,8 @@ def _coupled(
         for fork, (options, labels) in best.found.forks.items()
         if not all(best.units.are_free(some) for some in labels)
     }
-    together = [{fork: min(way, options - 1) for fork, options in stuck.items()} for way in (1, 2)]
+    all_forks = {fork: options for fork, (options, _) in best.found.forks.items()} if stuck else {}
+    together = [{fork: min(way, n - 1) for fork, n in forks.items()} for forks in (stuck, all_forks) for way in (1, 2)]
     alone = [{fork: other} for fork, options in stuck.items() for other in range(options)]
     for trial in [*together, *alone][:_TRIALS]:
         if not trial or all(choices.get(fork, 0) == way for fork, way in trial.items()):
@@ -219,11 +330,20 @@ def _reads(found: Found, units: Units, recording: Recording) -> tuple[Read, ...]
     )
 
 
-def _has_numbers(network: Network, found: Found, units: Units) -> bool:
+def _has_numbers(network: Network, coupling: _Coupling) -> bool:
     """Whether the caller's code has had numbers of channels in hand that vary."""
-    own = [c for c in network.counts if c.attribute not in layer_widths(network.model.get_submodule(c.module))]
-    asked = any(units.groups_of(labels) for labels in found.asked)
-    return bool(network.literals or own) or asked or _reads_widths(network.model)
+    found, units = coupling.found, coupling.units
+    in_hand = [*found.asked, *_own_counts(found, network.model)]
+    return bool(network.literals) or any(map(units.groups_of, in_hand)) or _reads_widths(network.model)
+
+
+def _own_counts(found: Found, model: nn.Module) -> list[IntArray]:
+    """Channels that attributes count which are the caller's own, not torch's."""
+    return [
+        labels
+        for (module, attribute), labels in found.counts.items()
+        if attribute not in layer_widths(model.get_submodule(module))
+    ]
 
 
 def _reads_widths(model: nn.Module) -> bool:
@@ -279,20 +399,43 @@ def _parametrised(model: nn.Module) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _narrower(network: Network) -> Structure:
+    """A structure of which every group is narrower than in the full network.
+
+    A third of the widths, as half of them would have much in common with all: powers of two stay such.
+    """
+    return tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
+
+
+def _unseen(network: Network | None, followed: Forwards, coupling: _Coupling) -> Set[str]:
+    """Names of nodes that are given numbers of channels unseen, in eval mode; none where the code has had none."""
+    full = followed.evaluating
+    if network is None or not may_have(full) or not _has_numbers(network, coupling):
+        return frozenset()
+    ranking = NestedRanking.by_importance([np.arange(len(units), dtype=float) for units in network.units])
+    narrow = slim(network, _narrower(network), ranking).eval()
+    try:
+        return unseen_nodes(full, recorded(narrow, network.inputs, network.leaves, way=network.way))
+    except Exception:  # whatever a forward raises at another width; the proof says so
+        return frozenset()
+
+
 def _prove(network: Network, followed: Forwards) -> None:
     """Build one structure and compare it, where something could depend on widths that nothing shows.
-
-    Every group of it is narrower than in the full network; a third of the widths, as half of them would have much in
-    common with all: powers of two stay such.
 
     Raises:
         TraceError: It cannot run, or is something else than the masked network.
     """
     name = type(network.model).__name__
-    structure = tuple(group.widths[len(group.widths) // 3] for group in network.space.groups)
+    structure = _narrower(network)
     advice = "Keep the layers concerned whole with ignored_layers, and report it: this should not be."
+    inputs = (
+        network.inputs
+        if network.way.as_given
+        else with_images(network.inputs, min(followed.images, network.inputs.images))
+    )
     try:
-        found = verify_these(network, [structure], np.random.default_rng(0), followed)
+        found = verify_these(network, [structure], np.random.default_rng(0), followed, inputs)
     except TypeError:  # it returns nothing that could be compared
         return
     except Exception as error:  # whatever a forward raises at another width

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from prunesearch.models.copying import without_data
 from prunesearch.models.count import count
 from prunesearch.models.following import Forwards, varied, with_images
 from prunesearch.models.isolation import attributes_kept, isolated
@@ -74,7 +75,11 @@ def verify(network: TracedModel, n: int = 10, seed: int = 0) -> Verification:
 
 
 def verify_these(
-    network: TracedModel, structures: Sequence[Structure], rng: np.random.Generator, forwards: Forwards | None = None
+    network: TracedModel,
+    structures: Sequence[Structure],
+    rng: np.random.Generator,
+    forwards: Forwards | None = None,
+    inputs: Inputs | None = None,
 ) -> Verification:
     """The same for structures of the caller's choice; which channels stay is drawn from `rng`.
 
@@ -83,9 +88,10 @@ def verify_these(
         structures: What to build.
         rng: Draws the channels that stay.
         forwards: Its forward, where that has just been followed.
+        inputs: On which outputs are compared; by default the example inputs.
     """
     forward = MaskedForward(network, forwards)
-    found = [_compared(network, forward, structure, rng) for structure in structures]
+    found = [_compared(network, forward, structure, rng, inputs or network.inputs) for structure in structures]
     training = [item.training for item in found]
     return Verification(
         len(structures),
@@ -107,7 +113,7 @@ class _Compared:
 
 
 def _compared(
-    network: TracedModel, forward: MaskedForward, structure: Structure, rng: np.random.Generator
+    network: TracedModel, forward: MaskedForward, structure: Structure, rng: np.random.Generator, inputs: Inputs
 ) -> _Compared:
     ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
 
@@ -116,11 +122,9 @@ def _compared(
 
     slimmed, full = both()
     exact = _cost(network, forward, slimmed) == network.space.cost(structure)
-    found = _differences(network, forward, slimmed, full, network.inputs)
+    found = _differences(network, forward, slimmed, full, inputs)
     if found.difference > _ROUNDING * found.scale or (found.training or 0.0) > _ROUNDING:
-        inputs = network.inputs.with_tensors(
-            [x.double() if x.is_floating_point() else x for x in network.inputs.tensors]
-        )
+        inputs = inputs.with_tensors([x.double() if x.is_floating_point() else x for x in inputs.tensors])
         slimmed, full = both()  # anew, as running statistics have changed
         try:
             found = _differences(network, forward, slimmed.double(), full.double(), inputs)
@@ -129,8 +133,8 @@ def _compared(
     return replace(found, costs_exact=exact)
 
 
-_SEVERAL, _FOR_STATISTICS = 3, 8
-"""Images in training mode; BatchNorm wants more, as rounding is large behind statistics of few values."""
+_FEWEST, _MOST, _VALUES = 2, 8, 64
+"""Images in training mode: so many that BatchNorm has this many values, as rounding is large behind fewer."""
 _ROUNDING = 1e-4
 """Of the largest output. Larger differences are looked at again with 53 bits: rounding may decide what is on top."""
 
@@ -140,10 +144,22 @@ def _cost(network: TracedModel, forward: MaskedForward, slimmed: nn.Module) -> C
 
     Where data decide what runs, as how many boxes are looked at, the parts that decide get the unpruned network's data.
     """
+    if network.way.without_data:
+        return _cost_without_data(network, slimmed)
     if not network.leaves or not network.inputs.is_listed:
         return count(slimmed, network.inputs)
     _, calls = _of_masked(forward.module(np.ones(network.unit_count, dtype=np.bool_)).eval(), network.inputs)
     with arguments_given(slimmed, calls):
+        return count(slimmed, network.inputs)
+
+
+def _cost_without_data(network: TracedModel, slimmed: nn.Module) -> Cost:
+    """The same of shapes alone, where the forward was followed so."""
+    shapes = network.inputs.with_tensors([x.to("meta") for x in network.inputs.tensors])
+    try:
+        with torch.device("meta"):
+            return count(without_data(slimmed), shapes)
+    except Exception:  # whatever torch raises on tensors without data
         return count(slimmed, network.inputs)
 
 
@@ -152,18 +168,18 @@ def _differences(
 ) -> _Compared:
     theirs, calls = _of_masked(full.eval(), inputs)
     ours = _of_slimmed(slimmed.eval(), inputs, calls)
-    training = _training_difference(network, slimmed, full, inputs) if forward.trains else None
+    training = _training_difference(network, forward, slimmed, full, inputs) if forward.trains else None
     return _Compared(_distance(ours, theirs), theirs.scale, training, costs_exact=True)
 
 
-def _training_difference(network: TracedModel, slimmed: nn.Module, full: Masked, inputs: Inputs) -> float | None:
+def _training_difference(
+    network: TracedModel, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
+) -> float | None:
     """As a share of the largest output; infinite where only the smaller network fails.
 
     None if the full network fails, or where the difference is that of draws which depend on widths.
     """
-    kinds = map(network.kinds.alike, network.model.modules())
-    has_statistics = any(kind is not None and kind.statistics == "batch" for kind in kinds)
-    images = max(_FOR_STATISTICS if has_statistics else _SEVERAL, len(inputs.tensors[0]))
+    images = max(_FEWEST, min(_MOST, math.ceil(_VALUES / forward.positions)), len(inputs.tensors[0]))
     same = inputs if network.way.as_given else with_images(inputs, images)
     for several in [same] if network.way.as_given else [varied(same), same]:  # the forward may check their range
         try:
@@ -178,7 +194,9 @@ def _training_difference(network: TracedModel, slimmed: nn.Module, full: Masked,
     else:
         return math.inf
     difference = _distance(ours, theirs) / max(theirs.scale, 1e-12)
-    is_of_draws = difference > 1e-3 and not torch.equal(_values(full, several, seed=1), theirs.outputs)
+    if difference <= 1e-3:
+        return difference
+    is_of_draws = forward.reads_draws or not torch.equal(_values(full, several, seed=1), theirs.outputs)
     return None if is_of_draws else difference
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import CodeType, MappingProxyType
@@ -13,7 +13,7 @@ import numpy as np
 from torch import fx, nn
 
 from prunesearch.errors import TraceError
-from prunesearch.models.amounts import Amounts, Condition
+from prunesearch.models.amounts import Amounts, Condition, arrays_of
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form, Share
 from prunesearch.models.functions import KeptFunction
@@ -26,7 +26,7 @@ from prunesearch.models.operators import OPERATOR_NAMES
 from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value, tensors_of
 from prunesearch.models.recording import Decision, Position, Recording, Site
-from prunesearch.models.rounded import Span, call_at, name_called, position_of, span_of, uses_of
+from prunesearch.models.rounded import Span, call_at, is_rounding, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
 from prunesearch.structure import IntArray
 
@@ -67,6 +67,8 @@ class Found:
         uncounted: Of operators without a rule, how many were counted when they ran, of one image.
         numbers: Labels of the channels that a number in the arguments of a node counts, by the node's name and the way
             to the number; of the forward in eval mode.
+        held: What else follows channels among the arguments of nodes that compute with numbers: sums of shares of
+            channels and of attributes of modules; likewise.
         asked: Labels of channels whose number a forward asked for.
         conditions: What forwards found when they compared numbers.
         forks: Where channels become several dimensions and any of them could follow: how many there are to choose
@@ -82,6 +84,7 @@ class Found:
     products: list[Product] = field(default_factory=list)
     uncounted: list[tuple[str, int]] = field(default_factory=list)
     numbers: dict[tuple[str, Position], IntArray] = field(default_factory=dict)
+    held: dict[tuple[str, Position], Form] = field(default_factory=dict)
     asked: list[IntArray] = field(default_factory=list)
     conditions: list[Condition] = field(default_factory=list)
     forks: dict[Fork, tuple[int, list[IntArray]]] = field(default_factory=dict)
@@ -99,6 +102,9 @@ def walk(
     ignored: Sequence[str],
     found: Found,
     choices: Mapping[Fork, int] = _NONE,
+    unseen: Set[str] = frozenset(),
+    *,
+    by_value: bool = False,
 ) -> None:
     """Find out what is coupled in a recorded forward, and add it to what is known.
 
@@ -107,8 +113,10 @@ def walk(
         ignored: Names or globs of modules whose outputs keep all channels.
         found: What earlier walks over the same network found.
         choices: Which way to take where there are several; the first by default.
+        unseen: Names of nodes that are given a number of channels unseen (`models.unseen`).
+        by_value: Whether numbers that the forward made plain are told by their values, to be checked afterwards.
     """
-    _Walk(recording, ignored, found, choices).run()
+    _Walk(recording, ignored, found, choices, unseen, by_value=by_value).run()
 
 
 class _SeveralTensors(Exception):
@@ -124,15 +132,26 @@ class _Walk:
         ignored: Sequence[str],
         found: Found,
         choices: Mapping[Fork, int],
+        unseen: Set[str],
+        *,
+        by_value: bool,
     ) -> None:
+        self._rounding = frozenset(
+            decision
+            for decision in recording.decisions
+            if by_value and decision.site is not None and is_rounding(decision.site.code, decision.site.instruction)
+        )
         self._choices = choices
+        self._unseen = unseen
         self.labels = found.labels
         self._recording = recording
         self._model = recording.model
         self._ignored = tuple(ignored)
         self._found = found
         self._values: dict[fx.Node, Value] = {}
-        self._amounts = Amounts(self._model, self.labels, self._count_attribute, self._found.counts.get)
+        self._amounts = Amounts(
+            self._model, self.labels, self._count_attribute, self._found.counts.get, self._made_plain
+        )
         tensors = (
             *self._model.named_parameters(remove_duplicate=False),
             *self._model.named_buffers(remove_duplicate=False),
@@ -168,6 +187,8 @@ class _Walk:
             self._freeze_all(node, "is an output of the network")
         elif node.meta.get("number"):
             self._amounts.note(node, self.value(next(iter(node.args), None)))
+            if not self._recording.training:
+                self._found.held.update({(node.name, at): form for at, form in node.meta.get("numbers", {}).items()})
         else:
             self._values[node] = self._apply_rule(node)
             for position, form in node.meta.get("numbers", {}).items():
@@ -178,6 +199,8 @@ class _Walk:
         site = node.meta.get("site")
         if site is not None:
             self._visits.setdefault((site.module, site.code, site.instruction), []).append(node)
+        if node.name in self._unseen:
+            self.freeze_inputs(node, "computes with how many there are")
         kind = kind_of(node)
         if kind is None:
             return self._do_without_rule(node)
@@ -188,6 +211,7 @@ class _Walk:
             return self._do_without_rule(node)
         self._check_count(node)
         self._freeze_other_numbers(node)
+        self._freeze_what_images_decide(node, value)
         if (node.op == "call_module" and value is not None) or (
             any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None
         ):
@@ -219,6 +243,12 @@ class _Walk:
         for argument in node.all_input_nodes:
             if self.number(argument) is not None and argument not in followed:
                 self.keep(argument, node, "computes with how many there are")
+
+    def _freeze_what_images_decide(self, node: fx.Node, value: Value) -> None:
+        """Channels that more images have more of: what reads them would be told of those of the example."""
+        if isinstance(value, Tracked):
+            for dim in node.meta.get("of_images", frozenset()) & value.axes.keys():
+                self.freeze(value.axes[dim], node, "takes them together with the images of a batch")
 
     def _freeze_number(self, argument: fx.Node, reason: str) -> None:
         number = self.number(argument)
@@ -292,6 +322,11 @@ class _Walk:
     def depends_on_inputs(self, node: fx.Node) -> bool:
         return bool(node.meta.get("fed"))
 
+    def of_images(self, argument: Any) -> frozenset[int]:
+        usual = frozenset({0} if self.depends_on_inputs(argument) else ())
+        found: frozenset[int] = argument.meta.get("of_images", usual)
+        return found
+
     def module_of(self, node: fx.Node) -> nn.Module:
         return self._model.get_submodule(str(node.target))
 
@@ -338,7 +373,9 @@ class _Walk:
                 self.stays(node, position)
         else:
             fits = type(given) is int and (
-                self._follow_rounded(node, position, labels) or self._follow_literal(node, position, labels)
+                self._follow_rounded(node, position, labels)
+                or self._follow_literal(node, position, labels)
+                or self._follow_value(given, labels)
             )
         if fits and not self._recording.training:
             self._found.numbers[node.name, position] = labels
@@ -472,6 +509,25 @@ class _Walk:
         self._followed_uses.add(use)
         return True
 
+    def _follow_value(self, given: int, labels: IntArray) -> bool:
+        """Follow a plain number as one that was made plain and has its value; of several as one of these channels."""
+        found = [*self._all_made_plain(given)]
+        found.sort(key=lambda form: not any(np.isin(labels, some).any() for some in arrays_of(form)))
+        return any(self._amounts.follow(form, labels) for form in found)
+
+    def _made_plain(self, node: fx.Node, index: int, given: int) -> Form | None:
+        form = next(self._all_made_plain(given), None)
+        if form is not None and not self._recording.training:
+            self._found.held[node.name, (index,)] = form
+        return form
+
+    def _all_made_plain(self, given: int) -> Iterator[Form]:
+        """What was made plain so far and has this value, the latest first, where numbers are told so."""
+        decisions = (decision for decision in reversed(self._recording.decisions) if decision in self._rounding)
+        for form in (self._form_of(decision.numbers[0]) for decision in decisions):
+            if form is not None and form.terms and form.value(self._amounts.value_of) == given:
+                yield form
+
     def _uses_rounded(self) -> dict[tuple[int, Span], Origin | float]:
         """What each use of a number that `int(...)` gave is."""
         found: dict[tuple[int, Span], Origin | float] = {}
@@ -496,7 +552,7 @@ class _Walk:
         )
 
     def _decide(self, decision: Decision) -> None:
-        if self._is_followed(decision.site):
+        if self._is_followed(decision.site) or decision in self._rounding:
             return
         why = f"how many there are decides what the forward does, at {decision.where}"
         forms = [self._form_of(number) for number in decision.numbers]

@@ -168,7 +168,9 @@ def test_sizes_that_a_forward_found_unequal_never_become_equal() -> None:
     [
         ("h.size(1) > 0", True),
         ("h.size(1) <= 8", True),
-        ("h.size(1) > 4", False),
+        ("h.size(1) > 4", True),
+        ("h.size(1) + x.size(1) > 9", True),
+        ("h.size(1) > 7", False),
         ("h.size(1) % 2 == 0", False),
         ("h.size(1) != x.size(1)", True),
         ("h.size(1) == net.width", True),
@@ -180,6 +182,40 @@ def test_channels_stay_only_where_a_comparison_could_come_out_otherwise(conditio
     model.width = 8
     network = proven(model, SMALL, min_channels=1)
     assert ("conv1" in names(network)) == is_pruned
+
+
+@pytest.mark.parametrize(
+    ("condition", "narrowest"),
+    [("h.size(1) > 4", 5), ("h.size(1) + x.size(1) >= 9", 6), ("not h.size(1) <= 5.5", 6)],
+)
+def test_widths_that_would_turn_a_comparison_are_left_out(condition: str, narrowest: int) -> None:
+    operation = eval(f"lambda net, h, x: h if {condition} else h * 2")
+    network = proven(Middle(operation), SMALL, min_channels=1)
+    assert network.space.groups[0].name == "conv1"
+    assert network.space.groups[0].widths == tuple(range(narrowest, 9))
+
+
+class SumOfBranches(nn.Module):
+    """What reads a sum of several branches asks whether that has other channels than it shall have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.width = 12
+        self.a, self.b, self.fit = nn.Conv2d(3, 12, 3), nn.Conv2d(3, 12, 3), nn.Conv2d(24, 12, 1)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.a(x), self.b(x)], 1)
+        x = self.fit(x) if x.size(1) != self.width else x
+        return self.head(x.view(x.size(0), self.width, -1).mean(2))
+
+
+def test_branches_stay_wide_enough_to_be_wider_together_than_something_else() -> None:
+    network = proven(SumOfBranches(), SMALL)
+    assert names(network) == ["a", "b", "fit"]
+    a, b, fit = (group.widths for group in network.space.groups)
+    assert a[0] + b[0] > fit[-1] == 12
+    assert a[0] < 12
 
 
 def test_channels_in_pairs_stay_a_multiple_of_two() -> None:

@@ -111,12 +111,15 @@ def test_what_makes_a_fraction_a_plain_value_is_told(name: str) -> None:
 
 LOST: dict[str, Callable[[Any], Any]] = {
     "range": lambda n: sum(1 for _ in range(n)),
-    "a logarithm": lambda n: math.log2(n),
     "a divisor": lambda n: math.gcd(n, 8),
     "an integer root": lambda n: math.isqrt(n),
+}
+"""What takes a number without a word, and makes another whole one of it."""
+FOUND: dict[str, Callable[[Any], Any]] = {
+    "a logarithm": lambda n: math.log2(n),
     "an index of a list": lambda n: [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0][n],
 }
-"""What takes a number without a word; nothing can note it."""
+"""The same for a fraction, which is found as a narrower network has another one."""
 
 
 SOURCES: dict[str, Callable[[Any, Any], Any]] = {
@@ -132,13 +135,23 @@ SOURCES: dict[str, Callable[[Any, Any], Any]] = {
 def test_a_network_is_refused_that_would_be_wrong_because_a_number_of_channels_got_lost(
     function: str, source: str
 ) -> None:
-    def operation(net: Any, h: Any, x: Any) -> Any:
-        return h.view(-1, net.width, 6, 6) * LOST[function](SOURCES[source](net, h))
-
-    model = Middle(operation)
-    model.width = 8
     with pytest.raises(ps.TraceError, match="with fewer channels is something else"):
-        ps.trace(model, SMALL, min_channels=1)
+        ps.trace(_scaled_by(LOST[function], SOURCES[source]), SMALL, min_channels=1)
+
+
+@pytest.mark.parametrize("function", FOUND)
+@pytest.mark.parametrize("source", SOURCES)
+def test_channels_stay_whose_number_got_lost_and_is_another_fraction_in_a_narrower_network(
+    function: str, source: str
+) -> None:
+    network = proven(_scaled_by(FOUND[function], SOURCES[source]), SMALL, min_channels=1)
+    assert "how many there are" in network.frozen["conv1"]
+
+
+def _scaled_by(function: Callable[[Any], Any], source: Callable[[Any, Any], Any]) -> Middle:
+    model = Middle(lambda net, h, x: h.view(-1, net.width, 6, 6) * function(source(net, h)))
+    model.width = 8
+    return model
 
 
 def test_numbers_of_channels_that_are_only_handed_on_cost_nothing() -> None:

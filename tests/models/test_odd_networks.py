@@ -284,6 +284,29 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "rows looked up": lambda: Middle(
         lambda net, h, x: h + net.op[torch.tensor([1, 0])].sum(0)[:, None, None], op=nn.Parameter(torch.randn(3, 8))
     ),
+    "sigmoid in place": lambda: Middle(lambda net, h, x: torch.sigmoid_(h * 2)),
+    "cosines": lambda: Middle(lambda net, h, x: h * F.cosine_similarity(h, h.flip(2)).unsqueeze(1)),
+    "distances": lambda: Middle(
+        lambda net, h, x: h * F.pairwise_distance(h.mean((2, 3)), h.amax((2, 3)), keepdim=True)[..., None, None]
+    ),
+    "a spectrum of positions": lambda: Middle(
+        lambda net, h, x: torch.fft.irfft2(torch.fft.rfft2(h, norm="ortho") * net.op, s=(6, 6), norm="ortho"),
+        op=nn.Parameter(torch.randn(8, 6, 4)),
+    ),
+    "a spectrum as pairs": lambda: Middle(
+        lambda net, h, x: torch.view_as_complex(torch.view_as_real(torch.fft.fft(h, dim=2)).contiguous()).imag
+    ),
+    "real and imaginary channels": lambda: Middle(
+        lambda net, h, x: torch.complex(
+            *torch.cat([(f := torch.fft.fftn(h, dim=(-2, -1))).real, f.imag], 1).chunk(2, 1)
+        ).abs()
+    ),
+    "groups beside images": lambda: Middle(
+        lambda net, h, x: (g := h.view(h.size(0) * 2, -1, 6, 6)).mul(g.mean(1, keepdim=True)).view(h.shape)
+    ),
+    "groups beside images, through layers": lambda: Middle(
+        lambda net, h, x: net.op(h.reshape(h.size(0) * 2, -1, 6, 6)).reshape(h.size(0), -1, 6, 6), op=nn.Conv2d(4, 4, 1)
+    ),
 }
 
 FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
@@ -367,6 +390,11 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "added to the input": (lambda: Middle(lambda net, h, x: h[:, :] + x.repeat(1, 3, 1, 1)[:, :8]), "function 'add'"),
     "a constant per channel": (lambda: Middle(lambda net, h, x: h * torch.linspace(1, 2, 8).view(8, 1, 1)), "'mul'"),
+    "a spectrum of channels": (lambda: Middle(lambda net, h, x: torch.fft.fft(h, dim=1).real), "mixes channels"),
+    "images beside channels": (
+        lambda: Middle(lambda net, h, x: h.view(1, -1, 6, 6).softmax(1).view(h.shape)),
+        "takes them together with the images of a batch",
+    ),
     "reduced across images": (lambda: Middle(lambda net, h, x: h.view(h.size(1), -1).mean() + h), "method 'view'"),
     "max pooling that takes images for channels": (
         lambda: Middle(lambda net, h, x: h + F.max_pool2d(h.mean(3), 3, 1, 1).mean()),

@@ -24,10 +24,14 @@ TWO = {
     operator.itruediv, operator.pow, torch.add, torch.sub, torch.subtract, torch.mul, torch.multiply, torch.div,
     torch.divide, torch.true_divide, torch.pow, torch.maximum, torch.minimum, torch.fmod, torch.remainder,
     torch.floor_divide, torch.eq, torch.ne, torch.lt, torch.le, torch.gt, torch.ge, torch.logical_and, torch.logical_or,
+    torch.atan2, torch.heaviside, torch.hypot,
 }  # fmt: skip
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
 CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
     torch.clamp: lambda h: torch.clamp(h, 0.2, 0.8),
+    torch.clamp_: lambda h: torch.clamp_(h.clone(), 0.2, 0.8),
+    torch.complex: lambda h: torch.complex(h, h.exp()).abs(),
+    torch.polar: lambda h: torch.polar(h.exp(), h).real,
     torch.clamp_min: lambda h: torch.clamp_min(h, 0.5),
     torch.clamp_max: lambda h: torch.clamp_max(h, 0.5),
     torch.where: lambda h: torch.where(h > 0.5, h, 1 - h),
@@ -62,6 +66,11 @@ RANDOM = {
 METHOD_ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "clamp": (0.2, 0.8),
     "clamp_": (0.2, 0.8),
+    "clip_": (0.2, 0.8),
+    "fmod": (0.5,),
+    "lerp_": (torch.tensor(0.5), 0.3),
+    **dict.fromkeys(("atan2", "hypot"), (torch.tensor(0.5),)),
+    **dict.fromkeys(("addcmul_", "addcdiv_"), (torch.tensor(0.5), torch.tensor(0.7))),
     "to": (torch.float32,),
     "bernoulli_": (1.0,),  # certain, or no two networks would agree
     **dict.fromkeys(("subtract", "multiply", "divide", "true_divide", "pow", "pow_", "remainder"), (0.5,)),

@@ -32,6 +32,7 @@ from prunesearch.models.nested import Nest
 from prunesearch.models.operators import (
     convolutions,
     elementwise,
+    fourier,
     joining,
     matrices,
     normalisation,
@@ -45,7 +46,7 @@ from prunesearch.models.operators.kind import Kind, Known, as_kind
 
 _FAMILIES = (
     *(convolutions, matrices, normalisation, single),
-    *(elementwise, spatial, shapes, joining, products, recurrent),
+    *(elementwise, spatial, shapes, joining, products, recurrent, fourier),
 )
 
 KINDS: Mapping[Any, Kind] = MappingProxyType(

@@ -104,6 +104,10 @@ _FUNCTIONS = (
     F.tanh, F.hardswish, F.hardsigmoid, F.hardtanh, F.hardtanh_, F.softplus, F.softsign, F.logsigmoid, F.threshold,
     F.rrelu, F.hardshrink, F.softshrink, F.tanhshrink, torch.threshold_,
     F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, torch.dropout,
+    torch.sigmoid_, torch.tanh_, torch.exp_, torch.sqrt_, torch.rsqrt_, torch.abs_, torch.neg_, torch.square_,
+    torch.clamp_, torch.sin_, torch.cos_, torch.erf_, torch.log_, torch.round_, torch.floor_, torch.reciprocal_,
+    torch.nan_to_num_, torch.complex, torch.angle, torch.conj, torch.polar, torch.tan, torch.atan, torch.atan2,
+    torch.sinh, torch.cosh, torch.special.expit, torch.absolute, torch.positive, torch.heaviside, torch.hypot,
 )  # fmt: skip
 _METHODS = (
     "add", "add_", "sub", "sub_", "subtract", "mul", "mul_", "multiply", "div", "div_", "divide", "true_divide", "neg",
@@ -114,7 +118,9 @@ _METHODS = (
     "bool", "type", "cpu", "cuda", "expand_as", "masked_fill", "masked_fill_", "where", "lerp",
     "addcmul", "addcdiv", "gt", "ge", "lt", "le", "eq", "ne", "logical_and", "logical_or", "logical_not", "isnan",
     "fill_", "zero_", "bernoulli", "bernoulli_", "uniform_", "normal_", "copy_", "requires_grad_", "nan_to_num",
-    "__floordiv__", "__mod__", "remainder", "floor_divide", "isfinite",
+    "__floordiv__", "__mod__", "remainder", "floor_divide", "isfinite", "square_", "rsqrt_", "reciprocal_", "neg_",
+    "sin_", "cos_", "log_", "round_", "nan_to_num_", "angle", "conj", "tan", "atan", "atan2", "sinh", "cosh",
+    "absolute", "log10", "erf_", "sign_", "ceil_", "clip_", "addcmul_", "addcdiv_", "lerp_", "fmod", "hypot",
 )  # fmt: skip
 _ALONG_MODULES = (nn.Softmax, nn.LogSoftmax, nn.Softmin)
 _ALONG_FUNCTIONS = (

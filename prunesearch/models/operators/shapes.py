@@ -88,6 +88,8 @@ def _moved(
     held = {dim: value.axes[dim] for dim in piece.before if dim in value.axes}
     if not held:
         return {}
+    if len(piece.before) == len(piece.after) == 2 and [*held] == [piece.before[1]] and _has_images(walk, node, piece):
+        return _beside_images(walk, node, held[piece.before[1]], piece, sizes)
     merged = _merged(walk, node, held, piece.before, before)
     if merged is None:
         return {}
@@ -100,6 +102,32 @@ def _moved(
     return _split(walk, node, merged, piece.after, after, sizes)
 
 
+def _has_images(walk: Walk, node: fx.Node, piece: _Piece) -> bool:
+    """Whether the first of two dimensions, and it alone, is larger for more images, before and after."""
+    before, after = walk.of_images(node.args[0]) & {*piece.before}, walk.of_images(node) & {*piece.after}
+    return before == {piece.before[0]} and after == {piece.after[0]}
+
+
+def _beside_images(
+    walk: Walk, node: fx.Node, labels: IntArray, piece: _Piece, sizes: dict[int, tuple[Position, Any]]
+) -> dict[int, IntArray | None]:
+    """`(n, g c)` becomes `(n g, c)`, or the other way round: of each of g parts the same channels go."""
+    before, after = walk.shape(node.args[0])[piece.before[1]], walk.shape(node)[piece.after[1]]
+    if before % after == 0:
+        parts = labels.reshape(-1, after)
+        walk.labels.tie(labels, np.tile(parts[0], len(parts)))
+        found = parts[0]
+    elif after % before == 0:
+        found = np.tile(labels, after // before)
+    else:
+        walk.freeze(labels, node, "takes them together with the images of a batch")
+        return {}
+    if _adapts(walk, node, sizes[piece.after[1]], found):
+        return {piece.after[1]: found}
+    walk.freeze(labels, node, "has a size that cannot be changed")
+    return {}
+
+
 def _merged(
     walk: Walk, node: fx.Node, held: dict[int, IntArray], dims: tuple[int, ...], shape: Shape
 ) -> IntArray | None:
@@ -107,7 +135,7 @@ def _merged(
     first, *others = held
     for dim in others:
         walk.freeze(held[dim], node, "takes several kinds of channels together")
-    if dims[0] == 0 and first != 0 and walk.depends_on_inputs(node):
+    if not walk.of_images(node.args[0]).isdisjoint(dims):
         walk.freeze(held[first], node, "takes them together with the images of a batch")
         return None
     outer = math.prod(shape[dim] for dim in dims if dim < first)
@@ -244,7 +272,7 @@ def attribute(walk: Walk, node: fx.Node) -> Value:
     """`data`, `T` and the like."""
     source, name = node.args
     value, n = walk.value(source), len(walk.shape(node))
-    if value is None or name in ("data", "real"):
+    if value is None or name in ("data", "real", "imag"):
         return value
     if name in ("T", "mT", "H", "mH") and n >= 2:
         if name in ("T", "H") and n != 2:

@@ -86,6 +86,9 @@ class Walk(Protocol):
     def depends_on_inputs(self, node: fx.Node) -> bool:
         """Whether a node is computed from the inputs, not from the model's tensors alone."""
 
+    def of_images(self, argument: Any) -> frozenset[int]:
+        """Dimensions of a tensor that are larger for more images; the first where nobody has compared."""
+
     def module_of(self, node: fx.Node) -> nn.Module:
         """The module that a `call_module` node calls."""
 
