@@ -68,10 +68,19 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
 
     So do their dictionaries and lists; the values of tensors are not looked after.
     """
-    before = [(held, held.copy()) for held in _holders(model)]
+    before: list[tuple[Any, Any]] = []
+    empty: list[Any] = []  # most: a module has a dozen dictionaries, of hooks above all
+    for held in _holders(model):
+        if held:
+            before.append((held, held.copy()))
+        else:
+            empty.append(held)
     try:
         yield
     finally:
+        for held in empty:
+            if held:
+                held.clear()
         for held, copy in before:
             if isinstance(held, list):
                 held[:] = copy
