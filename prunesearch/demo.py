@@ -5,7 +5,6 @@ Every cell is kept in the study file when it is done, so a demo that was interru
 
 from __future__ import annotations
 
-import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -29,6 +28,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import measured_peak_bytes
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
+from prunesearch.plain_text import about
 from prunesearch.result import SearchResult
 from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
@@ -128,9 +128,7 @@ def _run(out: Path, *, n_trials: int, seed: int, tell: Callable[[str], None]) ->
     is_fresh = not weights.exists() and not database.exists()
     model = _trained(weights, data, seed, tell)
     network = trace(model, data.test_set()[0][:2])
-    tell(
-        f"Traced {MODEL}: {len(network.space.groups)} groups, about 10^{math.log10(network.space.size):.0f} structures."
-    )
+    tell(f"Traced {MODEL}: {len(network.space.groups)} groups, {about(network.space.size)} structures.")
     unpruned = _unpruned_row(network, data)
     rows = [unpruned]
     url = f"sqlite:///{database}"

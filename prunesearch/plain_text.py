@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 _COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -28,6 +29,16 @@ def plain(text: str) -> str:
     """
     text = text.encode("utf-8", "backslashreplace").decode()  # half a character of UTF-16 cannot be printed
     return _COMMANDS.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def about(n: int) -> str:
+    """A large number of things, as the nearest power of ten.
+
+    Example:
+        >>> about(2**100)
+        'about 10^30'
+    """
+    return f"about 10^{math.log10(n):.0f}"
 
 
 def counted(n: int, what: str) -> str:

@@ -76,7 +76,7 @@ class BlockedNetwork:
     def __init__(self, network: Network, batch_size: int = 1) -> None:
         self.space = network.space
         inputs = with_images(network.inputs, batch_size)
-        self._inputs = inputs.with_tensors([x.to("meta") for x in inputs.tensors])
+        self._inputs = inputs.without_data()
         self._network = replace(network, model=without_data(network.model).eval())
         self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
         self._layers = {term.layer for term in network.space.macs_terms}

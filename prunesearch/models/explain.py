@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prunesearch.html_table import html_table
-from prunesearch.plain_text import shortened
+from prunesearch.plain_text import about, shortened
 from prunesearch.structure import Cost, Space
 
 _HEAVIEST = 5
@@ -98,7 +97,7 @@ class Explanation:
     @property
     def _summary(self) -> str:
         return (
-            f"{len(self.groups)} groups, about 10^{math.log10(self.structures):.0f} structures; "
+            f"{len(self.groups)} groups, {about(self.structures)} structures; "
             f"MACs {self.minimum.macs:,} to {self.full.macs:,} ({self.minimum.macs / self.full.macs:.1%} to 100%), "
             f"parameters {self.minimum.params:,} to {self.full.params:,} "
             f"({self.minimum.params / self.full.params:.1%} to 100%)"

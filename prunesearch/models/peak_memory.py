@@ -31,7 +31,7 @@ def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
 def bytes_over_time(model: nn.Module, inputs: Any) -> tuple[int, list[int]]:
     """Bytes of weights, and of inputs and results alive after each operator; as `predicted_peak_bytes`."""
     given = inputs_of(inputs)
-    meta = given.with_tensors([x.to("meta") for x in given.tensors])
+    meta = given.without_data()
     light = model.to("meta")
     live = _Live(recorded(light, meta, {}, way=Way()))
     with isolated(()):

@@ -179,6 +179,10 @@ class Inputs:
         args, kwargs = mapped((self.args, dict(self.kwargs)), lambda _: next(given))
         return Inputs(args, kwargs)
 
+    def without_data(self) -> Inputs:
+        """The same in shapes and types alone, on the meta device."""
+        return self.with_tensors([x.to("meta") for x in self.tensors])
+
 
 def record(
     model: nn.Module,

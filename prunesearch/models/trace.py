@@ -36,7 +36,7 @@ from prunesearch.models.slim import kept_units, layer_widths, slim
 from prunesearch.models.unseen import is_explained, may_have
 from prunesearch.models.unseen import unseen as unseen_nodes
 from prunesearch.models.verify import verify_these
-from prunesearch.models.walk import Fork, Found, place, walk
+from prunesearch.models.walk import Fork, Found, made_plain, place, walk
 from prunesearch.models.wrappers import check_network
 from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 
@@ -152,7 +152,7 @@ def _by_value(
 
     Where they go is then not read in the source but guessed, and believed if several narrower networks agree.
     """
-    if not any(decision.site is not None for recording in followed.recordings for decision in recording.decisions):
+    if not any(map(made_plain, followed.recordings)):
         return None
     coupling = _coupled(followed.recordings, wishes, by_value=True)
     network = _made(model, inputs, followed, coupling)
@@ -164,10 +164,8 @@ def _by_value(
         for structure in (network.space.minimum, _narrower(network), *sampled):
             ranking = NestedRanking.by_importance([rng.random(len(units)) for units in network.units])
             narrow = recorded(slim(network, structure, ranking).eval(), network.inputs, network.leaves, way=network.way)
-            counts = {
-                (number.node, number.position): number.number(kept_units(network, structure, ranking))
-                for number in network.numbers
-            }
+            kept = kept_units(network, structure, ranking)
+            counts = {(number.node, number.position): number.number(kept) for number in network.numbers}
             if not is_explained(followed.evaluating, narrow, counts):
                 return None
         _prove(network, followed)

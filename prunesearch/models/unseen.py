@@ -35,10 +35,8 @@ def unseen(recording: Recording, narrower: Recording) -> frozenset[str]:
     Returns:
         The names; none if the two do not consist of the same operators.
     """
-    pairs = list(zip(recording.graph.nodes, narrower.graph.nodes, strict=False))
-    if len(recording.graph.nodes) != len(narrower.graph.nodes) or any(_name(a) != _name(b) for a, b in pairs):
-        return frozenset()
-    found = [node for node, twin in pairs if _differ((node.args, node.kwargs), (twin.args, twin.kwargs))]
+    pairs = _pairs(recording, narrower)
+    found = [node for node, twin in pairs if any(_is_fraction_that_differs(*each) for each in _given(node, twin))]
     for node, twin in pairs:
         mine, theirs = (r.constants.get(str(n.target)) for r, n in ((recording, node), (narrower, twin)))
         if node.op == "get_attr" and mine is not None and theirs is not None and _values_differ(mine, theirs):
@@ -54,31 +52,42 @@ def is_explained(recording: Recording, narrower: Recording, counts: Mapping[tupl
         narrower: Of the same forward of a narrower one.
         counts: What numbers that follow channels are in it, by the name of the node and the way to the number.
     """
-    nodes, twins = list(recording.graph.nodes), list(narrower.graph.nodes)
-    if [_name(node) for node in nodes] != [_name(node) for node in twins] or unseen(recording, narrower):
+    pairs = _pairs(recording, narrower)
+    if not pairs or unseen(recording, narrower):
         return False
     return all(
         theirs == (mine if number is None else number)
-        for node, twin in zip(nodes, twins, strict=True)
-        for position, mine, theirs in _whole_numbers((node.args, node.kwargs), (twin.args, twin.kwargs))
+        for node, twin in pairs
+        for position, mine, theirs in _given(node, twin)
+        if type(mine) is int or type(theirs) is int
         if (number := counts.get((node.name, position))) is not None or position not in node.meta.get("numbers", {})
     )
 
 
-def _whole_numbers(mine: Any, theirs: Any, position: Position = ()) -> Iterator[tuple[Position, Any, Any]]:
-    """Whole numbers in the arguments of two nodes, with the way to them; where only one has them, too."""
+def _pairs(recording: Recording, narrower: Recording) -> list[tuple[fx.Node, fx.Node]]:
+    """The nodes of two recordings beside each other; none if the two do not consist of the same operators."""
+    nodes, twins = list(recording.graph.nodes), list(narrower.graph.nodes)
+    return list(zip(nodes, twins, strict=True)) if [*map(_name, nodes)] == [*map(_name, twins)] else []
+
+
+def _given(node: fx.Node, twin: fx.Node) -> Iterator[tuple[Position, Any, Any]]:
+    """What two nodes are given, piece by piece, with the way to it; what has other parts in the twin is one piece."""
+    for position, mine, theirs in _pieces((node.args, node.kwargs), (twin.args, twin.kwargs)):
+        yield position[1:], mine, theirs  # without the level of (args, kwargs)
+
+
+def _pieces(mine: Any, theirs: Any, position: Position = ()) -> Iterator[tuple[Position, Any, Any]]:
     if isinstance(mine, (tuple, list)) and isinstance(theirs, (tuple, list)) and len(mine) == len(theirs):
-        # the outermost two levels are (args, kwargs) and then a position or keyword
         for i, pair in enumerate(zip(mine, theirs, strict=True)):
-            yield from _whole_numbers(*pair, (*position, i))
+            yield from _pieces(*pair, (*position, i))
     elif isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
         for key in mine:
-            yield from _whole_numbers(mine[key], theirs[key], (*position, key))
+            yield from _pieces(mine[key], theirs[key], (*position, key))
     elif isinstance(mine, slice) and isinstance(theirs, slice):
         for end in ("start", "stop", "step"):
-            yield from _whole_numbers(getattr(mine, end), getattr(theirs, end), (*position, end))
-    elif type(mine) is int or type(theirs) is int:
-        yield position[1:], mine, theirs
+            yield from _pieces(getattr(mine, end), getattr(theirs, end), (*position, end))
+    else:
+        yield position, mine, theirs
 
 
 def _name(node: fx.Node) -> tuple[str, str]:
@@ -86,12 +95,8 @@ def _name(node: fx.Node) -> tuple[str, str]:
     return node.op, target if isinstance(target, str) else getattr(target, "__name__", type(target).__name__)
 
 
-def _differ(mine: Any, theirs: Any) -> bool:
-    """Whether two arguments differ in a number that is not whole; whole ones are looked after by rules."""
-    if isinstance(mine, (tuple, list)) and isinstance(theirs, (tuple, list)) and len(mine) == len(theirs):
-        return any(map(_differ, mine, theirs))
-    if isinstance(mine, dict) and isinstance(theirs, dict) and mine.keys() == theirs.keys():
-        return any(_differ(value, theirs[key]) for key, value in mine.items())
+def _is_fraction_that_differs(_: Position, mine: Any, theirs: Any) -> bool:
+    """Whole numbers are looked after by rules."""
     return isinstance(mine, float) and isinstance(theirs, float) and mine != theirs
 
 

@@ -155,10 +155,9 @@ def _cost(network: TracedModel, forward: MaskedForward, slimmed: nn.Module) -> C
 
 def _cost_without_data(network: TracedModel, slimmed: nn.Module) -> Cost:
     """The same of shapes alone, where the forward was followed so."""
-    shapes = network.inputs.with_tensors([x.to("meta") for x in network.inputs.tensors])
     try:
         with torch.device("meta"):
-            return count(without_data(slimmed), shapes)
+            return count(without_data(slimmed), network.inputs.without_data())
     except Exception:  # whatever torch raises on tensors without data
         return count(slimmed, network.inputs)
 

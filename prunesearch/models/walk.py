@@ -119,6 +119,15 @@ def walk(
     _Walk(recording, ignored, found, choices, unseen, by_value=by_value).run()
 
 
+def made_plain(recording: Recording) -> frozenset[Decision]:
+    """Where a forward made a plain number of one that knew where it came from, as by `int(c / 2)`."""
+    return frozenset(
+        decision
+        for decision in recording.decisions
+        if decision.site is not None and is_rounding(decision.site.code, decision.site.instruction)
+    )
+
+
 class _SeveralTensors(Exception):
     """A rule for operators that give one tensor asked for the shape of something else."""
 
@@ -136,11 +145,7 @@ class _Walk:
         *,
         by_value: bool,
     ) -> None:
-        self._rounding = frozenset(
-            decision
-            for decision in recording.decisions
-            if by_value and decision.site is not None and is_rounding(decision.site.code, decision.site.instruction)
-        )
+        self._rounding = made_plain(recording) if by_value else frozenset()
         self._choices = choices
         self._unseen = unseen
         self.labels = found.labels

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from prunesearch.ranges import whole_number
 from prunesearch.trial import Trial
 
 
@@ -39,12 +41,10 @@ def early_stopping(patience: int) -> Callback:
     """Stop when the best score has not improved for `patience` trials; those of earlier runs count.
 
     Raises:
-        ValueError: `patience` is below 1.
+        TypeError: `patience` is no whole number.
+        ValueError: It is below 1.
     """
-    if not isinstance(patience, int):
-        raise TypeError(f"Expected patience as a whole number, got {patience!r}.")
-    if patience < 1:
-        raise ValueError(f"Expected patience >= 1 trials, got {patience}.")
+    patience = whole_number("patience", patience, at_least=1)
 
     def is_enough(event: Event) -> bool:
         return event.best is not None and event.trial.number - event.best.number >= patience
@@ -56,9 +56,10 @@ def stop_after(seconds: float) -> Callback:
     """Stop at the first trial that is recorded `seconds` or more after the run began.
 
     Raises:
-        ValueError: `seconds` is not above 0.
+        TypeError: `seconds` is no number.
+        ValueError: It is not above 0.
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real):
         raise TypeError(f"Expected seconds as a number, got {seconds!r}.")
     if not seconds > 0:
         raise ValueError(f"Expected a time above 0 s, got {seconds}.")
