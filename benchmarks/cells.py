@@ -51,6 +51,28 @@ def conditions(**packages: str) -> dict[str, Any]:
     }
 
 
+def stored(cell: str, out: Path, facts: Mapping[str, Any], same: Sequence[str]) -> Mapping[str, Any] | None:
+    """A cell as its file has it; None if it is empty.
+
+    Args:
+        cell: Which.
+        out: Folder of the files.
+        facts: What cells are measured on and with now.
+        same: Those of the facts that the cells of one folder must share.
+
+    Raises:
+        SystemExit: It was measured with other facts.
+    """
+    file = out / f"{cell}.json"
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text())
+    other = [name for name in same if found["facts"][name] != facts[name]]
+    if other:
+        raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
+    return found
+
+
 def fill(
     cells: Sequence[str],
     out: Path,
@@ -72,14 +94,9 @@ def fill(
     """
     out.mkdir(parents=True, exist_ok=True)
     for cell in cells:
-        arm, _, number = cell.rpartition(".")
-        file = out / f"{cell}.json"
-        if file.exists():
-            stored = json.loads(file.read_text())["facts"]
-            other = [name for name in same if stored[name] != facts[name]]
-            if other:
-                raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
+        if stored(cell, out, facts, same) is not None:
             continue
+        arm, _, number = cell.rpartition(".")
         found, says = measure(arm, int(number))
-        tasks.save({"arm": arm, **found, "facts": facts}, file)
+        tasks.save({"arm": arm, **found, "facts": facts}, out / f"{cell}.json")
         print(f"{cell}: {says}", flush=True)

@@ -1,6 +1,6 @@
 """Do scores without labels rank structures as labels do? Random structures of trained networks, at half the MACs.
 
-    python benchmarks/fidelity.py --data-root DATA --on cifar10 --weights resnet20.safetensors   # by adapt.py
+    python benchmarks/fidelity.py --data-root DATA --on cifar10 --weights resnet20.safetensors   # by weights.py
     python benchmarks/fidelity.py --data-root DATA --on camvid --weights unet.safetensors        # trained if missing
     pip install 'prunesearch[ultralytics]'
     python benchmarks/fidelity.py --data-root DATA --on bccd --weights yolo.pt                   # trained if missing
@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import detectors
 import numpy as np
+import places
 import realdata
 import tasks
 import torch
@@ -99,12 +99,12 @@ def camvid(root: Path, cache: Path, weights: Path) -> Bench:
 
 def bccd(root: Path, cache: Path, weights: Path) -> Bench:
     """A YOLOv8n, trained by ultralytics; 64 of the training images score, all test images judge."""
-    yolo, images = importlib.import_module("ultralytics").YOLO, detectors.written_bccd(root, cache)
+    yolo, images = importlib.import_module("ultralytics").YOLO, places.written_bccd(root, cache)
     if not weights.exists():
-        detectors.train(yolo("yolov8n.yaml"), images, epochs=EPOCHS, folder=weights.with_suffix(""))
+        places.train(yolo("yolov8n.yaml"), images, epochs=EPOCHS, folder=weights.with_suffix(""))
         shutil.copyfile(weights.with_suffix("") / "train" / "weights" / "best.pt", weights)
-    task = ps.tasks.ultralytics(yolo(str(weights)), images, imgsz=detectors.SIZE)
-    name, out = f"a YOLOv8n on blood cells at {detectors.SIZE} pixels", RESULTS / "fidelity_bccd.json"
+    task = ps.tasks.ultralytics(yolo(str(weights)), images, imgsz=places.SIZE)
+    name, out = f"a YOLOv8n on blood cells at {places.SIZE} pixels", RESULTS / "fidelity_bccd.json"
     recipe = ps.Recipe(epochs=5, batch_size=16, optimizer="adamw", lr=1e-3)
     search = task.data.examples_of(task.data.calibration_set())
     return Bench(name, task.model, search, len(task.data.train), task.data, recipe, "mAP50-95", out)

@@ -190,6 +190,3 @@ def _fastnas_once(
             },
         )
     return pruned.eval()
-
-
-PEERS: Mapping[str, Callable[..., Pruned]] = {"torch-pruning": torch_pruning, "fastnas": fastnas}

@@ -136,7 +136,7 @@ def thin() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
 
 
-def bench_of(cifar: realdata.Cifar10) -> Bench:
+def bench_of(cifar: realdata.Parts) -> Bench:
     """Of CIFAR-10."""
     train, search, test = (pooled(part) for part in (cifar.train, cifar.search, cifar.test))
     torch.manual_seed(0)

@@ -3,7 +3,7 @@
     python benchmarks/policies_cifar10.py --data-root D --weights resnet20.safetensors [--cells conditional.0]
 
 What `policies.py` asks on landscapes that are known, asked of the public ResNet-20, adapted to the JPEG images
-(`adapt.py`), with inherited weights in the order of L1. `conditional` learns one policy for the five `SEEN` shares of
+(`weights.py`), with inherited weights in the order of L1. `conditional` learns one policy for the five `SEEN` shares of
 half the MACs. The others search each of them with a fifth of its evaluations, so that all have as many in total; for
 the four `UNSEEN` shares they may look through the trials that there are, or search anew with a fifth more. A score is
 minus the loss on 256 search images (`realdata.py`). Answers are judged by the loss on 2,048 images that no search saw,
@@ -188,7 +188,7 @@ def run(
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by adapt.py")
+    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by weights.py")
     parser.add_argument("--cells", nargs="*", default=list(METHODS), help="methods, or single cells as METHOD.SEED")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: results/policies_cifar10")
     return parser.parse_args(arguments)

@@ -2,8 +2,8 @@
 
     python benchmarks/racing.py --data-root D --weights resnet20.safetensors [--cells uniform surrogate-race.0]
 
-The public ResNet-20, adapted to the JPEG images of CIFAR-10 (`adapt.py`), under a limit on MACs. A cell is an arm and a
-seed, `surrogate-race.0`. An arm searches on the 2,048 search images (`realdata.py`); its winner keeps its inherited
+The public ResNet-20, adapted to the JPEG images of CIFAR-10 (`weights.py`), under a limit on MACs. A cell is an arm and
+a seed, `surrogate-race.0`. An arm searches on the 2,048 search images (`realdata.py`); its winner keeps its inherited
 weights, gets BatchNorm statistics of those images, and is judged once by its loss on the 2,048 unseen ones; so are the
 structures that were the best earlier in the same search, as more structures should never end worse. CPU-seconds
 are those of the search, in one thread. Each cell is a file of its own in `results/racing`; run again to go on.
@@ -91,14 +91,14 @@ class Bench:
         return ps.Data(train=self.train, calibrate_on=self.search, calibration=len(self.search[0]))
 
 
-def bench_of(model: nn.Module, cifar: realdata.Cifar10) -> Bench:
-    """Of CIFAR-10 and a network for it."""
-    parts = [(realdata.normalised(images), labels) for images, labels in (cifar.search, cifar.train, cifar.unseen)]
-    return Bench(ps.trace(model.eval(), parts[0][0][:2]), *parts)
+def bench_of(model: nn.Module, parts: realdata.Parts) -> Bench:
+    """Of a data set and a network for it."""
+    search, train, unseen = (parts.normalised(part) for part in (parts.search, parts.train, parts.unseen))
+    return Bench(ps.trace(model.eval(), search[0][:2]), search, train, unseen)
 
 
 def bench_of_adapted(weights: Path, root: Path, cache: Path) -> Bench:
-    """Of the public ResNet-20 with the weights that adapt.py made."""
+    """Of the public ResNet-20 with the weights that weights.py made."""
     model = ps.make_model("resnet20")
     ps.load_weights(model, weights)
     return bench_of(model, realdata.cifar10(root, cache))
@@ -181,7 +181,7 @@ def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by adapt.py")
+    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by weights.py")
     parser.add_argument("--cells", nargs="*", default=list(ARMS), help="arms, or single cells as ARM.SEED")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the cells; default: results/racing")
     return parser.parse_args(arguments)

@@ -1,8 +1,11 @@
-"""Real images for benchmarks, from archives of numpy: CIFAR-10, CamVid, BCCD, natural images; and public ResNets.
+"""Real images for benchmarks: CIFAR-10, CamVid, BCCD, natural images, Fashion-MNIST; and public ResNets.
 
-An archive `NAME.npz` is read without pickle. Its images are JPEG files laid end to end: file i of a part is
-`PART_files[PART_offsets[i]:PART_offsets[i + 1]]`. They are decoded once, and kept as bytes in a folder outside the
-repository (`--cache`). What is beside the images (labels, masks, boxes) is read from the archive each time.
+Most are archives of numpy. An archive `NAME.npz` is read without pickle. Its images are JPEG files laid end to end:
+file i of a part is `PART_files[PART_offsets[i]:PART_offsets[i + 1]]`. They are decoded once, and kept as bytes in a
+folder outside the repository (`--cache`). What is beside the images (labels, masks, boxes) is read from the archive
+each time.
+
+Fashion-MNIST are the four files of Debian's package `dataset-fashion-mnist`, packed or not.
 
 The public ResNet-20 and ResNet-56 for CIFAR-10 (`resnet20_cifar10.th`) are the zoo's `resnet20` and `resnet56`, with
 shortcuts without parameters; `ps.load_weights` reads such files.
@@ -15,6 +18,7 @@ import io
 import itertools
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +31,13 @@ from torch import Tensor
 
 import prunesearch as ps
 from prunesearch.models.zoo.resnet import ResNet
+from prunesearch.training.datasets import read_fashion_mnist
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1]: what the public networks expect."""
 
 TRAIN, HELD_OUT = 45_000, 2_048
-"""Images of CIFAR-10 that train; that a search sees; and as many that it does not see."""
+"""Training images of a data set that train; that a search sees; and as many that it does not see."""
 
 
 KEPT = Path(tempfile.gettempdir()) / "prunesearch-benchmarks"
@@ -99,18 +104,24 @@ def decode(files: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> Tens
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def normalised(images: Tensor) -> Tensor:
-    """Floats as the public networks expect them, of (n, 3, height, width) bytes."""
+def normalised(images: Tensor, mean: Sequence[float] = MEAN, deviation: Sequence[float] = DEVIATION) -> Tensor:
+    """Floats of (n, c, height, width) bytes: by default as the public networks expect them.
+
+    Args:
+        images: Stay as they are.
+        mean: Of each of the c colours in [0, 1].
+        deviation: Likewise.
+    """
     scaled = images.float().div_(255)
-    return scaled.sub_(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(DEVIATION)[:, None, None])
+    return scaled.sub_(torch.tensor(mean)[:, None, None]).div_(torch.tensor(deviation)[:, None, None])
 
 
 Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Cifar10:
-    """(n, 3, 32, 32) images as bytes and (n,) labels. No two parts share an image.
+class Parts:
+    """(n, c, h, w) images as bytes and (n,) labels of one data set. No two parts share an image.
 
     Attributes:
         train: Images that train.
@@ -118,12 +129,20 @@ class Cifar10:
         unseen: Images that tell what a search is worth; nothing here is trained, scored or chosen by them. The public
             networks, though, were trained on the originals of all but `test`.
         test: Images that tell the accuracy of a finished network.
+        mean: Of each colour in [0, 1], by which images are normalised.
+        deviation: Likewise.
     """
 
     train: Pair
     search: Pair
     unseen: Pair
     test: Pair
+    mean: tuple[float, ...] = MEAN
+    deviation: tuple[float, ...] = DEVIATION
+
+    def normalised(self, part: Pair) -> Pair:
+        """One of the parts as networks take it."""
+        return normalised(part[0], self.mean, self.deviation), part[1]
 
 
 def whole_cifar10(root: Path, cache: Path) -> tuple[Pair, Pair]:
@@ -135,25 +154,58 @@ def whole_cifar10(root: Path, cache: Path) -> tuple[Pair, Pair]:
     return train, test
 
 
-def cifar10(root: Path, cache: Path, *, train: int = TRAIN, held_out: int = HELD_OUT) -> Cifar10:
-    """CIFAR-10 and its one split: of a permutation with seed 0, the first images train, the next are searched with.
+def cifar10(root: Path, cache: Path, *, train: int = TRAIN, held_out: int = HELD_OUT) -> Parts:
+    """CIFAR-10 and its one split.
 
     Args:
         root: Folder of the archive.
         cache: Folder where decoded images are kept.
+        train: How many images train.
+        held_out: How many are searched with, and as many unseen.
+
+    Raises:
+        ValueError: There are too few images for three parts without a common image.
+    """
+    whole, test = whole_cifar10(root, cache)
+    return Parts(*split(whole, train, held_out), test)
+
+
+def fashion_mnist(root: Path, cache: Path, *, train: int = TRAIN, held_out: int = HELD_OUT) -> Parts:
+    """Fashion-MNIST at its 28 pixels, split and counted as CIFAR-10 is; normalised by the pixels that train.
+
+    Args:
+        root: Folder of the four files.
+        cache: Not used: nothing has to be decoded.
+        train: How many images train.
+        held_out: How many are searched with, and as many unseen.
+
+    Raises:
+        ValueError: A file is missing or damaged, or has too few images.
+    """
+    del cache
+    whole, test = read_fashion_mnist(root)
+    training, searching, unseen = split(whole, train, held_out)
+    pixels = training[0].float().div_(255)
+    return Parts(training, searching, unseen, test, (float(pixels.mean()),), (float(pixels.std()),))
+
+
+def split(whole: Pair, train: int, held_out: int) -> tuple[Pair, Pair, Pair]:
+    """The one split of training images: of a permutation with seed 0, the first train, the next are searched with.
+
+    Args:
+        whole: All training images of a data set.
         train: How many images train.
         held_out: How many come next, to search with, and how many stand last in the permutation, unseen.
 
     Raises:
         ValueError: There are too few images for three parts without a common image.
     """
-    (images, labels), test = whole_cifar10(root, cache)
+    images, labels = whole
     if train + 2 * held_out > len(images):
-        raise ValueError(f"Expected at least {train + 2 * held_out} training images in cifar10.npz, got {len(images)}.")
+        raise ValueError(f"Expected at least {train + 2 * held_out} training images, got {len(images)}.")
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    chosen = (order[:train], order[train : train + held_out], order[-held_out:])
-    training, searching, unseen = ((images[part], labels[part]) for part in chosen)
-    return Cifar10(training, searching, unseen, test)
+    first, second, last = order[:train], order[train : train + held_out], order[-held_out:]
+    return (images[first], labels[first]), (images[second], labels[second]), (images[last], labels[last])
 
 
 def camvid(root: Path, cache: Path, part: str) -> Pair:

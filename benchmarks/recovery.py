@@ -1,28 +1,34 @@
-"""Who ends with the most accurate network of the same MACs, after a short finetuning on CIFAR-10 at 32 pixels?
+"""Who ends with the most accurate network of the same MACs, after a short finetuning on images of real size?
 
-    pip install nvidia-modelopt torchprofile==0.0.4
-    python benchmarks/adapt.py --data-root D --out F
-    python benchmarks/recovery.py --data-root D --weights F/resnet20.safetensors [--network resnet20] [--share 50]
+    pip install torch-pruning nvidia-modelopt torchprofile==0.0.4
+    python benchmarks/weights.py --data-root D --out F --networks vgg
+    python benchmarks/recovery.py --data-root D --weights F/vgg.safetensors --network vgg [--share 50]
         [--cells ours.0 fastnas]
 
-A cell is an arm and a seed, `ours.0`. An arm prunes the adapted public network on the 2,048 search images
+The networks and their images are in `networks.py`; those of Fashion-MNIST want the folder of its files as
+`--data-root`. A cell is an arm and a seed, `ours.0`. An arm prunes the trained network on the 2,048 search images
 (`realdata.py`), and trains what it gets on 45,000 others. Arms that end in `taught` differ from their namesakes by the
 teacher alone; `ours-longer` trains for as many epochs as let search and training cost what FastNAS and its two epochs
-do. BatchNorm statistics are re-estimated on the search images before. The 10,000 test images are looked at once, at the
-very end of a cell; choices were made on the unseen training images. CPU-seconds are of one thread, evaluation left out.
-Each cell is a file of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of one seed are of the
-same network; those of another seed may be of a network that was adapted anew.
+do on ResNet-20. BatchNorm statistics are re-estimated on the search images before. The 10,000 test images are looked
+at once, at the very end of a cell; choices were made on the unseen training images. CPU-seconds are of one thread,
+evaluation left out. Each cell is a file of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of
+one seed are of the same network; those of another seed may be of a network that was trained anew.
 
-Torch-Pruning takes no part: of networks whose shortcuts have no parameters, such as these, it builds some that do not
-run. Another way to prune takes part by one line in `ARMS`.
+Two arms train the uniform structure from random weights. `scratch` may take as many CPU-seconds as `ours` took for
+search and training: that many epochs, rounded up, of the length that `uniform` of the seed measured with the same
+structure. So both are measured before. `sibling` trains for as many epochs as the unpruned network did, and as
+finetuning does: it is the thinner network that one could have trained at once.
+
+Another way to prune takes part by one line in `ARMS`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,19 +36,22 @@ from typing import Any
 import peers
 import realdata
 import torch
-from cells import Grid, conditions, fill
+from cells import Grid, conditions, fill, stored
+from networks import CHANGED_AT_RANDOM, FROM_SCRATCH, NETWORKS, Subject
 from racing import Bench, bench_of, judged
 from torch import nn
 
 import prunesearch as ps
+from prunesearch.budget import as_structures
 from prunesearch.training.finetune import train
 
 RESULTS = Path(__file__).parent / "results"
-NETWORKS = ("resnet20", "resnet56")
 SEEDS = 5
+SAME = ("network", "limit")
+"""Facts that all cells of a folder share."""
 
-PLAIN = ps.Recipe(epochs=2, lr=0.05, augmentation=ps.Augmentation(flip=True, crop=4))
-"""Of all arms, but for what their names say."""
+PLAIN = ps.Recipe(epochs=2, lr=0.05, augmentation=CHANGED_AT_RANDOM)
+"""Of all arms, but for what their names say, and for the size of batches, which the network decides."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,16 @@ class Place:
         limit: On its MACs.
         macs: The same as a number.
         seed: Of the search and the training.
+        unpruned: How the network was trained.
+        rows: What was measured before with this seed, by arm.
     """
 
     bench: Bench
     limit: ps.Budget
     macs: int
     seed: int
+    unpruned: ps.Recipe = FROM_SCRATCH
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -87,11 +100,21 @@ class Arm:
         prune: The first half.
         recipe: The second.
         taught: Whether the unpruned network is the teacher.
+        epochs: How many it trains for, where that follows from the place and not from the recipe.
     """
 
     prune: Callable[[Place], Found]
     recipe: ps.Recipe = PLAIN
     taught: bool = False
+    epochs: Callable[[Place], int] | None = None
+
+    def training(self, place: Place) -> ps.Recipe:
+        """The recipe at a place."""
+        epochs = self.recipe.epochs if self.epochs is None else self.epochs(place)
+        return replace(self.recipe, epochs=epochs, batch_size=place.unpruned.batch_size)
+
+
+L1 = ps.Scoring(criterion="l1")
 
 
 def searched(place: Place, **settings: Any) -> Found:
@@ -107,10 +130,34 @@ def peer(place: Place, prune: Callable[..., peers.Pruned]) -> Found:
     return Found(pruned.model, None, pruned.evaluations, pruned.seconds_again)
 
 
-L1 = ps.Scoring(criterion="l1")
+def uniform(place: Place) -> Found:
+    """Uniform widths, and what they leave of the limit: one step for each group in turn, narrowest first."""
+    bench, limit = place.bench, place.limit
+    result = ps.search(bench.network, bench.data, budget=limit, seed=place.seed, searcher="uniform", scoring=L1)
+    (structure,) = as_structures(limit.check(bench.network).widen([result.best.structure]))
+    return Found(result.build(structure), structure, len(result.trials))
+
+
+def as_long_as_ours(place: Place) -> int:
+    """Epochs of the uniform structure that cost the CPU-seconds of `ours`, its search included; rounded up.
+
+    Raises:
+        SystemExit: `ours` or `uniform` of the seed, which say how long, are not measured.
+    """
+    missing = [f"{arm}.{place.seed}" for arm in ("ours", "uniform") if arm not in place.rows]
+    if missing:
+        raise SystemExit(f"How long scratch may train follows from {' and '.join(missing)}; measure them first.")
+    ours, same = place.rows["ours"]["seconds"], place.rows["uniform"]
+    return math.ceil((ours["search"] + ours["training"]) / (same["seconds"]["training"] / same["epochs"]))
+
+
+def as_long_as_unpruned(place: Place) -> int:
+    """Epochs of the unpruned network and of the finetuning that pruned ones have."""
+    return place.unpruned.epochs + PLAIN.epochs
+
+
 ours: Callable[[Place], Found] = partial(searched, n_trials=100)
 fastnas: Callable[[Place], Found] = partial(peer, prune=peers.fastnas)
-uniform: Callable[[Place], Found] = partial(searched, searcher="uniform", scoring=L1)
 
 ARMS: Mapping[str, Arm] = {
     "ours": Arm(ours, taught=True),
@@ -118,28 +165,47 @@ ARMS: Mapping[str, Arm] = {
     "uniform": Arm(uniform),
     "global-l1": Arm(partial(searched, searcher="global", scoring=L1)),
     "ours-longer": Arm(ours, replace(PLAIN, epochs=4), taught=True),
-    "scratch": Arm(uniform, replace(PLAIN, epochs=6, lr=0.1, from_scratch=True)),
+    "torch-pruning-taylor": Arm(partial(peer, prune=partial(peers.torch_pruning, importance="taylor"))),
+    "torch-pruning-norm": Arm(partial(peer, prune=partial(peers.torch_pruning, importance="norm"))),
+    "scratch": Arm(uniform, FROM_SCRATCH, epochs=as_long_as_ours),
+    "sibling": Arm(uniform, FROM_SCRATCH, epochs=as_long_as_unpruned),
     "fastnas-taught": Arm(fastnas, taught=True),
     "uniform-taught": Arm(uniform, taught=True),
     "ours-untaught": Arm(ours),
 }
 """By name, in the order in which the cells of a seed are measured."""
 
+TOLD = ("ours", "fastnas", "uniform", "global-l1", "torch-pruning-taylor", "torch-pruning-norm", "scratch")
+"""Arms that are measured unless others are named, and of which the README's table is."""
+
 cells_of = Grid(ARMS, range(SEEDS), f"ARM.SEED with seeds below {SEEDS}").chosen
+
+
+def chosen(name: str, subject: Subject, wanted: Sequence[str]) -> list[str]:
+    """Cells of a network; of nothing in particular those of `TOLD` with the first three seeds.
+
+    Raises:
+        SystemExit: There is no such arm or cell, or the network does not have the arm.
+    """
+    told = [f"{arm}.{seed}" for arm in TOLD if arm not in subject.left_out for seed in range(3)]
+    cells = cells_of(wanted or told)
+    for arm in dict.fromkeys(cell.rpartition(".")[0] for cell in cells):
+        if arm in subject.left_out:
+            raise SystemExit(f"{name} has no arm {arm}: {subject.left_out[arm]}")
+    return cells
 
 
 def measured(place: Place, arm: Arm, test: realdata.Pair) -> dict[str, Any]:
     """One cell."""
-    start = time.process_time()
+    recipe, start = arm.training(place), time.process_time()
     found = arm.prune(place)
     seconds = {"search": time.process_time() - start - found.seconds_again}
     cost = ps.count(found.model, place.bench.search[0][:1])
     loss, before = judged(found.model, *place.bench.unseen)
     start = time.process_time()
     teacher = place.bench.network.model if arm.taught else None
-    trained = train(
-        found.model, ps.Data(train=place.bench.train), recipe=arm.recipe, teacher=teacher, seed=place.seed
-    ).last
+    data = ps.Data(train=place.bench.train)
+    trained = train(found.model, data, recipe=recipe, teacher=teacher, seed=place.seed).last
     seconds["training"] = time.process_time() - start
     unseen_loss, unseen = judged(trained, *place.bench.unseen)
     test_loss, accuracy = judged(trained, *test)
@@ -150,19 +216,26 @@ def measured(place: Place, arm: Arm, test: realdata.Pair) -> dict[str, Any]:
         "before": {"loss": loss, "accuracy": before},
         "unseen": {"loss": unseen_loss, "accuracy": unseen},
         "test": {"loss": test_loss, "accuracy": accuracy},
-        "epochs": arm.recipe.epochs,
-        "recipe": repr(arm.recipe),
+        "epochs": recipe.epochs,
+        "recipe": repr(recipe),
         "evaluations": found.evaluations,
         "structure": None if found.structure is None else list(found.structure),
         "seconds": {name: round(value, 1) for name, value in seconds.items()},
     }
 
 
-def run(bench: Bench, test: realdata.Pair, limit: ps.Budget, cells: Sequence[str], out: Path) -> None:
+def run(
+    bench: Bench,
+    test: realdata.Pair,
+    limit: ps.Budget,
+    cells: Sequence[str],
+    out: Path,
+    unpruned: ps.Recipe = FROM_SCRATCH,
+) -> None:
     """Measure all cells that are empty.
 
     Raises:
-        SystemExit: A cell that is there is of another network or limit.
+        SystemExit: A cell that is there is of another network or limit, or one that must be there first is not.
     """
     loss, accuracy = judged(bench.network.model, *test)
     full = bench.network.space.cost(bench.network.space.full)
@@ -181,34 +254,38 @@ def run(bench: Bench, test: realdata.Pair, limit: ps.Budget, cells: Sequence[str
     }
 
     def measure(arm: str, seed: int) -> tuple[dict[str, Any], str]:
-        row = measured(Place(bench, limit, macs, seed), ARMS[arm], test)
+        before = {name: stored(f"{name}.{seed}", out, facts, SAME) for name in ARMS}
+        rows = {name: cell["row"] for name, cell in before.items() if cell is not None}
+        row = measured(Place(bench, limit, macs, seed, unpruned, rows), ARMS[arm], test)
         says = f"{row['before']['accuracy']:.1%} before, {row['test']['accuracy']:.2%} on test images, {row['seconds']}"
         return {"seed": seed, "row": row}, says
 
-    fill(cells, out, facts, ("network", "limit"), measure)
+    fill(cells, out, facts, SAME, measure)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
-    parser.add_argument("--network", default=NETWORKS[0], choices=NETWORKS)
-    parser.add_argument("--weights", type=Path, required=True, help="of the adapted network, by adapt.py")
+    parser.add_argument("--network", default="resnet20", choices=NETWORKS)
+    parser.add_argument("--weights", type=Path, required=True, help="of the trained network, by weights.py")
     parser.add_argument("--share", type=int, default=50, help="per cent of the MACs; default: 50")
-    parser.add_argument("--cells", nargs="*", default=list(ARMS), help="arms, or single cells as ARM.SEED")
+    told = f"arms, or single cells as ARM.SEED; default: the first three seeds of {', '.join(TOLD)}"
+    parser.add_argument("--cells", nargs="*", default=(), help=told)
     parser.add_argument("--out", type=Path, help="folder of the cells; default: results/recovery_NETWORK_SHARE")
     return parser.parse_args(arguments)
 
 
 def main(given: Sequence[str] | None = None) -> None:
     arguments = parsed(given)
-    cells = cells_of(arguments.cells)
+    subject = NETWORKS[arguments.network]
+    cells = chosen(arguments.network, subject, arguments.cells)
     torch.set_num_threads(1)
-    model = ps.make_model(arguments.network)
+    model = subject.make()
     ps.load_weights(model, arguments.weights)
-    cifar = realdata.cifar10(arguments.data_root, arguments.cache)
-    test = realdata.normalised(cifar.test[0]), cifar.test[1]
+    parts = subject.data(arguments.data_root, arguments.cache)
     out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
-    run(bench_of(model, cifar), test, ps.Budget(macs=f"{arguments.share}%"), cells, out)
+    limit = ps.Budget(macs=f"{arguments.share}%")
+    run(bench_of(model, parts), parts.normalised(parts.test), limit, cells, out, subject.recipe)
 
 
 if __name__ == "__main__":

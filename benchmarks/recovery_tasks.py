@@ -6,7 +6,9 @@ The U-Net of `unet.py` (trained first if the file is missing) is brought to a sh
 the channels that a criterion chooses: to uniform widths (number 0), and to random ones (other numbers are seeds). Each
 structure is built with inherited, compensated and reconstructed weights; BatchNorm statistics are re-estimated, and
 weights refitted, on training images; test images, which nothing was chosen by, judge. A cell is a file of its own in
-`results/recovery_tasks`; run again to go on.
+`results/recovery_tasks`; run again to go on. A cell takes a CPU-minute or less, the training about eight.
+
+The aim, written down before: at 70 % of the multiply-accumulates, at least 80 % of what slicing loses comes back.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@
     python benchmarks/tables.py --check   # only say whether something is out of date (exit status 1)
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->`, and comes from `benchmarks/results/NAME.json`, or from
-the cells in the folder `NAME`, through its function in `TABLES` (`SOURCES` has other files); `<!-- table: NAME of ROW
--->` takes what concerns one row through that in `EXCERPTS`. The functions are in `tabulated`. Nothing between the marks
-is typed by hand.
+the cells in the folder `NAME`, through its function in `TABLES` (`FOLDERS` has tables of several folders); `<!-- table:
+NAME of ROW -->` takes what concerns one row through that in `EXCERPTS`. The functions are in `tabulated`. Nothing
+between the marks is typed by hand.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from tabulated import (
     coverage,
     criteria,
     demo,
+    detectors,
     evaluator,
-    evidence,
     fidelity,
     generated,
     gpu,
+    halving,
     latency,
     natural,
     papers,
@@ -52,10 +53,10 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "criteria": criteria.table,
     "demo": demo.table,
     "demo_budget": demo.budgets,
+    "detectors_unet": detectors.table,
+    "detectors_yolo": detectors.table,
     "dynamic_speed": training.dynamic_speed,
-    "end_to_end": evidence.end_to_end,
     "evaluator": evaluator.table,
-    "evidence": evidence.evidence,
     "latency": latency.table,
     "faults": studies.faults,
     "fidelity": fidelity.table,
@@ -64,6 +65,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "finetune": training.finetune,
     "generated": generated.table,
     "gpu": gpu.table,
+    "halving": halving.table,
     "natural": natural.table,
     "papers": papers.papers,
     "pilot": pilot.table,
@@ -71,7 +73,8 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "policies_cifar10": policies_cifar10.table,
     "pruningnet": pruningnet.table,
     "racing": racing.table,
-    "recovery_resnet20_50": recovery.table,
+    "recovery": recovery.tables,
+    "recovery_summary": recovery.summary,
     "recovery_tasks": recovery_tasks.table,
     "searchers": searchers.table,
     "studies": studies.studies,
@@ -79,12 +82,15 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "training_methods": training.training_methods,
     "training_methods_cifar10": training.training_methods,
 }
-SOURCES: Mapping[str, str] = {"evidence": "end_to_end"}
-"""Results of tables that do not have their own."""
+FOLDERS: Mapping[str, str] = {"recovery": "recovery_*_[0-9]*", "recovery_summary": "recovery_*_[0-9]*"}
+"""Of tables that come from several folders of cells: what the names of these look like."""
 
 MISSING: Mapping[str, str] = {
     "gpu": "**Nothing here has been measured on a GPU yet.** All of it ran on CPUs, and on a simulated device that "
-    "refuses tensors of another device."
+    "refuses tensors of another device.",
+    "detectors_unet": "",
+    "detectors_yolo": "",
+    "recovery_tasks": "",
 }
 """What stands in place of tables without results, where that is more than that they were not measured."""
 
@@ -95,12 +101,20 @@ EXCERPTS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
 
 
 def measured(name: str) -> Mapping[str, Any] | None:
-    """Results from their file, or a cell from each file of their folder; None if there are none."""
+    """Results from their file, or cells from the files of their folder or folders; None if there are none."""
     file, folder = RESULTS / f"{name}.json", RESULTS / name
     if file.exists():
         return json.loads(file.read_text())
-    cells = {cell.stem: json.loads(cell.read_text()) for cell in sorted(folder.glob("*.json"))}
+    if name in FOLDERS:
+        folders = (each for each in sorted(RESULTS.glob(FOLDERS[name])) if each.is_dir())
+        return {each.name.partition("_")[2]: {"cells": cells_in(each)} for each in folders} or None
+    cells = cells_in(folder)
     return {"cells": cells} if cells else None
+
+
+def cells_in(folder: Path) -> dict[str, Any]:
+    """Those that were measured, by name."""
+    return {cell.stem: json.loads(cell.read_text()) for cell in sorted(folder.glob("*.json"))}
 
 
 def render(text: str) -> str:
@@ -108,7 +122,7 @@ def render(text: str) -> str:
 
     def replace(match: re.Match[str]) -> str:
         name, row = match[1], match[2]
-        result = measured(SOURCES.get(name, name))
+        result = measured(name)
         if result is None:
             table = MISSING.get(name, "Not measured yet.")
         else:

@@ -85,9 +85,6 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet20": partial(ps.make_model, "resnet20"),
     "mobilenet_v2_025": partial(mobilenet_v2, width=0.25),
     "vgg11_025": partial(VGG, 11, width=0.25),
-    "resnet20b": partial(ps.make_model, "resnet20b"),
-    "vgg16_05": partial(VGG, 16, width=0.5),
-    "mobilenet_v2_05": partial(mobilenet_v2, width=0.5),
 }
 """Small enough to train in minutes."""
 
@@ -99,7 +96,7 @@ def trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> nn.Module:
     network = NETWORKS[model](
         num_classes=int(labels.max()) + 1, in_channels=images.shape[1], image_size=images.shape[2]
     )
-    file = _weights_file(model, task, epochs, seed)
+    file = CACHE / f"{model}-{task.name}-{len(task.train[0])}-{epochs}-{seed}.safetensors"
     if not file.exists():
         network = ps.finetune(network, task.data(), recipe=ps.Recipe(epochs=epochs, lr=0.1), seed=seed)
         CACHE.mkdir(exist_ok=True)
@@ -108,15 +105,6 @@ def trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> nn.Module:
         partial.replace(file)
     ps.load_weights(network, file)
     return network.eval()
-
-
-def is_trained(model: str, task: Task, *, epochs: int, seed: int = 0) -> bool:
-    """Whether `trained` finds the network in the cache."""
-    return _weights_file(model, task, epochs, seed).exists()
-
-
-def _weights_file(model: str, task: Task, epochs: int, seed: int) -> Path:
-    return CACHE / f"{model}-{task.name}-{len(task.train[0])}-{epochs}-{seed}.safetensors"
 
 
 def save(value: Any, file: Path, *, indent: int | None = 1) -> None:

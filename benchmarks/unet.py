@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import torch
 from torch import Tensor, nn
 
 import prunesearch as ps
+from prunesearch.training.reports import EpochReport
 
 CLASSES, VOID = 11, 11
 """Of CamVid; pixels of class `VOID` do not count."""
 
+WIDTHS = (8, 16, 32, 64)
 RECIPE = ps.Recipe(epochs=24, batch_size=8, lr=0.05, weight_decay=1e-4)
 
 
@@ -28,7 +32,7 @@ class UNet(nn.Module):
         classes: Of the pixels.
     """
 
-    def __init__(self, widths: Sequence[int] = (8, 16, 32, 64), classes: int = CLASSES) -> None:
+    def __init__(self, widths: Sequence[int] = WIDTHS, classes: int = CLASSES) -> None:
         super().__init__()
         ways = list(zip([3, *widths], widths, strict=False))
         self.down = nn.ModuleList(_twice(before, width) for before, width in ways)
@@ -59,15 +63,25 @@ def _convolved(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
-def trained(train: tuple[Tensor, Tensor], weights: Path) -> nn.Module:
-    """The U-Net in eval mode, with the weights of a file; trained on images and masks if it is not there."""
-    torch.manual_seed(0)
+def trained(train: tuple[Tensor, Tensor], weights: Path, seed: int = 0, recipe: ps.Recipe = RECIPE) -> nn.Module:
+    """The U-Net in eval mode, with the weights of a file; trained on images and masks if it is not there.
+
+    A file beside it, which ends in `.seconds`, says what the training took in CPU-seconds.
+    """
+    torch.manual_seed(seed)
     model: nn.Module = UNet()
     if weights.exists():
         ps.load_weights(model, weights)
         return model.eval()
     data = ps.Data(train=train, task=ps.tasks.segmentation(ignore_index=VOID))
-    model = ps.finetune(model, data, recipe=RECIPE, checkpoint=weights.with_suffix(".training"))
+    epochs: list[EpochReport] = []
+    start = time.process_time()
+    checkpoint = weights.with_suffix(".training")
+    model = ps.finetune(
+        model, data, recipe=recipe, checkpoint=checkpoint, seed=seed, on_epoch=epochs.append, progress=False
+    )
+    each = (time.process_time() - start) / max(1, len(epochs))  # it may go on where it was killed
+    weights.with_suffix(".seconds").write_text(json.dumps(each * recipe.epochs))
     ps.save(model, weights, example_inputs=train[0][:1])
     return model
 

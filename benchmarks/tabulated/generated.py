@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import over_seeds, percent, tau, tau_ahead
+from tabulated.summaries import over_seeds, percent, tau, tau_ahead, with_error
 
 Cell = Mapping[str, Any]
 _CHEAPEST, _LONGER = "inherited", "inherited-longer"
@@ -77,9 +76,7 @@ def _beside(mine: Mapping[int, Cell], theirs: Mapping[int, Cell], kind: str) -> 
     both = sorted(set(mine) & set(theirs))
     if not both or mine is theirs:
         return ""
-    differences = [100 * (mine[seed][kind] - theirs[seed][kind]) for seed in both]
-    error = f" ± {statistics.stdev(differences) / math.sqrt(len(both)):.2f}" if len(both) > 1 else ""
-    return f"{statistics.mean(differences):+.2f}{error}"
+    return with_error([100 * (mine[seed][kind] - theirs[seed][kind]) for seed in both], 2)
 
 
 def _note(cells: Sequence[Cell]) -> str:

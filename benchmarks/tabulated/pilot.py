@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tabulated.summaries import percent
+from tabulated.summaries import percent, software
 
 RULE = 0.6
 """Sources of weights are compared where the truth is more reliable than this."""
@@ -171,5 +171,5 @@ def _note(cells: Sequence[Mapping[str, Any]]) -> str:
         f"test images. The network has {facts['full macs']:,} MACs. The interval is that of {_RESAMPLED:,} draws of "
         "the structures; loss decides nothing. Shapes: mean ± standard deviation of the structures of a shape, each "
         f"the mean of its seeds. {seconds:.0f} CPU-seconds a cell in one thread, beside other work. "
-        f"{facts['machine']}, prunesearch {facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
+        f"{software(facts)}"
     )

@@ -6,6 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tabulated.summaries import software
+
 
 def table(result: Mapping[str, Any]) -> str:
     """A line per arm and number of structures, the quickest first."""
@@ -52,5 +54,5 @@ def _note(cell: Mapping[str, Any], counts: Sequence[int]) -> str:
         "saw, with inherited weights and statistics of the images searched on. A name ends in the images that score "
         "each structure, or in `race` where only the best see all. CPU-seconds of the search in one thread, beside "
         "other work. "
-        f"{facts['machine']}, prunesearch {facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
+        f"{software(facts)}"
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 
 def quartiles(values: Sequence[float | None]) -> str:
@@ -37,6 +38,19 @@ def over_seeds(counts: Collection[int], spread: str) -> str:
     if few < 2:
         return f"mean ± {spread} where a row has several seeds (at most {many})"
     return f"mean ± {spread} of {many if few == many else f'{few} to {many}'} seeds"
+
+
+def with_error(differences: Sequence[float], digits: int) -> str:
+    """Mean with its sign, and its standard error; one difference has no error."""
+    n = len(differences)
+    error = f" ± {statistics.stdev(differences) / math.sqrt(n):.{digits}f}" if n > 1 else ""
+    return f"{statistics.mean(differences):+.{digits}f}{error}"
+
+
+def software(facts: Mapping[str, Any]) -> str:
+    """On what machine, and with what, cells were measured."""
+    versions = facts["versions"]
+    return f"{facts['machine']}, prunesearch {versions['prunesearch']}, torch {versions['torch']}."
 
 
 def tau(scores: Sequence[float], truth: Sequence[float]) -> float:

@@ -13,14 +13,13 @@ from tabulated.summaries import over_seeds, percent
 Result = dict[str, Any]
 
 
-def first_cells(result: Result) -> Result:
-    """Of end_to_end.py, what the first seed gave."""
-    parts = ("cells", "unpruned")
-    return {**result, **{part: {k: cell for k, cell in result[part].items() if k.endswith("| 0")} for part in parts}}
-
-
 def first_races(result: Result) -> Result:
     return {"cells": {name: cell for name, cell in result["cells"].items() if cell["seed"] == 0}}
+
+
+def first_recoveries(result: Result) -> Result:
+    """Of recovery.py, the cells of the first seed of each network and share."""
+    return {place: first_races(cells) for place, cells in result.items()}
 
 
 def first_rows(result: Result) -> Result:
@@ -55,19 +54,19 @@ def first_drawn(result: Result) -> Result:
 
 ONE_SEED: Mapping[str, Callable[[Result], Result]] = {
     "actors": first_drawn,
-    "end_to_end": first_cells,
-    "evidence": first_cells,
     "finetune": first_seeds,
     "policies": first_drawn,
     "pruningnet": first_trained,
     "racing": first_races,
+    "recovery": first_recoveries,
+    "recovery_summary": first_recoveries,
     "searchers": first_searches,
     "training_methods": first_rows,
 }
 
 
 def measured(name: str) -> Result:
-    result = tables.measured(tables.SOURCES.get(name, name))
+    result = tables.measured(name)
     assert result is not None
     return dict(result)
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import adapt
 import numpy as np
+import numpy.typing as npt
 import pytest
 import racing
 import realdata
 import torch
+import weights
+from networks import CHANGED_AT_RANDOM
 from PIL import Image
 
 import prunesearch as ps
@@ -53,7 +55,7 @@ def cifar(root: Path, train: int = 64, test: int = 32) -> Path:
     return root
 
 
-def small(root: Path) -> realdata.Cifar10:
+def small(root: Path) -> realdata.Parts:
     return realdata.cifar10(cifar(root), root / "cache", train=32, held_out=16)
 
 
@@ -104,6 +106,34 @@ def test_more_images_than_there_are_cannot_be_split(tmp_path: Path) -> None:
         realdata.cifar10(cifar(tmp_path), tmp_path / "cache", train=33, held_out=16)
 
 
+def idx(file: Path, values: npt.NDArray[np.uint8]) -> None:
+    """As Fashion-MNIST's files are: bytes after the number of dimensions and their sizes."""
+    file.write_bytes(bytes([0, 0, 8, values.ndim]) + np.array(values.shape, ">u4").tobytes() + values.tobytes())
+
+
+def fashion(root: Path, train: int = 64, test: int = 32) -> Path:
+    """Four files in which image i of a part has the one grey 2 i, and the class i mod 10."""
+    for part, n in (("train", train), ("t10k", test)):
+        numbers = np.arange(n, dtype=np.uint8)
+        idx(root / f"{part}-images-idx3-ubyte", np.repeat(2 * numbers, 28 * 28).reshape(n, 28, 28))
+        idx(root / f"{part}-labels-idx1-ubyte", numbers % 10)
+    return root
+
+
+def test_fashion_mnist_is_split_as_cifar_10_is_and_normalised_by_the_images_that_train(tmp_path: Path) -> None:
+    found = realdata.fashion_mnist(fashion(tmp_path), tmp_path, train=32, held_out=16)
+    parts = (found.train, found.search, found.unseen)
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.cat([images[:, 0, 0, 0] for images, _ in parts]), (2 * order).to(torch.uint8))
+    for images, labels in (*parts, found.test):
+        assert images.shape[1:] == (1, 28, 28)
+        assert torch.equal(images[:, 0, 0, 0] // 2 % 10, labels)
+    images, labels = found.normalised(found.train)
+    assert images.mean() == pytest.approx(0.0, abs=1e-5)
+    assert images.std() == pytest.approx(1.0, abs=1e-5)
+    assert torch.equal(labels, found.train[1])
+
+
 def test_normalised_images_have_the_public_mean_and_deviation() -> None:
     images = torch.randint(0, 256, (4, 3, 5, 5), dtype=torch.uint8)
     before = images.clone()
@@ -134,12 +164,12 @@ def test_public_weights_with_their_prefix_load_into_the_network_of_the_zoo(depth
         assert torch.equal(realdata.public_resnet(depth, tmp_path)(images), model(images))
 
 
-def test_an_adaptation_run_again_ends_with_the_same_weights_and_facts(tmp_path: Path) -> None:
+def test_a_training_run_again_ends_with_the_same_weights_and_facts(tmp_path: Path) -> None:
     parts, checkpoint = small(tmp_path), tmp_path / "resnet8.training"
-    recipe = ps.Recipe(epochs=2, batch_size=16, lr=0.01, augmentation=adapt.RECIPE.augmentation)
+    recipe = ps.Recipe(epochs=2, batch_size=16, lr=0.01, augmentation=CHANGED_AT_RANDOM)
     public = ps.make_model("resnet8").eval()
-    model, facts = adapt.adapted(public, parts, checkpoint, recipe)
-    again, same = adapt.adapted(public, parts, checkpoint, recipe)
+    model, facts = weights.trained(public, parts, checkpoint, recipe)
+    again, same = weights.trained(public, parts, checkpoint, recipe)
     assert len(facts["losses"]) == 2
     assert facts == same
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))

@@ -50,3 +50,4 @@ def test_the_table_says_which_share_of_the_loss_came_back() -> None:
     scores = {"inherited": 0.1, "compensated": 0.3, "reconstructed": 0.5}
     found = table({"cells": {"a": {"arm": "70-cap", "number": 0, "row": {"mIoU": scores}, "facts": facts}}})
     assert "| 70 % | `cap` | uniform | 1 | 10.0 | 30.0 | 50.0 | 50% | 100% |" in found
+    assert "is met in 1 of 1 lines." in found
