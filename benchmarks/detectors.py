@@ -50,11 +50,11 @@ import cells
 import realdata
 import torch
 from places import NETWORKS, Place, Start
-from torch import nn
 
 import prunesearch as ps
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.fingerprint import model_fingerprint
+from prunesearch.training.scratch import drawn_anew
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS, SHARES = (0, 1, 2), (50, 70, 30)
@@ -132,19 +132,6 @@ ARMS: Mapping[str, Callable[[Place, int], Start]] = {
     "sibling": sibling,
 }
 """All that need no cell of another arm."""
-
-
-def drawn_anew(model: nn.Module, seed: int) -> nn.Module:
-    """The same network with weights as its layers draw them; of a detector, biases as its head wants them."""
-    torch.manual_seed(seed)
-    for name, module in model.named_modules():
-        if hasattr(module, "reset_parameters") and ".dfl." not in name:  # which is fixed: it decodes distributions
-            module.reset_parameters()
-    for module in model.modules():
-        begin = getattr(module, "bias_init", None)
-        if begin is not None:
-            begin()
-    return model
 
 
 def traced(place: Place) -> ps.Network:

@@ -16,7 +16,12 @@ from prunesearch.models.devices import device_of_module, random_apart
 def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
     """A copy with fresh random weights and statistics.
 
-    Convolutions as in He et al. 2015, arXiv:1502.01852 (normal, fan-out); other layers as torch draws them.
+    Convolutions as in He et al. 2015, arXiv:1502.01852 (normal, fan-out); other layers as torch draws them; then the
+    biases of detection heads as these want them, where they say so with a method `bias_init` (as ultralytics' do: most
+    places of an image are background at first).
+
+    A layer whose every parameter is frozen keeps it. No training would change it, so it is there to compute something
+    known (ultralytics decodes the sides of boxes with such a convolution), and random weights would stay random.
 
     Raises:
         ValueError: A parameter belongs to a module that cannot draw it (it has no `reset_parameters`).
@@ -25,7 +30,10 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
     with random_apart(device_of_module(network)):
         torch.manual_seed(seed)
         for name, module in fresh.named_modules():
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            parameters = [*module.parameters(recurse=False)]
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                continue
+            own = [*parameters, *module.buffers(recurse=False)]
             reset = getattr(module, "reset_parameters", None)
             if own and reset is None:
                 raise ValueError(
@@ -37,4 +45,8 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
                 reset()
             if isinstance(module, _ConvNd):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        for module in fresh.modules():
+            begin = getattr(module, "bias_init", None)
+            if callable(begin):
+                begin()
     return fresh

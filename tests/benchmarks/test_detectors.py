@@ -14,7 +14,6 @@ import torch
 import unet
 from places import Effort, Start, Unet
 from tabulated.detectors import table
-from torch import nn
 
 from prunesearch.models.fingerprint import model_fingerprint
 from tests.benchmarks.test_captions import spreads_promised, spreads_shown
@@ -94,25 +93,6 @@ def test_what_another_library_cannot_do_is_a_cell_and_what_we_cannot_is_an_error
     assert found["row"]["failure"] == "RuntimeError: shapes"
     with pytest.raises(RuntimeError):
         detectors.measure(here, "unet-50-uniform", tmp_path)
-
-
-def test_what_is_drawn_anew_keeps_what_decodes_and_gets_the_biases_of_its_head() -> None:
-    class Head(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.dfl = nn.Sequential(nn.Conv2d(4, 1, 1, bias=False))
-            self.last = nn.Conv2d(4, 2, 1)
-            self.bias_init()
-
-        def bias_init(self) -> None:
-            self.last.bias.data[:] = 2.0  # type: ignore[union-attr]
-
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), Head())
-    before = {name: each.clone() for name, each in model.state_dict().items()}
-    after = detectors.drawn_anew(model, 1).state_dict()
-    assert {name for name in before if torch.equal(before[name], after[name])} == {"1.dfl.0.weight", "1.last.bias"}
-    again = detectors.drawn_anew(model, 1).state_dict()
-    assert all(torch.equal(after[name], again[name]) for name in after)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------

@@ -88,6 +88,25 @@ def test_a_parameter_that_nobody_can_draw_is_refused() -> None:
         drawn_anew(nn.Sequential(Scaled()), 0)
 
 
+def test_a_frozen_layer_keeps_its_weights_as_no_training_would_change_them() -> None:
+    network = convolutional()
+    network[0].requires_grad_(False)
+    assert torch.equal(drawn_anew(network, 0)[0].weight, network[0].weight)  # type: ignore[index, arg-type]
+    network[0].requires_grad_(True)
+    assert not torch.equal(drawn_anew(network, 0)[0].weight, network[0].weight)  # type: ignore[index, arg-type]
+
+
+def test_a_detection_head_begins_with_the_biases_that_it_wants() -> None:
+    class Head(nn.Conv2d):
+        def bias_init(self) -> None:
+            assert self.bias is not None
+            nn.init.constant_(self.bias, -4.0)
+
+    fresh = drawn_anew(nn.Sequential(nn.Conv2d(3, 4, 1), Head(4, 2, 1)), 0)
+    assert fresh[1].bias.tolist() == [-4.0, -4.0]  # type: ignore[index, union-attr]
+    assert not bool((fresh[0].bias == -4.0).any())  # type: ignore[index, union-attr]
+
+
 def test_a_share_held_out_is_never_trained_on_and_balanced() -> None:
     images = torch.arange(90.0).view(90, 1)
     labels = torch.arange(90) % 3
