@@ -16,8 +16,8 @@ are trained alike: 20,000 steps of 32 images with the sandwich rule and in-place
   the longer training, as one serves four budgets, and a minute. Who trained nothing searches for longer;
   `inherited-longer` searches for a minute and finetunes for longer instead.
 
-Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in benchmarks/cache. A
-step takes 0.11 to 0.13 CPU-seconds beside other work, so a training about 40 minutes, and everything about eight hours.
+Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in `trained`. A
+step takes 0.11 to 0.2 CPU-seconds beside other work, so a training about an hour, and everything about eight hours.
 
 Registered before the first cell was measured: supernet and compact form rank better than slices, by at least 0.1 of
 Kendall's tau at each share, and neither better than the other by more than a standard error. After finetuning their
@@ -113,14 +113,14 @@ class Place:
         ranking: Which channels stay.
         settings: How things are trained, and for how long is searched.
         truth: By share at which it is reliable, and structure: the mean test accuracy of the pilot.
-        cache: Folder of trained sources.
+        folder: Of trained sources.
     """
 
     bench: pilot.Bench
     ranking: Ranking
     settings: Settings
     truth: Mapping[int, Mapping[str, float]]
-    cache: Path
+    folder: Path
 
     @property
     def data(self) -> ps.Data:
@@ -132,10 +132,10 @@ class Place:
         if source not in TRAINED:
             return source, 0.0
         seed %= TRAININGS
-        file = self.cache / f"generated-{source}-{seed}.safetensors"
+        file = self.folder / f"generated-{source}-{seed}.safetensors"
         noted = file.with_suffix(".seconds")
         if not noted.exists():
-            self.cache.mkdir(exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
             net = PruningNet(self.bench.network, form=TRAINED[source], ranking=self.ranking, seed=seed)
             steps: list[StepReport] = []
             start = time.process_time()
@@ -232,17 +232,17 @@ def reliable(folder: Path) -> dict[int, dict[str, float]]:
     return {share: dict(zip(found[share][0], found[share][1].mean(1).tolist(), strict=True)) for share in shares}
 
 
-def place_of(bench: pilot.Bench, truth: Mapping[int, Mapping[str, float]], cache: Path, settings: Settings) -> Place:
-    """With the network trained, or from the cache."""
+def place_of(bench: pilot.Bench, truth: Mapping[int, Mapping[str, float]], folder: Path, settings: Settings) -> Place:
+    """With the network trained, or as it is in the folder."""
     model: nn.Module = pilot.thin()
-    file = cache / "generated-base.safetensors"
+    file = folder / "generated-base.safetensors"
     if not file.exists():
-        cache.mkdir(exist_ok=True)
+        folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
         ps.save(train(pilot.thin(), ps.Data(train=bench.train), recipe=settings.base).last, file)
     ps.load_weights(model, file)
     network = ps.trace(model.eval(), bench.test[0][:2])
-    return Place(replace(bench, network=network), make_criterion("l1").rank(network), settings, truth, cache)
+    return Place(replace(bench, network=network), make_criterion("l1").rank(network), settings, truth, folder)
 
 
 def run(place: Place, cells: Sequence[str], out: Path) -> None:
@@ -300,7 +300,7 @@ def main(given: Sequence[str] | None = None) -> None:
     cells = [cell for cell in cells_of(arguments.cells) if is_due(cell, truth)]
     torch.set_num_threads(1)
     bench = pilot.bench_of(realdata.cifar10(arguments.data_root, arguments.cache))
-    run(place_of(bench, truth, tasks.CACHE, Settings()), cells, arguments.out)
+    run(place_of(bench, truth, tasks.TRAINED, Settings()), cells, arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Does a short training tell which of a few structures ends best, and is it worth its seconds?
 
-    python benchmarks/weights.py --data-root D --out F --networks resnet20
-    python benchmarks/halving.py --data-root D --weights F/resnet20.safetensors [--cells 30-floor.0]
+    python benchmarks/halving.py --data-root D [--cells 30-floor.0]
 
 A score says how good a structure is before any training. Structures of one network and share of the MACs, found in
 different ways, are trained for a quarter of an epoch, a half, one, and two (each from the same start, its rate falling
@@ -149,7 +148,7 @@ def run(bench: racing.Bench, cells: Sequence[str], out: Path) -> None:
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by weights.py")
+    parser.add_argument("--weights", type=Path, default=racing.WEIGHTS, help="of the adapted ResNet-20, by weights.py")
     parser.add_argument("--cells", nargs="*", default=ARMS, help="arms, or single cells as SHARE-STRUCTURE.SEED")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the cells; default: results/halving")
     return parser.parse_args(arguments)

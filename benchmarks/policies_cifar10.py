@@ -1,6 +1,6 @@
 """One policy for five budgets, and those in between, against a search for each: a ResNet-20 on CIFAR-10.
 
-    python benchmarks/policies_cifar10.py --data-root D --weights resnet20.safetensors [--cells conditional.0]
+    python benchmarks/policies_cifar10.py --data-root D [--cells conditional.0]
 
 What `policies.py` asks on landscapes that are known, asked of the public ResNet-20, adapted to the JPEG images
 (`weights.py`), with inherited weights in the order of L1. `conditional` learns one policy for the five `SEEN` shares of
@@ -29,7 +29,7 @@ import realdata
 import torch
 from cells import Grid, conditions, fill
 from policies import play
-from racing import bench_of_adapted
+from racing import WEIGHTS, bench_of_adapted
 
 import prunesearch as ps
 from prunesearch.budget import FeasibleSet
@@ -188,7 +188,7 @@ def run(
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by weights.py")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="of the adapted ResNet-20, by weights.py")
     parser.add_argument("--cells", nargs="*", default=list(METHODS), help="methods, or single cells as METHOD.SEED")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder; default: results/policies_cifar10")
     return parser.parse_args(arguments)

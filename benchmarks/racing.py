@@ -1,6 +1,6 @@
 """What is a search worth on images that it did not see, and how many CPU-seconds does it take?
 
-    python benchmarks/racing.py --data-root D --weights resnet20.safetensors [--cells uniform surrogate-race.0]
+    python benchmarks/racing.py --data-root D [--cells uniform surrogate-race.0]
 
 The public ResNet-20, adapted to the JPEG images of CIFAR-10 (`weights.py`), under a limit on MACs. A cell is an arm and
 a seed, `surrogate-race.0`. An arm searches on the 2,048 search images (`realdata.py`); its winner keeps its inherited
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import realdata
+import tasks
 import torch
 import torch.nn.functional as F
 from cells import Grid, conditions, fill
@@ -31,6 +32,7 @@ from prunesearch.study.events import Event
 from prunesearch.trial import Trial
 
 RESULTS = Path(__file__).parent / "results" / "racing"
+WEIGHTS = tasks.TRAINED / "resnet20.safetensors"
 LIMIT = "19.91M"
 """MACs, of 40.55 million."""
 
@@ -181,7 +183,7 @@ def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
-    parser.add_argument("--weights", type=Path, required=True, help="of the adapted ResNet-20, by weights.py")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="of the adapted ResNet-20, by weights.py")
     parser.add_argument("--cells", nargs="*", default=list(ARMS), help="arms, or single cells as ARM.SEED")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the cells; default: results/racing")
     return parser.parse_args(arguments)

@@ -1,8 +1,8 @@
 """Who ends with the most accurate network of the same MACs, after a short finetuning on images of real size?
 
     pip install torch-pruning nvidia-modelopt torchprofile==0.0.4
-    python benchmarks/weights.py --data-root D --out F --networks vgg
-    python benchmarks/recovery.py --data-root D --weights F/vgg.safetensors --network vgg [--share 50]
+    python benchmarks/weights.py --data-root D --networks vgg
+    python benchmarks/recovery.py --data-root D --network vgg [--share 50]
         [--cells ours.0 fastnas]
 
 The networks and their images are in `networks.py`; those of Fashion-MNIST want the folder of its files as
@@ -35,6 +35,7 @@ from typing import Any
 
 import peers
 import realdata
+import tasks
 import torch
 from cells import Grid, conditions, fill, stored
 from networks import CHANGED_AT_RANDOM, FROM_SCRATCH, NETWORKS, Subject
@@ -267,7 +268,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
     parser.add_argument("--network", default="resnet20", choices=NETWORKS)
-    parser.add_argument("--weights", type=Path, required=True, help="of the trained network, by weights.py")
+    parser.add_argument("--weights", type=Path, help="of the trained network; default: those of weights.py")
     parser.add_argument("--share", type=int, default=50, help="per cent of the MACs; default: 50")
     told = f"arms, or single cells as ARM.SEED; default: the first three seeds of {', '.join(TOLD)}"
     parser.add_argument("--cells", nargs="*", default=(), help=told)
@@ -281,7 +282,7 @@ def main(given: Sequence[str] | None = None) -> None:
     cells = chosen(arguments.network, subject, arguments.cells)
     torch.set_num_threads(1)
     model = subject.make()
-    ps.load_weights(model, arguments.weights)
+    ps.load_weights(model, arguments.weights or tasks.TRAINED / f"{arguments.network}.safetensors")
     parts = subject.data(arguments.data_root, arguments.cache)
     out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
     limit = ps.Budget(macs=f"{arguments.share}%")

@@ -29,6 +29,8 @@ from prunesearch.training.datasets import DEBIAN_FASHION_MNIST, read_cifar, read
 
 ROOTS = {"fashion-mnist": DEBIAN_FASHION_MNIST, "cifar10": Path("data")}
 CACHE = Path(__file__).parent / "cache"
+TRAINED = Path(__file__).parent / "trained"
+"""Networks whose cells are committed, as another processor trains others: cells of one table share a network."""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Make the weights of the networks that recovery.py prunes (`networks.py`): of public ones, or from random ones.
 
-    python benchmarks/weights.py --data-root D --out F [--networks resnet20 vgg]
+    python benchmarks/weights.py --data-root D [--networks resnet20 vgg]
 
 The public ResNet-20 and ResNet-56 are finetuned on the JPEG images of CIFAR-10 that benchmarks use (`realdata.py`):
 their weights were trained on the original images, and lose accuracy on compressed ones. The others are trained from
-scratch. Writes `resnet20.safetensors` and `resnet20.json` with the accuracy on all test images before and after. The
-state is kept after every epoch in `resnet20.training`; run again to go on.
+scratch. Writes `resnet20.safetensors` and `resnet20.json` with the accuracy on all test images before and after, where
+they are not there yet. They are committed with the cells that were measured on them: the same recipe ends in slightly
+other weights on another processor. The state is kept after every epoch in `resnet20.training`; run again to go on.
 
 The data of `resnet20-fashion` are the four files of Fashion-MNIST: give their folder as `--data-root`.
 """
@@ -64,7 +65,7 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     realdata.add_arguments(parser)
     parser.add_argument("--networks", nargs="*", default=["resnet20"], choices=NETWORKS)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the weights")
+    parser.add_argument("--out", type=Path, default=tasks.TRAINED, help="folder of the weights; default: trained")
     return parser.parse_args(arguments)
 
 
