@@ -28,7 +28,7 @@ from prunesearch.models.linear_maps import input_of, maps_by_node, weight_of
 from prunesearch.models.masked import Kept, MaskedReplay, masked_states, staying, without
 from prunesearch.models.nested import Batch, in_order_of, taken
 from prunesearch.models.network import Network
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 from prunesearch.models.tensor_file import FileKind
 from prunesearch.models.walk import place
 from prunesearch.structure import FloatArray, IntArray

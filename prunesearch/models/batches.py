@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import fx
 
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 
 
 def follow_batch(recording: Recording, other: Recording) -> bool:

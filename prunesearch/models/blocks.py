@@ -27,7 +27,7 @@ from prunesearch.models.nested import Nest
 from prunesearch.models.network import Network
 from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.structure import IntArray, Structure, Width

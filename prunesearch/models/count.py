@@ -13,7 +13,7 @@ from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
 from prunesearch.models.nested import moved
-from prunesearch.models.recording import Inputs
+from prunesearch.models.recorded import Inputs
 from prunesearch.models.wrappers import check_network
 from prunesearch.structure import Cost
 

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 
 from prunesearch.models.forms import Share
 from prunesearch.models.literals import Place
-from prunesearch.models.recording import Position
+from prunesearch.models.recorded import Position
 from prunesearch.structure import IntArray, Width
 
 

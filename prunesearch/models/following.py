@@ -22,7 +22,8 @@ from prunesearch.models.flops import FlopCounter
 from prunesearch.models.isolation import attributes_kept, isolated
 from prunesearch.models.nested import tensors_in, without_arrays
 from prunesearch.models.operators import BUILT_IN, Kinds
-from prunesearch.models.recording import Inputs, Recording, record
+from prunesearch.models.recorded import Inputs, Recording
+from prunesearch.models.recording import record
 from prunesearch.models.replay import Replay
 from prunesearch.models.tensor_file import has_plain_values
 

@@ -12,7 +12,7 @@ from prunesearch.models.coupling import Read
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.operators.kind import Call, Geometry, kind_of
 from prunesearch.models.operators.values import argument
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 from prunesearch.models.walk import place
 
 

@@ -27,7 +27,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
-from prunesearch.models.recording import Position, Site
+from prunesearch.models.recorded import Position, Site
 from prunesearch.models.rounded import span_of, spans_of
 
 

@@ -20,7 +20,7 @@ from prunesearch.models.nested import mapped
 from prunesearch.models.operators.kind import Call, Masking, kind_of
 from prunesearch.models.operators.norm import Norm
 from prunesearch.models.operators.values import argument
-from prunesearch.models.recording import Inputs, Recording
+from prunesearch.models.recorded import Inputs, Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.traced import TracedModel
 from prunesearch.models.walk import place

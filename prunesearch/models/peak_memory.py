@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.models.following import Way, inputs_of, recorded
 from prunesearch.models.isolation import isolated
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 from prunesearch.models.replay import Replay
 
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 
 from prunesearch.models.normalised import MethodOf
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 
 
 class Replay(fx.Interpreter):

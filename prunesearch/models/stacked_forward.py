@@ -27,7 +27,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import Kinds
 from prunesearch.models.operators.norm import Norm
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import named_tensors, positions
 from prunesearch.models.walk import place

@@ -29,7 +29,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.normalised import MethodOf, is_torchs
 from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.operators.values import argument
-from prunesearch.models.recording import Recording
+from prunesearch.models.recorded import Recording
 from prunesearch.models.replay import autocast_of, plain
 from prunesearch.models.slim import set_width
 from prunesearch.models.weights import InheritedWeights, WeightSource

@@ -30,7 +30,7 @@ from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import KINDS, Kinds
 from prunesearch.models.operators.kind import Known
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.recording import Inputs, Recording
+from prunesearch.models.recorded import Inputs, Recording
 from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import kept_units, layer_widths, slim
 from prunesearch.models.unseen import is_explained, may_have

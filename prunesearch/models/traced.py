@@ -15,7 +15,7 @@ from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.following import Way
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.operators import Kinds
-from prunesearch.models.recording import Inputs
+from prunesearch.models.recorded import Inputs
 from prunesearch.structure import IntArray, Space
 
 

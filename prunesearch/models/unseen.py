@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from prunesearch.models.recording import Position, Recording
+from prunesearch.models.recorded import Position, Recording
 
 _FEW = 4
 """Elements of tensors that a forward may have made of a number of channels; others are of data or of positions."""

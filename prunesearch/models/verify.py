@@ -21,7 +21,7 @@ from prunesearch.models.kept_whole import Calls, arguments_given, results_given
 from prunesearch.models.masked import Masked, MaskedForward, masked
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.recording import Inputs
+from prunesearch.models.recorded import Inputs
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.traced import TracedModel
 from prunesearch.ranges import whole_number

@@ -25,7 +25,7 @@ from prunesearch.models.numbers import Origin, Size
 from prunesearch.models.operators import OPERATOR_NAMES
 from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value, tensors_of
-from prunesearch.models.recording import Decision, Position, Recording, Site
+from prunesearch.models.recorded import Decision, Position, Recording, Site
 from prunesearch.models.rounded import Span, call_at, is_rounding, name_called, position_of, span_of, uses_of
 from prunesearch.models.rules import is_inside
 from prunesearch.structure import IntArray

@@ -25,7 +25,8 @@ from prunesearch.models.forms import Form
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.numbers import Attribute, Size
 from prunesearch.models.operators import BUILT_IN
-from prunesearch.models.recording import Recording, record
+from prunesearch.models.recorded import Recording
+from prunesearch.models.recording import record
 from prunesearch.models.replay import Replay
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.stacked_forward import StackedForward

@@ -25,7 +25,7 @@ from prunesearch.models.operators.values import (
     position,
     tracked,
 )
-from prunesearch.models.recording import Position
+from prunesearch.models.recorded import Position
 from prunesearch.structure import IntArray
 
 # --- joining ----------------------------------------------------------------------------------------------------------

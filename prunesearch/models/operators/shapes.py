@@ -23,7 +23,7 @@ from prunesearch.models.operators.values import (
     listed,
     tracked,
 )
-from prunesearch.models.recording import Position
+from prunesearch.models.recorded import Position
 from prunesearch.structure import IntArray
 
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from prunesearch.models.coupling import Labels
 from prunesearch.models.forms import Form
-from prunesearch.models.recording import Position
+from prunesearch.models.recorded import Position
 from prunesearch.structure import IntArray
 
 Shape: TypeAlias = tuple[int, ...]
