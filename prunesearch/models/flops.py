@@ -2,9 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+
+
+class Counter(Protocol):
+    """What counts while it is entered."""
+
+    def __enter__(self) -> Any:
+        """Begin."""
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
+        """End."""
+
+    def get_total_flops(self) -> int:
+        """How many so far."""
+
+
+class Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Where nobody wants to know. What TorchScript functions do is seen only beneath a mode like this one."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*args, **(kwargs or {}))
+
+    def get_total_flops(self) -> int:
+        """None were counted."""
+        return 0
 
 
 class FlopCounter(FlopCounterMode):

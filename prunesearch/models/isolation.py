@@ -106,3 +106,10 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def generators_beside_torch() -> Any:
+    """The state of the random generators of Python and numpy, to be compared with another."""
+    state: Any = np.random.get_state()  # noqa: NPY002
+    kind, keys, *places = state
+    return random.getstate(), kind, keys.tobytes(), places

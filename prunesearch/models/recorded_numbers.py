@@ -6,7 +6,7 @@ with as a plain number, is a decision.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
@@ -31,6 +31,7 @@ class RecordedNumbers:
 
     def __init__(
         self,
+        model: nn.Module,
         graph: RecordedGraph,
         modules: Mapping[int, str],
         *,
@@ -40,6 +41,7 @@ class RecordedNumbers:
         """Begin.
 
         Args:
+            model: Whose forward it is.
             graph: Where they are added.
             modules: Names of the modules whose code runs, by id.
             is_torch: Whether what runs is torch's own, such as the inside of an operator.
@@ -53,6 +55,13 @@ class RecordedNumbers:
         self._on_counted = on_counted
         self._loose: dict[int, tuple[Any, str]] = {}  # floats that went nowhere yet, by id, and where they were made
         self._runs: dict[int, tuple[FrameType, int]] = {}  # by id; the frame itself is kept, or ids would be reused
+        self._held_fractions = {
+            fraction
+            for module in model.modules()
+            for name, value in vars(module).items()
+            if not name.startswith("_")
+            for fraction in _fractions(value)
+        }
         self._is_over = False  # numbers that the forward has kept somewhere are plain ones from then on
 
     # --- what is handed out
@@ -167,6 +176,12 @@ class RecordedNumbers:
             raise TypeError("A size that is followed is no key.")  # it then does without its cache
         self.coerced(number)
 
+    def have_unseen_fractions(self, arguments: Any) -> bool:
+        """Whether a number among some arguments is not whole, and neither a module nor the code that runs holds it."""
+        unseen = {*_fractions(arguments)} - self._held_fractions
+        frame = caller()
+        return bool(unseen) and not (frame is not None and unseen <= {*_fractions(frame.f_code.co_consts)})
+
     def note_plain(self, origin: Origin) -> None:
         """Code goes on with a number as a plain one, in the same run of a function or elsewhere."""
         frame = caller()
@@ -214,3 +229,14 @@ class RecordedNumbers:
         self._runs.clear()
         self._loose.clear()
         self._is_over = True
+
+
+def _fractions(value: Any) -> Iterator[float]:
+    """Numbers that are not whole by their type, anywhere in some arguments."""
+    if isinstance(value, float) and not is_traced(value):
+        yield float(value)
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _fractions(item)
+    elif isinstance(value, dict):
+        yield from _fractions(tuple(value.values()))

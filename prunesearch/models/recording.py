@@ -10,13 +10,12 @@ followed; the smallest method or module that holds it is kept whole.
 from __future__ import annotations
 
 import inspect
-import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import FrameType, FunctionType
-from typing import Any, Protocol
+from types import FunctionType
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,17 +23,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.errors import TraceError
 from prunesearch.models import losses
 from prunesearch.models.attention import can_be_followed, multi_head_attention
 from prunesearch.models.callers import caller, is_check, line_of, where
 from prunesearch.models.deadline import Deadline
-from prunesearch.models.flops import FlopCounter
+from prunesearch.models.flops import Counter, FlopCounter, Uncounted
 from prunesearch.models.forms import Form
 from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function, replace_method
-from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
+from prunesearch.models.isolation import attributes_kept, generators_beside_torch, isolated, without_fast_paths
 from prunesearch.models.misfit import advice
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.normalised import (
@@ -140,16 +138,10 @@ class _Recorder(TorchFunctionMode):
         self._deadline = deadline
         self._in_place_of_meta = in_place_of_meta
         self._graph = RecordedGraph(model)
-        self._held_fractions = {
-            fraction
-            for module in model.modules()
-            for name, value in vars(module).items()
-            if not name.startswith("_")
-            for fraction in _fractions(value)
-        }
-        self._flops: _Counter = _Uncounted() if model.training else FlopCounter()  # type: ignore[no-untyped-call]  # costs are those of eval
+        # costs are those of eval
+        self._flops: Counter = Uncounted() if model.training else FlopCounter()  # type: ignore[no-untyped-call]
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
-        layers = [module for module in model.modules() if is_layer(module) and not is_altered(module)]
+        layers = [module for module in model.modules() if is_layer(module) and not _is_altered(module)]
         self._layers = {id(layer) for layer in layers}
         self._weights_of_layers = {_memory_of(weight) for layer in layers for weight in layer.parameters()}
         self._entered: list[tuple[nn.Module, BaseException | None]] = []  # with the error that was being handled then
@@ -164,14 +156,14 @@ class _Recorder(TorchFunctionMode):
         self._tested: list[fx.Node] = []  # what assertions look at
         self._is_inside = False
         self._numbers = RecordedNumbers(
-            self._graph, self._names, is_torch=self._is_torch, on_counted=self._count_what_data_decide
+            model, self._graph, self._names, is_torch=self._is_torch, on_counted=self._count_what_data_decide
         )
 
     # --- running
 
     def run(self, inputs: Inputs, seed: int) -> Recording:
         with isolated(inputs.tensors, seed) as copies:
-            state = _generators()
+            state = generators_beside_torch()
             ours = inputs.with_tensors(copies)
             self._graph.begin(copies)
             self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
@@ -181,7 +173,7 @@ class _Recorder(TorchFunctionMode):
                     stack.enter_context(context)
                 self._numbers.trace_attributes(self._model)
                 output = self._call(ours)
-            draws = _generators() != state or self._reads_draws
+            draws = generators_beside_torch() != state or self._reads_draws
         self._numbers.decide_loose()
         self._graph.end(self._noted(output)[0])
         self._graph.drop_unused(self._tested, self._numbers.decided)
@@ -482,8 +474,7 @@ class _Recorder(TorchFunctionMode):
         node.meta["numbers"] = numbers
         if op != "call_module" and _has_integer((args, kwargs)):
             node.meta["site"] = self._numbers.site()
-        fractions = set(_fractions((args, kwargs))) - self._held_fractions if op != "call_module" else set()
-        node.meta["computed"] = bool(fractions) and not fractions <= _constants_of(caller())
+        node.meta["computed"] = op != "call_module" and self._numbers.have_unseen_fractions((args, kwargs))
         state = _autocast(self._device)
         if state != self._autocast:
             node.meta["autocast"] = (self._device, *state)
@@ -520,30 +511,6 @@ class _Recorder(TorchFunctionMode):
         return result, {position[1:]: form for position, form in numbers.items() if len(position) > 1}
 
 
-class _Counter(Protocol):
-    """What counts while it is entered."""
-
-    def __enter__(self) -> Any:
-        """Begin."""
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> bool | None:
-        """End."""
-
-    def get_total_flops(self) -> int:
-        """How many so far."""
-
-
-class _Uncounted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
-    """Where nobody wants to know. What TorchScript functions do is seen only beneath a mode like this one."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return func(*args, **(kwargs or {}))
-
-    def get_total_flops(self) -> int:
-        """None were counted."""
-        return 0
-
-
 class _Opaque(nn.Module):
     """Stands for a TorchScript module, which takes no hooks."""
 
@@ -563,7 +530,7 @@ def _scripted(model: nn.Module) -> dict[str, str]:
     }
 
 
-def is_altered(module: nn.Module) -> bool:
+def _is_altered(module: nn.Module) -> bool:
     """Whether a module may do something else than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
 
@@ -576,22 +543,6 @@ def _has_integer(value: Any) -> bool:
     if isinstance(value, slice):
         return _has_integer((value.start, value.stop))
     return type(value) is int
-
-
-def _fractions(value: Any) -> Iterator[float]:
-    """Numbers that are not whole by their type, anywhere in some arguments."""
-    if isinstance(value, float) and not is_traced(value):
-        yield float(value)
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from _fractions(item)
-    elif isinstance(value, dict):
-        yield from _fractions(tuple(value.values()))
-
-
-def _constants_of(frame: FrameType | None) -> set[float]:
-    """Numbers that are not whole in the code of a function."""
-    return set() if frame is None else {*_fractions(frame.f_code.co_consts)}
 
 
 def _tells_values(result: Any) -> bool:
@@ -609,9 +560,3 @@ def _memory_of(tensor: Tensor) -> int:
 def _autocast(device: str) -> tuple[bool, torch.dtype | None]:
     enabled = torch.is_autocast_enabled(device)
     return enabled, torch.get_autocast_dtype(device) if enabled else None
-
-
-def _generators() -> Any:
-    state: Any = np.random.get_state()  # noqa: NPY002
-    kind, keys, *places = state
-    return random.getstate(), kind, keys.tobytes(), places
