@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -12,6 +13,7 @@ from prunesearch.models.devices import device_of_module
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
 from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
+from prunesearch.models.misfit import cannot_run
 from prunesearch.models.nested import moved
 from prunesearch.models.recorded import Inputs
 from prunesearch.models.wrappers import check_network
@@ -35,6 +37,7 @@ def count(model: nn.Module, example_inputs: Any) -> Cost:
 
     Raises:
         TypeError: Something else than a network, or inputs without tensors.
+        ValueError: The network does not run on them.
     """
     check_network(model)
     inputs = inputs_of(example_inputs)
@@ -56,7 +59,7 @@ def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
 def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
     """From runs on n and 2 n images, as a + b n: what costs the same for any number counts whole."""
     n = inputs.images
-    few = _macs(model, inputs)
+    few = _macs_of_all(model, inputs)
     if inputs.is_listed:
         return few // n
     try:
@@ -65,6 +68,16 @@ def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
         return few // n
     per_image = (many - few) // n
     return few - per_image * n + per_image
+
+
+def _macs_of_all(model: nn.Module, inputs: Inputs) -> int:
+    try:
+        return _macs(model, inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever the forward of somebody's network raises
+        given = inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else (*inputs.args, dict(inputs.kwargs))
+        raise cannot_run(model, given, error) from error
 
 
 def _macs(model: nn.Module, inputs: Inputs) -> int:

@@ -28,10 +28,15 @@ def answer(model: nn.Module, inputs: Batch) -> Any:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever the forward of somebody's network raises
-        raise ValueError(
-            f"{type(model).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
-            f"{described(inputs)}: {error}{advice(model, [*tensors_in(inputs)], error)}"
-        ) from error
+        raise cannot_run(model, inputs, error) from error
+
+
+def cannot_run(model: nn.Module, inputs: Batch, error: Exception) -> ValueError:
+    """The error that says on which inputs a network does not run, what it raised, and what to do about that."""
+    return ValueError(
+        f"{type(model).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
+        f"{described(inputs)}: {error}{advice(model, [*tensors_in(inputs)], error)}"
+    )
 
 
 def outputs_of(network: nn.Module, inputs: Batch) -> Any:

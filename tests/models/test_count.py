@@ -124,7 +124,7 @@ def test_counting_leaves_the_model_its_input_and_the_generators_as_they_were(fai
     model.fails, inputs = fails, SMALL.clone()
     before, state = snapshot(model), generators()
     if fails:
-        with pytest.raises(RuntimeError, match="on purpose"):
+        with pytest.raises(ValueError, match="on purpose"):
             count(model, inputs)
     else:
         count(model, inputs)
@@ -153,3 +153,12 @@ def test_a_layer_that_does_not_work_on_the_batch_counts_whole(n: int) -> None:
     network = trace(Table(), images)
     assert network.space.cost(network.space.full) == count(Table(), images)
     assert network.verify().costs_exact
+
+
+def test_inputs_that_the_network_does_not_take_are_told_with_what_to_do() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    says = r"Sequential cannot run on images of shape \(2, 6, 6, 3\) .* give \(n, channels, height, width\)"
+    with pytest.raises(ValueError, match=says):
+        count(model, torch.zeros(2, 6, 6, 3))
+    with pytest.raises(ValueError, match=r"Sequential cannot run on inputs of .*\(2, 3, 6, 6\)"):
+        count(model, (SMALL, SMALL))
