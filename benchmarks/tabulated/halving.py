@@ -9,21 +9,22 @@ from typing import Any
 from tabulated.summaries import percent, software, tau
 
 Cells = Sequence[Mapping[str, Any]]
+_SCORE = "score"
 
 
 def table(result: Mapping[str, Any]) -> str:
     """By share: each structure's accuracy; and, of seeds with all structures, what each length of training chooses."""
     by_share: dict[int, dict[str, list[Mapping[str, Any]]]] = {}
     for cell in result["cells"].values():
-        share, _, name = cell["arm"].partition("-")
-        by_share.setdefault(int(share), {}).setdefault(name, []).append(cell)
+        share = int(cell["arm"].partition("-")[0])
+        by_share.setdefault(share, {}).setdefault(_name(cell), []).append(cell)
     parts = [part for share, found in sorted(by_share.items(), reverse=True) for part in _of_share(share, found)]
     facts = next(iter(result["cells"].values()))["facts"]
     note = (
         f"Means ± standard deviations over seeds. Trained on {facts['train images']:,} images; short trainings are "
         f"judged on {facts['held out images']:,} others, the long one on {facts['unseen images']:,} more. *Chosen ends "
         "behind*: by how many points the structure with the lowest loss after so many epochs ends behind the best "
-        "one. CPU-seconds of one training in one thread, beside other work. "
+        "one; without training it is *score*. CPU-seconds of one training in one thread, beside other work. "
         f"{software(facts)}"
     )
     return "\n\n".join([*parts, note])
@@ -45,13 +46,23 @@ def _of_share(share: int, found: Mapping[str, Cells]) -> list[str]:
     if len(found) < 3 or not seeds:
         return ["\n".join(lines)]
     chosen = ["| epochs | tau with the last accuracy | chosen ends behind | CPU-seconds |", "|---:|---:|---:|---:|"]
+    of_seeds = [[cell for cells in found.values() for cell in cells if cell["seed"] == s] for s in sorted(seeds)]
+    if _SCORE in found:
+        behind = [
+            max(_last(cells)) - next(cell["long"]["accuracy"] for cell in cells if _name(cell) == _SCORE)
+            for cells in of_seeds
+        ]
+        chosen.append(f"| none |  | {percent(behind)} | 0 |")
     for i, epochs in enumerate(lengths):
-        of_seeds = [[cell for cells in found.values() for cell in cells if cell["seed"] == s] for s in sorted(seeds)]
         taus = [tau([-c["short"][i]["loss"] for c in cells], _last(cells)) for cells in of_seeds]
         behind = [max(_last(cells)) - _last(cells)[_lowest(cells, i)] for cells in of_seeds]
         seconds = statistics.mean(c["short"][i]["seconds"] for cells in of_seeds for c in cells)
         chosen.append(f"| {epochs:g} | {statistics.mean(taus):.2f} | {percent(behind)} | {seconds:.0f} |")
     return ["\n".join(lines), "\n".join(chosen)]
+
+
+def _name(cell: Mapping[str, Any]) -> str:
+    return str(cell["arm"].partition("-")[2])
 
 
 def _last(cells: Cells) -> list[float]:

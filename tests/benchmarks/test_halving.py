@@ -60,5 +60,10 @@ def test_the_table_says_what_a_short_training_would_have_chosen() -> None:
     assert "| 0.5 | -1.00 | 3.0 | 10 |" in lines  # of seed 0, which alone has all three
 
 
+def test_what_the_score_chooses_stands_beside_what_short_trainings_do() -> None:
+    cells = [cell("score", 0, 0.6, 0.81), cell("b", 0, 0.7, 0.80), cell("c", 0, 0.5, 0.83)]
+    assert "| none |  | 2.0 | 0 |" in table({"cells": dict(enumerate(cells))}).splitlines()
+
+
 def test_without_all_structures_of_a_seed_nothing_is_said_of_a_choice() -> None:
     assert "tau" not in table({"cells": {"x": cell("a", 0, 0.7, 0.8)}})

@@ -44,7 +44,7 @@ def test_entries_cut_in_the_wrong_order_are_noticed(network: Network, tensor: st
 
 def test_padding_that_is_not_narrowed_with_its_stream_is_noticed(network: Network) -> None:
     counts = [c for c in network.counts if not (c.module == "layer2.0.shortcut" and c.attribute == "before")]
-    with pytest.raises(ValueError, match="cannot run on .* must match the size"):
+    with pytest.raises(ValueError, match=r"cannot run on .* must match the size"):
         replace(network, counts=tuple(counts)).verify(3)
 
 
