@@ -51,6 +51,11 @@ def conditions(**packages: str) -> dict[str, Any]:
     }
 
 
+def seconds_of_all(seconds: float, done: int, wanted: int) -> float:
+    """Of a training that may have gone on where it was killed: what all its steps took, by those that ran now."""
+    return seconds / max(1, done) * wanted
+
+
 def stored(cell: str, out: Path, facts: Mapping[str, Any], same: Sequence[str]) -> Mapping[str, Any] | None:
     """A cell as its file has it; None if it is empty.
 

@@ -40,7 +40,7 @@ import pilot
 import realdata
 import tasks
 import torch
-from cells import Grid, conditions, fill
+from cells import Grid, conditions, fill, seconds_of_all
 from racing import judged
 from tabulated.pilot import RULE, components, truths
 from torch import nn
@@ -142,8 +142,8 @@ class Place:
             train_pruningnet(
                 net, self.data, recipe=self.settings.source, seed=seed, file=file, on_step=steps.append, progress=False
             )
-            each = (time.process_time() - start) / max(1, len(steps))  # it may go on where it was killed
-            noted.write_text(json.dumps(each * steps[-1].steps if steps else 0.0))
+            seconds = seconds_of_all(time.process_time() - start, len(steps), steps[-1].steps if steps else 0)
+            noted.write_text(json.dumps(seconds))
         return f"generated:{file}", float(json.loads(noted.read_text()))
 
     def allowance(self, seed: int) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import realdata
 import torch
+from cells import seconds_of_all
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -80,8 +81,8 @@ def trained(train: tuple[Tensor, Tensor], weights: Path, seed: int = 0, recipe: 
     model = ps.finetune(
         model, data, recipe=recipe, checkpoint=checkpoint, seed=seed, on_epoch=epochs.append, progress=False
     )
-    each = (time.process_time() - start) / max(1, len(epochs))  # it may go on where it was killed
-    weights.with_suffix(".seconds").write_text(json.dumps(each * recipe.epochs))
+    seconds = seconds_of_all(time.process_time() - start, len(epochs), recipe.epochs)
+    weights.with_suffix(".seconds").write_text(json.dumps(seconds))
     ps.save(model, weights, example_inputs=train[0][:1])
     return model
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import over_seeds, percent, tau, tau_ahead, with_error
+from tabulated.summaries import over_seeds, percent, software, tau, tau_ahead, with_error
 
 Cell = Mapping[str, Any]
 _CHEAPEST, _LONGER = "inherited", "inherited-longer"
@@ -85,6 +85,5 @@ def _note(cells: Sequence[Cell]) -> str:
         f"{len(cells)} cells of `python benchmarks/generated.py`. Taus and accuracies: "
         f"{over_seeds([1, seeds], 'standard deviation')}; of differences, the standard error. Unpruned: "
         f"{facts['unpruned']:.1%}. Supernet and compact form: {facts['steps']:,} steps. {facts['train images']:,} "
-        f"images trained, {facts['search images']:,} scored, {facts['test images']:,} judged. {facts['machine']}, "
-        f"prunesearch {facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
+        f"images trained, {facts['search images']:,} scored, {facts['test images']:,} judged. {software(facts)}"
     )

@@ -16,8 +16,8 @@ def table(result: Mapping[str, Any]) -> str:
     """By share: each structure's accuracy; and, of seeds with all structures, what each length of training chooses."""
     by_share: dict[int, dict[str, list[Mapping[str, Any]]]] = {}
     for cell in result["cells"].values():
-        share = int(cell["arm"].partition("-")[0])
-        by_share.setdefault(share, {}).setdefault(_name(cell), []).append(cell)
+        share, _, name = cell["arm"].partition("-")
+        by_share.setdefault(int(share), {}).setdefault(name, []).append(cell)
     parts = [part for share, found in sorted(by_share.items(), reverse=True) for part in _of_share(share, found)]
     facts = next(iter(result["cells"].values()))["facts"]
     note = (
@@ -48,10 +48,8 @@ def _of_share(share: int, found: Mapping[str, Cells]) -> list[str]:
     chosen = ["| epochs | tau with the last accuracy | chosen ends behind | CPU-seconds |", "|---:|---:|---:|---:|"]
     of_seeds = [[cell for cells in found.values() for cell in cells if cell["seed"] == s] for s in sorted(seeds)]
     if _SCORE in found:
-        behind = [
-            max(_last(cells)) - next(cell["long"]["accuracy"] for cell in cells if _name(cell) == _SCORE)
-            for cells in of_seeds
-        ]
+        place = list(found).index(_SCORE)
+        behind = [max(_last(cells)) - _last(cells)[place] for cells in of_seeds]
         chosen.append(f"| none |  | {percent(behind)} | 0 |")
     for i, epochs in enumerate(lengths):
         taus = [tau([-c["short"][i]["loss"] for c in cells], _last(cells)) for cells in of_seeds]
@@ -59,10 +57,6 @@ def _of_share(share: int, found: Mapping[str, Cells]) -> list[str]:
         seconds = statistics.mean(c["short"][i]["seconds"] for cells in of_seeds for c in cells)
         chosen.append(f"| {epochs:g} | {statistics.mean(taus):.2f} | {percent(behind)} | {seconds:.0f} |")
     return ["\n".join(lines), "\n".join(chosen)]
-
-
-def _name(cell: Mapping[str, Any]) -> str:
-    return str(cell["arm"].partition("-")[2])
 
 
 def _last(cells: Cells) -> list[float]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tabulated.summaries import software
+
 _SHOWN = {
     "searched-compensated": 'default search, its winner refitted (`build_with="compensated"`)',
     "scored-compensated": "the same, every structure scored with refitted weights",
@@ -37,8 +39,7 @@ def table(result: Mapping[str, Any]) -> str:
         f"{row['unpruned accuracy']:.1%}; with BatchNorm statistics of the search images it agrees with itself on "
         f"{facts['re-estimated agreement']:.1%}. Searched and refitted on {facts['search images']} natural images "
         f"without labels, judged on {n} others: 85% has a standard error of {100 * math.sqrt(0.1275 / n):.1f} points. "
-        f"One seed. CPU-seconds of one thread, beside other work. {facts['machine']}, prunesearch "
-        f"{facts['versions']['prunesearch']}, torch {facts['versions']['torch']}."
+        f"One seed. CPU-seconds of one thread, beside other work. {software(facts)}"
     )
     return "\n".join([*lines, "", note])
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tabulated.policies import ROWS
-from tabulated.summaries import over_seeds
+from tabulated.summaries import over_seeds, software
 
 Cell = Mapping[str, Any]
 _ROWS = {name: row for name, row in ROWS.items() if row[0] != "nsga2"}
@@ -41,8 +41,7 @@ def table(result: Mapping[str, Any]) -> str:
         f"share in which the policy's answer has the lower loss. Shares of {facts['limit']} of the MACs: {seen} were "
         f"tried, {unseen} are in between; {facts['total']} evaluations on {facts['search images']} images for all "
         f"tried ones together. A public ResNet-20, unpruned loss {facts['unpruned loss']:.3f}, inherited weights in "
-        f"the order of L1. {facts['machine']}, prunesearch {facts['versions']['prunesearch']}, torch "
-        f"{facts['versions']['torch']}."
+        f"the order of L1. {software(facts)}"
     )
     return "\n".join([*lines, "", note])
 

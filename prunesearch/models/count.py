@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
-from prunesearch.models.isolation import attributes_kept, isolated, without_fast_paths
-from prunesearch.models.misfit import cannot_run
+from prunesearch.models.isolation import attributes_kept, in_eval_mode, isolated, without_fast_paths
+from prunesearch.models.misfit import errors_told
 from prunesearch.models.nested import moved
 from prunesearch.models.recorded import Inputs
 from prunesearch.models.wrappers import check_network
@@ -59,7 +58,7 @@ def count_layers(model: nn.Module, inputs: Sequence[Tensor]) -> dict[str, int]:
 def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
     """From runs on n and 2 n images, as a + b n: what costs the same for any number counts whole."""
     n = inputs.images
-    few = _macs_of_all(model, inputs)
+    few = _macs(model, inputs)
     if inputs.is_listed:
         return few // n
     try:
@@ -70,16 +69,6 @@ def _macs_of_one_image(model: nn.Module, inputs: Inputs) -> int:
     return few - per_image * n + per_image
 
 
-def _macs_of_all(model: nn.Module, inputs: Inputs) -> int:
-    try:
-        return _macs(model, inputs)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever the forward of somebody's network raises
-        given = inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else (*inputs.args, dict(inputs.kwargs))
-        raise cannot_run(model, given, error) from error
-
-
 def _macs(model: nn.Module, inputs: Inputs) -> int:
     counter = FlopCounter()
     _run(model, inputs, counter)
@@ -87,11 +76,8 @@ def _macs(model: nn.Module, inputs: Inputs) -> int:
 
 
 def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        with without_fast_paths(), isolated(inputs.tensors) as copies, attributes_kept(model), counter:
-            ours = inputs.with_tensors(moved(copies, device_of_module(model)))
-            model.eval()(*ours.args, **ours.kwargs)
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    given = inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else (*inputs.args, dict(inputs.kwargs))
+    with in_eval_mode(model), without_fast_paths(), isolated(inputs.tensors) as copies, attributes_kept(model), counter:
+        ours = inputs.with_tensors(moved(copies, device_of_module(model)))
+        with errors_told(model, given):
+            model(*ours.args, **ours.kwargs)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,20 +24,27 @@ def answer(model: nn.Module, inputs: Batch) -> Any:
     Raises:
         ValueError: It does not run on these inputs.
     """
+    with errors_told(model, inputs):
+        outputs = called(model, inputs)
+    return outputs
+
+
+@contextmanager
+def errors_told(model: nn.Module, inputs: Batch) -> Iterator[None]:
+    """Meanwhile what a network raises is said with the inputs that it was given, and with what to do.
+
+    Raises:
+        ValueError: It raised something else than that memory is full.
+    """
     try:
-        return called(model, inputs)
+        yield
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever the forward of somebody's network raises
-        raise cannot_run(model, inputs, error) from error
-
-
-def cannot_run(model: nn.Module, inputs: Batch, error: Exception) -> ValueError:
-    """The error that says on which inputs a network does not run, what it raised, and what to do about that."""
-    return ValueError(
-        f"{type(model).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
-        f"{described(inputs)}: {error}{advice(model, [*tensors_in(inputs)], error)}"
-    )
+        raise ValueError(
+            f"{type(model).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
+            f"{described(inputs)}: {error}{advice(model, [*tensors_in(inputs)], error)}"
+        ) from error
 
 
 def outputs_of(network: nn.Module, inputs: Batch) -> Any:
