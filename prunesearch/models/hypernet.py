@@ -91,7 +91,12 @@ class PruningNet(nn.Module):
         others = {name: tensor for name, tensor in tensors.items() if name not in self._encoded}
         self._require(others.values(), device)
         self._shared = nn.ParameterDict(
-            {_key(name): nn.Parameter(tensor.detach().clone(), tensor.requires_grad) for name, tensor in others.items()}
+            {
+                _key(name): nn.Parameter(
+                    tensor.detach().clone(memory_format=torch.contiguous_format), tensor.requires_grad
+                )
+                for name, tensor in others.items()
+            }
         )
         self._generators.to_empty(device=device)
         self._begin(tensors, torch.Generator().manual_seed(seed))

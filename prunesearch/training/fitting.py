@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, in_format, moved, tensors_in
@@ -31,7 +32,7 @@ def check_weights(network: nn.Module) -> None:
 
 
 def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[torch.memory_format, Any]:
-    """Lay the network's weights out in memory as its forward is fastest: channels last, if it runs so.
+    """Lay the network's weights out in memory as its forward is fastest: channels last, if it runs so and learns so.
 
     Args:
         network: Changed in place, in layout only.
@@ -48,7 +49,37 @@ def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[t
     if any(x.dim() == 4 for x in tensors_in(placed)):
         network.to(memory_format=torch.channels_last)
         try:
-            return torch.channels_last, outputs_of(network, in_format(placed, torch.channels_last))
+            with _Convolutions() as seen:
+                outputs = outputs_of(network, in_format(placed, torch.channels_last))
+            if device.type != "cpu" or not seen.narrow:
+                return torch.channels_last, outputs
         except ValueError:  # such as of a view that wants the usual order
-            network.to(memory_format=torch.contiguous_format)
+            pass
+        network.to(memory_format=torch.contiguous_format)
     return torch.contiguous_format, outputs_of(network, placed)
+
+
+_BLOCK = 16
+"""Channels that oneDNN takes at once, at most: 8 with AVX2, 16 with AVX-512."""
+
+
+class _Convolutions(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Looks for convolutions whose gradients a CPU does not compute where channels are last.
+
+    Those of one pixel, with a stride, of fewer channels than oneDNN takes at once: there the gradient of the weights
+    writes past its memory. Numbers are wrong, the process dies, or it hangs
+    (https://github.com/uxlfoundation/oneDNN/issues/6035). Pruned shortcuts of ResNets are such.
+
+    Attributes:
+        narrow: Whether there was one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.narrow = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.convolution.default:
+            _, weight, _, stride, *_ = args
+            self.narrow |= weight.shape[1] < _BLOCK and max(weight.shape[2:]) == 1 and max(stride) > 1
+        return func(*args, **(kwargs or {}))
