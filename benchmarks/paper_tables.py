@@ -7,7 +7,8 @@
     python benchmarks/paper_tables.py --smoke        # every protocol for a step on noise: does it run?
 
 A cell is a protocol at a scale and a seed. With `--scale` every training, of unpruned networks too, has that share of
-its epochs, and at least as many as its method can do with; each cell says how many. Without `--weights` an unpruned
+its epochs, and at least as many as its method can do with; searches have that share of their structures and images, but
+at least 50 and 512. Each cell says how many. Without `--weights` an unpruned
 network is first trained here (`protocols.BASE`) and kept in benchmarks/cache. CIFAR-10 is the folder that torchvision
 makes, or the archive of `realdata.py`, normalised as the public networks expect. Every cell is written when it is
 there, and its finetuning has a checkpoint: run again to go on. What the protocols are, and where each fact was read, is
@@ -65,6 +66,9 @@ SMOKE: Mapping[Network, Callable[..., nn.Module]] = {
 LEAST: Mapping[str, int] = {"paam": 5, "manidp": 3}
 """Epochs without which a method cannot do, by kind."""
 
+LEAST_STRUCTURES, LEAST_IMAGES = 50, 512
+"""Of searches at a scale, where the protocol has more."""
+
 SMOKE_BUDGET = ps.Budget(macs="50%")
 DATA = ("cifar10", "imagenet")
 
@@ -99,9 +103,9 @@ class Bench:
         images = "" if self.images is None else f" of {self.images} images"
         return f"{self.scale:g}{images} | {self.seed}"
 
-    def scaled(self, epochs: int, least: int = 1) -> int:
-        """So many epochs at this scale."""
-        return min(epochs, max(least, round(self.scale * epochs)))
+    def scaled(self, count: int, least: int = 1) -> int:
+        """So many epochs, structures or images at this scale."""
+        return min(count, max(least, round(self.scale * count)))
 
     def kept(self, what: str, ending: str) -> Path:
         """A file in the cache."""
@@ -140,7 +144,14 @@ class Bench:
         """The data, with as many images to score structures by as the protocol has."""
         if self.smoke or protocol.calibration is None:
             return self.data
-        return replace(self.data, calibration=protocol.calibration)
+        return replace(self.data, calibration=self.scaled(protocol.calibration, LEAST_IMAGES))
+
+    def trials(self, protocol: Protocol) -> dict[str, Any]:
+        """How many structures a search scores, as it is told; nothing where the searcher decides."""
+        wanted = protocol.search.get("n_trials")
+        if wanted is None:
+            return {}
+        return {"n_trials": min(4, wanted) if self.smoke else self.scaled(wanted, LEAST_STRUCTURES)}
 
     def base(self, protocol: Protocol) -> ps.Recipe:
         """Of the unpruned network."""
@@ -193,14 +204,14 @@ def _streamed_accuracy(model: nn.Module, source: Any) -> float:
 
 def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     network = bench.trained(protocol)
-    options = dict(protocol.search)
+    options = {**protocol.search, **bench.trials(protocol)}
     if bench.smoke:
         scoring = replace(options.get("scoring", ps.Scoring()), images=16, criterion_options={})
-        options |= {"n_trials": min(4, options.get("n_trials", 4)), "scoring": scoring}
+        options = {"n_trials": 4, **options, "scoring": scoring}
     found = ps.search(network, bench.scoring(protocol), budget=bench.budget(protocol), seed=bench.seed, **options)
     before = found.best.build()
     teacher = network.model if protocol.taught else None
-    return _finished(bench, protocol, network, before, teacher)
+    return {**_finished(bench, protocol, network, before, teacher), **_told(bench, protocol, found)}
 
 
 def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
@@ -220,19 +231,18 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     tasks.CACHE.mkdir(exist_ok=True)
     file = bench.kept(f"pruningnet-{protocol.network}{'-smoke' if bench.smoke else ''}", "safetensors")
     ps.train_pruningnet(net, bench.data, recipe=recipe, file=file, seed=bench.seed)
-    trials = 4 if bench.smoke else protocol.search["n_trials"]
     found = ps.search(
         network,
         bench.data,
         budget=bench.budget(protocol),
         searcher=protocol.search["searcher"],
-        n_trials=trials,
         seed=bench.seed,
         scoring=ps.Scoring(weight_source=f"generated:{file}"),
+        **bench.trials(protocol),
     )
     if bench.smoke:
         file.unlink()
-    return _finished(bench, protocol, network, found.best.build(), None)
+    return {**_finished(bench, protocol, network, found.best.build(), None), **_told(bench, protocol, found)}
 
 
 def paam(bench: Bench, protocol: Protocol) -> dict[str, Any]:
@@ -278,6 +288,11 @@ def _finished(
         model = ps.finetune(model, data, recipe=recipe, teacher=teacher, checkpoint=checkpoint, seed=bench.seed)
     own = None if protocol.kind == "pruningnet" else bench.accuracy(network.model)
     return {**_judged(bench, network, model), "before": before, "baseline": own}
+
+
+def _told(bench: Bench, protocol: Protocol, found: ps.SearchResult) -> dict[str, int]:
+    """How long a search was."""
+    return {"structures": len(found.trials), "images": bench.scoring(protocol).calibration}
 
 
 def _judged(bench: Bench, network: ps.Network, model: nn.Module) -> dict[str, Any]:

@@ -39,8 +39,10 @@ def papers(result: Mapping[str, Any]) -> str:
 
 
 def trained(cell: Mapping[str, Any]) -> str:
-    """For how many epochs, and on how many images if not on all."""
+    """For how many epochs, on how many images if not on all, and of how many structures the best was taken."""
     epochs = ", ".join(f"{what} {n}" for what, n in cell["epochs"].items())
+    if cell.get("structures", 1) > 1:
+        epochs += f"; {cell['structures']:,} structures on {cell['images']:,} images"
     given = "; weights given" if cell["weights given"] else ""
     images = cell["train images"]
     return f"{epochs or 'none'}{given}{'' if images is None else f'; {images:,} images'}"

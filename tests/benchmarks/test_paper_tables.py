@@ -10,7 +10,7 @@ import paper_tables
 import pytest
 from protocols import PROTOCOLS, Protocol
 from released import Released
-from tabulated.papers import papers
+from tabulated.papers import papers, trained
 
 from prunesearch.budget import Budget
 from prunesearch.search.convex import ConvexSearcher
@@ -106,9 +106,14 @@ def test_a_scale_is_a_share_of_the_epochs_that_each_method_can_do_with() -> None
     assert bench.epochs(METHODS["PAAM"]) == {"pruned": 5}  # three would be too few for it
     assert bench.epochs(METHODS["MetaPruning"]) == {"PruningNet": 1, "pruned": 1}
     assert bench.epochs(METHODS["GA, two-step"]) == {"unpruned": 2, "after each layer": 1, "pruned": 1}
+    assert bench.trials(METHODS["CACP"]) == {"n_trials": 50}  # of 800
+    assert bench.trials(METHODS["LASSO"]) == {"n_trials": 1}
+    assert bench.trials(METHODS["CaP"]) == {}
+    assert bench.scoring(METHODS["EagleEye"]).calibration == 512  # of 10,000
     whole = dataclasses.replace(bench, scale=1.0)
     for protocol in PROTOCOLS:
         assert whole.recipe(protocol) == protocol.recipe
+        assert whole.trials(protocol).get("n_trials") == protocol.search.get("n_trials")
 
 
 def test_cells_and_files_of_other_scales_images_and_seeds_are_others() -> None:
@@ -128,6 +133,8 @@ def test_seeds_of_one_scale_are_a_row_and_what_was_not_run_has_no_figures() -> N
         for seed in range(2)
     }  # fmt: skip
     page = papers({"cells": cells}).splitlines()
+    searched = {**cells["0"], "structures": 50, "images": 1024}
+    assert trained(searched) == "pruned 2; 50 structures on 1,024 images; weights given; 5,000 images"
     assert page[0] == f"0 of {len(PROTOCOLS)} protocols were run as they are, 1 at some scale."
     (row,) = [line for line in page if "| pruned 2; weights given; 5,000 images |" in line]
     assert row.startswith("| LASSO | resnet50")
