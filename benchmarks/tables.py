@@ -29,6 +29,7 @@ from tabulated import (
     gpu,
     halving,
     latency,
+    methods,
     natural,
     papers,
     pilot,
@@ -66,6 +67,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "generated": generated.table,
     "gpu": gpu.table,
     "halving": halving.table,
+    "methods": methods.tables,
     "natural": natural.table,
     "papers": papers.papers,
     "pilot": pilot.table,
@@ -80,9 +82,12 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "studies": studies.studies,
     "trace_speed": coverage.speed,
     "training_methods": training.training_methods,
-    "training_methods_cifar10": training.training_methods,
 }
-FOLDERS: Mapping[str, str] = {"recovery": "recovery_*_[0-9]*", "recovery_summary": "recovery_*_[0-9]*"}
+FOLDERS: Mapping[str, str] = {
+    "methods": "methods_*",
+    "recovery": "recovery_*_[0-9]*",
+    "recovery_summary": "recovery_*_[0-9]*",
+}
 """Of tables that come from several folders of cells: what the names of these look like."""
 
 MISSING: Mapping[str, str] = {

@@ -1,13 +1,11 @@
 """What is a structure worth once its network is trained: the unpruned network, from scratch, search, PAAM, ManiDP, GA.
 
     python benchmarks/training_methods.py [--seeds 3] [--budget 40%] [--methods paam manidp]
-    python benchmarks/training_methods.py --data cifar10 --data-root D --model resnet20
-    python benchmarks/training_methods.py --data cifar10 --model vgg11_025 --methods pretrained genetic layerwise ...
 
-All at the same multiply-accumulates (ManiDP: on average), from the same data and recipe; seeds decide weights, order of
-images and search. Methods that start from trained weights finetune them in the epochs that are left of those that
-methods from scratch train. Costs are seconds of one CPU core. Every cell is written when it is there; run again to go
-on.
+On small networks and images; `methods_cifar10.py` does on CIFAR-10. All at the same multiply-accumulates (ManiDP: on
+average), from the same data and recipe; seeds decide weights, order of images and search. Methods that start from
+trained weights finetune them in the epochs that are left of those that methods from scratch train. Costs are seconds of
+one CPU core. Every cell is written when it is there; run again to go on.
 """
 
 from __future__ import annotations
@@ -192,11 +190,8 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL, choices=tasks.NETWORKS)
     parser.add_argument("--budget", default="40%")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="default: results/training_methods.json, of CIFAR-10 ..._cifar10.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "training_methods.json")
     arguments = parser.parse_args()
-    if arguments.out is None:
-        name = "training_methods_cifar10" if arguments.data == "cifar10" else "training_methods"
-        arguments.out = Path(__file__).parent / "results" / f"{name}.json"
     task = tasks.load(arguments.data, arguments.data_root, arguments.train_images).halved()
     stored: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {"rows": {}}
     facts = {

@@ -40,7 +40,7 @@ from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.settings import ManifoldSettings
 
-_BISECTIONS = 7
+_BISECTIONS = 8
 _MEASURED = 256
 _RAMP = 2 / 3
 
@@ -211,7 +211,7 @@ class Manifold(Learner):
         means = list(torch.split(self.sums / self.seen, [layer.conv.out_channels for layer in self._layers.values()]))
         progress = min(1.0, (epoch + 1) / math.ceil(_RAMP * self._recipe.epochs))
         allowed = self._limit + (self._full - self._limit) * 0.5 * (1 + math.cos(math.pi * progress))
-        kept, too_many = 0.0, 1.0
+        kept, too_many = -1.0, 1.0
         for _ in range(_BISECTIONS):
             middle = (kept + too_many) / 2
             self._keep(means, middle)
@@ -225,10 +225,18 @@ class Manifold(Learner):
             total.zero_()
 
     def _keep(self, means: Sequence[Tensor], share: float) -> None:
-        """Thresholds that let a share of each layer's channels pass in the mean, at least one; a quantile."""
+        """Thresholds that let a share of each layer's channels pass in the mean, at least one; a quantile.
+
+        Below 0 that one channel passes for ever fewer images, at -1 for none: a channel each may be too many.
+        """
         for mean, layer in zip(means, self._layers.values(), strict=True):
             kept = max(1, math.ceil(share * len(mean)))
-            layer.threshold.copy_(mean.topk(kept).values[-1])
+            threshold = mean.topk(kept).values[-1]
+            if share <= -1:
+                threshold = torch.full_like(threshold, math.inf)
+            elif share < 0:
+                threshold = threshold / (1 + share)
+            layer.threshold.copy_(threshold)
 
     def _average(self) -> float:
         return float(macs_per_image(self.network, self._images).double().mean())

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from prunesearch.budget import Budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.count import count
 from prunesearch.models.gates import gated, gated_layers, macs_per_image
 from prunesearch.models.network import Network
+from prunesearch.models.trace import trace
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
 from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
@@ -83,6 +85,20 @@ def test_the_average_image_meets_the_budget_and_the_parameters_grow(network: Net
     assert count(result.model, images[:1]).params > full.params
     assert (state_of(network.model), generators()) == before
     assert not result.model.training
+
+
+def test_a_budget_of_less_than_a_channel_of_each_layer_is_met() -> None:
+    """One channel of the second convolution for every image is too many."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.BatchNorm2d(12), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 2))
+    images = torch.randn(48, 3, 8, 8)
+    traced = trace(model.eval(), images[:2])
+    data = Data(train=(images, torch.arange(48) % 2), calibration=48)
+    limit = round(0.376 * traced.space.cost(traced.space.full).macs)
+    result = manidp(traced, data, budget=Budget(macs=limit), recipe=Recipe(epochs=3, batch_size=16, lr=0.02))
+    spent = macs_per_image(result.model, images).double()
+    assert result.average_macs == float(spent.mean()) <= limit
 
 
 @pytest.mark.slow
