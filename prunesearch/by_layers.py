@@ -34,7 +34,9 @@ from prunesearch.evaluators.two_step import choose_units
 from prunesearch.given import as_network
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import devices_here
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.nested import members
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, named_tensors, put_back, slim
@@ -48,6 +50,7 @@ from prunesearch.tasks.scored import measure, scored_by
 from prunesearch.training.accelerating import Log, accelerated
 from prunesearch.training.checkpoint import CheckpointFile, Snapshot
 from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.evaluation import first_loss
 from prunesearch.training.finetune import train
 from prunesearch.training.loop import check_patience
 from prunesearch.training.recipe import Recipe, check_recipe
@@ -166,7 +169,9 @@ def layerwise(
     with ExitStack() as stack:
         file = None
         if checkpoint is not None:
-            file = stack.enter_context(CheckpointFile(Path(checkpoint), {**question, "data": data.fingerprint()}))
+            told: dict[str, Any] = {"data": data.fingerprint(), "calibration": fingerprint(*members(examples.batch))}
+            told |= {"task": data.goal.name, "loss at first": first_loss(network.model, data)}
+            file = stack.enter_context(CheckpointFile(Path(checkpoint), {**question, **told}))
         session = Session(checkpoint, log, on_epoch, on_step, str(where), progress)
         layers = _Layers(placed, data, examples, recipe, settings, seed, session, file, on_score)
         found = layers.prune(feasible, widths, on_layer or (lambda report: None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,9 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from prunesearch import plain_json
 from prunesearch.api import search
 from prunesearch.budget import Budget, as_budget
-from prunesearch.files import check_folder
+from prunesearch.errors import StudyMismatch
+from prunesearch.files import check_folder, write_text
 from prunesearch.given import as_network, refuse_unknown
 from prunesearch.latency_table import LatencyTable
 from prunesearch.models.copying import copied
@@ -23,6 +26,7 @@ from prunesearch.models.saving import load, save
 from prunesearch.models.trace import trace
 from prunesearch.models.wrappers import unwrapped
 from prunesearch.progress import Progress
+from prunesearch.question import differences, plain
 from prunesearch.registry import parameters_of
 from prunesearch.running import Running
 from prunesearch.structure import Cost
@@ -168,21 +172,54 @@ def prune_in_steps(
     settings["running"] = _running_on(device, settings)
     limits = _absolute([as_budget(budget) for budget in budgets], original)
     place.mkdir(parents=True, exist_ok=True)
+    asked = {"network": original.fingerprint(), "space": original.space.fingerprint, "seed": seed}
+    alike = {**original.wishes, "rules": original.kinds.own, **(rules or {})}
     now = copied(original.model).eval()
     for number, wanted in enumerate(limits, 1):
         file = place / f"step-{number}.safetensors"
+        question = {**asked, "limits": limits[:number]}
         if file.exists():
+            _check_step(file, question)
             now = load(file, original.model).eval()
             tell(f"Step {number} of {len(limits)} was done: {file}.")
             continue
-        network = original if number == 1 else trace(now, examples, **(rules or {}))
+        network = original if number == 1 else trace(now, examples, **alike)
         small, cost = _searched(
             network, data, wanted, f"step {number}", place, seed, {"progress": progress, **settings}
         )
-        save(_trained(train, small), file, example_inputs=examples)
+        trained = _trained(train, small)
+        write_text(_note_of(file), json.dumps(question))
+        save(trained, file, example_inputs=examples)
         now = load(file, original.model).eval()  # as it would be after an interruption, and with nothing of the loop
         tell(f"Step {number} of {len(limits)}: MACs {cost.macs:,}, parameters {cost.params:,}. Wrote {file}.")
     return now
+
+
+def _note_of(file: Path) -> Path:
+    """Where it is noted what the network of a step is of."""
+    return file.with_suffix(".json")
+
+
+def _check_step(file: Path, question: Mapping[str, Any]) -> None:
+    """Make sure that the network of a step that was done is of these steps.
+
+    Raises:
+        StudyMismatch: It is of others, or nothing says of which.
+    """
+    note = _note_of(file)
+    try:
+        stored = plain_json.parse(note.read_text()) if note.exists() else {}
+    except ValueError:
+        stored = {}
+    for name, was, now in differences(stored, plain(question)):
+        told = "is not known" if was is None else f"was {was}"
+        raise StudyMismatch(
+            f"{file} is of other steps: its {name} {told}, and is {now} now. Give another folder, or the arguments of "
+            "then.",
+            field=name,
+            stored=was,
+            asked=now,
+        )
 
 
 def _searched(

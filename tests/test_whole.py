@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -224,3 +226,41 @@ def test_the_best_few_are_different_structures_best_first(network: Network, digi
     assert state_of(result.build(top[1].trial)) == state_of(top[1].build())
     with pytest.raises(ValueError, match="k"):
         result.top(0)
+
+
+def uniformly(model: Any, budgets: list[str], folder: Path, data: Data, **more: Any) -> nn.Module:
+    """Steps without training."""
+    return ps.prune_in_steps(
+        model, data, budgets, lambda small: None, folder=folder, searcher="uniform", n_trials=1, **more
+    )
+
+
+def test_steps_of_another_network_budget_or_seed_are_not_taken_over(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    data, other = few(digits_data), copy.deepcopy(network.model)
+    with torch.no_grad():
+        next(other.parameters()).mul_(2)
+    whole = uniformly(network.model, ["macs=80%"], tmp_path, data)
+    assert state_of(uniformly(network.model, ["macs=80%"], tmp_path, data)) == state_of(whole)
+    for model, budget, seed, differs in (
+        (network.model, "macs=30%", 0, "limits"),
+        (other, "macs=80%", 0, "network"),
+        (network.model, "macs=80%", 1, "seed"),
+    ):
+        with pytest.raises(ps.StudyMismatch, match=f"is of other steps: its {differs} was"):
+            uniformly(model, [budget], tmp_path, data, seed=seed)
+    further = uniformly(network.model, ["macs=80%", "macs=50%"], tmp_path, data)
+    assert ps.count(further, data.examples(1)).macs <= 0.5 * ps.count(network.model, data.examples(1)).macs
+
+
+def test_layers_that_a_traced_network_leaves_alone_stay_so_in_every_step(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    data = few(digits_data)
+    name, layer = next((n, m) for n, m in network.model.named_modules() if isinstance(m, nn.Conv2d))
+    traced = ps.trace(network.model, network.example_inputs, ignored_layers=[name])
+    small = uniformly(traced, ["macs=90%", "macs=60%"], tmp_path, data)
+    kept = small.get_submodule(name)
+    assert isinstance(kept, nn.Conv2d)
+    assert kept.out_channels == layer.out_channels

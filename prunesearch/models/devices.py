@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -139,9 +141,24 @@ def wait_for(device: torch.device) -> None:
 
 @contextmanager
 def random_apart(device: torch.device | None) -> Iterator[None]:
-    """The random generators of the CPU, and of a GPU, are afterwards where they were; other GPUs are not asked."""
+    """The random generators of torch (on the CPU, and on a GPU), numpy and Python are afterwards where they were.
+
+    Other GPUs are not asked.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others use
     with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
-        yield
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators of torch, numpy and Python, from all of which the forward of a network may draw."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - the one that others use
+    random.seed(seed)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def gated(model: nn.Module, example_inputs: Tensor | Sequence[Tensor]) -> nn.Mod
 
 
 def gated_layers(model: nn.Module) -> dict[str, GatedConv]:
-    """Gated convolutions by name, in the order in which they run."""
+    """Gated convolutions by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, GatedConv)}
 
 

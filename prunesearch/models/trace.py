@@ -6,7 +6,7 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -111,13 +111,14 @@ def trace(
     wishes = _Wishes(ignored_layers, tied_layers, widths_allowed)
     coupling, network = _without_unseen(model, inputs, followed, wishes)
     bolder = _by_value(model, inputs, followed, wishes, coupling)
-    if bolder is not None:
-        return bolder
-    if network is None:
+    if bolder is None and network is None:
         raise _nothing(model, coupling)
-    if _needs_proof(network, followed, coupling):
+    if bolder is None and network is not None and _needs_proof(network, followed, coupling):
         _prove(network, followed)
-    return network
+    found = network if bolder is None else bolder
+    assert found is not None  # or it was said why
+    told = {"part": part, "round_to": round_to, "min_channels": min_channels, "time_limit": time_limit}
+    return replace(found, wishes={**told, "ignored_layers": ignored_layers, "tied_layers": tied_layers})
 
 
 @dataclass(frozen=True)

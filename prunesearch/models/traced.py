@@ -52,6 +52,7 @@ class TracedModel:
         way: How its forward was recorded.
         example_keywords: Inputs by name that it was traced with.
         linear_maps: The linear layers and convolutions among what mixes channels, with their tensors and geometry.
+        wishes: What `trace` was told of layers, by its arguments, for whoever traces a narrower network alike.
     """
 
     model: nn.Module
@@ -71,6 +72,7 @@ class TracedModel:
     way: Way = field(default_factory=Way)
     example_keywords: Mapping[str, Any] = field(default_factory=dict)
     linear_maps: tuple[LinearMap, ...] = ()
+    wishes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kinds(self) -> Kinds:

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.budget import Budget, FeasibleSet, above_threshold, as_budget
+from prunesearch.errors import expect
 from prunesearch.models.nested import Batch, arguments, called
 from prunesearch.models.network import Network
+from prunesearch.models.operators.norm import norm_of_layer
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.traced import check_traced
@@ -35,7 +37,7 @@ from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
-from prunesearch.training.loop import run
+from prunesearch.training.loop import check_patience, run
 from prunesearch.training.optimization import make_optimizer, parameter_groups
 from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
@@ -115,6 +117,8 @@ def paam(
     check_recipe(recipe)
     check_traced(network)
     check_has_loss(data.goal, "PAAM")
+    check_patience(recipe, data)
+    expect(not recipe.features, "no features, as there is no teacher (features=())", recipe.features)
     feasible = as_budget(budget).check(network)
     live = settings.live_epochs(recipe.epochs)
     steps = data.steps_per_epoch(recipe.batch_size)
@@ -207,6 +211,8 @@ class Attentive(Learner):
             self._index(f"read{number}", read.units)
             module = self.network.get_submodule(read.place)
             module.register_forward_pre_hook(self._multiplying(f"read{number}", read.dim))
+            if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):  # to which zeros are values like others
+                module.register_forward_hook(self._normalising(f"read{number}", read.dim))
 
     def forward(self, batch: Batch) -> Tensor:
         """The task's loss under the mask, and, now and then, what attention learns from."""
@@ -279,7 +285,8 @@ class Attentive(Learner):
         Gradients reach attention only; the network's statistics stay as they are.
         """
         scores = leaky_exponential(torch.cat(self._before_activation()))
-        frozen = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+        own = (*self.network.named_parameters(), *self.network.named_buffers())  # each once, if it has several names
+        frozen = {name: tensor.detach().clone() for name, tensor in own}
         with self._scored(scores):
             returned = torch.func.functional_call(self.network, frozen, *arguments(self.task.inputs(batch)))
         return self._loss(returned, batch) + self.strength * (self.costs * scores).sum() / self.costs.sum()
@@ -321,6 +328,16 @@ class Attentive(Learner):
             shape = [1] * inputs[0].dim()
             shape[dim] = len(factors)
             return (inputs[0] * factors.view(shape), *inputs[1:])
+
+        return hook
+
+    def _normalising(self, name: str, dim: int) -> Any:
+        """Normalise over the channels of the mask alone; over all where attention learns."""
+
+        def hook(module: nn.LayerNorm | nn.RMSNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            if self._factors is not None:
+                return output
+            return norm_of_layer(module, output.dtype).over(inputs[0], dim, self.mask[self.get_buffer(name)] > 0)
 
         return hook
 

@@ -28,10 +28,12 @@ class Average:
         kept = min(self._decay, (1 + step) / (10 + step))
         for mine, new in zip(_tensors(self.network), _tensors(network), strict=True):
             if mine.is_floating_point():
-                mine.lerp_(new, 1 - kept)
+                mine.copy_(torch.where(mine == new, new, mine.lerp(new, 1 - kept)))  # infinities have no difference
             else:
                 mine.copy_(new)
 
 
 def _tensors(network: nn.Module) -> list[Tensor]:
-    return list(network.state_dict().values())
+    """Each once, also those that have several names."""
+    state = network.state_dict(keep_vars=True).values()
+    return [x.detach() for x in {id(x): x for x in state if isinstance(x, Tensor)}.values()]

@@ -129,15 +129,18 @@ class Data:
         """
         if self.calibrate_on is not None:
             return self
-        size = size_of(self.train)
-        rest = np.setdiff1d(np.arange(size), _shuffled_subset(self._strata(self.train), self.calibration, self.seed))
+        chosen = self._calibrating(self.train, self._trained_on)
+        rest = np.setdiff1d(self._trained_on, chosen)
         if len(rest) == 0:
             raise ValueError(
-                f"All {size} training images are calibration images, so none is left to train on. Give a smaller "
-                "Data(calibration=...), or other images as Data(calibrate_on=...)."
+                f"All {len(chosen)} training images are calibration images, so none is left to train on. Give a "
+                "smaller Data(calibration=...), or other images as Data(calibrate_on=...)."
             )
-        chosen: Source = self._subset(self.train, rest)
-        return replace(self, train=chosen, calibrate_on=self.train)
+        train = self._subset(self.train, rest)
+        if not isinstance(self.validation, (int, float)):
+            return replace(self, train=train, calibrate_on=self.train)
+        held_out, drawn_from = (self._subset(self.train, some) for some in (self._held_out, self._trained_on))
+        return replace(self, train=train, calibrate_on=drawn_from, validation=held_out)
 
     def calibration_set(self) -> Batch:
         """What structures are scored with, as one batch: a subset with equal shares of every class.
@@ -150,17 +153,23 @@ class Data:
         source, among = self.train, self._trained_on
         if self.calibrate_on is not None:
             source, among = self.calibrate_on, np.arange(size_of(self.calibrate_on))
-        classes = self._strata(source)[among]
-        chosen = among[_shuffled_subset(classes, self.calibration, self.seed)]
-        return self._steady(source, chosen, "calibrate_on")
+        return self._steady(source, self._calibrating(source, among), "calibrate_on")
+
+    def _calibrating(self, source: Source, among: IntArray) -> IntArray:
+        """Indices of the calibration images, of those that may be."""
+        return among[_shuffled_subset(self._strata(source)[among], self.calibration, self.seed)]
 
     def examples(self, n: int = 2) -> Batch:
         """What the network is called with for the first n of `train`, as they come: (n, ...) images.
 
         Where they differ in size, those that have the size of the first.
         """
+        return of_first_size(self.goal.inputs(self.first(n)))
+
+    def first(self, n: int = 2) -> Batch:
+        """The first n of `train` as they come, with their targets, as one batch."""
         with _seeded(0):
-            return of_first_size(self.goal.inputs(self._read(self.train, np.arange(min(n, size_of(self.train))))))
+            return self._read(self.train, np.arange(min(n, size_of(self.train))))
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """How many batches `train_batches` gives from the first."""

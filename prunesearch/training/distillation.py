@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +48,7 @@ def _maps(returned: Any) -> list[Tensor]:
 
 
 class Watched:
-    """What some modules of a network return, in the latest forward; a context.
+    """What some modules of a network return in a forward; a context.
 
     Args:
         network: The network.
@@ -66,20 +66,39 @@ class Watched:
                 f"{type(network).__name__} has no module {unknown[0]!r} to take features of; it has "
                 f"{', '.join(list(modules)[1:9])}, ..."
             )
-        self._modules = [modules[name] for name in names]
-        self.features: list[Any] = []
+        self._kind = type(network).__name__
+        self._modules = {name: modules[name] for name in names}
+        self._returned: dict[str, list[Any]] = {}
+
+    @property
+    def features(self) -> list[Any]:
+        """What came of each module, in the order of their names: of one that ran several times all of it.
+
+        Raises:
+            ValueError: One was not called.
+        """
+        for name, returned in self._returned.items():
+            if not returned:
+                raise ValueError(
+                    f"{name} is no module that the forward of {self._kind} calls, so it has no features. Name what "
+                    "is called, such as one of its children."
+                )
+        return [each for returned in self._returned.values() for each in returned]
 
     def __enter__(self) -> Watched:
-        self.features = []
-        self._handles = [module.register_forward_hook(self._note) for module in self._modules]
+        self._returned = {name: [] for name in self._modules}
+        self._handles = [module.register_forward_hook(self._noting(name)) for name, module in self._modules.items()]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: TracebackType | None) -> None:
         for handle in self._handles:
             handle.remove()
 
-    def _note(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        self.features.append(output)
+    def _noting(self, name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            self._returned[name].append(output)
+
+        return hook
 
 
 @torch.no_grad()

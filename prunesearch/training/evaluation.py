@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import nn
 
@@ -34,10 +36,31 @@ def evaluate(network: nn.Module, examples: Examples, device: torch.device) -> tu
     return metric.compute(), None if loss is None else loss.compute()
 
 
+def first_loss(network: nn.Module, data: Data) -> str | None:
+    """The loss on the first training examples in two digits, by which another loss is told; None where there is none.
+
+    Raises:
+        ValueError: The network does not run on them, or the targets do not fit it.
+    """
+    if data.goal.loss is None:
+        return None
+    measured = Measured(data.goal, "loss")
+    examples = data.examples_of(data.first())
+    place = device_of_module(network)
+    with in_eval_mode(network), torch.no_grad():
+        measure(network, (examples if place is None else examples.to(place)).by_size(), measured, look=check_answer)
+    return f"{measured.compute():.2g}"
+
+
 def order_of(examples: Examples, metric: float, loss: float | None) -> tuple[float, float]:
     """What the better of two evaluations has more of: the metric, then minus the loss."""
     sign = 1.0 if higher_is_better(examples.task) else -1.0
-    return sign * metric, 0.0 if loss is None else -loss
+    return _or_worst(sign * metric), 0.0 if loss is None else _or_worst(-loss)
+
+
+def _or_worst(value: float) -> float:
+    """The value; of NaN, such as a correlation of outputs that are all alike, what is worse than any."""
+    return -math.inf if math.isnan(value) else value
 
 
 def metric_on_test(

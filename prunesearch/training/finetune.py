@@ -25,6 +25,7 @@ from prunesearch.tasks.examples import Examples, following, follows, judged_as
 from prunesearch.tasks.metric import as_text, higher_is_better, name_of, training_loss
 from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
+from prunesearch.training.augmenting import place_of_images
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.distillation import Watched, answers, features_loss
 from prunesearch.training.evaluation import check_test, metric_on_test
@@ -257,15 +258,18 @@ def check_training(model: nn.Module, data: Data, recipe: Recipe) -> None:
     """Make sure that a recipe fits a network and data, before what comes before the training takes long.
 
     Raises:
-        ValueError: There is nothing to stop early by, no such module to take features of, images that cannot be
-            augmented, or test examples that do not fit the network.
+        ValueError: There is nothing to stop early by, a module to take features of is not there or not called, images
+            cannot be augmented, or test examples do not fit the network.
         TypeError: The recipe is none.
     """
     check_recipe(recipe)
     check_test(model, data)
     check_patience(recipe, data)
-    Watched(model, recipe.features)
-    recipe.augmentation.check(data.examples(), data.goal.targets_have_positions)
+    with Watched(model, recipe.features) as watched:
+        if recipe.features:
+            outputs_of(model, moved(data.examples(), next(model.parameters()).device))
+            _ = watched.features
+    place_of_images(recipe.augmentation, data.first(), data.goal)
 
 
 def start_from(model: nn.Module, recipe: Recipe, seed: int) -> nn.Module:
@@ -310,7 +314,13 @@ class Student(Learner):
         if self.task.loss is not None:
             own = training_loss(self.task, returned, batch, recipe.label_smoothing)
             loss = (1 - recipe.distillation) * own + recipe.distillation * loss
-        for mine, theirs in zip(watched.features, features, strict=True):
+        own_features = watched.features
+        if len(own_features) != len(features):
+            raise ValueError(
+                f"Expected the modules {', '.join(recipe.features)} to be called as often as in the teacher, "
+                f"{len(features)} times in all; they are called {len(own_features)} times. Name others."
+            )
+        for mine, theirs in zip(own_features, features, strict=True):
             loss = loss + recipe.feature_weight * features_loss(mine, theirs)
         return loss
 

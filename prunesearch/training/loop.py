@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.models.copying import copied
-from prunesearch.models.devices import device_of_module, devices_here, random_apart
+from prunesearch.models.devices import device_of_module, devices_here, random_apart, seed_generators
 from prunesearch.models.misfit import outputs_of
-from prunesearch.models.nested import Batch, Ragged, in_format, moved, tensors_in
+from prunesearch.models.nested import Batch, in_format, moved, tensors_in
 from prunesearch.models.sizes import size_of_first
 from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import shown
@@ -31,10 +31,11 @@ from prunesearch.tasks.metric import name_of
 from prunesearch.training import checkpoint
 from prunesearch.training.accelerating import Accelerator, accelerated, log_epoch, process_mean, start_logging
 from prunesearch.training.augment import Augmentation
+from prunesearch.training.augmenting import augmented, place_of_images
 from prunesearch.training.averaging import Average
 from prunesearch.training.checkpoint import CheckpointFile
 from prunesearch.training.data import Data
-from prunesearch.training.evaluation import evaluate, order_of
+from prunesearch.training.evaluation import evaluate, first_loss, order_of
 from prunesearch.training.fitting import laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
@@ -82,6 +83,7 @@ def run(
             file = None
             if session.checkpoint is not None:
                 asked |= {"data": data.fingerprint(), "processes": accelerator.num_processes}
+                asked |= {"task": learner.task.name, "loss at first": first_loss(learner.network, data)}
                 opened = CheckpointFile(Path(session.checkpoint), asked, writes=accelerator.is_main_process)
                 file = stack.enter_context(opened)
             watched = stack.enter_context(_watched(session, learner, is_seen=accelerator.is_main_process))
@@ -144,10 +146,7 @@ class _Loop:
         self._format, self._outputs = laid_out(learner.network, examples, accelerator.device)
         for helper in learner.helpers:
             helper.to(accelerator.device).to(memory_format=self._format)
-        recipe.augmentation.check(examples, learner.task.targets_have_positions)
-        kind = next(tensors_in(examples)).dtype
-        if recipe.augmentation.crop and not kind.is_floating_point:
-            raise ValueError(f"Expected floating-point images to crop, got {kind}. Leave crop out of the augmentation.")
+        self._images_at = place_of_images(recipe.augmentation, data.first(), learner.task)
         self._optimizers = list(learner.optimizers(recipe))
         self._prepared, *self._stepping = accelerator.prepare(learner, *self._optimizers)
         self._average = Average(learner.network, recipe.ema) if recipe.ema else None
@@ -244,7 +243,7 @@ class _Loop:
         for optimizer in self._optimizers:
             set_rate(optimizer, rate(recipe, number / (self._steps * recipe.epochs)))
         draw, dropout = np.random.default_rng([self._seed, 4, number, self._share[0]]).integers(2**63, size=2).tolist()
-        torch.manual_seed(dropout)
+        seed_generators(dropout)
         given = self._placed(moved(batch, self._accelerator.device), torch.Generator().manual_seed(draw))
         loss = self._prepared(given)
         if not loss.requires_grad:
@@ -265,10 +264,8 @@ class _Loop:
 
     def _placed(self, batch: Batch, draws: torch.Generator) -> Batch:
         """The batch with its images augmented, and laid out in memory as the network wants them."""
-        if self._recipe.augmentation != Augmentation():  # of one tensor of images, or it was refused
-            images, *rest = (batch,) if isinstance(batch, (Tensor, Ragged)) else batch
-            augmented = self._recipe.augmentation(images, draws)
-            batch = augmented if isinstance(batch, Tensor) else (augmented, *rest)
+        if self._recipe.augmentation != Augmentation():
+            batch = augmented(self._recipe.augmentation, batch, self._images_at, draws)
         return in_format(batch, self._format)
 
     def _diverged(self, loss: float, batch: Batch) -> TrainingDiverged:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from prunesearch.budget import Budget, as_budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.copying import copied
+from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
 from prunesearch.models.nested import Batch, called
 from prunesearch.models.network import Network
@@ -129,7 +130,12 @@ def manidp(
         recipe,
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step, device, progress),
-        question={"network": network.fingerprint(), "budget": limits, "settings": asdict(settings)},
+        question={
+            "network": network.fingerprint(),
+            "budget": limits,
+            "settings": asdict(settings),
+            "calibration": fingerprint(images),  # on which the budget is met
+        },
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met
     average = macs_per_image(pruned, images).double().mean().item()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prunesearch.budget import Budget
 from prunesearch.errors import CheckpointError, TrainingDiverged
-from prunesearch.models.devices import devices_here, random_apart
+from prunesearch.models.devices import devices_here, random_apart, seed_generators
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
@@ -179,9 +179,9 @@ class _Run:
         start, first = time.monotonic(), self.step
         batches = self._batches()
         while self.step < self.steps:
-            torch.manual_seed(_torch_seed(self._seed, 2 * self.step))  # of augmentation
+            seed_generators(_torch_seed(self._seed, 2 * self.step))  # of augmentation
             batch = next(batches)
-            torch.manual_seed(_torch_seed(self._seed, 2 * self.step + 1))  # of dropout
+            seed_generators(_torch_seed(self._seed, 2 * self.step + 1))  # of dropout
             loss = self._update(model, batch)
             each = (time.monotonic() - start) / (self.step - first)
             yield StepReport(self.step, self.steps, loss, each * (self.steps - self.step))
@@ -269,7 +269,8 @@ def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) 
         "network": net.network.fingerprint(),
         "space": net.network.space.fingerprint,
         "ranking": hashlib.sha256(orders).hexdigest()[:16],
-        "data": f"{fingerprint(*members(data.calibration_set()))}, {data.steps_per_epoch(1)} images",
+        "data": data.fingerprint(),
+        "calibration": fingerprint(*members(data.calibration_set())),
         "seed": seed,
         **{f"PruningNet's {name}": value for name, value in net.settings.items()},
         **{f"recipe's {name}": value for name, value in asdict(recipe).items() if name in told},

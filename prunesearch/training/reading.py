@@ -38,9 +38,7 @@ def understood(name: str, given: Any) -> Source:
         ValueError: It is empty, has no labels, or labels of another number than its images; or images or labels are of
             a kind that is not understood.
     """
-    if isinstance(given, DataLoader) and isinstance(given.sampler, SubsetRandomSampler):
-        some: Dataset[Any] = Subset(given.dataset, list(given.sampler.indices))
-        given = DataLoader(some, num_workers=given.num_workers, collate_fn=given.collate_fn)
+    given = _sampled(given)
     if isinstance(given, (tuple, list)) and len(given) == 2 and _is_pair(*given):
         return _as_tensors(name, *given)
     items = items_of(given)
@@ -72,12 +70,14 @@ def opaque(name: str, given: Any) -> Source:
 
     Args:
         name: What it is called, for errors.
-        given: As `Data` takes it. Arrays of numpy become tensors, 64-bit floats of torch's default type.
+        given: As `Data` takes it. Arrays of numpy become tensors, 64-bit floats of torch's default type. A DataLoader
+            that draws from a subset of its dataset (SubsetRandomSampler) is one of that subset.
 
     Raises:
         TypeError: It has none of the forms.
         ValueError: It is empty, or nothing in it is a tensor.
     """
+    given = _sampled(given)
     if isinstance(given, (Tensor, np.ndarray, tuple, Mapping)):
         found = as_tensors(given)
         try:
@@ -101,6 +101,14 @@ def opaque(name: str, given: Any) -> Source:
             "transforms.ToTensor()."
         )
     return given
+
+
+def _sampled(given: Any) -> Any:
+    """A DataLoader that draws from a subset of its dataset as one of that subset; anything else as it is."""
+    if not (isinstance(given, DataLoader) and isinstance(given.sampler, SubsetRandomSampler)):
+        return given
+    some: Dataset[Any] = Subset(given.dataset, list(given.sampler.indices))
+    return DataLoader(some, num_workers=given.num_workers, collate_fn=given.collate_fn)
 
 
 def collated(items: Sequence[Any]) -> Any:

@@ -24,7 +24,8 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
     known (ultralytics decodes the sides of boxes with such a convolution), and random weights would stay random.
 
     Raises:
-        ValueError: A parameter belongs to a module that cannot draw it (it has no `reset_parameters`).
+        ValueError: A parameter belongs to a module that cannot draw it (it has no `reset_parameters`, or its weights
+            are computed, as by `weight_norm`).
     """
     fresh = copied(network)
     with random_apart(device_of_module(network)):
@@ -40,6 +41,13 @@ def drawn_anew(network: nn.Module, seed: int) -> nn.Module:
                     f"{name or type(network).__name__} ({type(module).__name__}) has tensors of its own and no "
                     "reset_parameters(), so no new weights can be drawn for it. Give it one, or build a new network "
                     "yourself and train that."
+                )
+            computed = [each for each in ("weight", "bias") if {f"{each}_g", f"{each}_orig"} & set(module._parameters)]
+            if computed:
+                raise ValueError(
+                    f"The {computed[0]} of {name or type(network).__name__} ({type(module).__name__}) is computed from "
+                    "other parameters, as by weight_norm or spectral_norm, which nothing draws anew. Take that away "
+                    "first, as by torch.nn.utils.remove_weight_norm, or build a new network yourself and train that."
                 )
             if reset is not None:
                 reset()

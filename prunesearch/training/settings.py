@@ -85,6 +85,8 @@ class ManifoldSettings:
             raise ValueError(f"Expected a budget of MACs only, as gates add parameters; got {budget}.")
         expect(recipe.epochs >= 3, "at least 3 epochs", recipe.epochs)
         expect(not recipe.ema, "no moving average (ema=0)", recipe.ema)
+        expect(recipe.patience is None, "patience=None, as the last epochs are those that meet it", recipe.patience)
+        expect(not recipe.features, "no features, as there is no teacher (features=())", recipe.features)
         expect(not recipe.from_scratch, "trained weights (from_scratch=False)", recipe.from_scratch)
 
 

@@ -2,22 +2,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from prunesearch.api import search
-from prunesearch.budget import Budget
+from prunesearch.budget import Budget, as_budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.count import count
 from prunesearch.models.export import export_program
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.slim import slim
+from prunesearch.models.slim import kept_units, slim
 from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.scoring import Scoring
+from prunesearch.tasks import make_task
 from prunesearch.tasks.classify import classification
 from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
@@ -194,3 +197,59 @@ def test_a_residual_stream_has_one_score_per_channel_from_all_its_producers(netw
     tensors = [cut.tensor for cut, _ in learner._filters[stream]]
     assert {"conv1.weight", "layer1.0.conv2.weight"} <= set(tensors)
     assert learner.attention[stream].bias.shape == (len(network.units[stream]),)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("more", [{"features": ("conv",)}, {"patience": 2}])
+def test_what_the_finetuning_could_not_do_is_refused_before_the_first_epoch(
+    more: dict[str, Any], network: Network, digits_data: Data
+) -> None:
+    done: list[Any] = []
+    recipe = Recipe(epochs=5, batch_size=64, **more)
+    with pytest.raises(ValueError, match=r"features|validation"):
+        paam(network, few(digits_data), budget="macs=60%", recipe=recipe, on_epoch=done.append)
+    assert not done
+
+
+class TwoHeads(nn.Module):
+    """With one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 6, 3)
+        self.one, self.other = nn.Linear(6, 2), nn.Linear(6, 2)
+        self.other.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.b(torch.relu(self.a(x)))).mean((2, 3))
+        return self.one(h) + self.other(h)
+
+
+def test_attention_learns_with_tied_weights() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(32, 1, 8, 8)
+    data = Data(train=(images, torch.arange(32) % 2), calibration=16)
+    traced = trace(TwoHeads().eval(), images[:2])
+    found = paam(traced, data, budget="macs=60%", recipe=Recipe(epochs=5, batch_size=8)).model
+    assert isinstance(found, TwoHeads)
+    assert found.one.weight is found.other.weight
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+def test_under_a_mask_norms_over_channels_see_those_that_stay(norm: type[nn.Module]) -> None:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch, self.norm, self.head = nn.Conv2d(3, 8, 4, 4), norm(8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.norm(self.patch(x).flatten(2).transpose(1, 2)).mean(1))
+
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 8, 8)
+    traced, structure = trace(Patches().eval(), images[:2]), (4,)
+    ranking = NestedRanking.by_importance([np.arange(8.0)])
+    feasible = as_budget("macs=60%").check(traced)
+    learner = Attentive(traced, feasible, AttentionSettings(), Recipe(), 0, 3, make_task("classification"))
+    learner.mask.copy_(torch.from_numpy(kept_units(traced, structure, ranking)))
+    small = slim(traced, structure, ranking).eval()
+    torch.testing.assert_close(learner.network.eval()(images), small(images))

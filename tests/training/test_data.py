@@ -287,3 +287,30 @@ def test_digits_are_real_normalised_and_split_without_overlap() -> None:
 
 def test_data_are_told_in_words_without_their_settings() -> None:
     assert told_of(Data(train=(torch.zeros(6, 1, 4, 4), torch.arange(6)), seed=3)) == "6 images of 1x4x4 with labels"
+
+
+@pytest.mark.parametrize("share", [None, 0.25])
+def test_calibration_and_validation_images_are_not_trained_on(share: float | None) -> None:
+    numbered = torch.arange(48.0)[:, None, None, None].expand(48, 1, 2, 2).clone()
+    data = Data(train=(numbered, torch.arange(48) % 2), calibration=16, validation=share)
+    rest = data.sub_training()
+
+    def seen(images: torch.Tensor) -> set[int]:
+        return {int(image[0, 0, 0]) for image in images}
+
+    trained = set[int]().union(*(seen(batch[0]) for batch in rest.train_batches(1, np.random.default_rng(0))))
+    held_out = set() if share is None else seen(data.validation_set()[0])
+    scored = seen(data.calibration_set()[0])
+    assert len(scored) == 16
+    assert trained == set(range(48)) - scored - held_out
+    assert torch.equal(rest.calibration_set()[0], data.calibration_set()[0])
+    if share is not None:
+        assert seen(rest.validation_set()[0]) == held_out
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_subset_that_a_loader_draws_from_is_what_there_is(task: str) -> None:
+    images, labels = torch.rand(48, 1, 2, 2), torch.arange(48) % 2
+    targets = labels if task == "classification" else labels.float()[:, None]
+    loader = DataLoader(TensorDataset(images, targets), sampler=SubsetRandomSampler(range(10)))
+    assert Data(train=loader, task=task).steps_per_epoch(1) == 10

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.tasks.classify import classification
+from prunesearch.training.data import Data
 from prunesearch.training.distillation import Watched, attention_loss, features_loss
-from prunesearch.training.finetune import Student, finetune
+from prunesearch.training.finetune import Student, check_training, finetune
 from prunesearch.training.recipe import Recipe
 from tests.training.test_resume import convolutional, pictures
 
@@ -87,3 +89,39 @@ def test_watching_ends_with_the_context() -> None:
         network(torch.zeros(2, 2, 6, 6))
     network(torch.zeros(2, 2, 6, 6))
     assert len(watched.features) == 1
+
+
+class Backwards(nn.Module):
+    """Its modules run in another order than they were made in, the last one twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.first = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.blocks = nn.ModuleList([nn.Linear(2, 2)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.second(self.second(self.first(x)))
+
+
+def test_features_come_in_the_order_of_their_names() -> None:
+    model = Backwards()
+    kept: dict[str, list[Tensor]] = {"first": [], "second": []}
+    for name, returned in kept.items():
+        model.get_submodule(name).register_forward_hook(lambda _, __, out, returned=returned: returned.append(out))
+    with Watched(model, ["second", "first"]) as watched:
+        model(torch.ones(1, 2))
+    assert all(a is b for a, b in zip(watched.features, [*kept["second"], *kept["first"]], strict=True))
+
+
+def test_a_module_that_is_not_called_is_refused() -> None:
+    with Watched(Backwards(), ["blocks"]) as watched:
+        Backwards()(torch.ones(1, 2))
+    with pytest.raises(ValueError, match=r"blocks is no module that the forward of Backwards calls"):
+        _ = watched.features
+    data = Data(train=(torch.ones(8, 2), torch.arange(8) % 2))
+    recipe = Recipe(epochs=1, batch_size=4, features=("blocks",))
+    with pytest.raises(ValueError, match="Name what is called"):
+        check_training(Backwards(), data, recipe)
+    check_training(Backwards(), data, replace(recipe, features=("blocks.0",)))

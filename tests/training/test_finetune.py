@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gc
 import math
+import random
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,8 +13,9 @@ from torch import nn
 
 from prunesearch.errors import TrainingDiverged
 from prunesearch.tasks.classify import classification
+from prunesearch.tasks.task import Task
 from prunesearch.training.data import Data
-from prunesearch.training.finetune import Student, finetune
+from prunesearch.training.finetune import Student, finetune, train
 from prunesearch.training.optimization import rate
 from prunesearch.training.recipe import Precision, Recipe
 from prunesearch.training.reports import EpochReport
@@ -156,3 +160,50 @@ def test_the_rate_rises_linearly_then_falls_as_a_cosine_to_zero_or_stays() -> No
 def test_a_recipe_that_makes_no_sense_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=rf"Expected .*{next(iter(settings))}.* got"):
         Recipe(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize("wrap", [nn.utils.weight_norm, nn.utils.spectral_norm])
+def test_weights_that_are_computed_cannot_be_drawn_anew(wrap: Any) -> None:
+    model = nn.Sequential(wrap(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 2))
+    with pytest.raises(ValueError, match=r"The weight of 0 \(Linear\) is computed from other parameters"):
+        finetune(model, blobs(64), recipe=Recipe(epochs=1, batch_size=32, from_scratch=True))
+
+
+def test_an_epoch_whose_metric_is_no_number_is_not_the_best() -> None:
+    calls: list[float] = []
+
+    def metric(outputs: torch.Tensor, batch: Any) -> torch.Tensor:
+        calls.append(math.nan if len(calls) == 1 else 0.1 * len(calls))
+        return torch.tensor(calls[-1])
+
+    images, labels = blobs(64).train  # type: ignore[misc]
+    task = Task(loss=lambda outputs, batch: outputs[:, 0].square(), metric=metric)
+    data = Data(train=(images, labels), validation=0.25, task=task)
+    reports = train(small(), data, recipe=Recipe(epochs=3, batch_size=16)).reports
+    assert [report.best_epoch for report in reports] == [1, 2, 3]
+    assert math.isnan(reports[0].metric or 0.0)
+
+
+class Dropping(nn.Module):
+    """A branch that is left out at random, by the generators of Python and numpy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole, self.branch = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and random.random() + np.random.rand() < 1.0:  # noqa: NPY002 - as people write it
+            return self.whole(x)
+        return self.whole(x) + self.branch(x)
+
+
+def test_whatever_a_forward_draws_from_is_decided_by_the_seed_and_put_back() -> None:
+    torch.manual_seed(0)
+    model, data, recipe = Dropping(), blobs(64), Recipe(epochs=3, batch_size=8)
+    before = generators()
+    first = finetune(model, data, recipe=recipe, seed=1)
+    assert generators() == before
+    random.seed(7)
+    np.random.seed(7)  # noqa: NPY002
+    assert state_of(finetune(model, data, recipe=recipe, seed=1)) == state_of(first)

@@ -133,3 +133,44 @@ def test_what_gates_cannot_do_is_refused(network: Network, digits_data: Data) ->
     with pytest.raises(InfeasibleBudget, match="cannot be met by gates") as caught:
         manidp(network, digits_data, budget=Budget(macs=least), recipe=RECIPE)
     assert caught.value.reachable[0] == caught.value.limit == least
+
+
+class Backwards(nn.Module):
+    """Its second gated convolution is registered first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.norm2 = nn.Conv2d(6, 20, 3), nn.BatchNorm2d(20)
+        self.stem, self.first, self.norm1 = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)
+        self.head = nn.Linear(20, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm1(self.first(torch.relu(self.stem(x)))))
+        return self.head(torch.relu(self.norm2(self.second(x))).mean((2, 3)))
+
+
+def test_each_layer_has_its_own_saliencies_whatever_the_order_of_its_modules() -> None:
+    torch.manual_seed(0)
+    model, images = Backwards().eval(), torch.randn(16, 1, 8, 8)
+    gates = gated(model, images[:2])
+    layers = gated_layers(gates)
+    for name, value in (("first", 1.0), ("second", 5.0)):
+        excite = layers[name].gate.excite
+        excite.weight.data.zero_()
+        excite.bias.data.fill_(value)
+    examples = labelled(images, torch.arange(16) % 2)
+    learner = Manifold(gates, model, examples, 100_000, ManifoldSettings(), RECIPE)
+    learner.train()(examples.batch)
+    means = torch.split(learner.sums / learner.seen, [layer.conv.out_channels for layer in layers.values()])
+    assert {name: set(mean.tolist()) for name, mean in zip(layers, means, strict=True)} == {
+        "second": {5.0},
+        "first": {1.0},
+    }
+
+
+@pytest.mark.parametrize("more", [{"patience": 1}, {"features": ("conv",)}])
+def test_a_recipe_that_would_end_before_the_budget_is_met_is_refused(
+    more: dict[str, Any], network: Network, digits_data: Data
+) -> None:
+    with pytest.raises(ValueError, match=r"patience=None|features=\(\)"):
+        manidp(network, few(digits_data), budget="macs=60%", recipe=replace(RECIPE, **more))

@@ -22,12 +22,14 @@ from torch import nn
 
 from prunesearch.errors import CheckpointError, CheckpointLocked
 from prunesearch.files import whole
+from prunesearch.tasks.task import Task
 from prunesearch.training.augment import Augmentation
 from prunesearch.training.data import Data
-from prunesearch.training.finetune import train
+from prunesearch.training.finetune import finetune, train
 from prunesearch.training.loop import State
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import Session, StepReport
+from tests.models_state import state_of
 
 RECIPE = Recipe(
     epochs=4,
@@ -320,3 +322,18 @@ def test_a_lock_that_was_taken_away_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "run"
     assert equal(states(path, on_step=in_the_middle(path.with_name("run.lock").unlink)), uninterrupted())
     assert path.with_name("run.lock").exists()
+
+
+def test_a_checkpoint_of_another_loss_is_refused(tmp_path: Path) -> None:
+    images, labels = torch.randn(32, 4), torch.arange(32) % 2
+    model = nn.Linear(4, 2)
+
+    def trained(power: int) -> nn.Module:
+        task = Task(loss=lambda outputs, batch: (outputs[:, 0] - batch[1].float()).abs() ** power)
+        data = Data(train=(images, labels), task=task)
+        return finetune(model, data, recipe=Recipe(epochs=1, batch_size=16), checkpoint=tmp_path / "state")
+
+    first = trained(1)
+    assert state_of(trained(1)) == state_of(first)
+    with pytest.raises(CheckpointError, match="loss at first"):
+        trained(2)

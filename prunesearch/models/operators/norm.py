@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -46,3 +47,11 @@ class Norm:
         shape = (1, -1, *[1] * (x.dim() - 2))
         x = x if self.weight is None else x * self.weight.view(shape)
         return x if self.bias is None else x + self.bias.view(shape)
+
+
+def norm_of_layer(layer: nn.LayerNorm | nn.RMSNorm, dtype: torch.dtype) -> Norm:
+    """What a layer does to the channels of each position, of numbers of a type."""
+    if isinstance(layer, nn.LayerNorm):
+        return Norm(None, layer.weight, layer.bias, layer.eps)
+    eps = torch.finfo(dtype).eps if layer.eps is None else layer.eps
+    return Norm(None, layer.weight, None, eps, centres=False)
