@@ -42,9 +42,10 @@ _MOMENTUM = 0.1
 def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) -> None:
     """Replace each BatchNorm's running statistics by those the model itself produces on `images`, in place.
 
-    No weight changes; modes and momenta are restored. The mean is the average over batches of equal weight, and so is
-    the variance (of per-batch unbiased variances), hence independent of the order of the batches. Of images of several
-    sizes, which run one size at a time, it is as in `precise_bn`: those of all images together.
+    No weight changes; modes and momenta are restored. A BatchNorm that does not run in eval mode, such as one of an
+    auxiliary head, keeps its statistics. The mean is the average over batches of equal weight, and so is the variance
+    (of per-batch unbiased variances), hence independent of the order of the batches. Of images of several sizes, which
+    run one size at a time, it is as in `precise_bn`: those of all images together.
 
     Source: Li et al., EagleEye, ECCV 2020, arXiv:2007.02491 ("adaptive BN"). Departs from their protocol, which
     `adaptive_bn` follows: an average over all batches instead of an exponential one over 100 of them.
@@ -67,18 +68,11 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
     if by_size(images) is not None:
         precise_bn(model, images, batch_size=batch_size)
         return
-    with _estimating(model, momentum=None) as norms:
-        for norm in norms.modules:
-            norm.reset_running_stats()
-        hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms.modules]
-        try:
-            for batch in split(images, batch_size):
-                called(model, batch)
-                if norms.is_empty:
-                    break
-        finally:
-            for hook in hooks:
-                hook.remove()
+    with _estimating(model, momentum=None) as norms, _averaged(norms.modules):
+        for batch in split(images, batch_size):
+            called(model, batch)
+            if norms.is_empty:
+                break
 
 
 def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batches: int = 100) -> None:
@@ -265,6 +259,24 @@ class _Norms:
     def is_empty(self) -> bool:
         """Whether nothing does, once the network has run."""
         return not self.modules and self.functions.is_empty
+
+
+@contextmanager
+def _averaged(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Running statistics begin anew and become averages over all calls; those of what is not called stay."""
+    before = [{name: x.clone() for name, x in norm.named_buffers(recurse=False)} for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+    hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, own in zip(norms, before, strict=True):
+            if norm.momentum is None and not norm.num_batches_tracked:  # neither its hook ran nor its forward alone
+                for name, x in norm.named_buffers(recurse=False):
+                    x.copy_(own[name])
 
 
 def _averaging() -> Callable[[Any, Any], None]:

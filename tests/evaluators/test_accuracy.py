@@ -209,6 +209,29 @@ def test_recalibration_restores_modes_and_momenta_and_changes_no_weight() -> Non
     assert generators() == before
 
 
+class Parts(nn.Module):
+    """A BatchNorm that runs, one that runs in training alone, and one whose forward is called without its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.aux, self.bare = nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.norm(x) + self.bare.forward(x)
+        return (found, self.aux(x)) if self.training else found
+
+
+def test_recalibration_leaves_the_statistics_of_what_does_not_run() -> None:
+    torch.manual_seed(0)
+    model, images = Parts(), torch.randn(64, 3) * 3 + 7
+    model(torch.randn(16, 3) + 1)
+    before = state_of(model.aux)
+    recalibrate_bn(model, images, batch_size=32)
+    assert state_of(model.aux) == before
+    for norm in (model.norm, model.bare):
+        torch.testing.assert_close(norm.running_mean, images.mean(0))
+
+
 def test_recalibrating_a_network_without_batch_norm_does_nothing() -> None:
     model = nn.Linear(4, 2)
     before = state_of(model)
