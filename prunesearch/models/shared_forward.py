@@ -50,15 +50,11 @@ class SharedForward:
         still = copied(self._network.model).eval()
         recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
         self._traced_with = recording.images  # the record itself cannot be handed to a worker
-        graph = recording.graph
-        self._format = torch.channels_last
-        try:
-            self._memory = self._watch(steps_of(recording, self._network, weights, Aliasing()))
-        except RuntimeError:  # the forward wants its memory in the usual order
-            self._memory = Aliasing(unsteady=frozenset(graph.nodes))
-        if self._memory.writers or len(self._memory.unsteady) == len(graph.nodes):
+        steps = steps_of(recording, self._network, weights, Aliasing())
+        self._format = torch.contiguous_format
+        self._memory = self._watch(steps)
+        if self._memory.writers or not self._uses_memory_alike(steps, torch.channels_last):
             self._format = torch.contiguous_format
-            self._memory = self._watch(steps_of(recording, self._network, weights, Aliasing()))
         self._steps = steps_of(recording, self._network, weights, self._memory)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
@@ -195,6 +191,14 @@ class SharedForward:
 
     def _key(self, step: Step, structure: Structure) -> Key:
         return step.node, tuple([structure[group] for group in step.upstream])
+
+    def _uses_memory_alike(self, steps: Sequence[Step], layout: torch.memory_format) -> bool:
+        """Whether the forward writes to the same values with images laid out so."""
+        self._format = layout
+        try:
+            return self._watch(steps) == self._memory
+        except RuntimeError:  # the forward wants its memory in the usual order
+            return False
 
     def _watch(self, steps: Sequence[Step]) -> Aliasing:
         """Run once and note which values live in the same memory, and which nodes write to it."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from prunesearch.models.aliasing import Aliasing, aliasing, viewed
 from prunesearch.models.copying import copied
 from prunesearch.models.corrections import Corrections, tensors_of, with_tensors
 from prunesearch.models.coupling import Read
 from prunesearch.models.devices import placed
-from prunesearch.models.following import check_number, recorded
+from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.graphs import Graphs
+from prunesearch.models.isolation import isolated
 from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
-from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated
+from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import Kinds
@@ -73,7 +77,9 @@ class StackedForward:
         self.graphs = Graphs()
 
     def lay_out(self, layout: torch.memory_format) -> None:
-        """From now on, weights and images of four dimensions lie so in memory."""
+        """From now on, weights and images of four dimensions lie so in memory, unless the forward then is another."""
+        if layout == torch.channels_last and not self._may_be_last:
+            layout = torch.contiguous_format
         if layout != self._layout:
             self.graphs.forget()  # they read the weights where these were
             self._forward.model.to(memory_format=layout)
@@ -123,6 +129,25 @@ class StackedForward:
             given = [placed(kept, tensors[0].device), *tensors, *tensors_of(corrections or {})]
             output = self.graphs.run((statistics, corrections is None), work, given) if graphed else work(*given)
         return [_part(output, i, k) for i in range(k)]
+
+    @cached_property
+    def _may_be_last(self) -> bool:
+        """Whether the forward writes to the same values if channels are last in memory as in the usual order."""
+        try:
+            usual, last = (self._watch(layout) for layout in (torch.contiguous_format, torch.channels_last))
+        except RuntimeError:  # the forward wants its memory in the usual order
+            return False
+        return usual == last
+
+    def _watch(self, layout: torch.memory_format) -> Aliasing:
+        """Run once, laid out so, and note which values live in the same memory, and which nodes write to it."""
+        network = self._weights.network
+        twice = with_images(network.inputs, 2 * len(network.inputs.tensors[0])).tensors  # BatchNorm needs more than one
+        recording = replace(self._forward, model=copied(self._forward.model).to(memory_format=layout))
+        with torch.inference_mode(False), isolated(twice) as copies:
+            watch = _Watch(recording, {}, 1, len(copies[0]), None, {}, {})
+            watch.run(*in_format(copies, layout))
+        return aliasing(watch.values, watch.writers)
 
     def _masks(self, kept: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """By place, per dimension that gets narrower, which of its channels each structure has, (k, ...).
@@ -235,10 +260,9 @@ class _Stack(Replay):
         return self._normalised(x, running_mean, eps, weight, bias)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
-        x, *rest = args
-        if target == "view" and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous()
-        return super().call_method(target, (x, *rest), kwargs)
+        if target == "view":
+            return viewed(*args, **kwargs)
+        return super().call_method(target, args, kwargs)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
@@ -305,6 +329,30 @@ class _Stack(Replay):
     def _apart(self, x: Tensor) -> Tensor:
         """(k n, ...) -> (k, n, ...)."""
         return _split(x, 0, self._k)
+
+
+class _Watch(_Stack):
+    """Runs a single network, and keeps the value of each node.
+
+    Attributes:
+        values: Of the nodes, in order.
+        writers: Nodes that were seen writing to an argument, in order.
+    """
+
+    def run(self, *args: Any, **keywords: Any) -> Any:
+        """Run it."""
+        self.values: dict[fx.Node, Any] = {}
+        self.writers: list[fx.Node] = []
+        return super().run(*args, **keywords)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node."""
+        given = list(tensors_in([self.values[node] for node in n.all_input_nodes]))
+        versions = [tensor._version for tensor in given]
+        self.values[n] = super().run_node(n)
+        if [tensor._version for tensor in given] != versions:
+            self.writers.append(n)
+        return self.values[n]
 
 
 def _check_states(network: Network) -> None:

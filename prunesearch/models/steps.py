@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunesearch.models.aliasing import Aliasing
+from prunesearch.models.aliasing import Aliasing, viewed
 from prunesearch.models.batch_norm import Moments, batch_norm, joint_statistics
 from prunesearch.models.copying import layer_with
 from prunesearch.models.corrections import Correction, Corrections
@@ -155,8 +155,8 @@ class Layers:
             return node.target(*arguments, **keywords)  # type: ignore[operator]
         if node.op == "call_method":
             receiver, *rest = arguments
-            if node.target == "view" and not receiver.is_contiguous():
-                receiver = receiver.contiguous()  # its channels are last in memory
+            if node.target == "view":
+                return viewed(receiver, *rest, **keywords)
             return getattr(receiver, str(node.target))(*rest, **keywords)
         if step.is_batch_norm:
             return self.batch_norm(step, _input(arguments, keywords), moments=moments)
