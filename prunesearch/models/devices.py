@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -138,10 +140,34 @@ def wait_for(device: torch.device) -> None:
 
 
 @contextmanager
-def random_apart(device: torch.device | None) -> Iterator[None]:
-    """The random generators of the CPU, and of a GPU, are afterwards where they were; other GPUs are not asked."""
-    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
-        yield
+def random_apart(device: torch.device | None, seed: int | None = None) -> Iterator[None]:
+    """The random generators of Python, numpy and torch, on the CPU and on a GPU, are afterwards where they were.
+
+    Other GPUs are not asked.
+
+    Args:
+        device: The GPU, if it is one.
+        seed: Where they begin meanwhile; None where they are.
+    """
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others may use
+    try:
+        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+            if seed is not None:
+                draw_from(seed, device)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+
+
+def draw_from(seed: int, *devices: torch.device | None) -> None:
+    """Let the random generators of Python, numpy and torch, on the CPU and on these GPUs, begin at a seed."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    for device in devices:
+        if device is not None and device.type == "cuda":
+            torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 
 @contextmanager

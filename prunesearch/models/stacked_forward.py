@@ -21,10 +21,10 @@ from prunesearch.models.aliasing import Aliasing, aliasing, viewed
 from prunesearch.models.copying import copied
 from prunesearch.models.corrections import Corrections, tensors_of, with_tensors
 from prunesearch.models.coupling import Read
-from prunesearch.models.devices import placed
+from prunesearch.models.devices import placed, random_apart
 from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.graphs import Graphs
-from prunesearch.models.isolation import isolated
+from prunesearch.models.isolation import generators, isolated
 from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
 from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated, tensors_in
 from prunesearch.models.network import Network
@@ -43,7 +43,8 @@ class StackedForward:
     """Forwards of structures of one network, each nearly equal to that of the network that `weights` builds for it.
 
     In eval mode, except that every BatchNorm normalises each structure's images with their own statistics, or those of
-    the first of them. A network whose forward mixes images of a batch is not run rightly.
+    the first of them. A network whose forward mixes images of a batch is not run rightly. One whose forward draws at
+    random runs for one structure at a time, and draws the same for each.
 
     Weights that are no slices of one network's are stacked, too: each structure's, as large as the full network's.
     Those of normalisations, and parameters that no layer owns, must then be slices of the full structure's.
@@ -104,15 +105,21 @@ class StackedForward:
             graphed: Whether as a CUDA graph, where it can be captured.
 
         Raises:
-            ValueError: The weights are no slices of one network's, and a graph would not see that they change.
+            ValueError: The weights are no slices of one network's, and a graph would not see that they change; or it
+                would not draw the same each time.
         """
+        if graphed and self._draws:
+            raise ValueError("A forward that draws at random cannot be run as a CUDA graph. Use path='stacked'.")
         if graphed and self._own:
             raise ValueError("Weights that differ by structure cannot be run as a CUDA graph. Use path='stacked'.")
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
         network = self._weights.network
         check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
-        with torch.inference_mode():
+        if self._draws and k > 1:
+            several = ([structure] for structure in structures)
+            return [output for one in several for output in self.run(one, inputs, statistics, corrections)]
+        with torch.inference_mode(), random_apart(tensors[0].device, seed=0):
             kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures]))
             known: dict[tuple[Structure, bytes], Tensor] = {}
             stacked = {
@@ -131,23 +138,30 @@ class StackedForward:
         return [_part(output, i, k) for i in range(k)]
 
     @cached_property
+    def _draws(self) -> bool:
+        """Whether the forward draws at random, where structures that run together would draw from one another."""
+        _, draws = self._watch(self._layout)
+        return draws
+
+    @cached_property
     def _may_be_last(self) -> bool:
         """Whether the forward writes to the same values if channels are last in memory as in the usual order."""
         try:
-            usual, last = (self._watch(layout) for layout in (torch.contiguous_format, torch.channels_last))
+            (usual, _), (last, _) = map(self._watch, (torch.contiguous_format, torch.channels_last))
         except RuntimeError:  # the forward wants its memory in the usual order
             return False
         return usual == last
 
-    def _watch(self, layout: torch.memory_format) -> Aliasing:
-        """Run once, laid out so, and note which values live in the same memory, and which nodes write to it."""
-        network = self._weights.network
-        twice = with_images(network.inputs, 2 * len(network.inputs.tensors[0])).tensors  # BatchNorm needs more than one
+    def _watch(self, layout: torch.memory_format) -> tuple[Aliasing, bool]:
+        """Run once, laid out so, and note how the forward uses memory, and whether it draws at random."""
+        few = with_images(self._weights.network.inputs, self._forward.images).tensors
         recording = replace(self._forward, model=copied(self._forward.model).to(memory_format=layout))
-        with torch.inference_mode(False), isolated(twice) as copies:
+        with torch.inference_mode(False), isolated(few) as copies:
             watch = _Watch(recording, {}, 1, len(copies[0]), None, {}, {})
+            before = generators(few[0].device)
             watch.run(*in_format(copies, layout))
-        return aliasing(watch.values, watch.writers)
+            draws = generators(few[0].device) != before
+        return aliasing(watch.values, watch.writers), draws
 
     def _masks(self, kept: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """By place, per dimension that gets narrower, which of its channels each structure has, (k, ...).
