@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
-from prunesearch.models.batch_norm import Moments, joint_statistics, mixed, together
+from prunesearch.models.batch_norm import Moments, joint_statistics, together
 from prunesearch.models.corrections import Correction, TrainedStatistics
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
@@ -42,9 +42,10 @@ _MOMENTUM = 0.1
 def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) -> None:
     """Replace each BatchNorm's running statistics by those the model itself produces on `images`, in place.
 
-    No weight changes; modes and momenta are restored. The mean is the average over batches of equal weight, and so is
-    the variance (of per-batch unbiased variances), hence independent of the order of the batches. Of images of several
-    sizes, which run one size at a time, it is as in `precise_bn`: those of all images together.
+    No weight changes; modes and momenta are restored. A BatchNorm that does not run in eval mode, such as one of an
+    auxiliary head, keeps its statistics. The mean is the average over batches of equal weight, and so is the variance
+    (of per-batch unbiased variances), hence independent of the order of the batches. Of images of several sizes, which
+    run one size at a time, it is as in `precise_bn`: those of all images together.
 
     Source: Li et al., EagleEye, ECCV 2020, arXiv:2007.02491 ("adaptive BN"). Departs from their protocol, which
     `adaptive_bn` follows: an average over all batches instead of an exponential one over 100 of them.
@@ -67,18 +68,11 @@ def recalibrate_bn(model: nn.Module, images: Batch, *, batch_size: int = 256) ->
     if by_size(images) is not None:
         precise_bn(model, images, batch_size=batch_size)
         return
-    with _estimating(model, momentum=None) as norms:
-        for norm in norms.modules:
-            norm.reset_running_stats()
-        hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms.modules]
-        try:
-            for batch in split(images, batch_size):
-                called(model, batch)
-                if norms.is_empty:
-                    break
-        finally:
-            for hook in hooks:
-                hook.remove()
+    with _estimating(model, momentum=None) as norms, _averaged(norms.modules):
+        for batch in split(images, batch_size):
+            called(model, batch)
+            if norms.is_empty:
+                break
 
 
 def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batches: int = 100) -> None:
@@ -112,42 +106,26 @@ def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batch
 def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> None:
     """Re-estimate BatchNorm statistics as those of the whole population of images, in place.
 
-    The mean is the average of the batches' means; the variance counts the spread of those means, too. Both are summed
-    in float32 at least, whatever the network computes in. Of images of several sizes a batch counts by the positions
-    that a layer sees of it, so that each position counts alike.
+    Mean and variance are those of all numbers that a layer sees of a channel, in all batches, and in all calls where
+    the network calls it several times; the variance counts the spread of the calls' means, too. Both are summed in
+    float32 at least, whatever the network computes in. A layer that does not run keeps its statistics.
 
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, arXiv:2105.07576, section 3.2; as in fvcore.
     """
-    weigh = by_size(images) is not None
-    with _estimating(model, momentum=1.0, weigh=weigh) as estimated:
-        norms = estimated.modules
-        sizes = [0] * len(norms)
-        counts: list[list[float]] = [[] for _ in norms]
-        means: list[list[Tensor]] = [[] for _ in norms]
-        variances: list[list[Tensor]] = [[] for _ in norms]
-        hooks = [norm.register_forward_pre_hook(_noting(sizes, i), with_kwargs=True) for i, norm in enumerate(norms)]
+    with _estimating(model, momentum=1.0, weigh=True) as norms:
+        hooks = [
+            module.register_forward_hook(_gathering(name, norms.functions), with_kwargs=True)
+            for name, module in model.named_modules()
+            if module in norms.modules
+        ]
         try:
             for batch in split(images, batch_size):
                 called(model, batch)
-                if estimated.is_empty:
+                if norms.is_empty:
                     break
-                for norm, n, seen, mean, variance in zip(norms, sizes, counts, means, variances, strict=True):
-                    assert norm.running_mean is not None
-                    assert norm.running_var is not None
-                    seen.append(float(n))
-                    mean.append(in_float32(norm.running_mean).clone())
-                    variance.append(in_float32(norm.running_var) * ((n - 1) / n))
         finally:
             for hook in hooks:
                 hook.remove()
-        for norm, seen, mean, variance in zip(norms, counts, means, variances, strict=True):
-            among, within = torch.stack(mean), torch.stack(variance)
-            if weigh:
-                level, spread = mixed([n / sum(seen) for n in seen], among, within)
-            else:
-                level, spread = among.mean(0), within.mean(0) + among.var(0, correction=0)
-            norm.running_mean.copy_(level)  # type: ignore[union-attr]
-            norm.running_var.copy_(spread)  # type: ignore[union-attr]
 
 
 def correct_bn(
@@ -267,6 +245,24 @@ class _Norms:
         return not self.modules and self.functions.is_empty
 
 
+@contextmanager
+def _averaged(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Running statistics begin anew and become averages over all calls; those of what is not called stay."""
+    before = [{name: x.clone() for name, x in norm.named_buffers(recurse=False)} for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+    hooks = [norm.register_forward_pre_hook(_averaging()) for norm in norms]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for norm, own in zip(norms, before, strict=True):
+            if norm.momentum is None and not norm.num_batches_tracked:  # neither its hook ran nor its forward alone
+                for name, x in norm.named_buffers(recurse=False):
+                    x.copy_(own[name])
+
+
 def _averaging() -> Callable[[Any, Any], None]:
     """Lets each batch count alike, as torch does without a momentum, but it reads the number of batches off a GPU."""
     calls = count(1)
@@ -277,10 +273,17 @@ def _averaging() -> Callable[[Any, Any], None]:
     return hook
 
 
-def _noting(sizes: list[int], i: int) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
-    def hook(norm: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+def _gathering(name: str, gathered: _Gathered) -> Callable[..., None]:
+    """Notes the statistics of each call of a BatchNorm, which are its running ones at a momentum of 1."""
+
+    def hook(norm: _BatchNorm, arguments: tuple[Any, ...], keywords: dict[str, Any], _: Any) -> None:
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         x = first_input(norm, arguments, keywords)
-        sizes[i] = x.numel() // x.shape[1]
+        n = x.numel() // x.shape[1]
+        call = NormCall(f"{name}.running_mean".lstrip("."), norm.running_mean, norm.running_var, norm.eps)
+        moments = in_float32(norm.running_mean).clone(), in_float32(norm.running_var) * ((n - 1) / n)
+        gathered.add(call, x.numel(), moments)
 
     return hook
 

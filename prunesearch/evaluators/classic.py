@@ -11,6 +11,7 @@ from torch import nn
 from prunesearch.evaluators.accuracy import check_values
 from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.models.devices import random_apart
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, size_of
 from prunesearch.models.weights import WeightSource
@@ -62,10 +63,11 @@ class ClassicEvaluator:
         return [self._score(self._weights.build(structure)) for structure in structures]
 
     def _score(self, model: nn.Module) -> float:
-        self._estimate(model, self._calibration)
         measured = self._scored.measured()
-        with in_eval_mode(model), torch.inference_mode():
-            measure(model, self._scored.examples.split(_AT_ONCE), measured)
+        with random_apart(self._scored.examples.device, seed=0):  # what the forward draws
+            self._estimate(model, self._calibration)
+            with in_eval_mode(model), torch.inference_mode():
+                measure(model, self._scored.examples.split(_AT_ONCE), measured)
         return self._scored.as_score(measured.compute())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from prunesearch.models.nested import tensors_in
@@ -49,6 +50,20 @@ def aliasing(values: Mapping[fx.Node, Any], writing: Sequence[fx.Node]) -> Alias
                 writers.setdefault(reader, []).extend(between)
     copied = frozenset(node for node in unsteady if node.op == "placeholder")
     return Aliasing({node: tuple(before) for node, before in writers.items()}, frozenset(unsteady), copied)
+
+
+def viewed(tensor: Tensor, *shape: Any, **keywords: Any) -> Tensor:
+    """`Tensor.view`, also of a tensor whose memory is in an order in which it is none: that is copied.
+
+    So is what has its channels last, whose views would be in an order that is slow later. A forward that writes to the
+    view then does not write to the tensor; `aliasing` finds out whether it matters.
+    """
+    if tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
+        tensor = tensor.contiguous()
+    try:
+        return tensor.view(*shape, **keywords)
+    except RuntimeError:
+        return tensor.contiguous().view(*shape, **keywords)
 
 
 def alike(one: Tensor, other: Tensor) -> bool:

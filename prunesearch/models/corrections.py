@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.batch_norm import Moments, joint_statistics, together
+from prunesearch.models.devices import random_apart
 from prunesearch.models.isolation import in_eval_mode
-from prunesearch.models.nested import Batch, called, in_float32
+from prunesearch.models.nested import Batch, called, device_of, in_float32
 from prunesearch.models.norm_calls import NormCall, NormCalls
 
 _MOST = 4.0
@@ -138,7 +139,7 @@ def _watched(model: nn.Module, batch: Batch, statistics: int | None) -> dict[str
         used = x[:statistics]
         found.setdefault(call.name, []).append(_Seen(call, used.numel(), joint_statistics([used])))
 
-    with NormCalls(model, note):
+    with NormCalls(model, note), random_apart(device_of(batch), seed=0):
         called(model, batch)
     return found
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from prunesearch.models.devices import draw_from
+
 
 @contextmanager
 def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, ...]]:
@@ -25,11 +27,7 @@ def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, 
     devices = sorted({x.device.index for x in inputs if x.is_cuda})
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=devices), _warnings_shown():
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
+            draw_from(seed, *[torch.device("cuda", index) for index in devices])
             yield tuple(x.detach().clone() for x in inputs)
     finally:
         random.setstate(python)
@@ -106,6 +104,14 @@ def in_eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def generators(device: torch.device) -> Any:
+    """The state of all random generators, of torch that of the CPU and of a GPU, to be compared with another."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return [state.numpy().tobytes() for state in states], generators_beside_torch()
 
 
 def generators_beside_torch() -> Any:

@@ -19,9 +19,10 @@ from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
 from prunesearch.models.batch_norm import Moments, joint_statistics
 from prunesearch.models.copying import copied
 from prunesearch.models.corrections import Corrections
+from prunesearch.models.devices import random_apart
 from prunesearch.models.following import check_number, recorded, with_images
-from prunesearch.models.isolation import isolated
-from prunesearch.models.nested import Batch, batch_of, bytes_of, in_order_of, tensors_in
+from prunesearch.models.isolation import generators, isolated
+from prunesearch.models.nested import Batch, batch_of, bytes_of, device_of, in_order_of, tensors_in
 from prunesearch.models.steps import Layers, Step, Values, steps_of
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
@@ -33,7 +34,8 @@ _DATA = 1 << 30
 class SharedForward:
     """Forwards of structures of one network, each that of the network that `weights` builds for it, to about 1e-5.
 
-    A structure's result does not depend, to the last bit, on the structures that it is run with.
+    A structure's result does not depend, to the last bit, on the structures that it is run with. What the forward draws
+    at random is the same each time.
 
     In eval mode, except that every BatchNorm normalises with the statistics of the batch, or of its first images.
 
@@ -50,16 +52,12 @@ class SharedForward:
         still = copied(self._network.model).eval()
         recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
         self._traced_with = recording.images  # the record itself cannot be handed to a worker
-        graph = recording.graph
-        self._format = torch.channels_last
-        try:
-            self._memory = self._watch(steps_of(recording, self._network, weights, Aliasing()))
-        except RuntimeError:  # the forward wants its memory in the usual order
-            self._memory = Aliasing(unsteady=frozenset(graph.nodes))
-        if self._memory.writers or len(self._memory.unsteady) == len(graph.nodes):
+        steps = steps_of(recording, self._network, weights, Aliasing())
+        self._format = torch.contiguous_format
+        self._memory, drawing = self._watch(steps)
+        if self._memory.writers or not self._uses_memory_alike(steps, torch.channels_last):
             self._format = torch.contiguous_format
-            self._memory = self._watch(steps_of(recording, self._network, weights, Aliasing()))
-        self._steps = steps_of(recording, self._network, weights, self._memory)
+        self._steps = steps_of(recording, self._network, weights, self._memory, drawing)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
     def run(
@@ -99,7 +97,7 @@ class SharedForward:
         """
         ordered = sorted(set(structures), key=lambda structure: [structure[group] for group in self._order])
         outputs: dict[Structure, list[Any]] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), random_apart(device_of(batches[0]), seed=0):
             given = [self._placed(x) for x in batches]
             for structure, output in self._outputs(ordered, given, statistics, corrections):
                 outputs[structure] = output
@@ -118,7 +116,7 @@ class SharedForward:
         uses = Counter(source for step in self._steps for source in step.sources)
         tensors = {step.node: step for step in self._steps if step.node.op == "get_attr"}
         values: dict[fx.Node, Any] = {}
-        with torch.inference_mode():
+        with torch.inference_mode(), random_apart(device_of(inputs), seed=0):
             images = self._placed(inputs)
             for step in self._steps:
                 if step.node in tensors:
@@ -196,21 +194,34 @@ class SharedForward:
     def _key(self, step: Step, structure: Structure) -> Key:
         return step.node, tuple([structure[group] for group in step.upstream])
 
-    def _watch(self, steps: Sequence[Step]) -> Aliasing:
-        """Run once and note which values live in the same memory, and which nodes write to it."""
+    def _uses_memory_alike(self, steps: Sequence[Step], layout: torch.memory_format) -> bool:
+        """Whether the forward writes to the same values with images laid out so."""
+        self._format = layout
+        try:
+            return self._watch(steps)[0] == self._memory
+        except RuntimeError:  # the forward wants its memory in the usual order
+            return False
+
+    def _watch(self, steps: Sequence[Step]) -> tuple[Aliasing, set[fx.Node]]:
+        """Run once and note which values live in the same memory, which nodes write to it, and which draw at random."""
         values: dict[fx.Node, Any] = {}
         writers: list[fx.Node] = []
+        drawing: set[fx.Node] = set()
         inputs = self._network.inputs
         twice = with_images(inputs, 2 * len(inputs.tensors[0])).tensors  # BatchNorm needs more than one
         with torch.inference_mode(False), isolated(twice) as copies:
             layers = Layers(self._weights, self._network.space.full, None)
+            device = twice[0].device
             for step in steps:
+                state = generators(device)
                 given = list(tensors_in([values[node] for node in step.node.all_input_nodes]))
                 versions = [tensor._version for tensor in given]
                 values[step.node] = layers.run(step, values, [self._laid_out(x) for x in copies])
                 if [tensor._version for tensor in given] != versions:
                     writers.append(step.node)
-        return aliasing(values, writers)
+                if generators(device) != state:
+                    drawing.add(step.node)
+        return aliasing(values, writers), drawing
 
 
 class _Run:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,14 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.func import functional_call
 
+from prunesearch.models.aliasing import Aliasing, aliasing, viewed
 from prunesearch.models.copying import copied
 from prunesearch.models.corrections import Corrections, tensors_of, with_tensors
 from prunesearch.models.coupling import Read
-from prunesearch.models.devices import placed
-from prunesearch.models.following import check_number, recorded
+from prunesearch.models.devices import placed, random_apart
+from prunesearch.models.following import check_number, recorded, with_images
 from prunesearch.models.graphs import Graphs
+from prunesearch.models.isolation import generators, isolated
 from prunesearch.models.masked import in_place, masking_of, mixed_operand, mixes_within, norm_of, of_those
-from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated
+from prunesearch.models.nested import Batch, batch_of, in_format, in_order_of, repeated, tensors_in
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import Kinds
@@ -39,7 +43,8 @@ class StackedForward:
     """Forwards of structures of one network, each nearly equal to that of the network that `weights` builds for it.
 
     In eval mode, except that every BatchNorm normalises each structure's images with their own statistics, or those of
-    the first of them. A network whose forward mixes images of a batch is not run rightly.
+    the first of them. A network whose forward mixes images of a batch is not run rightly. One whose forward draws at
+    random runs for one structure at a time, and draws the same for each.
 
     Weights that are no slices of one network's are stacked, too: each structure's, as large as the full network's.
     Those of normalisations, and parameters that no layer owns, must then be slices of the full structure's.
@@ -73,7 +78,9 @@ class StackedForward:
         self.graphs = Graphs()
 
     def lay_out(self, layout: torch.memory_format) -> None:
-        """From now on, weights and images of four dimensions lie so in memory."""
+        """From now on, weights and images of four dimensions lie so in memory, unless the forward then is another."""
+        if layout == torch.channels_last and not self._may_be_last:
+            layout = torch.contiguous_format
         if layout != self._layout:
             self.graphs.forget()  # they read the weights where these were
             self._forward.model.to(memory_format=layout)
@@ -98,15 +105,21 @@ class StackedForward:
             graphed: Whether as a CUDA graph, where it can be captured.
 
         Raises:
-            ValueError: The weights are no slices of one network's, and a graph would not see that they change.
+            ValueError: The weights are no slices of one network's, and a graph would not see that they change; or it
+                would not draw the same each time.
         """
+        if graphed and self._draws:
+            raise ValueError("A forward that draws at random cannot be run as a CUDA graph. Use path='stacked'.")
         if graphed and self._own:
             raise ValueError("Weights that differ by structure cannot be run as a CUDA graph. Use path='stacked'.")
         k = len(structures)
         tensors = in_order_of(self._example, inputs)
         network = self._weights.network
         check_number(network.way, type(network.model).__name__, self._forward.images, k * len(tensors[0]))
-        with torch.inference_mode():
+        if self._draws and k > 1:
+            several = ([structure] for structure in structures)
+            return [output for one in several for output in self.run(one, inputs, statistics, corrections)]
+        with torch.inference_mode(), random_apart(tensors[0].device, seed=0):
             kept = torch.from_numpy(np.stack([self._weights.kept(structure) for structure in structures]))
             known: dict[tuple[Structure, bytes], Tensor] = {}
             stacked = {
@@ -123,6 +136,32 @@ class StackedForward:
             given = [placed(kept, tensors[0].device), *tensors, *tensors_of(corrections or {})]
             output = self.graphs.run((statistics, corrections is None), work, given) if graphed else work(*given)
         return [_part(output, i, k) for i in range(k)]
+
+    @cached_property
+    def _draws(self) -> bool:
+        """Whether the forward draws at random, where structures that run together would draw from one another."""
+        _, draws = self._watch(self._layout)
+        return draws
+
+    @cached_property
+    def _may_be_last(self) -> bool:
+        """Whether the forward writes to the same values if channels are last in memory as in the usual order."""
+        try:
+            (usual, _), (last, _) = map(self._watch, (torch.contiguous_format, torch.channels_last))
+        except RuntimeError:  # the forward wants its memory in the usual order
+            return False
+        return usual == last
+
+    def _watch(self, layout: torch.memory_format) -> tuple[Aliasing, bool]:
+        """Run once, laid out so, and note how the forward uses memory, and whether it draws at random."""
+        few = with_images(self._weights.network.inputs, self._forward.images).tensors
+        recording = replace(self._forward, model=copied(self._forward.model).to(memory_format=layout))
+        with torch.inference_mode(False), isolated(few) as copies:
+            watch = _Watch(recording, {}, 1, len(copies[0]), None, {}, {})
+            before = generators(few[0].device)
+            watch.run(*in_format(copies, layout))
+            draws = generators(few[0].device) != before
+        return aliasing(watch.values, watch.writers), draws
 
     def _masks(self, kept: Tensor) -> dict[str, list[tuple[int, Tensor]]]:
         """By place, per dimension that gets narrower, which of its channels each structure has, (k, ...).
@@ -235,10 +274,9 @@ class _Stack(Replay):
         return self._normalised(x, running_mean, eps, weight, bias)
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
-        x, *rest = args
-        if target == "view" and x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            x = x.contiguous()
-        return super().call_method(target, (x, *rest), kwargs)
+        if target == "view":
+            return viewed(*args, **kwargs)
+        return super().call_method(target, args, kwargs)
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
@@ -305,6 +343,30 @@ class _Stack(Replay):
     def _apart(self, x: Tensor) -> Tensor:
         """(k n, ...) -> (k, n, ...)."""
         return _split(x, 0, self._k)
+
+
+class _Watch(_Stack):
+    """Runs a single network, and keeps the value of each node.
+
+    Attributes:
+        values: Of the nodes, in order.
+        writers: Nodes that were seen writing to an argument, in order.
+    """
+
+    def run(self, *args: Any, **keywords: Any) -> Any:
+        """Run it."""
+        self.values: dict[fx.Node, Any] = {}
+        self.writers: list[fx.Node] = []
+        return super().run(*args, **keywords)
+
+    def run_node(self, n: fx.Node) -> Any:
+        """Compute one node."""
+        given = list(tensors_in([self.values[node] for node in n.all_input_nodes]))
+        versions = [tensor._version for tensor in given]
+        self.values[n] = super().run_node(n)
+        if [tensor._version for tensor in given] != versions:
+            self.writers.append(n)
+        return self.values[n]
 
 
 def _check_states(network: Network) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from prunesearch.models.aliasing import Aliasing
+from prunesearch.models.aliasing import Aliasing, viewed
 from prunesearch.models.batch_norm import Moments, batch_norm, joint_statistics
 from prunesearch.models.copying import layer_with
 from prunesearch.models.corrections import Correction, Corrections
 from prunesearch.models.coupling import Count, Followed
+from prunesearch.models.devices import draw_from
 from prunesearch.models.literals import replaced
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import MethodOf, is_torchs
@@ -58,6 +59,8 @@ class Step:
         over: Computes the value in the memory of the only argument, if the node is an activation for which torch can.
         running_mean: Name of the running mean in the model, if it is a BatchNorm that has one.
         call: How many steps before have the same.
+        seed: Of what it draws at random, its own, so that the value does not depend on what was drawn before; None if
+            it draws nothing.
     """
 
     node: fx.Node
@@ -72,6 +75,7 @@ class Step:
     over: Callable[[Tensor], Tensor] | None
     running_mean: str
     call: int
+    seed: int | None
 
     @property
     def is_batch_norm(self) -> bool:
@@ -123,6 +127,8 @@ class Layers:
             moments: What a BatchNorm normalises with, if not with what it is given.
         """
         node = step.node
+        if step.seed is not None:
+            draw_from(step.seed, inputs[0].device)
         if node.op == "placeholder":
             return inputs[[other for other in node.graph.nodes if other.op == "placeholder"].index(node)]
         if step.constant is not None:
@@ -155,8 +161,8 @@ class Layers:
             return node.target(*arguments, **keywords)  # type: ignore[operator]
         if node.op == "call_method":
             receiver, *rest = arguments
-            if node.target == "view" and not receiver.is_contiguous():
-                receiver = receiver.contiguous()  # its channels are last in memory
+            if node.target == "view":
+                return viewed(receiver, *rest, **keywords)
             return getattr(receiver, str(node.target))(*rest, **keywords)
         if step.is_batch_norm:
             return self.batch_norm(step, _input(arguments, keywords), moments=moments)
@@ -248,8 +254,22 @@ def _narrowed_layer(module: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Modu
     return layer_with(module, {name: t.clone() if name in buffers else t for name, t in tensors.items()})
 
 
-def steps_of(recording: Recording, network: Network, weights: WeightSource, memory: Aliasing) -> list[Step]:
-    """The steps of a recorded forward, in order."""
+def steps_of(
+    recording: Recording,
+    network: Network,
+    weights: WeightSource,
+    memory: Aliasing,
+    drawing: Container[fx.Node] = (),
+) -> list[Step]:
+    """The steps of a recorded forward, in order.
+
+    Args:
+        recording: The forward.
+        network: The network that it is of.
+        weights: Where weights come from.
+        memory: How it uses memory.
+        drawing: Nodes that draw at random.
+    """
     model, graph = recording.model, recording.graph
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     held = {name: attribute for name, attribute in recording.held.items() if attribute in network.cuts_of}
@@ -284,7 +304,10 @@ def steps_of(recording: Recording, network: Network, weights: WeightSource, memo
         mean = _running_mean(node, names, steps)
         over, call = _over(node, module), calls[mean]
         calls[mean] += 1
-        steps[node] = Step(node, model, module, sources, upstream, names, counted, written, constant, over, mean, call)
+        seed = len(steps) if node in drawing else None
+        steps[node] = Step(
+            node, model, module, sources, upstream, names, counted, written, constant, over, mean, call, seed
+        )
     return list(steps.values())
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import math
+import random
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ from torch import Tensor, nn
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
 from prunesearch.evaluators.batchnorm import recalibrate_bn, split
 from prunesearch.evaluators.channels.l1 import L1Criterion
+from prunesearch.evaluators.classic import precise_bn_evaluator
+from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.network import Network
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.slim import slim
@@ -156,6 +162,65 @@ def test_images_are_scored_in_batches_of_nearly_equal_size() -> None:
     assert [len(batch) for batch in split(torch.zeros(3), 256)] == [3]
 
 
+class Chooses(nn.Module):
+    """Scales what it is given by numbers that Python and numpy draw."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > -math.inf:  # a branch by values, for which it is kept whole
+            return x * random.random() * float(np.random.random())  # noqa: NPY002
+        return x
+
+
+class Draws(nn.Module):
+    """Draws as the noise says, between layers, and from Python and numpy behind them, in eval mode, too."""
+
+    def __init__(self, noise: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Linear(16, 12)
+        self.last, self.noise, self.chooses = nn.Linear(12, 3), noise, Chooses()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.noise(F.relu(self.norm(self.first(x))))
+        return self.chooses(self.last(self.noise(F.relu(self.second(x)))))
+
+
+NOISES: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda x: F.dropout(x, 0.5),
+    "dropout in place": lambda x: F.dropout(x, 0.5, inplace=True),
+    "noise": lambda x: x + torch.randn(x.shape[0], 1),
+    "a mask": lambda x: x * torch.empty_like(x).bernoulli_(0.5),
+}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(AccuracyEvaluator, path="sliced"),
+        partial(AccuracyEvaluator, path="sliced", statistics="corrected"),
+        partial(AccuracyEvaluator, path="sliced", metric="fidelity"),
+        partial(AccuracyEvaluator, path="stacked"),
+        precise_bn_evaluator,
+    ],
+    ids=["sliced", "corrected", "fidelity", "stacked", "precise_bn"],
+)
+@pytest.mark.parametrize("noise", NOISES)
+def test_scores_of_forwards_that_draw_do_not_depend_on_what_else_is_scored(
+    make: Callable[..., Evaluator], noise: str
+) -> None:
+    torch.manual_seed(0)
+    network = trace(Draws(NOISES[noise]), torch.randn(2, 8))
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    examples = labelled(torch.randn(60, 8), torch.randint(0, 3, (60,)))
+    structures = [(16, 12), (16, 6), (8, 12), (8, 6), (4, 4)]
+    before = generators()
+    together = make(weights, examples, batch_size=32).score(structures)
+    assert generators() == before
+    torch.manual_seed(1)
+    evaluator = make(weights, examples, batch_size=32)
+    assert [evaluator.score([structure])[0] for structure in structures[::-1]] == together[::-1]
+    assert evaluator.score(structures[2:])[::-1] == together[:1:-1]
+
+
 def test_a_network_without_batch_norm_is_scored_as_it_is() -> None:
     torch.manual_seed(0)
     network = trace(nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(2, 1, 4, 4))
@@ -207,6 +272,29 @@ def test_recalibration_restores_modes_and_momenta_and_changes_no_weight() -> Non
     assert model[1].momentum == 0.3
     assert all(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
     assert generators() == before
+
+
+class Parts(nn.Module):
+    """A BatchNorm that runs, one that runs in training alone, and one whose forward is called without its hooks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.aux, self.bare = nn.BatchNorm1d(3), nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+
+    def forward(self, x: Tensor) -> Any:
+        found = self.norm(x) + self.bare.forward(x)
+        return (found, self.aux(x)) if self.training else found
+
+
+def test_recalibration_leaves_the_statistics_of_what_does_not_run() -> None:
+    torch.manual_seed(0)
+    model, images = Parts(), torch.randn(64, 3) * 3 + 7
+    model(torch.randn(16, 3) + 1)
+    before = state_of(model.aux)
+    recalibrate_bn(model, images, batch_size=32)
+    assert state_of(model.aux) == before
+    for norm in (model.norm, model.bare):
+        torch.testing.assert_close(norm.running_mean, images.mean(0))
 
 
 def test_recalibrating_a_network_without_batch_norm_does_nothing() -> None:

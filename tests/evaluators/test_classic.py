@@ -16,6 +16,7 @@ from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.follow import fidelity
+from tests.models_state import state_of
 
 
 def test_precise_statistics_are_those_of_all_images_together() -> None:
@@ -36,6 +37,29 @@ def test_precise_statistics_of_16_bits_are_summed_in_float32() -> None:
     precise_bn(norm, images, batch_size=16)
     expected = images.float().var(0, correction=0)
     torch.testing.assert_close(norm.running_var.float(), expected, rtol=0.01, atol=0.0)
+
+
+class Repeated(nn.Module):
+    """Calls one BatchNorm twice, on other numbers of positions, and another one in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.aux = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.norm(x).mean() + self.norm(x[..., :1] + 10).mean()
+        return found + self.aux(x).mean() if self.training else found
+
+
+def test_precise_statistics_are_those_of_all_calls_and_stay_as_they_are_without_one() -> None:
+    model, images = Repeated(), torch.randn(64, 2, 4, 4)
+    model(torch.randn(8, 2, 4, 4) + 1)
+    before = state_of(model.aux)
+    precise_bn(model, images, batch_size=16)
+    seen = torch.cat([images, images[..., :1] + 10], 3).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(model.norm.running_mean, seen.mean(1))
+    torch.testing.assert_close(model.norm.running_var, seen.var(1, correction=0))
+    assert state_of(model.aux) == before
 
 
 def test_adaptive_statistics_are_exponential_averages_over_a_hundred_batches_from_those_that_were_there() -> None:

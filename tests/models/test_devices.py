@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 
 from prunesearch.models import devices
-from prunesearch.models.devices import Devices, devices_here
+from prunesearch.models.devices import Devices, devices_here, random_apart
+from tests.models_state import generators
 
 NONE = Devices()
 TWO = Devices(("NVIDIA H200", "NVIDIA L4"))
@@ -44,6 +47,17 @@ def test_what_was_asked_for_counts_then_where_the_network_was_put_then_the_gpu(
 def test_a_device_that_is_not_there_is_refused(devices: Devices, asked: str, said: str) -> None:
     with pytest.raises(ValueError, match=rf"Expected device as one that torch has here.*{said}"):
         devices.chosen(asked)
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_draws_apart_leave_every_generator_where_it_was(seed: int | None) -> None:
+    before = generators()
+    drawn = []
+    for _ in range(2):
+        with random_apart(CPU, seed):
+            drawn.append((float(torch.rand(1)), random.random(), float(np.random.random())))  # noqa: NPY002
+    assert generators() == before
+    assert drawn[0] == drawn[1]
 
 
 def test_a_gpu_that_is_used_is_named_and_one_that_is_idle_is_said() -> None:

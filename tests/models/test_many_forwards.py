@@ -185,6 +185,10 @@ def test_any_chain_of_blocks_is_run_rightly(blocks: list[str]) -> None:
 IN_PLACE: dict[str, Callable[[Any, Tensor, Tensor], Tensor]] = {
     "added to and used before": lambda net, h, x: h.sigmoid() + h.add_(1),
     "a view that is written to": lambda net, h, x: h.view(h.size(0), -1).relu_().view(h.shape) * h,
+    "a view that is written to and thrown away": lambda net, h, x: [h.view(h.size(0), -1).clamp_(0.1), h][1],
+    "a flat view that is written to": lambda net, h, x: [h.flatten(1).clamp_(0.1), h * 2][1],
+    "another shape that is written to": lambda net, h, x: h.reshape(-1).clamp_(0.1).view(h.shape) + h,
+    "a view of a part that is written to": lambda net, h, x: [h[:, :, 2:4].view(*h.shape[:2], -1).zero_(), h * 2][1],
     "an identity that is written to": lambda net, h, x: net.op(h).mul_(2) + h,
     "iadd with itself": lambda net, h, x: h.__iadd__(h) * 2,
     "relu in place by keyword": lambda net, h, x: torch.nn.functional.relu(h, inplace=True) - h,
@@ -213,6 +217,30 @@ def test_operators_that_write_to_their_input_disturb_nobody(name: str) -> None:
     for one, theirs in zip(ours, one_by_one(weights, structures, SMALL), strict=True):
         torch.testing.assert_close(one, theirs, rtol=1e-5, atol=2e-5 * float(theirs.abs().max()))
     assert state_of(model) == before
+
+
+@pytest.mark.parametrize("name", [name for name in IN_PLACE if "written to" in name])
+def test_nor_do_they_in_a_stack_whose_channels_were_to_be_last(name: str) -> None:
+    torch.manual_seed(0)
+    network = ps.trace(Middle(IN_PLACE[name], op=nn.Identity(), scale=nn.Parameter(torch.rand(1))), SMALL)
+    stacked = StackedForward(weights := InheritedWeights(network, random_ranking(network)))
+    stacked.lay_out(torch.channels_last)
+    structures = some_structures(network)
+    for one, theirs in zip(stacked.run(structures, SMALL), one_by_one(weights, structures, SMALL), strict=True):
+        torch.testing.assert_close(one, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
+
+
+@pytest.mark.parametrize("make", [SharedForward, StackedForward])
+def test_nor_does_what_is_a_copy_unless_channels_are_last(make: type[SharedForward] | type[StackedForward]) -> None:
+    torch.manual_seed(0)
+    model = Middle(lambda net, h, x: [h.permute(0, 2, 3, 1).contiguous().zero_(), h * 2][1])
+    network = ps.trace(model, SMALL, min_channels=2)  # of a single channel it is no copy in either order
+    forward = make(weights := InheritedWeights(network, random_ranking(network)))
+    if isinstance(forward, StackedForward):
+        forward.lay_out(torch.channels_last)
+    structures = some_structures(network)
+    for one, theirs in zip(forward.run(structures, SMALL), one_by_one(weights, structures, SMALL), strict=True):
+        torch.testing.assert_close(one, theirs, rtol=1e-4, atol=1e-4 * float(theirs.abs().max()))
 
 
 def test_what_structures_share_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
