@@ -29,7 +29,7 @@ from prunesearch.structure import Structure
 
 _IMAGES = 256
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
-_SMALL = 0.05  # of the largest scale of a BatchNorm: below it a target would be blown up
+_SMALL = 0.05  # of the largest weight of a BatchNorm: below it a target would be blown up
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
 _TRACED = ("_forward", "_layers", "_branches")
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -69,17 +69,19 @@ class _Norm:
         name: Of the module.
         weight: (outputs,) of it.
         bias: (outputs,) of it.
+        eps: What it adds to variances.
     """
 
     name: str
     weight: Tensor
     bias: Tensor
+    eps: float
 
     def before(self, error: Tensor, outputs: Tensor) -> Tensor:
         """(rows, outputs) what an error behind it is in front of it; 0 where that would explode."""
-        scale = self.weight / outputs.std(0, correction=0)
-        usable = scale.abs() > _SMALL * scale.abs().max()
-        return torch.where(usable, error / torch.where(usable, scale, 1.0), 0.0)
+        size = self.weight.abs()
+        usable = size > _SMALL * size.max()
+        return torch.where(usable, error * self._spread(outputs) / torch.where(usable, self.weight, 1.0), 0.0)
 
     def undoing(self, original: Tensor, level: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias with which it scales and shifts the fitted outputs as it did the original ones.
@@ -89,8 +91,12 @@ class _Norm:
             level: (outputs,) mean that the fitted ones should have.
             fitted: (rows, outputs) fitted ones, centred.
         """
-        scale = self.weight / original.std(0, correction=0)
-        return scale * fitted.std(0, correction=0), self.bias + scale * (level - original.mean(0))
+        scale = self.weight / self._spread(original)
+        return scale * self._spread(fitted), self.bias + scale * (level - original.mean(0))
+
+    def _spread(self, outputs: Tensor) -> Tensor:
+        """(outputs,) what it divides by; of an output that is always the same no more than its `eps` is left."""
+        return (outputs.var(0, correction=0) + self.eps).sqrt()
 
 
 class ReconstructedWeights(RefittedWeights):
@@ -229,7 +235,8 @@ class ReconstructedWeights(RefittedWeights):
             in_float64(self.inherited.values(f"{branch.norm}.{part}", structure).detach())
             for part in ("weight", "bias")
         )
-        return _Norm(branch.norm, weight, bias)
+        module: Any = self.network.model.get_submodule(branch.norm)
+        return _Norm(branch.norm, weight, bias, module.eps)
 
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:

@@ -119,6 +119,31 @@ def test_a_branch_makes_up_for_what_its_shortcut_lost(norm: bool, left: float, m
     assert with_sums < left * lost(Damaged(network, random_ranking(network), IMAGES))
 
 
+def test_a_filter_that_is_empty_leaves_the_others_their_fit() -> None:
+    """Its output is always the same, so a BatchNorm divides it by next to nothing."""
+    model = randomised(Residual(norm=True)).eval()
+    network = trace(model, image(2, 2, 4, 4))
+    structure = (8, 8)
+    with torch.no_grad():
+        model.back.weight[2] = 0  # type: ignore[index,union-attr]
+    ranking = random_ranking(network)
+    built = ReconstructedWeights(network, ranking, IMAGES).build(structure)
+    assert all(bool(tensor.isfinite().all()) for tensor in built.state_dict().values())
+    inherited = error(network, InheritedWeights(network, ranking), structure)
+    assert error(network, ReconstructedWeights(network, ranking, IMAGES), structure) < 0.5 * inherited
+
+
+def test_an_empty_filter_in_front_of_a_normalisation_takes_no_error_of_the_shortcut_from_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs, missing = (torch.randn(50, 3, generator=generator).double() for _ in range(2))
+    outputs[:, 1] = 4.0
+    weight, bias = torch.tensor([1.0, 1.0, 0.01]).double(), torch.zeros(3).double()
+    found = reconstructed._Norm("norm", weight, bias, 1e-5).before(missing, outputs)
+    behind = found / (outputs.var(0, correction=0) + 1e-5).sqrt() * weight
+    assert torch.allclose(behind[:, :2], missing[:, :2])
+    assert not found[:, 2].any()  # what is scaled by next to nothing would be blown up
+
+
 def test_weights_that_change_normalisations_are_not_run_stacked() -> None:
     network = trace(randomised(Residual(norm=True)).eval(), image(2, 2, 4, 4))
     with pytest.raises(ValueError, match=r"norm.weight other values in other structures.*path=\"sliced\""):
