@@ -21,6 +21,7 @@ from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.linear_maps import input_of, maps_by_node
 from prunesearch.models.nested import Batch, taken
 from prunesearch.models.network import Network
+from prunesearch.models.operators.values import argument
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.sizes import of_most_frequent_size
@@ -42,10 +43,12 @@ class _Branch:
     Attributes:
         shortcut: The node of that other addend.
         norm: Name of the BatchNorm between the layer and the addition, if there is one.
+        share: How much of the shortcut is added to the whole of the branch; not 1 where one is multiplied before.
     """
 
     shortcut: fx.Node
     norm: str | None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -214,6 +217,7 @@ class ReconstructedWeights(RefittedWeights):
         norm = self._norm_behind(layer.place, structure)
         if shortcut is not None and target.shortcut is not None:
             missing = target.shortcut[:, outputs] - in_float64(patches.at_same(shortcut))
+            missing *= self._branches[layer.place].share
             wanted = original + (missing if norm is None else norm.before(missing, original))
         trained = self.inherited.values(layer.weight, structure)
         start = layer.matrix(trained)
@@ -274,8 +278,17 @@ def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, Linear
         if after is None or after.target not in _ADDITIONS or len(after.all_input_nodes) != 2:
             continue
         (shortcut,) = (other for other in after.all_input_nodes if other is not end)
-        if order[shortcut] < order[node] and shortcut.op != "get_attr":  # of a tensor nothing is missing
-            yield layers[node].place, _Branch(shortcut, norm)
+        share = _share(after, end)
+        if share is not None and order[shortcut] < order[node] and shortcut.op != "get_attr":  # a tensor lacks nothing
+            yield layers[node].place, _Branch(shortcut, norm, share)
+
+
+def _share(addition: fx.Node, branch: fx.Node) -> float | None:
+    """How much of the other addend is added to the whole of a branch, by `alpha`; None if that cannot be said."""
+    alpha = argument(addition, 2, "alpha", default=1)
+    if not isinstance(alpha, (int, float)) or alpha == 0:
+        return None
+    return 1 / alpha if argument(addition, 1, "other") is branch else float(alpha)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:
