@@ -18,7 +18,7 @@ from prunesearch.evaluators.patches import Patches
 from prunesearch.evaluators.refitted import RefittedWeights, solved
 from prunesearch.models.devices import in_float64
 from prunesearch.models.linear_map import LinearMap
-from prunesearch.models.linear_maps import input_of, maps_by_node
+from prunesearch.models.linear_maps import PASSES, input_of, maps_by_node
 from prunesearch.models.nested import Batch, taken
 from prunesearch.models.network import Network
 from prunesearch.models.operators.values import argument
@@ -31,7 +31,6 @@ from prunesearch.structure import Structure
 _IMAGES = 256
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
 _SMALL = 0.05  # of the largest weight of a BatchNorm: below it a target would be blown up
-_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
 _TRACED = ("_forward", "_layers", "_branches")
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -114,9 +113,10 @@ class ReconstructedWeights(RefittedWeights):
     that draws to the trained weights, in place of 10 positions of 5,000 images; BatchNorm normalises with the images'
     own statistics, as in scoring, where theirs is merged into the weights: a target behind it is mapped through its
     inverse, and its weight and bias undo that the fitted outputs are normalised; a shortcut that is computed after the
-    branch counts as the original one; a layer without a bias gets none; every linear layer and convolution without
-    groups, transposed ones among them, that reads channels of a group is fitted, also where it keeps all of them,
-    unless its weight is computed or shared.
+    branch counts as the original one; a layer without a bias gets none, and is fitted to values as they
+    are, not to centred ones, unless a BatchNorm follows at once; every linear layer and convolution without groups,
+    transposed ones among them, that reads channels of a group is fitted, also where it keeps all of them, unless its
+    weight is computed or shared.
 
     Args:
         network: The traced network.
@@ -222,6 +222,8 @@ class ReconstructedWeights(RefittedWeights):
         trained = self.inherited.values(layer.weight, structure)
         start = layer.matrix(trained)
         mean, level = rows.mean(0), wanted.mean(0)
+        if not layer.is_refitted_centred:  # a constant that the weights miss would be lost
+            mean, level = torch.zeros_like(mean), torch.zeros_like(level)
         weights = ridge_regression(rows - mean, wanted - level, start)
         found = self.fitted[structure]
         found[layer.weight] = layer.weight_of(weights, trained)
@@ -250,8 +252,8 @@ def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:
     that keeps them solvable is a hundredth of a variance.
 
     Args:
-        inputs: (rows, columns), centred.
-        outputs: (rows, outputs), centred.
+        inputs: (rows, columns), centred if something else than the weights makes up for means.
+        outputs: (rows, outputs), likewise.
         start: (outputs, columns).
     """
     square = inputs.T @ inputs / len(inputs)
@@ -270,9 +272,9 @@ def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, Linear
         after = _only_user(node)
         while after is not None and after.op == "call_module":
             module = model.get_submodule(str(after.target))
-            if isinstance(module, _BatchNorm) and module.affine and norm is None:
+            if isinstance(module, _BatchNorm) and module.affine and norm is None and layers[node].normalised:
                 norm = str(after.target)
-            elif not isinstance(module, _PASSES):
+            elif not isinstance(module, PASSES):
                 break
             end, after = after, _only_user(after)
         if after is None or after.target not in _ADDITIONS or len(after.all_input_nodes) != 2:

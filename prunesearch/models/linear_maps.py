@@ -15,6 +15,9 @@ from prunesearch.models.operators.values import argument
 from prunesearch.models.recorded import Recording
 from prunesearch.models.walk import place
 
+PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+"""Modules that give in eval mode what they are given."""
+
 
 def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap, ...]:
     """Those operators that read channels, and are linear layers or convolutions with a weight that is the same for all.
@@ -26,6 +29,7 @@ def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap,
     dims = {read.place: read.dim for read in reads}
     owned = _owned(recording)
     found: dict[str, LinearMap | None] = {}
+    seen: set[str] = set()  # places some of whose outputs no BatchNorm takes
     for node in recording.graph.nodes:
         if place(node) not in dims:
             continue
@@ -33,7 +37,9 @@ def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap,
         if made is not None and made.stride and dims[made.place] != 1:  # a single image
             made = None
         found[place(node)] = made if found.get(place(node), made) == made else None  # called with other sizes
-    return tuple(one for one in found.values() if one is not None)
+        if made is not None and not _is_normalised(node, made, recording.model):
+            seen.add(place(node))
+    return tuple(replace(one, normalised=one.place not in seen) for one in found.values() if one is not None)
 
 
 def maps_by_node(graph: fx.Graph, maps: Iterable[LinearMap]) -> Mapping[fx.Node, LinearMap]:
@@ -65,6 +71,23 @@ def weight_of(node: fx.Node) -> fx.Node:
     weight = argument(node, 1, "weight")
     assert isinstance(weight, fx.Node)
     return weight
+
+
+def _is_normalised(node: fx.Node, layer: LinearMap, model: nn.Module) -> bool:
+    """Whether all that takes the outputs of a layer are BatchNorms, each of whose channels is an output."""
+    if not layer.stride and len(node.meta["shape"]) != 2:  # the outputs come last, and a BatchNorm takes the second
+        return False
+    takers = list(_takers(node, model))
+    return bool(takers) and all((kind := kind_of(taker)) and kind.statistics == "batch" for taker in takers)
+
+
+def _takers(node: fx.Node, model: nn.Module) -> Iterator[fx.Node]:
+    """What computes with the outputs of a node, behind modules that pass them on."""
+    for user in node.users:
+        if user.op == "call_module" and isinstance(model.get_submodule(str(user.target)), PASSES):
+            yield from _takers(user, model)
+        elif not user.meta.get("number"):  # which asks for their size
+            yield user
 
 
 def _map_of(node: fx.Node, model: nn.Module, owned: Mapping[str, Mapping[str, str]]) -> LinearMap | None:
