@@ -25,13 +25,14 @@ class CompensatedWeights(RefittedWeights):
     """Inherited weights, but each reader's are the least-squares refit of its outputs to the inputs that stay.
 
     With the covariance C of a layer's inputs and S those that stay: `W' = W C[:, S] (C[S, S] + ridge)^-1`, and the
-    bias, if there is one, takes up the change of the mean.
+    bias, if there is one, takes up the change of the mean. A layer without a bias has second moments about zero in
+    place of C, so that its weights do; unless a BatchNorm follows at once, which takes means away.
 
     Source: Xie et al., Pruning with compensation, arXiv:2108.13728 and the authors' code (closed form), and He et al.,
     ICCV 2017, arXiv:1707.06168, section 3.1, step ii. Departs from both: moments are those of the unpruned network for
     all structures, so nothing is gathered per structure, and errors that accumulate are not seen; the rescaling of each
-    output to its old variance is left out, and so is the bias of layers that have none, because the re-estimated
-    statistics of the BatchNorm that follows absorb both. Grouped convolutions inherit their weights, and so do layers
+    output to its old variance is left out, and so is the bias of layers that have none in front of a BatchNorm, whose
+    re-estimated statistics absorb both. Grouped convolutions inherit their weights, and so do layers
     whose weights are computed or shared.
 
     Args:
@@ -82,9 +83,12 @@ class CompensatedWeights(RefittedWeights):
         """(outputs, columns that stay) W C[:, S] C[S, S]^-1; `stay` has the indices S."""
         reader = self._readers[layer.place]
         rows = self.outputs(layer, structure, reader.mean.device)
-        own = reader.covariance[stay][:, stay]
+        own, cross = reader.covariance[stay][:, stay], reader.cross[rows][:, stay]
+        if not layer.is_refitted_centred:
+            mean = reader.mean[stay]
+            own, cross = own.addr(mean, mean), cross.addr(reader.weights[rows] @ reader.mean, mean)
         ridge = _RIDGE * own.diagonal().mean() + 1e-30
-        drawn = reader.cross[rows][:, stay] + ridge * reader.weights[rows][:, stay]  # to the trained weights
+        drawn = cross + ridge * reader.weights[rows][:, stay]  # to the trained weights
         return solved(own + ridge * torch.eye(len(own), dtype=own.dtype, device=own.device), drawn.T).T
 
     def _bias(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:

@@ -18,9 +18,10 @@ from prunesearch.evaluators.patches import Patches
 from prunesearch.evaluators.refitted import RefittedWeights, solved
 from prunesearch.models.devices import in_float64
 from prunesearch.models.linear_map import LinearMap
-from prunesearch.models.linear_maps import input_of, maps_by_node
+from prunesearch.models.linear_maps import PASSES, input_of, maps_by_node
 from prunesearch.models.nested import Batch, taken
 from prunesearch.models.network import Network
+from prunesearch.models.operators.values import argument
 from prunesearch.models.ranking import Ranking
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.sizes import of_most_frequent_size
@@ -29,8 +30,7 @@ from prunesearch.structure import Structure
 
 _IMAGES = 256
 _RIDGE = 1e-2  # of the mean variance: less fits other images no better, and finetuning upsets such weights
-_SMALL = 0.05  # of the largest scale of a BatchNorm: below it a target would be blown up
-_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)  # in eval mode
+_SMALL = 0.05  # of the largest weight of a BatchNorm: below it a target would be blown up
 _TRACED = ("_forward", "_layers", "_branches")
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 
@@ -42,10 +42,12 @@ class _Branch:
     Attributes:
         shortcut: The node of that other addend.
         norm: Name of the BatchNorm between the layer and the addition, if there is one.
+        share: How much of the shortcut is added to the whole of the branch; not 1 where one is multiplied before.
     """
 
     shortcut: fx.Node
     norm: str | None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -69,17 +71,19 @@ class _Norm:
         name: Of the module.
         weight: (outputs,) of it.
         bias: (outputs,) of it.
+        eps: What it adds to variances.
     """
 
     name: str
     weight: Tensor
     bias: Tensor
+    eps: float
 
     def before(self, error: Tensor, outputs: Tensor) -> Tensor:
         """(rows, outputs) what an error behind it is in front of it; 0 where that would explode."""
-        scale = self.weight / outputs.std(0, correction=0)
-        usable = scale.abs() > _SMALL * scale.abs().max()
-        return torch.where(usable, error / torch.where(usable, scale, 1.0), 0.0)
+        size = self.weight.abs()
+        usable = size > _SMALL * size.max()
+        return torch.where(usable, error * self._spread(outputs) / torch.where(usable, self.weight, 1.0), 0.0)
 
     def undoing(self, original: Tensor, level: Tensor, fitted: Tensor) -> tuple[Tensor, Tensor]:
         """Weight and bias with which it scales and shifts the fitted outputs as it did the original ones.
@@ -89,8 +93,12 @@ class _Norm:
             level: (outputs,) mean that the fitted ones should have.
             fitted: (rows, outputs) fitted ones, centred.
         """
-        scale = self.weight / original.std(0, correction=0)
-        return scale * fitted.std(0, correction=0), self.bias + scale * (level - original.mean(0))
+        scale = self.weight / self._spread(original)
+        return scale * self._spread(fitted), self.bias + scale * (level - original.mean(0))
+
+    def _spread(self, outputs: Tensor) -> Tensor:
+        """(outputs,) what it divides by; of an output that is always the same no more than its `eps` is left."""
+        return (outputs.var(0, correction=0) + self.eps).sqrt()
 
 
 class ReconstructedWeights(RefittedWeights):
@@ -105,9 +113,10 @@ class ReconstructedWeights(RefittedWeights):
     that draws to the trained weights, in place of 10 positions of 5,000 images; BatchNorm normalises with the images'
     own statistics, as in scoring, where theirs is merged into the weights: a target behind it is mapped through its
     inverse, and its weight and bias undo that the fitted outputs are normalised; a shortcut that is computed after the
-    branch counts as the original one; a layer without a bias gets none; every linear layer and convolution without
-    groups, transposed ones among them, that reads channels of a group is fitted, also where it keeps all of them,
-    unless its weight is computed or shared.
+    branch counts as the original one; a layer without a bias gets none, and is fitted to values as they
+    are, not to centred ones, unless a BatchNorm follows at once; every linear layer and convolution without groups,
+    transposed ones among them, that reads channels of a group is fitted, also where it keeps all of them, unless its
+    weight is computed or shared.
 
     Args:
         network: The traced network.
@@ -208,10 +217,13 @@ class ReconstructedWeights(RefittedWeights):
         norm = self._norm_behind(layer.place, structure)
         if shortcut is not None and target.shortcut is not None:
             missing = target.shortcut[:, outputs] - in_float64(patches.at_same(shortcut))
+            missing *= self._branches[layer.place].share
             wanted = original + (missing if norm is None else norm.before(missing, original))
         trained = self.inherited.values(layer.weight, structure)
         start = layer.matrix(trained)
         mean, level = rows.mean(0), wanted.mean(0)
+        if not layer.is_refitted_centred:  # a constant that the weights miss would be lost
+            mean, level = torch.zeros_like(mean), torch.zeros_like(level)
         weights = ridge_regression(rows - mean, wanted - level, start)
         found = self.fitted[structure]
         found[layer.weight] = layer.weight_of(weights, trained)
@@ -229,7 +241,8 @@ class ReconstructedWeights(RefittedWeights):
             in_float64(self.inherited.values(f"{branch.norm}.{part}", structure).detach())
             for part in ("weight", "bias")
         )
-        return _Norm(branch.norm, weight, bias)
+        module: Any = self.network.model.get_submodule(branch.norm)
+        return _Norm(branch.norm, weight, bias, module.eps)
 
 
 def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:
@@ -239,8 +252,8 @@ def ridge_regression(inputs: Tensor, outputs: Tensor, start: Tensor) -> Tensor:
     that keeps them solvable is a hundredth of a variance.
 
     Args:
-        inputs: (rows, columns), centred.
-        outputs: (rows, outputs), centred.
+        inputs: (rows, columns), centred if something else than the weights makes up for means.
+        outputs: (rows, outputs), likewise.
         start: (outputs, columns).
     """
     square = inputs.T @ inputs / len(inputs)
@@ -259,16 +272,25 @@ def _branches(model: nn.Module, graph: fx.Graph, layers: Mapping[fx.Node, Linear
         after = _only_user(node)
         while after is not None and after.op == "call_module":
             module = model.get_submodule(str(after.target))
-            if isinstance(module, _BatchNorm) and module.affine and norm is None:
+            if isinstance(module, _BatchNorm) and module.affine and norm is None and layers[node].normalised:
                 norm = str(after.target)
-            elif not isinstance(module, _PASSES):
+            elif not isinstance(module, PASSES):
                 break
             end, after = after, _only_user(after)
         if after is None or after.target not in _ADDITIONS or len(after.all_input_nodes) != 2:
             continue
         (shortcut,) = (other for other in after.all_input_nodes if other is not end)
-        if order[shortcut] < order[node] and shortcut.op != "get_attr":  # of a tensor nothing is missing
-            yield layers[node].place, _Branch(shortcut, norm)
+        share = _share(after, end)
+        if share is not None and order[shortcut] < order[node] and shortcut.op != "get_attr":  # a tensor lacks nothing
+            yield layers[node].place, _Branch(shortcut, norm, share)
+
+
+def _share(addition: fx.Node, branch: fx.Node) -> float | None:
+    """How much of the other addend is added to the whole of a branch, by `alpha`; None if that cannot be said."""
+    alpha = argument(addition, 2, "alpha", default=1)
+    if not isinstance(alpha, (int, float)) or alpha == 0:
+        return None
+    return 1 / alpha if argument(addition, 1, "other") is branch else float(alpha)
 
 
 def _only_user(node: fx.Node) -> fx.Node | None:

@@ -31,6 +31,7 @@ class LinearMap:
         groups: How many a convolution works in.
         padding_mode: What the padding holds, as in `nn.Conv2d`.
         spread: Of a transposed convolution: how far its inputs are apart, in each dimension; empty for others.
+        normalised: Whether its outputs go straight into BatchNorms and nowhere else.
     """
 
     place: str
@@ -43,6 +44,7 @@ class LinearMap:
     groups: int = 1
     padding_mode: str = "zeros"
     spread: tuple[int, ...] = ()
+    normalised: bool = False
 
     @property
     def output_dim(self) -> int:
@@ -68,6 +70,11 @@ class LinearMap:
     def is_refitted(self) -> bool:
         """Whether its weight can be fitted anew: a tensor of its own, and no groups."""
         return self.weight is not None and self.groups == 1
+
+    @property
+    def is_refitted_centred(self) -> bool:
+        """Whether a fit need not see means: its bias makes up for them, or a BatchNorm takes them away."""
+        return self.bias is not None or self.normalised
 
     def padded(self, inputs: Tensor) -> Tensor:
         """(n, c, *positions) inputs of a convolution, with what it puts between and around them."""

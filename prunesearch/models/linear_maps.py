@@ -10,10 +10,18 @@ from torch import fx, nn
 
 from prunesearch.models.coupling import Read
 from prunesearch.models.linear_map import LinearMap
-from prunesearch.models.operators.kind import Call, Geometry, kind_of
+from prunesearch.models.operators import Kinds
+from prunesearch.models.operators.kind import Call, Geometry, Role, kind_of
 from prunesearch.models.operators.values import argument
 from prunesearch.models.recorded import Recording
 from prunesearch.models.walk import place
+
+PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+"""Modules that give in eval mode what they are given."""
+_TURNING = frozenset(
+    ("t", "T", "mT", "H", "mH", "adjoint", "transpose", "permute", "movedim", "moveaxis", "swapaxes", "swapdims")
+)
+"""Functions, methods and attributes that give a tensor with its dimensions at other places."""
 
 
 def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap, ...]:
@@ -26,6 +34,7 @@ def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap,
     dims = {read.place: read.dim for read in reads}
     owned = _owned(recording)
     found: dict[str, LinearMap | None] = {}
+    seen: set[str] = set()  # places some of whose outputs no BatchNorm takes
     for node in recording.graph.nodes:
         if place(node) not in dims:
             continue
@@ -33,7 +42,59 @@ def linear_maps(recording: Recording, reads: Iterable[Read]) -> tuple[LinearMap,
         if made is not None and made.stride and dims[made.place] != 1:  # a single image
             made = None
         found[place(node)] = made if found.get(place(node), made) == made else None  # called with other sizes
-    return tuple(one for one in found.values() if one is not None)
+        if made is not None and not _is_normalised(node, made, recording.model):
+            seen.add(place(node))
+    return tuple(replace(one, normalised=one.place not in seen) for one in found.values() if one is not None)
+
+
+def roles_in_weights(recording: Recording, kinds: Kinds) -> Mapping[str, tuple[Role, ...]]:
+    """What parameters do with channels along each of their dimensions, if a weight given to a function is made of them.
+
+    Such are a parameter that `F.conv2d` or `F.linear` is given, and those that a layer's weight is computed of
+    (`weight_norm`, `spectral_norm`). A dimension that is not as long as the weight's does something `other`. Where a
+    parameter is among them of which its layer says what it does, what else the weight is made of is not told.
+    """
+    tensors, first = dict(recording.model.named_parameters(remove_duplicate=False)), _first_names(recording.model)
+    found: dict[str, tuple[Role, ...]] = {}
+    for node in recording.graph.nodes:
+        kind = None if node.op == "call_module" else kind_of(node)
+        weight = argument(node, 1, "weight")
+        if kind is None or kind.geometry is None or not isinstance(weight, fx.Node) or weight.meta.get("fed"):
+            continue
+        names = [str(source.target) for source in _made_of(weight) if str(source.target) in tensors]
+        if any(_is_told(name, recording.model, kinds) for name in names):
+            continue
+        roles, shape = kind.roles.get("weight", ()), tuple(weight.meta["shape"])
+        for name in names:
+            own = tuple(tensors[name].shape)
+            if len(own) == len(shape) and all(size in (1, whole) for size, whole in zip(own, shape, strict=True)):
+                told = zip(roles, own, shape, strict=False)
+                found[first[name]] = tuple(role if size == whole else "other" for role, size, whole in told)
+    return found
+
+
+def _made_of(weight: fx.Node) -> Iterator[fx.Node]:
+    """The tensors of the model that a weight is computed of, but for those whose dimensions change places."""
+    left, seen = [weight], {weight}
+    while left:
+        node = left.pop()
+        if node.op == "get_attr":
+            yield node
+        elif not _turns(node):
+            left += [source for source in node.all_input_nodes if source not in seen]
+            seen.update(node.all_input_nodes)
+
+
+def _turns(node: fx.Node) -> bool:
+    names = {node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")}
+    return not _TURNING.isdisjoint(names | {argument for argument in node.args if isinstance(argument, str)})
+
+
+def _is_told(name: str, model: nn.Module, kinds: Kinds) -> bool:
+    """Whether the layer that a parameter is of says what it does with its channels."""
+    owner, _, attribute = name.rpartition(".")
+    kind = kinds.alike(model.get_submodule(owner))
+    return kind is not None and kind.role(attribute, 0) != "other"
 
 
 def maps_by_node(graph: fx.Graph, maps: Iterable[LinearMap]) -> Mapping[fx.Node, LinearMap]:
@@ -65,6 +126,23 @@ def weight_of(node: fx.Node) -> fx.Node:
     weight = argument(node, 1, "weight")
     assert isinstance(weight, fx.Node)
     return weight
+
+
+def _is_normalised(node: fx.Node, layer: LinearMap, model: nn.Module) -> bool:
+    """Whether all that takes the outputs of a layer are BatchNorms, each of whose channels is an output."""
+    if not layer.stride and len(node.meta["shape"]) != 2:  # the outputs come last, and a BatchNorm takes the second
+        return False
+    takers = list(_takers(node, model))
+    return bool(takers) and all((kind := kind_of(taker)) and kind.statistics == "batch" for taker in takers)
+
+
+def _takers(node: fx.Node, model: nn.Module) -> Iterator[fx.Node]:
+    """What computes with the outputs of a node, behind modules that pass them on."""
+    for user in node.users:
+        if user.op == "call_module" and isinstance(model.get_submodule(str(user.target)), PASSES):
+            yield from _takers(user, model)
+        elif not user.meta.get("number"):  # which asks for their size
+            yield user
 
 
 def _map_of(node: fx.Node, model: nn.Module, owned: Mapping[str, Mapping[str, str]]) -> LinearMap | None:
@@ -145,9 +223,7 @@ def _each(value: Any, dims: int) -> tuple[int, ...] | None:
 
 def _owned(recording: Recording) -> Mapping[str, Mapping[str, str]]:
     """By place, the tensors that are used there alone: how they are spelt, and the first of their names."""
-    tensors = [*recording.model.named_parameters(remove_duplicate=False)]
-    first = {id(tensor): name for name, tensor in reversed(tensors)}
-    known = {name: first[id(tensor)] for name, tensor in tensors}
+    known = _first_names(recording.model)
     uses = list(_uses(recording))
     places: dict[str, set[str]] = {}
     for name, at in uses:
@@ -158,6 +234,13 @@ def _owned(recording: Recording) -> Mapping[str, Mapping[str, str]]:
         if name in known and len(places[known[name]]) == 1:
             owned.setdefault(at, {})[name] = known[name]
     return owned
+
+
+def _first_names(model: nn.Module) -> Mapping[str, str]:
+    """By each name of a parameter, the first of its names."""
+    tensors = [*model.named_parameters(remove_duplicate=False)]
+    first = {id(tensor): name for name, tensor in reversed(tensors)}
+    return {name: first[id(tensor)] for name, tensor in tensors}
 
 
 def _uses(recording: Recording) -> Iterator[tuple[str, str]]:

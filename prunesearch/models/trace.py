@@ -24,7 +24,7 @@ from prunesearch.models.coupling import Count, Cut, Followed, Literal, Read, Uni
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import Forwards, follow, inputs_of, outside_of, recorded, with_images
 from prunesearch.models.forms import Share
-from prunesearch.models.linear_maps import linear_maps
+from prunesearch.models.linear_maps import linear_maps, roles_in_weights
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import KINDS, Kinds
@@ -223,6 +223,11 @@ def _made(model: nn.Module, inputs: Inputs, followed: Forwards, coupling: _Coupl
         notes=(*followed.notes, *_parametrised(model)),
         outputs=_outputs(followed.recordings[0].output),
         linear_maps=linear_maps(followed.evaluating, reads),
+        weight_roles={
+            name: roles
+            for recording in followed.recordings
+            for name, roles in roles_in_weights(recording, followed.way.kinds).items()
+        },
     )
 
 

@@ -15,6 +15,7 @@ from prunesearch.models.fingerprint import model_fingerprint
 from prunesearch.models.following import Way
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.operators import Kinds
+from prunesearch.models.operators.kind import Role
 from prunesearch.models.recorded import Inputs
 from prunesearch.structure import IntArray, Space
 
@@ -53,6 +54,8 @@ class TracedModel:
         example_keywords: Inputs by name that it was traced with.
         linear_maps: The linear layers and convolutions among what mixes channels, with their tensors and geometry.
         wishes: What `trace` was told of layers, by its arguments, for whoever traces a narrower network alike.
+        weight_roles: What parameters do with the channels of each of their dimensions, by name, where the forward tells
+            it and no layer (`linear_maps.roles_in_weights`).
     """
 
     model: nn.Module
@@ -73,6 +76,7 @@ class TracedModel:
     example_keywords: Mapping[str, Any] = field(default_factory=dict)
     linear_maps: tuple[LinearMap, ...] = ()
     wishes: Mapping[str, Any] = field(default_factory=dict)
+    weight_roles: Mapping[str, tuple[Role, ...]] = field(default_factory=dict)
 
     @property
     def kinds(self) -> Kinds:

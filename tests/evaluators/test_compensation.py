@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from prunesearch.evaluators.compensation import CompensatedWeights
+from prunesearch.evaluators.reconstructed import ReconstructedWeights
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
@@ -52,6 +53,53 @@ def test_no_other_weights_reproduce_the_outputs_better_on_what_was_seen() -> Non
             for parameter in changed[2].parameters():  # type: ignore[index]
                 parameter += 0.02 * torch.randn(parameter.shape, generator=generator)
         assert error(changed) > least * (1 - 1e-4)
+
+
+@pytest.mark.parametrize("kind", [CompensatedWeights, ReconstructedWeights])
+def test_weights_of_a_layer_without_a_bias_make_up_for_the_mean(
+    kind: type[CompensatedWeights | ReconstructedWeights],
+) -> None:
+    """As near as a least-squares fit of the outputs as they are to the inputs that stay."""
+    model = randomised(nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1, bias=False))).eval()
+    network = trace(model, image(2, 2, 4, 4))
+    ranking = random_ranking(network)
+    built = kind(network, ranking, IMAGES).build((3,))
+    with torch.no_grad():
+        inputs, wanted, found = (
+            part(IMAGES).movedim(1, -1).flatten(0, 2).double()
+            for part in (model[:2], model, built)  # type: ignore[operator, index]
+        )
+    inputs = inputs[:, torch.from_numpy(ranking.keep(0, 3))]
+    least = (inputs @ torch.linalg.lstsq(inputs, wanted).solution - wanted).square().mean()
+    assert (found - wanted).square().mean() < 1.02 * least
+
+
+@pytest.mark.parametrize("kind", [CompensatedWeights, ReconstructedWeights])
+def test_in_front_of_a_batchnorm_weights_are_the_same_with_a_bias_and_without(
+    kind: type[CompensatedWeights | ReconstructedWeights],
+) -> None:
+    """Its statistics are re-estimated, so a mean that is lost costs nothing; modules that do nothing may be between."""
+    found = []
+    for bias in (True, False):
+        layers = nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 3, 1, bias=bias), nn.Identity(), nn.BatchNorm2d(3)
+        model = randomised(nn.Sequential(*layers)).eval()
+        network = trace(model, image(2, 2, 4, 4))
+        found.append(kind(network, random_ranking(network), IMAGES).build((3,))[2].weight)  # type: ignore[index, union-attr]
+    assert torch.equal(*found)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("after", "last"),
+    [
+        (nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), 2),
+        (nn.BatchNorm1d(5), 3),  # of (n, 5, 3): its channels are no outputs
+        (nn.LayerNorm(3), 2),
+    ],
+)
+def test_only_a_batchnorm_of_the_outputs_takes_their_mean_away(after: nn.Module, last: int) -> None:
+    model = randomised(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3, bias=False), after)).eval()
+    (layer,) = trace(model, image(2, 5, 4) if last == 3 else image(2, 4)).linear_maps
+    assert not layer.normalised
 
 
 def test_the_mean_of_the_outputs_stays_where_a_layer_has_a_bias() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
@@ -75,6 +76,124 @@ def test_a_transposed_convolution_produces_its_second_dimension() -> None:
     )
     roles = {(part.name, part.dim): part.role for part in slices(network) if part.name == "1.weight"}
     assert roles == {("1.weight", 0): "reads", ("1.weight", 1): "produces"}
+
+
+class Functions(nn.Module):
+    """Weights of other names, that functions are given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel, self.wide = nn.Parameter(torch.zeros(5, 2, 3, 3)), nn.Parameter(torch.zeros(5, 4, 2, 2))
+        self.scale, self.table = nn.Parameter(torch.zeros(6, 1)), nn.Parameter(torch.zeros(6, 4))
+        self.square = nn.Parameter(torch.zeros(6, 6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(F.conv2d(x, self.kernel))
+        x = F.relu(F.conv_transpose2d(x, self.wide)).mean((2, 3))
+        x = F.relu(F.linear(x, weight=self.table * self.scale.exp()))
+        return self.head(F.relu(F.linear(x, self.square.t())))
+
+
+def test_functions_tell_what_their_weights_do_with_the_channels() -> None:
+    network = trace(randomised(Functions()).eval(), image(2, 2, 4, 4))
+    roles = {(part.name, part.dim): part.role for part in slices(network)}
+    assert (roles["kernel", 0], roles["wide", 0], roles["wide", 1]) == ("produces", "reads", "produces")
+    assert (roles["table", 0], roles["table", 1], roles["scale", 0]) == ("produces", "reads", "produces")
+    assert roles["square", 0] == roles["square", 1] == "other"  # it is turned, so its dimensions are not the weight's
+
+
+norms = nn.utils.parametrizations
+COMPUTED: dict[str, tuple[Callable[..., nn.Module], Callable[[nn.Module], object]]] = {
+    "weight_norm": (norms.weight_norm, lambda layer: nn.utils.parametrize.remove_parametrizations(layer, "weight")),
+    "spectral_norm": (norms.spectral_norm, lambda layer: nn.utils.parametrize.remove_parametrizations(layer, "weight")),
+    "weight_norm by a hook": (nn.utils.weight_norm, nn.utils.remove_weight_norm),
+    "spectral_norm by a hook": (nn.utils.spectral_norm, nn.utils.remove_spectral_norm),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm", "bn_scale", "cpmc", "taylor"])
+def test_layers_whose_weight_is_computed_are_ranked_by_that_weight(name: str, criterion: str) -> None:
+    compute, remove = COMPUTED[name]
+    model = nn.Sequential(compute(nn.Conv2d(2, 6, 3)), nn.ReLU(), nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Flatten())
+    model.append(nn.Linear(16, 3))
+    with torch.no_grad():
+        model.eval()(IMAGES)  # what a hook left in the layer is of other tensors than those that follow
+    randomised(model)
+    network = trace(model, image(2, 2, 4, 4))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    found = make_criterion(criterion).rank(network, labelled(IMAGES, LABELS))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
+    plain = copy.deepcopy(model)  # which torch refuses of layers that hold what a gradient needs
+    with torch.no_grad():
+        plain(IMAGES)  # hooks compute the weight in a forward
+    remove(plain[0])
+    known = make_criterion(criterion).rank(trace(plain, image(2, 2, 4, 4)), labelled(IMAGES, LABELS))
+    assert isinstance(found, NestedRanking)
+    assert isinstance(known, NestedRanking)
+    assert found.scores is not None
+    assert known.scores is not None
+    assert found.notes == ()
+    if (criterion, name.partition(" ")[0]) == ("taylor", "spectral_norm"):  # all filters count in the norm of each
+        assert found.scores[0].all()
+    elif criterion == "cpmc":  # a layer with two tensors has more parameters, so other costs
+        assert found.orders == known.orders
+    else:
+        for scores, wanted in zip(found.scores, known.scores, strict=True):
+            np.testing.assert_allclose(scores, wanted, rtol=1e-3)
+
+
+class Multiplied(nn.Module):
+    """Channels that a product of matrices makes: neither a layer nor a rule says what the parameters do with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Parameter(torch.zeros(6, 5)), nn.Parameter(torch.zeros(5, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.relu(x @ self.first), self.last.t())
+
+
+class Fixed(nn.Module):
+    """Weights that are buffers, of which no parameter knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("first", torch.rand(5, 6))
+        self.register_buffer("last", torch.rand(3, 5))
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.relu(F.linear(x, self.first)), self.last) * self.scale  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm", "bn_scale", "cpmc", "taylor"])
+def test_channels_that_no_weight_is_known_to_produce_are_ranked_by_what_has_them_and_a_note_says_so(
+    criterion: str,
+) -> None:
+    model = randomised(Multiplied())
+    with torch.no_grad():
+        model.first[:, 2] = model.last[2] = 0  # type: ignore[index,operator]
+    found = make_criterion(criterion).rank(
+        trace(model.eval(), torch.ones(2, 6)), labelled(torch.randn(20, 6), LABELS[:20])
+    )
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    assert found.scores[0].max() > 0
+    if criterion != "fpgm":  # whose distance to what is empty is not the smallest
+        assert found.orders[0][-1] == 2
+    (note,) = found.notes
+    assert "No weight is known to produce the channels of" in note
+
+
+@pytest.mark.parametrize("criterion", ["l1", "cpmc", "taylor"])
+def test_channels_that_no_parameter_has_are_not_ranked_by_weights(criterion: str) -> None:
+    network, examples = trace(Fixed().eval(), torch.ones(2, 6)), labelled(torch.rand(20, 6), LABELS[:20])
+    with pytest.raises(ValueError, match=r"expects parameters that hold the channels of each group; first has none"):
+        make_criterion(criterion).rank(network, examples)
+    assert len(make_criterion("cap").rank(network, examples).keep(0, 3)) == 3
 
 
 def test_norms_and_distances_are_those_of_the_filters() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -117,6 +120,79 @@ def test_a_branch_makes_up_for_what_its_shortcut_lost(norm: bool, left: float, m
     with_sums = lost(Damaged(network, random_ranking(network), IMAGES))
     monkeypatch.setattr(reconstructed, "_branches", lambda *_: ())
     assert with_sums < left * lost(Damaged(network, random_ranking(network), IMAGES))
+
+
+class Scaled(nn.Module):
+    """Two branches, of which the second makes up for what the first lost; an addend of its addition is multiplied."""
+
+    def __init__(self, add: Callable[[Tensor, Tensor], Tensor], factor: float = 1.0, of_stream: float = 1.0) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(2, 8, 1), nn.Conv2d(8, 3, 1)
+        self.inner, self.back = nn.Conv2d(8, 12, 1), nn.Conv2d(12, 8, 1)
+        self.second, self.last = nn.Conv2d(8, 12, 1), nn.Conv2d(12, 8, 1)
+        randomised(self)
+        self.add, self.of_stream = add, of_stream
+        with torch.no_grad():
+            self.last.weight /= factor
+            self.last.bias /= factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        x = x + self.back(F.relu(self.inner(x)))
+        return self.head(self.add(x / self.of_stream, self.last(F.relu(self.second(x)))))
+
+
+@pytest.mark.parametrize(
+    "scaled",
+    [
+        Scaled(lambda x, y: torch.add(x, y, alpha=10), 10),
+        Scaled(lambda x, y: torch.add(input=x, other=y, alpha=0.1), 0.1),
+        Scaled(lambda x, y: x.add(y, alpha=-1), -1),
+        Scaled(lambda x, y: x.add_(y, alpha=10), 10),
+        Scaled(lambda x, y: torch.add(y, x, alpha=-2), 1, -2),
+    ],
+)
+def test_a_branch_makes_up_for_its_shortcut_as_much_as_it_is_added(scaled: Scaled) -> None:
+    """All of them compute what a plain addition does, so what they lose is the same."""
+    plain = Scaled(lambda x, y: x + y)
+    errors = []
+    for model in (scaled, plain):
+        network = trace(model.eval(), image(2, 2, 4, 4))
+        errors.append(error(network, ReconstructedWeights(network, random_ranking(network), IMAGES), (8, 4, 11)))
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("subtract", [torch.sub, operator.sub])
+def test_a_branch_that_is_subtracted_is_fitted_to_its_own_outputs(subtract: Callable[[Tensor, Tensor], Tensor]) -> None:
+    network = trace(Scaled(lambda x, y: subtract(x, y), -1).eval(), image(2, 2, 4, 4))
+    ranking = random_ranking(network)
+    inherited = error(network, InheritedWeights(network, ranking), (8, 4, 11))
+    assert error(network, ReconstructedWeights(network, ranking, IMAGES), (8, 4, 11)) < inherited
+
+
+def test_a_filter_that_is_empty_leaves_the_others_their_fit() -> None:
+    """Its output is always the same, so a BatchNorm divides it by next to nothing."""
+    model = randomised(Residual(norm=True)).eval()
+    network = trace(model, image(2, 2, 4, 4))
+    structure = (8, 8)
+    with torch.no_grad():
+        model.back.weight[2] = 0  # type: ignore[index,union-attr]
+    ranking = random_ranking(network)
+    built = ReconstructedWeights(network, ranking, IMAGES).build(structure)
+    assert all(bool(tensor.isfinite().all()) for tensor in built.state_dict().values())
+    inherited = error(network, InheritedWeights(network, ranking), structure)
+    assert error(network, ReconstructedWeights(network, ranking, IMAGES), structure) < 0.5 * inherited
+
+
+def test_an_empty_filter_in_front_of_a_normalisation_takes_no_error_of_the_shortcut_from_the_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    outputs, missing = (torch.randn(50, 3, generator=generator).double() for _ in range(2))
+    outputs[:, 1] = 4.0
+    weight, bias = torch.tensor([1.0, 1.0, 0.01]).double(), torch.zeros(3).double()
+    found = reconstructed._Norm("norm", weight, bias, 1e-5).before(missing, outputs)
+    behind = found / (outputs.var(0, correction=0) + 1e-5).sqrt() * weight
+    assert torch.allclose(behind[:, :2], missing[:, :2])
+    assert not found[:, 2].any()  # what is scaled by next to nothing would be blown up
 
 
 def test_weights_that_change_normalisations_are_not_run_stacked() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import unit_scores
+from prunesearch.evaluators.channels.slices import filter_scores, stand_in_notes, stand_ins, unit_scores
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
@@ -25,6 +26,17 @@ class BNScaleCriterion(ScoringCriterion):
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Scales, each relative to the mean of its layer."""
         scales = unit_scores(network, "scales", lambda weights: weights.abs().sum(dim=1))
-        norms = unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))
-        scaled = unit_scores(network, "scales", lambda weights: weights[:, 0] * 0 + 1, relative=False) > 0
-        return np.where(scaled, scales, norms)
+        norms = filter_scores(network, lambda filters: filters.abs().sum(dim=1))
+        return np.where(_scaled(network), scales, norms)
+
+    def notes(self, network: Network) -> tuple[str, ...]:
+        """Groups that run through no BatchNorm, and that no weight is known to produce either."""
+        scaled = _scaled(network)
+        return stand_in_notes(
+            network, [group for group in stand_ins(network) if not scaled[network.units[group]].all()]
+        )
+
+
+def _scaled(network: Network) -> npt.NDArray[np.bool_]:
+    """(units,) which run through a BatchNorm."""
+    return unit_scores(network, "scales", lambda weights: weights[:, 0] * 0 + 1, relative=False) > 0

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from prunesearch.evaluators.channels.cpmc import mean_magnitudes
+from prunesearch.evaluators.channels.cpmc import mean_magnitudes, weightless_notes
 from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.refitted import solved
@@ -60,14 +60,16 @@ class CaPCriterion:
         images = inputs_of(examples, "cap")
         known = [one for one in network.linear_maps if one.loses_inputs and one.columns <= self._most_columns]
         readers = list(layer_inputs(network, images, seed=self._seed, cache=self._cache, of=known))
-        magnitudes = mean_magnitudes(network)
+        read_by = [[reader for reader in readers if np.isin(units, reader.units).any()] for units in network.units]
+        unread = [group for group, known_readers in enumerate(read_by) if not known_readers]
+        magnitudes = mean_magnitudes(network) if unread else np.zeros(network.unit_count)
         orders, scores = [], []
-        for units in network.units:
-            parts = [_Unexplained(reader, units) for reader in readers if np.isin(units, reader.units).any()]
+        for units, its_readers in zip(network.units, read_by, strict=True):
+            parts = [_Unexplained(reader, units) for reader in its_readers]
             order, values = greedily_explained(parts, len(units)) if parts else _by_magnitude(magnitudes[units])
             orders.append(tuple(order.tolist()))
             scores.append(values)
-        return NestedRanking(tuple(orders), tuple(scores))
+        return NestedRanking(tuple(orders), tuple(scores), weightless_notes(network, unread))
 
 
 def greedily_explained(parts: Sequence[_Unexplained], units: int) -> tuple[IntArray, FloatArray]:

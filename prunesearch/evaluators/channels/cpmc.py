@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import saved, slices
+from prunesearch.evaluators.channels.slices import saved, slices, stand_in_notes, stand_ins, unit_scores
 from prunesearch.models.devices import fetched
 from prunesearch.models.network import Network
+from prunesearch.models.roles import weights
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 
@@ -35,22 +38,39 @@ class CPMCCriterion(ScoringCriterion):
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Value of the weights, over powers of costs."""
+        values = mean_magnitudes(network)
         macs, params = (saved(network, resource) for resource in ("macs", "params"))
         against = (macs / macs.max()) ** self._macs_power * (params / params.max()) ** self._params_power
-        values = mean_magnitudes(network)
         scores = np.zeros(network.unit_count)
         for units, cost in zip(network.units, against, strict=True):
             scores[units] = values[units] / cost
         return scores / max(values[units].max() for units in network.units)
 
+    def notes(self, network: Network) -> tuple[str, ...]:
+        """Groups that no weight is known to produce or to read."""
+        return weightless_notes(network, range(len(network.units)))
+
 
 def mean_magnitudes(network: Network) -> FloatArray:
     """(units,) mean magnitude of the weights that disappear with each unit."""
     total, count = np.zeros(network.unit_count), np.zeros(network.unit_count)
-    parameters = dict(network.model.named_parameters())
-    parts = [part for part in slices(network) if part.role in ("produces", "reads")]
+    parameters = weights(network)
+    instead = {group: role for group, role in stand_ins(network).items() if role != "reads"}
+    parts = [part for part in slices(network) if part.role in ("produces", "reads") and part.name in parameters]
     sums = fetched([part.of(parameters[part.name]).abs().sum(dim=1) for part in parts])
     for part, summed in zip(parts, sums, strict=True):
         np.add.at(total, part.units, summed.numpy())
         np.add.at(count, part.units, parameters[part.name].numel() // len(part.units))
-    return total / np.maximum(count, 1)
+    means = total / np.maximum(count, 1)
+    for group, role in instead.items():
+        units = network.units[group]
+        means[units] = unit_scores(network, role, lambda values: values.abs().mean(dim=1), relative=False)[units]
+    return means
+
+
+def weightless_notes(network: Network, groups: Collection[int]) -> tuple[str, ...]:
+    """What to know of those of some groups that no weight is known to produce or to read."""
+    if not groups:
+        return ()
+    instead = stand_ins(network)
+    return stand_in_notes(network, [group for group in groups if instead.get(group, "reads") != "reads"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, Protocol
 
+from prunesearch.evaluators.channels.slices import stand_in_notes, stand_ins
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
@@ -57,7 +58,20 @@ class ScoringCriterion(ABC):
     def rank(self, network: Network, examples: Examples | None = None) -> NestedRanking:
         """Order the units of every group by importance; see `Criterion`."""
         scores = self.scores(network, examples)
-        return NestedRanking.by_importance([scores[units] for units in network.units])
+        return NestedRanking.by_importance([scores[units] for units in network.units], self.notes(network))
+
+    def notes(self, network: Network) -> tuple[str, ...]:
+        """What should be known before the order is believed."""
+        del network
+        return ()
+
+
+class FilterCriterion(ScoringCriterion):
+    """One that looks at the weights which produce each channel."""
+
+    def notes(self, network: Network) -> tuple[str, ...]:
+        """Groups that no weight is known to produce."""
+        return stand_in_notes(network, stand_ins(network))
 
 
 def comparable_scores(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:

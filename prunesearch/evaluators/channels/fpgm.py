@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import distances, unit_scores
+from prunesearch.evaluators.channels.criterion import FilterCriterion
+from prunesearch.evaluators.channels.slices import distances, filter_scores
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 
 
-class FPGMCriterion(ScoringCriterion):
+class FPGMCriterion(FilterCriterion):
     """Importance of a channel: the summed distance of its filter to the other filters of the layer.
 
     Source: He et al., Filter pruning via geometric median, CVPR 2019, arXiv:1811.00250, equation 7. Several producers
@@ -21,4 +21,4 @@ class FPGMCriterion(ScoringCriterion):
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Distances, each relative to the mean of its layer."""
-        return unit_scores(network, "produces", distances)
+        return filter_scores(network, distances)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import unit_scores
+from prunesearch.evaluators.channels.criterion import FilterCriterion
+from prunesearch.evaluators.channels.slices import filter_scores
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 
 
-class L1Criterion(ScoringCriterion):
+class L1Criterion(FilterCriterion):
     """Importance of a channel: the L1 norm of the filter that produces it.
 
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1. Where several layers produce the same channels (a
@@ -22,4 +22,4 @@ class L1Criterion(ScoringCriterion):
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Norms, each relative to the mean of its layer."""
-        return unit_scores(network, "produces", lambda filters: filters.abs().sum(dim=1))
+        return filter_scores(network, lambda filters: filters.abs().sum(dim=1))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import unit_scores
+from prunesearch.evaluators.channels.criterion import FilterCriterion
+from prunesearch.evaluators.channels.slices import filter_scores
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 
 
-class L2Criterion(ScoringCriterion):
+class L2Criterion(FilterCriterion):
     """Importance of a channel: the L2 norm of the filter that produces it.
 
     Source: He et al., Soft filter pruning, IJCAI 2018, arXiv:1808.06866, equation 2 with p = 2. Several producers count
@@ -21,4 +21,4 @@ class L2Criterion(ScoringCriterion):
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Norms, each relative to the mean of its layer."""
-        return unit_scores(network, "produces", lambda filters: filters.norm(dim=1))
+        return filter_scores(network, lambda filters: filters.norm(dim=1))

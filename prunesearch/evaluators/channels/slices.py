@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,10 @@ from torch import Tensor
 from prunesearch.models.devices import fetched, in_float64
 from prunesearch.models.network import Network
 from prunesearch.models.operators.kind import Role
-from prunesearch.models.roles import role_of
+from prunesearch.models.roles import role_of, weights
 from prunesearch.structure import FloatArray, IntArray
+
+_INSTEAD: tuple[Role, ...] = ("reads", "scales", "other")
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,52 @@ def unit_scores(
         relative: Divide the scores of each weight by their mean, so that none dominates by scale.
     """
     total = np.zeros(network.unit_count)
-    parameters = dict(network.model.named_parameters())
-    parts = [part for part in slices(network) if part.role == role]
-    found = fetched([score(part.of(parameters[part.name])) for part in parts])
+    tensors = weights(network)
+    parts = [part for part in slices(network) if part.role == role and part.name in tensors]
+    found = fetched([score(part.of(tensors[part.name])) for part in parts])
     for part, scores in zip(parts, (each.numpy() for each in found), strict=True):
         np.add.at(total, part.units, scores / ((float(scores.mean()) or 1.0) if relative else 1.0))
     return total
+
+
+def filter_scores(network: Network, score: Callable[[Tensor], Tensor]) -> FloatArray:
+    """(units,) the same of the weights that produce each unit; of groups that have none, of others (`stand_ins`)."""
+    total = unit_scores(network, "produces", score)
+    for group, role in stand_ins(network).items():
+        total[network.units[group]] = unit_scores(network, role, score)[network.units[group]]
+    return total
+
+
+def stand_ins(network: Network) -> Mapping[int, Role]:
+    """By group that no weight is known to produce, the role of the parameters that it is ranked by instead.
+
+    Raises:
+        ValueError: No parameter at all has the channels of one.
+    """
+    parts, found = slices(network), dict[int, Role]()
+    for group, units in enumerate(network.units):
+        roles = {part.role for part in parts if np.isin(units, part.units).any()}
+        if not roles:
+            raise ValueError(
+                "A criterion that looks at weights expects parameters that hold the channels of each group; "
+                f"{network.space.groups[group].name} has none. Take a criterion that looks at outputs, such as "
+                '"lfe" or "random", or name the layer in trace(ignored_layers=...).'
+            )
+        if "produces" not in roles:
+            found[group] = next(role for role in _INSTEAD if role in roles)
+    return found
+
+
+def stand_in_notes(network: Network, groups: Collection[int]) -> tuple[str, ...]:
+    """What to know of groups that are ranked by other parameters than the weights that produce them."""
+    if not groups:
+        return ()
+    names = [network.space.groups[group].name for group in sorted(groups)]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"No weight is known to produce the channels of {', '.join(names[:3])}{more}: they are ranked by what else has "
+        "them, the weights that read them first of all.",
+    )
 
 
 def saved(network: Network, resource: Literal["macs", "params"]) -> FloatArray:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
-from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
-from prunesearch.evaluators.channels.slices import slices
+from prunesearch.evaluators.channels.criterion import FilterCriterion, given
+from prunesearch.evaluators.channels.slices import slices, stand_ins
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.models.copying import copied
 from prunesearch.models.devices import fetched
-from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import arguments
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray
@@ -18,7 +19,7 @@ from prunesearch.tasks.examples import Examples
 _BATCH = 64
 
 
-class TaylorCriterion(ScoringCriterion):
+class TaylorCriterion(FilterCriterion):
     """Importance of a channel: the square of the sum of weight times gradient over the filters that produce it.
 
     Source: Molchanov et al., Importance estimation for neural network pruning, CVPR 2019, arXiv:1906.10771, equation 9;
@@ -36,26 +37,33 @@ class TaylorCriterion(ScoringCriterion):
         examples = given(examples, "taylor")
         check_inputs(network, examples.inputs)
         importance = np.zeros(network.unit_count)
-        with in_eval_mode(network.model), torch.enable_grad():
+        model = copied(network.model).eval()  # some layers keep the weight that they computed, and with it the graph
+        with torch.enable_grad():
             for batch in examples.batches(_BATCH):
-                shares = [len(part) / len(batch) * self._of_one_size(network, part) for part in batch.by_size()]
+                shares = [len(part) / len(batch) * self._of_one_size(network, model, part) for part in batch.by_size()]
                 importance += np.sum(shares, axis=0) ** 2
         return importance
 
-    def _of_one_size(self, network: Network, examples: Examples) -> FloatArray:
-        """(units,) sums of weight times gradient; on copies, so that no gradient of the model's is touched."""
-        produced = [part for part in slices(network) if part.role == "produces"]
-        values = {name: parameter.detach().clone() for name, parameter in network.model.named_parameters()}
-        names = list(dict.fromkeys(part.name for part in produced))
+    def _of_one_size(self, network: Network, model: nn.Module, examples: Examples) -> FloatArray:
+        """(units,) sums of weight times gradient; on copies, so that no gradient of the model's is touched.
+
+        Of a weight that is computed of others, these count: together they are what it is.
+        """
+        instead = stand_ins(network)
+        parts = [part for part in slices(network) if part.role in ("produces", *instead.values())]
+        values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        names = list(dict.fromkeys(part.name for part in parts))
         for name in names:
             values[name].requires_grad_()
-        outputs = torch.func.functional_call(network.model, values, *arguments(examples.inputs))
+        outputs = torch.func.functional_call(model, values, *arguments(examples.inputs))
         loss = examples.losses(outputs).mean()
         # zeros for what runs in training mode only
         found = torch.autograd.grad(loss, [values[name] for name in names], materialize_grads=True)
         gradients = dict(zip(names, found, strict=True))
-        sums = [(part.of(values[part.name]) * part.of(gradients[part.name])).sum(dim=1) for part in produced]
-        total = np.zeros(network.unit_count)
-        for part, summed in zip(produced, fetched(sums), strict=True):
-            np.add.at(total, part.units, summed.numpy())
-        return total
+        sums = [(part.of(values[part.name]) * part.of(gradients[part.name])).sum(dim=1) for part in parts]
+        totals = {role: np.zeros(network.unit_count) for role in ("produces", *instead.values())}
+        for part, summed in zip(parts, fetched(sums), strict=True):
+            np.add.at(totals[part.role], part.units, summed.numpy())
+        for group, role in instead.items():
+            totals["produces"][network.units[group]] = totals[role][network.units[group]]
+        return totals["produces"]
