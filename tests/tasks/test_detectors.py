@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 import prunesearch as ps
 from prunesearch.tasks.average_precision import BoxAveragePrecision
@@ -38,6 +40,38 @@ def test_losses_and_boxes_are_those_of_the_detector_itself(name: str) -> None:
         torch.manual_seed(0)
         theirs = detector(images, [dict(target) for _, target in squares(8)])
     assert float(own) == pytest.approx(float(sum(theirs.values())), rel=1e-5)
+
+
+def sure(size: tuple[int, int], growth: float) -> RetinaNet:
+    """A detector that sees one box, of class 1, around every place of a map of 4 x 4 pixels each."""
+    backbone: Any = nn.Conv2d(3, 16, 4, 4)
+    backbone.out_channels = 16
+    anchors = AnchorGenerator(((16,),), ((1.0,),))
+    found = RetinaNet(backbone, 3, anchor_generator=anchors, min_size=min(size), max_size=max(size)).eval()
+    with torch.no_grad():
+        for layer, said in (
+            (found.head.classification_head.cls_logits, [-9.0, 2.0, -9.0]),
+            (found.head.regression_head.bbox_reg, [0.0, 0.0, growth, growth]),
+        ):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor(said))
+    return found
+
+
+def scene(height: int, width: int, box: list[float], label: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
+    return torch.rand(3, height, width), {"boxes": torch.tensor([box]), "labels": torch.tensor([label])}
+
+
+def test_boxes_end_where_the_image_ends_and_not_where_its_padding_does() -> None:
+    scenes = [scene(40, 40, [0.0, 0.0, 40.0, 40.0]), scene(40, 36, [0.0, 0.0, 36.0, 40.0])] * 2
+    detector = sure((40, 40), growth=4.0)
+    task = ps.tasks.torchvision_detection(detector, scenes, test=scenes)
+    batch, metric, own = task.data.test_set(), task.data.goal.metric(), BoxAveragePrecision()
+    assert tuple(batch["images"].shape) == (4, 3, 64, 64)
+    with torch.no_grad():
+        metric.update(task.model(batch["images"]), batch)
+        own.update(detector([image for image, _ in scenes]), [target for _, target in scenes])
+    assert metric.compute() == own.compute() == 1.0
 
 
 @pytest.mark.slow
