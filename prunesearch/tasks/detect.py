@@ -45,7 +45,7 @@ class DenseOutputs(nn.Module):
         return {"features": features, "objectness": list(objectness), "deltas": list(deltas)}
 
 
-def torchvision_task(detector: nn.Module, sizes: Sequence[tuple[int, int]]) -> Task:
+def torchvision_task(detector: nn.Module, size: tuple[int, int], maps: Sequence[tuple[int, int]]) -> Task:
     """The task of the `DenseOutputs` of a detector.
 
     Batches are dictionaries: `"images"`, (n, 3, h, w) as the detector's transform makes them, `"sizes"`, (n, 2) height
@@ -55,9 +55,10 @@ def torchvision_task(detector: nn.Module, sizes: Sequence[tuple[int, int]]) -> T
 
     Args:
         detector: Whose losses and anchors these are.
-        sizes: Height and width of each map of features that its head sees.
+        size: Height and width of the images, padding included.
+        maps: Height and width of each map of features that its head sees.
     """
-    rest = _Rest(copy.deepcopy(detector).requires_grad_(False), tuple(sizes))  # losses train what is given alone
+    rest = _Rest(copy.deepcopy(detector).requires_grad_(False), size, tuple(maps))  # losses train what is given alone
     return Task(
         inputs=images_of,
         loss=_Losses(rest),
@@ -72,6 +73,25 @@ def images_of(batch: Batch) -> Tensor:
     return batch["images"]
 
 
+def pixels(size: tuple[int, int]) -> str:
+    """Height and width, for messages."""
+    return f"{size[0]} x {size[1]} pixels"
+
+
+def several_sizes(first: str, other: str) -> str:
+    """The sentence about images that the transform of a detector gives two sizes."""
+    return (
+        f"Expected images that the detector's transform gives one size, got {first} and {other}. Give images of one "
+        "shape, cropped or padded together with their boxes, to train and to test with."
+    )
+
+
+def as_target(target: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What an image shows, as detectors take it: arrays and lists become tensors, no boxes a tensor (0, 4)."""
+    boxes, labels = torch.as_tensor(target["boxes"]), torch.as_tensor(target["labels"])
+    return {"boxes": boxes.float().reshape(-1, 4), "labels": labels.long().reshape(-1)}
+
+
 def as_batch(detector: Any) -> Callable[[Sequence[tuple[Tensor, Mapping[str, Any]]]], dict[str, Any]]:
     """What puts (image, target) items together: the detector's own transform fits, pads and normalises them.
 
@@ -80,8 +100,7 @@ def as_batch(detector: Any) -> Callable[[Sequence[tuple[Tensor, Mapping[str, Any
     """
 
     def collate(items: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> dict[str, Any]:
-        targets = [{"boxes": target["boxes"].float(), "labels": target["labels"]} for _, target in items]
-        images, fitted = detector.transform([image for image, _ in items], targets)
+        images, fitted = detector.transform([image for image, _ in items], [as_target(target) for _, target in items])
         return {"images": images.tensors, "sizes": torch.tensor(images.image_sizes), "targets": Ragged(fitted)}
 
     return collate
@@ -92,17 +111,20 @@ class _Rest:
     """All of a detector but the layers whose outputs are given."""
 
     detector: Any
-    sizes: tuple[tuple[int, int], ...]
+    size: tuple[int, int]
+    maps: tuple[tuple[int, int], ...]
 
     def __call__(self, outputs: Mapping[str, Any], batch: Batch, targets: Sequence[Any] | None) -> Any:
         """The detector's losses if there are targets, else the boxes that it finds in each image."""
         images, trains = batch["images"], targets is not None
+        if tuple(images.shape[2:]) != self.size:  # else anchors would be at wrong places
+            raise ValueError(several_sizes(pixels(self.size), pixels(tuple(images.shape[2:]))))
         if "features" in outputs:  # of two stages
             features = dict(outputs["features"])
             stage = _with(self.detector.rpn, trains, head=_Given((outputs["objectness"], outputs["deltas"])))
             parts = {"rpn": stage, "roi_heads": _with(self.detector.roi_heads, trains)}
         else:
-            features = {str(i): images.new_empty(len(images), 1, *size) for i, size in enumerate(self.sizes)}
+            features = {str(i): images.new_empty(len(images), 1, *size) for i, size in enumerate(self.maps)}
             parts = {"head": _Given(dict(outputs), self.detector.head)}
         fitted = _AsGiven(batch["sizes"])
         return _with(self.detector, trains, transform=fitted, backbone=_Given(features), **parts)(images, targets)
