@@ -65,7 +65,10 @@ def check(outputs: Any, batch: Batch) -> None:
 
 
 class MeanAveragePrecision:
-    """Mean over labels of the area under the curve of precision against recall; labels without a positive left out."""
+    """Mean over labels of the area under the curve of precision against recall; labels without a positive left out.
+
+    Images with the same score are found together: their order says nothing.
+    """
 
     higher_is_better = True
 
@@ -86,6 +89,8 @@ class MeanAveragePrecision:
 
 
 def _average_precision(scores: Tensor, truth: Tensor) -> float:
-    right = truth[scores.argsort(descending=True, stable=True)].double()
-    precision = right.cumsum(0) / torch.arange(1, len(right) + 1, dtype=torch.float64)
-    return float((precision * right).sum() / right.sum())
+    ranked, order = scores.sort(descending=True)
+    last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool)])  # of those with the same score
+    right = truth[order].double().cumsum(0)[last]
+    precision = right / torch.arange(1, len(order) + 1, dtype=torch.float64)[last]
+    return float((precision * right.diff(prepend=torch.zeros(1, dtype=torch.float64))).sum() / right[-1])

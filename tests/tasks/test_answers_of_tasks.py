@@ -44,6 +44,18 @@ def test_average_precision_is_that_of_the_ranked_list() -> None:
     assert metric.compute() == pytest.approx((1 / 1 + 2 / 3) / 2)  # the second label has no positive
 
 
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_equal_scores_say_nothing_whatever_the_order_of_the_data(first: float) -> None:
+    truth = torch.tensor([first] * 32 + [1 - first] * 32)[:, None]
+    metric = MeanAveragePrecision()
+    metric.update(torch.zeros(64, 1), (None, truth))
+    assert metric.compute() == pytest.approx(0.5)
+    metric = MeanAveragePrecision()
+    scores = torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0])[:, None]
+    metric.update(scores, (None, torch.tensor([1.0, first, 0.0, 1 - first, 0.0])[:, None]))
+    assert metric.compute() == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 4)
+
+
 def test_r2_is_the_share_of_the_variance_that_is_explained() -> None:
     wanted = torch.randn(50, 2, generator=GENERATOR) * torch.tensor([1.0, 3.0])
     own = wanted + 0.5 * torch.randn(50, 2, generator=GENERATOR)
