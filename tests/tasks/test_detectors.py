@@ -143,6 +143,15 @@ def test_the_average_precision_of_boxes_by_hand() -> None:
     )
 
 
+@pytest.mark.parametrize("overlap", range(50, 100, 5))
+def test_a_box_that_reaches_a_threshold_exactly_is_found(overlap: int) -> None:
+    metric = BoxAveragePrecision()
+    truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 100.0]]), "labels": torch.tensor([1])}
+    found = {"boxes": torch.tensor([[0.0, 0.0, 10.0, float(overlap)]]), "labels": torch.tensor([1])}
+    metric.update([{**found, "scores": torch.tensor([0.9])}], [truth])
+    assert metric.compute() == pytest.approx((overlap - 45) / 50)  # from 0.5 up to its own
+
+
 @pytest.mark.detectors
 def test_the_average_precision_of_boxes_is_that_of_pycocotools() -> None:
     coco, evaluation = pytest.importorskip("pycocotools.coco"), pytest.importorskip("pycocotools.cocoeval")
