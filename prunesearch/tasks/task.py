@@ -19,6 +19,11 @@ def first_of(batch: Batch) -> Batch:
     return batch[0] if _is_several(batch) and len(batch) > 1 else _alone(batch)
 
 
+def first_of_pair(batch: Batch) -> Batch:
+    """The first of two, such as the images of (images, labels); of three or more all, as each may be an input."""
+    return batch if _is_several(batch) and len(batch) > 2 else first_of(batch)
+
+
 def second_of(batch: Batch) -> Any:
     """The second of a tuple or list, such as the labels of (images, labels)."""
     return batch[1]

@@ -66,6 +66,31 @@ def test_r2_is_the_share_of_the_variance_that_is_explained() -> None:
     assert metric.compute() == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 100.7, 1e6 / 3])
+def test_r2_of_targets_that_do_not_vary_is_zero(value: float) -> None:
+    one, sizes = Measured(ps.tasks.regression()), Measured(ps.tasks.regression())
+    for n in (7, 33, 20):
+        wanted = torch.stack([torch.full((n,), value), torch.full((n,), value / 7)], 1)
+        one.update(wanted + torch.randn(n, 2, generator=GENERATOR), (None, wanted), n)
+        sizes.update(torch.randn(2, n, generator=GENERATOR), (None, torch.full((2, n), value)), 2)
+    assert one.compute() == sizes.compute() == 0.0
+
+
+def test_r2_does_not_lose_digits_to_a_large_mean() -> None:
+    spread = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
+    metric = Measured(ps.tasks.regression())
+    metric.update(1e9 + spread / 2, (None, 1e9 + spread), 50)
+    assert metric.compute() == pytest.approx(0.75, rel=1e-4)
+
+
+def test_fidelity_takes_the_first_of_a_pair_and_all_of_more() -> None:
+    one, two, three = torch.rand(3, 2, 4)
+    inputs = ps.tasks.fidelity().inputs
+    assert inputs(one) is inputs((one,)) is inputs((one, two)) is one
+    assert inputs((one, two, three)) == (one, two, three)
+    assert inputs({"a": one, "b": two}) == {"a": one, "b": two}
+
+
 @pytest.mark.parametrize("shapes", [((6,), (6,)), ((6, 1), (6,)), ((6,), (6, 1)), ((6, 2, 3), (6, 2, 3))])
 def test_one_number_per_example_may_have_a_dimension_of_its_own(shapes: tuple[tuple[int, ...], ...]) -> None:
     own, wanted = torch.randn(shapes[0]), torch.randn(shapes[1])
