@@ -12,7 +12,7 @@ from torch import Tensor
 
 from prunesearch.models.nested import Batch
 from prunesearch.tasks.outputs import described, main_output
-from prunesearch.tasks.task import Task
+from prunesearch.tasks.task import Task, targets_of
 
 Error = Literal["squared", "absolute", "huber"]
 _ERRORS: dict[str, Callable[..., Tensor]] = {"squared": F.mse_loss, "absolute": F.l1_loss, "huber": F.huber_loss}
@@ -45,12 +45,21 @@ class _ErrorOf:
 
 
 def check(outputs: Any, batch: Batch) -> None:
-    """Make sure that the network returns what can be compared with the targets.
+    """Make sure that the network returns what can be compared with the targets, and that these are finite.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: The shapes differ, or a target is NaN or infinite.
     """
-    own, wanted = _fitting(main_output(outputs), batch[1])
+    targets = targets_of(
+        batch, "a tensor of numbers", "Make each a tensor; those of inputs of one size have one shape."
+    )
+    if not bool(targets.isfinite().all()):
+        n = int((~targets.isfinite()).reshape(len(targets), -1).any(1).sum())
+        raise ValueError(
+            f"Expected finite targets, got NaN or infinite ones in {n} of {len(targets)} examples. Leave these "
+            "examples out, or give a Task whose loss leaves out such numbers."
+        )
+    own, wanted = _fitting(main_output(outputs), targets)
     if own.shape[1:] != wanted.shape[1:]:
         raise ValueError(
             f"Expected outputs of the shape of the targets, {tuple(wanted.shape)}; the network returned "

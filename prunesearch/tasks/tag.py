@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunesearch.models.nested import Batch
 from prunesearch.tasks.outputs import described, main_output
-from prunesearch.tasks.task import Task
+from prunesearch.tasks.task import Task, targets_of
 
 
 def multilabel() -> Task:
@@ -54,7 +54,8 @@ def check(outputs: Any, batch: Batch) -> None:
     Raises:
         ValueError: They are not.
     """
-    main, targets = main_output(outputs), batch[1]
+    advice = "Make each a tensor with a one for each label that the example has, such as torch.tensor([0.0, 1.0, 0.0])."
+    main, targets = main_output(outputs), targets_of(batch, "zeros and ones (labels,), and no list of labels,", advice)
     if main.shape[1:] != targets.shape[1:] or main.dim() != 2:
         raise ValueError(
             f"Expected (n, labels) targets and as many logits; targets are {tuple(targets.shape)}, and the network "

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import prunesearch as ps
-from prunesearch.tasks.metric import Measured, values
+from prunesearch.tasks.metric import Measured, training_loss, values
 from prunesearch.tasks.outputs import output_agreement, output_distance
 from prunesearch.tasks.segment import MeanIoU
 from prunesearch.tasks.tag import MeanAveragePrecision
@@ -24,6 +24,21 @@ def test_pixels_that_do_not_count_do_not_count() -> None:
     first = -F.log_softmax(logits[0], 0)[:, :, 3:].gather(0, masks[0, :, 3:][None])[0].mean()
     second = F.cross_entropy(logits[1:2], masks[1:2])
     assert torch.allclose(found, torch.stack([first, second, torch.tensor(0.0)]), atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_without_a_pixel_that_counts_trains_nothing(smoothing: float) -> None:
+    logits, masks = torch.randn(2, 4, 5, 6, requires_grad=True), torch.full((2, 5, 6), 255)
+    outputs = {"out": logits, "aux": 2 * logits}
+    nothing = training_loss(ps.tasks.segmentation(), outputs, (None, masks), smoothing)
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert not logits.grad.any()
+    masks[0, 0] = 3
+    found = training_loss(ps.tasks.segmentation(), outputs, (None, masks), smoothing)
+    seen = [x[0, :, 0].T for x in (logits, 2 * logits)]
+    main, half = (F.cross_entropy(x, masks[0, 0], label_smoothing=smoothing) for x in seen)
+    assert torch.allclose(found, main + half / 2)
 
 
 def test_mean_iou_is_intersection_over_union_of_the_classes_that_occur() -> None:
