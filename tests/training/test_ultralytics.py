@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -221,6 +222,29 @@ def test_the_tutorial_prunes_an_architecture_trains_it_and_exports_it(tmp_path: 
     assert "mAP50-95: " in ended.stdout
     (exported,) = re.findall(r"^exported: (.*\.onnx)$", ended.stdout, flags=re.MULTILINE)
     assert Path(exported).stat().st_size < (tmp_path / "yolo/train/weights/best.pt").stat().st_size * 4
+
+
+class Strided(torch.nn.Module):
+    """As much of a network of ultralytics as is asked before it runs."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.norm, self.stride, self.yaml = torch.nn.BatchNorm2d(3), torch.tensor([8, stride]), {"channels": 3}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("of another version")
+
+
+@pytest.mark.parametrize(("stride", "size", "other"), [(32, 100, 128), (32, 65, 96), (64, 96, 128)])
+def test_a_size_that_the_stride_does_not_divide_is_not_the_fault_of_the_version(
+    stride: int, size: int, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ultralytics", SimpleNamespace(__version__="1.2.3"))
+    yolo = SimpleNamespace(task="detect", task_map={}, model=Strided(stride))
+    with pytest.raises(ValueError, match=rf"^Expected imgsz as a multiple of {stride}, got {size}; try {other}\.$"):
+        ps.tasks.ultralytics(yolo, "my.yaml", imgsz=size)
+    with pytest.raises(ValueError, match=r"cannot run in the installed ultralytics 1\.2\.3 .*classes after nc: there"):
+        ps.tasks.ultralytics(yolo, "my.yaml", imgsz=other)
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
