@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-THRESHOLDS = torch.linspace(0.5, 0.95, 10)
+THRESHOLDS = torch.from_numpy(np.linspace(0.5, 0.95, 10))  # numpy's, to the last bit: a box of exactly 0.6 counts
 """Intersections over union from which on a box counts as found."""
-_RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)
+_RECALLS = torch.from_numpy(np.linspace(0, 1, 101))
 _MOST = 100
 """Boxes of one image that count: those with the highest scores."""
 

@@ -45,18 +45,20 @@ class DenseOutputs(nn.Module):
         return {"features": features, "objectness": list(objectness), "deltas": list(deltas)}
 
 
-def torchvision_task(detector: nn.Module, sizes: Sequence[tuple[int, int]]) -> Task:
+def torchvision_task(detector: nn.Module, size: tuple[int, int], maps: Sequence[tuple[int, int]]) -> Task:
     """The task of the `DenseOutputs` of a detector.
 
-    Batches are dictionaries: `"images"`, (n, 3, h, w) as the detector's transform makes them, and `"targets"`, of each
-    image `boxes` (k, 4) in its pixels and `labels` (k,). The loss is the sum of the detector's own losses; the metric
+    Batches are dictionaries: `"images"`, (n, 3, h, w) as the detector's transform makes them, `"sizes"`, (n, 2) height
+    and width of each without its padding, and `"targets"`, of each image `boxes` (k, 4) in its pixels and `labels`
+    (k,). The loss is the sum of the detector's own losses; the metric
     the mean average precision that COCO counts.
 
     Args:
         detector: Whose losses and anchors these are.
-        sizes: Height and width of each map of features that its head sees.
+        size: Height and width of the images, padding included.
+        maps: Height and width of each map of features that its head sees.
     """
-    rest = _Rest(copy.deepcopy(detector).requires_grad_(False), tuple(sizes))  # losses train what is given alone
+    rest = _Rest(copy.deepcopy(detector).requires_grad_(False), size, tuple(maps))  # losses train what is given alone
     return Task(
         inputs=images_of,
         loss=_Losses(rest),
@@ -71,6 +73,25 @@ def images_of(batch: Batch) -> Tensor:
     return batch["images"]
 
 
+def pixels(size: tuple[int, int]) -> str:
+    """Height and width, for messages."""
+    return f"{size[0]} x {size[1]} pixels"
+
+
+def several_sizes(first: str, other: str) -> str:
+    """The sentence about images that the transform of a detector gives two sizes."""
+    return (
+        f"Expected images that the detector's transform gives one size, got {first} and {other}. Give images of one "
+        "shape, cropped or padded together with their boxes, to train and to test with."
+    )
+
+
+def as_target(target: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What an image shows, as detectors take it: arrays and lists become tensors, no boxes a tensor (0, 4)."""
+    boxes, labels = torch.as_tensor(target["boxes"]), torch.as_tensor(target["labels"])
+    return {"boxes": boxes.float().reshape(-1, 4), "labels": labels.long().reshape(-1)}
+
+
 def as_batch(detector: Any) -> Callable[[Sequence[tuple[Tensor, Mapping[str, Any]]]], dict[str, Any]]:
     """What puts (image, target) items together: the detector's own transform fits, pads and normalises them.
 
@@ -79,9 +100,8 @@ def as_batch(detector: Any) -> Callable[[Sequence[tuple[Tensor, Mapping[str, Any
     """
 
     def collate(items: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> dict[str, Any]:
-        targets = [{"boxes": target["boxes"].float(), "labels": target["labels"]} for _, target in items]
-        images, fitted = detector.transform([image for image, _ in items], targets)
-        return {"images": images.tensors, "targets": Ragged(fitted)}
+        images, fitted = detector.transform([image for image, _ in items], [as_target(target) for _, target in items])
+        return {"images": images.tensors, "sizes": torch.tensor(images.image_sizes), "targets": Ragged(fitted)}
 
     return collate
 
@@ -91,19 +111,23 @@ class _Rest:
     """All of a detector but the layers whose outputs are given."""
 
     detector: Any
-    sizes: tuple[tuple[int, int], ...]
+    size: tuple[int, int]
+    maps: tuple[tuple[int, int], ...]
 
-    def __call__(self, outputs: Mapping[str, Any], images: Tensor, targets: Sequence[Any] | None) -> Any:
+    def __call__(self, outputs: Mapping[str, Any], batch: Batch, targets: Sequence[Any] | None) -> Any:
         """The detector's losses if there are targets, else the boxes that it finds in each image."""
-        trains = targets is not None
+        images, trains = batch["images"], targets is not None
+        if tuple(images.shape[2:]) != self.size:  # else anchors would be at wrong places
+            raise ValueError(several_sizes(pixels(self.size), pixels(tuple(images.shape[2:]))))
         if "features" in outputs:  # of two stages
             features = dict(outputs["features"])
             stage = _with(self.detector.rpn, trains, head=_Given((outputs["objectness"], outputs["deltas"])))
             parts = {"rpn": stage, "roi_heads": _with(self.detector.roi_heads, trains)}
         else:
-            features = {str(i): images.new_empty(len(images), 1, *size) for i, size in enumerate(self.sizes)}
+            features = {str(i): images.new_empty(len(images), 1, *size) for i, size in enumerate(self.maps)}
             parts = {"head": _Given(dict(outputs), self.detector.head)}
-        return _with(self.detector, trains, transform=_AsGiven(), backbone=_Given(features), **parts)(images, targets)
+        fitted = _AsGiven(batch["sizes"])
+        return _with(self.detector, trains, transform=fitted, backbone=_Given(features), **parts)(images, targets)
 
 
 def _with(module: Any, trains: bool, **parts: nn.Module) -> Any:
@@ -131,13 +155,21 @@ class _Given(nn.Module):
 
 
 class _AsGiven(nn.Module):
-    """Stands for a detector's transform, for images that it has been through."""
+    """Stands for a detector's transform, for images that it has been through.
+
+    Args:
+        sizes: (n, 2) heights and widths of the images. What is beyond is padding, where no box ends.
+    """
+
+    def __init__(self, sizes: Tensor) -> None:
+        super().__init__()
+        self._sizes = [(height, width) for height, width in sizes.tolist()]
 
     def forward(self, images: Tensor, targets: Any) -> tuple[Any, Any]:
         """Return both, the images as detectors take them."""
         from torchvision.models.detection.image_list import ImageList
 
-        return ImageList(images, [(images.shape[2], images.shape[3])] * len(images)), targets
+        return ImageList(images, self._sizes), targets
 
     def postprocess(self, found: Any, sizes: Any, originals: Any) -> Any:
         """Return boxes as they are: what they are compared with has the same size."""
@@ -151,7 +183,7 @@ class _Losses:
     def __call__(self, outputs: Any, batch: Batch) -> Tensor:
         with torch.random.fork_rng(devices=[]):  # a second stage draws which of its proposals it learns from
             torch.manual_seed(0)
-            found = self.rest(outputs, batch["images"], batch["targets"])
+            found = self.rest(outputs, batch, batch["targets"])
         return torch.stack([*found.values()]).sum()
 
 
@@ -175,5 +207,5 @@ class _Measured(BoxAveragePrecision):
     def update(self, outputs: Any, batch: Any) -> None:
         """Take in what the network returned for a batch."""
         with torch.no_grad():
-            found = self._rest(mapped(outputs, torch.clone), batch["images"], None)
+            found = self._rest(mapped(outputs, torch.clone), batch, None)
         super().update(found, batch["targets"])

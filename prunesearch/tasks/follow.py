@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from prunesearch.models.nested import Batch
-from prunesearch.tasks.task import Task, first_of
+from prunesearch.tasks.task import Task, first_of_pair
 
 
-def fidelity(inputs: Callable[[Batch], Batch] = first_of) -> Task:
+def fidelity(inputs: Callable[[Batch], Batch] = first_of_pair) -> Task:
     """Structures are scored, and trained, by how near their outputs are to the unpruned network's, whatever these are.
 
     Args:

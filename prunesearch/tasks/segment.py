@@ -12,7 +12,7 @@ from torch import Tensor
 from prunesearch.models.nested import Batch
 from prunesearch.ranges import whole_number
 from prunesearch.tasks.outputs import described, main_name, main_output, named_outputs
-from prunesearch.tasks.task import Task
+from prunesearch.tasks.task import Task, targets_of
 
 _AUXILIARY = 0.5
 
@@ -57,7 +57,7 @@ class _PixelLoss:
 
 @dataclass(frozen=True)
 class _TrainingLoss:
-    """The mean over all pixels that count, and half of it for each auxiliary head."""
+    """The mean over all pixels that count, 0 if none does, and half of it for each auxiliary head."""
 
     ignore_index: int
 
@@ -65,15 +65,19 @@ class _TrainingLoss:
         masks = batch[1].long()
         main, found = main_name(returned), named_outputs(returned)
         heads = {name: value for name, value in found.items() if isinstance(value, Tensor) and value.dim() == 4}
+        counted = (masks != self.ignore_index).sum().clamp(min=1)  # no pixel may count in a whole batch
         losses = {
-            name: F.cross_entropy(
-                _scaled(logits, masks), masks, ignore_index=self.ignore_index, label_smoothing=label_smoothing
-            )
+            name: self._summed(_scaled(logits, masks), masks, label_smoothing) / counted
             for name, logits in heads.items()
         }
         if main not in losses:
             raise ValueError(f"Expected (n, classes, h, w) logits; the network returned {described(returned)}.")
         return losses.pop(main) + _AUXILIARY * sum(losses.values())
+
+    def _summed(self, logits: Tensor, masks: Tensor, label_smoothing: float) -> Tensor:
+        return F.cross_entropy(
+            logits, masks, ignore_index=self.ignore_index, label_smoothing=label_smoothing, reduction="sum"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,16 @@ class _Check:
     ignore_index: int
 
     def __call__(self, outputs: Any, batch: Batch) -> None:
-        logits, masks = main_output(outputs), batch[1]
+        advice = "Make each a tensor; masks of images of one size must have one size, too."
+        logits, masks = main_output(outputs), targets_of(batch, "a mask (h, w) of class indices", advice)
         if logits.dim() != 4:
             raise ValueError(f"Expected (n, classes, h, w) logits; the network returned {described(outputs)}.")
+        if logits.shape[1] == 1:
+            raise ValueError(
+                f"Expected a logit for each class of a pixel, two or more; the network returned {described(outputs)}. "
+                "Give it a channel for each class, also for the background, or give Data(task=ps.Task(loss=..., "
+                "metric=...)) with a binary loss, such as F.binary_cross_entropy_with_logits."
+            )
         if masks.dim() != 3 or masks.is_floating_point():
             raise ValueError(f"Expected masks of class indices, (n, h, w); got {tuple(masks.shape)} and {masks.dtype}.")
         known = masks[masks != self.ignore_index]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from prunesearch.models.nested import Batch
 from prunesearch.tasks.outputs import described, main_output
-from prunesearch.tasks.task import Task
+from prunesearch.tasks.task import Task, targets_of
 
 
 def multilabel() -> Task:
@@ -54,7 +54,8 @@ def check(outputs: Any, batch: Batch) -> None:
     Raises:
         ValueError: They are not.
     """
-    main, targets = main_output(outputs), batch[1]
+    advice = "Make each a tensor with a one for each label that the example has, such as torch.tensor([0.0, 1.0, 0.0])."
+    main, targets = main_output(outputs), targets_of(batch, "zeros and ones (labels,), and no list of labels,", advice)
     if main.shape[1:] != targets.shape[1:] or main.dim() != 2:
         raise ValueError(
             f"Expected (n, labels) targets and as many logits; targets are {tuple(targets.shape)}, and the network "
@@ -65,7 +66,10 @@ def check(outputs: Any, batch: Batch) -> None:
 
 
 class MeanAveragePrecision:
-    """Mean over labels of the area under the curve of precision against recall; labels without a positive left out."""
+    """Mean over labels of the area under the curve of precision against recall; labels without a positive left out.
+
+    Images with the same score are found together: their order says nothing.
+    """
 
     higher_is_better = True
 
@@ -86,6 +90,8 @@ class MeanAveragePrecision:
 
 
 def _average_precision(scores: Tensor, truth: Tensor) -> float:
-    right = truth[scores.argsort(descending=True, stable=True)].double()
-    precision = right.cumsum(0) / torch.arange(1, len(right) + 1, dtype=torch.float64)
-    return float((precision * right).sum() / right.sum())
+    ranked, order = scores.sort(descending=True)
+    last = torch.cat([ranked[1:] != ranked[:-1], torch.ones(1, dtype=torch.bool)])  # of those with the same score
+    right = truth[order].double().cumsum(0)[last]
+    precision = right / torch.arange(1, len(order) + 1, dtype=torch.float64)[last]
+    return float((precision * right.diff(prepend=torch.zeros(1, dtype=torch.float64))).sum() / right[-1])

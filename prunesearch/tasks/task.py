@@ -19,9 +19,43 @@ def first_of(batch: Batch) -> Batch:
     return batch[0] if _is_several(batch) and len(batch) > 1 else _alone(batch)
 
 
+def first_of_pair(batch: Batch) -> Batch:
+    """The first of two, such as the images of (images, labels); of three or more all, as each may be an input."""
+    return batch if _is_several(batch) and len(batch) > 2 else first_of(batch)
+
+
 def second_of(batch: Batch) -> Any:
     """The second of a tuple or list, such as the labels of (images, labels)."""
     return batch[1]
+
+
+def targets_of(batch: Batch, wanted: str, advice: str) -> Tensor:
+    """The second of a pair, which is a tensor.
+
+    Args:
+        batch: Of (inputs, targets).
+        wanted: What the target of an example is to be, for the message.
+        advice: What to do, for the message.
+
+    Raises:
+        ValueError: It is none, or there is none.
+    """
+    if not _is_several(batch) or len(batch) < 2:
+        got = "inputs without targets" if isinstance(batch, (Tensor, tuple, list)) else f"a {type(batch).__name__}"
+        raise ValueError(f"Expected pairs of inputs and targets, {wanted} for each example; got {got}. {advice}")
+    found = second_of(batch)
+    if not isinstance(found, Tensor):
+        raise ValueError(f"Expected {wanted} as the target of each example, got {_kind_of(found)}. {advice}")
+    return found
+
+
+def _kind_of(targets: Any) -> str:
+    """What targets are that could not be put together, for messages."""
+    if not isinstance(targets, Ragged):
+        return "none" if targets is None else f"a {type(targets).__name__}"
+    if all(isinstance(item, Tensor) for item in targets):
+        return "tensors of " + " and ".join(map(str, {tuple(item.shape): None for item in targets}))
+    return " and ".join({f"a {type(item).__name__}": None for item in targets})
 
 
 def _alone(batch: Batch) -> Batch:

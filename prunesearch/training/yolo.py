@@ -119,13 +119,14 @@ def ultralytics(
         ImportError: ultralytics is not installed.
         TypeError: `yolo` is no YOLO object.
         ValueError: The network has no BatchNorm any more, is of a kind that is not supported or of other classes than
-            the data, or cannot run in the installed version; or images or labels are missing.
+            the data, or cannot run in the installed version or on images of this size; or images or labels are missing.
     """
     package("ultralytics")
     given = _checked(yolo)
     kind: str = yolo.task
     size = whole_number("imgsz", imgsz, at_least=32)
     model = _trainable(given)
+    _check_size(model, size)
     images = torch.rand(2, _channels(model), size, size, generator=torch.Generator().manual_seed(0))
     _check_runs(model, images, yolo)
     stored = getattr(yolo, "ckpt", None) or {}
@@ -220,6 +221,17 @@ def _stride(model: Any) -> int:
     return max(32, int(torch.as_tensor(model.stride).max()))
 
 
+def _check_size(model: Any, size: int) -> None:
+    """Make sure that the maps of features, each half as large as the one before, fit together.
+
+    Raises:
+        ValueError: They do not.
+    """
+    stride = int(torch.as_tensor(model.stride).max())
+    if size % stride:
+        raise ValueError(f"Expected imgsz as a multiple of {stride}, got {size}; try {-(-size // stride) * stride}.")
+
+
 def _check_runs(model: nn.Module, images: Tensor, yolo: Any) -> None:
     """Make sure that the installed version runs a network that another version may have written.
 
@@ -233,6 +245,7 @@ def _check_runs(model: nn.Module, images: Tensor, yolo: Any) -> None:
         written = (getattr(yolo, "ckpt", None) or {}).get("version", "another version")
         raise ValueError(
             f"This YOLO cannot run in the installed ultralytics {version()} ({type(error).__name__}: {error}); its "
-            f"file is of {written}. Install that version, or build the network anew and copy the weights: "
-            'YOLO("yolov8n.yaml").load("best.pt").'
+            f"file is of {written}. Install that version, or build the network anew and copy the weights: copy the "
+            "yaml of its architecture, such as the package's yolov8.yaml, to yolov8n-mine.yaml, write the number of "
+            'your classes after nc: there, and give YOLO("yolov8n-mine.yaml").load("best.pt").'
         ) from error

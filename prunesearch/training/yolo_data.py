@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class DataSets:
         off = {name: value for name, value in _STEADY.items() if name in known}
         self.settings = package("ultralytics.cfg").get_cfg(overrides={**own, **wanted, **off})
         self.facts: dict[str, Any] = self._asked(self._description)
+        if self.settings.single_cls:  # as the package's trainer has it: what there is, and not of which class
+            self.facts = {**self.facts, "nc": 1, "names": {0: "item"}}
 
     @property
     def collate(self) -> Callable[[list[Any]], dict[str, Any]]:
@@ -70,10 +73,10 @@ class DataSets:
         return package("ultralytics.data.dataset").YOLODataset.collate_fn
 
     def check_classes(self, model: Any) -> None:
-        """Make sure that the network is for the classes of the data.
+        """Make sure that the network is for the classes of the data. A warning says it where they have other names.
 
         Raises:
-            ValueError: It is for others.
+            ValueError: It is for another number of classes, or for these in another order.
         """
         head = model.model[-1]
         own = int(head.linear.out_features if self._kind == "classify" else head.nc)
@@ -82,6 +85,7 @@ class DataSets:
                 f"Expected a YOLO that was trained for the {self.facts['nc']} classes of {self._data}, got one for "
                 f"{own}. Train it on these data first."
             )
+        check_names(getattr(model, "names", None), self.facts["names"], self._data)
 
     def loader(self, part: str, *, augmented: bool = False) -> DataLoader[Any]:
         """One part, `"train"`, `"val"` or `"test"`, as examples that the task reads.
@@ -124,3 +128,37 @@ class DataSets:
                 f"ultralytics cannot read the data {self._data}: {said}. Expected what its train(data=...) takes; "
                 "correct the paths in it."
             ) from error
+
+
+def check_names(own: Any, given: Any, data: str | Path) -> None:
+    """Compare the names of a network's classes with those of the data. A warning says it where they are others.
+
+    Args:
+        own: Of the network, as the package keeps them: by number, or in a list. Networks that were never trained have
+            numbers for names, which say nothing.
+        given: Of the data.
+        data: What they are called, for the message.
+
+    Raises:
+        ValueError: A class has another number in the data than in the network.
+    """
+    ours, theirs = _numbered(own), _numbered(given)
+    if ours == theirs or all(name == str(number) for number, name in ours.items()):
+        return
+    said = f"{', '.join(ours.values())}, got {', '.join(theirs.values())}"
+    known = set(ours.values())
+    if any(name in known and ours.get(number) != name for number, name in theirs.items()):
+        raise ValueError(
+            f"Expected the classes of {data} in the order in which the network was trained for them, {said}. Correct "
+            "the names, if the labels have the network's numbers; else train it on these data first."
+        )
+    warnings.warn(
+        f"The classes of {data} have other names than those that the network was trained for: {said}. If they mean the "
+        "same, all is well; else train it on these data first.",
+        stacklevel=4,
+    )
+
+
+def _numbered(names: Any) -> dict[int, str]:
+    items = names.items() if isinstance(names, Mapping) else enumerate(names or ())
+    return {int(number): str(name) for number, name in sorted(items)}

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import prunesearch as ps
-from prunesearch.tasks.metric import Measured, values
+from prunesearch.tasks.metric import Measured, training_loss, values
 from prunesearch.tasks.outputs import output_agreement, output_distance
 from prunesearch.tasks.segment import MeanIoU
 from prunesearch.tasks.tag import MeanAveragePrecision
@@ -24,6 +24,21 @@ def test_pixels_that_do_not_count_do_not_count() -> None:
     first = -F.log_softmax(logits[0], 0)[:, :, 3:].gather(0, masks[0, :, 3:][None])[0].mean()
     second = F.cross_entropy(logits[1:2], masks[1:2])
     assert torch.allclose(found, torch.stack([first, second, torch.tensor(0.0)]), atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_without_a_pixel_that_counts_trains_nothing(smoothing: float) -> None:
+    logits, masks = torch.randn(2, 4, 5, 6, requires_grad=True), torch.full((2, 5, 6), 255)
+    outputs = {"out": logits, "aux": 2 * logits}
+    nothing = training_loss(ps.tasks.segmentation(), outputs, (None, masks), smoothing)
+    nothing.backward()
+    assert nothing.item() == 0.0
+    assert not logits.grad.any()
+    masks[0, 0] = 3
+    found = training_loss(ps.tasks.segmentation(), outputs, (None, masks), smoothing)
+    seen = [x[0, :, 0].T for x in (logits, 2 * logits)]
+    main, half = (F.cross_entropy(x, masks[0, 0], label_smoothing=smoothing) for x in seen)
+    assert torch.allclose(found, main + half / 2)
 
 
 def test_mean_iou_is_intersection_over_union_of_the_classes_that_occur() -> None:
@@ -44,6 +59,18 @@ def test_average_precision_is_that_of_the_ranked_list() -> None:
     assert metric.compute() == pytest.approx((1 / 1 + 2 / 3) / 2)  # the second label has no positive
 
 
+@pytest.mark.parametrize("first", [0.0, 1.0])
+def test_equal_scores_say_nothing_whatever_the_order_of_the_data(first: float) -> None:
+    truth = torch.tensor([first] * 32 + [1 - first] * 32)[:, None]
+    metric = MeanAveragePrecision()
+    metric.update(torch.zeros(64, 1), (None, truth))
+    assert metric.compute() == pytest.approx(0.5)
+    metric = MeanAveragePrecision()
+    scores = torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0])[:, None]
+    metric.update(scores, (None, torch.tensor([1.0, first, 0.0, 1 - first, 0.0])[:, None]))
+    assert metric.compute() == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 4)
+
+
 def test_r2_is_the_share_of_the_variance_that_is_explained() -> None:
     wanted = torch.randn(50, 2, generator=GENERATOR) * torch.tensor([1.0, 3.0])
     own = wanted + 0.5 * torch.randn(50, 2, generator=GENERATOR)
@@ -52,6 +79,31 @@ def test_r2_is_the_share_of_the_variance_that_is_explained() -> None:
         metric.update(own[part], (None, wanted[part]), 1)
     expected = 1 - ((own - wanted) ** 2).sum() / ((wanted - wanted.mean(0)) ** 2).sum()
     assert metric.compute() == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 100.7, 1e6 / 3])
+def test_r2_of_targets_that_do_not_vary_is_zero(value: float) -> None:
+    one, sizes = Measured(ps.tasks.regression()), Measured(ps.tasks.regression())
+    for n in (7, 33, 20):
+        wanted = torch.stack([torch.full((n,), value), torch.full((n,), value / 7)], 1)
+        one.update(wanted + torch.randn(n, 2, generator=GENERATOR), (None, wanted), n)
+        sizes.update(torch.randn(2, n, generator=GENERATOR), (None, torch.full((2, n), value)), 2)
+    assert one.compute() == sizes.compute() == 0.0
+
+
+def test_r2_does_not_lose_digits_to_a_large_mean() -> None:
+    spread = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None]
+    metric = Measured(ps.tasks.regression())
+    metric.update(1e9 + spread / 2, (None, 1e9 + spread), 50)
+    assert metric.compute() == pytest.approx(0.75, rel=1e-4)
+
+
+def test_fidelity_takes_the_first_of_a_pair_and_all_of_more() -> None:
+    one, two, three = torch.rand(3, 2, 4)
+    inputs = ps.tasks.fidelity().inputs
+    assert inputs(one) is inputs((one,)) is inputs((one, two)) is one
+    assert inputs((one, two, three)) == (one, two, three)
+    assert inputs({"a": one, "b": two}) == {"a": one, "b": two}
 
 
 @pytest.mark.parametrize("shapes", [((6,), (6,)), ((6, 1), (6,)), ((6,), (6, 1)), ((6, 2, 3), (6, 2, 3))])

@@ -252,6 +252,54 @@ def test_what_breaks_the_contract_of_a_task_is_one_sentence(task: ps.Task, sente
     assert str(caught.value).count("\n") == 0
 
 
+LIST = [[0, 1], [1]] * 4
+MASKS = [torch.zeros(8, 8).long(), torch.zeros(6, 6).long()] * 4
+
+
+@pytest.mark.parametrize(
+    ("task", "targets", "sentence"),
+    [
+        (
+            "multilabel",
+            LIST,
+            r"zeros and ones \(labels,\), and no list of labels, .* got a list\. Make each a tensor with",
+        ),
+        ("multilabel", [None] * 8, "got none"),
+        ("segmentation", LIST, r"a mask \(h, w\) of class indices .* got a list"),
+        (
+            "segmentation",
+            MASKS,
+            r"got tensors of \(8, 8\) and \(6, 6\)\. Make each a tensor; masks of images of one size",
+        ),
+        ("regression", LIST, "a tensor of numbers .* got a list"),
+        ("regression", [1.0, None] * 4, "got a float and a NoneType"),
+        ("regression", [1.0, float("nan"), float("inf"), 2.0] * 2, "NaN or infinite ones in 4 of 8 examples. Leave"),
+    ],
+)
+def test_targets_that_are_not_what_a_task_takes_are_one_sentence(task: str, targets: Any, sentence: str) -> None:
+    case = CASES["segmentation" if task == "segmentation" else "multilabel"]()
+    items = list(zip(case.data.examples(8), targets, strict=True))
+    with pytest.raises(ValueError, match=sentence):
+        ps.search(case.model, ps.Data(train=items, calibration=8, task=task), budget="macs=60%", n_trials=1)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "segmentation", "regression"])
+def test_inputs_without_targets_are_one_sentence(task: str) -> None:
+    case = CASES["segmentation" if task == "segmentation" else "multilabel"]()
+    with pytest.raises(ValueError, match=r"Expected pairs of inputs and targets, .*; got inputs without targets"):
+        ps.search(case.model, ps.Data(train=case.data.examples(8), task=task), budget="macs=60%", n_trials=1)
+
+
+def test_a_segmenter_with_one_logit_for_each_pixel_is_told_what_to_do() -> None:
+    images = torch.rand(8, 3, 8, 8)
+    model = nn.Sequential(nn.Conv2d(3, 12, 3, padding=1), nn.ReLU(), nn.Conv2d(12, 1, 1))
+    data = ps.Data(train=(images, (images.mean(1) > 0.5).long()), task="segmentation")
+    with pytest.raises(
+        ValueError, match=r"two or more; .*\(2, 1, 8, 8\)\. Give it a channel for each class.*binary loss"
+    ):
+        ps.search(model, data, budget="macs=60%", n_trials=1)
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models.detection import RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 import prunesearch as ps
 from prunesearch.tasks.average_precision import BoxAveragePrecision
@@ -38,6 +41,69 @@ def test_losses_and_boxes_are_those_of_the_detector_itself(name: str) -> None:
         torch.manual_seed(0)
         theirs = detector(images, [dict(target) for _, target in squares(8)])
     assert float(own) == pytest.approx(float(sum(theirs.values())), rel=1e-5)
+
+
+def sure(size: tuple[int, int], growth: float) -> RetinaNet:
+    """A detector that sees one box, of class 1, around every place of a map of 4 x 4 pixels each."""
+    backbone: Any = nn.Conv2d(3, 16, 4, 4)
+    backbone.out_channels = 16
+    anchors = AnchorGenerator(((16,),), ((1.0,),))
+    found = RetinaNet(backbone, 3, anchor_generator=anchors, min_size=min(size), max_size=max(size)).eval()
+    with torch.no_grad():
+        for layer, said in (
+            (found.head.classification_head.cls_logits, [-9.0, 2.0, -9.0]),
+            (found.head.regression_head.bbox_reg, [0.0, 0.0, growth, growth]),
+        ):
+            layer.weight.zero_()
+            layer.bias.copy_(torch.tensor(said))
+    return found
+
+
+def scene(height: int, width: int, box: list[float], label: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
+    return torch.rand(3, height, width), {"boxes": torch.tensor([box]), "labels": torch.tensor([label])}
+
+
+def test_boxes_end_where_the_image_ends_and_not_where_its_padding_does() -> None:
+    scenes = [scene(40, 40, [0.0, 0.0, 40.0, 40.0]), scene(40, 36, [0.0, 0.0, 36.0, 40.0])] * 2
+    detector = sure((40, 40), growth=4.0)
+    task = ps.tasks.torchvision_detection(detector, scenes, test=scenes)
+    batch, metric, own = task.data.test_set(), task.data.goal.metric(), BoxAveragePrecision()
+    assert tuple(batch["images"].shape) == (4, 3, 64, 64)
+    with torch.no_grad():
+        metric.update(task.model(batch["images"]), batch)
+        own.update(detector([image for image, _ in scenes]), [target for _, target in scenes])
+    assert metric.compute() == own.compute() == 1.0
+
+
+def test_images_that_the_transform_gives_several_sizes_are_refused_wherever_they_are() -> None:
+    wide, high = ([scene(*shape, [4.0, 4.0, 20.0, 20.0]) for _ in range(3)] for shape in ((32, 64), (64, 32)))
+    for sources in ({"train": [*wide, *high]}, {"train": wide, "test": high}):
+        with pytest.raises(
+            ValueError, match=r"got 32 x 64 pixels \(item 0 of train\) and 64 x 32 pixels .*Give images"
+        ):
+            ps.tasks.torchvision_detection(sure((32, 128), 0.0), **sources)
+    task, other = (ps.tasks.torchvision_detection(sure((32, 128), 0.0), items) for items in (wide, high))
+    batch = other.data.calibration_set()
+    with pytest.raises(ValueError, match="got 32 x 64 pixels and 64 x 32 pixels"), torch.no_grad():
+        task.data.goal.loss(task.model(batch["images"]), batch)
+    small, large = scene(40, 40, [4.0, 4.0, 20.0, 20.0]), scene(50, 60, [4.0, 4.0, 20.0, 20.0])
+    same = ps.tasks.torchvision_detection(sure((40, 64), 0.0), [small, large])  # both padded to 64 x 64
+    assert tuple(same.example_inputs.shape) == (2, 3, 64, 64)
+
+
+def test_boxes_come_as_tensors_arrays_and_lists_and_may_be_none() -> None:
+    image, box = torch.rand(3, 32, 32), [[4.0, 4.0, 20.0, 20.0]]
+    targets = [
+        {"boxes": torch.tensor(box), "labels": torch.tensor([1])},
+        {"boxes": np.array(box), "labels": np.array([1])},
+        {"boxes": box, "labels": [1]},
+        {"boxes": torch.tensor([]), "labels": torch.tensor([])},
+    ]
+    task = ps.tasks.torchvision_detection(DETECTORS["fcos"](), [(image, target) for target in targets])
+    batch = task.data.calibration_set()
+    assert sorted(tuple(target["boxes"].shape) for target in batch["targets"]) == [(0, 4), *[(1, 4)] * 3]
+    with torch.no_grad():
+        assert task.data.goal.loss(task.model(batch["images"]), batch).isfinite()
 
 
 @pytest.mark.slow
@@ -75,6 +141,15 @@ def test_the_average_precision_of_boxes_by_hand() -> None:
     assert precision([[0.0, 0.0, 10.0, 7.0], other], [0.9, 0.8]) == pytest.approx(
         (5 * 1 + 5 * (51 * 0.5 / 101)) / 10  # 0.7 of it: right up to this threshold, then first and wrong
     )
+
+
+@pytest.mark.parametrize("overlap", range(50, 100, 5))
+def test_a_box_that_reaches_a_threshold_exactly_is_found(overlap: int) -> None:
+    metric = BoxAveragePrecision()
+    truth = {"boxes": torch.tensor([[0.0, 0.0, 10.0, 100.0]]), "labels": torch.tensor([1])}
+    found = {"boxes": torch.tensor([[0.0, 0.0, 10.0, float(overlap)]]), "labels": torch.tensor([1])}
+    metric.update([{**found, "scores": torch.tensor([0.9])}], [truth])
+    assert metric.compute() == pytest.approx((overlap - 45) / 50)  # from 0.5 up to its own
 
 
 @pytest.mark.detectors
@@ -118,6 +193,18 @@ def test_detectors_and_data_that_are_refused() -> None:
         ps.tasks.torchvision_detection(detector, [torch.rand(3, 32, 32)])
     with pytest.raises(ValueError, match="with boxes and labels, got masks"):
         ps.tasks.torchvision_detection(detector, [(torch.rand(3, 32, 32), {"masks": torch.zeros(1)})])
+    for labels, message in (
+        ([0], "from 1 to 2, .*got 0 in item 1 of train"),
+        ([3], "got 3 in item 1 of train"),
+        ([1, 2], "a label for each box, got 1 boxes and 2 labels in item 1 of train"),
+        (["cat"], "Expected boxes .* of numbers, got others in item 1 of train"),
+    ):
+        wrong = (torch.rand(3, 32, 32), {"boxes": torch.tensor([[4.0, 4.0, 9.0, 9.0]]), "labels": labels})
+        for make in DETECTORS.values():
+            with pytest.raises(ValueError, match=message):
+                ps.tasks.torchvision_detection(make(), [*squares(1), wrong])
+    with pytest.raises(ValueError, match=r"as \(3, h, w\) floats in \[0, 1\], got \(3, 32, 32\) torch.uint8 as item 1"):
+        ps.tasks.torchvision_detection(detector, [*squares(1), (torch.zeros(3, 32, 32).byte(), squares(1)[0][1])])
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     with pytest.raises(ValueError, match="with boxes, found none in 2 images"):
         ps.tasks.torchvision_detection(detector, [(torch.rand(3, 32, 32), empty)] * 2)

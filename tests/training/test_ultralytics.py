@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ import torch
 import prunesearch as ps
 from prunesearch.evaluators.accuracy import measured_on
 from prunesearch.models.nested import mapped
+from prunesearch.training.yolo_data import check_names
 from tests.tasks.shapes import write_shapes
 from tests.test_tutorials import YOLO, run
 
@@ -79,14 +81,15 @@ def offline(tmp_path_factory: pytest.TempPathFactory) -> None:
     }
 
 
-def trained(name: str, folder: Path, *, epochs: int = 1) -> tuple[Any, Path]:
+def trained(name: str, folder: Path, *, epochs: int = 1, single_cls: bool = False) -> tuple[Any, Path]:
     """A YOLO object from a `.pt` file that the package wrote, and its data."""
     from ultralytics import YOLO
 
     data = write_shapes(folder / "data", kind=NETWORKS[name])
     again = {"project": str(folder / "runs"), "plots": False, "verbose": False, "amp": False, "workers": 0}
+    again |= {"mosaic": 0.0, "single_cls": single_cls}
     yolo = YOLO(f"{name}.yaml")
-    yolo.train(data=str(data), epochs=epochs, imgsz=64, batch=8, optimizer="AdamW", lr0=2e-3, mosaic=0.0, **again)
+    yolo.train(data=str(data), epochs=epochs, imgsz=64, batch=8, optimizer="AdamW", lr0=2e-3, **again)
     return YOLO(str(yolo.trainer.best)), data
 
 
@@ -151,6 +154,22 @@ def test_a_detector_is_at_no_distance_from_itself_and_labels_stay_as_they_were(d
 @pytest.mark.detectors
 @installed
 @pytest.mark.filterwarnings("default")
+def test_a_detector_of_a_single_class_takes_data_of_several(tmp_path: Path) -> None:
+    yolo, data = trained("yolov8n", tmp_path, epochs=20, single_cls=True)
+    task = ps.tasks.ultralytics(yolo, data, imgsz=64, calibration=4)
+    examples = task.data.examples_of(task.data.calibration_set())
+    assert all(not sample["cls"].any() for sample in examples.batch["samples"])
+    with torch.no_grad():
+        assert examples.losses(task.model(examples.inputs)).isfinite()
+    test = task.data.examples_of(task.data.test_set())
+    kept = {"data": str(data), "imgsz": 64, "rect": False, "plots": False, "project": str(tmp_path), "verbose": False}
+    theirs = yolo.val(**kept, single_cls=True).results_dict["metrics/mAP50-95(B)"]
+    assert measured_on(task.model, test) == pytest.approx(theirs, abs=2e-3)
+
+
+@pytest.mark.detectors
+@installed
+@pytest.mark.filterwarnings("default")
 def test_networks_and_files_that_are_refused(detector: tuple[Any, Path], tmp_path: Path) -> None:
     yolo, data = detector
     with pytest.raises(TypeError, match="reads no pickles"):
@@ -183,6 +202,12 @@ def test_data_that_are_refused(detector: tuple[Any, Path], tmp_path: Path) -> No
     written = data.read_text()
     data.write_text(written.replace("  1: disc", "  1: disc\n  2: star"))
     with pytest.raises(ValueError, match=r"3 classes of .*got one for 2"):
+        ps.tasks.ultralytics(yolo, data, imgsz=64)
+    data.write_text(written.replace("  0: square\n  1: disc", "  0: disc\n  1: square"))
+    with pytest.raises(ValueError, match=r"in the order .*square, disc, got disc, square"):
+        ps.tasks.ultralytics(yolo, data, imgsz=64)
+    data.write_text(written.replace("disc", "circle"))
+    with pytest.warns(UserWarning, match="other names"):
         ps.tasks.ultralytics(yolo, data, imgsz=64)
     for part in ("train", "val"):
         data.write_text(written.replace(f"images/{part}", "images/nowhere"))
@@ -221,6 +246,40 @@ def test_the_tutorial_prunes_an_architecture_trains_it_and_exports_it(tmp_path: 
     assert "mAP50-95: " in ended.stdout
     (exported,) = re.findall(r"^exported: (.*\.onnx)$", ended.stdout, flags=re.MULTILINE)
     assert Path(exported).stat().st_size < (tmp_path / "yolo/train/weights/best.pt").stat().st_size * 4
+
+
+def test_classes_in_another_order_are_refused_and_other_names_are_said() -> None:
+    own = {0: "square", 1: "disc", 2: "star"}
+    check_names(own, ["square", "disc", "star"], "my.yaml")
+    check_names({0: "0", 1: "1", 2: "2"}, own, "my.yaml")  # never trained
+    for other in (["disc", "square", "star"], ["square", "star", "moon"]):
+        with pytest.raises(ValueError, match=r"my\.yaml in the order .* square, disc, star, got .*Correct the names"):
+            check_names(own, other, "my.yaml")
+    with pytest.warns(UserWarning, match=r"other names than .*: square, disc, star, got Quadrat, Kreis, star"):
+        check_names(own, {0: "Quadrat", 1: "Kreis", 2: "star"}, "my.yaml")
+
+
+class Strided(torch.nn.Module):
+    """As much of a network of ultralytics as is asked before it runs."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.norm, self.stride, self.yaml = torch.nn.BatchNorm2d(3), torch.tensor([8, stride]), {"channels": 3}
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("of another version")
+
+
+@pytest.mark.parametrize(("stride", "size", "other"), [(32, 100, 128), (32, 65, 96), (64, 96, 128)])
+def test_a_size_that_the_stride_does_not_divide_is_not_the_fault_of_the_version(
+    stride: int, size: int, other: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ultralytics", SimpleNamespace(__version__="1.2.3"))
+    yolo = SimpleNamespace(task="detect", task_map={}, model=Strided(stride))
+    with pytest.raises(ValueError, match=rf"^Expected imgsz as a multiple of {stride}, got {size}; try {other}\.$"):
+        ps.tasks.ultralytics(yolo, "my.yaml", imgsz=size)
+    with pytest.raises(ValueError, match=r"cannot run in the installed ultralytics 1\.2\.3 .*classes after nc: there"):
+        ps.tasks.ultralytics(yolo, "my.yaml", imgsz=other)
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
