@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 _MOST_ROUNDS = 6
 _FEWEST_MORE = 32  # structures that a later round scores
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
+_KEPT = "kept"
+"""What the fact is called that tells apart which channels stay where a study's question does not."""
 _USUAL, _ALONE = Scoring(), Running()
 _MOVED = {
     **{name: f"scoring=Scoring({name}=...)" for name in ("criterion", "weight_source", "evaluator", "metric")},
@@ -276,6 +278,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
     with Study(asked.study, name, question, prepared.network.space, limits) as opened:
         opened.note(KEY, lambda: as_facts(evidence))
+        opened.note(_KEPT, lambda: prepared.kept)
         trials = _run(opened, asked, checked, n_trials, spreads=getattr(proposer, "spreads", False))
         opened.note("score_full", lambda: prepared.score_of(prepared.network.space.full))
         unpruned = opened.fact("score_full")
@@ -331,7 +334,7 @@ def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int,
         if asked.running.asynchronous:
             pool = stack.enter_context(open_pool(workers, prepared.factory, asked.cards))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)
-        known = opened.known_trials(_DECIDES_SCORES)
+        known = opened.known_trials(_DECIDES_SCORES, fact=_KEPT, otherwise="seed")
         executor: Executor
         if prepared.parts:
             jobs = stack.enter_context(jobs_on(workers, prepared.parts, prepared.factory, asked.cards))

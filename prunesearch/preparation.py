@@ -69,6 +69,7 @@ class Prepared:
         question: What scores depend on, as a study knows it.
         facts: What they were made by, as far as names say it.
         trained: What the calibration images get wrong in the trained network, if statistics are corrected.
+        kept: Tells rankings apart that have the same name in the question, as their criterion draws from the seed.
     """
 
     network: Network
@@ -84,6 +85,7 @@ class Prepared:
     question: dict[str, Any]
     facts: dict[str, Any]
     trained: TrainedStatistics | None
+    kept: str
 
     @property
     def calibration(self) -> Batch:
@@ -259,6 +261,7 @@ def prepare(
         question=question,
         facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
         trained=TrainedStatistics(network.model) if getattr(scorer, "statistics", "") == "corrected" else None,
+        kept=_told_apart(ranking, seed) if _is_own(scoring.criterion) and "criterion" in question else "",
     )
 
 
@@ -383,10 +386,22 @@ def _ranking(
     if criterion is not None:
         ranking = criterion.rank(network, examples)
     asked = named(name_of(given), options)
-    if isinstance(given, str) and given in CRITERIA:
+    if _is_own(given):
         return ranking, asked
     kept = _fingerprint(ranking, network, given)
     return ranking, {"name": str(ranking)} if isinstance(given, NestedRanking) else {**asked, "kept": kept}
+
+
+def _is_own(criterion: Any) -> bool:
+    """Whether a criterion is one of the package's own, which a study knows by its name and not by what it keeps."""
+    return isinstance(criterion, str) and criterion in CRITERIA
+
+
+def _told_apart(ranking: Ranking | None, seed: int) -> str:
+    """Hash of the orders, equal for all seeds where nothing was drawn; the seed where orders take long to find."""
+    if isinstance(ranking, NestedRanking):
+        return hashlib.sha256(repr(ranking.orders).encode()).hexdigest()[:16]
+    return f"seed {seed}"
 
 
 def _fingerprint(ranking: Any, network: Network, given: Any) -> str:

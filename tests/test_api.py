@@ -34,6 +34,7 @@ from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data, balanced
+from prunesearch.trial import Source
 from tests.asking import asking
 from tests.models_state import generators, state_of
 
@@ -127,6 +128,24 @@ def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_tha
     again = search(tighter, study_name="the same, elsewhere")
     assert [(t.structure, t.score) for t in again.trials] == [(t.structure, t.score) for t in fresh.trials]
     assert all(t.source is not None and t.seconds == 0.0 for t in again.trials)  # none was scored anew
+
+
+@pytest.mark.parametrize("criterion", ["l1", "random", "lasso"])
+def test_another_seed_takes_over_the_scores_only_if_the_same_channels_stay(
+    network: Network, digits_data: Data, tmp_path: Path, criterion: str
+) -> None:
+    def search(seed: int, study: str, name: str) -> ps.SearchResult:
+        scoring = ps.Scoring(criterion=criterion)
+        own = {"searcher": "uniform", "n_trials": 1, "seed": seed, "study": study, "study_name": name}
+        return searched(network, digits_data, budget=BUDGET, scoring=scoring, **own)
+
+    url, other = (f"sqlite:///{tmp_path / name}" for name in ("one.db", "other.db"))
+    search(0, url, "first")
+    second, alone = search(1, url, "second"), search(1, other, "second")
+    assert (second.best.trial.source is not None) == (criterion == "l1")  # which draws nothing
+    assert second.best.trial.score == alone.best.trial.score
+    third = search(0, url, "third")
+    assert third.best.trial.source == Source("first", 0)
 
 
 def test_the_winner_can_be_built_with_other_weights_than_were_scored(network: Network, digits_data: Data) -> None:

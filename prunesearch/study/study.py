@@ -124,20 +124,38 @@ class Study:
         """Record facts beside the trials, for reports, in place of those that earlier runs left under these keys."""
         self._store.add_to_summary(self.name, facts)
 
-    def known_trials(self, fields: Sequence[str]) -> dict[Structure, tuple[Trial, Source]]:
+    def known_trials(
+        self, fields: Sequence[str], *, fact: str | None = None, otherwise: str = ""
+    ) -> dict[Structure, tuple[Trial, Source]]:
         """Trials in other studies of the database whose scores apply here, too, each with where it stands.
 
         Args:
             fields: Those of the question on which a score depends; they must all be the same.
+            fact: One beside the trials on which a score depends as well.
+            otherwise: The field of the question that must be the same where a study has no such fact.
         """
+        names = [name for name in self._store.studies() if self._shares_scores(name, fields, fact, otherwise)]
         known: dict[Structure, tuple[Trial, Source]] = {}
-        for name in self._store.studies():
-            other = self._store.question(name) or {}
-            if name != self.name and all(other.get(field) == self._question.get(field) for field in fields):
-                for trial in self._store.trials(name):
-                    if trial.score is not None:
-                        known.setdefault(trial.structure, (trial, trial.source or Source(name, trial.number)))
+        for name in names:
+            if name == self.name:
+                continue
+            for trial in self._store.trials(name):
+                source = trial.source or Source(name, trial.number)
+                if trial.score is not None and source.study in names:  # an earlier release took over more
+                    known.setdefault(trial.structure, (trial, source))
         return known
+
+    def _shares_scores(self, name: str, fields: Sequence[str], fact: str | None, otherwise: str) -> bool:
+        """Whether scores of a study apply here; see `known_trials`."""
+        other = self._store.question(name) or {}
+        if any(other.get(field) != self._question.get(field) for field in fields):
+            return False
+        if fact is None:
+            return True
+        theirs, ours = (self._store.summary(each) or {} for each in (name, self.name))
+        if fact in theirs and fact in ours:
+            return bool(theirs[fact] == ours[fact])
+        return bool(other.get(otherwise) == self._question.get(otherwise))
 
     def run(
         self,
