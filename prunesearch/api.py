@@ -176,7 +176,7 @@ def search(
     if not convinced:
         return _judged(asked, first, wanted)
 
-    rounds, limits = Rounds(first, wanted, convinced), wanted
+    rounds, limits = Rounds(first, wanted, convinced, prepared), wanted
     more = max(_FEWEST_MORE, n_trials // 4)
     for lowered in rounds.lowered:  # what an earlier run of this study had come to
         limits = wanted.lowered_to(lowered)
@@ -313,10 +313,10 @@ def _judged(asked: _Asked, result: SearchResult, limits: FeasibleSet) -> SearchR
     """The result with the metric of its winner; where that cannot be had, hours of search are worth more than it."""
     structure = result.best.structure
     try:
-        judged = recorded(result.study, result.name, structure)
+        judged = recorded(result.study, result.name, structure, asked.prepared)
         if judged is None:
             judged = judge(asked.prepared, result.best.trial, limits, result.trials)
-            record(result.study, result.name, judged)
+            record(result.study, result.name, judged, asked.prepared)
     except (StudyLocked, StudyUnreadable, StudyUnwritable, ValueError) as error:
         return replace(result, notes=(*result.notes, f"The metric of the winner is not known. {error}"))
     return replace(result, judged=judged)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.sizes import batches_by_size, by_size
 from prunesearch.models.weights import WeightSource
-from prunesearch.question import named, plain
+from prunesearch.question import in_words, named, plain
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import Scorer, ScorerFactory, score_one
@@ -70,6 +70,7 @@ class Prepared:
         facts: What they were made by, as far as names say it.
         trained: What the calibration images get wrong in the trained network, if statistics are corrected.
         kept: Tells rankings apart that have the same name in the question, as their criterion draws from the seed.
+        built_with: What the winner is built with, as a study knows it.
     """
 
     network: Network
@@ -86,6 +87,7 @@ class Prepared:
     facts: dict[str, Any]
     trained: TrainedStatistics | None
     kept: str
+    built_with: str
 
     @property
     def calibration(self) -> Batch:
@@ -114,6 +116,13 @@ class Prepared:
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
         return Winner(trial, self.built, self.calibration, self.given, self.trained)
+
+    def is_of_built(self, stored: Mapping[str, Any]) -> bool:
+        """Whether what a study has of a network is of one that was built as the winner is now.
+
+        Where it does not say, as of earlier releases, the network had the weights that are scored.
+        """
+        return bool(stored.get("built_with", self.weights.description) == self.built_with)
 
     def evidence(self, name: str, *, on_few: bool = False) -> Any:
         """What a searcher wants to know first.
@@ -225,6 +234,9 @@ def prepare(
     of_winner = weights
     if build_with is not None:
         of_winner = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
+    asks_in_question = not has_own_ranking(scoring.weight_source) or has_own_ranking(
+        build_with or scoring.weight_source
+    )
     if not weights.sliced:
         check_finite(weights.build(network.space.full), examples.inputs)
 
@@ -262,6 +274,7 @@ def prepare(
         facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
         trained=TrainedStatistics(network.model) if getattr(scorer, "statistics", "") == "corrected" else None,
         kept=_told_apart(ranking, seed) if _is_own(scoring.criterion) and "criterion" in question else "",
+        built_with=of_winner.description + ("" if asks_in_question else f" by {in_words(ranked_by)}"),
     )
 
 

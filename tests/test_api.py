@@ -629,6 +629,23 @@ def test_a_result_says_what_uniform_widths_reach_and_an_earlier_run_is_not_judge
     assert searched(network, digits_data, budget=BUDGET, n_trials=12, study=study).judged == judged
 
 
+def test_a_winner_that_is_built_with_other_weights_is_judged_by_these(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    study = f"sqlite:///{tmp_path / 's.db'}"
+
+    def judged(build_with: str | None) -> tuple[float, float]:
+        own = {"searcher": "uniform", "n_trials": 1, "study": study, "build_with": build_with}
+        result = searched(network, digits_data, budget=ps.Budget(macs="30%"), **own)
+        assert result.judged is not None
+        return result.judged.winner, ps.top1(result.best.build(), *digits_data.calibration_set())
+
+    first = judged(None)
+    fitted = judged("reconstructed")
+    assert fitted[0] == fitted[1] != first[0]
+    assert judged("inherited") == first
+
+
 def test_a_metric_that_fails_is_a_note_and_the_search_is_not_lost(network: Network, digits_data: Data) -> None:
     def broken(outputs: Tensor, batch: object) -> float:
         if len(outputs) > 8:  # more than what is tried before the search
