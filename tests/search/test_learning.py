@@ -27,7 +27,7 @@ from prunesearch.search.surrogate import (
 from prunesearch.search.variation import survivors
 from prunesearch.structure import Structure
 from prunesearch.trial import Trial, pareto_front
-from tests.toys import bowl, chain_space, evidence, trials_of, with_costs
+from tests.toys import bowl, chain_space, evidence, trial, trials_of, with_costs
 
 SPACE = chain_space((32, 48, 64, 64, 48, 32), 16)
 BUDGET = Budget(macs="40%")
@@ -153,6 +153,20 @@ def test_any_sampler_of_optuna_will_do_and_is_as_reproducible(sampler: str) -> N
         )
     assert one == other
     assert len(set(one)) == 24
+
+
+def test_what_failed_before_anything_was_scored_is_told_to_the_sampler_too() -> None:
+    structures = [t.structure for t in played(make_searcher("random", SPACE, BUDGET), 24)]
+    failed = [trial(number, structure, None) for number, structure in enumerate(structures[:12])]
+    scored = trials_of(structures[12:], SCORE, start=12)
+    proposed = []
+    for tellings in ([failed, scored], [[*failed, *scored]]):
+        searcher = BayesSearcher(SPACE, BUDGET, n_startup=1)
+        searcher.ask(1)
+        for trials in tellings:
+            searcher.tell(trials)
+        proposed.append(searcher.ask(8))
+    assert proposed[0] == proposed[1]
 
 
 def test_optuna_is_as_talkative_as_before() -> None:
