@@ -474,13 +474,22 @@ def _parse(resource: Resource, limit: Limit) -> tuple[Fraction, bool]:
                 raise ValueError(expected)
             return number / 100, True
         value = number * _SUFFIX[suffix]
-    elif isinstance(limit, bool) or not isinstance(limit, (numbers.Integral, numbers.Real)):
+    elif isinstance(limit, bool) or not isinstance(limit, numbers.Real):
         raise TypeError(expected)
     elif not math.isfinite(limit):
         raise ValueError(expected)
     else:
-        value = Fraction(repr(float(limit))) if isinstance(limit, float) else Fraction(int(limit))
+        value = _as_fraction(limit)
     if value <= 0 or (value < 1 and counts):
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)
     return value, False
+
+
+def _as_fraction(number: numbers.Real) -> Fraction:
+    """A number as it is written, so that np.float32(4.7) is 4.7; a fraction that decimals cannot write as a float."""
+    if isinstance(number, numbers.Rational):
+        exact = Fraction(int(number.numerator), int(number.denominator))
+        if pow(10, exact.denominator.bit_length(), exact.denominator) == 0:
+            return exact
+    return Fraction(str(number) if isinstance(number, np.floating) else repr(float(number)))
