@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prunesearch.best_so_far import BestSoFar
-from prunesearch.budget import Budget, FeasibleSet, as_budget
+from prunesearch.budget import AnyBudget, FeasibleSet, as_budget
 from prunesearch.contracts import as_options, expect_kind, kind_of, name_of
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evidence import KEY, Evidence, as_facts, evidence_of, kept_evidence
@@ -73,7 +73,7 @@ def search(
     network: Network | nn.Module,
     data: Data | Source,
     *,
-    budget: Budget | str,
+    budget: AnyBudget,
     table: LatencyTable | str | Path | None = None,
     searcher: str | Searcher | Callable[..., Searcher] = "surrogate",
     options: Mapping[str, Any] | None = None,
@@ -101,7 +101,7 @@ def search(
         data: What to score with, and what the network is for (`Data.task`): `data.calibration` of the training examples
             score structures and re-estimate the BatchNorm statistics of the winner. A source alone, such as a
             DataLoader or a tensor of images without labels, is `Data(train=...)`.
-        budget: What every structure must meet, also as a text such as `"macs=50%"`.
+        budget: What every structure must meet, also as a text such as `"macs=50%"`, or resolved (`Budget.check`).
         table: What latency is predicted from, or the path of its file, if the budget does not have it.
         searcher: One of `prunesearch.search.SEARCHERS`; or what makes a searcher of (space, budget, seed=), or a fresh
             object (`search.searcher.Searcher`).
