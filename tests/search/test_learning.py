@@ -117,6 +117,13 @@ def test_sensible_groups_are_the_last_to_be_narrowed_before_anything_is_scored()
     assert all(structure[3] / SPACE.full[3] >= 0.9 for structure in asked)
 
 
+@pytest.mark.parametrize("screened", [2, 3, 4])
+def test_the_smallest_generation_has_a_parent(screened: int) -> None:
+    settings = GeneticSettings(population=2, parents=2, screened=screened)
+    searcher = GeneticSearcher(SPACE, BUDGET, settings=settings, **evidence(SPACE, "genetic"))
+    assert len(played(searcher, 12)) == 12
+
+
 def test_survivors_are_the_non_dominated() -> None:
     objectives = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.4], [0.4, 0.5], [0.3, 0.3], [0.0, 0.0]])
     assert set(survivors(objectives, 4)) == {0, 1, 2, 3}
