@@ -198,11 +198,13 @@ class Study:
             costs = self._costs(asked)
             self._check_replay(replayed, asked, costs)
             log.replay(replayed)
+            if replayed and len(log.trials) == len(recorded):
+                log.judge_recorded()
             with closing(executor.run(asked, replayed)) as outcomes:
                 for place in range(len(replayed), len(asked)):
-                    log.add(asked[place], costs[place], next(outcomes))
                     if log.stopped:
                         break
+                    log.add(asked[place], costs[place], next(outcomes))
             searcher.tell(log.trials[start:])  # also of a batch that was cut short: its policy may be asked
         self._store.check()
         return log.trials
@@ -242,6 +244,8 @@ class Study:
         self._check_costs(recorded, self._costs([trial.structure for trial in recorded]))
         log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
         log.replay(recorded)
+        if recorded:
+            log.judge_recorded()
         searcher.tell(recorded)
         open_: dict[int, Structure] = {}
         given = 0
@@ -364,15 +368,23 @@ class _Log:
         self._store.add(self._name, trial)
         self._note(trial, outcome.traceback)
         self._front = extended(self._front, trial)
-        seconds = time.monotonic() - self._start
-        event = Event(self._name, trial, self._best, self.n_trials, seconds, tuple(self._front))
-        for callback in self._callbacks:
-            self.stopped = bool(callback(event)) or self.stopped
+        self._tell(self._callbacks)
         if len(self._streak) >= _MAX_FAILURES and self._streak[-1] is trial:
             raise EvaluationFailed(
                 f"{len(self._streak)} structures in a row could not be scored. The first: {self._streak[0].failure}\n"
                 f"{self._traceback}".strip()
             )
+
+    def judge_recorded(self) -> None:
+        """Ask callbacks that judge what is recorded whether earlier runs have found enough."""
+        self._tell([callback for callback in self._callbacks if getattr(callback, "judges_recorded", False)])
+
+    def _tell(self, callbacks: Sequence[Callback]) -> None:
+        """Tell callbacks of the latest trial; one may end the run."""
+        seconds = time.monotonic() - self._start
+        event = Event(self._name, self.trials[-1], self._best, self.n_trials, seconds, tuple(self._front))
+        for callback in callbacks:
+            self.stopped = bool(callback(event)) or self.stopped
 
     def _note(self, trial: Trial, traceback: str | None) -> None:
         self.trials.append(trial)
