@@ -74,7 +74,9 @@ def between(bench: racing.Bench, share: int, seed: int) -> Found:
     result, structure = searched(bench, share, seed)
     limits = ps.Budget(macs=f"{share}%").check(bench.network)
     middle = np.sqrt(np.array(structure) * np.array(uniform_structure(limits)))
-    return result, widest(limits, tuple(middle.tolist()), {})
+    found = widest(limits, tuple(middle.tolist()), {})
+    assert found is not None  # no width is fixed
+    return result, found
 
 
 FIND: Mapping[str, Callable[[racing.Bench, int, int], Found]] = {

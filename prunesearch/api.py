@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prunesearch.best_so_far import BestSoFar
-from prunesearch.budget import Budget, FeasibleSet, as_budget
+from prunesearch.budget import AnyBudget, FeasibleSet, as_budget
 from prunesearch.contracts import as_options, expect_kind, kind_of, name_of
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evidence import KEY, Evidence, as_facts, evidence_of, kept_evidence
@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 _MOST_ROUNDS = 6
 _FEWEST_MORE = 32  # structures that a later round scores
 _DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
+_KEPT = "kept"
+"""What the fact is called that tells apart which channels stay where a study's question does not."""
 _USUAL, _ALONE = Scoring(), Running()
 _MOVED = {
     **{name: f"scoring=Scoring({name}=...)" for name in ("criterion", "weight_source", "evaluator", "metric")},
@@ -71,7 +73,7 @@ def search(
     network: Network | nn.Module,
     data: Data | Source,
     *,
-    budget: Budget | str,
+    budget: AnyBudget,
     table: LatencyTable | str | Path | None = None,
     searcher: str | Searcher | Callable[..., Searcher] = "surrogate",
     options: Mapping[str, Any] | None = None,
@@ -99,7 +101,7 @@ def search(
         data: What to score with, and what the network is for (`Data.task`): `data.calibration` of the training examples
             score structures and re-estimate the BatchNorm statistics of the winner. A source alone, such as a
             DataLoader or a tensor of images without labels, is `Data(train=...)`.
-        budget: What every structure must meet, also as a text such as `"macs=50%"`.
+        budget: What every structure must meet, also as a text such as `"macs=50%"`, or resolved (`Budget.check`).
         table: What latency is predicted from, or the path of its file, if the budget does not have it.
         searcher: One of `prunesearch.search.SEARCHERS`; or what makes a searcher of (space, budget, seed=), or a fresh
             object (`search.searcher.Searcher`).
@@ -174,7 +176,7 @@ def search(
     if not convinced:
         return _judged(asked, first, wanted)
 
-    rounds, limits = Rounds(first, wanted, convinced), wanted
+    rounds, limits = Rounds(first, wanted, convinced, prepared), wanted
     more = max(_FEWEST_MORE, n_trials // 4)
     for lowered in rounds.lowered:  # what an earlier run of this study had come to
         limits = wanted.lowered_to(lowered)
@@ -276,6 +278,7 @@ def _searched(asked: _Asked, limits: FeasibleSet, n_trials: int, study_name: str
     checked = CheckedSearcher(proposer, prepared.network.space, limits, asked.searcher)
     with Study(asked.study, name, question, prepared.network.space, limits) as opened:
         opened.note(KEY, lambda: as_facts(evidence))
+        opened.note(_KEPT, lambda: prepared.kept)
         trials = _run(opened, asked, checked, n_trials, spreads=getattr(proposer, "spreads", False))
         opened.note("score_full", lambda: prepared.score_of(prepared.network.space.full))
         unpruned = opened.fact("score_full")
@@ -310,10 +313,10 @@ def _judged(asked: _Asked, result: SearchResult, limits: FeasibleSet) -> SearchR
     """The result with the metric of its winner; where that cannot be had, hours of search are worth more than it."""
     structure = result.best.structure
     try:
-        judged = recorded(result.study, result.name, structure)
+        judged = recorded(result.study, result.name, structure, asked.prepared)
         if judged is None:
             judged = judge(asked.prepared, result.best.trial, limits, result.trials)
-            record(result.study, result.name, judged)
+            record(result.study, result.name, judged, asked.prepared)
     except (StudyLocked, StudyUnreadable, StudyUnwritable, ValueError) as error:
         return replace(result, notes=(*result.notes, f"The metric of the winner is not known. {error}"))
     return replace(result, judged=judged)
@@ -331,7 +334,7 @@ def _run(opened: Study, asked: _Asked, searcher: CheckedSearcher, n_trials: int,
         if asked.running.asynchronous:
             pool = stack.enter_context(open_pool(workers, prepared.factory, asked.cards))
             return opened.run_as_finished(searcher, pool, n_trials, callbacks=callbacks, **names)
-        known = opened.known_trials(_DECIDES_SCORES)
+        known = opened.known_trials(_DECIDES_SCORES, fact=_KEPT, otherwise="seed")
         executor: Executor
         if prepared.parts:
             jobs = stack.enter_context(jobs_on(workers, prepared.parts, prepared.factory, asked.cards))

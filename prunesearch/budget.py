@@ -131,7 +131,7 @@ class Budget:
 class FeasibleSet:
     """The structures of `space` that meet every limit; never empty.
 
-    It stands wherever a `Budget` is taken: it is one that is resolved already.
+    It stands wherever a `Budget` is taken for the same network: it is one that is resolved already.
 
     Attributes:
         space: Where the structures live.
@@ -336,19 +336,26 @@ class FeasibleSet:
         return self.space.from_indices(indices)
 
 
-def as_budget(given: Budget | str, table: object = None) -> Budget:
-    """A budget as it is; a text is in the command line's form.
+AnyBudget: TypeAlias = Budget | FeasibleSet | str
+
+
+def as_budget(given: AnyBudget, table: object = None) -> Budget | FeasibleSet:
+    """A budget as it is, also one that is resolved; a text is in the command line's form.
 
     Args:
         given: The budget.
         table: What latency is predicted from, or the path of its file, if the budget has none yet.
 
     Raises:
-        TypeError: It is neither.
-        ValueError: The text cannot be read, or there are two tables.
+        TypeError: It is none of these.
+        ValueError: The text cannot be read, or there are two tables, or one for a budget that is resolved.
     """
     if isinstance(given, str):
         return Budget.parse(given, table)
+    if isinstance(given, FeasibleSet):
+        if table is not None:
+            raise ValueError("Expected no table, as the budget is resolved already; got one. Leave table= out.")
+        return given
     if not isinstance(given, Budget):
         raise TypeError(f'Expected budget as Budget(macs="50%"), or as a text such as "macs=50%"; got {given!r}.')
     if table is None:
@@ -474,13 +481,22 @@ def _parse(resource: Resource, limit: Limit) -> tuple[Fraction, bool]:
                 raise ValueError(expected)
             return number / 100, True
         value = number * _SUFFIX[suffix]
-    elif isinstance(limit, bool) or not isinstance(limit, (numbers.Integral, numbers.Real)):
+    elif isinstance(limit, bool) or not isinstance(limit, numbers.Real):
         raise TypeError(expected)
     elif not math.isfinite(limit):
         raise ValueError(expected)
     else:
-        value = Fraction(repr(float(limit))) if isinstance(limit, float) else Fraction(int(limit))
+        value = _as_fraction(limit)
     if value <= 0 or (value < 1 and counts):
         hint = f' Did you mean "{float(value * 100):g}%"?' if value > 0 else ""
         raise ValueError(expected + hint)
     return value, False
+
+
+def _as_fraction(number: numbers.Real) -> Fraction:
+    """A number as it is written, so that np.float32(4.7) is 4.7; a fraction that decimals cannot write as a float."""
+    if isinstance(number, numbers.Rational):
+        exact = Fraction(int(number.numerator), int(number.denominator))
+        if pow(10, exact.denominator.bit_length(), exact.denominator) == 0:
+            return exact
+    return Fraction(str(number) if isinstance(number, np.floating) else repr(float(number)))

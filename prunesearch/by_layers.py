@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunesearch.budget import Budget, FeasibleSet, as_budget, as_structures
+from prunesearch.budget import AnyBudget, FeasibleSet, as_budget, as_structures
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels.genetic import greedy_mask
 from prunesearch.evaluators.diagnosis import check_finite
@@ -88,7 +88,7 @@ def layerwise(
     network: Network | nn.Module,
     data: Data | Source,
     *,
-    budget: Budget | str,
+    budget: AnyBudget,
     structure: Structure | None = None,
     recipe: Recipe | None = None,
     settings: LayerwiseSettings | None = None,

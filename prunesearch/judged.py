@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
 
 from prunesearch.budget import FeasibleSet
 from prunesearch.evaluators.accuracy import measured_on
@@ -87,27 +86,29 @@ def judge(prepared: Prepared, winner: Trial, limits: FeasibleSet, trials: Sequen
     )
 
 
-def recorded(url: str, name: str, structure: Structure) -> Judged | None:
-    """What a study says of a winner from an earlier run; None if it says nothing."""
+def recorded(url: str, name: str, structure: Structure, prepared: Prepared) -> Judged | None:
+    """What a study says of a winner from an earlier run, if that built it alike; None if it says nothing."""
     if look(parse(url)) is None:
         return None
     with closing(Store(url, create=False)) as store:
         found = (store.summary(name) or {}).get("judged")
     if not isinstance(found, Mapping) or found.get("structure") != list(structure):
         return None
-    facts: dict[str, Any] = dict(found)
+    if not prepared.is_of_built(found):
+        return None
+    facts = {key: value for key, value in found.items() if key != "built_with"}
     try:
         return Judged(**{**facts, **{key: tuple(facts[key]) for key in ("structure", "uniform_structure")}})
     except (KeyError, TypeError):  # another version, or somebody's edit
         return None
 
 
-def record(url: str, name: str, judged: Judged) -> None:
-    """Record it in a study, if that is kept.
+def record(url: str, name: str, judged: Judged, prepared: Prepared) -> None:
+    """Record it in a study, if that is kept, with what the network was built with.
 
     Raises:
         StudyLocked, StudyUnreadable, StudyUnwritable: The study cannot be written.
     """
     if look(parse(url)) is not None:
         with recording(url, name) as store:
-            store.add_to_summary(name, {"judged": asdict(judged)})
+            store.add_to_summary(name, {"judged": {**asdict(judged), "built_with": prepared.built_with}})

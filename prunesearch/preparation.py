@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking, Ranking
 from prunesearch.models.sizes import batches_by_size, by_size
 from prunesearch.models.weights import WeightSource
-from prunesearch.question import named, plain
+from prunesearch.question import in_words, named, plain
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import Scorer, ScorerFactory, score_one
@@ -69,6 +69,8 @@ class Prepared:
         question: What scores depend on, as a study knows it.
         facts: What they were made by, as far as names say it.
         trained: What the calibration images get wrong in the trained network, if statistics are corrected.
+        kept: Tells rankings apart that have the same name in the question, as their criterion draws from the seed.
+        built_with: What the winner is built with, as a study knows it.
     """
 
     network: Network
@@ -84,6 +86,8 @@ class Prepared:
     question: dict[str, Any]
     facts: dict[str, Any]
     trained: TrainedStatistics | None
+    kept: str
+    built_with: str
 
     @property
     def calibration(self) -> Batch:
@@ -112,6 +116,13 @@ class Prepared:
     def winner(self, trial: Trial) -> Winner:
         """A trial, ready to be built."""
         return Winner(trial, self.built, self.calibration, self.given, self.trained)
+
+    def is_of_built(self, stored: Mapping[str, Any]) -> bool:
+        """Whether what a study has of a network is of one that was built as the winner is now.
+
+        Where it does not say, as of earlier releases, the network had the weights that are scored.
+        """
+        return bool(stored.get("built_with", self.weights.description) == self.built_with)
 
     def evidence(self, name: str, *, on_few: bool = False) -> Any:
         """What a searcher wants to know first.
@@ -223,6 +234,9 @@ def prepare(
     of_winner = weights
     if build_with is not None:
         of_winner = make_weights(build_with, network, ranking, examples.inputs, cache=cache)
+    asks_in_question = not has_own_ranking(scoring.weight_source) or has_own_ranking(
+        build_with or scoring.weight_source
+    )
     if not weights.sliced:
         check_finite(weights.build(network.space.full), examples.inputs)
 
@@ -259,6 +273,8 @@ def prepare(
         question=question,
         facts={**_facts(scoring, scorer, raced), "device": str(network.device)},
         trained=TrainedStatistics(network.model) if getattr(scorer, "statistics", "") == "corrected" else None,
+        kept=_told_apart(ranking, seed) if _is_own(scoring.criterion) and "criterion" in question else "",
+        built_with=of_winner.description + ("" if asks_in_question else f" by {in_words(ranked_by)}"),
     )
 
 
@@ -383,10 +399,22 @@ def _ranking(
     if criterion is not None:
         ranking = criterion.rank(network, examples)
     asked = named(name_of(given), options)
-    if isinstance(given, str) and given in CRITERIA:
+    if _is_own(given):
         return ranking, asked
     kept = _fingerprint(ranking, network, given)
     return ranking, {"name": str(ranking)} if isinstance(given, NestedRanking) else {**asked, "kept": kept}
+
+
+def _is_own(criterion: Any) -> bool:
+    """Whether a criterion is one of the package's own, which a study knows by its name and not by what it keeps."""
+    return isinstance(criterion, str) and criterion in CRITERIA
+
+
+def _told_apart(ranking: Ranking | None, seed: int) -> str:
+    """Hash of the orders, equal for all seeds where nothing was drawn; the seed where orders take long to find."""
+    if isinstance(ranking, NestedRanking):
+        return hashlib.sha256(repr(ranking.orders).encode()).hexdigest()[:16]
+    return f"seed {seed}"
 
 
 def _fingerprint(ranking: Any, network: Network, given: Any) -> str:

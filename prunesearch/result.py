@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from prunesearch import plots
-from prunesearch.budget import Budget, as_budget
+from prunesearch.budget import AnyBudget, as_budget
 from prunesearch.evaluators.winner import Winner
 from prunesearch.followup import FollowUp
 from prunesearch.html_table import html_table
@@ -107,14 +107,16 @@ class SearchResult:
         distinct = {trial.structure: trial for trial in reversed(ranked(self.trials))}
         return [replace(self.best, trial=trial) for trial in ranked(distinct.values())[:k]]
 
-    def within(self, budget: Budget | str) -> Winner:
+    def within(self, budget: AnyBudget) -> Winner:
         """The best trial that meets another budget, so that one study answers several; also one in text, `"macs=30%"`.
+
+        It is resolved for the network that was searched, so it may limit what other resources need that for.
 
         Raises:
             InfeasibleBudget: No structure of the space meets it.
             ValueError: None of the trials does.
         """
-        feasible = as_budget(budget).check(self.space)
+        feasible = as_budget(budget).check(self.best.weights.network)
         found = best(trial for trial in self.trials if feasible.contains([trial.structure])[0])
         if found is None:
             cheapest_one = min(trial.cost.macs for trial in self.trials)

@@ -1,12 +1,12 @@
 """The rounds of a search whose winners are verified: what was found so far, and what the study keeps of it.
 
 A later run of the same study finds there under which limits this one went on, and whom it refused, so it goes on from
-there and looks only at its last winner again.
+there and looks only at its last winner again. What was said of networks that were built otherwise does not count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from prunesearch.budget import FeasibleSet
 from prunesearch.errors import InfeasibleBudget, StudyLocked, StudyUnreadable, StudyUnwritable
 from prunesearch.evaluators.winner import Winner
+from prunesearch.preparation import Prepared
 from prunesearch.result import SearchResult
 from prunesearch.structure import Structure
 from prunesearch.study.database import parse
@@ -33,14 +34,18 @@ class Rounds:
         first: What the first round found.
         wanted: Its budget, resolved.
         verifiers: Whom each winner must convince, in this order.
+        prepared: What scored and builds them.
 
     Attributes:
         lowered: Limits under which an earlier run of this study went on, in its order.
     """
 
-    def __init__(self, first: SearchResult, wanted: FeasibleSet, verifiers: Sequence[Verifier]) -> None:
+    def __init__(
+        self, first: SearchResult, wanted: FeasibleSet, verifiers: Sequence[Verifier], prepared: Prepared
+    ) -> None:
         self._wanted = wanted
         self._verifiers = verifiers
+        self._prepared = prepared
         self._first = self._latest = first
         self._trials: list[Trial] = list(first.trials)
         self._rounds: dict[str, tuple[Limits, tuple[Trial, ...]]] = {first.name: ({}, first.trials)}
@@ -48,8 +53,9 @@ class Rounds:
         self._is_kept = look(parse(first.study)) is not None
         self._unkept = ""  # why the study lacks something
         stored = self._stored()
-        self.lowered: list[Limits] = [_limits(each) for each in stored.get("rounds", [])][1:]
-        self._refused = _refused(stored.get("verdicts", []), [each.description for each in verifiers])
+        rounds, verdicts = (filter(prepared.is_of_built, stored.get(key, [])) for key in ("rounds", "verdicts"))
+        self.lowered: list[Limits] = [_limits(each) for each in rounds][1:]
+        self._refused = _refused(verdicts, [each.description for each in verifiers])
 
     def name_under(self, limits: FeasibleSet) -> str:
         """The name of the study of a later round."""
@@ -136,14 +142,19 @@ class Rounds:
         """Record rounds, verdicts and some facts in the first round's study; what earlier runs found stays."""
         if not self._is_kept:
             return
-        fresh = [_as_fact(each) for each in self._verified]
+        is_ours, built = self._prepared.is_of_built, {"built_with": self._prepared.built_with}
+        fresh = [{**_as_fact(each), **built} for each in self._verified]
         again = [(fact["verifier"], fact["structure"]) for fact in fresh]
-        rounds = [{"study": name, "limits": limits} for name, (limits, _) in self._rounds.items()]
+        rounds = [{"study": name, "limits": limits, **built} for name, (limits, _) in self._rounds.items()]
+
+        def is_said_again(stored: Mapping[str, Any]) -> bool:
+            return is_ours(stored) and (stored["verifier"], stored["structure"]) in again
 
         def with_ours(summary: dict[str, Any]) -> dict[str, Any]:
-            old = [each for each in summary.get("verdicts", []) if (each["verifier"], each["structure"]) not in again]
+            old = [each for each in summary.get("verdicts", []) if not is_said_again(each)]
+            others = [each for each in summary.get("rounds", []) if not is_ours(each)]
             of_scores = [note for note in summary.get("notes", []) if note.get("kind") != "verified"]
-            found = {"rounds": rounds, "verdicts": [*old, *fresh], "notes": [*of_scores, *notes]}
+            found = {"rounds": [*others, *rounds], "verdicts": [*old, *fresh], "notes": [*of_scores, *notes]}
             return {**summary, **facts, **found}
 
         try:
@@ -170,7 +181,7 @@ def _limits(stored: Mapping[str, Any]) -> Limits:
     return {str(name): float(limit) for name, limit in stored["limits"].items()}
 
 
-def _refused(stored: Sequence[Mapping[str, Any]], verifiers: Sequence[str]) -> dict[Structure, Verdict]:
+def _refused(stored: Iterable[Mapping[str, Any]], verifiers: Sequence[str]) -> dict[Structure, Verdict]:
     """Whom these verifiers refused in an earlier run, without lower limits that would keep them out."""
     found: dict[Structure, Verdict] = {}
     for each in stored:

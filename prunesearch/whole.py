@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunesearch import plain_json
 from prunesearch.api import search
-from prunesearch.budget import Budget, as_budget
+from prunesearch.budget import AnyBudget, Budget, FeasibleSet, as_budget
 from prunesearch.errors import StudyMismatch
 from prunesearch.files import check_folder, write_text
 from prunesearch.given import as_network, refuse_unknown
@@ -46,7 +46,7 @@ _OURS = ("network", "data", "budget", "study", "study_name")
 def prune(
     model: nn.Module | Network,
     data: Data | Source,
-    budget: Budget | str,
+    budget: AnyBudget,
     *,
     table: LatencyTable | str | Path | None = None,
     recipe: Recipe | None = None,
@@ -121,7 +121,7 @@ def prune(
 def prune_in_steps(
     model: nn.Module | Network,
     data: Data | Source,
-    budgets: Sequence[Budget | str],
+    budgets: Sequence[AnyBudget],
     train: Train,
     *,
     folder: str | Path,
@@ -267,7 +267,7 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in network.state_dict().items() if isinstance(x, Tensor)}
 
 
-def _absolute(budgets: Sequence[Budget], original: Network) -> list[Limits]:
+def _absolute(budgets: Sequence[Budget | FeasibleSet], original: Network) -> list[Limits]:
     """Limits as counts, in terms of the original network."""
     if not budgets:
         raise ValueError('Expected at least one budget, such as ["macs=75%", "macs=50%"], got none.')

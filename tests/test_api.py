@@ -34,6 +34,7 @@ from prunesearch.study.store import Store
 from prunesearch.study.workers import Workers
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data, balanced
+from prunesearch.trial import Source
 from tests.asking import asking
 from tests.models_state import generators, state_of
 
@@ -127,6 +128,24 @@ def test_another_budget_is_a_new_study_of_the_file_and_takes_over_the_scores_tha
     again = search(tighter, study_name="the same, elsewhere")
     assert [(t.structure, t.score) for t in again.trials] == [(t.structure, t.score) for t in fresh.trials]
     assert all(t.source is not None and t.seconds == 0.0 for t in again.trials)  # none was scored anew
+
+
+@pytest.mark.parametrize("criterion", ["l1", "random", "lasso"])
+def test_another_seed_takes_over_the_scores_only_if_the_same_channels_stay(
+    network: Network, digits_data: Data, tmp_path: Path, criterion: str
+) -> None:
+    def search(seed: int, study: str, name: str) -> ps.SearchResult:
+        scoring = ps.Scoring(criterion=criterion)
+        own = {"searcher": "uniform", "n_trials": 1, "seed": seed, "study": study, "study_name": name}
+        return searched(network, digits_data, budget=BUDGET, scoring=scoring, **own)
+
+    url, other = (f"sqlite:///{tmp_path / name}" for name in ("one.db", "other.db"))
+    search(0, url, "first")
+    second, alone = search(1, url, "second"), search(1, other, "second")
+    assert (second.best.trial.source is not None) == (criterion == "l1")  # which draws nothing
+    assert second.best.trial.score == alone.best.trial.score
+    third = search(0, url, "third")
+    assert third.best.trial.source == Source("first", 0)
 
 
 def test_the_winner_can_be_built_with_other_weights_than_were_scored(network: Network, digits_data: Data) -> None:
@@ -608,6 +627,23 @@ def test_a_result_says_what_uniform_widths_reach_and_an_earlier_run_is_not_judge
     assert f"uniform widths: loss {-by_itself.best.trial.score:.3g}, accuracy {judged.uniform:.1%}" in repr(first)
     monkeypatch.setattr("prunesearch.api.judge", None)
     assert searched(network, digits_data, budget=BUDGET, n_trials=12, study=study).judged == judged
+
+
+def test_a_winner_that_is_built_with_other_weights_is_judged_by_these(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    study = f"sqlite:///{tmp_path / 's.db'}"
+
+    def judged(build_with: str | None) -> tuple[float, float]:
+        own = {"searcher": "uniform", "n_trials": 1, "study": study, "build_with": build_with}
+        result = searched(network, digits_data, budget=ps.Budget(macs="30%"), **own)
+        assert result.judged is not None
+        return result.judged.winner, ps.top1(result.best.build(), *digits_data.calibration_set())
+
+    first = judged(None)
+    fitted = judged("reconstructed")
+    assert fitted[0] == fitted[1] != first[0]
+    assert judged("inherited") == first
 
 
 def test_a_metric_that_fails_is_a_note_and_the_search_is_not_lost(network: Network, digits_data: Data) -> None:

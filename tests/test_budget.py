@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from prunesearch.budget import Budget, FeasibleSet, as_array, as_structures
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.structure import Cost
-from tests.toys import chain_space, every_structure
+from tests.toys import chain_space, every_structure, toy_table
 
 SPACE = chain_space((16, 24, 32, 16), 8)
 FULL = SPACE.cost(SPACE.full)
@@ -65,6 +67,22 @@ def test_the_shortest_form_of_a_limit_means_what_it_was_made_of(limit: float) ->
     budget = Budget(macs=limit)
     assert Budget(macs=dict(budget.limits)["macs"]) == budget
     assert Budget.parse(str(budget)) == budget
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (np.float64(4.7), "4.7"),
+        (np.float32(4.7), "4.7"),
+        (np.float16(0.19), "0.19"),
+        (Fraction(47, 10), "4.7"),
+        (Fraction(10**20 + 1, 10**20), "1.00000000000000000001"),
+        (Fraction(1, 3), "0.3333333333333333"),
+        (np.int32(4), "4"),
+    ],
+)
+def test_a_number_of_any_kind_is_taken_as_it_is_written(limit: Any, expected: str) -> None:
+    assert dict(Budget(latency_ms=limit, table=toy_table(SPACE)).limits) == {"latency_ms": expected}
 
 
 @settings(deadline=None, derandomize=True)

@@ -159,6 +159,25 @@ def test_a_table_may_be_the_path_of_its_file(tmp_path: Path) -> None:
         as_budget(expected, table)
 
 
+def test_a_budget_that_is_resolved_is_as_good_as_one_that_is_not() -> None:
+    traced = network()
+    resolved = BUDGET.check(traced)
+    assert as_budget(resolved) is resolved
+    found = search(traced, budget=resolved)
+    assert history(found) == history(search(traced))
+    assert found.within(ps.Budget(macs="45%").check(traced)) == found.within("macs=45%")
+    with pytest.raises(ValueError, match="resolved already"):
+        as_budget(resolved, toy_table(chain_space()))
+    with pytest.raises(ValueError, match="to be resolved for"):
+        search(traced, budget=BUDGET.check(chain_space()))
+
+
+def test_trials_within_a_limit_of_memory_are_found_though_only_the_network_knows_it() -> None:
+    traced = network()
+    found = search(traced, n_trials=8).within("peak_memory=60%")
+    assert ps.Budget(peak_memory="60%").check(traced).contains([found.structure])[0]
+
+
 def test_one_callback_is_as_good_as_a_list_of_one() -> None:
     assert as_callbacks(print) == as_callbacks([print]) == as_callbacks((print,)) == (print,)
     assert as_callbacks(()) == ()

@@ -119,6 +119,23 @@ def test_whom_a_verifier_refused_is_not_shown_to_it_again(tmp_path: Path) -> Non
     assert again.structures == [found.best.structure]
 
 
+@pytest.mark.parametrize("share", [None, 0.9])
+def test_what_was_said_of_a_winner_says_nothing_of_one_that_is_built_with_other_weights(
+    tmp_path: Path, share: float | None
+) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+
+    def seen(times: int, build_with: str | None) -> list[Structure]:
+        verifier = Refuses(times, share)
+        verifier.description = "accuracy"
+        search(verifiers=verifier, study=url, build_with=build_with)
+        return verifier.structures
+
+    first = seen(1, None)
+    assert seen(0, "reconstructed") == first[:1]  # nobody refused the best one so far
+    assert seen(0, "inherited") == first[1:]  # this one was refused, and remains so
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [

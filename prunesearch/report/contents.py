@@ -243,7 +243,7 @@ def read(store: Store, names: Sequence[str] | None, table: LatencyTable | None =
     known: dict[str, StudyContents] = {}
     for name in wanted:
         first = known.get(name) or _read_one(store, name)
-        rounds = [each for each in _rounds(first) if each in stored and each != name]
+        rounds = [each for each in dict.fromkeys(_rounds(first)) if each in stored and each != name]
         known[name] = _together(first, [_read_one(store, each) for each in rounds])
     inner = {name for study in known.values() for name, _ in study.rounds[1:]}
     studies = [study for name, study in known.items() if name not in inner]

@@ -78,6 +78,7 @@ class BayesSearcher(BatchSearcher):
         self._batch_size = batch_size
         self._n_startup = n_startup
         self._drawn = 0
+        self._learnt = 0  # of the trials told, those that the sampler knows
         self._distributions: dict[str, BaseDistribution] = {
             f"group{i}": IntDistribution(0, int(choices) - 1) for i, choices in enumerate(space.choices)
         }
@@ -99,10 +100,13 @@ class BayesSearcher(BatchSearcher):
         put_random(self.queue, self.feasible, rng, self._batch_size - len(self.queue))
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Add the trials to the sampler's study, those of other searchers included; failed ones as the worst so far."""
-        before = len(self.told)
+        """Add the trials to the sampler's study, those of other searchers included; failed ones as the worst so far.
+
+        What failed before anything has a score waits until something has.
+        """
         super().tell(trials)
         structures, scores = self.told.scored()
+        before, self._learnt = self._learnt, len(scores)
         with _quiet():
             for genes, score in zip(self.space.indices(structures[before:]).tolist(), scores[before:], strict=True):
                 params = dict(zip(self._distributions, genes, strict=True))

@@ -49,19 +49,20 @@ class BinarySearcher:
         self._scores: dict[Structure, float] = {}
         self._search = self._passes(tolerance, passes)
         self._pending: Structure | None = next(self._search)
-        self._asked = False
+        self._is_under_way = False
 
     def ask(self, n: int) -> list[Structure]:
-        """Return the next structure to compare with the threshold; if it was asked for and not told, it failed."""
-        if self._asked and self._pending is not None:
-            self._scores.setdefault(self._pending, -np.inf)
+        """Return the next structure to compare with the threshold; nothing while the one before it is not told yet."""
         while self._pending is not None and self._pending in self._scores:
             try:
                 self._pending = self._search.send(self._scores[self._pending])
             except StopIteration:
                 self._pending = None
-        self._asked = n > 0
-        return [] if self._pending is None else [self._pending][:n]
+            self._is_under_way = False
+        if self._pending is None or self._is_under_way or n < 1:
+            return []
+        self._is_under_way = True
+        return [self._pending]
 
     def tell(self, trials: Sequence[Trial]) -> None:
         """Remember the scores; a failed trial is below every threshold."""
@@ -92,16 +93,20 @@ class BinarySearcher:
     def _bisect(
         self, shape: Structure, found: Mapping[int, int], group: int, threshold: float
     ) -> Generator[Structure, float, tuple[int, Structure, float]]:
-        """Find the narrowest width of a group that scores at least `threshold`; also return the best structure seen."""
+        """Find the narrowest width of a group that scores at least `threshold`; also return the best structure seen.
+
+        A width with which nothing meets the budget, as narrower can be slower, counts as below the threshold.
+        """
         widths = self._feasible.space.groups[group].widths
         best = widest(self._feasible, shape, found)
+        assert best is not None  # widths are found in structures within the budget
         best_score = yield best
         low, high = 0, widths.index(best[group])
         while low < high:
             middle = (low + high) // 2
             structure = widest(self._feasible, shape, {**found, group: widths[middle]})
-            score = yield structure
-            if score > best_score:
+            score = -np.inf if structure is None else (yield structure)
+            if structure is not None and score > best_score:
                 best, best_score = structure, score
             low, high = (low, middle) if score >= threshold else (middle + 1, high)
         return widths[high], best, best_score

@@ -66,14 +66,12 @@ class _Episode:
         actions: (g,) kept fractions.
         bounds: (g, 2) the lowest and the highest of them that the share allowed.
         share: Index of the share of the budget.
-        score: Of the structure.
     """
 
     states: FloatArray
     actions: FloatArray
     bounds: FloatArray
     share: int
-    score: float
 
 
 class ConditionalSearcher(BatchSearcher):
@@ -190,15 +188,15 @@ class ConditionalSearcher(BatchSearcher):
         if not fresh or not self.space.groups:
             return
         told = as_structures(structures)
-        self._episodes += [self._episode(told[i], float(scores[i])) for i in fresh]
-        rewards = self._returns() / len(self.space.groups)
+        self._episodes += [self._episode(told[i]) for i in fresh]
+        rewards = self._returns(scores) / len(self.space.groups)
         states, actions, bounds = (
             np.stack([getattr(episode, part) for episode in self._episodes]) for part in ("states", "actions", "bounds")
         )
         walks = Walks(states, actions, bounds[..., 0], bounds[..., 1], rewards)
         self.agent.learn(walks, len(fresh) * self._settings.updates, rng)
 
-    def _episode(self, structure: Structure, score: float) -> _Episode:
+    def _episode(self, structure: Structure) -> _Episode:
         admitting = [i for i, feasible in enumerate(self._sets) if feasible.contains([structure])[0]]
         index = admitting[-1] if admitting else 0
         steps = range(len(structure))
@@ -206,13 +204,16 @@ class ConditionalSearcher(BatchSearcher):
         allowed = self.walk.allowed(structure, self._sets[index], steps)
         bounds = np.array([(widths[0], widths[-1]) for widths in allowed]) / full[:, None]
         states = self.walk.states(structure, self._shares[index], steps)
-        return _Episode(states, np.array(structure) / full, bounds, index, score)
+        return _Episode(states, np.array(structure) / full, bounds, index)
 
-    def _returns(self) -> FloatArray:
-        """(p,) how good every episode is among those of its share: normal scores, most of them between -1 and 1."""
+    def _returns(self, scores: FloatArray) -> FloatArray:
+        """(p,) how good every episode is among those of its share: normal scores, most of them between -1 and 1.
+
+        Args:
+            scores: (p,) of the episodes, as of now: a failed one has the lowest of all, which may be a later one's.
+        """
         returns = np.zeros(len(self._episodes))
         shares = np.array([episode.share for episode in self._episodes])
-        scores = np.array([episode.score for episode in self._episodes])
         for share in np.unique(shares):
             returns[shares == share] = normal_scores(scores[shares == share]) * _SCALE
         return returns

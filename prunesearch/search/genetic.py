@@ -117,7 +117,7 @@ class GeneticSearcher(BatchSearcher):
         n = self._settings.screened
         pool = np.concatenate([[self._in_sensitivity_order()], self.feasible.fit(self.space.sample(rng, n))])
         for _ in range(_GENERATIONS_BEFORE_ANY_SCORE):
-            parents = pool[np.argsort(self.screen(pool), kind="stable")][: n // 4]
+            parents = pool[np.argsort(self.screen(pool), kind="stable")][: max(1, n // 4)]
             pool = np.concatenate([parents, self._bred(parents, rng, n)])
         distinct = np.unique(pool, axis=0)
         return distinct[np.argsort(self.screen(distinct), kind="stable")][: max(self._settings.parents, 2)]

@@ -23,6 +23,7 @@ class Searcher(Protocol):
     def ask(self, n: int) -> list[Structure]:
         """Return at most `n` new structures; an empty list means finished.
 
+        While something that was asked for is not told yet, it may also mean that the searcher waits for that.
         Asking for fewer gives the first ones of what asking for more would give. Fewer than `n` is not an error.
         """
 

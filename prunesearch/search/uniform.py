@@ -35,11 +35,16 @@ class UniformSearcher(BatchSearcher):
 
 def uniform_structure(feasible: FeasibleSet) -> Structure:
     """The widest structure of one common fraction that meets the limits."""
-    return widest(feasible, feasible.space.full, {})
+    found = widest(feasible, feasible.space.full, {})
+    assert found is not None  # the narrowest structure meets every budget that can be met
+    return found
 
 
-def widest(feasible: FeasibleSet, shape: Structure, fixed: Mapping[int, int]) -> Structure:
-    """The structure with some widths fixed, which must be possible, and the others in the proportions of `shape`."""
+def widest(feasible: FeasibleSet, shape: Structure, fixed: Mapping[int, int]) -> Structure | None:
+    """The structure with some widths fixed, and the others in the proportions of `shape`; None if nothing fits.
+
+    Under a limit of latency nothing may fit with a width although something fits with a wider one, if that is faster.
+    """
     space = feasible.space
     most = max((full / width for full, width in zip(space.full, shape, strict=True)), default=1.0)
     stretch = np.linspace(0.0, most, _FRACTIONS + 1)
@@ -47,4 +52,4 @@ def widest(feasible: FeasibleSet, shape: Structure, fixed: Mapping[int, int]) ->
     structures = space.from_indices(space.indices(wanted))
     structures[:, list(fixed)] = list(fixed.values())
     inside = np.flatnonzero(feasible.contains(structures))  # cost grows with the stretch
-    return as_structures(structures[inside[-1:]])[0]
+    return as_structures(structures[inside[-1:]])[0] if len(inside) else None

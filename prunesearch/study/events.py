@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from prunesearch.ranges import whole_number
 from prunesearch.trial import Trial
@@ -34,22 +34,33 @@ class Event:
 
 Callback: TypeAlias = Callable[[Event], "bool | None"]
 """Called with every event, in the driver's process. Returning True ends the run in order; an exception ends it, too.
-Whatever a callback does, the recorded trials stay, and running the study again continues it."""
+Whatever a callback does, the recorded trials stay, and running the study again continues it.
+
+One whose attribute `judges_recorded` is true is also called with the last recorded trial when a study goes on, so
+that a study that it ended stays ended."""
+
+
+@dataclass(frozen=True)
+class _Patience:
+    """Stops when the best score has not improved for so many trials."""
+
+    trials: int
+    judges_recorded: ClassVar[bool] = True
+
+    def __call__(self, event: Event) -> bool:
+        return event.best is not None and event.trial.number - event.best.number >= self.trials
 
 
 def early_stopping(patience: int) -> Callback:
     """Stop when the best score has not improved for `patience` trials; those of earlier runs count.
 
+    A study that ended so scores nothing when it is run again, unless with more patience.
+
     Raises:
         TypeError: `patience` is no whole number.
         ValueError: It is below 1.
     """
-    patience = whole_number("patience", patience, at_least=1)
-
-    def is_enough(event: Event) -> bool:
-        return event.best is not None and event.trial.number - event.best.number >= patience
-
-    return is_enough
+    return _Patience(whole_number("patience", patience, at_least=1))
 
 
 def stop_after(seconds: float) -> Callback:

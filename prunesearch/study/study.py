@@ -124,20 +124,38 @@ class Study:
         """Record facts beside the trials, for reports, in place of those that earlier runs left under these keys."""
         self._store.add_to_summary(self.name, facts)
 
-    def known_trials(self, fields: Sequence[str]) -> dict[Structure, tuple[Trial, Source]]:
+    def known_trials(
+        self, fields: Sequence[str], *, fact: str | None = None, otherwise: str = ""
+    ) -> dict[Structure, tuple[Trial, Source]]:
         """Trials in other studies of the database whose scores apply here, too, each with where it stands.
 
         Args:
             fields: Those of the question on which a score depends; they must all be the same.
+            fact: One beside the trials on which a score depends as well.
+            otherwise: The field of the question that must be the same where a study has no such fact.
         """
+        names = [name for name in self._store.studies() if self._shares_scores(name, fields, fact, otherwise)]
         known: dict[Structure, tuple[Trial, Source]] = {}
-        for name in self._store.studies():
-            other = self._store.question(name) or {}
-            if name != self.name and all(other.get(field) == self._question.get(field) for field in fields):
-                for trial in self._store.trials(name):
-                    if trial.score is not None:
-                        known.setdefault(trial.structure, (trial, trial.source or Source(name, trial.number)))
+        for name in names:
+            if name == self.name:
+                continue
+            for trial in self._store.trials(name):
+                source = trial.source or Source(name, trial.number)
+                if trial.score is not None and source.study in names:  # an earlier release took over more
+                    known.setdefault(trial.structure, (trial, source))
         return known
+
+    def _shares_scores(self, name: str, fields: Sequence[str], fact: str | None, otherwise: str) -> bool:
+        """Whether scores of a study apply here; see `known_trials`."""
+        other = self._store.question(name) or {}
+        if any(other.get(field) != self._question.get(field) for field in fields):
+            return False
+        if fact is None:
+            return True
+        theirs, ours = (self._store.summary(each) or {} for each in (name, self.name))
+        if fact in theirs and fact in ours:
+            return bool(theirs[fact] == ours[fact])
+        return bool(other.get(otherwise) == self._question.get(otherwise))
 
     def run(
         self,
@@ -180,11 +198,13 @@ class Study:
             costs = self._costs(asked)
             self._check_replay(replayed, asked, costs)
             log.replay(replayed)
+            if replayed and len(log.trials) == len(recorded):
+                log.judge_recorded()
             with closing(executor.run(asked, replayed)) as outcomes:
                 for place in range(len(replayed), len(asked)):
-                    log.add(asked[place], costs[place], next(outcomes))
                     if log.stopped:
                         break
+                    log.add(asked[place], costs[place], next(outcomes))
             searcher.tell(log.trials[start:])  # also of a batch that was cut short: its policy may be asked
         self._store.check()
         return log.trials
@@ -224,6 +244,8 @@ class Study:
         self._check_costs(recorded, self._costs([trial.structure for trial in recorded]))
         log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
         log.replay(recorded)
+        if recorded:
+            log.judge_recorded()
         searcher.tell(recorded)
         open_: dict[int, Structure] = {}
         given = 0
@@ -346,15 +368,23 @@ class _Log:
         self._store.add(self._name, trial)
         self._note(trial, outcome.traceback)
         self._front = extended(self._front, trial)
-        seconds = time.monotonic() - self._start
-        event = Event(self._name, trial, self._best, self.n_trials, seconds, tuple(self._front))
-        for callback in self._callbacks:
-            self.stopped = bool(callback(event)) or self.stopped
+        self._tell(self._callbacks)
         if len(self._streak) >= _MAX_FAILURES and self._streak[-1] is trial:
             raise EvaluationFailed(
                 f"{len(self._streak)} structures in a row could not be scored. The first: {self._streak[0].failure}\n"
                 f"{self._traceback}".strip()
             )
+
+    def judge_recorded(self) -> None:
+        """Ask callbacks that judge what is recorded whether earlier runs have found enough."""
+        self._tell([callback for callback in self._callbacks if getattr(callback, "judges_recorded", False)])
+
+    def _tell(self, callbacks: Sequence[Callback]) -> None:
+        """Tell callbacks of the latest trial; one may end the run."""
+        seconds = time.monotonic() - self._start
+        event = Event(self._name, self.trials[-1], self._best, self.n_trials, seconds, tuple(self._front))
+        for callback in callbacks:
+            self.stopped = bool(callback(event)) or self.stopped
 
     def _note(self, trial: Trial, traceback: str | None) -> None:
         self.trials.append(trial)

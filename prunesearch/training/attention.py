@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunesearch.budget import Budget, FeasibleSet, above_threshold, as_budget
+from prunesearch.budget import AnyBudget, FeasibleSet, above_threshold, as_budget
 from prunesearch.errors import expect
 from prunesearch.models.nested import Batch, arguments, called
 from prunesearch.models.network import Network
@@ -75,7 +75,7 @@ def paam(
     network: Network,
     data: Data | Source,
     *,
-    budget: Budget | str,
+    budget: AnyBudget,
     recipe: Recipe | None = None,
     settings: AttentionSettings | None = None,
     seed: int = 0,

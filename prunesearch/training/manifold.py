@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from prunesearch.budget import Budget, as_budget
+from prunesearch.budget import AnyBudget, as_budget
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import fingerprint
@@ -73,7 +73,7 @@ def manidp(
     network: Network,
     data: Data | Source,
     *,
-    budget: Budget | str,
+    budget: AnyBudget,
     recipe: Recipe | None = None,
     settings: ManifoldSettings | None = None,
     seed: int = 0,

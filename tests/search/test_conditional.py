@@ -19,7 +19,7 @@ from prunesearch.search.searcher import Searcher
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import FloatArray, Space, Structure
 from prunesearch.trial import Trial
-from tests.toys import chain_space, toy_table, trials_of
+from tests.toys import chain_space, toy_table, trial, trials_of
 
 SHORT = chain_space((16, 16, 16, 32, 32, 32, 64, 64), 16)
 LONG = chain_space((16,) * 4 + (32,) * 4 + (64,) * 4, 16)
@@ -211,6 +211,19 @@ def test_the_policy_has_learnt_from_trials_of_others_that_it_was_told_at_once() 
     searcher = ConditionalSearcher(SHORT, BUDGET)
     searcher.tell(trials)
     assert score(searcher.policy(1.0)) >= np.quantile([trial.score for trial in trials], 0.95)
+
+
+def test_a_failed_structure_stays_worse_than_all_that_are_scored_later() -> None:
+    searcher = ConditionalSearcher(SHORT, BUDGET, settings=ConditionalSettings(warmup=4, batch_size=4))
+    learnt: list[FloatArray] = []
+    searcher.agent.learn = lambda walks, updates, rng: learnt.append(walks.rewards)  # type: ignore[method-assign]
+    scores: list[float | None] = [0.9, 0.8, None, 0.85, 0.1, 0.2, 0.3, 0.7]
+    for start in (0, 4):
+        pairs = zip(searcher.ask(4), scores[start : start + 4], strict=True)
+        searcher.tell([trial(start + i, structure, score) for i, (structure, score) in enumerate(pairs)])
+    searcher.ask(4)
+    assert len(learnt[-1]) == 8
+    assert learnt[-1][2] == learnt[-1].min()
 
 
 def test_whatever_a_walk_chooses_of_the_allowed_widths_it_meets_the_budget_and_uses_it_up() -> None:

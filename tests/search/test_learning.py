@@ -27,7 +27,7 @@ from prunesearch.search.surrogate import (
 from prunesearch.search.variation import survivors
 from prunesearch.structure import Structure
 from prunesearch.trial import Trial, pareto_front
-from tests.toys import bowl, chain_space, evidence, trials_of, with_costs
+from tests.toys import bowl, chain_space, evidence, trial, trials_of, with_costs
 
 SPACE = chain_space((32, 48, 64, 64, 48, 32), 16)
 BUDGET = Budget(macs="40%")
@@ -117,6 +117,13 @@ def test_sensible_groups_are_the_last_to_be_narrowed_before_anything_is_scored()
     assert all(structure[3] / SPACE.full[3] >= 0.9 for structure in asked)
 
 
+@pytest.mark.parametrize("screened", [2, 3, 4])
+def test_the_smallest_generation_has_a_parent(screened: int) -> None:
+    settings = GeneticSettings(population=2, parents=2, screened=screened)
+    searcher = GeneticSearcher(SPACE, BUDGET, settings=settings, **evidence(SPACE, "genetic"))
+    assert len(played(searcher, 12)) == 12
+
+
 def test_survivors_are_the_non_dominated() -> None:
     objectives = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.4], [0.4, 0.5], [0.3, 0.3], [0.0, 0.0]])
     assert set(survivors(objectives, 4)) == {0, 1, 2, 3}
@@ -153,6 +160,20 @@ def test_any_sampler_of_optuna_will_do_and_is_as_reproducible(sampler: str) -> N
         )
     assert one == other
     assert len(set(one)) == 24
+
+
+def test_what_failed_before_anything_was_scored_is_told_to_the_sampler_too() -> None:
+    structures = [t.structure for t in played(make_searcher("random", SPACE, BUDGET), 24)]
+    failed = [trial(number, structure, None) for number, structure in enumerate(structures[:12])]
+    scored = trials_of(structures[12:], SCORE, start=12)
+    proposed = []
+    for tellings in ([failed, scored], [[*failed, *scored]]):
+        searcher = BayesSearcher(SPACE, BUDGET, n_startup=1)
+        searcher.ask(1)
+        for trials in tellings:
+            searcher.tell(trials)
+        proposed.append(searcher.ask(8))
+    assert proposed[0] == proposed[1]
 
 
 def test_optuna_is_as_talkative_as_before() -> None:

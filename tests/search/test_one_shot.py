@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from prunesearch.budget import Budget
+from prunesearch.latency_model import LatencyModel
 from prunesearch.search.binary import BinarySearcher, widest
 from prunesearch.search.sensitivity import SensitivitySearcher, greedy, losses, threshold
 from prunesearch.structure import FloatArray, Structure
+from prunesearch.study.executors import InlineExecutor
+from prunesearch.study.pool import Done, Lost, Pool
+from prunesearch.study.scoring import Outcome
+from prunesearch.study.study import Study
 from prunesearch.trial import cheapest
-from tests.toys import chain_space, every_structure, trial, trials_of, with_costs
+from tests.study.toy import Scorer
+from tests.toys import chain_space, every_structure, toy_table, trial, trials_of, with_costs
 
 SPACE = chain_space((8, 12, 16), 4)
 CURVES = [np.array([0.5, 0.7, 0.8, 0.9]), np.array([0.1, 0.6, 0.85, 0.9]), np.array([0.8, 0.85, 0.9, 0.9])]
@@ -22,6 +29,31 @@ def additive(structure: Structure) -> float:
     """A landscape in which the losses of the curves add up."""
     at = SPACE.indices([structure])[0]
     return 0.9 - sum(0.9 - curve[i] for curve, i in zip(CURVES, at, strict=True))
+
+
+class Slow:
+    """Workers that are done only when all of them, or all that there is, have something to score."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._busy: dict[int, Sequence[Structure]] = {}
+
+    def idle(self) -> int:
+        return self.size - len(self._busy)
+
+    def give(self, piece: int, part: int, structures: Sequence[Structure]) -> None:
+        self._busy[piece] = structures
+
+    def wait(self, seconds: float) -> list[Done | Lost]:
+        piece, structures = next(iter(self._busy.items()))
+        del self._busy[piece]
+        return [Done(piece, tuple(Outcome(additive(each), None, None, 0.0, "w") for each in structures))]
+
+    def dismiss(self, piece: int) -> None:
+        del self._busy[piece]
+
+    def close(self) -> None:
+        self._busy.clear()
 
 
 def test_losses_never_fall_as_a_group_narrows() -> None:
@@ -97,6 +129,7 @@ def test_within_a_budget_the_groups_not_yet_visited_use_what_is_left() -> None:
     feasible = Budget(macs="50%").check(SPACE)
     for width in SPACE.groups[0].widths:
         structure = widest(feasible, SPACE.full, {0: width})
+        assert structure is not None
         assert structure[0] == width
         assert feasible.contains([structure])[0]
         rest = [group.widths.index(kept) for group, kept in zip(SPACE.groups[1:], structure[1:], strict=True)]
@@ -130,6 +163,41 @@ def test_a_failed_structure_counts_as_below_the_threshold_and_the_search_goes_on
         asked_in_all.add(asked[0])
         searcher.tell([trial(number, asked[0], None if number % 2 else additive(asked[0]))])
     assert len(asked_in_all) > 3
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_structure_under_way_is_waited_for_and_counts_as_what_it_scores(workers: int) -> None:
+    budget, options = Budget(macs="100%"), {"tolerance": 0.3, "passes": 1}
+    with Study("sqlite://", "toy", {}, SPACE) as study:
+        pool = Pool(Slow(workers))
+        found = study.run_as_finished(
+            BinarySearcher(SPACE, budget, **options), pool, 50, searcher_name="binary", evaluator_name="toy"
+        )
+    with Study("sqlite://", "toy", {}, SPACE) as study:
+        in_order = study.run(
+            BinarySearcher(SPACE, budget, **options),
+            InlineExecutor(Scorer(additive)),
+            50,
+            searcher_name="binary",
+            evaluator_name="toy",
+        )
+    assert [trial.structure for trial in found] == [trial.structure for trial in in_order]
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
+def test_a_width_with_which_nothing_is_fast_enough_is_passed_over(share: float) -> None:
+    """Narrower can be slower: only the widths 8 and 16 are fast."""
+    space = chain_space((16, 16, 16), 8)
+    table = toy_table(space, cliff=4.0)
+    low, high = LatencyModel(table, space).predict([space.minimum, space.full])
+    budget = Budget(latency_ms=float(low + share * (high - low)), table=table)
+    assert widest(budget.check(space), space.full, {0: 14}) is None
+    searcher, asked_in_all = BinarySearcher(space, budget), list[Structure]()
+    while asked := searcher.ask(1):
+        searcher.tell(trials_of(asked, lambda structure: float(sum(structure)), start=len(asked_in_all)))
+        asked_in_all += asked
+    assert asked_in_all
+    assert budget.check(space).contains(asked_in_all).all()
 
 
 @pytest.mark.parametrize("options", [{"tolerance": -1.0}, {"tolerance": float("nan")}, {"passes": 0}])

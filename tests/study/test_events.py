@@ -47,6 +47,8 @@ def test_early_stopping_waits_for_the_best_to_improve_also_across_runs(tmp_path:
     stop = next(n for n in range(200) if (top := best(whole[: n + 1])) is not None and n - top.number >= patience)
     listen(url, stop - 4)
     assert len(listen(url, 200, early_stopping(patience))) == stop + 1
+    assert len(listen(url, 200, early_stopping(patience))) == stop + 1  # it is finished
+    assert len(listen(url, 200, early_stopping(patience + 1))) > stop + 1
 
 
 def test_stop_after_stops_at_the_first_trial_after_the_time() -> None:

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 
 from prunesearch.errors import EvaluationFailed, StudyLocked, StudyMismatch, StudyUnreadable, StudyUnwritable
-from prunesearch.search import SEARCHERS
+from prunesearch.search import SEARCHERS, make_searcher
 from prunesearch.structure import Structure
 from prunesearch.study import study as study_module
 from prunesearch.study.executors import InlineExecutor, RememberingExecutor
 from prunesearch.study.schema import checksum
 from prunesearch.study.store import Store
 from prunesearch.study.study import Study, find, recording
-from prunesearch.trial import Source, best
-from tests.study.toy import QUESTION, SCORE, SPACE, Scorer, history, run
+from prunesearch.trial import Source, Trial, best
+from tests.study.toy import BUDGET, QUESTION, SCORE, SPACE, Scorer, history, run
 from tests.toys import trials_of
 
 
@@ -270,6 +270,35 @@ def test_scores_of_another_study_apply_if_the_fields_they_depend_on_are_the_same
     with Study(url, "third", {**QUESTION, "seed": 2}, SPACE) as study:
         known = study.known_trials(["budget"])
     assert known[first[3].structure] == (first[3], Source("toy", 3))
+
+
+def test_a_fact_beside_the_trials_decides_whether_scores_apply_and_without_it_a_field_of_the_question(url: str) -> None:
+    def known_to(seed: int, fact: str | None) -> dict[Structure, tuple[Trial, Source]]:
+        with Study(url, f"seed {seed}, {fact}", {**QUESTION, "seed": seed}, SPACE) as study:
+            if fact is not None:
+                study.record({"kept": fact})
+            return study.known_trials(["budget"], fact="kept", otherwise="seed")
+
+    old = run(url, 20)  # by an earlier release, which recorded no such fact
+    assert len(known_to(0, "a")) == 20
+    assert not known_to(1, "a")
+    with Study(url, "toy", QUESTION, SPACE) as study:
+        study.record({"kept": "a"})
+    assert known_to(1, "a")[old[3].structure] == (old[3], Source("toy", 3))
+    assert not known_to(0, "b")
+    assert not known_to(1, None)
+
+
+def test_what_an_earlier_release_took_over_from_a_study_whose_scores_do_not_apply_is_not_passed_on(url: str) -> None:
+    run(url, 20)
+    with Study(url, "second", {**QUESTION, "seed": 1}, SPACE) as study:
+        executor = RememberingExecutor(InlineExecutor(Scorer()), study.known_trials(["budget"]))
+        searcher = make_searcher("evolution", SPACE, BUDGET)
+        trials = study.run(searcher, executor, 30, searcher_name="evolution", evaluator_name="toy")
+    assert [trial.source is None for trial in trials] == [False] * 20 + [True] * 10
+    with Study(url, "third", {**QUESTION, "seed": 1}, SPACE) as study:
+        known = study.known_trials(["budget"], fact="kept", otherwise="seed")
+    assert set(known) == {trial.structure for trial in trials[20:]}
 
 
 def test_known_scores_are_taken_and_the_others_scored() -> None:
