@@ -1,4 +1,4 @@
-"""What the parameters of a layer do with channels: which weights produce them, and which read them."""
+"""What the parameters of a layer do with channels: which weights produce them, which read them, and what they are."""
 
 from __future__ import annotations
 
