@@ -50,7 +50,7 @@ from prunesearch.tasks.scored import measure, scored_by
 from prunesearch.training.accelerating import Log, accelerated
 from prunesearch.training.checkpoint import CheckpointFile, Snapshot
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.evaluation import first_loss
+from prunesearch.training.evaluation import question_of_task
 from prunesearch.training.finetune import train
 from prunesearch.training.loop import check_patience
 from prunesearch.training.recipe import Recipe, check_recipe
@@ -170,7 +170,7 @@ def layerwise(
         file = None
         if checkpoint is not None:
             told: dict[str, Any] = {"data": data.fingerprint(), "calibration": fingerprint(*members(examples.batch))}
-            told |= {"task": data.goal.name, "loss at first": first_loss(network.model, data)}
+            told |= question_of_task(network.model, data)
             file = stack.enter_context(CheckpointFile(Path(checkpoint), {**question, **told}))
         session = Session(checkpoint, log, on_epoch, on_step, str(where), progress)
         layers = _Layers(placed, data, examples, recipe, settings, seed, session, file, on_score)

@@ -140,33 +140,34 @@ def wait_for(device: torch.device) -> None:
 
 
 @contextmanager
-def random_apart(device: torch.device | None, seed: int | None = None) -> Iterator[None]:
-    """The random generators of Python, numpy and torch, on the CPU and on a GPU, are afterwards where they were.
+def random_apart(*devices: torch.device | None, seed: int | None = None) -> Iterator[None]:
+    """The random generators of Python, numpy and torch, on the CPU and on GPUs, are afterwards where they were.
 
     Other GPUs are not asked.
 
     Args:
-        device: The GPU, if it is one.
+        *devices: The GPUs; what is none does not count.
         seed: Where they begin meanwhile; None where they are.
     """
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others may use
+    gpus = [device for device in devices if device is not None and device.type == "cuda"]
     try:
-        with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=gpus):
             if seed is not None:
-                draw_from(seed, device)
+                draw_from(seed, *gpus)
             yield
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002
 
 
-def draw_from(seed: int, *devices: torch.device | None) -> None:
+def draw_from(seed: int, *devices: torch.device) -> None:
     """Let the random generators of Python, numpy and torch, on the CPU and on these GPUs, begin at a seed."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)
     for device in devices:
-        if device is not None and device.type == "cuda":
+        if device.type == "cuda":
             torch.cuda.default_generators[device.index or 0].manual_seed(seed)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.devices import draw_from
+from prunesearch.models.devices import random_apart
 
 
 @contextmanager
@@ -23,15 +23,8 @@ def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, 
     `seed`, so that what a forward draws is the same each time. Afterwards they are where they were. A warning of the
     forward is shown, also to a caller who turned warnings into errors.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global one is what others may use
-    devices = sorted({x.device.index for x in inputs if x.is_cuda})
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices), _warnings_shown():
-            draw_from(seed, *[torch.device("cuda", index) for index in devices])
-            yield tuple(x.detach().clone() for x in inputs)
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+    with torch.no_grad(), random_apart(*{x.device for x in inputs}, seed=seed), _warnings_shown():
+        yield tuple(x.detach().clone() for x in inputs)
 
 
 @contextmanager

@@ -53,10 +53,9 @@ class SharedForward:
         recording = recorded(still, self._network.inputs, self._network.leaves, way=self._network.way)
         self._traced_with = recording.images  # the record itself cannot be handed to a worker
         steps = steps_of(recording, self._network, weights, Aliasing())
-        self._format = torch.contiguous_format
-        self._memory, drawing = self._watch(steps)
-        if self._memory.writers or not self._uses_memory_alike(steps, torch.channels_last):
-            self._format = torch.contiguous_format
+        self._memory, drawing = self._watch(steps, torch.contiguous_format)
+        may_be_last = not self._memory.writers and self._uses_memory_alike(steps, torch.channels_last)
+        self._format = torch.channels_last if may_be_last else torch.contiguous_format
         self._steps = steps_of(recording, self._network, weights, self._memory, drawing)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
 
@@ -158,15 +157,7 @@ class SharedForward:
         """What the placeholders of the forward stand for, in order."""
         tensors = in_order_of(self._example, inputs)
         check_number(self._network.way, type(self._network.model).__name__, self._traced_with, len(tensors[0]))
-        return tuple(self._laid_out(x) for x in tensors)
-
-    def _laid_out(self, inputs: Tensor) -> Tensor:
-        """A copy, as a forward may write to it; images with their channels last in memory, much faster so on CPUs.
-
-        `contiguous` would leave images of one channel, and all that is computed from them, in the usual order.
-        """
-        layout = self._format if inputs.dim() == 4 else torch.preserve_format
-        return torch.empty_like(inputs, memory_format=layout).copy_(inputs)
+        return tuple(_laid_out(x, self._format) for x in tensors)
 
     def _kept_until(self, keys: Sequence[Sequence[Key]]) -> dict[Key, int]:
         """Per value, the index of the last structure for which something is computed from it."""
@@ -196,13 +187,12 @@ class SharedForward:
 
     def _uses_memory_alike(self, steps: Sequence[Step], layout: torch.memory_format) -> bool:
         """Whether the forward writes to the same values with images laid out so."""
-        self._format = layout
         try:
-            return self._watch(steps)[0] == self._memory
+            return self._watch(steps, layout)[0] == self._memory
         except RuntimeError:  # the forward wants its memory in the usual order
             return False
 
-    def _watch(self, steps: Sequence[Step]) -> tuple[Aliasing, set[fx.Node]]:
+    def _watch(self, steps: Sequence[Step], layout: torch.memory_format) -> tuple[Aliasing, set[fx.Node]]:
         """Run once and note which values live in the same memory, which nodes write to it, and which draw at random."""
         values: dict[fx.Node, Any] = {}
         writers: list[fx.Node] = []
@@ -216,12 +206,20 @@ class SharedForward:
                 state = generators(device)
                 given = list(tensors_in([values[node] for node in step.node.all_input_nodes]))
                 versions = [tensor._version for tensor in given]
-                values[step.node] = layers.run(step, values, [self._laid_out(x) for x in copies])
+                values[step.node] = layers.run(step, values, [_laid_out(x, layout) for x in copies])
                 if [tensor._version for tensor in given] != versions:
                     writers.append(step.node)
                 if generators(device) != state:
                     drawing.add(step.node)
         return aliasing(values, writers), drawing
+
+
+def _laid_out(inputs: Tensor, layout: torch.memory_format) -> Tensor:
+    """A copy, as a forward may write to it; images with their channels last in memory are much faster on CPUs.
+
+    `contiguous` would leave images of one channel, and all that is computed from them, in the usual order.
+    """
+    return torch.empty_like(inputs, memory_format=layout if inputs.dim() == 4 else torch.preserve_format).copy_(inputs)
 
 
 class _Run:

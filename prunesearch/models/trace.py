@@ -110,13 +110,13 @@ def trace(
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
     wishes = _Wishes(ignored_layers, tied_layers, widths_allowed)
     coupling, network = _without_unseen(model, inputs, followed, wishes)
-    bolder = _by_value(model, inputs, followed, wishes, coupling)
-    if bolder is None and network is None:
-        raise _nothing(model, coupling)
-    if bolder is None and network is not None and _needs_proof(network, followed, coupling):
-        _prove(network, followed)
-    found = network if bolder is None else bolder
-    assert found is not None  # or it was said why
+    found = _by_value(model, inputs, followed, wishes, coupling)
+    if found is None:
+        if network is None:
+            raise _nothing(model, coupling)
+        if _needs_proof(network, followed, coupling):
+            _prove(network, followed)
+        found = network
     told = {"part": part, "round_to": round_to, "min_channels": min_channels, "time_limit": time_limit}
     return replace(found, wishes={**told, "ignored_layers": ignored_layers, "tied_layers": tied_layers})
 

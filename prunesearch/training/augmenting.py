@@ -38,8 +38,8 @@ def place_of_images(augmentation: Augmentation, batch: Batch, task: Task) -> Pla
             f"Expected batches in which one tensor holds the images {tuple(images.shape)} that the network is called "
             f"with, to augment them; found {len(places)}. Use Augmentation(), and augment in the dataset."
         )
-    if augmentation.crop and not dict(items)[places[0]].is_floating_point():
-        kind = dict(items)[places[0]].dtype
+    kind = dict(items)[places[0]].dtype
+    if augmentation.crop and not kind.is_floating_point:
         raise ValueError(f"Expected floating-point images to crop, got {kind}. Leave crop out of the augmentation.")
     return places[0]
 

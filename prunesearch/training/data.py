@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from prunesearch.models import nested
+from prunesearch.models.devices import random_apart
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Batch, tensors_in
 from prunesearch.models.sizes import batches_by_size, of_first_size
@@ -168,7 +167,7 @@ class Data:
 
     def first(self, n: int = 2) -> Batch:
         """The first n of `train` as they come, with their targets, as one batch."""
-        with _seeded(0):
+        with random_apart(seed=0):
             return self._read(self.train, np.arange(min(n, size_of(self.train))))
 
     def steps_per_epoch(self, batch_size: int) -> int:
@@ -428,23 +427,8 @@ class _Batches(Dataset[Any]):
         source = self._data.train
         if is_batch(source):  # nothing is drawn
             return self._data._read(source, self._chosen[step])
-        with _seeded(self._seeds[step]):
+        with random_apart(seed=self._seeds[step]):
             return self._data._read(source, self._chosen[step])
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, numpy and torch that a dataset may draw from, and put them back afterwards."""
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the one that others use
-    with torch.random.fork_rng(devices=[]):
-        try:
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.default_generator.manual_seed(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -36,14 +36,16 @@ def evaluate(network: nn.Module, examples: Examples, device: torch.device) -> tu
     return metric.compute(), None if loss is None else loss.compute()
 
 
-def first_loss(network: nn.Module, data: Data) -> str | None:
-    """The loss on the first training examples in two digits, by which another loss is told; None where there is none.
+def question_of_task(network: nn.Module, data: Data) -> dict[str, str | None]:
+    """What tells another task: its name, and the loss on the first training examples in two digits, if it has one.
 
     Raises:
         ValueError: The network does not run on them, or the targets do not fit it.
     """
-    if data.goal.loss is None:
-        return None
+    return {"task": data.goal.name, "loss at first": None if data.goal.loss is None else _first_loss(network, data)}
+
+
+def _first_loss(network: nn.Module, data: Data) -> str:
     measured = Measured(data.goal, "loss")
     examples = data.examples_of(data.first())
     place = device_of_module(network)

@@ -35,7 +35,7 @@ from prunesearch.training.augmenting import augmented, place_of_images
 from prunesearch.training.averaging import Average
 from prunesearch.training.checkpoint import CheckpointFile
 from prunesearch.training.data import Data
-from prunesearch.training.evaluation import evaluate, first_loss, order_of
+from prunesearch.training.evaluation import evaluate, order_of, question_of_task
 from prunesearch.training.fitting import laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
@@ -83,7 +83,7 @@ def run(
             file = None
             if session.checkpoint is not None:
                 asked |= {"data": data.fingerprint(), "processes": accelerator.num_processes}
-                asked |= {"task": learner.task.name, "loss at first": first_loss(learner.network, data)}
+                asked |= question_of_task(learner.network, data)
                 opened = CheckpointFile(Path(session.checkpoint), asked, writes=accelerator.is_main_process)
                 file = stack.enter_context(opened)
             watched = stack.enter_context(_watched(session, learner, is_seen=accelerator.is_main_process))

@@ -54,7 +54,7 @@ def test_draws_apart_leave_every_generator_where_it_was(seed: int | None) -> Non
     before = generators()
     drawn = []
     for _ in range(2):
-        with random_apart(CPU, seed):
+        with random_apart(CPU, seed=seed):
             drawn.append((float(torch.rand(1)), random.random(), float(np.random.random())))  # noqa: NPY002
     assert generators() == before
     assert drawn[0] == drawn[1]

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import filter_scores, stand_in_notes, stand_ins, unit_scores
+from prunesearch.evaluators.channels.slices import filter_scores, slices, stand_in_notes, stand_ins, unit_scores
 from prunesearch.models.network import Network
+from prunesearch.models.roles import weights
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 
@@ -25,7 +26,7 @@ class BNScaleCriterion(ScoringCriterion):
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Scales, each relative to the mean of its layer."""
-        scales = unit_scores(network, "scales", lambda weights: weights.abs().sum(dim=1))
+        scales = unit_scores(network, "scales", lambda each: each.abs().sum(dim=1))
         norms = filter_scores(network, lambda filters: filters.abs().sum(dim=1))
         return np.where(_scaled(network), scales, norms)
 
@@ -39,4 +40,8 @@ class BNScaleCriterion(ScoringCriterion):
 
 def _scaled(network: Network) -> npt.NDArray[np.bool_]:
     """(units,) which run through a BatchNorm."""
-    return unit_scores(network, "scales", lambda weights: weights[:, 0] * 0 + 1, relative=False) > 0
+    found, tensors = np.zeros(network.unit_count, dtype=bool), weights(network)
+    for part in slices(network):
+        if part.role == "scales" and part.name in tensors:
+            found[part.units] = True
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion
-from prunesearch.evaluators.channels.slices import saved, slices, stand_in_notes, stand_ins, unit_scores
+from prunesearch.evaluators.channels.slices import put_stand_ins, saved, slices, stand_in_notes, stand_ins
 from prunesearch.models.devices import fetched
 from prunesearch.models.network import Network
 from prunesearch.models.roles import weights
@@ -62,9 +62,7 @@ def mean_magnitudes(network: Network) -> FloatArray:
         np.add.at(total, part.units, summed.numpy())
         np.add.at(count, part.units, parameters[part.name].numel() // len(part.units))
     means = total / np.maximum(count, 1)
-    for group, role in instead.items():
-        units = network.units[group]
-        means[units] = unit_scores(network, role, lambda values: values.abs().mean(dim=1), relative=False)[units]
+    put_stand_ins(means, network, instead, lambda values: values.abs().mean(dim=1), relative=False)
     return means
 
 

@@ -77,9 +77,23 @@ def unit_scores(
 def filter_scores(network: Network, score: Callable[[Tensor], Tensor]) -> FloatArray:
     """(units,) the same of the weights that produce each unit; of groups that have none, of others (`stand_ins`)."""
     total = unit_scores(network, "produces", score)
-    for group, role in stand_ins(network).items():
-        total[network.units[group]] = unit_scores(network, role, score)[network.units[group]]
+    put_stand_ins(total, network, stand_ins(network), score)
     return total
+
+
+def put_stand_ins(
+    total: FloatArray,
+    network: Network,
+    instead: Mapping[int, Role],
+    score: Callable[[Tensor], Tensor],
+    *,
+    relative: bool = True,
+) -> None:
+    """Put into (units,) scores, in place, those of some groups by the role that stands in for what produces them."""
+    for role in set(instead.values()):
+        scores = unit_scores(network, role, score, relative=relative)
+        for units in (network.units[group] for group, its_role in instead.items() if its_role == role):
+            total[units] = scores[units]
 
 
 def stand_ins(network: Network) -> Mapping[int, Role]:
