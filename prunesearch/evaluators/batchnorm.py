@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.evaluators.inputs import first_input
-from prunesearch.models.batch_norm import Moments, joint_statistics, together
+from prunesearch.models.batch_norm import Moments, averaged, joint_statistics, together
 from prunesearch.models.corrections import Correction, TrainedStatistics
 from prunesearch.models.devices import placed
 from prunesearch.models.isolation import in_eval_mode
@@ -224,10 +224,10 @@ class _Gathered:
         return not self._found
 
     def settle(self, *, weigh: bool) -> None:
-        """Put the averages into the running statistics, of equal weight or by how many numbers there were."""
+        """Put averages into the running statistics; or weigh calls by their numbers, and count the spread of means."""
         for noted in self._found.values():
             calls, counts, moments = zip(*noted, strict=True)
-            mean, variance = together(moments, counts if weigh else [1] * len(counts))
+            mean, variance = together(moments, counts) if weigh else averaged(moments)
             calls[0].mean.copy_(mean)
             calls[0].variance.copy_(variance)
 

@@ -74,6 +74,15 @@ def together(parts: Sequence[Moments], sizes: Sequence[int]) -> Moments:
     return mixed([size / total for size in sizes], *map(torch.stack, zip(*parts, strict=True)))
 
 
+def averaged(parts: Sequence[Moments]) -> Moments:
+    """Mean and variance of each channel as running statistics have them: averages over calls, of variances, too.
+
+    So does training: the spread of the calls' means is not in the variance.
+    """
+    means, variances = (torch.stack(each) for each in zip(*parts, strict=True))
+    return means.mean(0), variances.mean(0)
+
+
 def mixed(shares: Sequence[float], means: Tensor, variances: Tensor) -> Moments:
     """Mean and biased variance of each channel over k parts together.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from prunesearch.models.aliasing import Aliasing, aliasing, alike, is_plain
-from prunesearch.models.batch_norm import Moments, joint_statistics
+from prunesearch.models.batch_norm import Moments, averaged, joint_statistics, together
 from prunesearch.models.copying import copied
 from prunesearch.models.corrections import Corrections
 from prunesearch.models.devices import random_apart
@@ -37,7 +37,10 @@ class SharedForward:
     A structure's result does not depend, to the last bit, on the structures that it is run with. What the forward draws
     at random is the same each time.
 
-    In eval mode, except that every BatchNorm normalises with the statistics of the batch, or of its first images.
+    In eval mode, except that every BatchNorm normalises with the statistics of the batch, or of its first images. One
+    that the forward calls several times has the same statistics in all calls, as in the network that is built: those
+    of all its calls. What a call normalises is known only when those before it have run, so such a forward runs twice,
+    and shares nothing with those of other structures.
 
     Args:
         weights: Where the weights come from.
@@ -58,6 +61,7 @@ class SharedForward:
         self._format = torch.channels_last if may_be_last else torch.contiguous_format
         self._steps = steps_of(recording, self._network, weights, self._memory, drawing)
         self._order = list(dict.fromkeys(group for step in self._steps for group in step.upstream))
+        self._calls_norms_again = any(step.running_mean and step.call for step in self._steps)
 
     def run(
         self,
@@ -143,6 +147,10 @@ class SharedForward:
         statistics: int | None,
         corrections: Corrections | None,
     ) -> Iterator[tuple[Structure, list[Any]]]:
+        if self._calls_norms_again:
+            for structure in ordered:
+                yield structure, self._run_twice(structure, inputs, statistics, corrections)
+            return
         until = self._kept_until([[self._key(step, s) for step in self._steps] for s in ordered])
         kept: dict[Key, list[Any]] = {}
         for index, structure in enumerate(ordered):
@@ -152,6 +160,25 @@ class SharedForward:
             for key in [key for key in kept if until[key] <= index]:
                 del kept[key]
             self._forget(kept, until)
+
+    def _run_twice(
+        self,
+        structure: Structure,
+        inputs: Sequence[tuple[Tensor, ...]],
+        statistics: int | None,
+        corrections: Corrections | None,
+    ) -> list[Any]:
+        """Each call of a BatchNorm normalises with statistics of its own, and then with those of all calls."""
+        until = self._kept_until([[self._key(step, structure) for step in self._steps]])
+        noted: dict[str, list[tuple[int, Moments]]] = {}
+        layers = Layers(self._weights, structure, statistics, corrections, noted=noted)
+        _Run(self, layers, structure, inputs, {}, until, 0).output()
+        settled = {}
+        for name, calls in noted.items():
+            sizes, moments = zip(*calls, strict=True)
+            settled[name] = together(moments, sizes) if len(inputs) > 1 else averaged(moments)
+        layers = Layers(self._weights, structure, statistics, settled=settled)
+        return _Run(self, layers, structure, inputs, {}, until, 0).output()
 
     def _placed(self, inputs: Batch) -> tuple[Tensor, ...]:
         """What the placeholders of the forward stand for, in order."""

@@ -205,6 +205,11 @@ _OWN = (
     "torch's attention, which cannot be run stacked. Use path='sliced'."
 )
 
+_AGAIN = (
+    "This network calls one BatchNorm several times, which has the statistics of all its calls; they are known only "
+    "when all have run, and a stack runs once. Use path='sliced'."
+)
+
 
 class _Stack(Replay):
     """Masks what operators mix, and keeps the statistics of each structure's images apart."""
@@ -227,6 +232,7 @@ class _Stack(Replay):
         self._stacked = stacked
         named = dict(self.module.named_buffers())
         self._corrections = {id(named[name]): iter(calls) for name, calls in corrections.items()}
+        self._normalised_with: set[int] = set()
 
     def run_node(self, n: fx.Node) -> Any:
         masks = self._masks.get(place(n))
@@ -312,6 +318,10 @@ class _Stack(Replay):
         self, x: Tensor, running_mean: Tensor | None, eps: float, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
         """Each structure's images with their own mean and variance, scaled and shifted: read twice, written once."""
+        if id(running_mean) in self._normalised_with:
+            raise ValueError(_AGAIN)
+        if running_mean is not None:
+            self._normalised_with.add(id(running_mean))
         parts = self._apart(x)
         precise = parts.to(torch.promote_types(x.dtype, torch.float32))
         used = precise[:, : self._statistics]

@@ -101,6 +101,9 @@ class Layers:
         structure: The structure.
         statistics: How many of the first images BatchNorm takes its statistics from; None for all.
         corrections: What the images get wrong about them in the trained network; None to leave them as they are.
+        noted: Where to put what each call of a BatchNorm normalises with, by the name of its running mean, with how
+            many numbers that is of.
+        settled: By the same name, what all calls normalise with instead.
     """
 
     def __init__(
@@ -109,11 +112,16 @@ class Layers:
         structure: Structure,
         statistics: int | None,
         corrections: Corrections | None = None,
+        *,
+        noted: dict[str, list[tuple[int, Moments]]] | None = None,
+        settled: Mapping[str, Moments] | None = None,
     ) -> None:
         self._weights = weights
         self._structure = structure
         self._statistics = statistics
         self._corrections = corrections or {}
+        self._noted = noted
+        self._settled = settled or {}
         self._slices = InheritedWeights(weights.network, weights.ranking)
         self._kept_units: npt.NDArray[np.bool_] | None = None
 
@@ -177,23 +185,33 @@ class Layers:
         for count in step.counts:
             set_width(layer, count.attribute, self._count(count.units))
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            _estimate(layer, _input(arguments, keywords)[: self._statistics])
-            self._correct(step, layer)
+            self._estimate(step, layer, _input(arguments, keywords))
         return layer(*arguments, **keywords)
 
-    def _correct(self, step: Step, layer: nn.modules.batchnorm._BatchNorm) -> None:
-        correction = self._correction(step)
-        if correction is not None and layer.running_mean is not None and layer.running_var is not None:
-            mean, variance = correction.of((layer.running_mean, layer.running_var))
-            layer.running_mean.copy_(mean)
-            layer.running_var.copy_(variance)
+    def _estimate(self, step: Step, layer: nn.modules.batchnorm._BatchNorm, x: Tensor) -> None:
+        _estimate(layer, x[: self._statistics])
+        if layer.running_mean is None or layer.running_var is None:
+            return
+        moments = self._moments(step, x, (layer.running_mean.clone(), layer.running_var.clone()))
+        assert moments is not None  # as some are given
+        layer.running_mean.copy_(moments[0])
+        layer.running_var.copy_(moments[1])
 
-    def _corrected(self, step: Step, x: Tensor, moments: Moments | None) -> Moments | None:
-        """What a BatchNorm normalises with, if it is corrected."""
+    def _moments(self, step: Step, x: Tensor, given: Moments | None) -> Moments | None:
+        """What a BatchNorm normalises with; None for the statistics of what it normalises."""
+        name = step.running_mean
+        if name in self._settled:
+            return self._settled[name]
         correction = self._correction(step)
-        if correction is None:
-            return moments
-        return correction.of(joint_statistics([x[: self._statistics]]) if moments is None else moments)
+        if correction is None and (self._noted is None or not name):
+            return given
+        used = x[: self._statistics]
+        found = joint_statistics([used]) if given is None else given
+        if correction is not None:
+            found = correction.of(found)
+        if self._noted is not None:
+            self._noted.setdefault(name, []).append((used.numel(), found))
+        return found
 
     def _correction(self, step: Step) -> Correction | None:
         """Of a BatchNorm, for the channels that it has."""
@@ -210,7 +228,7 @@ class Layers:
             for name in ("weight", "bias")
         )
         eps = float(step.module.eps)  # type: ignore[union-attr, arg-type]
-        moments = self._corrected(step, x, moments)
+        moments = self._moments(step, x, moments)
         return batch_norm(x, weight, bias, eps, statistics=self._statistics, moments=moments, in_place=in_place)
 
     def _functional_batch_norm(self, step: Step, values: Values, moments: Moments | None) -> Tensor:
@@ -221,7 +239,7 @@ class Layers:
             for index, name in ((3, "weight"), (4, "bias"))
         )
         x, eps = values[argument(node, 0, "input")], argument(node, 7, "eps", default=1e-5)
-        moments = self._corrected(step, x, moments)
+        moments = self._moments(step, x, moments)
         return batch_norm(x, weight, bias, float(eps), statistics=self._statistics, moments=moments)
 
     def _count(self, units: Any) -> int:
