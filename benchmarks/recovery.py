@@ -8,11 +8,12 @@
 The networks and their images are in `networks.py`; those of Fashion-MNIST want the folder of its files as
 `--data-root`. A cell is an arm and a seed, `ours.0`. An arm prunes the trained network on the 2,048 search images
 (`realdata.py`), and trains what it gets on 45,000 others. Arms that end in `taught` differ from their namesakes by the
-teacher alone; `ours-longer` trains for as many epochs as let search and training cost what FastNAS and its two epochs
-do on ResNet-20. BatchNorm statistics are re-estimated on the search images before. The 10,000 test images are looked
-at once, at the very end of a cell; choices were made on the unseen training images. CPU-seconds are of one thread,
-evaluation left out. Each cell is a file of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of
-one seed are of the same network; those of another seed may be of a network that was trained anew.
+teacher alone: without them, and `ours-untaught`, a difference is of search and teacher together. `ours-longer` trains
+for as many epochs as let search and training cost what FastNAS and its two epochs do on ResNet-20. BatchNorm statistics
+are re-estimated on the search images before. The 10,000 test images are looked at once, at the very end of a cell;
+choices were made on the unseen training images. CPU-seconds are of one thread, evaluation left out. Each cell is a file
+of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of one seed are of the same network; those of
+another seed may be of a network that was trained anew.
 
 Two arms train the uniform structure from random weights. `scratch` may take as many CPU-seconds as `ours` took for
 search and training: that many epochs, rounded up, of the length that `uniform` of the seed measured with the same
@@ -176,7 +177,18 @@ ARMS: Mapping[str, Arm] = {
 }
 """By name, in the order in which the cells of a seed are measured."""
 
-TOLD = ("ours", "fastnas", "uniform", "global-l1", "torch-pruning-taylor", "torch-pruning-norm", "scratch")
+TOLD = (
+    "ours",
+    "fastnas",
+    "uniform",
+    "global-l1",
+    "torch-pruning-taylor",
+    "torch-pruning-norm",
+    "scratch",
+    "fastnas-taught",
+    "uniform-taught",
+    "ours-untaught",
+)
 """Arms that are measured unless others are named, and of which the README's table is."""
 
 cells_of = Grid(ARMS, range(SEEDS), f"ARM.SEED with seeds below {SEEDS}").chosen

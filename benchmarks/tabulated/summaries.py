@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -45,6 +45,12 @@ def with_error(differences: Sequence[float], digits: int) -> str:
     n = len(differences)
     error = f" ± {statistics.stdev(differences) / math.sqrt(n):.{digits}f}" if n > 1 else ""
     return f"{statistics.mean(differences):+.{digits}f}{error}"
+
+
+def unmeasured(names: Iterable[str]) -> str:
+    """What a note says of arms that have no cell yet: a sentence, or nothing if there are none."""
+    missing = ", ".join(names)
+    return f" Not measured yet: {missing}." if missing else ""
 
 
 def software(facts: Mapping[str, Any]) -> str:
