@@ -7,14 +7,15 @@ On the network, images and structures of `pilot.py`, at the shares of the MACs a
 are refused. Sources of weights: slices of the trained network's (`inherited`), refitted ones (`reconstructed`), a
 supernet, and a PruningNet in its compact form, which are slices and a small generated residual. Supernet and PruningNet
 are trained alike: 20,000 steps of 32 images with the sandwich rule and in-place distillation, random structures between
-8 and 25 % of the MACs, channels in the order of a criterion.
+8 and 25 % of the MACs. Channels stand in the order of their L1 norms in all sources.
 
 - `rank-SOURCE.SEED`: the scores of the pilot's structures, minus the loss on 2,048 images that train nothing. Two
   seeds, as there are two trainings of a source.
 - `SHARE-SOURCE.SEED`: a search with evolution, and its winner's test accuracy after finetuning from the source's
   weights, and after training from scratch as the pilot does. All have the same CPU-seconds before that: a quarter of
-  the longer training, as one serves four budgets, and a minute. Who trained nothing searches for longer;
-  `inherited-longer` searches for a minute and finetunes for longer instead.
+  the longer training, as if one served four budgets, and a minute. Here one serves two; the table has the training in
+  full besides. Who trained nothing searches for longer; `inherited-longer` searches for a minute and finetunes for
+  longer instead.
 
 Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in `trained`. A
 step takes 0.11 to 0.2 CPU-seconds beside other work, so a training about an hour, and everything about eight hours.

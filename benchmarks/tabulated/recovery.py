@@ -108,7 +108,8 @@ def summary(results: Mapping[str, Mapping[str, Any]]) -> str:
         "other is the one with the highest accuracy; the difference is over equal seeds. *Better*: its 95% interval "
         f"(Student's t over seeds) is above 0; *no worse*: it is above -{MARGIN} points; *worse*: it is "
         f"below 0; *open*: none of these. The {MARGIN} points were fixed after the three seeds of ResNet-20 at 50% and "
-        "the first seeds at 30%, and before any cell of another network. CPU-seconds of search and training, one thread, beside other work. "
+        "the first seeds at 30%, and before any cell of another network. CPU-seconds of search and training, one "
+        "thread, beside other work. "
         f"{software(facts)}"
     )
     for sign, says in ((_NOTHING, "not measured"), (_IMPOSSIBLE, "not possible with this network")):
@@ -131,8 +132,8 @@ def _together(measured: Collection[str], left_out: Collection[str] = ()) -> str:
         return ""
     return (
         " Ours has the unpruned network as its teacher, and its rivals have none. The arms that tell search and "
-        f"teacher apart ({', '.join(missing)}) were registered and are not measured; so the difference is of search and "
-        "teacher together."
+        f"teacher apart ({', '.join(missing)}) were registered and are not measured; so the difference is of search "
+        "and teacher together."
     )
 
 

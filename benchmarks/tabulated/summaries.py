@@ -68,10 +68,17 @@ def tau(scores: Sequence[float], truth: Sequence[float]) -> float:
 
 def tau_ahead(scores: Sequence[float], others: Sequence[float], truth: Sequence[float]) -> tuple[float, float]:
     """By how much one ranking's tau is above another's, and the standard error of that, jackknifed over the ranked."""
+    return mean_tau_ahead([scores], others, truth)
+
+
+def mean_tau_ahead(
+    rankings: Sequence[Sequence[float]], others: Sequence[float], truth: Sequence[float]
+) -> tuple[float, float]:
+    """The mean over several rankings of how far their taus are above another's, and its error, likewise jackknifed."""
 
     def ahead(chosen: Sequence[int]) -> float:
-        mine, theirs, real = ([values[i] for i in chosen] for values in (scores, others, truth))
-        return tau(mine, real) - tau(theirs, real)
+        *mine, theirs, real = ([values[i] for i in chosen] for values in (*rankings, others, truth))
+        return statistics.mean(tau(scores, real) for scores in mine) - tau(theirs, real)
 
     n = len(truth)
     left_out = [ahead([i for i in range(n) if i != out]) for out in range(n)]

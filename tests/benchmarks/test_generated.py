@@ -80,12 +80,12 @@ def test_only_cells_of_reliable_shares_and_of_trainings_are_due() -> None:
 
 def winner(source: str, seed: int, accuracy: float) -> dict[str, Any]:
     facts = {
-        "unpruned": 0.5, "steps": 1, "train images": 1, "search images": 1, "test images": 1, "machine": "m",
-        "versions": {"prunesearch": "0", "torch": "2"},
+        "unpruned": 0.5, "steps": 1, "shares": [20], "train images": 1, "search images": 1, "test images": 1,
+        "machine": "m", "versions": {"prunesearch": "0", "torch": "2"},
     }  # fmt: skip
     return {
         "source": source, "seed": seed, "share": 20, "evaluations": 1, "before": 0.1, "finetuned": accuracy,
-        "scratch": accuracy, "facts": facts,
+        "scratch": accuracy, "seconds": {"training": 80.0, "search": 20.0}, "facts": facts,
     }  # fmt: skip
 
 
@@ -96,3 +96,34 @@ def test_winners_are_compared_seed_by_seed() -> None:
         *(winner("supernet", seed, 0.41 + 0.1 * seed) for seed in range(3)),
     ]
     assert "| 51.0 ± 10.0 | +1.00 ± 0.00 |" in table({"cells": dict(enumerate(cells))})
+
+
+def test_seeds_that_share_a_training_are_no_trainings_of_their_own() -> None:
+    """There are two trainings, which seeds have in turn; what is not trained has none."""
+    cells = [*(winner("supernet", seed, 0.4) for seed in (0, 2)), winner("compact", 0, 0.4), winner("compact", 1, 0.4)]
+    page = table({"cells": dict(enumerate([*cells, winner("uniform", 0, 0.4)]))})
+    ends = {line.split(" | ")[1]: line.split(" | ")[-4:] for line in page.splitlines() if line.startswith("| 20%")}
+    assert ends == {
+        "supernet": ["80", "20", "1", "2 |"],
+        "compact": ["80", "20", "2", "2 |"],
+        "uniform": ["80", "20", "", "1 |"],
+    }
+    assert "Not measured yet: rank-inherited" in page
+
+
+def test_a_source_is_ahead_by_the_mean_of_its_trainings_and_not_by_their_mean_scores() -> None:
+    """One training ranks as the truth and the other the other way round, with scores that are small: tau 1 and -1."""
+    truth = [1.0, 2.0, 3.0, 4.0]
+
+    def ranking(source: str, seed: int, scores: list[float]) -> dict[str, Any]:
+        row = {"structures": list("abcd"), "truth": truth, "scores": scores}
+        facts = {**winner(source, seed, 0.4)["facts"]}
+        return {"source": source, "seed": seed, "ranked": {"20": row}, "seconds": {"training": 1.0}, "facts": facts}
+
+    cells = [
+        ranking("inherited", 0, [1.0, 2.0, 3.0, 4.0]),
+        ranking("supernet", 0, [10.0, 20.0, 30.0, 40.0]),
+        ranking("supernet", 1, [0.4, 0.3, 0.2, 0.1]),
+    ]
+    page = table({"cells": dict(enumerate(cells))})
+    assert "| supernet | 0.00 ± 1.41 | -1.00 ± 0.00 (1.41 between trainings) | 1 | 2 |" in page
