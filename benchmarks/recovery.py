@@ -41,10 +41,10 @@ import torch
 from cells import Grid, conditions, fill, stored
 from networks import CHANGED_AT_RANDOM, FROM_SCRATCH, NETWORKS, Subject
 from racing import Bench, bench_of, judged
+from rivals import filled_uniform
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.budget import as_structures
 from prunesearch.training.finetune import train
 
 RESULTS = Path(__file__).parent / "results"
@@ -133,10 +133,10 @@ def peer(place: Place, prune: Callable[..., peers.Pruned]) -> Found:
 
 
 def uniform(place: Place) -> Found:
-    """Uniform widths, and what they leave of the limit: one step for each group in turn, narrowest first."""
+    """Uniform widths, filled up to the limit."""
     bench, limit = place.bench, place.limit
     result = ps.search(bench.network, bench.data, budget=limit, seed=place.seed, searcher="uniform", scoring=L1)
-    (structure,) = as_structures(limit.check(bench.network).widen([result.best.structure]))
+    structure = filled_uniform(limit.check(bench.network))
     return Found(result.build(structure), structure, len(result.trials))
 
 

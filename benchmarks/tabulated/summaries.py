@@ -53,6 +53,11 @@ def unmeasured(names: Iterable[str]) -> str:
     return f" Not measured yet: {missing}." if missing else ""
 
 
+def network_of(facts: Mapping[str, Any]) -> str:
+    """Which trained network cells were measured on: networks of the same kind may have other weights."""
+    return f"The network has the fingerprint `{facts['network']}`."
+
+
 def software(facts: Mapping[str, Any]) -> str:
     """On what machine, and with what, cells were measured."""
     versions = facts["versions"]
