@@ -9,7 +9,7 @@ from typing import Any
 
 from networks import NETWORKS
 
-from tabulated.summaries import over_seeds, percent, software, unmeasured, with_error
+from tabulated.summaries import network_of, over_seeds, percent, software, unmeasured, with_error
 
 MARGIN = 0.3
 """Points of test accuracy below which a difference does not matter.
@@ -231,14 +231,14 @@ def table(result: Mapping[str, Any], left_out: Collection[str] = ()) -> str:
     ]
     for arm, cells in sorted(arms.items(), key=lambda item: -_mean(item[1])):
         lines.append(f"| {_SHOWN[arm]} | {_line(arm, cells, arms.get(reference, {}))} |")
-    facts = next(iter(result["cells"].values()))["facts"]
-    counts = [len(cells) for cells in arms.values()]
+    every = [cell["facts"] for cell in result["cells"].values()]
+    facts, counts = every[0], [len(cells) for cells in arms.values()]
     note = (
         f"Accuracies in per cent, {over_seeds(counts, 'standard deviation')}{_its_error(counts)}. Unpruned: "
         f"{_unpruned(arms)}, {facts['full macs']:,} MACs; limit {facts['limit']}. Searched on "
         f"{facts['search images']:,} images, trained on {facts['train images']:,}, judged on "
         f"{facts['test images']:,} test images; *before* is the accuracy on unseen training images after pruning. "
-        f"CPU-seconds of one thread, beside other work. {software(facts)}"
+        f"CPU-seconds of one thread, beside other work. {network_of(*every)} {software(facts)}"
     )
     missing = unmeasured(arm for arm in _SHOWN if arm not in arms and arm not in left_out)
     impossible = f" Not possible with this network: {', '.join(left_out)}." if left_out else ""

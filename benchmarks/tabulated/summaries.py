@@ -53,9 +53,12 @@ def unmeasured(names: Iterable[str]) -> str:
     return f" Not measured yet: {missing}." if missing else ""
 
 
-def network_of(facts: Mapping[str, Any]) -> str:
+def network_of(*facts: Mapping[str, Any]) -> str:
     """Which trained network cells were measured on: networks of the same kind may have other weights."""
-    return f"The network has the fingerprint `{facts['network']}`."
+    found = [f"`{name}`" for name in dict.fromkeys(each["network"] for each in facts)]
+    if len(found) == 1:
+        return f"The network has the fingerprint {found[0]}."
+    return f"The networks have the fingerprints {', '.join(found)}."
 
 
 def software(facts: Mapping[str, Any]) -> str:
