@@ -182,7 +182,7 @@ def run(
         row = measured_cell(Measured(network.space, search), judge, method, seed, total)
         return row, f"{row['scored']} structures, {row['seconds']} CPU-seconds"
 
-    fill(cells, out, facts, ("network", "limit", "total", "search images"), measure)
+    fill(cells, out, facts, ("network", "limit", "total", "search images", "unseen images"), measure)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

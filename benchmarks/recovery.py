@@ -38,7 +38,7 @@ import peers
 import realdata
 import tasks
 import torch
-from cells import Grid, conditions, fill, stored
+from cells import Grid, check_recipe, conditions, fill, stored
 from networks import CHANGED_AT_RANDOM, FROM_SCRATCH, NETWORKS, Subject
 from racing import Bench, bench_of, judged
 from rivals import filled_uniform
@@ -49,8 +49,8 @@ from prunesearch.training.finetune import train
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 5
-SAME = ("network", "limit")
-"""Facts that all cells of a folder share."""
+SAME = ("network", "limit", "search images", "train images", "test images", "recipe", "unpruned recipe")
+"""Facts that all cells of a folder share. The first cells were measured before recipes were among the facts."""
 
 PLAIN = ps.Recipe(epochs=2, lr=0.05, augmentation=CHANGED_AT_RANDOM)
 """Of all arms, but for what their names say, and for the size of batches, which the network decides."""
@@ -263,6 +263,8 @@ def run(
         "search images": len(bench.search[0]),
         "train images": len(bench.train[0]),
         "test images": len(test[0]),
+        "recipe": repr(PLAIN),
+        "unpruned recipe": repr(unpruned),
         **conditions(**peers.versions()),
     }
 
@@ -294,7 +296,9 @@ def main(given: Sequence[str] | None = None) -> None:
     cells = chosen(arguments.network, subject, arguments.cells)
     torch.set_num_threads(1)
     model = subject.make()
-    ps.load_weights(model, arguments.weights or tasks.TRAINED / f"{arguments.network}.safetensors")
+    weights = arguments.weights or tasks.TRAINED / f"{arguments.network}.safetensors"
+    check_recipe(weights, subject.recipe)
+    ps.load_weights(model, weights)
     parts = subject.data(arguments.data_root, arguments.cache)
     out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
     limit = ps.Budget(macs=f"{arguments.share}%")

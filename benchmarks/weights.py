@@ -24,6 +24,7 @@ from typing import Any
 import realdata
 import tasks
 import torch
+from cells import check_recipe
 from networks import NETWORKS
 from torch import nn
 
@@ -79,6 +80,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for name in arguments.networks:
         subject, file = NETWORKS[name], arguments.out / f"{name}.safetensors"
         if file.with_suffix(".json").exists():
+            check_recipe(file, subject.recipe)
             continue
         parts = subject.data(arguments.data_root, arguments.cache)
         torch.manual_seed(0)  # the state belongs to the network that came in, also where its weights are drawn anew

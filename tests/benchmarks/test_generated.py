@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cells
 import generated
 import pilot
 import pytest
@@ -47,6 +48,39 @@ def test_a_supernet_ranks_and_its_winner_is_trained(tmp_path: Path) -> None:
     assert "| supernet |" in table({"cells": {"a": ranked, "b": won}})
     with pytest.raises(SystemExit, match="not reliable enough"):
         generated.run(place, ["10-supernet.0"], tmp_path)
+
+
+def test_a_trained_source_knows_its_recipe_and_its_seconds(tmp_path: Path) -> None:
+    place = generated.place_of(bench(), {}, tmp_path, SMALL)
+    named, seconds = place.trained_source("supernet", 0)
+    assert seconds > 0
+    assert place.trained_source("supernet", 2) == (named, seconds)  # seeds 0 and 2 share it
+    other = replace(place, settings=replace(SMALL, source=replace(SMALL.source, lr=0.01)))
+    with pytest.raises(SystemExit, match=r"supernet-0\.safetensors was trained with another lr\. Move it away"):
+        other.trained_source("supernet", 0)
+    with pytest.raises(
+        SystemExit, match=r"Expected weights of Recipe\(epochs=2, .* but generated-base\.safetensors is"
+    ):
+        generated.place_of(bench(), {}, tmp_path, replace(SMALL, base=replace(ONE, epochs=2)))
+
+
+def test_a_kill_after_a_training_does_not_make_it_free(tmp_path: Path) -> None:
+    """Its seconds were to be written down, and are not: they are asked for, and are never zero."""
+    place = generated.place_of(bench(), {}, tmp_path, SMALL)
+    place.trained_source("supernet", 0)
+    (tmp_path / "generated-supernet-0.seconds").unlink()
+    with pytest.raises(SystemExit, match="which says how long the training took"):
+        place.trained_source("supernet", 0)
+    (tmp_path / "generated-supernet-0.clock").write_text(json.dumps({"seconds": 3.0, "steps": place.steps}))
+    assert place.trained_source("supernet", 0)[1] == 3.0
+
+
+def test_the_committed_sources_are_of_the_recipe() -> None:
+    for source in generated.TRAINED:
+        file = generated.tasks.TRAINED / f"generated-{source}-0.safetensors"
+        generated.check_trained(file, generated.SOURCE)
+        assert json.loads(file.with_suffix(".seconds").read_text()) > 1000
+    cells.check_recipe(generated.tasks.TRAINED / "generated-base.safetensors", generated.BASE)
 
 
 def write_pilot(folder: Path, noise: float) -> None:
