@@ -1,4 +1,4 @@
-"""The tables of detectors.py: what searches for detectors and segmenters are worth, beside other ways to one cost."""
+"""The tables of detectors.py: what searches for detectors and segmenters are worth, beside other ways to one limit."""
 
 from __future__ import annotations
 

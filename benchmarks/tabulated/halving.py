@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import network_of, percent, software, tau
+from halving import ARMS
+
+from tabulated.summaries import network_of, percent, software, tau, unmeasured
 
 Cells = Sequence[Mapping[str, Any]]
 _SCORE = "score"
@@ -20,6 +22,7 @@ def table(result: Mapping[str, Any]) -> str:
         by_share.setdefault(int(share), {}).setdefault(name, []).append(cell)
     parts = [part for share, found in sorted(by_share.items(), reverse=True) for part in _of_share(share, found)]
     facts = next(iter(result["cells"].values()))["facts"]
+    measured = {cell["arm"] for cell in result["cells"].values()}
     note = (
         f"Means ± standard deviations over seeds. Trained on {facts['train images']:,} images; short trainings are "
         f"judged on {facts['held out images']:,} others, the long one on {facts['unseen images']:,} more. *Chosen ends "
@@ -27,6 +30,7 @@ def table(result: Mapping[str, Any]) -> str:
         "one; without training it is *score*. *MACs*: what structures use of the limit; widths of one common fraction "
         "go in large steps, and here they are not filled up. CPU-seconds of one training in one thread, beside other "
         f"work. A public ResNet-20, adapted to the JPEG images. {network_of(facts)} {software(facts)}"
+        f"{unmeasured(arm for arm in ARMS if arm not in measured)}"
     )
     return "\n\n".join([*parts, note])
 
