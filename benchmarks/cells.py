@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +52,57 @@ def conditions(**packages: str) -> dict[str, Any]:
     }
 
 
-def seconds_of_all(seconds: float, done: int, wanted: int) -> float:
-    """Of a training that may have gone on where it was killed: what all its steps took, by those that ran now."""
-    return seconds / max(1, done) * wanted
+class Clock:
+    """CPU-seconds of a training that goes on after a kill, kept in a file after every step.
+
+    Steps that are done again after a kill count again, and so do their seconds.
+
+    Args:
+        file: Where they are kept until the training is over.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        kept = json.loads(file.read_text()) if file.exists() else {"seconds": 0.0, "steps": 0}
+        self._seconds, self._steps = float(kept["seconds"]), int(kept["steps"])
+        self._last = time.process_time()
+
+    def tick(self) -> None:
+        """A step is done."""
+        now = time.process_time()
+        self._seconds, self._steps, self._last = self._seconds + now - self._last, self._steps + 1, now
+        tasks.save({"seconds": self._seconds, "steps": self._steps}, self._file)
+
+    def of_all(self, wanted: int) -> float:
+        """What so many steps take.
+
+        Raises:
+            SystemExit: No step was seen, so nobody knows.
+        """
+        if not self._steps:
+            raise SystemExit(
+                f"Expected {self._file.name}, which says how long the training took that is over; it is not there. "
+                f"Move what is left of {self._file.stem} away, and train again."
+            )
+        return self._seconds / self._steps * wanted
+
+    def done(self) -> None:
+        """The training is over, and its seconds are written down elsewhere."""
+        self._file.unlink(missing_ok=True)
+
+
+def check_recipe(weights: Path, recipe: object) -> None:
+    """Make sure that trained weights are of a recipe, if a note beside them (`.json`) says of which they are.
+
+    Raises:
+        SystemExit: They are of another.
+    """
+    note = weights.with_suffix(".json")
+    told = json.loads(note.read_text()).get("recipe") if note.exists() else None
+    if told is not None and told != repr(recipe):
+        raise SystemExit(
+            f"Expected weights of {recipe!r}, but {weights.name} is of {told}. Move it away to train anew."
+        )
 
 
 def stored(cell: str, out: Path, facts: Mapping[str, Any], same: Sequence[str]) -> Mapping[str, Any] | None:
@@ -63,7 +112,7 @@ def stored(cell: str, out: Path, facts: Mapping[str, Any], same: Sequence[str]) 
         cell: Which.
         out: Folder of the files.
         facts: What cells are measured on and with now.
-        same: Those of the facts that the cells of one folder must share.
+        same: Those of the facts that the cells of one folder must share. A cell that is older than a fact lacks it.
 
     Raises:
         SystemExit: It was measured with other facts.
@@ -72,7 +121,7 @@ def stored(cell: str, out: Path, facts: Mapping[str, Any], same: Sequence[str]) 
     if not file.exists():
         return None
     found = json.loads(file.read_text())
-    other = [name for name in same if found["facts"][name] != facts[name]]
+    other = [name for name in same if name in found["facts"] and found["facts"][name] != facts[name]]
     if other:
         raise SystemExit(f"{file.name} was measured with another {' and '.join(other)}; give another --out.")
     return found

@@ -1,4 +1,4 @@
-"""Detectors and segmenters on real images: what a search is worth beside simpler ways to the same cost.
+"""Detectors and segmenters on real images: what a search is worth beside simpler ways to the same limit.
 
     pip install 'prunesearch[ultralytics]' torch-pruning
     python benchmarks/detectors.py --data-root DATA [--cells yolo-base.0 yolo-50-ours unet-50-sibling.1]

@@ -7,14 +7,15 @@ On the network, images and structures of `pilot.py`, at the shares of the MACs a
 are refused. Sources of weights: slices of the trained network's (`inherited`), refitted ones (`reconstructed`), a
 supernet, and a PruningNet in its compact form, which are slices and a small generated residual. Supernet and PruningNet
 are trained alike: 20,000 steps of 32 images with the sandwich rule and in-place distillation, random structures between
-8 and 25 % of the MACs, channels in the order of a criterion.
+8 and 25 % of the MACs. Channels stand in the order of their L1 norms in all sources.
 
 - `rank-SOURCE.SEED`: the scores of the pilot's structures, minus the loss on 2,048 images that train nothing. Two
   seeds, as there are two trainings of a source.
 - `SHARE-SOURCE.SEED`: a search with evolution, and its winner's test accuracy after finetuning from the source's
   weights, and after training from scratch as the pilot does. All have the same CPU-seconds before that: a quarter of
-  the longer training, as one serves four budgets, and a minute. Who trained nothing searches for longer;
-  `inherited-longer` searches for a minute and finetunes for longer instead.
+  the longer training, as if one served four budgets, and a minute. Here one serves two; the table has the training in
+  full besides. Who trained nothing searches for longer; `inherited-longer` searches for a minute and finetunes for
+  longer instead.
 
 Each cell is a file of its own in `results/generated`; run again to go on. Trained networks are in `trained`. A
 step takes 0.11 to 0.2 CPU-seconds beside other work, so a training about an hour, and everything about eight hours.
@@ -32,7 +33,7 @@ import argparse
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ import pilot
 import realdata
 import tasks
 import torch
-from cells import Grid, conditions, fill, seconds_of_all
+from cells import Clock, Grid, check_recipe, conditions, fill
 from racing import judged
 from tabulated.pilot import RULE, components, truths
 from torch import nn
@@ -50,6 +51,7 @@ from prunesearch.evaluators import make_weights
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.hypernet import Form, PruningNet
+from prunesearch.models.hypernet_file import read
 from prunesearch.models.ranking import Ranking
 from prunesearch.study.events import Event
 from prunesearch.tasks.classify import labelled
@@ -127,29 +129,53 @@ class Place:
         """Training images, and those that score."""
         return ps.Data(train=self.bench.train, calibrate_on=self.bench.search, calibration=len(self.bench.search[0]))
 
+    @property
+    def steps(self) -> int:
+        """Of a training of a source."""
+        return self.settings.source.epochs * self.data.steps_per_epoch(self.settings.source.batch_size)
+
     def trained_source(self, source: str, seed: int) -> tuple[str, float]:
-        """A source of weights as a search names it, and the CPU-seconds of its training."""
+        """A source of weights as a search names it, and the CPU-seconds of its training.
+
+        Raises:
+            SystemExit: The file that is there is of another recipe, or nobody knows how long its training took.
+        """
         if source not in TRAINED:
             return source, 0.0
         seed %= TRAININGS
         file = self.folder / f"generated-{source}-{seed}.safetensors"
-        noted = file.with_suffix(".seconds")
-        if not noted.exists():
+        noted, recipe = file.with_suffix(".seconds"), self.settings.source
+        if file.exists():
+            check_trained(file, recipe)
+        if not (file.exists() and noted.exists()):
             self.folder.mkdir(exist_ok=True)
             net = PruningNet(self.bench.network, form=TRAINED[source], ranking=self.ranking, seed=seed)
-            steps: list[StepReport] = []
-            start = time.process_time()
-            train_pruningnet(
-                net, self.data, recipe=self.settings.source, seed=seed, file=file, on_step=steps.append, progress=False
-            )
-            seconds = seconds_of_all(time.process_time() - start, len(steps), steps[-1].steps if steps else 0)
-            noted.write_text(json.dumps(seconds))
+            clock = Clock(file.with_suffix(".clock"))
+
+            def tick(report: StepReport) -> None:
+                clock.tick()
+
+            train_pruningnet(net, self.data, recipe=recipe, seed=seed, file=file, on_step=tick, progress=False)
+            noted.write_text(json.dumps(clock.of_all(self.steps)))
+            clock.done()
         return f"generated:{file}", float(json.loads(noted.read_text()))
 
     def allowance(self, seed: int) -> float:
         """CPU-seconds that each arm has before its winner is trained."""
         longest = max(self.trained_source(source, seed)[1] for source in TRAINED)
         return longest / BUDGETS + self.settings.searching
+
+
+def check_trained(file: Path, recipe: PruningNetRecipe) -> None:
+    """Make sure that a trained PruningNet is of a recipe: its file knows its own.
+
+    Raises:
+        SystemExit: It is of another.
+    """
+    question = read(file).training.get("question", {})
+    other = [name for name, value in asdict(recipe).items() if question.get(f"recipe's {name}", value) != value]
+    if other:
+        raise SystemExit(f"{file.name} was trained with another {' and '.join(other)}. Move it away to train anew.")
 
 
 def ranked(place: Place, source: str, seed: int) -> dict[str, Any]:
@@ -233,13 +259,20 @@ def reliable(folder: Path) -> dict[int, dict[str, float]]:
 
 
 def place_of(bench: pilot.Bench, truth: Mapping[int, Mapping[str, float]], folder: Path, settings: Settings) -> Place:
-    """With the network trained, or as it is in the folder."""
+    """With the network trained, or as it is in the folder.
+
+    Raises:
+        SystemExit: There it is of another recipe.
+    """
     model: nn.Module = pilot.thin()
     file = folder / "generated-base.safetensors"
-    if not file.exists():
+    if file.exists():
+        check_recipe(file, settings.base)
+    else:
         folder.mkdir(exist_ok=True)
         torch.manual_seed(0)
         ps.save(train(pilot.thin(), ps.Data(train=bench.train), recipe=settings.base).last, file)
+        tasks.save({"recipe": repr(settings.base)}, file.with_suffix(".json"))
     ps.load_weights(model, file)
     network = ps.trace(model.eval(), bench.test[0][:2])
     return Place(replace(bench, network=network), make_criterion("l1").rank(network), settings, truth, folder)
@@ -255,7 +288,7 @@ def run(place: Place, cells: Sequence[str], out: Path) -> None:
     facts = {
         "network": place.bench.network.fingerprint(),
         "settings": repr(place.settings),
-        "steps": place.settings.source.epochs * place.data.steps_per_epoch(place.settings.source.batch_size),
+        "steps": place.steps,
         "shares": list(place.truth),
         "full macs": space.cost(space.full).macs,
         "unpruned": judged(place.bench.network.model, *place.bench.test)[1],
@@ -276,7 +309,8 @@ def run(place: Place, cells: Sequence[str], out: Path) -> None:
         says = f"finetuned {row['finetuned']:.2%}, from scratch {row['scratch']:.2%}, {row['seconds']}"
         return {"seed": seed, "source": source, **row}, says
 
-    fill(cells, out, facts, ("network", "settings"), measure)
+    same = ("network", "settings", "train images", "search images", "test images")
+    fill(cells, out, facts, same, measure)
 
 
 def is_due(cell: str, shares: Collection[int]) -> bool:

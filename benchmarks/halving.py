@@ -144,7 +144,7 @@ def run(bench: racing.Bench, cells: Sequence[str], out: Path) -> None:
         short = ", ".join(f"{each['accuracy']:.1%} after {each['epochs']:g}" for each in row["short"])
         return {"seed": seed, **row}, f"{short}; {row['long']['accuracy']:.2%} after {row['long']['epochs']} epochs"
 
-    fill(cells, out, facts, ("network", "recipe"), measure)
+    fill(cells, out, facts, ("network", "recipe", "search images", "train images", "unseen images"), measure)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

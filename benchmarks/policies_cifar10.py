@@ -7,8 +7,8 @@ What `policies.py` asks on landscapes that are known, asked of the public ResNet
 half the MACs. The others search each of them with a fifth of its evaluations, so that all have as many in total; for
 the four `UNSEEN` shares they may look through the trials that there are, or search anew with a fifth more. A score is
 minus the loss on 256 search images (`realdata.py`). Answers are judged by the loss on 2,048 images that no search saw,
-BatchNorm with the statistics of the images at hand both times. Each cell is a method and a seed, and a file of its own
-in `results/policies_cifar10`; run again to go on.
+BatchNorm with the statistics of the images at hand both times. `uniform` is filled up to each share. Each cell is a
+method and a seed, and a file of its own in `results/policies_cifar10`; run again to go on.
 
 Registered before the first cell was measured: the policy's answers are behind the best of its own trials at seen
 shares, and behind a `surrogate` search of each; in between they are within 0.05 of the loss of `random` searched anew,
@@ -30,6 +30,7 @@ import torch
 from cells import Grid, conditions, fill
 from policies import play
 from racing import WEIGHTS, bench_of_adapted
+from rivals import filled_uniform
 
 import prunesearch as ps
 from prunesearch.budget import FeasibleSet
@@ -38,7 +39,6 @@ from prunesearch.evaluators.channels import make_criterion
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.search import make_searcher
 from prunesearch.search.conditional import ConditionalSearcher
-from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
 from prunesearch.tasks.classify import labelled
 from prunesearch.trial import Trial
@@ -110,9 +110,9 @@ def a_search_each(measured: Measured, seed: int, total: int, *, name: str) -> An
 
 
 def even(measured: Measured, seed: int, total: int) -> Answers:
-    """The uniform structure of every share."""
+    """Uniform widths for every share, filled up to it."""
     del seed, total  # it has nothing random, and scores nothing
-    return {"searched": {share: uniform_structure(measured.within(share)) for share in (*SEEN, *UNSEEN)}}
+    return {"searched": {share: filled_uniform(measured.within(share)) for share in (*SEEN, *UNSEEN)}}
 
 
 METHODS: Mapping[str, Callable[[Measured, int, int], Answers]] = {
@@ -182,7 +182,7 @@ def run(
         row = measured_cell(Measured(network.space, search), judge, method, seed, total)
         return row, f"{row['scored']} structures, {row['seconds']} CPU-seconds"
 
-    fill(cells, out, facts, ("network", "limit", "total", "search images"), measure)
+    fill(cells, out, facts, ("network", "limit", "total", "search images", "unseen images"), measure)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

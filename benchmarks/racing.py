@@ -177,7 +177,7 @@ def run(bench: Bench, cells: Sequence[str], out: Path, limit: ps.Budget) -> None
         told = (f"{row['evaluations']}: {row['loss']:.3f}, {row['seconds']['cpu']:.0f} CPU-seconds" for row in found)
         return {"seed": seed, "rows": found}, f"loss on unseen images after {'; '.join(told)}"
 
-    fill(cells, out, facts(bench, limit), ("network", "limit"), measure)
+    fill(cells, out, facts(bench, limit), ("network", "limit", "search images", "unseen images"), measure)
 
 
 def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:

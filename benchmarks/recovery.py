@@ -8,11 +8,12 @@
 The networks and their images are in `networks.py`; those of Fashion-MNIST want the folder of its files as
 `--data-root`. A cell is an arm and a seed, `ours.0`. An arm prunes the trained network on the 2,048 search images
 (`realdata.py`), and trains what it gets on 45,000 others. Arms that end in `taught` differ from their namesakes by the
-teacher alone; `ours-longer` trains for as many epochs as let search and training cost what FastNAS and its two epochs
-do on ResNet-20. BatchNorm statistics are re-estimated on the search images before. The 10,000 test images are looked
-at once, at the very end of a cell; choices were made on the unseen training images. CPU-seconds are of one thread,
-evaluation left out. Each cell is a file of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of
-one seed are of the same network; those of another seed may be of a network that was trained anew.
+teacher alone: without them, and `ours-untaught`, a difference is of search and teacher together. `ours-longer` trains
+for as many epochs as let search and training cost what FastNAS and its two epochs do on ResNet-20. BatchNorm statistics
+are re-estimated on the search images before. The 10,000 test images are looked at once, at the very end of a cell;
+choices were made on the unseen training images. CPU-seconds are of one thread, evaluation left out. Each cell is a file
+of its own in `results/recovery_NETWORK_SHARE`; run again to go on. Cells of one seed are of the same network; those of
+another seed may be of a network that was trained anew.
 
 Two arms train the uniform structure from random weights. `scratch` may take as many CPU-seconds as `ours` took for
 search and training: that many epochs, rounded up, of the length that `uniform` of the seed measured with the same
@@ -37,19 +38,19 @@ import peers
 import realdata
 import tasks
 import torch
-from cells import Grid, conditions, fill, stored
+from cells import Grid, check_recipe, conditions, fill, stored
 from networks import CHANGED_AT_RANDOM, FROM_SCRATCH, NETWORKS, Subject
 from racing import Bench, bench_of, judged
+from rivals import filled_uniform
 from torch import nn
 
 import prunesearch as ps
-from prunesearch.budget import as_structures
 from prunesearch.training.finetune import train
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = 5
-SAME = ("network", "limit")
-"""Facts that all cells of a folder share."""
+SAME = ("network", "limit", "search images", "train images", "test images", "recipe", "unpruned recipe")
+"""Facts that all cells of a folder share. The first cells were measured before recipes were among the facts."""
 
 PLAIN = ps.Recipe(epochs=2, lr=0.05, augmentation=CHANGED_AT_RANDOM)
 """Of all arms, but for what their names say, and for the size of batches, which the network decides."""
@@ -132,10 +133,10 @@ def peer(place: Place, prune: Callable[..., peers.Pruned]) -> Found:
 
 
 def uniform(place: Place) -> Found:
-    """Uniform widths, and what they leave of the limit: one step for each group in turn, narrowest first."""
+    """Uniform widths, filled up to the limit."""
     bench, limit = place.bench, place.limit
     result = ps.search(bench.network, bench.data, budget=limit, seed=place.seed, searcher="uniform", scoring=L1)
-    (structure,) = as_structures(limit.check(bench.network).widen([result.best.structure]))
+    structure = filled_uniform(limit.check(bench.network))
     return Found(result.build(structure), structure, len(result.trials))
 
 
@@ -176,7 +177,18 @@ ARMS: Mapping[str, Arm] = {
 }
 """By name, in the order in which the cells of a seed are measured."""
 
-TOLD = ("ours", "fastnas", "uniform", "global-l1", "torch-pruning-taylor", "torch-pruning-norm", "scratch")
+TOLD = (
+    "ours",
+    "fastnas",
+    "uniform",
+    "global-l1",
+    "torch-pruning-taylor",
+    "torch-pruning-norm",
+    "scratch",
+    "fastnas-taught",
+    "uniform-taught",
+    "ours-untaught",
+)
 """Arms that are measured unless others are named, and of which the README's table is."""
 
 cells_of = Grid(ARMS, range(SEEDS), f"ARM.SEED with seeds below {SEEDS}").chosen
@@ -251,6 +263,8 @@ def run(
         "search images": len(bench.search[0]),
         "train images": len(bench.train[0]),
         "test images": len(test[0]),
+        "recipe": repr(PLAIN),
+        "unpruned recipe": repr(unpruned),
         **conditions(**peers.versions()),
     }
 
@@ -282,7 +296,9 @@ def main(given: Sequence[str] | None = None) -> None:
     cells = chosen(arguments.network, subject, arguments.cells)
     torch.set_num_threads(1)
     model = subject.make()
-    ps.load_weights(model, arguments.weights or tasks.TRAINED / f"{arguments.network}.safetensors")
+    weights = arguments.weights or tasks.TRAINED / f"{arguments.network}.safetensors"
+    check_recipe(weights, subject.recipe)
+    ps.load_weights(model, weights)
     parts = subject.data(arguments.data_root, arguments.cache)
     out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
     limit = ps.Budget(macs=f"{arguments.share}%")

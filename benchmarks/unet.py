@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import realdata
 import torch
-from cells import seconds_of_all
+from cells import Clock
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -75,15 +74,15 @@ def trained(train: tuple[Tensor, Tensor], weights: Path, seed: int = 0, recipe: 
         ps.load_weights(model, weights)
         return model.eval()
     data = ps.Data(train=train, task=ps.tasks.segmentation(ignore_index=VOID))
-    epochs: list[EpochReport] = []
-    start = time.process_time()
-    checkpoint = weights.with_suffix(".training")
-    model = ps.finetune(
-        model, data, recipe=recipe, checkpoint=checkpoint, seed=seed, on_epoch=epochs.append, progress=False
-    )
-    seconds = seconds_of_all(time.process_time() - start, len(epochs), recipe.epochs)
-    weights.with_suffix(".seconds").write_text(json.dumps(seconds))
+    clock, checkpoint = Clock(weights.with_suffix(".clock")), weights.with_suffix(".training")
+
+    def tick(report: EpochReport) -> None:
+        clock.tick()
+
+    model = ps.finetune(model, data, recipe=recipe, checkpoint=checkpoint, seed=seed, on_epoch=tick, progress=False)
+    weights.with_suffix(".seconds").write_text(json.dumps(clock.of_all(recipe.epochs)))
     ps.save(model, weights, example_inputs=train[0][:1])
+    clock.done()
     return model
 
 

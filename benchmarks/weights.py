@@ -5,8 +5,11 @@
 The public ResNet-20 and ResNet-56 are finetuned on the JPEG images of CIFAR-10 that benchmarks use (`realdata.py`):
 their weights were trained on the original images, and lose accuracy on compressed ones. The others are trained from
 scratch. Writes `resnet20.safetensors` and `resnet20.json` with the accuracy on all test images before and after, where
-they are not there yet. They are committed with the cells that were measured on them: the same recipe ends in slightly
-other weights on another processor. The state is kept after every epoch in `resnet20.training`; run again to go on.
+they are not there yet. The same recipe ends in slightly other weights on another processor. So the weights that cells
+were measured on are committed with them, but for one network: the ResNet-20 of `racing` and `recovery_resnet20_*`
+(fingerprint f425ce726876ed55) was trained on a processor with AVX-512 and not kept. `resnet20-avx2.safetensors`
+(aded24b42bae27b8) is that of `halving`, `policies_cifar10` and `methods_resnet20`; their scripts take it with
+`--weights`. The state is kept after every epoch in `resnet20.training`; run again to go on.
 
 The data of `resnet20-fashion` are the four files of Fashion-MNIST: give their folder as `--data-root`.
 """
@@ -21,6 +24,7 @@ from typing import Any
 import realdata
 import tasks
 import torch
+from cells import check_recipe
 from networks import NETWORKS
 from torch import nn
 
@@ -76,6 +80,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for name in arguments.networks:
         subject, file = NETWORKS[name], arguments.out / f"{name}.safetensors"
         if file.with_suffix(".json").exists():
+            check_recipe(file, subject.recipe)
             continue
         parts = subject.data(arguments.data_root, arguments.cache)
         torch.manual_seed(0)  # the state belongs to the network that came in, also where its weights are drawn anew

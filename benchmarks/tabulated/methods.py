@@ -6,7 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import over_seeds, percent, software
+from methods_cifar10 import ARMS as MEASURED
+
+from tabulated.summaries import network_of, over_seeds, percent, software, unmeasured
 
 Cells = Sequence[Mapping[str, Any]]
 
@@ -56,7 +58,8 @@ def _of_network(title: str, cells: Cells) -> str:
         f"Accuracy on {facts['test images']:,} test images: {seeds}. Trained on {facts['train images']:,} images; "
         f"searches and the GA score on {facts['scoring images']:,} others. ManiDP meets its budget for the average "
         "training image; its MACs here are the average of the test images. CPU-seconds of one thread, beside other "
-        f"work, search and training. {software(facts)}"
+        f"work, search and training. {network_of(facts)} {software(facts)}"
+        f"{unmeasured(arm for arm in MEASURED if arm not in by_arm)}"
     )
     return "\n".join([*lines, "", note])
 

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tabulated.summaries import software
+from natural import SHARES
+
+from tabulated.summaries import software, unmeasured
 
 _SHOWN = {
     "searched-compensated": 'default search, its winner refitted (`build_with="compensated"`)',
@@ -31,6 +33,14 @@ def table(result: Mapping[str, Any]) -> str:
             continue
         columns = [_columns(cells.get((arm, share))) for share in shares]
         lines.append(f"| {name} | {' | '.join(columns)} |")
+    missing = unmeasured(
+        arm if len(left) == len(SHARES) else f"{arm} ({', '.join(f'{share}%' for share in left)})"
+        for arm in _SHOWN
+        if (left := [share for share in SHARES if (arm, share) not in cells])
+    )
+    arms = {arm for arm, _ in cells}
+    if "searched-compensated" in arms and not arms & {"uniform-compensated", "searched"}:
+        missing += " So only the default search is refitted here, and a difference is of search and refit together."
     some = next(iter(cells.values()))
     facts, row = some["facts"], some["row"]
     n = facts["unseen images"]
@@ -39,7 +49,8 @@ def table(result: Mapping[str, Any]) -> str:
         f"{row['unpruned accuracy']:.1%}; with BatchNorm statistics of the search images it agrees with itself on "
         f"{facts['re-estimated agreement']:.1%}. Searched and refitted on {facts['search images']} natural images "
         f"without labels, judged on {n} others: 85% has a standard error of {100 * math.sqrt(0.1275 / n):.1f} points. "
-        f"One seed. CPU-seconds of one thread, beside other work. {software(facts)}"
+        f"One seed. CPU-seconds of one thread, beside other work. {software(facts)} "
+        f"Blank cells are not measured.{missing}"
     )
     return "\n".join([*lines, "", note])
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from tabulated.summaries import software
+from racing import ARMS
+
+from tabulated.summaries import network_of, software, unmeasured
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -25,7 +27,8 @@ def table(result: Mapping[str, Any]) -> str:
         macs = statistics.mean(row["macs"] / row["facts"]["full macs"] for row in rows)
         taken = f"{images:,.0f} | {macs:.1%} | {_cpu_seconds(rows):.0f} | {len(rows)}"
         lines.append(f"| {arm} | {structures} | {loss} | {accuracy} | {taken} |")
-    return "\n".join([*lines, "", _note(next(iter(arms.values()))[0], list(map(len, arms.values())))])
+    measured = {cell["arm"] for cell in result["cells"].values()}
+    return "\n".join([*lines, "", _note(next(iter(arms.values()))[0], list(map(len, arms.values())), measured)])
 
 
 def _cpu_seconds(rows: Sequence[Mapping[str, Any]]) -> float:
@@ -45,14 +48,15 @@ def _over(counts: Sequence[int]) -> str:
     return f"median (lowest to highest) of {few}{max(counts)} seeds"
 
 
-def _note(cell: Mapping[str, Any], counts: Sequence[int]) -> str:
+def _note(cell: Mapping[str, Any], counts: Sequence[int], measured: Collection[str]) -> str:
     facts = cell["facts"]
+    missing = unmeasured(arm for arm in ARMS if arm not in measured)
     return (
         f"Loss and accuracy: {_over(counts)}. A public ResNet-20 adapted to CIFAR-10 as JPEG "
         f"images, limit {facts['limit']} of {facts['full macs']:,}; unpruned loss {cell['unpruned loss']:.3f}. "
         f"Searched on {facts['search images']:,} images, judged on {facts['unseen images']:,} others that no search "
         "saw, with inherited weights and statistics of the images searched on. A name ends in the images that score "
-        "each structure, or in `race` where only the best see all. CPU-seconds of the search in one thread, beside "
-        "other work. "
-        f"{software(facts)}"
+        "each structure, or in `race` where only the best see all. Uniform widths go in large steps, and are not "
+        "filled up to the limit here. CPU-seconds of the search in one thread, beside other work. "
+        f"{network_of(facts)} {software(facts)}{missing}"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -47,6 +47,20 @@ def with_error(differences: Sequence[float], digits: int) -> str:
     return f"{statistics.mean(differences):+.{digits}f}{error}"
 
 
+def unmeasured(names: Iterable[str]) -> str:
+    """What a note says of arms that have no cell yet: a sentence, or nothing if there are none."""
+    missing = ", ".join(names)
+    return f" Not measured yet: {missing}." if missing else ""
+
+
+def network_of(*facts: Mapping[str, Any]) -> str:
+    """Which trained network cells were measured on: networks of the same kind may have other weights."""
+    found = [f"`{name}`" for name in dict.fromkeys(each["network"] for each in facts)]
+    if len(found) == 1:
+        return f"The network has the fingerprint {found[0]}."
+    return f"The networks have the fingerprints {', '.join(found)}."
+
+
 def software(facts: Mapping[str, Any]) -> str:
     """On what machine, and with what, cells were measured."""
     versions = facts["versions"]
@@ -62,10 +76,17 @@ def tau(scores: Sequence[float], truth: Sequence[float]) -> float:
 
 def tau_ahead(scores: Sequence[float], others: Sequence[float], truth: Sequence[float]) -> tuple[float, float]:
     """By how much one ranking's tau is above another's, and the standard error of that, jackknifed over the ranked."""
+    return mean_tau_ahead([scores], others, truth)
+
+
+def mean_tau_ahead(
+    rankings: Sequence[Sequence[float]], others: Sequence[float], truth: Sequence[float]
+) -> tuple[float, float]:
+    """The mean over several rankings of how far their taus are above another's, and its error, likewise jackknifed."""
 
     def ahead(chosen: Sequence[int]) -> float:
-        mine, theirs, real = ([values[i] for i in chosen] for values in (scores, others, truth))
-        return tau(mine, real) - tau(theirs, real)
+        *mine, theirs, real = ([values[i] for i in chosen] for values in (*rankings, others, truth))
+        return statistics.mean(tau(scores, real) for scores in mine) - tau(theirs, real)
 
     n = len(truth)
     left_out = [ahead([i for i in range(n) if i != out]) for out in range(n)]

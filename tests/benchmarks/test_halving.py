@@ -35,6 +35,8 @@ def test_a_cell_is_of_a_structure_within_the_budget_and_longer_trainings_take_mo
 
 def cell(name: str, seed: int, short: float, last: float) -> dict[str, Any]:
     facts = {
+        "network": "n",
+        "full macs": 100,
         "train images": 1,
         "held out images": 2,
         "unseen images": 3,
@@ -45,6 +47,7 @@ def cell(name: str, seed: int, short: float, last: float) -> dict[str, Any]:
     return {
         "arm": f"30-{name}",
         "seed": seed,
+        "macs": 29,
         "short": rows,
         "long": {"epochs": 2, "accuracy": last},
         "facts": facts,
@@ -55,8 +58,8 @@ def test_the_table_says_what_a_short_training_would_have_chosen() -> None:
     """Here it takes the worst: its loss is the lowest, and the order is turned round."""
     cells = [cell("a", 0, 0.7, 0.80), cell("b", 0, 0.6, 0.81), cell("c", 0, 0.5, 0.83), cell("a", 1, 0.7, 0.80)]
     lines = table({"cells": dict(enumerate(cells))}).splitlines()
-    assert lines[2] == "| c | 50.0 | 83.0 | 1 |"
-    assert lines[4] == "| a | 70.0 ± 0.0 | 80.0 ± 0.0 | 2 |"
+    assert lines[2] == "| c | 50.0 | 83.0 | 29.0% | 1 |"
+    assert lines[4] == "| a | 70.0 ± 0.0 | 80.0 ± 0.0 | 29.0% | 2 |"
     assert "| 0.5 | -1.00 | 3.0 | 10 |" in lines  # of seed 0, which alone has all three
 
 

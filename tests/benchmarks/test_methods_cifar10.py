@@ -53,7 +53,7 @@ def test_an_arm_meets_its_budget_and_is_measured_once(arm: str, job: Job, tmp_pa
 def cell(arm: str, seed: int, accuracy: float, **more: Any) -> dict[str, Any]:
     facts = {
         "unpruned": 0.9, "full": {"macs": 100, "params": 10}, "test images": 1, "train images": 2, "scoring images": 3,
-        "machine": "m", "versions": {"prunesearch": "0", "torch": "2"},
+        "network": "n", "machine": "m", "versions": {"prunesearch": "0", "torch": "2"},
     }  # fmt: skip
     return {
         "arm": arm,

@@ -8,6 +8,7 @@ from pathlib import Path
 import natural
 import pytest
 import torch
+from tabulated import natural as tabulated
 from tabulated.natural import table
 from torch import nn
 
@@ -68,6 +69,10 @@ def test_cells_that_are_there_are_not_measured_again(bench: natural.Bench, tmp_p
         natural.run(bench, ["uniform.90"], tmp_path)
 
 
+def test_all_arms_have_titles() -> None:
+    assert set(natural.ARMS) == set(tabulated._SHOWN)
+
+
 def test_cells_are_named_by_arm_or_one_by_one() -> None:
     assert natural.cells_of(["uniform", "searched.70"]) == ["uniform.90", "uniform.80", "uniform.70", "searched.70"]
     with pytest.raises(SystemExit, match=r"got uniform\.50"):
@@ -81,3 +86,5 @@ def test_the_table_has_a_line_for_each_arm_that_was_run(bench: natural.Bench, tm
     assert [line.split(" | ")[0] for line in lines[2:4]] == ["| uniform", "| uniform, L1"]
     assert not any(column.strip() for column in lines[3].split("|")[2:5])  # at 90 %
     assert f"{cells['uniform.90']['row']['agreement']:.1%}" in lines[2]
+    assert "Not measured yet: searched-compensated, scored-compensated" in lines[-1]
+    assert "uniform (80%), uniform-l1 (90%, 80%)" in lines[-1]

@@ -60,12 +60,36 @@ def test_the_policy_is_compared_share_by_share_and_seed_by_seed(
     monkeypatch.setattr(policies_cifar10, "TOTAL", 10)
     policies_cifar10.run(network(), (PART, PART), ["uniform.0"], tmp_path, total=10)
     uniform = json.loads((tmp_path / "uniform.0.json").read_text())
-    policy = {share: {"loss": answer["loss"] - 0.1} for share, answer in uniform["answers"]["searched"].items()}
+    policy = {
+        share: {**answer, "loss": answer["loss"] - 0.1} for share, answer in uniform["answers"]["searched"].items()
+    }
     policy["1"]["loss"] += 0.2
     cells = {
         "a": uniform,
         "b": {**uniform, "method": "conditional", "answers": {"policy": policy, "best trial": policy}},
     }
-    row = next(line for line in table({"cells": cells}).splitlines() if line.startswith("| `uniform`"))
+    page = table({"cells": cells})
+    row, by_share = (line for line in page.splitlines() if line.startswith("| `uniform`"))
     assert "| 4 of 5 |" in row
     assert "| 4 of 4 |" in row
+    losses = [answer["loss"] for _, answer in sorted(uniform["answers"]["searched"].items(), reverse=True)]
+    assert by_share.startswith(f"| `uniform` | {' | '.join(f'{loss:.2f}' for loss in losses)} | ")
+    assert "Not measured yet: `surrogate`, `evolution`, `random`." in page
+    assert "worse than that" not in page  # of two classes losses are low
+
+
+def test_the_table_says_at_which_shares_all_answers_are_worse_than_guessing(tmp_path: Path) -> None:
+    policies_cifar10.run(network(), (PART, PART), ["uniform.0"], tmp_path, total=10)
+    uniform = json.loads((tmp_path / "uniform.0.json").read_text())
+    for share in ("0.4", "0.475"):
+        uniform["answers"]["searched"][share]["loss"] = 2.4
+    assert "At the shares 0.475, 0.4 every answer of every method is worse than that" in table(
+        {"cells": {"a": uniform}}
+    )
+
+
+def test_uniform_widths_are_filled_up_to_each_share() -> None:
+    search = measured()
+    for share, structure in policies_cifar10.METHODS["uniform"](search, 0, 10)["searched"].items():
+        wider = [(*structure[:i], width + 1, *structure[i + 1 :]) for i, width in enumerate(structure) if width < 12]
+        assert not search.within(share).contains(wider).any()

@@ -115,7 +115,7 @@ def test_an_arm_that_a_network_does_not_have_is_refused_with_the_reason() -> Non
 
 def test_three_seeds_of_the_arms_that_a_network_has_are_measured_by_default() -> None:
     cells = recovery.chosen("resnet20", networks.NETWORKS["resnet20"], ())
-    assert len(cells) == 3 * 5
+    assert len(cells) == 3 * (len(recovery.TOLD) - 2)
     assert len(recovery.chosen("vgg", networks.NETWORKS["vgg"], ())) == 3 * len(recovery.TOLD)
     assert cells.index("scratch.0") > max(cells.index("ours.0"), cells.index("uniform.0"))
 
@@ -234,10 +234,10 @@ def test_the_summary_has_a_line_for_each_network_and_no_column_that_is_empty() -
     head, _, first, second, _, note = tabulated.summary(found).splitlines()
     assert "from scratch" not in head
     assert first.startswith(
-        "| ResNet-20, CIFAR-10, 50% of the MACs | 88.00% | 87.00 | 86.00 | - | - | +1.00 (FastNAS) |"
+        "| ResNet-20, CIFAR-10, 50% of the MACs | 88.00% | 87.00 | 86.00 | n/a | - | +1.00 (FastNAS) |"
     )
     assert "| 86.00 | 85.00 ± 0.00 | +1.00 (Torch-Pruning, Taylor) | one seed | 110, 110 | 1 |" in second
-    assert "-: not measured" in note
+    assert "-: not measured. n/a: not possible with this network." in note
     assert "mean ± standard deviation where a row has several seeds" in note
 
 
@@ -254,6 +254,22 @@ def test_the_summary_has_a_line_for_each_network_and_no_column_that_is_empty() -
 )
 def test_a_verdict_needs_an_interval_that_excludes_the_margin(differences: list[float], says: str) -> None:
     assert tabulated.verdict(differences) == says
+
+
+def test_a_difference_is_of_search_and_teacher_until_the_arms_that_tell_them_apart_are_measured() -> None:
+    found = cells_of(ours=[0.87], fastnas=[0.86])
+    for note in (table(found).splitlines()[-1], tabulated.summary({"vgg_50": found}).splitlines()[-1]):
+        assert "(fastnas-taught, uniform-taught, ours-untaught) were registered and are not measured" in note
+        assert note.endswith("so the difference is of search and teacher together.")
+    found = cells_of(ours=[0.87], fastnas=[0.86], fastnas_taught=[0.865], uniform_taught=[0.8], ours_untaught=[0.86])
+    assert "together" not in table(found) + tabulated.summary({"vgg_50": found})
+    assert "+0.50 (FastNAS with the teacher)" in tabulated.summary({"vgg_50": found})
+
+
+def test_arms_without_a_cell_are_named() -> None:
+    note = table(cells_of(ours=[0.87], uniform=[0.86]), ["fastnas", "fastnas-taught"]).splitlines()[-1]
+    assert "Not measured yet: ours-longer, ours-untaught, uniform-taught, global-l1, torch-pruning-taylor" in note
+    assert "Not possible with this network: fastnas, fastnas-taught." in note
 
 
 def test_networks_that_were_trained_anew_between_seeds_are_both_told() -> None:

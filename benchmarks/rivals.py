@@ -1,0 +1,16 @@
+"""Structures that searches are compared with, as several benchmarks have them."""
+
+from __future__ import annotations
+
+from prunesearch.budget import FeasibleSet, as_structures
+from prunesearch.search.uniform import uniform_structure
+from prunesearch.structure import Structure
+
+
+def filled_uniform(limits: FeasibleSet) -> Structure:
+    """Uniform widths, and what they leave of the limits: one step for each group in turn, narrowest first.
+
+    Uniform widths alone go in large steps, and may leave a tenth of the limit that a search uses up.
+    """
+    (structure,) = as_structures(limits.widen([uniform_structure(limits)]))
+    return structure
