@@ -93,5 +93,5 @@ def prune(
         print_json({"out": str(out), "study": str(output.folder / "search.db"), "said": said})
         return
     say(f"Wrote {out}.")
-    named = [*words_of(model), "--pruned", str(out)]
+    named = [*words_of(model, whole_paths=True), "--pruned", str(out)]
     say(f"Next: {shlex.join(['prunesearch', 'export', *named, '--out', str(out.with_suffix('.onnx'))])}")
