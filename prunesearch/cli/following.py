@@ -8,6 +8,8 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prunesearch.cli.arguments import NOBODY, entry_of
+
 if TYPE_CHECKING:
     from prunesearch.cli.values import Images, Model
     from prunesearch.result import SearchResult
@@ -51,7 +53,9 @@ def words_of(*values: Any, whole_paths: bool = False) -> list[str]:
             if isinstance(given, bool):
                 words.append(option if given else f"--no-{option[2:]}")
             elif isinstance(given, Mapping):
-                words += [word for name, one in given.items() for word in (option, f"{name}={one}")]
+                words += [word for name, one in given.items() for word in (option, entry_of(name, one))]
+            elif given == ():
+                words += [option, NOBODY]
             else:
                 words += [word for one in _several(given) for word in (option, _text(one, whole_paths))]
     return words

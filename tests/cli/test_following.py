@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from prunesearch.cli.arguments import named_options
 from prunesearch.cli.following import words_of
+from prunesearch.cli.studies import Searching
 from prunesearch.cli.values import Images, Model, Widths
 from prunesearch.scoring import Scoring
 from tests.cli.calls import BUDGET, NETWORK, SEARCH, Call
@@ -23,6 +26,19 @@ def test_options_are_written_as_they_are_typed_and_defaults_are_left_out() -> No
         *("--round-to", "8", "--round-to", "layer4.*=16", "--data", "digits"),
         *("--criterion", "lfe", "--no-race", "--criterion-options", "rounds=5"),
     ]
+
+
+def test_values_are_read_as_what_they_were() -> None:
+    options = {"a": True, "b": None, "c": {"d": [1, 0.5]}, "e": "text", "f": "5", "g": "true", "h": 1e-4, "i": ""}
+    words = words_of(Scoring(criterion_options=options))
+    entries = [word for option, word in pairwise(words) if option == "--criterion-options"]
+    assert entries[:4] == ["a=true", "b=null", 'c={"d": [1, 0.5]}', "e=text"]
+    assert named_options("--criterion-options", entries) == options
+
+
+def test_that_nobody_verifies_is_said_and_that_the_usual_ones_do_is_not() -> None:
+    assert words_of(Searching(verifiers=())) == ["--verifiers", "none"]
+    assert words_of(Searching(verifiers=None)) == []
 
 
 def test_the_folder_of_a_file_is_nobodys_business_but_of_who_runs_the_command() -> None:
