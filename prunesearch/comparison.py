@@ -217,7 +217,7 @@ def _of_study(contents: StudyContents, table: LatencyTable | None) -> Compared:
 
 
 def _row(name: str, space: Space, structure: Structure, table: LatencyTable | None) -> Compared:
-    cost, full = space.cost(structure), space.cost(space.full)
+    cost, full = space.cost_as_built(structure), space.cost(space.full)
     if table is not None:
         cost = replace(cost, more={"latency_ms": float(LatencyModel(table, space).predict([structure])[0])})
     return Compared(name, structure, cost, cost.macs / full.macs, cost.params / full.params)

@@ -70,6 +70,17 @@ def test_the_next_command_runs_and_the_report_has_the_exact_one_and_the_file(fol
 
 
 @pytest.mark.slow
+def test_a_network_that_is_narrower_than_usual_is_finetuned_and_compared(folder: Path, call: Call) -> None:
+    narrow = ("--min-channels", "1", "--searcher", "uniform", "--study", "narrow.db", "--out", "narrow.safetensors")
+    searched = call(*SEARCH[:-1], "macs=0.5%", *narrow)
+    assert searched.returncode == 0, searched.stderr
+    _, *words = shlex.split(searched.stdout.splitlines()[-1].removeprefix("Next: "))
+    for command in ((*words, "--epochs", "1"), ("compare", *NETWORK, "--pruned", "narrow.safetensors")):
+        run = call(*command)
+        assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.slow
 def test_the_whole_job_is_a_command_that_goes_on(folder: Path, call: Call) -> None:
     command = ("prune", *NETWORK, *BUDGET, "--n-trials", "4", "--epochs", "1", "--folder", "whole")
     first = call(*command[:4], str(folder / command[4]), *command[5:])
