@@ -234,7 +234,7 @@ def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | Non
         shape = parse_shape(input_shape)
         from prunesearch.sources import example_inputs
 
-        return (example_inputs(shape),)
+        return example_inputs(shape)
     files = [path for path in (pruned, weights) if path is not None]
     remembered: Any = ()
     if files:

@@ -42,6 +42,9 @@ def files(folder: Path) -> Path:
         "def two():\n    return Two()\n"
         "class Named(nn.Module):\n"
         "    def forward(self, image, parts):\n        return image * parts['scale'][:, None]\n"
+        "class Deciding(nn.Module):\n"
+        "    def forward(self, x):\n        return x * 2 if x.sum() > 0 else x\n"
+        "def deciding():\n    return Deciding()\n"
         "def named():\n    return Named()\n"
     )
     flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
@@ -103,5 +106,21 @@ def test_without_a_shape_nothing_is_exported_and_input_is_asked_for(
     run = call("export", "--model", FLAT, *options, "--out", "none.pt2")
     assert run.returncode == 2
     assert run.stderr.startswith("error: Expected --input, the shape of a batch of images such as 1x3x224x224")
+    assert said in " ".join(run.stderr.split())
+    assert not (files / "none.pt2").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--model", FLAT, "--input", "1x1x20x20"), "error: Sequential cannot run on images of shape (2, 1, 20, 20)"),
+        (("--model", "models.py:deciding", "--input", "1x3"), "error: Deciding cannot be exported by torch.export: "),
+    ],
+)
+def test_a_network_that_cannot_be_exported_is_refused_in_a_sentence(
+    call: Call, files: Path, options: tuple[str, ...], said: str
+) -> None:
+    run = call("export", *options, "--out", "none.pt2")
+    assert run.returncode == 2
     assert said in " ".join(run.stderr.split())
     assert not (files / "none.pt2").exists()
