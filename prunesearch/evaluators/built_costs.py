@@ -16,6 +16,7 @@ from prunesearch.models.count import count
 from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import measured_peak_bytes, predicted_peak_bytes
 from prunesearch.models.slim import named_tensors
+from prunesearch.models.wrappers import unwrapped
 from prunesearch.structure import Structure
 
 
@@ -80,12 +81,14 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
 
     Args:
         network: What it was pruned from.
-        model: The pruned network, finetuned or not; it is not changed.
+        model: The pruned network, finetuned or not; it is not changed. Of a wrapped or compiled one, the network inside
+            is taken.
         table: Predicts latency and says under which conditions it is measured.
 
     Raises:
         ValueError: The model is no pruned form of the network, or the table cannot be measured against here.
     """
+    model = unwrapped(model)
     structure = structure_of(network, model)
     predicted, counted = network.space.cost_as_built(structure), count(model, network.inputs)
     rows = [
@@ -113,7 +116,7 @@ def structure_of(network: Network, model: nn.Module) -> Structure:
     Raises:
         ValueError: It is no pruned form of this network.
     """
-    tensors = named_tensors(model, network.cuts_of)
+    tensors = named_tensors(unwrapped(model), network.cuts_of)
     groups = network.space.groups
     rows, sizes = [], []
     for cut in network.cuts:

@@ -159,6 +159,8 @@ WRONG = {
     "comparison of an empty database": (("compare", "--study", "sqlite:///known.db"), "There are no studies in"),
     "report of no such study": (("report", "--study", "sqlite:///known.db", "--study-names", "x"), "no study 'x' in"),
     "watching as JSON": (("status", "--study", "sqlite:///known.db", "--watch", "1", "--json"), "one of the two"),
+    "watching never again": (("status", "--study", "sqlite:///known.db", "--watch", "inf"), "in (0, 86400], got inf"),
+    "watching without a break": (("status", "--study", "sqlite:///known.db", "--watch", "0"), "in (0, 86400], got 0"),
     "study as a network": (("export", "--study", "sqlite:///known.db", "--out", "n.onnx"), "--out is for a network"),
     "network as a study": (("export", "--model", "zoo:resnet8", "--csv", "t.csv"), "are for a study"),
     "table of another kind": (("export", "--study", "sqlite:///known.db", "--csv", "t.txt"), "--csv as NAME.csv"),
