@@ -34,7 +34,7 @@ from prunesearch.progress import Progress, shown
 from prunesearch.question import named
 from prunesearch.ranges import whole_number
 from prunesearch.result import SearchResult
-from prunesearch.rounds import Rounds
+from prunesearch.rounds import Rounds, unverified
 from prunesearch.running import Running
 from prunesearch.scoring import Scoring, is_bound
 from prunesearch.search import is_searcher, make_searcher
@@ -174,7 +174,7 @@ def search(
     asked = replace(asked, prepared=settled(prepared, study, study_name, asked.question(wanted), wanted))
     first = _searched(asked, wanted, n_trials, study_name)
     if not convinced:
-        return _judged(asked, first, wanted)
+        return _judged(asked, unverified(first), wanted)
 
     rounds, limits = Rounds(first, wanted, convinced, prepared), wanted
     more = max(_FEWEST_MORE, n_trials // 4)

@@ -12,11 +12,11 @@ from torch import nn
 
 from prunesearch.contracts import kind_of
 from prunesearch.evaluators.built_costs import measure_costs
-from prunesearch.given import as_table
 from prunesearch.html_table import html_table
 from prunesearch.latency_model import LatencyModel
-from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_table import LatencyTable, as_table
 from prunesearch.models.network import Network
+from prunesearch.models.wrappers import unwrapped
 from prunesearch.plain_text import shortened
 from prunesearch.report.contents import StudyContents, read
 from prunesearch.shares import error_of_difference
@@ -117,7 +117,7 @@ def compare(
 
     Args:
         network: What the models were pruned from, traced.
-        models: Pruned forms of it by name, finetuned or not; they are left in eval mode.
+        models: Pruned forms of it by name, finetuned or not. Of a wrapped or compiled one, the network inside is taken.
         study: URL of a database of studies, or the path of its file.
         study_names: Which of its studies; by default all.
         data: Its test examples say how good the network and the models are.
@@ -126,7 +126,7 @@ def compare(
         device: Where the test examples are run; by default on the GPU where there is one.
 
     Raises:
-        TypeError: The network, a model or the data are something else.
+        TypeError: The network, a model, the data, the table or the names are something else.
         ValueError: There is nothing to compare, a model is called "unpruned" or is no pruned form of the network, there
             is no study of a name, or the table is of another network or cannot be measured against here.
         StudyUnreadable: The database cannot be read.
@@ -155,7 +155,7 @@ def compare(
     test_images = 0
     if network is not None:
         for name, model in {UNPRUNED: network.model, **(models or {})}.items():
-            row, test_images = _of_model(name, model, network, data, table, device)
+            row, test_images = _of_model(name, unwrapped(model), network, data, table, device)
             rows.append((network.space, row))
     own = None if network is None else network.space
     for group in sorted(_by_network(_studies(study, study_names)), key=lambda group: group[0].space != own):
@@ -217,7 +217,7 @@ def _of_study(contents: StudyContents, table: LatencyTable | None) -> Compared:
 
 
 def _row(name: str, space: Space, structure: Structure, table: LatencyTable | None) -> Compared:
-    cost, full = space.cost(structure), space.cost(space.full)
+    cost, full = space.cost_as_built(structure), space.cost(space.full)
     if table is not None:
         cost = replace(cost, more={"latency_ms": float(LatencyModel(table, space).predict([structure])[0])})
     return Compared(name, structure, cost, cost.macs / full.macs, cost.params / full.params)

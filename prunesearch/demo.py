@@ -30,6 +30,7 @@ from prunesearch.models.trace import trace
 from prunesearch.models.zoo import make_model
 from prunesearch.plain_text import about
 from prunesearch.result import SearchResult
+from prunesearch.running import Running
 from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.study.store import Store
 from prunesearch.study.study import recording
@@ -97,7 +98,22 @@ class Demo:
         return {"rows": [asdict(row) for row in self.rows], "facts": self.facts}
 
 
-def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[str], None] | None = None) -> Demo:
+@dataclass(frozen=True)
+class _Talk:
+    """Between a demo and who runs it: what it says, and whether it is to stop."""
+
+    tell: Callable[[str], None]
+    stop_if_asked: Callable[[], None]
+
+
+def run_demo(
+    out: Path,
+    *,
+    n_trials: int = 128,
+    seed: int = 0,
+    say: Callable[[str], None] | None = None,
+    stop_if_asked: Callable[[], None] | None = None,
+) -> Demo:
     """Train, trace, search with four searchers, finetune each winner, measure; on one thread.
 
     Args:
@@ -105,9 +121,16 @@ def run_demo(out: Path, *, n_trials: int = 128, seed: int = 0, say: Callable[[st
         n_trials: Structures each searcher may score.
         seed: Decides everything random.
         say: Told, in a sentence, what is being done.
+        stop_if_asked: Called after every structure and every step of a training; an exception from it ends the demo.
+            What was scored is kept.
     """
     with _one_thread():
-        return _run(out, n_trials=n_trials, seed=seed, tell=say or (lambda sentence: None))
+        return _run(
+            out,
+            n_trials=n_trials,
+            seed=seed,
+            talk=_Talk(say or (lambda sentence: None), stop_if_asked or (lambda: None)),
+        )
 
 
 @contextmanager
@@ -121,19 +144,19 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(out: Path, *, n_trials: int, seed: int, tell: Callable[[str], None]) -> Demo:
+def _run(out: Path, *, n_trials: int, seed: int, talk: _Talk) -> Demo:
     start, cpu_start = time.monotonic(), time.process_time()
     data = digits(seed=seed)
     weights, database = out / f"unpruned-seed{seed}.safetensors", out / f"demo-seed{seed}.db"
     is_fresh = not weights.exists() and not database.exists()
-    model = _trained(weights, data, seed, tell)
+    model = _trained(weights, data, seed, talk)
     network = trace(model, data.test_set()[0][:2])
-    tell(f"Traced {MODEL}: {len(network.space.groups)} groups, {about(network.space.size)} structures.")
+    talk.tell(f"Traced {MODEL}: {len(network.space.groups)} groups, {about(network.space.size)} structures.")
     unpruned = _unpruned_row(network, data)
     rows = [unpruned]
     url = f"sqlite:///{database}"
     for name, options in SEARCHERS.items():
-        tell(f"Searching with {name} under MACs {dict(BUDGET.limits)['macs']}, up to {n_trials} structures.")
+        talk.tell(f"Searching with {name} under MACs {dict(BUDGET.limits)['macs']}, up to {n_trials} structures.")
         result = search(
             network,
             data,
@@ -144,8 +167,9 @@ def _run(out: Path, *, n_trials: int, seed: int, tell: Callable[[str], None]) ->
             study=url,
             study_name=name,
             options=options,
+            running=Running(callbacks=lambda event: talk.stop_if_asked()),
         )
-        rows.append(_finished(result, network, data, unpruned, seed, tell))
+        rows.append(_finished(result, network, data, unpruned, seed, talk))
     facts = _facts(n_trials, seed) | {
         "test_images": len(data.test_set()[0]),
         "seconds": round(time.monotonic() - start, 1) if is_fresh else None,
@@ -154,15 +178,15 @@ def _run(out: Path, *, n_trials: int, seed: int, tell: Callable[[str], None]) ->
     return Demo(tuple(rows), facts, url)
 
 
-def _trained(path: Path, data: Data, seed: int, tell: Callable[[str], None]) -> nn.Module:
+def _trained(path: Path, data: Data, seed: int, talk: _Talk) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = make_model(MODEL, in_channels=1, image_size=8)
     if path.exists():
         load_weights(model, path)
         return model.eval()
-    tell(f"Training {MODEL} on scikit-learn's digits, epochs: {TRAINING.epochs}.")
-    trained = finetune(model, data, recipe=TRAINING, seed=seed)
+    talk.tell(f"Training {MODEL} on scikit-learn's digits, epochs: {TRAINING.epochs}.")
+    trained = finetune(model, data, recipe=TRAINING, seed=seed, on_step=lambda report: talk.stop_if_asked())
     with whole(path) as draft:
         safetensors.torch.save_file(trained.state_dict(), draft)
     return trained
@@ -175,14 +199,12 @@ def _unpruned_row(network: Network, data: Data) -> Row:
     return Row("unpruned", 0, cost.macs, cost.params, accuracy, None, 0.0, latency.median_ms)
 
 
-def _finished(
-    result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int, tell: Callable[[str], None]
-) -> Row:
+def _finished(result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int, talk: _Talk) -> Row:
     with closing(Store(result.study, create=False)) as store:
         summary = store.summary(result.name)
     if summary is None or summary.get("structure") != list(result.best.structure):
-        tell(f"Finetuning the winner of {result.name}, epochs: {FINETUNING.epochs}.")
-        summary = _finetune_and_measure(result, network, data, unpruned, seed)
+        talk.tell(f"Finetuning the winner of {result.name}, epochs: {FINETUNING.epochs}.")
+        summary = _finetune_and_measure(result, network, data, unpruned, seed, talk)
         with recording(result.study, result.name) as study:
             study.add_to_summary(result.name, summary)
     return Row(
@@ -198,12 +220,19 @@ def _finished(
 
 
 def _finetune_and_measure(
-    result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int
+    result: SearchResult, network: Network, data: Data, unpruned: Row, seed: int, talk: _Talk
 ) -> dict[str, Any]:
     images, labels = data.test_set()
     winner = result.best.build()
     start = time.monotonic()
-    tuned = finetune(winner, data, recipe=FINETUNING, teacher=network.model, seed=seed)
+    tuned = finetune(
+        winner,
+        data,
+        recipe=FINETUNING,
+        teacher=network.model,
+        seed=seed,
+        on_step=lambda report: talk.stop_if_asked(),
+    )
     seconds = time.monotonic() - start
     return {
         "structure": list(result.best.structure),

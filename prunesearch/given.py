@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from prunesearch.budget import FeasibleSet
 from prunesearch.contracts import kind_of
-from prunesearch.latency_table import LatencyTable
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import moved
 from prunesearch.models.network import Network
@@ -41,11 +39,6 @@ def as_network(given: Network | nn.Module, data: Data) -> Network:
             f"Expected network as trace(model, example_inputs) gives it, or as a torch.nn.Module; got {kind_of(given)}."
         )
     return trace(given, moved(data.examples(), device_of_module(given)))
-
-
-def as_table(given: LatencyTable | str | Path | None) -> LatencyTable | None:
-    """A latency table as it is; a path is that of its file."""
-    return LatencyTable.load(given) if isinstance(given, (str, Path)) else given
 
 
 def check_searcher_object(given: str | Searcher | Callable[..., Searcher], options: Mapping[str, Any] | None) -> None:

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunesearch.contracts import kind_of
 from prunesearch.latency_file import read, write
 from prunesearch.latency_times import FORMERLY_REMOTE, REMOTE, LatencyTimes, Timing
 from prunesearch.progress import Progress
@@ -151,6 +152,20 @@ class LatencyTable(LatencyTimes):
             FileNotFoundError: There is no such file.
         """
         return LatencyTable(**vars(read(Path(path))))
+
+
+def as_table(given: LatencyTable | str | Path | None) -> LatencyTable | None:
+    """A latency table as it is; a path is that of its file.
+
+    Raises:
+        InvalidInput: The file is no latency table, is damaged, or of a newer version.
+        TypeError: It is neither.
+    """
+    if isinstance(given, (str, Path)):
+        return LatencyTable.load(given)
+    if not isinstance(given, LatencyTable | None):
+        raise TypeError(f"Expected table as a latency table, or the path of its file, got {kind_of(given)}.")
+    return given
 
 
 def network_fingerprint(space: Space) -> str:

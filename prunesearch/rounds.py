@@ -52,7 +52,7 @@ class Rounds:
         self._verified: list[Verified] = []
         self._is_kept = look(parse(first.study)) is not None
         self._unkept = ""  # why the study lacks something
-        stored = self._stored()
+        stored = _stored(first)
         rounds, verdicts = (filter(prepared.is_of_built, stored.get(key, [])) for key in ("rounds", "verdicts"))
         self.lowered: list[Limits] = [_limits(each) for each in rounds][1:]
         self._refused = _refused(verdicts, [each.description for each in verifiers])
@@ -132,12 +132,6 @@ class Rounds:
             verdict = verdict_of(verifier, replace(winner, trial=trial), self._wanted)
             self._verified.append(Verified(verifier.description, space.minimum, verdict))
 
-    def _stored(self) -> dict[str, Any]:
-        if not self._is_kept:
-            return {}
-        with closing(Store(self._first.study, create=False)) as store:
-            return store.summary(self._first.name) or {}
-
     def _keep(self, facts: Mapping[str, Any], notes: Sequence[Mapping[str, Any]] = ()) -> None:
         """Record rounds, verdicts and some facts in the first round's study; what earlier runs found stays."""
         if not self._is_kept:
@@ -162,6 +156,31 @@ class Rounds:
                 store.change_summary(self._first.name, with_ours)
         except (StudyLocked, StudyUnreadable, StudyUnwritable) as error:
             self._unkept = str(error)
+
+
+def unverified(result: SearchResult) -> SearchResult:
+    """What a search without verifiers found; a study with the winner of one that had some has this one from now on.
+
+    What is known of the rounds stays, for those who verify again.
+    """
+    winner = list(result.best.structure)
+    stored = _stored(result)
+    if "rounds" not in stored or stored.get("winner") == winner:  # of the best trial nothing needs to be said
+        return result
+    try:
+        with recording(result.study, result.name) as store:
+            store.add_to_summary(result.name, {"winner": winner})
+    except (StudyLocked, StudyUnreadable, StudyUnwritable) as error:
+        return replace(result, notes=(*result.notes, f"The winner is not recorded in the study. {error}"))
+    return result
+
+
+def _stored(result: SearchResult) -> dict[str, Any]:
+    """What the study of a search keeps beside its trials."""
+    if look(parse(result.study)) is None:
+        return {}
+    with closing(Store(result.study, create=False)) as store:
+        return store.summary(result.name) or {}
 
 
 def _as_fact(verified: Verified) -> dict[str, Any]:

@@ -190,7 +190,11 @@ class Space:
 
     def cost(self, structure: Sequence[int]) -> Cost:
         """Cost of one structure, exact; checks the structure first."""
-        row = np.array([self.check(structure)], dtype=np.int64).reshape(1, len(self.groups))
+        return self.cost_as_built(self.check(structure))
+
+    def cost_as_built(self, structure: Structure) -> Cost:
+        """Cost of a network of these widths, exact; whether a search may choose them is not checked."""
+        row = np.array([structure], dtype=np.int64).reshape(1, len(self.groups))
         return Cost(macs=int(self.macs(row)[0]), params=int(self.params(row)[0]))
 
     def macs(self, structures: npt.ArrayLike) -> IntArray:

@@ -35,7 +35,7 @@ from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.finetune import check_training, record_reached, train
 from prunesearch.training.recipe import Recipe
-from prunesearch.training.reports import Session
+from prunesearch.training.reports import Session, StepReport
 
 Say = Callable[[str], None]
 Train = Callable[[nn.Module], nn.Module | None]
@@ -54,6 +54,7 @@ def prune(
     folder: str | Path | None = None,
     say: Say | None = print,
     device: str | None = None,
+    on_step: Callable[[StepReport], None] | None = None,
     progress: Progress = True,
     **settings: Any,
 ) -> nn.Module:
@@ -73,6 +74,7 @@ def prune(
         say: Told in sentences what became of each step; None is silent.
         device: Where the network is searched and finetuned; by default on the GPU where there is one. It comes back to
             where the model is.
+        on_step: Called after every step of the training; an exception from it stops it, with the state on disk.
         progress: Whether to show how far each step is, where there is a terminal or a notebook.
         **settings: Further arguments of `search`, such as `n_trials=400`.
 
@@ -105,7 +107,7 @@ def prune(
         tell(f"Note: {note}")
     state = None if place is None else place / "finetune.safetensors"
     built, structure = result.best.build(), result.best.structure
-    session = Session(state, device=running.device, progress=progress)
+    session = Session(state, on_step=on_step, device=running.device, progress=progress)
     trained = train(built, data, recipe=recipe, teacher=network.model, seed=seed, session=session)
     tested = record_reached(
         result, structure, trained, built, data, teacher=network.model, seed=seed, device=running.device

@@ -49,3 +49,23 @@ def test_another_seed_in_the_same_folder_is_another_demo(tmp_path: Path) -> None
     one, other = (demo.run_demo(tmp_path, n_trials=2, seed=seed) for seed in (0, 1))
     assert one.study != other.study
     assert one.rows[0].accuracy_before != other.rows[0].accuracy_before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_it_ends_after_a_structure_or_a_step_if_it_is_asked_to_and_goes_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    stopped: list[str] = []
+
+    def stop_if_asked() -> None:
+        doing = said[-1].partition(" ")[0]
+        if doing not in stopped:
+            stopped.append(doing)
+            raise KeyboardInterrupt
+
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            demo.run_demo(tmp_path, n_trials=2, say=said.append, stop_if_asked=stop_if_asked)
+    assert stopped == ["Training", "Searching", "Finetuning"]
+    found = demo.run_demo(tmp_path, n_trials=2, stop_if_asked=lambda: None)
+    assert [row.evaluations for row in found.rows] == [0, 1, 2, 2, 2]

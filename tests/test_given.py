@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import prunesearch as ps
 from prunesearch.budget import as_budget
 from prunesearch.evaluators.channels.l2 import L2Criterion
-from prunesearch.given import as_table
-from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_table import LatencyTable, as_table
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.running import as_callbacks

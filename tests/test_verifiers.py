@@ -12,6 +12,7 @@ import pytest
 import prunesearch as ps
 from prunesearch.budget import FeasibleSet
 from prunesearch.evaluators.winner import Winner
+from prunesearch.report.contents import read
 from prunesearch.structure import Structure
 from prunesearch.study.store import Store
 from prunesearch.verifiers import make_verifier
@@ -107,6 +108,29 @@ def test_a_study_remembers_what_was_said_and_a_later_run_asks_only_about_its_las
     more = search(verifiers=again, study=url)
     assert again.structures == [found.best.structure] == [more.best.structure]
     assert [t.structure for t in more.trials] == [t.structure for t in found.trials]
+
+
+@pytest.mark.parametrize("share", [None, 0.9])
+def test_a_report_shows_the_winner_of_the_last_search_whether_it_was_verified_or_not(
+    tmp_path: Path, share: float | None
+) -> None:
+    url = f"sqlite:///{tmp_path / 's.db'}"
+
+    def shown() -> Structure:
+        with closing(Store(url, create=False)) as store:
+            (study,) = read(store, None)
+        assert study.winner is not None
+        return study.winner.structure
+
+    verifier = Refuses(times=2, share=share)
+    verified = search(verifiers=verifier, study=url)
+    assert shown() == verified.best.structure
+    plain = search(verifiers=(), study=url)
+    assert shown() == plain.best.structure != verified.best.structure
+    assert [row.structure for row in ps.compare(study=url).rows][1:] == [plain.best.structure]
+    again = Refuses(times=0)
+    again.description = verifier.description
+    assert search(verifiers=again, study=url).best.structure == verified.best.structure == shown()
 
 
 def test_whom_a_verifier_refused_is_not_shown_to_it_again(tmp_path: Path) -> None:

@@ -50,6 +50,26 @@ def test_one_call_does_everything_and_goes_on_in_its_folder(
     assert state_of(ps.load(tmp_path / "pruned.safetensors", network.model)) == state_of(small)
 
 
+def test_a_training_that_is_stopped_goes_on_where_it_was(network: Network, digits_data: Data, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    def stop_at_three(report: ps.StepReport) -> None:
+        steps.append(report.step)
+        if steps == [1, 2, 3]:
+            raise KeyboardInterrupt
+
+    def prune() -> nn.Module:
+        return ps.prune(
+            network, few(digits_data), "macs=50%", recipe=SHORT, scoring=L1, n_trials=2, say=None, folder=tmp_path,
+            on_step=stop_at_three,
+        )  # fmt: skip
+
+    with pytest.raises(KeyboardInterrupt):
+        prune()
+    prune()
+    assert steps[:4] == [1, 2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [

@@ -75,6 +75,7 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "a number for a study's name": (lambda: search(traced(), study_name=3), "Expected study_name as text, got 3"),
     "a list for models": (lambda: ps.compare(traced(), [NET]), "Expected models by name"),  # type: ignore[arg-type]
     "a number for a model's name": (lambda: ps.compare(traced(), {3: NET}), "which are texts; got 3"),  # type: ignore[dict-item]
+    "a number for a table": (lambda: ps.compare(traced(), table=3), "Expected table as a latency table, or the path"),  # type: ignore[arg-type]
     "half a channel": (lambda: traced().space.check((8.5, 8)), "Expected one whole width per group (2), got (8.5"),  # type: ignore[arg-type]
     "a text for a time": (lambda: ps.stop_after("1h"), "Expected seconds as a number, got '1h'"),  # type: ignore[arg-type]
     "a text for classes": (lambda: ps.make_model("resnet8", num_classes="5"), "num_classes as a whole number"),  # type: ignore[arg-type]
@@ -136,6 +137,21 @@ def test_what_can_be_understood_is_taken(tmp_path: Path) -> None:
     assert found.within("macs=60%") == found.within(ps.Budget(macs="60%"))
     assert ps.write_report(tmp_path / "search.db", tmp_path / "page.html").exists()
     assert ps.Log(tmp_path, "csv") == ps.Log(tmp_path, ("csv",))  # type: ignore[arg-type]
+
+
+def test_tables_and_names_that_are_none_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    url, page = tmp_path / "search.db", tmp_path / "page.html"
+    search(traced(), study=url, n_trials=1)
+    calls: list[tuple[Callable[[], object], str]] = [
+        (lambda: ps.write_report(url, page, table=3), "Expected table as a latency table, or the path of its file"),  # type: ignore[arg-type]
+        (lambda: ps.write_report(url, page, 3), 'Expected study_names as names of studies, such as ["search"], got 3'),  # type: ignore[arg-type]
+        (lambda: ps.compare(study=url, study_names=3), "Expected study_names as names of studies"),  # type: ignore[arg-type]
+    ]
+    for call, sentence in calls:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert sentence in str(caught.value)
+    assert not page.exists()
 
 
 def test_images_of_one_class_are_said_to_be_so() -> None:

@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+NOBODY = "none"
+"""As the only verifier: the winner is taken as it is."""
 _SIZES = {True: "a count >= 1, such as 8", False: "a count >= 1, such as 4, or a fraction in (0, 1], such as 0.1"}
 """What sizes of layers may be: counts alone, or fractions, too."""
 
@@ -43,6 +45,21 @@ def named_options(option: str, entries: Sequence[str]) -> dict[str, Any]:
         except ValueError:
             table[name] = text
     return table
+
+
+def entry_of(name: str, value: Any) -> str:
+    """The `NAME=VALUE` that `named_options` reads as this value; of text as it is, unless it would be read as JSON."""
+    if isinstance(value, str) and not _is_json(value):
+        return f"{name}={value}"
+    return f"{name}={json.dumps(value)}"
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def several_names(option: str, text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,8 +243,14 @@ def check_writable(*files: Path | None) -> None:
             raise ValueError(f"{file} cannot be written: there is no permission to write in {folder}. Name another.")
 
 
-_WRITTEN, _READ = ("out", "checkpoint", "csv", "parquet"), ("weights", "pruned", "table", "study", "model", "data")
-"""Options whose files are written, and those whose files are read, or go on being written."""
+_READ = ("weights", "pruned", "table", "config", "study")
+_NAMED = ("model", "data", "task", "searcher", "criterion", "evaluator", "verifiers", "weight_source", "build_with")
+_WRITTEN = ("out", "checkpoint", "csv", "parquet", "optuna")
+"""Options whose files are read, or go on being written; those that may name such a file, as `path/to/file.py:function`
+and `generated:FILE` do; and those whose files are written."""
+
+_OF_FOLDER = ("search.db", "finetune.safetensors", "pruned.safetensors")
+"""What the whole job writes into its folder."""
 
 
 def check_apart(given: Mapping[str, Any]) -> None:
@@ -256,26 +262,41 @@ def check_apart(given: Mapping[str, Any]) -> None:
     Raises:
         ValueError: Two options name the same file.
     """
-    taken: dict[str, Path] = {}
-    for name in (*_READ, *_WRITTEN):
-        value = given.get(name)
-        for each in value if isinstance(value, (list, tuple)) else (value,):
-            file = None if each is None else _file_of(name, str(each))
-            if file is None:
-                continue
-            twin = next((other for other, path in taken.items() if name in _WRITTEN and same_file(path, file)), None)
+    taken = [(name, file) for name in (*_READ, *_NAMED) for _, file in _files_of(name, given.get(name))]
+    for name in (*_WRITTEN, "folder"):
+        for value, file in _files_of(name, given.get(name)):
+            twin = next((other for other, path in taken if same_file(path, file)), None)
             if twin is not None:
-                raise ValueError(f"--{name} {each} is the file of --{twin}, and would replace it. Name another.")
-            taken[name] = file
+                what = "" if name != "folder" else f" writes {file}, which"
+                raise ValueError(
+                    f"{_dashed(name)} {value}{what} is the file of {_dashed(twin)}, and would replace it. Name another."
+                )
+            taken.append((name, file))
 
 
-def _file_of(option: str, value: str) -> Path | None:
-    """The file that a value names, if it does: `file.py:function` and URLs of SQLite name one, too."""
-    if option in ("model", "data"):
-        value = value.rpartition(":")[0]
-        return Path(value) if value.endswith(".py") else None
-    value = value.removeprefix("sqlite:///") if option == "study" else value
-    return None if not value or "://" in value else Path(value)
+def _files_of(option: str, given: Any) -> Iterator[tuple[str, Path]]:
+    """What was given to an option, with the files that it names."""
+    for each in given if isinstance(given, (list, tuple)) else (given,):
+        value = "" if each is None else str(each)
+        if option == "folder" and value:
+            yield from ((value, Path(value, name)) for name in _OF_FOLDER)
+            continue
+        file = _file_in(value) if option in _NAMED else value.removeprefix("sqlite:///")
+        if file and "://" not in file:
+            yield value, Path(file)
+
+
+def _file_in(name: str) -> str:
+    """The file in the name of a function or an object, or behind the kind of a source of weights; empty if none is."""
+    from prunesearch.evaluators import WEIGHT_SOURCE
+
+    place, _, _ = name.rpartition(":")
+    kind, _, file = name.partition(":")
+    return place if place.endswith(".py") else file if WEIGHT_SOURCE.names.has(kind) else ""
+
+
+def _dashed(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
 
 
 def check_network_file(file: Path | None) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from prunesearch.cli.console import Table, print_json, print_table, say
 from prunesearch.cli.flags import Group
-from prunesearch.cli.running import interruptible
+from prunesearch.cli.running import first_interrupt_waits, interruptible
 from prunesearch.cli.values import OUTPUT, SEARCH, PrintingOptions, SeedOptions
 from prunesearch.files import check_folder, write_text
 
@@ -57,9 +57,13 @@ def demo(
 
     out, as_json = output.out, printing.json
     out.mkdir(parents=True, exist_ok=True)
-    with interruptible():
+    with interruptible(), first_interrupt_waits() as stop_if_asked:
         found = run_demo(
-            out, n_trials=trials.n_trials, seed=seed.seed, say=lambda sentence: say(sentence, aside=as_json)
+            out,
+            n_trials=trials.n_trials,
+            seed=seed.seed,
+            say=lambda sentence: say(sentence, aside=as_json),
+            stop_if_asked=stop_if_asked,
         )
     write_text(out / "demo.json", json.dumps(found.as_dict(), indent=1) + "\n")
     page = write_report(found.study, out / "report.html")

@@ -207,10 +207,11 @@ def _export_network(given: OptionalPruned, model: str, out: Path) -> None:
     check_writable(out)
     inputs = _inputs_of(given.input, given.pruned, given.weights)
     from prunesearch.models.export import export_onnx, write_program
+    from prunesearch.models.nested import tensors_in
     from prunesearch.models.saving import load
     from prunesearch.sources import in_the_type_of, load_model
 
-    shape = tuple(inputs[0].shape)
+    shape = next((tuple(each.shape) for each in tensors_in(inputs)), ())
     network = load_model(model, given.weights, num_classes=given.num_classes, input_shape=shape)
     if given.pruned is not None:
         network = load(given.pruned, network)
@@ -233,7 +234,7 @@ def _inputs_of(input_shape: str | None, pruned: Path | None, weights: Path | Non
         shape = parse_shape(input_shape)
         from prunesearch.sources import example_inputs
 
-        return (example_inputs(shape),)
+        return example_inputs(shape)
     files = [path for path in (pruned, weights) if path is not None]
     remembered: Any = ()
     if files:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from prunesearch.cli import completion
+from prunesearch.cli.arguments import NOBODY
 from prunesearch.cli.checks import (
     check_data,
     check_files,
@@ -32,20 +33,17 @@ from prunesearch.tasks import TASK
 from prunesearch.training.augment import Augmentation
 from prunesearch.verifiers import VERIFIER
 
-_NOBODY = "none"
-"""As the only verifier: the winner is taken as it is."""
-
 _FILE, _FOLDER, _NUMBER, _NAME, _SECONDS = "FILE", "FOLDER", "N", "NAME", "SECONDS"
 _SHARE, _GLOB, _WIDTHS, _OPTION = "SHARE", "GLOB", "[GLOB=]N", "NAME=VALUE"
 
 
 def _check_verifiers(option: str, names: list[str]) -> None:
-    if names != [_NOBODY]:
+    if names != [NOBODY]:
         check_named(VERIFIER, option, names)
 
 
 def _verifiers(names: list[str]) -> tuple[str, ...]:
-    return () if names == [_NOBODY] else tuple(names)
+    return () if names == [NOBODY] else tuple(names)
 
 
 def results_alone(context: typer.Context, asked: bool) -> bool:

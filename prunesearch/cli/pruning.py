@@ -10,7 +10,7 @@ from typing import Annotated
 from prunesearch.cli.console import print_json, say
 from prunesearch.cli.flags import Group
 from prunesearch.cli.following import words_of
-from prunesearch.cli.running import interruptible
+from prunesearch.cli.running import first_interrupt_waits, interruptible
 from prunesearch.cli.values import (
     OUTPUT,
     SEARCH,
@@ -23,6 +23,7 @@ from prunesearch.cli.values import (
     TrainingImageOptions,
 )
 from prunesearch.files import check_folder
+from prunesearch.running import Running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,8 @@ def prune(
         said.append(sentence)
         say(sentence, aside=printing.json)
 
-    with interruptible(f"The study and the state of the training are in {output.folder}"):
+    kept = f"The study and the state of the training are in {output.folder}"
+    with interruptible(kept), first_interrupt_waits() as stop_if_asked:
         whole.prune(
             network,
             data,
@@ -87,11 +89,13 @@ def prune(
             say=tell,
             n_trials=trying.n_trials,
             device=where.device,
+            running=Running(callbacks=lambda event: stop_if_asked()),
+            on_step=lambda report: stop_if_asked(),
         )
     out = output.folder / "pruned.safetensors"
     if printing.json:
         print_json({"out": str(out), "study": str(output.folder / "search.db"), "said": said})
         return
     say(f"Wrote {out}.")
-    named = [*words_of(model), "--pruned", str(out)]
+    named = [*words_of(model, whole_paths=True), "--pruned", str(out)]
     say(f"Next: {shlex.join(['prunesearch', 'export', *named, '--out', str(out.with_suffix('.onnx'))])}")

@@ -24,6 +24,7 @@ from prunesearch.cli.values import (
     PrintingOptions,
     TableOptions,
 )
+from prunesearch.ranges import number
 
 if TYPE_CHECKING:
     from prunesearch.study.store import Progress, Store
@@ -40,8 +41,8 @@ class Watching:
     watch: float | None = None
 
     def __post_init__(self) -> None:
-        if self.watch is not None and not self.watch > 0:
-            raise ValueError(f"Expected --watch in seconds above 0, got {self.watch}.")
+        if self.watch is not None:
+            number("--watch in seconds", self.watch, "(0, 86400]")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from prunesearch.models.count import count
 from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import measured_peak_bytes, predicted_peak_bytes
 from prunesearch.models.slim import named_tensors
+from prunesearch.models.wrappers import unwrapped
 from prunesearch.structure import Structure
 
 
@@ -80,14 +81,16 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
 
     Args:
         network: What it was pruned from.
-        model: The pruned network, finetuned or not; it is not changed.
+        model: The pruned network, finetuned or not; it is not changed. Of a wrapped or compiled one, the network inside
+            is taken.
         table: Predicts latency and says under which conditions it is measured.
 
     Raises:
         ValueError: The model is no pruned form of the network, or the table cannot be measured against here.
     """
+    model = unwrapped(model)
     structure = structure_of(network, model)
-    predicted, counted = network.space.cost(structure), count(model, network.inputs)
+    predicted, counted = network.space.cost_as_built(structure), count(model, network.inputs)
     rows = [
         CostCheck("MACs", predicted.macs, counted.macs, counted.macs, counted.macs),
         CostCheck("parameters", predicted.params, counted.params, counted.params, counted.params),
@@ -107,10 +110,13 @@ def measure_costs(network: Network, model: nn.Module, table: LatencyTable | None
 def structure_of(network: Network, model: nn.Module) -> Structure:
     """The structure of a pruned network, from the sizes of its tensors.
 
+    Its widths may be others than the space of the network has: what it was pruned from may have been traced with
+    another `min_channels` or `round_to`.
+
     Raises:
         ValueError: It is no pruned form of this network.
     """
-    tensors = named_tensors(model, network.cuts_of)
+    tensors = named_tensors(unwrapped(model), network.cuts_of)
     groups = network.space.groups
     rows, sizes = [], []
     for cut in network.cuts:
@@ -121,8 +127,9 @@ def structure_of(network: Network, model: nn.Module) -> Structure:
         rows.append(per_unit[1:])
         sizes.append(tensors[cut.tensor].shape[cut.dim] - per_unit[0])
     units = np.linalg.lstsq(np.array(rows), np.array(sizes), rcond=None)[0].round()
-    if not np.array_equal(np.array(rows) @ units, np.array(sizes)):
+    are_widths = ((units >= 1) & (units <= [group.units for group in groups])).all()
+    if not are_widths or not np.array_equal(np.array(rows) @ units, np.array(sizes)):
         raise ValueError(
             "The model's tensors have sizes that no structure of the network gives; it was not pruned from it."
         )
-    return network.space.check([int(n) * group.unit for n, group in zip(units, groups, strict=True)])
+    return tuple(int(n) * group.unit for n, group in zip(units, groups, strict=True))

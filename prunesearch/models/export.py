@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from prunesearch.errors import CheckpointError
 from prunesearch.files import whole
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module
+from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, arguments, mapped, moved, parts_of, tensors_in, without_arrays
 from prunesearch.models.tensor_file import writable
 from prunesearch.models.wrappers import unwrapped
+from prunesearch.plain_text import shortened
 
 
 def export_program(model: nn.Module, example_inputs: Batch) -> torch.export.ExportedProgram:
@@ -30,13 +33,17 @@ def export_program(model: nn.Module, example_inputs: Batch) -> torch.export.Expo
 
     Raises:
         TypeError: Something else than a network or tensors was given.
-        ValueError: The inputs have no images, or not equally many.
+        ValueError: The inputs have no images, or not equally many; or the network does not run on them, or cannot be
+            exported.
     """
     network = copied(unwrapped(model)).eval()
-    positional, by_name = arguments(moved(_batches(example_inputs), device_of_module(network)))
+    inputs = moved(_batches(example_inputs), device_of_module(network))
+    outputs_of(network, inputs)  # says what does not fit, which torch.export would hide in its own
+    positional, by_name = arguments(inputs)
     any_n = _any_batch((positional, by_name))
     shapes = (*any_n[0], *any_n[1].values()) if by_name else any_n[0]
-    return torch.export.export(network, positional, by_name, dynamic_shapes=shapes)
+    with _told(network, "by torch.export"):
+        return torch.export.export(network, positional, by_name, dynamic_shapes=shapes)
 
 
 def export_onnx(model: nn.Module, path: str | Path, example_inputs: Batch) -> None:
@@ -52,14 +59,17 @@ def export_onnx(model: nn.Module, path: str | Path, example_inputs: Batch) -> No
         CheckpointError: The path is a folder, or in none, or the file cannot be written.
         ImportError: The extra is not installed.
         TypeError: Something else than a network, a path or tensors was given.
-        ValueError: The inputs have no images, or not equally many.
+        ValueError: The inputs have no images, or not equally many; or the network does not run on them, or cannot be
+            exported.
     """
     try:
         import onnxscript  # noqa: F401 - torch.onnx would fail later, and say less
     except ImportError as error:
         raise ImportError("Exporting to ONNX needs more packages: pip install 'prunesearch[onnx]'.") from error
     path = writable(path)
-    exported = torch.onnx.export(export_program(model, example_inputs), dynamo=True, verbose=False)
+    program = export_program(model, example_inputs)
+    with _told(unwrapped(model), "to ONNX"):
+        exported = torch.onnx.export(program, dynamo=True, verbose=False)
     assert exported is not None
     _write(path, exported.save)
 
@@ -69,10 +79,30 @@ def write_program(model: nn.Module, path: str | Path, example_inputs: Batch) -> 
 
     Raises:
         CheckpointError: The path is a folder, or in none, or the file cannot be written.
+        TypeError, ValueError: As `export_program`.
     """
     path, content = writable(path), io.BytesIO()
     torch.export.save(export_program(model, example_inputs), content)  # to a file it would abort on a full disk
     _write(path, lambda draft: draft.write_bytes(content.getbuffer()))
+
+
+@contextmanager
+def _told(network: nn.Module, how: str) -> Iterator[None]:
+    """Meanwhile what an exporter raises, which may have many lines and none of the network, becomes a sentence.
+
+    Raises:
+        ValueError: It raised something else than that memory is full.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # exporters have many kinds of errors
+        reason = str(error.__cause__ or error).partition("\n\n")[0]
+        raise ValueError(
+            f"{type(network).__name__} cannot be exported {how}: {shortened(reason).rstrip('.')}. Code that decides by "
+            "the values of its data, or is for one number of images, cannot be."
+        ) from error
 
 
 def _write(path: Path, save: Callable[[Path], object]) -> None:

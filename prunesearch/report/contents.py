@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from prunesearch.budget import Budget
+from prunesearch.contracts import kind_of
 from prunesearch.errors import StudyUnreadable
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
@@ -233,8 +234,11 @@ def read(store: Store, names: Sequence[str] | None, table: LatencyTable | None =
 
     Raises:
         ValueError: There is no study of a name, or none is of the table's network.
+        TypeError: The names are something else.
         StudyUnreadable: What is stored of a study does not fit together.
     """
+    if not isinstance(names, Iterable | None):
+        raise TypeError(f'Expected study_names as names of studies, such as ["search"], got {kind_of(names)}.')
     stored = store.studies()
     wanted = stored if names is None else list(dict.fromkeys([names] if isinstance(names, str) else names))
     for name in wanted:

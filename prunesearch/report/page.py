@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunesearch.files import as_path, same_file, write_text
-from prunesearch.latency_table import LatencyTable
+from prunesearch.latency_table import LatencyTable, as_table
 from prunesearch.report import cards, layers, tables, trials
 from prunesearch.report.contents import StudyContents, comparable, read
 from prunesearch.report.figures import colours, figures
@@ -97,6 +97,7 @@ def write_report(
     Raises:
         ValueError: `out` cannot be a page, there is no study of a name, `study` is not the URL of a database, or the
             table is of none of the studies' networks.
+        TypeError: The table or the names are something else.
         StudyUnreadable: The database cannot be read.
     """
     path = as_path(out)
@@ -106,7 +107,7 @@ def write_report(
         raise ValueError(f"Expected a name that ends in .html, such as {path.stem}.html, got {path.name}.")
     if not path.parent.is_dir():
         raise ValueError(f"Expected a file in a folder that exists, got {path}. Make the folder {path.parent} first.")
-    measured = LatencyTable.load(table) if isinstance(table, (str, Path)) else table
+    measured = as_table(table)
     study = as_url(study)
     database = parse(study)
     if database.path is not None and same_file(database.path, path):

@@ -61,6 +61,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, network: Network) -> Iterat
         "silent = Silent()\n"
     )
     (path / "photos").mkdir()
+    (path / "pruned").mkdir()
+    for name in ("pn.st", "pruned/pruned.safetensors"):
+        (path / name).write_bytes((path / "w.safetensors").read_bytes())
+    (path / "keys.toml").write_text('device = "cpu"\n')
     (path / "foreign.py").write_text("def model(:")
     Store(f"sqlite:///{path / 'known.db'}").close()
     (path / "foreign.db").write_text("not a database, but a text that is long enough to be looked at" * 20)

@@ -40,6 +40,12 @@ def files(folder: Path) -> Path:
         "class Two(nn.Module):\n"
         "    def forward(self, x, which):\n        return x[:, 0] * which\n"
         "def two():\n    return Two()\n"
+        "class Named(nn.Module):\n"
+        "    def forward(self, image, parts):\n        return image * parts['scale'][:, None]\n"
+        "class Deciding(nn.Module):\n"
+        "    def forward(self, x):\n        return x * 2 if x.sum() > 0 else x\n"
+        "def deciding():\n    return Deciding()\n"
+        "def named():\n    return Named()\n"
     )
     flat = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 2))
     ps.save(flat, folder / "flat.safetensors", example_inputs=torch.zeros(1, 3, 20, 20))
@@ -48,6 +54,9 @@ def files(folder: Path) -> Path:
     ps.save(
         nn.ReLU(), folder / "two.safetensors", example_inputs=(torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64))
     )
+    named = {"image": torch.zeros(1, 3), "parts": {"scale": torch.zeros(1)}}
+    ps.save(nn.ReLU(), folder / "named.safetensors", example_inputs=named)
+    ps.save(nn.ReLU(), folder / "nested.safetensors", example_inputs=(torch.zeros(1, 3), named["parts"]))
     return folder
 
 
@@ -64,6 +73,9 @@ def files(folder: Path) -> Path:
         (("--model", "models.py:half", "--input", "1x3x7x9"), [("float16", (3, 7, 9))]),
         (("--model", FLAT, "--pruned", "half.safetensors", "--input", "1x3x7x9"), [("float16", (3, 7, 9))]),
         (("--model", "models.py:two", "--pruned", "two.safetensors"), [("float32", (3,)), ("int64", ())]),
+        (("--model", "models.py:named", "--pruned", "named.safetensors"), [("float32", (3,)), ("float32", ())]),
+        (("--model", "models.py:named", "--weights", "named.safetensors"), [("float32", (3,)), ("float32", ())]),
+        (("--model", "models.py:named", "--pruned", "nested.safetensors"), [("float32", (3,)), ("float32", ())]),
     ],
 )
 def test_a_network_is_exported_for_images_such_as_its_file_remembers_unless_told(
@@ -94,5 +106,21 @@ def test_without_a_shape_nothing_is_exported_and_input_is_asked_for(
     run = call("export", "--model", FLAT, *options, "--out", "none.pt2")
     assert run.returncode == 2
     assert run.stderr.startswith("error: Expected --input, the shape of a batch of images such as 1x3x224x224")
+    assert said in " ".join(run.stderr.split())
+    assert not (files / "none.pt2").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--model", FLAT, "--input", "1x1x20x20"), "error: Sequential cannot run on images of shape (2, 1, 20, 20)"),
+        (("--model", "models.py:deciding", "--input", "1x3"), "error: Deciding cannot be exported by torch.export: "),
+    ],
+)
+def test_a_network_that_cannot_be_exported_is_refused_in_a_sentence(
+    call: Call, files: Path, options: tuple[str, ...], said: str
+) -> None:
+    run = call("export", *options, "--out", "none.pt2")
+    assert run.returncode == 2
     assert said in " ".join(run.stderr.split())
     assert not (files / "none.pt2").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +23,7 @@ from prunesearch.structure import Cost
 from prunesearch.study.events import Event
 from prunesearch.study.store import Store
 from prunesearch.trial import pareto_front
+from tests.cli.calls import BUDGET, NETWORK
 from tests.toys import trial
 
 
@@ -88,6 +90,37 @@ runpy.run_module("prunesearch", run_name="__main__")
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "error: Interrupted.\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("arguments", "begun", "kept"),
+    [
+        (
+            ("prune", *NETWORK, *BUDGET, "--n-trials", "2", "--epochs", "10000", "--folder", "ended"),
+            "Found: ",
+            "The study",
+        ),
+        (("demo", "--out", "ended-demo"), "Training ", "Everything scored is kept"),
+    ],
+    ids=["prune", "demo"],
+)
+def test_a_signal_ends_commands_that_do_several_things_in_order(
+    folder: Path, arguments: tuple[str, ...], begun: str, kept: str, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-u", "-c", "from prunesearch.cli import main; main()", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
+    assert process.stdout is not None
+    try:
+        next(line for line in process.stdout if line.startswith(begun))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + number
+    word = {signal.SIGINT: "Interrupted", signal.SIGTERM: "Terminated"}[number]
+    assert errors.splitlines()[-1].startswith(f"error: {word}. {kept}")
 
 
 def test_where_interrupts_are_ignored_they_stay_so() -> None:

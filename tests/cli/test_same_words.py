@@ -128,6 +128,7 @@ EXCEPTIONS: dict[str, list[tuple[Callable[..., Any], dict[str, str]]]] = {
                 "recipe": VALUES,
                 "folder": "a command that keeps nothing could not be run again to continue",
                 "say": FUNCTION,
+                "on_step": FUNCTION,
                 "progress": SHOWN,
                 "settings": "arguments of search; its own command has all of them",
             },

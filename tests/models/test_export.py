@@ -77,3 +77,40 @@ def test_inputs_without_one_batch_size_are_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(error, match=said):
         ps.export_program(slimmed("mlp"), inputs)
+
+
+class Deciding(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class Pairs(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.reshape(2, -1)
+
+
+class Airy(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.airy_ai(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "said"),
+    [
+        (nn.Conv2d(1, 2, 3), IMAGES.to(torch.uint8), "Conv2d cannot run on images of .* The weights are torch.float32"),
+        (nn.Linear(4, 2), torch.zeros(2, 3), "Linear cannot run on images of .*shapes cannot be multiplied"),
+        (Deciding(), torch.ones(2, 3), "Deciding cannot be exported by torch.export: .* decides by the values of its"),
+        (Pairs(), torch.ones(2, 3), "Pairs cannot be exported by torch.export: .* or is for one number of images"),
+    ],
+)
+def test_what_cannot_be_exported_is_said_in_a_sentence(model: nn.Module, inputs: torch.Tensor, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        ps.export_program(model, inputs)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_what_onnx_does_not_have_is_said_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Airy cannot be exported to ONNX: .*special_airy_ai"):
+        ps.export_onnx(Airy(), tmp_path / "a.onnx", torch.zeros(2, 3))
+    assert [*tmp_path.iterdir()] == []

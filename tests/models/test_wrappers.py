@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -148,3 +149,12 @@ def test_a_child_that_is_named_like_that_of_a_wrapper_is_no_wrapper(tmp_path: Pa
     assert unwrapped(model) is model
     ps.save(model, tmp_path / "own.safetensors")
     assert state_of(ps.load(tmp_path / "own.safetensors", Own())) == state_of(model)
+
+
+@wraps
+def test_what_is_compared_is_the_network_inside(wrap: Wrap) -> None:
+    network = ps.trace(randomised(Net()), SMALL)
+    pruned = ps.slim(network, network.space.minimum, random_ranking(network)).train()
+    plain, wrapped = (ps.compare(network, {"small": model}).rows[1] for model in (pruned, wrap(copy.deepcopy(pruned))))
+    assert wrapped == plain
+    assert pruned.training
