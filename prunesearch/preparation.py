@@ -38,7 +38,7 @@ from prunesearch.question import in_words, named, plain
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import Scorer, ScorerFactory, score_one
-from prunesearch.tasks import CLASSIFICATION
+from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, balanced
@@ -257,7 +257,7 @@ def prepare(
         "weight_source": weights.description,
         "evaluator": {"description": scorer.description, **({"parts": n_parts} if raced else {})},
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
-        **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
+        **({} if examples.task == make_task(CLASSIFICATION) else {"task": _identity(network, examples)}),
     }
     return Prepared(
         network=network,
