@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.question import in_words
-from prunesearch.resources import RESOURCES, check_resource_name, make_resource, metered
+from prunesearch.resources import RESOURCES, check_names, check_resource_name, make_resource, metered
 from prunesearch.resources.resource import Metered, Resource, Subject, space_of
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
@@ -54,8 +54,8 @@ class Budget:
         table: The table.
 
     Raises:
-        ValueError: There is no limit, one cannot be read, or nothing of that name can be limited; or a table is
-            missing, or nobody takes it.
+        ValueError: There is no limit, one cannot be read, or nothing of that name can be limited; two resources have
+            one name; or a table is missing, or nobody takes it.
         TypeError: A limit is no number, and no text.
         ContractBroken: A resource has not all that its contract asks for.
 
@@ -79,6 +79,7 @@ class Budget:
         own = [*RESOURCES]
         names = sorted(given, key=lambda name: (own.index(name) if name in own else len(own), name))
         found = tuple(make_resource(name, resources, table) for name in names)
+        check_names(found)
         unused = [each for each in resources if each not in found]
         if unused:
             raise ValueError(f"The budget has the resource {unused[0].name!r}, and no limit on it.")

@@ -175,6 +175,25 @@ def test_what_is_no_resource_is_refused() -> None:
         ps.Budget.parse("nowhere:Widths=50%")
 
 
+class Wider(Widths):
+    """Another of the same name."""
+
+
+class MACs(Widths):
+    """Another of a name of the package's."""
+
+    name = "macs"
+
+
+def test_a_name_means_one_resource_and_the_packages_names_mean_its_own() -> None:
+    with pytest.raises(ValueError, match="two of the name 'widths': an object of Wide"):
+        ps.Budget.parse("tests.test_resources:Widths=50%,tests.test_resources:Wider=90%")
+    for given in ({"macs": "50%", "resources": [MACs()]}, {"tests.test_resources:MACs": "50%"}):
+        with pytest.raises(ValueError, match="Expected macs to be limited by the package's own resource"):
+            ps.Budget(**given)  # type: ignore[arg-type]
+    assert ps.Budget.parse("prunesearch.resources.macs:MACs=50%").check(network().space).limits[0][0] == "macs"
+
+
 def test_a_verifier_may_lower_what_the_budget_did_not_limit() -> None:
     lowered = BUDGET.check(network().space).lowered_to({"params": 900})
     assert dict(lowered.limits)["params"] == 900

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunesearch.contracts import Contract, kind_of
-from prunesearch.registry import Registry, did_you_mean, parameters_of
+from prunesearch.registry import Registry, did_you_mean, parameters_of, resolve
 
 if TYPE_CHECKING:
     from prunesearch.resources.resource import Metered, Resource, Subject
@@ -73,6 +73,28 @@ def make_resource(name: str, given: Sequence[Any] = (), table: Any = None) -> Re
     takes = {"table": table} if "table" in parameters_of(maker) else {}
     made: Resource = RESOURCE.make(name, **takes)
     return made
+
+
+def check_names(resources: Sequence[Resource]) -> None:
+    """Make sure that each name means one resource, and the package's names mean the package's resources.
+
+    Raises:
+        ValueError: Two have one name, or one of somebody else's has a name of `RESOURCES`.
+    """
+    found: dict[str, Resource] = {}
+    for each in resources:
+        kind = resolve(RESOURCES, each.name, "resource") if each.name in RESOURCES else object
+        if not isinstance(each, kind):
+            raise ValueError(
+                f"Expected {each.name} to be limited by the package's own resource of this name, got "
+                f"{kind_of(each)}. Give that another name."
+            )
+        other = found.setdefault(each.name, each)
+        if other is not each:
+            raise ValueError(
+                f"Expected resources of different names, got two of the name {each.name!r}: {kind_of(other)} and "
+                f"{kind_of(each)}. Give one of them another name."
+            )
 
 
 def metered(resource: Resource, subject: Subject) -> Metered:
