@@ -188,7 +188,7 @@ class FeasibleSet:
         for name, limit in limits.items():
             if name not in meters:
                 meters[name] = metered(make_resource(name), self.space)
-            least, full = meters[name].meter.costs([self.space.minimum, self.space.full]).tolist()
+            least, full = meters[name].costs([self.space.minimum, self.space.full]).tolist()
             if limit < least:
                 raise InfeasibleBudget(
                     f"No structure has {name} of at most {limit:,.6g}; the narrowest has {least:,.6g}.",
@@ -204,7 +204,7 @@ class FeasibleSet:
         """Cost of one structure, with that of every limited resource; checks the structure first."""
         exact = self.space.cost(structure)
         more = {
-            name: metered.amount(metered.meter.costs([structure])[0])
+            name: metered.amount(metered.costs([structure])[0])
             for name, metered in self.meters.items()
             if name not in ("macs", "params")
         }
@@ -212,7 +212,7 @@ class FeasibleSet:
 
     def costs(self, resource: str, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) what (p, g) structures cost of a limited resource."""
-        return self.meters[resource].meter.costs(structures)
+        return self.meters[resource].costs(structures)
 
     def quadratic(self, resource: str) -> FloatArray:
         """Like `Space.quadratic`; an approximation of what has no formula, which the projections put right."""
@@ -416,11 +416,16 @@ def _resolve(space: Space, metered: Metered, limit: str) -> float:
 
     Raises:
         InfeasibleBudget: No structure meets it, or every one does.
-        ValueError: Predictions are too uncertain to tell.
+        ValueError: Predictions are too uncertain to tell, or the network costs nothing of it.
     """
     name = metered.resource.name
     value, is_share = _parse(metered.resource, limit)
-    low, high = metered.meter.costs([space.minimum, space.full]).tolist()
+    low, high = metered.costs([space.minimum, space.full]).tolist()
+    if high == 0:
+        raise ValueError(
+            f"Expected a limit on what the network costs; of {name} the unpruned network costs 0 "
+            f"{metered.resource.unit}. Leave {name} out of the budget."
+        )
     wanted = value * Fraction(high) if is_share else value
     absolute = metered.amount(int(wanted) if metered.resource.is_count else float(wanted))
     reached = (
@@ -435,6 +440,8 @@ def _resolve(space: Space, metered: Metered, limit: str) -> float:
             f' Did you mean "{name}={limit}%"?' if metered.resource.is_count and not is_share and value < 100 else ""
         )
         problem = f"cannot be met. {reached} Raise the budget, or trace with a smaller min_channels or round_to.{meant}"
+    elif absolute == 0:
+        problem = f"leaves nothing. {reached} Raise the budget."
     elif absolute > high:
         problem = (
             f"is more than the unpruned network costs, so there is nothing to search for. {reached} Lower the budget."

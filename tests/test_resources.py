@@ -179,6 +179,46 @@ class Wider(Widths):
     """Another of the same name."""
 
 
+class Listed(Widths):
+    """Its meter gives a list."""
+
+    def costs(self, structures: npt.ArrayLike) -> Any:
+        return [int(sum(structure)) for structure in np.asarray(structures)]
+
+
+class InTorch(Widths):
+    """Its meter gives a tensor."""
+
+    def costs(self, structures: npt.ArrayLike) -> Any:
+        return torch.from_numpy(super().costs(structures))
+
+
+@pytest.mark.parametrize("resource", [Listed(), InTorch()])
+def test_costs_may_be_a_list_or_a_tensor(resource: Any) -> None:
+    def found(limited: Any) -> list[Any]:
+        return history(search(budget=ps.Budget(widths="60%", resources=[limited]), searcher="convex"))
+
+    assert found(resource) == found(Widths())
+
+
+class Above(Widths):
+    """What is wider than so many channels."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        return np.maximum(0, super().costs(structures) - self._free)
+
+
+def test_of_what_costs_nothing_no_share_is_a_limit() -> None:
+    space = network().space
+    with pytest.raises(ValueError, match=r"of widths the unpruned network costs 0 channels. Leave widths out"):
+        ps.Budget(widths="60%", resources=[Above(1000)]).check(space)
+    with pytest.raises(ps.InfeasibleBudget, match=r"A budget of 5% \(0 channels\) leaves nothing. The space reaches"):
+        ps.Budget(widths="5%", resources=[Above(sum(space.full) - 4)]).check(space)
+
+
 class MACs(Widths):
     """Another of a name of the package's."""
 

@@ -113,7 +113,7 @@ def metered(resource: Resource, subject: Subject) -> Metered:
         )
     space = space_of(subject)
     found: Any = meter.costs(np.array([space.minimum, space.full]))
-    costs = np.asarray(found)
+    costs = np.asarray(found)  # as `Metered.costs` has them
     wanted = np.integer if resource.is_count else np.number
     if costs.shape != (2,) or not np.issubdtype(costs.dtype, wanted) or not np.isfinite(costs).all() or costs[0] < 0:
         numbers = "whole numbers" if resource.is_count else "finite numbers"

@@ -82,6 +82,10 @@ class Metered:
         """Name of the verifier that looks at winners by default; empty if there is none."""
         return str(getattr(self.meter, "verifier", ""))
 
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(p,) what (p, g) structures cost: an array, where somebody's meter gives a list or a tensor, too."""
+        return np.asarray(self.meter.costs(np.asarray(structures)))
+
     def amount(self, value: float) -> float:
         """A limit or a cost as what it is: a whole number of what is counted."""
         return int(value) if self.resource.is_count else float(value)
@@ -101,7 +105,7 @@ class Metered:
             return matrix
         full, least = np.array(space.full), np.array(space.minimum)
         widened = np.where(np.eye(len(full), dtype=bool), full, least)
-        base, *others = np.asarray(self.meter.costs(np.vstack([least, widened])), dtype=np.float64)
+        base, *others = self.costs(np.vstack([least, widened])).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             slopes = np.maximum(0.0, np.array(others) - base) / (1 - least / full)
         slopes = np.where(np.isfinite(slopes), slopes, 0.0)
