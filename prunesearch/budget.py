@@ -98,7 +98,7 @@ class Budget:
 
     def as_facts(self) -> dict[str, Any]:
         """The limits by resource as they are written, and what they are predicted from: plain values."""
-        bases = [str(each.basis) for each in self.resources if hasattr(each, "basis")]
+        bases = [str(basis) for each in self.resources if (basis := getattr(each, "basis", ""))]
         return {"limits": dict(self.limits), **({"by": bases} if bases else {})}
 
     def __repr__(self) -> str:
@@ -125,7 +125,8 @@ class Budget:
         found = {each.name: metered(each, subject) for each in self.resources}
         space, limits = space_of(subject), zip(self.resources, self.limits, strict=True)
         resolved = tuple((each.name, _resolve(space, found[each.name], limit)) for each, (_, limit) in limits)
-        return FeasibleSet(space, resolved, found, asked=self.as_facts())
+        costs = [told for each in self.resources if (told := found[each.name].told_apart(space))]
+        return FeasibleSet(space, resolved, found, asked={**self.as_facts(), **({"costs": costs} if costs else {})})
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,8 @@ class FeasibleSet:
         space: Where the structures live.
         limits: Pairs (name of the resource, largest allowed cost).
         meters: By name, what says the cost; of what the space alone says it is made if it is missing.
-        asked: The budget as its caller wrote it (`Budget.as_facts`).
+        asked: The budget as its caller wrote it (`Budget.as_facts`), and what tells apart resources that say of
+            themselves what they are made from (`Metered.told_apart`) in no word.
         lowered: Limits that were lowered since.
     """
 
@@ -183,8 +185,7 @@ class FeasibleSet:
             InfeasibleBudget: Not even the narrowest structure meets them.
             ValueError: A resource that cannot be limited here.
         """
-        before, meters = dict(self.limits), dict(self.meters)
-        found = dict(before)
+        found, meters = dict(self.limits), dict(self.meters)
         for name, limit in limits.items():
             if name not in meters:
                 meters[name] = metered(make_resource(name), self.space)
@@ -197,8 +198,13 @@ class FeasibleSet:
                     unit=name,
                 )
             found[name] = min(limit, found.get(name, math.inf))
-        lowered = {**dict(self.lowered), **{name: limit for name, limit in found.items() if before.get(name) != limit}}
-        return replace(self, limits=tuple(found.items()), meters=meters, lowered=tuple(lowered.items()))
+        return replace(self, meters=meters)._under(found)
+
+    def _under(self, limits: Mapping[str, float]) -> FeasibleSet:
+        """The set under other limits, all of them; those that are not as before are taken note of."""
+        before = dict(self.limits)
+        changed = {name: limit for name, limit in limits.items() if before.get(name) != limit}
+        return replace(self, limits=tuple(limits.items()), lowered=tuple({**dict(self.lowered), **changed}.items()))
 
     def cost(self, structure: Sequence[int]) -> Cost:
         """Cost of one structure, with that of every limited resource; checks the structure first."""
@@ -247,11 +253,11 @@ class FeasibleSet:
     def tightened(self, share: float) -> FeasibleSet:
         """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
         lowest = self.cost(self.space.minimum)
-        limits = [
-            (resource, max(self.meters[resource].amount(limit * share), lowest[resource]))
+        limits = {
+            resource: max(self.meters[resource].amount(limit * share), lowest[resource])
             for resource, limit in self.limits
-        ]
-        return replace(self, limits=tuple(limits))
+        }
+        return self._under(limits)
 
     def repair(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) structures moved into the set; those already in it are returned as they are.

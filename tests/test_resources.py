@@ -20,6 +20,7 @@ from prunesearch.models.peak_memory import predicted_peak_bytes
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.zoo.mobilenet import mobilenet_v2
 from prunesearch.resources.energy import Energy, EnergyTable
+from prunesearch.resources.resource import Metered
 from prunesearch.structure import Space
 from tests.packages import install
 from tests.test_given import BUDGET, history, network, search
@@ -199,6 +200,57 @@ def test_costs_may_be_a_list_or_a_tensor(resource: Any) -> None:
         return history(search(budget=ps.Budget(widths="60%", resources=[limited]), searcher="convex"))
 
     assert found(resource) == found(Widths())
+
+
+class Weighed(Widths):
+    """A resource with settings of its own."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        return super().costs(structures) + self._first * np.asarray(structures, dtype=np.int64)[:, 0]
+
+
+def test_a_resource_with_other_settings_is_another_budget(tmp_path: Path) -> None:
+    def found(first: int, n_trials: int, name: str | None = None) -> ps.SearchResult:
+        budget = ps.Budget(widths="60%", resources=[Weighed(first)])
+        return search(budget=budget, n_trials=n_trials, study=tmp_path / "s.db", study_name=name)
+
+    one = found(0, 4)
+    assert history(found(0, 6))[:4] == history(one)
+    other = found(9, 6)
+    assert other.name != one.name
+    assert other.name.startswith("search widths=60% by widths ")
+    with pytest.raises(ps.StudyMismatch, match=r"its budget is 'widths=60% by widths \w+', not"):
+        found(9, 6, one.name)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["in order", "asynchronous"])
+def test_a_study_from_before_costs_were_part_of_it_goes_on_for_as_long_as_they_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    def found(first: int, n_trials: int) -> ps.SearchResult:
+        own = {"study": tmp_path / "s.db", "running": ps.Running(asynchronous=asynchronous)}
+        budget = ps.Budget(widths="60%", resources=[Weighed(first)])
+        return search(budget=budget, n_trials=n_trials, **own)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Metered, "told_apart", lambda self, space: "")
+        one = found(0, 4)
+    again = found(0, 6)
+    assert (again.name, history(again)[:4]) == (one.name, history(one))
+    with pytest.raises(ps.StudyMismatch, match="What widths is made from has changed"):
+        found(9, 8)
+
+
+def test_the_peak_memory_of_other_images_is_another_budget(tmp_path: Path) -> None:
+    def found(images: int) -> ps.SearchResult:
+        traced = ps.trace(network().model, torch.randn(images, *network().inputs.tensors[0].shape[1:]))
+        return search(traced, budget="peak_memory=70%", n_trials=2, study=tmp_path / "s.db")
+
+    assert found(2).name == found(2).name == "search"
+    assert found(9).name == "search peak_memory=70% by peak_memory of 9 images"
 
 
 class Above(Widths):

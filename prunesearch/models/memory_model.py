@@ -50,6 +50,11 @@ class MemoryModel:
             if not np.array_equal(self._linear(np.array([structure]))[0], [buffers, *alive]):
                 raise ValueError(self._refusal())
 
+    @property
+    def basis(self) -> str:
+        """What bytes depend on besides the network, in words."""
+        return f"{self._network.inputs.images} images"
+
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) bytes of (p, g) structures."""
         array = np.asarray(structures, dtype=np.int64)
