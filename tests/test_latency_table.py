@@ -135,7 +135,7 @@ def test_a_file_reads_as_it_was_written_and_holds_one_line_per_timing(tmp_path: 
     path = tmp_path / "toy.json"
     table.save(path)
     again = LatencyTable.load(path)
-    assert again.fingerprint == LatencyTable.load(path).fingerprint
+    assert again.fingerprint == table.fingerprint
     structures = every_structure(SPACE)
     assert LatencyModel(again, SPACE).predict(structures) == pytest.approx(
         LatencyModel(table, SPACE).predict(structures)
