@@ -28,6 +28,7 @@ from tests.test_given import BUDGET, history, network, search
 NETWORKS = {
     "own": network,
     "resnet8": lambda: ps.trace(ps.make_model("resnet8", in_channels=1, image_size=8), torch.randn(2, 1, 8, 8)),
+    "windowed": lambda: ps.trace(Windowed(), torch.randn(2, 3, 8, 8)),
     "mobilenet": lambda: ps.trace(mobilenet_v2(width=0.25), torch.randn(2, 3, 32, 32)),
 }
 
@@ -48,7 +49,7 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize(
     "name",
-    ["own", "resnet8", pytest.param("mobilenet", marks=pytest.mark.slow)],  # which has many layers to build
+    ["own", "resnet8", "windowed", pytest.param("mobilenet", marks=pytest.mark.slow)],  # which has many layers to build
 )
 def test_peak_memory_of_any_structure_is_that_of_the_built_network(name: str) -> None:
     net = NETWORKS[name]()
@@ -58,6 +59,18 @@ def test_peak_memory_of_any_structure_is_that_of_the_built_network(name: str) ->
     ranking = NestedRanking.by_importance([np.arange(float(group.units)) for group in space.groups])
     built = [predicted_peak_bytes(ps.slim(net, tuple(row), ranking).eval(), net.inputs) for row in rows.tolist()]
     assert np.asarray(meter.costs(rows)).tolist() == built
+
+
+class Windowed(nn.Module):
+    """Its buffers take more than its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+        self.register_buffer("window", torch.ones(4000, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x).relu()).relu().mean((2, 3))) * self.window[0]
 
 
 def test_peak_memory_that_does_not_grow_evenly_is_refused_in_a_sentence() -> None:
