@@ -378,6 +378,17 @@ def test_an_energy_table_is_asked_for_and_must_be_of_the_network(tmp_path: Path)
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ValueError, match=r"broken\.json is no energy table"):
         ps.Budget(energy_mj="50%", table=tmp_path / "broken.json")
+    for spent, sentence in (((0.0,), "got 0.0"), ((float("nan"),), "got nan"), ((), "got 0 for 1")):
+        table = {
+            "groups": (("stem", 8),),
+            "structures": ((8,),),
+            "millijoules": spent,
+            "processor": "",
+            "batch_size": 1,
+        }
+        (tmp_path / "broken.json").write_text(json.dumps(table))
+        with pytest.raises(ValueError, match=rf"broken\.json is no energy table.*{sentence}"):
+            EnergyTable.load(tmp_path / "broken.json")
     other = EnergyTable((("stem", 8),), ((8,),), (1.0,), "toy", 1)
     with pytest.raises(ValueError, match="measured for another network"):
         ps.Budget(energy_mj="50%", resources=[Energy(other)]).check(network().space)

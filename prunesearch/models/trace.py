@@ -94,11 +94,11 @@ def trace(
         TraceError: The forward fails on the inputs, decides by the values of its data outside of any submodule, or is
             something else than what was recorded of it; nothing can be pruned; or time is up. The message names the
             module, or the line of the code.
-        TypeError: The model is no module, or the inputs are no tensors.
+        TypeError: The model is no module, the inputs are no tensors, or names of layers are of another form.
         ValueError: A rule is out of range, a glob matches no module, layers cannot be tied, or the inputs disagree on
             n.
     """
-    inputs = _check(model, example_inputs, ignored_layers)
+    inputs = _check(model, example_inputs, ignored_layers, tied_layers)
     widths_allowed = width_rules(model, round_to, min_channels)
     try:
         still = copied(model).eval()
@@ -454,7 +454,9 @@ def _prove(network: Network, followed: Forwards) -> None:
         raise TraceError(f"{name} with fewer channels has other costs than were predicted. {advice}")
 
 
-def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str]) -> Inputs:
+def _check(
+    model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str], tied_layers: Sequence[Sequence[str]]
+) -> Inputs:
     check_network(model)
     _refuse_wrappers(model)
     inputs = inputs_of(example_inputs)
@@ -477,6 +479,12 @@ def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str])
                 "those of model.named_modules()."
             )
     check_globs(model, "ignored_layers", ignored_layers)
+    text = tied_layers if isinstance(tied_layers, str) else next((x for x in tied_layers if isinstance(x, str)), None)
+    if text is not None:
+        raise TypeError(
+            f'Expected tied_layers as sequences of names, such as [("conv1", "conv2")], got the string {text!r} where '
+            "a sequence belongs."
+        )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise TraceError(f"{type(model).__name__}: {name} has no shape yet. Run the model once, then trace it.")

@@ -102,7 +102,7 @@ def metered(resource: Resource, subject: Subject) -> Metered:
 
     Raises:
         ContractBroken: What it makes is no meter, or does not give one finite cost for each structure.
-        ValueError: It needs more than was given.
+        ValueError: It needs more than was given, or the table that it is predicted from is too noisy.
     """
     from prunesearch.resources.resource import Metered, space_of
 
@@ -118,6 +118,11 @@ def metered(resource: Resource, subject: Subject) -> Metered:
     if costs.shape != (2,) or not np.issubdtype(costs.dtype, wanted) or not np.isfinite(costs).all() or costs[0] < 0:
         numbers = "whole numbers" if resource.is_count else "finite numbers"
         raise RESOURCE.broken(resource, f"costs(structures) gave {found!r} for 2 structures; expected {numbers} >= 0")
+    if costs[0] > costs[1] and hasattr(resource, "table"):
+        raise ValueError(
+            f"The table of {resource.name} is too noisy: it predicts {costs[0]:.3g} {resource.unit} for the narrowest "
+            f"structure, and {costs[1]:.3g} for the unpruned network. Measure again while the machine is idle."
+        )
     if costs[0] > costs[1]:
         raise RESOURCE.broken(
             resource, f"the narrowest structure costs {costs[0]:,}, the unpruned {costs[1]:,}; expected no more"

@@ -264,6 +264,13 @@ def test_rules_out_of_range_are_refused_with_their_value(rules: dict[str, Any], 
         trace(Plain(), SMALL, **rules)
 
 
+@pytest.mark.parametrize("tied", [["0", "2"], "02", [("0", "2"), "4"]])
+def test_names_that_are_not_grouped_are_no_tied_layers(tied: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    with pytest.raises(TypeError, match=r"Expected tied_layers as sequences of names.*, got the string '\d+'"):
+        trace(model, SMALL, tied_layers=tied)
+
+
 def test_tied_layers_get_one_width() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
     assert names(proven(model, SMALL)) == ["0", "2"]
