@@ -37,6 +37,8 @@ from prunesearch.trial import Source, Trial, best, extended, pareto_front
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
 """The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
+_SAID_SINCE = (("budget", "costs"), ("task", "loss of all"))
+"""(field, entry) of tables in questions, in which those of earlier releases have no such entry."""
 _FINGERPRINTS = ("model", "space", "data")
 _FINGERPRINT, _LONGEST = 8, 40  # letters of a fingerprint, and of other values, in the name of a study
 _BATCH = 64
@@ -465,11 +467,12 @@ def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, An
     old ones. In a file that the user named, any other difference is more likely a mistake: then the study with the
     default name is meant, and will refuse.
     """
-    for name, answered in (*stored.items(), *((name, _up_to_date(each, question)) for name, each in stored.items())):
+    read = {name: up_to_date(answered, question) for name, answered in stored.items()}
+    for name, answered in (*stored.items(), *read.items()):
         if answered == question:
             return name
-    first = stored.get(DEFAULT_NAME)
-    if first is None or not (open_another or _lasting(question) in map(_lasting, stored.values())):
+    first = read.get(DEFAULT_NAME)
+    if first is None or not (open_another or _lasting(question) in map(_lasting, read.values())):
         return DEFAULT_NAME
     fields = dict.fromkeys((*MAY_OPEN_ANOTHER, *question, *first))
     differing = [field for field in fields if question.get(field) != first.get(field)]
@@ -495,19 +498,18 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in question.items() if field not in MAY_OPEN_ANOTHER}
 
 
-def _up_to_date(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored question with what one asked says that those of an earlier release left open: their trials tell.
-
-    These did not say of a budget what costs are made from.
-    """
-    theirs, mine = stored.get("budget"), asked.get("budget")
-    if not isinstance(theirs, Mapping) or not isinstance(mine, Mapping) or "costs" in theirs or "costs" not in mine:
-        return dict(stored)
-    return {**stored, "budget": {**theirs, "costs": mine["costs"]}}
+def up_to_date(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored question with what one asked says that those of earlier releases left open."""
+    found = dict(stored)
+    for field, entry in _SAID_SINCE:
+        theirs, mine = stored.get(field), asked.get(field)
+        if isinstance(theirs, Mapping) and isinstance(mine, Mapping) and entry in mine and entry not in theirs:
+            found[field] = {**theirs, entry: mine[entry]}
+    return found
 
 
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field, theirs, mine in differences(_up_to_date(stored, asked), asked):
+    for field, theirs, mine in differences(up_to_date(stored, asked), asked):
         what, was, now = next(innermost({field: theirs}, {field: mine}))
         if field not in ("space", "versions") and isinstance(theirs, (Mapping, str)):
             what, was, now = field, in_words(theirs), in_words(mine)

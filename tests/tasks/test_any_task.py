@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -363,11 +366,11 @@ def test_a_study_goes_on_with_the_same_task_and_refuses_another(tmp_path: Path) 
 
 def test_a_classification_with_another_loss_is_another_task(tmp_path: Path) -> None:
     case = CASES["multilabel"]()
-    batch = case.data.examples(64), torch.arange(64) % 4
+    batch = case.data.examples(64), torch.arange(64) // 16  # the weighted class is not among the first examples
 
     def search(weight: float) -> ps.SearchResult:
         def loss(outputs: Tensor, batch: Any) -> Tensor:
-            weights = torch.tensor([weight, 1.0, 1.0, 1.0])
+            weights = torch.tensor([1.0, 1.0, 1.0, weight])
             return nn.functional.cross_entropy(outputs, batch[1], weight=weights, reduction="none")
 
         data = ps.Data(train=batch, task=replace(ps.tasks.classification(), loss=loss))
@@ -378,6 +381,25 @@ def test_a_classification_with_another_loss_is_another_task(tmp_path: Path) -> N
     assert search(1.0).trials == search(1.0).trials
     with pytest.raises(ps.StudyMismatch, match="its task is"):
         search(50.0)
+
+
+def test_a_study_from_before_the_loss_of_all_was_part_of_its_task_goes_on(tmp_path: Path) -> None:
+    case = REGRESSION()
+    network = ps.trace(case.model, case.data.examples())
+    url = f"sqlite:///{tmp_path / 's.db'}"
+
+    def search(macs: str, n_trials: int) -> ps.SearchResult:
+        return ps.search(network, case.data, budget=f"macs={macs}", searcher="random", n_trials=n_trials, study=url)
+
+    part = search("60%", 2)
+    with closing(sqlite3.connect(tmp_path / "s.db")) as connection:
+        (stored,) = connection.execute("select question from study").fetchone()
+        question = json.loads(stored)
+        del question["task"]["loss of all"]
+        connection.execute("update study set question = ?", (json.dumps(question),))
+        connection.commit()
+    assert search("60%", 4).trials[:2] == part.trials
+    assert search("50%", 2).name == "search macs=50%"
 
 
 def test_scores_of_one_task_are_not_taken_over_by_a_study_of_another(tmp_path: Path) -> None:
