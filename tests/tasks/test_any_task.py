@@ -365,19 +365,19 @@ def test_a_study_goes_on_with_the_same_task_and_refuses_another(tmp_path: Path) 
 
 
 def test_a_classification_with_another_loss_is_another_task(tmp_path: Path) -> None:
-    case = CASES["multilabel"]()
-    labels = torch.where(torch.arange(64) == 60, 3, torch.arange(64) % 3)  # few examples do not have the weighted class
-    batch = case.data.examples(64), labels
+    images, labels = drawn(0, 64, 2, 8, 8), torch.arange(64) % 16  # the first examples have none of class 0
+    first, second = nn.Conv2d(2, 12, 3), nn.Conv2d(12, 12, 3)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 16))
 
     def search(weight: float) -> ps.SearchResult:
         def loss(outputs: Tensor, batch: Any) -> Tensor:
-            weights = torch.tensor([1.0, 1.0, 1.0, weight])
+            weights = torch.ones(16).index_fill(0, torch.tensor(0), weight)
             return nn.functional.cross_entropy(outputs, batch[1], weight=weights, reduction="none")
 
-        data = ps.Data(train=batch, task=replace(ps.tasks.classification(), loss=loss))
+        data = ps.Data(train=(images, labels), task=replace(ps.tasks.classification(), loss=loss))
         scoring = ps.Scoring(evaluator_options={"statistics": "images"})
         own = {"searcher": "uniform", "n_trials": 1, "study": tmp_path / "s.db", "study_name": "search"}
-        return ps.search(case.model, data, budget="macs=60%", scoring=scoring, **own)  # type: ignore[arg-type]
+        return ps.search(model, data, budget="macs=60%", scoring=scoring, **own)  # type: ignore[arg-type]
 
     assert search(1.0).trials == search(1.0).trials
     with pytest.raises(ps.StudyMismatch, match="its task is"):
