@@ -139,8 +139,8 @@ class FeasibleSet:
         space: Where the structures live.
         limits: Pairs (name of the resource, largest allowed cost).
         meters: By name, what says the cost; of what the space alone says it is made if it is missing.
-        asked: The budget as its caller wrote it (`Budget.as_facts`), and what tells apart resources that say of
-            themselves what they are made from (`Metered.told_apart`) in no word.
+        asked: The budget as its caller wrote it (`Budget.as_facts`), and what costs of resources without a `basis` are
+            known by (`Metered.told_apart`).
         lowered: Limits that were lowered since.
     """
 
