@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 _MOST_ROUNDS = 6
 _FEWEST_MORE = 32  # structures that a later round scores
-_DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions")
+_DECIDES_SCORES = ("model", "space", "data", "criterion", "weight_source", "evaluator", "versions", "task")
 _KEPT = "kept"
 """What the fact is called that tells apart which channels stay where a study's question does not."""
 _USUAL, _ALONE = Scoring(), Running()

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.question import in_words
-from prunesearch.resources import RESOURCES, check_resource_name, make_resource, metered
+from prunesearch.resources import RESOURCES, check_names, check_resource_name, make_resource, metered
 from prunesearch.resources.resource import Metered, Resource, Subject, space_of
 from prunesearch.structure import Cost, FloatArray, IntArray, Space, Structure
 
@@ -54,8 +54,8 @@ class Budget:
         table: The table.
 
     Raises:
-        ValueError: There is no limit, one cannot be read, or nothing of that name can be limited; or a table is
-            missing, or nobody takes it.
+        ValueError: There is no limit, one cannot be read, or nothing of that name can be limited; two resources have
+            one name; or a table is missing, or nobody takes it.
         TypeError: A limit is no number, and no text.
         ContractBroken: A resource has not all that its contract asks for.
 
@@ -79,6 +79,7 @@ class Budget:
         own = [*RESOURCES]
         names = sorted(given, key=lambda name: (own.index(name) if name in own else len(own), name))
         found = tuple(make_resource(name, resources, table) for name in names)
+        check_names(found)
         unused = [each for each in resources if each not in found]
         if unused:
             raise ValueError(f"The budget has the resource {unused[0].name!r}, and no limit on it.")
@@ -97,7 +98,7 @@ class Budget:
 
     def as_facts(self) -> dict[str, Any]:
         """The limits by resource as they are written, and what they are predicted from: plain values."""
-        bases = [str(each.basis) for each in self.resources if hasattr(each, "basis")]
+        bases = [str(basis) for each in self.resources if (basis := getattr(each, "basis", ""))]
         return {"limits": dict(self.limits), **({"by": bases} if bases else {})}
 
     def __repr__(self) -> str:
@@ -124,7 +125,8 @@ class Budget:
         found = {each.name: metered(each, subject) for each in self.resources}
         space, limits = space_of(subject), zip(self.resources, self.limits, strict=True)
         resolved = tuple((each.name, _resolve(space, found[each.name], limit)) for each, (_, limit) in limits)
-        return FeasibleSet(space, resolved, found, asked=self.as_facts())
+        costs = [told for each in self.resources if (told := found[each.name].told_apart(space))]
+        return FeasibleSet(space, resolved, found, asked={**self.as_facts(), **({"costs": costs} if costs else {})})
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class FeasibleSet:
         space: Where the structures live.
         limits: Pairs (name of the resource, largest allowed cost).
         meters: By name, what says the cost; of what the space alone says it is made if it is missing.
-        asked: The budget as its caller wrote it (`Budget.as_facts`).
+        asked: The budget as its caller wrote it (`Budget.as_facts`), and what costs of resources without a `basis` are
+            known by (`Metered.told_apart`).
         lowered: Limits that were lowered since.
     """
 
@@ -182,12 +185,11 @@ class FeasibleSet:
             InfeasibleBudget: Not even the narrowest structure meets them.
             ValueError: A resource that cannot be limited here.
         """
-        before, meters = dict(self.limits), dict(self.meters)
-        found = dict(before)
+        found, meters = dict(self.limits), dict(self.meters)
         for name, limit in limits.items():
             if name not in meters:
                 meters[name] = metered(make_resource(name), self.space)
-            least, full = meters[name].meter.costs([self.space.minimum, self.space.full]).tolist()
+            least, full = meters[name].costs([self.space.minimum, self.space.full]).tolist()
             if limit < least:
                 raise InfeasibleBudget(
                     f"No structure has {name} of at most {limit:,.6g}; the narrowest has {least:,.6g}.",
@@ -196,14 +198,19 @@ class FeasibleSet:
                     unit=name,
                 )
             found[name] = min(limit, found.get(name, math.inf))
-        lowered = {**dict(self.lowered), **{name: limit for name, limit in found.items() if before.get(name) != limit}}
-        return replace(self, limits=tuple(found.items()), meters=meters, lowered=tuple(lowered.items()))
+        return replace(self, meters=meters)._under(found)
+
+    def _under(self, limits: Mapping[str, float]) -> FeasibleSet:
+        """The set under other limits, all of them; those that are not as before are taken note of."""
+        before = dict(self.limits)
+        changed = {name: limit for name, limit in limits.items() if before.get(name) != limit}
+        return replace(self, limits=tuple(limits.items()), lowered=tuple({**dict(self.lowered), **changed}.items()))
 
     def cost(self, structure: Sequence[int]) -> Cost:
         """Cost of one structure, with that of every limited resource; checks the structure first."""
         exact = self.space.cost(structure)
         more = {
-            name: metered.amount(metered.meter.costs([structure])[0])
+            name: metered.amount(metered.costs([structure])[0])
             for name, metered in self.meters.items()
             if name not in ("macs", "params")
         }
@@ -211,7 +218,7 @@ class FeasibleSet:
 
     def costs(self, resource: str, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) what (p, g) structures cost of a limited resource."""
-        return self.meters[resource].meter.costs(structures)
+        return self.meters[resource].costs(structures)
 
     def quadratic(self, resource: str) -> FloatArray:
         """Like `Space.quadratic`; an approximation of what has no formula, which the projections put right."""
@@ -246,11 +253,11 @@ class FeasibleSet:
     def tightened(self, share: float) -> FeasibleSet:
         """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
         lowest = self.cost(self.space.minimum)
-        limits = [
-            (resource, max(self.meters[resource].amount(limit * share), lowest[resource]))
+        limits = {
+            resource: max(self.meters[resource].amount(limit * share), lowest[resource])
             for resource, limit in self.limits
-        ]
-        return replace(self, limits=tuple(limits))
+        }
+        return self._under(limits)
 
     def repair(self, structures: npt.ArrayLike) -> IntArray:
         """(p, g) structures moved into the set; those already in it are returned as they are.
@@ -415,11 +422,16 @@ def _resolve(space: Space, metered: Metered, limit: str) -> float:
 
     Raises:
         InfeasibleBudget: No structure meets it, or every one does.
-        ValueError: Predictions are too uncertain to tell.
+        ValueError: Predictions are too uncertain to tell, or the network costs nothing of it.
     """
     name = metered.resource.name
     value, is_share = _parse(metered.resource, limit)
-    low, high = metered.meter.costs([space.minimum, space.full]).tolist()
+    low, high = metered.costs([space.minimum, space.full]).tolist()
+    if high == 0:
+        raise ValueError(
+            f"Expected a limit on what the network costs; of {name} the unpruned network costs 0 "
+            f"{metered.resource.unit}. Leave {name} out of the budget."
+        )
     wanted = value * Fraction(high) if is_share else value
     absolute = metered.amount(int(wanted) if metered.resource.is_count else float(wanted))
     reached = (
@@ -434,6 +446,8 @@ def _resolve(space: Space, metered: Metered, limit: str) -> float:
             f' Did you mean "{name}={limit}%"?' if metered.resource.is_count and not is_share and value < 100 else ""
         )
         problem = f"cannot be met. {reached} Raise the budget, or trace with a smaller min_channels or round_to.{meant}"
+    elif absolute == 0:
+        problem = f"leaves nothing. {reached} Raise the budget."
     elif absolute > high:
         problem = (
             f"is more than the unpruned network costs, so there is nothing to search for. {reached} Lower the budget."

@@ -21,7 +21,7 @@ from prunesearch.structure import Structure
 from prunesearch.study.database import parse
 from prunesearch.study.events import Event
 from prunesearch.study.store import Store, look
-from prunesearch.study.study import MAY_OPEN_ANOTHER, Study
+from prunesearch.study.study import MAY_OPEN_ANOTHER, Study, up_to_date
 
 KEY = "way"
 """What it is called in a study's summary."""
@@ -85,7 +85,7 @@ def _kept(prepared: Prepared, url: str, name: str | None, asked: Mapping[str, An
         for study in store.studies() if name is None else [name]:
             stored = store.question(study) or {}
             for precision, question in questions.items():
-                if _lasting(stored) == _lasting(question):
+                if _lasting(up_to_date(stored, question)) == _lasting(question):
                     way = _read((store.summary(study) or {}).get(KEY), precision)
                     found.append((stored == question, way))
     return max(found, key=lambda each: each[0])[1] if found else None

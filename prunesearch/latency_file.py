@@ -178,7 +178,7 @@ def _key(widths: Sequence[int]) -> str:
 
 
 def _timing(timing: Timing | None) -> list[float] | None:
-    return None if timing is None else [round(value, 6) for value in (timing.ms, timing.low, timing.high)]
+    return None if timing is None else [timing.ms, timing.low, timing.high]
 
 
 def _read_timing(plain: Any, where: str) -> Timing | None:

@@ -105,16 +105,26 @@ class LatencyTable(LatencyTimes):
 
     def rescaled(self, factor: float) -> LatencyTable:
         """The same measurements for a machine that is slower by a factor, reference kernel and all."""
+        return replace(
+            self._with_times(lambda ms: factor * ms),
+            reference_ms=None if self.reference_ms is None else factor * self.reference_ms,
+            drift=None if self.drift is None else (self.drift[0] / factor, 1.0, self.drift[2] / factor),
+        )
 
-        def scaled(timing: Timing | None) -> Timing | None:
-            return None if timing is None else Timing(*(factor * ms for ms in (timing.ms, timing.low, timing.high)))
+    def rounded(self) -> LatencyTable:
+        """The same with times to a nanosecond, which is finer than they can be measured: a person reads the file."""
+        return self._with_times(lambda ms: round(ms, 6))
+
+    def _with_times(self, changed: Callable[[float], float]) -> LatencyTable:
+        """The same with other milliseconds."""
+
+        def other(timing: Timing | None) -> Timing | None:
+            return None if timing is None else Timing(*map(changed, (timing.ms, timing.low, timing.high)))
 
         return replace(
             self,
-            layers=tuple(replace(layer, timings=tuple(map(scaled, layer.timings))) for layer in self.layers),
-            networks=tuple(replace(built, timing=scaled(built.timing)) for built in self.networks),
-            reference_ms=None if self.reference_ms is None else factor * self.reference_ms,
-            drift=None if self.drift is None else (self.drift[0] / factor, 1.0, self.drift[2] / factor),
+            layers=tuple(replace(layer, timings=tuple(map(other, layer.timings))) for layer in self.layers),
+            networks=tuple(replace(built, timing=other(built.timing)) for built in self.networks),
         )
 
     def as_remote(self) -> LatencyTable:

@@ -38,7 +38,7 @@ from prunesearch.question import in_words, named, plain
 from prunesearch.scoring import Scoring
 from prunesearch.structure import Group, IntArray, Structure
 from prunesearch.study.scoring import Scorer, ScorerFactory, score_one
-from prunesearch.tasks import CLASSIFICATION
+from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import Measured, as_text
 from prunesearch.training.data import Data, balanced
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _WITHOUT_RACE = 512
 """Images that score each structure where none of them can be given up early."""
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -257,7 +258,7 @@ def prepare(
         "weight_source": weights.description,
         "evaluator": {"description": scorer.description, **({"parts": n_parts} if raced else {})},
         "versions": {"prunesearch": __version__, "torch": torch.__version__},
-        **({} if examples.task.name == CLASSIFICATION else {"task": _identity(network, examples)}),
+        **({} if examples.task == make_task(CLASSIFICATION) else {"task": _identity(network, examples)}),
     }
     return Prepared(
         network=network,
@@ -356,9 +357,10 @@ def _parts(scorer: Evaluator, classes: Tensor) -> int:
 
 
 def _identity(network: Network, examples: Examples) -> dict[str, str]:
-    """What a study knows a task by: its name, and what it makes of the unpruned network on a few examples.
+    """What a study knows a task by: its name, and what it makes of the unpruned network on a few examples and on all.
 
-    As functions of the caller's cannot be compared; three digits are the same on another machine.
+    As functions of the caller's cannot be compared; three digits are the same on another machine. A few examples may
+    not have the classes in which two losses differ.
     """
     parts = examples.take(slice(8)).by_size()
     outputs = [outputs_of(network.model, few.inputs) for few in parts]
@@ -369,6 +371,11 @@ def _identity(network: Network, examples: Examples) -> dict[str, str]:
             for returned, few in zip(outputs, parts, strict=True):
                 measured.update(returned, few.batch, len(few))
             found[what] = f"{measured.compute():.3g}"
+    if examples.task.loss is not None:
+        measured = Measured(examples.task, "loss")
+        for part in examples.split(_AT_ONCE):
+            measured.update(outputs_of(network.model, part.inputs), part.batch, len(part))
+        found["loss of all"] = f"{measured.compute():.3g}"
     return found
 
 

@@ -65,7 +65,8 @@ def in_words(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
     if "limits" in value:
-        by = f" by {' and '.join(map(str, value['by']))}" if value.get("by") else ""
+        bases = [*(value.get("by") or ()), *(value.get("costs") or ())]
+        by = f" by {' and '.join(map(str, bases))}" if bases else ""
         lowered = f", lowered to {_listed(value['lowered'], ' ')}" if value.get("lowered") else ""
         return f"{_listed(value['limits'], '=')}{by}{lowered}"
     if "description" in value:

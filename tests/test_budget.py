@@ -227,6 +227,15 @@ def test_fit_keeps_the_proportions_it_was_given() -> None:
     assert space.macs([fitted])[0] > 0.97 * feasible.limits[0][1]
 
 
+def test_a_tightened_set_says_so() -> None:
+    feasible = Budget(macs="60%", params="90%").check(SPACE)
+    tighter = feasible.tightened(0.7)
+    limits = dict(tighter.limits)
+    assert tighter.as_facts() == {"limits": {"macs": "60%", "params": "90%"}, "lowered": limits}
+    assert tighter.tightened(1.0) == tighter
+    assert feasible.tightened(1.0).as_facts() == feasible.as_facts()
+
+
 def test_repairing_nothing_gives_nothing() -> None:
     feasible = Budget(macs="50%").check(SPACE)
     assert feasible.repair(as_array([], SPACE)).shape == (0, 4)

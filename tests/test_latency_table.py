@@ -135,7 +135,7 @@ def test_a_file_reads_as_it_was_written_and_holds_one_line_per_timing(tmp_path: 
     path = tmp_path / "toy.json"
     table.save(path)
     again = LatencyTable.load(path)
-    assert again.fingerprint == LatencyTable.load(path).fingerprint
+    assert again.fingerprint == table.fingerprint
     structures = every_structure(SPACE)
     assert LatencyModel(again, SPACE).predict(structures) == pytest.approx(
         LatencyModel(table, SPACE).predict(structures)
@@ -238,6 +238,11 @@ def test_a_table_too_noisy_for_the_budget_is_refused() -> None:
     with pytest.raises(ValueError, match=r"too noisy for a budget of 0\.14: predictions are off by"):
         Budget(latency_ms=0.14, table=toy_table(SPACE, noise=0.6)).check(SPACE)
     Budget(latency_ms=0.14, table=toy_table(SPACE, noise=0.02)).check(SPACE)
+    upside_down = dataclasses.replace(
+        TABLE, layers=tuple(dataclasses.replace(x, timings=x.timings[::-1]) for x in TABLE.layers), networks=()
+    )
+    with pytest.raises(ValueError, match=r"The table of latency_ms is too noisy: it predicts .* for the narrowest"):
+        Budget(latency_ms="50%", table=upside_down).check(SPACE)
 
 
 def test_milliseconds_and_table_come_together_and_milliseconds_are_positive() -> None:

@@ -20,6 +20,7 @@ from prunesearch.models.peak_memory import predicted_peak_bytes
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.zoo.mobilenet import mobilenet_v2
 from prunesearch.resources.energy import Energy, EnergyTable
+from prunesearch.resources.resource import Metered
 from prunesearch.structure import Space
 from tests.packages import install
 from tests.test_given import BUDGET, history, network, search
@@ -27,6 +28,7 @@ from tests.test_given import BUDGET, history, network, search
 NETWORKS = {
     "own": network,
     "resnet8": lambda: ps.trace(ps.make_model("resnet8", in_channels=1, image_size=8), torch.randn(2, 1, 8, 8)),
+    "windowed": lambda: ps.trace(Windowed(), torch.randn(2, 3, 8, 8)),
     "mobilenet": lambda: ps.trace(mobilenet_v2(width=0.25), torch.randn(2, 3, 32, 32)),
 }
 
@@ -47,7 +49,7 @@ class Attention(nn.Module):
 
 @pytest.mark.parametrize(
     "name",
-    ["own", "resnet8", pytest.param("mobilenet", marks=pytest.mark.slow)],  # which has many layers to build
+    ["own", "resnet8", "windowed", pytest.param("mobilenet", marks=pytest.mark.slow)],  # which has many layers to build
 )
 def test_peak_memory_of_any_structure_is_that_of_the_built_network(name: str) -> None:
     net = NETWORKS[name]()
@@ -57,6 +59,18 @@ def test_peak_memory_of_any_structure_is_that_of_the_built_network(name: str) ->
     ranking = NestedRanking.by_importance([np.arange(float(group.units)) for group in space.groups])
     built = [predicted_peak_bytes(ps.slim(net, tuple(row), ranking).eval(), net.inputs) for row in rows.tolist()]
     assert np.asarray(meter.costs(rows)).tolist() == built
+
+
+class Windowed(nn.Module):
+    """Its buffers take more than its parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Linear(8, 4)
+        self.register_buffer("window", torch.ones(4000, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.second(self.first(x).relu()).relu().mean((2, 3))) * self.window[0]
 
 
 def test_peak_memory_that_does_not_grow_evenly_is_refused_in_a_sentence() -> None:
@@ -175,6 +189,116 @@ def test_what_is_no_resource_is_refused() -> None:
         ps.Budget.parse("nowhere:Widths=50%")
 
 
+class Wider(Widths):
+    """Another of the same name."""
+
+
+class Listed(Widths):
+    """Its meter gives a list."""
+
+    def costs(self, structures: npt.ArrayLike) -> Any:
+        return [int(sum(structure)) for structure in np.asarray(structures)]
+
+
+class InTorch(Widths):
+    """Its meter gives a tensor."""
+
+    def costs(self, structures: npt.ArrayLike) -> Any:
+        return torch.from_numpy(super().costs(structures))
+
+
+@pytest.mark.parametrize("resource", [Listed(), InTorch()])
+def test_costs_may_be_a_list_or_a_tensor(resource: Any) -> None:
+    def found(limited: Any) -> list[Any]:
+        return history(search(budget=ps.Budget(widths="60%", resources=[limited]), searcher="convex"))
+
+    assert found(resource) == found(Widths())
+
+
+class Weighed(Widths):
+    """A resource with settings of its own."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        return super().costs(structures) + self._first * np.asarray(structures, dtype=np.int64)[:, 0]
+
+
+def test_a_resource_with_other_settings_is_another_budget(tmp_path: Path) -> None:
+    def found(first: int, n_trials: int, name: str | None = None) -> ps.SearchResult:
+        budget = ps.Budget(widths="60%", resources=[Weighed(first)])
+        return search(budget=budget, n_trials=n_trials, study=tmp_path / "s.db", study_name=name)
+
+    one = found(0, 4)
+    assert history(found(0, 6))[:4] == history(one)
+    other = found(9, 6)
+    assert other.name != one.name
+    assert other.name.startswith("search widths=60% by widths ")
+    with pytest.raises(ps.StudyMismatch, match=r"its budget is 'widths=60% by widths \w+', not"):
+        found(9, 6, one.name)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["in order", "asynchronous"])
+def test_a_study_from_before_costs_were_part_of_it_goes_on_for_as_long_as_they_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
+) -> None:
+    def found(first: int, n_trials: int) -> ps.SearchResult:
+        own = {"study": tmp_path / "s.db", "running": ps.Running(asynchronous=asynchronous)}
+        budget = ps.Budget(widths="60%", resources=[Weighed(first)])
+        return search(budget=budget, n_trials=n_trials, **own)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(Metered, "told_apart", lambda self, space: "")
+        one = found(0, 4)
+    again = found(0, 6)
+    assert (again.name, history(again)[:4]) == (one.name, history(one))
+    with pytest.raises(ps.StudyMismatch, match="What widths is made from has changed"):
+        found(9, 8)
+
+
+def test_the_peak_memory_of_other_images_is_another_budget(tmp_path: Path) -> None:
+    def found(images: int) -> ps.SearchResult:
+        traced = ps.trace(network().model, torch.randn(images, *network().inputs.tensors[0].shape[1:]))
+        return search(traced, budget="peak_memory=70%", n_trials=2, study=tmp_path / "s.db")
+
+    assert found(2).name == found(2).name == "search"
+    assert found(9).name == "search peak_memory=70% by peak_memory of 9 images"
+
+
+class Above(Widths):
+    """What is wider than so many channels."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        return np.maximum(0, super().costs(structures) - self._free)
+
+
+def test_of_what_costs_nothing_no_share_is_a_limit() -> None:
+    space = network().space
+    with pytest.raises(ValueError, match=r"of widths the unpruned network costs 0 channels. Leave widths out"):
+        ps.Budget(widths="60%", resources=[Above(1000)]).check(space)
+    with pytest.raises(ps.InfeasibleBudget, match=r"A budget of 5% \(0 channels\) leaves nothing. The space reaches"):
+        ps.Budget(widths="5%", resources=[Above(sum(space.full) - 4)]).check(space)
+
+
+class MACs(Widths):
+    """Another of a name of the package's."""
+
+    name = "macs"
+
+
+def test_a_name_means_one_resource_and_the_packages_names_mean_its_own() -> None:
+    with pytest.raises(ValueError, match="two of the name 'widths': an object of Wide"):
+        ps.Budget.parse("tests.test_resources:Widths=50%,tests.test_resources:Wider=90%")
+    for given in ({"macs": "50%", "resources": [MACs()]}, {"tests.test_resources:MACs": "50%"}):
+        with pytest.raises(ValueError, match="Expected macs to be limited by the package's own resource"):
+            ps.Budget(**given)  # type: ignore[arg-type]
+    assert ps.Budget.parse("prunesearch.resources.macs:MACs=50%").check(network().space).limits[0][0] == "macs"
+
+
 def test_a_verifier_may_lower_what_the_budget_did_not_limit() -> None:
     lowered = BUDGET.check(network().space).lowered_to({"params": 900})
     assert dict(lowered.limits)["params"] == 900
@@ -254,6 +378,17 @@ def test_an_energy_table_is_asked_for_and_must_be_of_the_network(tmp_path: Path)
     (tmp_path / "broken.json").write_text("{}")
     with pytest.raises(ValueError, match=r"broken\.json is no energy table"):
         ps.Budget(energy_mj="50%", table=tmp_path / "broken.json")
+    for spent, sentence in (((0.0,), "got 0.0"), ((float("nan"),), "got nan"), ((), "got 0 for 1")):
+        table = {
+            "groups": (("stem", 8),),
+            "structures": ((8,),),
+            "millijoules": spent,
+            "processor": "",
+            "batch_size": 1,
+        }
+        (tmp_path / "broken.json").write_text(json.dumps(table))
+        with pytest.raises(ValueError, match=rf"broken\.json is no energy table.*{sentence}"):
+            EnergyTable.load(tmp_path / "broken.json")
     other = EnergyTable((("stem", 8),), ((8,),), (1.0,), "toy", 1)
     with pytest.raises(ValueError, match="measured for another network"):
         ps.Budget(energy_mj="50%", resources=[Energy(other)]).check(network().space)

@@ -231,6 +231,20 @@ def test_a_winner_that_finetuning_brings_far_enough_is_accepted_and_others_are_n
     assert "No winner reached accuracy 110" in refused.notes[-1]
 
 
+def test_a_verdict_after_finetuning_is_of_the_recipe_and_the_data() -> None:
+    data = ps.Data(train=(IMAGES, LABELS), validation=(IMAGES[:16], LABELS[:16]))
+    others = [
+        ps.FinetuneVerifier(data, reach=0.5),
+        ps.FinetuneVerifier(data, reach=0.5, recipe=ps.Recipe(epochs=1, lr=0.1)),
+        ps.FinetuneVerifier(data, reach=0.5, recipe=ps.Recipe(epochs=1, augmentation=ps.Augmentation(flip=True))),
+        ps.FinetuneVerifier(ps.Data(train=(IMAGES, LABELS), validation=(IMAGES[16:], LABELS[16:])), reach=0.5),
+    ]
+    assert len({each.description for each in others}) == len(others)
+    again = ps.FinetuneVerifier(data, reach=0.5, recipe=ps.Recipe(epochs=1))
+    assert again.description == others[0].description
+    assert others[1].description.startswith("finetune(reach=0.5, epochs=1, seed=0, lr=0.1, data=")
+
+
 def test_a_finetuning_verifier_needs_examples_that_judge() -> None:
     with pytest.raises(ValueError, match=r"validation examples to judge by, such as Data\(train, validation=0.1\)"):
         ps.FinetuneVerifier((IMAGES, LABELS), reach=0.5)

@@ -39,16 +39,19 @@ class MemoryModel:
         self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
         self._unit = np.array([group.unit for group in self._space.groups], dtype=np.int64)
         least, full = self._space.minimum, self._space.full
-        weights, alive = self._followed(least)
+        parameters, _, _ = self._bytes(least)
         self._least = np.array(least, dtype=np.int64) // self._unit
-        self._parameter = weights // self._space.cost(least).params  # bytes of each; buffers are what is left
-        self._base = np.array([weights - self._parameter * self._space.cost(least).params, *alive], dtype=np.int64)
+        self._parameter = parameters // self._space.cost(least).params  # bytes of each
+        self._base = self._followed(least)
         self._slopes = np.stack([self._slope(index) for index in range(len(full))], axis=1)  # (1 + operators, g)
         for structure in (full, self._space.check(self._space.from_indices([self._space.choices // 2])[0])):
-            weights, alive = self._followed(structure)
-            buffers = weights - self._parameter * self._space.cost(structure).params
-            if not np.array_equal(self._linear(np.array([structure]))[0], [buffers, *alive]):
+            if not np.array_equal(self._linear(np.array([structure]))[0], self._followed(structure)):
                 raise ValueError(self._refusal())
+
+    @property
+    def basis(self) -> str:
+        """What bytes depend on besides the network, in words."""
+        return f"{self._network.inputs.images} images"
 
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) bytes of (p, g) structures."""
@@ -73,16 +76,20 @@ class MemoryModel:
         if units == 0:
             return np.zeros(len(self._base), dtype=np.int64)
         structure = (*least[:index], full[index], *least[index + 1 :])
-        weights, alive = self._followed(structure)
-        buffers = weights - self._parameter * self._space.cost(structure).params
-        found = np.array([buffers, *alive], dtype=np.int64)
+        found = self._followed(structure)
         if found.shape != self._base.shape or ((found - self._base) % units).any():
             raise ValueError(self._refusal())
         slope: IntArray = (found - self._base) // units
         return slope
 
-    def _followed(self, structure: Structure) -> tuple[int, list[int]]:
-        """Bytes of weights, and of what is alive after each operator, of the network of one structure."""
+    def _followed(self, structure: Structure) -> IntArray:
+        """(1 + operators,) bytes of the network of one structure, but for those of its parameters; as `_linear`."""
+        parameters, buffers, alive = self._bytes(structure)
+        rest = parameters - self._parameter * self._space.cost(structure).params  # of parameters of several types
+        return np.array([buffers + rest, *alive], dtype=np.int64)
+
+    def _bytes(self, structure: Structure) -> tuple[int, int, list[int]]:
+        """What the network of one structure takes; see `bytes_over_time`."""
         model = slim(self._network, structure, self._ranking).eval()
         return bytes_over_time(model, self._network.inputs)
 

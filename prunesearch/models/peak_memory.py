@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -24,19 +25,19 @@ def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
         model: A copy of one's own, in eval mode, on any device.
         inputs: What it takes: a batch, positional inputs, or inputs by name.
     """
-    weights, alive = bytes_over_time(model, inputs)
-    return weights + max(alive, default=0)
+    parameters, buffers, alive = bytes_over_time(model, inputs)
+    return parameters + buffers + max(alive, default=0)
 
 
-def bytes_over_time(model: nn.Module, inputs: Any) -> tuple[int, list[int]]:
-    """Bytes of weights, and of inputs and results alive after each operator; as `predicted_peak_bytes`."""
+def bytes_over_time(model: nn.Module, inputs: Any) -> tuple[int, int, list[int]]:
+    """Bytes of parameters, of buffers, and of inputs and results alive after each operator: `predicted_peak_bytes`."""
     given = inputs_of(inputs)
     meta = given.without_data()
     light = model.to("meta")
     live = _Live(recorded(light, meta, {}, way=Way()))
     with isolated(()):
         live.run(*meta.tensors)
-    return _weights(model), live.alive
+    return _bytes(model.parameters()), _bytes(model.buffers()), live.alive
 
 
 def measured_peak_bytes(model: nn.Module, inputs: Any) -> int:
@@ -51,11 +52,11 @@ def measured_peak_bytes(model: nn.Module, inputs: Any) -> int:
         watch.add(copies)
         ours = given.with_tensors(copies)
         model(*ours.args, **ours.kwargs)
-    return _weights(model) + watch.most
+    return _bytes(model.parameters()) + _bytes(model.buffers()) + watch.most
 
 
-def _weights(model: nn.Module) -> int:
-    return sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
 
 
 class _Live(Replay):

@@ -30,12 +30,21 @@ class WidthRules:
     round_to: Mapping[str, int]
     min_channels: Mapping[str, int | float]
 
-    def widths(self, width: int, unit: int, layers: Iterable[str]) -> tuple[int, ...]:
-        """Allowed widths of a group, whose `layers` produce its channels; if they want different things, all of it."""
-        names = list(layers)
-        step = math.lcm(unit, *(_first_match(self.round_to, name, 1) for name in names))
-        minima = [_least(_first_match(self.min_channels, name, 1), width) for name in names]
-        return (*range(step * max(1, math.ceil(max(minima, default=1) / step)), width, step), width)
+    def widths(self, width: int, unit: int, layers: Iterable[tuple[str, int]]) -> tuple[int, ...]:
+        """Allowed widths of a group; if the layers that produce its channels want different things, all of it.
+
+        Args:
+            width: Of the whole group.
+            unit: How much each unit of the group counts in it.
+            layers: (name, channels that it makes of each unit) of the layers: they may make more or fewer than `unit`.
+        """
+        units, made = width // unit, list(layers)
+        steps = [(_first_match(self.round_to, name, 1), channels) for name, channels in made]
+        step = math.lcm(*(multiple // math.gcd(multiple, channels) for multiple, channels in steps))
+        minima = [(_first_match(self.min_channels, name, 1), channels) for name, channels in made]
+        least = max((math.ceil(_least(rule, units * channels) / channels) for rule, channels in minima), default=1)
+        kept = (*range(step * max(1, math.ceil(least / step)), units, step), units)
+        return tuple(unit * number for number in kept)
 
 
 def width_rules(model: nn.Module, round_to: Any, min_channels: Any) -> WidthRules:

@@ -73,12 +73,12 @@ def trace(
         example_inputs: What the forward takes: a batch (n, ...), a tuple of positional inputs, or a dictionary of those
             by name; nested as the forward takes them. Optional arguments that they do not cover take their defaults.
         part: Name of the only submodule to prune; everything outside of it stays as it is.
-        round_to: Kept widths are multiples of this many channels (hardware likes 8 or 16); the full width is always
-            allowed. Or such numbers by name: `{"layer4.*": 16, "*": 8}`; of the globs that match a layer, or a module
-            it is in, the first counts; a layer that none matches has 1. What several layers of a group want, all
-            holds.
-        min_channels: Narrowest width of any group: a number of channels (int), or a fraction of the group's width
-            (float), rounded up to a multiple of `round_to`. By name likewise.
+        round_to: What a layer keeps of a group's channels is a multiple of this many (hardware likes 8 or 16); the full
+            width is always allowed. Or such numbers by name: `{"layer4.*": 16, "*": 8}`; of the globs that match a
+            layer, or a module it is in, the first counts; a layer that none matches has 1. What several layers of a
+            group want, all holds, also where they make different numbers of channels of it.
+        min_channels: The fewest that a layer keeps of a group's channels: a number of channels (int), or a fraction of
+            them (float), rounded up to a multiple of `round_to`. By name likewise.
         ignored_layers: Names of modules, or globs such as `"layer4.*"`, whose outputs keep all channels; so do those of
             every module inside them.
         tied_layers: Sequences of names of layers that make as many channels as each other, and always shall: they get
@@ -94,11 +94,11 @@ def trace(
         TraceError: The forward fails on the inputs, decides by the values of its data outside of any submodule, or is
             something else than what was recorded of it; nothing can be pruned; or time is up. The message names the
             module, or the line of the code.
-        TypeError: The model is no module, or the inputs are no tensors.
+        TypeError: The model is no module, the inputs are no tensors, or names of layers are of another form.
         ValueError: A rule is out of range, a glob matches no module, layers cannot be tied, or the inputs disagree on
             n.
     """
-    inputs = _check(model, example_inputs, ignored_layers)
+    inputs = _check(model, example_inputs, ignored_layers, tied_layers)
     widths_allowed = width_rules(model, round_to, min_channels)
     try:
         still = copied(model).eval()
@@ -454,7 +454,9 @@ def _prove(network: Network, followed: Forwards) -> None:
         raise TraceError(f"{name} with fewer channels has other costs than were predicted. {advice}")
 
 
-def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str]) -> Inputs:
+def _check(
+    model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str], tied_layers: Sequence[Sequence[str]]
+) -> Inputs:
     check_network(model)
     _refuse_wrappers(model)
     inputs = inputs_of(example_inputs)
@@ -477,6 +479,12 @@ def _check(model: nn.Module, example_inputs: Any, ignored_layers: Sequence[str])
                 "those of model.named_modules()."
             )
     check_globs(model, "ignored_layers", ignored_layers)
+    text = tied_layers if isinstance(tied_layers, str) else next((x for x in tied_layers if isinstance(x, str)), None)
+    if text is not None:
+        raise TypeError(
+            f'Expected tied_layers as sequences of names, such as [("conv1", "conv2")], got the string {text!r} where '
+            "a sequence belongs."
+        )
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise TraceError(f"{type(model).__name__}: {name} has no shape yet. Run the model once, then trace it.")
@@ -523,11 +531,11 @@ def _units(found: Found, rules: WidthRules, model: nn.Module) -> tuple[Units, li
 
 def _widths(units: Units, found: Found, rules: WidthRules) -> list[tuple[int, ...]]:
     """Allowed widths of each group."""
-    layers: list[dict[str, None]] = [{} for _ in units.groups]
+    layers: list[dict[tuple[str, int], None]] = [{} for _ in units.groups]
     for layer, produced in found.producers:
-        for index in units.groups_of(produced):
-            layers[index][layer] = None
-    return [rules.widths(g.width, g.per_unit, names) for g, names in zip(units.groups, layers, strict=True)]
+        for index, channels in units.width(units.ids(produced)).terms:
+            layers[index][layer, channels] = None
+    return [rules.widths(g.width, g.per_unit, made) for g, made in zip(units.groups, layers, strict=True)]
 
 
 def _freeze_third_factors(found: Found, units: Units) -> bool:

@@ -103,7 +103,7 @@ def _about(study: StudyContents) -> str:
 
 def _budget(study: StudyContents) -> str:
     budget = study.question.get("budget", "")
-    return in_words({**budget, "by": [], "lowered": {}} if isinstance(budget, dict) else budget)
+    return in_words({**budget, "by": [], "costs": [], "lowered": {}} if isinstance(budget, dict) else budget)
 
 
 def _macs(study: StudyContents, winner: Trial) -> Tile:

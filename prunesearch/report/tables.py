@@ -144,7 +144,7 @@ def _searchers(study: StudyContents) -> str:
 
 def _budget(study: StudyContents) -> str:
     budget = study.question.get("budget", _UNKNOWN)
-    return words_of({**budget, "by": []} if isinstance(budget, dict) else budget)
+    return words_of({**budget, "by": [], "costs": []} if isinstance(budget, dict) else budget)
 
 
 def _evaluations(study: StudyContents) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunesearch.contracts import Contract, kind_of
-from prunesearch.registry import Registry, did_you_mean, parameters_of
+from prunesearch.registry import Registry, did_you_mean, parameters_of, resolve
 
 if TYPE_CHECKING:
     from prunesearch.resources.resource import Metered, Resource, Subject
@@ -75,12 +75,34 @@ def make_resource(name: str, given: Sequence[Any] = (), table: Any = None) -> Re
     return made
 
 
+def check_names(resources: Sequence[Resource]) -> None:
+    """Make sure that each name means one resource, and the package's names mean the package's resources.
+
+    Raises:
+        ValueError: Two have one name, or one of somebody else's has a name of `RESOURCES`.
+    """
+    found: dict[str, Resource] = {}
+    for each in resources:
+        kind = resolve(RESOURCES, each.name, "resource") if each.name in RESOURCES else object
+        if not isinstance(each, kind):
+            raise ValueError(
+                f"Expected {each.name} to be limited by the package's own resource of this name, got "
+                f"{kind_of(each)}. Give that another name."
+            )
+        other = found.setdefault(each.name, each)
+        if other is not each:
+            raise ValueError(
+                f"Expected resources of different names, got two of the name {each.name!r}: {kind_of(other)} and "
+                f"{kind_of(each)}. Give one of them another name."
+            )
+
+
 def metered(resource: Resource, subject: Subject) -> Metered:
     """A resource with its meter, checked at the narrowest and at the full structure.
 
     Raises:
         ContractBroken: What it makes is no meter, or does not give one finite cost for each structure.
-        ValueError: It needs more than was given.
+        ValueError: It needs more than was given, or the table that it is predicted from is too noisy.
     """
     from prunesearch.resources.resource import Metered, space_of
 
@@ -91,11 +113,16 @@ def metered(resource: Resource, subject: Subject) -> Metered:
         )
     space = space_of(subject)
     found: Any = meter.costs(np.array([space.minimum, space.full]))
-    costs = np.asarray(found)
+    costs = np.asarray(found)  # as `Metered.costs` has them
     wanted = np.integer if resource.is_count else np.number
     if costs.shape != (2,) or not np.issubdtype(costs.dtype, wanted) or not np.isfinite(costs).all() or costs[0] < 0:
         numbers = "whole numbers" if resource.is_count else "finite numbers"
         raise RESOURCE.broken(resource, f"costs(structures) gave {found!r} for 2 structures; expected {numbers} >= 0")
+    if costs[0] > costs[1] and hasattr(resource, "table"):
+        raise ValueError(
+            f"The table of {resource.name} is too noisy: it predicts {costs[0]:.3g} {resource.unit} for the narrowest "
+            f"structure, and {costs[1]:.3g} for the unpruned network. Measure again while the machine is idle."
+        )
     if costs[0] > costs[1]:
         raise RESOURCE.broken(
             resource, f"the narrowest structure costs {costs[0]:,}, the unpruned {costs[1]:,}; expected no more"

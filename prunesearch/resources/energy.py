@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ class EnergyTable:
         millijoules: Of each.
         processor: Where.
         batch_size: Images per forward.
+
+    Raises:
+        ValueError: There is not one energy above 0 for each structure, or a structure has not one width per group.
     """
 
     groups: tuple[tuple[str, int], ...]
@@ -35,6 +39,16 @@ class EnergyTable:
     millijoules: tuple[float, ...]
     processor: str
     batch_size: int
+
+    def __post_init__(self) -> None:
+        found, wanted = len(self.millijoules), len(self.structures)
+        if found != wanted or found == 0:
+            raise ValueError(f"Expected one energy for each structure, got {found} for {wanted}.")
+        if any(len(structure) != len(self.groups) for structure in self.structures):
+            raise ValueError(f"Expected structures of {len(self.groups)} widths, one for each group.")
+        wrong = next((value for value in self.millijoules if not 0 < value < math.inf), None)
+        if wrong is not None:
+            raise ValueError(f"Expected millijoules as finite numbers above 0, got {wrong}. Measure again.")
 
     @staticmethod
     def measure(

@@ -19,6 +19,7 @@ class FLOPs:
     name = "flops"
     unit = "FLOPs"
     is_count = True
+    basis = ""
 
     def meter(self, subject: Subject) -> FLOPsMeter:
         """Counts by the space alone; see `Resource`."""

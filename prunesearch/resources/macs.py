@@ -18,6 +18,7 @@ class MACs:
     name = "macs"
     unit = "MACs"
     is_count = True
+    basis = ""
 
     def meter(self, subject: Subject) -> MACsMeter:
         """Counts by the space alone; see `Resource`."""

@@ -18,6 +18,7 @@ class Parameters:
     name = "params"
     unit = "parameters"
     is_count = True
+    basis = ""
 
     def meter(self, subject: Subject) -> ParametersMeter:
         """Counts by the space alone; see `Resource`."""

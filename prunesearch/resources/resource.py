@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -9,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunesearch.structure import FloatArray, Space
+
+_DRAWN = 16
+"""Random structures whose costs tell resources apart, besides those of which all groups but one are narrowest."""
 
 
 class Traced(Protocol):
@@ -29,7 +33,8 @@ class Meter(Protocol):
     It may have a method `quadratic()`: a (1 + g, 1 + g) matrix A with cost about [1, x] A [1, x], x the kept fractions,
     for methods that need a formula; without one a formula is fitted. And attributes: `relative_error`, the standard
     deviation of measured / predicted - 1, where costs are predictions; `remark`, a sentence about what can be reached;
-    `verifier`, the name of the one that looks at winners by default.
+    `verifier`, the name of the one that looks at winners by default; `basis`, what costs depend on besides the network,
+    in words.
     """
 
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
@@ -41,6 +46,10 @@ class Meter(Protocol):
 
 class Resource(Protocol):
     """Something that a budget limits, such as MACs or milliseconds.
+
+    It may have an attribute `basis`: what costs are made from besides the network, in words, such as the name of a
+    table; empty if nothing. Studies know the resource by it. Of a resource without one, whose meter has none either,
+    they remember what some structures cost.
 
     Attributes:
         name: What budgets call it, `Budget(NAME="50%")`.
@@ -72,6 +81,22 @@ class Metered:
     resource: Resource
     meter: Meter
 
+    def told_apart(self, space: Space) -> str:
+        """What tells it from a resource of the same name whose costs are others; empty if its own `basis` does.
+
+        Costs count to six digits, as further ones may be others on another machine.
+        """
+        if hasattr(self.resource, "basis"):
+            return ""
+        basis = getattr(self.meter, "basis", None)
+        if basis is not None:
+            return f"{self.resource.name} of {basis}"
+        widened = np.where(np.eye(len(space.full), dtype=bool), space.full, space.minimum)
+        drawn = space.sample(np.random.default_rng(0), _DRAWN)
+        costs = self.costs(np.vstack([space.minimum, space.full, widened, drawn]).astype(np.int64))
+        digits = ",".join(f"{float(cost):.6g}" for cost in costs)
+        return f"{self.resource.name} {hashlib.sha256(digits.encode()).hexdigest()[:8]}"
+
     @property
     def relative_error(self) -> float:
         """Standard deviation of measured / predicted - 1; NaN of what is exact, or not known."""
@@ -81,6 +106,10 @@ class Metered:
     def verifier(self) -> str:
         """Name of the verifier that looks at winners by default; empty if there is none."""
         return str(getattr(self.meter, "verifier", ""))
+
+    def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
+        """(p,) what (p, g) structures cost: an array, where somebody's meter gives a list or a tensor, too."""
+        return np.asarray(self.meter.costs(np.asarray(structures)))
 
     def amount(self, value: float) -> float:
         """A limit or a cost as what it is: a whole number of what is counted."""
@@ -101,7 +130,7 @@ class Metered:
             return matrix
         full, least = np.array(space.full), np.array(space.minimum)
         widened = np.where(np.eye(len(full), dtype=bool), full, least)
-        base, *others = np.asarray(self.meter.costs(np.vstack([least, widened])), dtype=np.float64)
+        base, *others = self.costs(np.vstack([least, widened])).astype(np.float64)
         with np.errstate(divide="ignore", invalid="ignore"):
             slopes = np.maximum(0.0, np.array(others) - base) / (1 - least / full)
         slopes = np.where(np.isfinite(slopes), slopes, 0.0)

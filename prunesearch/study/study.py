@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -36,10 +37,14 @@ from prunesearch.trial import Source, Trial, best, extended, pareto_front
 DEFAULT_NAME = "search"
 MAY_OPEN_ANOTHER = ("searcher", "budget")
 """The fields of a question that, with no other changed, make another study of the same file instead of a refusal."""
+_SAID_SINCE = (("budget", "costs"), ("task", "loss of all"))
+"""(field, entry) of tables in questions, in which those of earlier releases have no such entry."""
 _FINGERPRINTS = ("model", "space", "data")
 _FINGERPRINT, _LONGEST = 8, 40  # letters of a fingerprint, and of other values, in the name of a study
 _BATCH = 64
 _MAX_FAILURES = 10
+_SAME_COST = 1e-6
+"""By what share predicted costs may differ, as from one machine to another."""
 _PATIENCE = 30.0
 """Seconds that `recording` waits for another driver."""
 
@@ -187,7 +192,7 @@ class Study:
             EvaluationFailed: Ten structures in a row could not be scored; everything recorded is kept.
             StudyUnwritable: A trial could not be recorded.
         """
-        recorded = self.trials()
+        recorded = self._recorded()
         log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
         while len(log.trials) < log.n_trials and not log.stopped:
             asked = searcher.ask(min(_BATCH, log.n_trials - len(log.trials)))
@@ -196,7 +201,7 @@ class Study:
             start = len(log.trials)
             replayed = recorded[start : start + len(asked)]
             costs = self._costs(asked)
-            self._check_replay(replayed, asked, costs)
+            self._check_replay(replayed, asked)
             log.replay(replayed)
             if replayed and len(log.trials) == len(recorded):
                 log.judge_recorded()
@@ -240,8 +245,7 @@ class Study:
             StudyUnreadable: A recorded cost is not that of its structure.
             StudyUnwritable: A trial could not be recorded.
         """
-        recorded = self.trials()
-        self._check_costs(recorded, self._costs([trial.structure for trial in recorded]))
+        recorded = self._recorded()
         log = _Log(self._store, self.name, max(n_trials, len(recorded)), callbacks, (searcher_name, evaluator_name))
         log.replay(recorded)
         if recorded:
@@ -293,7 +297,7 @@ class Study:
         found = {name: self._limits.costs(name, structures).tolist() for name in names if self._limits is not None}
         return [{name: found[name][row] for name in names} for row in range(len(structures))]
 
-    def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure], costs: Sequence[Cost]) -> None:
+    def _check_replay(self, recorded: Sequence[Trial], asked: Sequence[Structure]) -> None:
         for trial, structure in zip(recorded, asked, strict=False):
             if trial.structure != structure:
                 raise StudyMismatch(
@@ -303,15 +307,33 @@ class Study:
                     stored=trial.structure,
                     asked=structure,
                 )
-        self._check_costs(recorded, costs)
 
-    def _check_costs(self, recorded: Sequence[Trial], costs: Sequence[Cost]) -> None:
-        for trial, cost in zip(recorded, costs, strict=False):
+    def _recorded(self) -> list[Trial]:
+        """All that is recorded, each with the cost that its structure still has.
+
+        Raises:
+            StudyUnreadable: A recorded number of MACs or parameters is not that of its structure.
+            StudyMismatch: What else is limited costs something else now.
+        """
+        recorded = self.trials()
+        for trial, cost in zip(recorded, self._costs([trial.structure for trial in recorded]), strict=True):
             if (trial.cost.macs, trial.cost.params) != (cost.macs, cost.params):
                 raise StudyUnreadable(
                     f"Study {self.name!r}: trial {trial.number} is recorded with {trial.cost}, but its structure costs "
                     f"{cost}. Somebody edited the database; restore it from a copy."
                 )
+            for name in trial.cost.more.keys() & cost.more.keys():
+                was, now = trial.cost.more[name], cost.more[name]
+                if not math.isclose(was, now, rel_tol=_SAME_COST):
+                    raise StudyMismatch(
+                        f"Study {self.name!r} cannot be continued: its trial {trial.number} is recorded with {name} of "
+                        f"{was:,.6g}, and costs {now:,.6g} of it now. What {name} is made from has changed; give "
+                        "another file or study name, or what it was started with.",
+                        field="budget",
+                        stored=was,
+                        asked=now,
+                    )
+        return recorded
 
 
 class _Log:
@@ -445,11 +467,12 @@ def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, An
     old ones. In a file that the user named, any other difference is more likely a mistake: then the study with the
     default name is meant, and will refuse.
     """
-    for name, answered in stored.items():
+    read = {name: up_to_date(answered, question) for name, answered in stored.items()}
+    for name, answered in (*stored.items(), *read.items()):
         if answered == question:
             return name
-    first = stored.get(DEFAULT_NAME)
-    if first is None or not (open_another or _lasting(question) in map(_lasting, stored.values())):
+    first = read.get(DEFAULT_NAME)
+    if first is None or not (open_another or _lasting(question) in map(_lasting, read.values())):
         return DEFAULT_NAME
     fields = dict.fromkeys((*MAY_OPEN_ANOTHER, *question, *first))
     differing = [field for field in fields if question.get(field) != first.get(field)]
@@ -475,8 +498,18 @@ def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in question.items() if field not in MAY_OPEN_ANOTHER}
 
 
+def up_to_date(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored question with what one asked says that those of earlier releases left open."""
+    found = dict(stored)
+    for field, entry in _SAID_SINCE:
+        theirs, mine = stored.get(field), asked.get(field)
+        if isinstance(theirs, Mapping) and isinstance(mine, Mapping) and entry in mine and entry not in theirs:
+            found[field] = {**theirs, entry: mine[entry]}
+    return found
+
+
 def _compare(url: str, name: str, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    for field, theirs, mine in differences(stored, asked):
+    for field, theirs, mine in differences(up_to_date(stored, asked), asked):
         what, was, now = next(innermost({field: theirs}, {field: mine}))
         if field not in ("space", "versions") and isinstance(theirs, (Mapping, str)):
             what, was, now = field, in_words(theirs), in_words(mine)

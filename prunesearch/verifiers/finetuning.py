@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
 
 from prunesearch.evaluators.winner import Winner
+from prunesearch.models.devices import random_apart
 from prunesearch.tasks.metric import as_text
 from prunesearch.training.data import Data, Source, as_data
 from prunesearch.training.finetune import train
@@ -51,7 +55,16 @@ class FinetuneVerifier:
         self._reach = float(reach)
         self._recipe = recipe or Recipe(epochs=1)
         self._seed, self._device = seed, device
-        self.description = f"finetune(reach={self._reach:g}, epochs={self._recipe.epochs}, seed={seed})"
+
+    @cached_property
+    def description(self) -> str:
+        """Everything that a verdict depends on: what is reached, the recipe where it is unusual, and the data."""
+        usual = asdict(Recipe(epochs=self._recipe.epochs))
+        own = {name: value for name, value in asdict(self._recipe).items() if value != usual[name]}
+        told: dict[str, Any] = {"reach": f"{self._reach:g}", "epochs": self._recipe.epochs, "seed": self._seed, **own}
+        with random_apart():  # datasets may draw
+            told["data"] = self._data.fingerprint()
+        return f"finetune({', '.join(f'{name}={value}' for name, value in told.items())})"
 
     def verify(self, winner: Winner) -> Verdict:
         """Train it, and show how far that is if the search shows it; see `Verifier`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,41 @@ def test_units_of_several_channels_keep_widths_divisible_by_both() -> None:
     assert [(group.unit, group.widths) for group in network.space.groups] == [(2, (4, 8)), (2, (4, 8, 12))]
 
 
+class Gated(nn.Module):
+    """The second layer makes half as many channels of each unit as the first, or a quarter."""
+
+    def __init__(self, halve: Callable[[Tensor], Tensor], channels: int) -> None:
+        super().__init__()
+        self.halve = halve
+        self.first = nn.Conv2d(3, 32 * channels, 1)
+        self.second, self.head = nn.Conv2d(32, 32, 1), nn.Conv2d(32, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        halved = self.halve(self.first(x))
+        return self.head(halved + F.relu(self.second(halved))).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("halve", "channels"), [(lambda x: F.glu(x, 1), 2), (lambda x: F.pixel_shuffle(x, 2), 4)], ids=["glu", "shuffle"]
+)
+@pytest.mark.parametrize(
+    ("rules", "least", "step"),
+    [
+        ({"round_to": 8, "min_channels": 1}, 8, 8),
+        ({"round_to": {"second": 8}, "min_channels": 1}, 8, 8),
+        ({"min_channels": {"second": 12}}, 12, 1),
+        ({"min_channels": 12, "round_to": 5}, 15, 5),
+    ],
+)
+def test_width_rules_hold_for_each_layer_of_a_group_whatever_it_makes_of_a_unit(
+    halve: Callable[[Tensor], Tensor], channels: int, rules: dict[str, Any], least: int, step: int
+) -> None:
+    network = proven(Gated(halve, channels), SMALL, **rules)
+    (group,) = network.space.groups
+    assert group.unit == channels
+    assert group.widths == tuple(channels * n for n in (*range(least, 32, step), 32))
+
+
 def test_a_group_with_one_allowed_width_is_frozen_with_that_as_the_reason() -> None:
     network = proven(Plain(), SMALL, min_channels=9)
     assert names(network) == ["body.0", "body.3"]
@@ -226,6 +262,13 @@ def test_ignoring_one_member_of_a_residual_stream_freezes_all_of_it() -> None:
 def test_rules_out_of_range_are_refused_with_their_value(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         trace(Plain(), SMALL, **rules)
+
+
+@pytest.mark.parametrize("tied", [["0", "2"], "02", [("0", "2"), "4"]])
+def test_names_that_are_not_grouped_are_no_tied_layers(tied: Any) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    with pytest.raises(TypeError, match=r"Expected tied_layers as sequences of names.*, got the string '\d+'"):
+        trace(model, SMALL, tied_layers=tied)
 
 
 def test_tied_layers_get_one_width() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,6 +362,59 @@ def test_a_study_goes_on_with_the_same_task_and_refuses_another(tmp_path: Path) 
     other = ps.Data(train=case.data.test_set(), calibration=64, validation=0.2, task=ps.tasks.regression("huber"))
     with pytest.raises(ps.StudyMismatch):
         ps.search(network, other, budget="macs=60%", n_trials=6, study=url, study_name=whole.name)
+
+
+def test_a_classification_with_another_loss_is_another_task(tmp_path: Path) -> None:
+    images, labels = drawn(0, 64, 2, 8, 8), torch.arange(64) % 16  # the first examples have none of class 0
+    first, second = nn.Conv2d(2, 12, 3), nn.Conv2d(12, 12, 3)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 16))
+
+    def search(weight: float) -> ps.SearchResult:
+        def loss(outputs: Tensor, batch: Any) -> Tensor:
+            weights = torch.ones(16).index_fill(0, torch.tensor(0), weight)
+            return nn.functional.cross_entropy(outputs, batch[1], weight=weights, reduction="none")
+
+        data = ps.Data(train=(images, labels), task=replace(ps.tasks.classification(), loss=loss))
+        scoring = ps.Scoring(evaluator_options={"statistics": "images"})
+        own = {"searcher": "uniform", "n_trials": 1, "study": tmp_path / "s.db", "study_name": "search"}
+        return ps.search(model, data, budget="macs=60%", scoring=scoring, **own)  # type: ignore[arg-type]
+
+    assert search(1.0).trials == search(1.0).trials
+    with pytest.raises(ps.StudyMismatch, match="its task is"):
+        search(50.0)
+
+
+def test_a_study_from_before_the_loss_of_all_was_part_of_its_task_goes_on(tmp_path: Path) -> None:
+    case = REGRESSION()
+    network = ps.trace(case.model, case.data.examples())
+    url = f"sqlite:///{tmp_path / 's.db'}"
+
+    def search(macs: str, n_trials: int) -> ps.SearchResult:
+        return ps.search(network, case.data, budget=f"macs={macs}", searcher="random", n_trials=n_trials, study=url)
+
+    part = search("60%", 2)
+    with closing(sqlite3.connect(tmp_path / "s.db")) as connection:
+        (stored,) = connection.execute("select question from study").fetchone()
+        question = json.loads(stored)
+        del question["task"]["loss of all"]
+        connection.execute("update study set question = ?", (json.dumps(question),))
+        connection.commit()
+    assert search("60%", 4).trials[:2] == part.trials
+    assert search("50%", 2).name == "search macs=50%"
+
+
+def test_scores_of_one_task_are_not_taken_over_by_a_study_of_another(tmp_path: Path) -> None:
+    case = REGRESSION()
+    network = ps.trace(case.model, case.data.examples())
+
+    def scores(loss: str, url: str, name: str | None = None) -> list[float | None]:
+        data = replace(case.data, task=ps.tasks.regression(loss))
+        found = ps.search(network, data, budget="macs=60%", searcher="uniform", n_trials=1, study=url, study_name=name)
+        return [trial.score for trial in found.trials]
+
+    url = f"sqlite:///{tmp_path / 's.db'}"
+    squared = scores("squared", url, "squared")
+    assert scores("absolute", url, "absolute") == scores("absolute", "sqlite://") != squared
 
 
 def test_pruningnet_paam_and_manidp_take_tasks() -> None:

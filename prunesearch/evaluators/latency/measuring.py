@@ -166,7 +166,7 @@ def _measured(
         keys = [waiting[position] for position in met]
         calls = [runner.prepare(*blocked.build(plan.blocks[layer], structure)) for layer, _ in keys]
         times = dict(zip(keys, time_calls(calls, reference), strict=True))
-        table = replace(_with_times(table, times), drift=reference.drift)
+        table = replace(_with_times(table, times), drift=reference.drift).rounded()
         yield table
     structures = [built.structure for built in table.networks if built.timing is None]
     for start in range(0, len(structures), _NETWORKS_AT_ONCE):
@@ -175,7 +175,7 @@ def _measured(
         built = tuple(replace(b, timing=timed.get(b.structure, b.timing)) for b in table.networks)
         table = replace(table, networks=built, drift=reference.drift)
         last = start + _NETWORKS_AT_ONCE >= len(structures)
-        yield table.rescaled(reference.drift[1]) if last else table
+        yield (table.rescaled(reference.drift[1]) if last else table).rounded()
 
 
 def time_networks(

@@ -65,7 +65,8 @@ def test_every_layer_is_timed_at_every_width_and_the_file_is_the_table(
     assert [layer.axes for layer in table.layers] == [((4, 8),), ((4, 8, 12), (4, 8)), ((4, 8, 12),)]
     assert all(t.low <= t.ms <= t.high for layer in table.layers for t in layer.timings if t)
     assert (table.conditions.backend, table.conditions.threads, table.conditions.batch_size) == ("eager", 1, 1)
-    assert LatencyTable.load(path).missing == 0
+    assert LatencyTable.load(path) == table
+    assert LatencyTable.load(path).fingerprint == table.fingerprint  # by which studies know it
     assert LatencyModel(LatencyTable.load(path), network.space).predict([network.space.full])[0] > 0
 
 
