@@ -208,11 +208,72 @@ def test_norms_and_distances_are_those_of_the_filters() -> None:
     assert order("fpgm", network) == (tuple(np.argsort([-d for d in far])),)
 
 
+class Stream(nn.Module):
+    """A stream that a stem and three blocks produce, each block with channels of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(2, 6, 1), nn.Linear(6, 3)
+        self.inner = nn.ModuleList(nn.Conv2d(6, 4, 1) for _ in range(3))
+        self.back = nn.ModuleList(nn.Conv2d(4, 6, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, back in zip(self.inner, self.back, strict=True):
+            x = x + back(F.relu(inner(x)))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm"])
+def test_a_stream_of_many_producers_scores_on_average_as_much_as_a_layer_of_one(criterion: str) -> None:
+    found = make_criterion(criterion).rank(trace(randomised(Stream()).eval(), image(2, 2, 4, 4)))
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    assert [float(scores.mean()) for scores in found.scores] == pytest.approx([1.0] * 4)
+
+
 def test_batchnorms_scale_decides_where_there_is_one_and_the_norm_where_not(coupled: Network) -> None:
     model = coupled.model
     stem, inner = order("bn_scale", coupled)
     assert stem == tuple(np.argsort(-np.abs(model.norm.weight.detach().numpy())))  # type: ignore[union-attr,operator]
     assert inner == order("l1", coupled)[1]
+
+
+def test_scales_of_all_batchnorms_are_compared_as_they_are() -> None:
+    """As with one threshold over them; a group without one has norms relative to its layer, times the mean scale."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.ReLU())
+    model.extend([nn.Conv2d(5, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1)])
+    randomised(model)
+    with torch.no_grad():
+        model[1].weight *= 1e-3
+    found = make_criterion("bn_scale").rank(trace(model.eval(), image(2, 2, 4, 4)))
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    small, large = (model[at].weight.detach().abs().double().numpy() for at in (1, 3))
+    norms = model[5].weight.detach().abs().double().flatten(1).sum(1).numpy()
+    plain = norms / norms.mean() * np.concatenate([small, large]).mean()
+    for scores, wanted in zip(found.scores, (small, large, plain), strict=True):
+        assert scores == pytest.approx(wanted)
+
+
+def test_of_several_batchnorms_the_mean_scale_counts() -> None:
+    """The mean, not the sum: channels with two BatchNorms matter no more than channels with one."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 1)
+            self.norm, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.relu(self.norm(self.one(x)) + self.second(self.other(x))))
+
+    model = randomised(Two()).eval()
+    found = make_criterion("bn_scale").rank(trace(model, image(2, 2, 4, 4)))
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    both = model.norm.weight.detach().abs() + model.second.weight.detach().abs()  # type: ignore[operator, union-attr]
+    assert found.scores[0] == pytest.approx((both / 2).numpy())
 
 
 def test_taylor_is_the_squared_derivative_with_respect_to_a_factor_on_the_filters(coupled: Network) -> None:
