@@ -466,6 +466,19 @@ def test_lasso_keeps_the_channels_that_the_output_is_made_of() -> None:
     assert make_criterion("lasso").rank(network, Examples(IMAGES, fidelity())).keep(0, 4).tolist() == [0, 2, 3, 5]
 
 
+@pytest.mark.parametrize("criterion", ["genetic", "lasso"])
+def test_channels_with_a_mean_alone_matter_where_no_batchnorm_takes_it_away(criterion: str) -> None:
+    """A channel that is always 5 is what the next layer's outputs are made of, and a BatchNorm's loss is none."""
+    for norm, kept in ((nn.Identity(), [0]), (nn.BatchNorm2d(3), [1])):
+        model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 3, 1), norm, nn.ReLU(), nn.Flatten())
+        randomised(model.append(nn.Linear(48, 3)))
+        with torch.no_grad():
+            model[0].weight[0], model[0].bias[0] = 0, 5  # type: ignore[index, operator]
+        network = trace(model.eval(), image(2, 2, 4, 4))
+        ranking = make_criterion(criterion).rank(network, Examples(IMAGES, fidelity()))
+        assert ranking.keep([group.name for group in network.space.groups].index("0"), 1).tolist() == kept
+
+
 def test_lassos_support_is_scikit_learns(coupled: Network) -> None:
     """On the square root of the Gram matrix, whose regression is the same."""
     from sklearn.linear_model import Lasso
