@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import Budget, FeasibleSet, as_structures
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings, Rollout
 from prunesearch.search.random_search import RandomSearcher
@@ -187,6 +187,28 @@ def test_a_share_that_no_structure_meets_is_refused_with_the_lowest_one_that_can
     assert searcher.policy(lowest * 1.0001) == SHORT.minimum
     with pytest.raises(InfeasibleBudget, match="share"):
         ConditionalSearcher(SHORT, BUDGET, shares=(1.0, lowest * 0.99))
+
+
+@pytest.mark.parametrize(("warmup", "batch_size"), [(20, 6), (1, 6), (20, 1), (12, 6)])
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.6)])
+def test_the_policy_acts_after_as_many_random_structures_as_asked_for(
+    warmup: int, batch_size: int, shares: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ConditionalSettings(warmup=warmup, batch_size=batch_size)
+    searcher = ConditionalSearcher(SHORT, BUDGET, shares=shares, settings=settings)
+    noises: list[float] = []
+    act = searcher._act
+
+    def noted(share: float, within: FeasibleSet, noise: float, rng: np.random.Generator) -> Structure:
+        noises.append(noise)
+        return act(share, within, noise, rng)
+
+    monkeypatch.setattr(searcher, "_act", noted)
+    asked = 0
+    while not noises:
+        asked += len(searcher.ask(1))
+    assert asked - 1 == warmup * len(shares)
+    assert noises[0] == settings.noise
 
 
 def test_asking_the_policy_changes_nothing_of_what_is_proposed() -> None:
