@@ -19,6 +19,7 @@ from prunesearch.evaluators.channels.cpmc import CPMCCriterion
 from prunesearch.evaluators.channels.genetic import best_mask, errors, greedy_mask
 from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fit_ensemble, responses
 from prunesearch.evaluators.channels.slices import slices
+from prunesearch.evaluators.channels.taylor import TaylorCriterion
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
@@ -290,6 +291,18 @@ def test_taylor_is_the_squared_derivative_with_respect_to_a_factor_on_the_filter
                 weight.copy_(whole)  # type: ignore[operator,union-attr]
         importance[channel] += ((losses[0] - losses[1]) / 0.002) ** 2
     assert order("taylor", coupled)[1] == tuple(np.argsort(-importance))
+
+
+def test_scores_of_taylor_are_averages_over_batches(coupled: Network) -> None:
+    """Each by its size, so four times the same batch say what it says once."""
+    taylor = TaylorCriterion()
+    once = taylor.scores(coupled, labelled(IMAGES[:64], LABELS[:64]))
+    often = taylor.scores(coupled, labelled(IMAGES[:64].repeat(4, 1, 1, 1), LABELS[:64].repeat(4)))
+    assert often == pytest.approx(once, rel=1e-4)
+    sizes = (33, 32)  # what 65 images are cut into
+    parts = [labelled(IMAGES[:33], LABELS[:33]), labelled(IMAGES[33:65], LABELS[33:65])]
+    wanted = sum(size * taylor.scores(coupled, part) for size, part in zip(sizes, parts, strict=True)) / 65
+    assert taylor.scores(coupled, labelled(IMAGES[:65], LABELS[:65])) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_cpmc_counts_all_weights_that_disappear_with_a_channel(coupled: Network) -> None:
