@@ -24,6 +24,7 @@ from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.verify import masked
 from prunesearch.structure import FloatArray
@@ -548,6 +549,51 @@ def test_responses_are_those_of_the_masked_network(coupled: Network) -> None:
         with torch.no_grad():
             loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
         assert response == pytest.approx(-float(loss), rel=1e-5)
+
+
+class ChannelsLast(nn.Module):
+    """A layer that works on the last dimension, for (n, c, h, w)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
+MIXING: dict[str, Callable[[], nn.Module]] = {
+    "LayerNorm": lambda: ChannelsLast(nn.LayerNorm(8)),
+    "RMSNorm": lambda: ChannelsLast(nn.RMSNorm(8)),
+    "GroupNorm": lambda: nn.GroupNorm(1, 8),
+    "GroupNorm of 2": lambda: nn.GroupNorm(2, 8),
+    "Softmax": lambda: nn.Softmax(1),
+    "LogSoftmax": lambda: ChannelsLast(nn.LogSoftmax(-1)),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_layers_that_mix_channels_work_on_those_that_a_mask_leaves(name: str) -> None:
+    """As in the network from which the others were cut."""
+    model = nn.Sequential(nn.Conv2d(2, 8, 1), MIXING[name](), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(64, 3))
+    randomised(model)
+    with torch.no_grad():
+        model[0].bias[:3] += 3  # type: ignore[operator, union-attr, index]
+    network = trace(model.eval(), image(2, 2, 4, 4))
+    units = network.units[[group.name for group in network.space.groups].index("0")]
+    everything = np.ones(network.unit_count, dtype=np.bool_)
+    masks = np.vstack([balanced_masks(len(units), 10, np.random.default_rng(0))[:6], np.zeros((1, len(units)))])
+    found = responses(network, units, masks, labelled(IMAGES, LABELS), everything)
+    assert np.isfinite(found).all()
+    for mask, response in zip(masks[:-1], found, strict=False):
+        importances = [np.ones(len(each)) for each in network.units]
+        importances[0] = mask.astype(np.float64)
+        structure = (int(mask.sum()) * network.space.groups[0].unit, *network.space.full[1:])
+        slimmed = slim(network, structure, NestedRanking.by_importance(importances))
+        with torch.no_grad():
+            loss = F.cross_entropy(slimmed.eval()(IMAGES), LABELS)
+        assert response == pytest.approx(-float(loss), rel=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_units_that_are_gone_are_dropped_in_every_mask(coupled: Network) -> None:
