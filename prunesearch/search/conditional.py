@@ -38,7 +38,7 @@ class ConditionalSettings:
         least_noise: Where the decay ends; published: nowhere.
     """
 
-    warmup: int = 20
+    warmup: int = 24
     batch_size: int = 6
     hidden: int = 64
     actor_lr: float = 2e-3
@@ -46,7 +46,7 @@ class ConditionalSettings:
     tau: float = 0.1
     minibatch: int = 128
     updates: int = 4
-    noise: float = 0.5
+    noise: float = 0.425
     noise_decay: float = 0.96
     least_noise: float = 0.04
 

@@ -157,7 +157,7 @@ def test_a_policy_is_not_stuck_after_many_episodes_either() -> None:
 def test_one_policy_answers_every_share_of_the_budget_also_ones_in_between() -> None:
     shares = (1.0, 0.7, 0.4)
     searcher = ConditionalSearcher(SHORT, BUDGET, shares=shares)
-    trials = played(searcher, 69, interacting(SHORT, 0))  # the policy proposes three for each share
+    trials = played(searcher, 81, interacting(SHORT, 0))  # the policy proposes three for each share
     feasible = BUDGET.check(SHORT)
     used = feasible.usage([trial.structure for trial in trials])
     for share in shares:
@@ -214,7 +214,7 @@ def test_the_policy_acts_after_as_many_random_structures_as_asked_for(
 def test_asking_the_policy_changes_nothing_of_what_is_proposed() -> None:
     def proposed(asks: bool) -> list[Structure]:
         searcher, found = ConditionalSearcher(SHORT, BUDGET, seed=3), []
-        for _ in range(4):  # the policy proposes from the 21st on
+        for _ in range(6):  # the policy proposes from the 25th on
             found += played(searcher, 6, interacting(SHORT, 3))
             if asks:
                 assert searcher.policy(0.9) == searcher.policy(0.9)
