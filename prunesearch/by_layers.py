@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prunesearch.budget import AnyBudget, FeasibleSet, as_budget, as_structures
+from prunesearch.budget import AnyBudget, FeasibleSet, as_budget
 from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels.genetic import greedy_mask
 from prunesearch.evaluators.diagnosis import check_finite
@@ -44,6 +44,7 @@ from prunesearch.models.tensor_file import content_of
 from prunesearch.preparation import check_data
 from prunesearch.progress import Progress
 from prunesearch.ranges import whole_number
+from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import FloatArray, IntArray, Structure
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.scored import measure, scored_by
@@ -233,7 +234,7 @@ class _Layers:
         """All of it."""
         widths = structure
         if widths is None:
-            (widths,) = as_structures(feasible.tightened(self._settings.share_of_budget).fit([feasible.space.full]))
+            widths = uniform_structure(feasible.tightened(self._settings.share_of_budget))
         with self._saved_if_stopped():
             self._measure_sensitivity(widths)
         steps = self._steps(widths, None if structure is not None else feasible)

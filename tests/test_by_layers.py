@@ -24,6 +24,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import kept_units, named_tensors, put_back, slim
 from prunesearch.models.trace import trace
+from prunesearch.search.uniform import uniform_structure
 from prunesearch.training.data import Data
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.settings import LayerwiseSettings
@@ -93,6 +94,27 @@ def test_the_most_sensitive_layer_keeps_its_width_once_the_budget_is_met(network
     assert len(tight.reports) == RECIPE.epochs
     (spared,) = (group for group in network.space.groups if group.name != tight.layers[0].name)
     assert tight.structure[network.space.groups.index(spared)] == spared.width
+
+
+@pytest.mark.parametrize("share", [0.7, 1.0])
+def test_layers_get_the_widths_of_the_uniform_structure(share: float) -> None:
+    """Whatever the narrowest width of a layer is; only the last one may be left wider, as the budget is met."""
+    layers = nn.Sequential(nn.Conv2d(1, 20, 3), nn.ReLU(), nn.Conv2d(20, 32, 3), nn.ReLU(), nn.Conv2d(32, 16, 1))
+    layers.extend([nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 3)])
+    network = trace(layers.eval(), torch.zeros(2, 1, 6, 6), round_to=4, min_channels={"0": 12})
+    budget = Budget(params="60%")
+    alike = uniform_structure(budget.check(network).tightened(share))
+    images, labels = torch.randn(32, 1, 6, 6), torch.arange(32) % 3
+    found = run(
+        network,
+        Data(train=(images, labels), calibration=16),
+        budget=budget,
+        settings=replace(SETTINGS, share_of_budget=share, epochs_per_layer=0),
+    )
+    wanted = {group.name: width for group, width in zip(network.space.groups, alike, strict=True)}
+    assert len(found.layers) > 1
+    assert all(report.width == wanted[report.name] for report in found.layers[:-1])
+    assert found.layers[-1].width >= wanted[found.layers[-1].name]
 
 
 def test_widths_can_be_given_as_in_the_paper(network: Network, data: Data) -> None:

@@ -24,16 +24,17 @@ _RIDGE = 1e-4  # of the mean variance: moments come from a few thousand position
 class CompensatedWeights(RefittedWeights):
     """Inherited weights, but each reader's are the least-squares refit of its outputs to the inputs that stay.
 
-    With the covariance C of a layer's inputs and S those that stay: `W' = W C[:, S] (C[S, S] + ridge)^-1`, and the
+    With the covariance C of a layer's inputs and S those that stay:
+    `W' = (W C[:, S] + ridge W[:, S]) (C[S, S] + ridge)^-1`; the ridge draws to the trained weights, not to zero. The
     bias, if there is one, takes up the change of the mean. A layer without a bias has second moments about zero in
     place of C, so that its weights do; unless a BatchNorm follows at once, which takes means away.
 
     Source: Xie et al., Pruning with compensation, arXiv:2108.13728 and the authors' code (closed form), and He et al.,
     ICCV 2017, arXiv:1707.06168, section 3.1, step ii. Departs from both: moments are those of the unpruned network for
-    all structures, so nothing is gathered per structure, and errors that accumulate are not seen; the rescaling of each
-    output to its old variance is left out, and so is the bias of layers that have none in front of a BatchNorm, whose
-    re-estimated statistics absorb both. Grouped convolutions inherit their weights, and so do layers
-    whose weights are computed or shared.
+    all structures, so nothing is gathered per structure, and errors that accumulate are not seen; the ridge draws to
+    the trained weights; the rescaling of each output to its old variance is left out, and so is the bias of layers that
+    have none in front of a BatchNorm, whose re-estimated statistics absorb both. Grouped convolutions inherit their
+    weights, and so do layers whose weights are computed or shared.
 
     Args:
         network: The traced network.
@@ -80,7 +81,7 @@ class CompensatedWeights(RefittedWeights):
         return self._bias(layer, structure, stay).to(trained)
 
     def _weight(self, layer: LinearMap, structure: Structure, stay: Tensor) -> Tensor:
-        """(outputs, columns that stay) W C[:, S] C[S, S]^-1; `stay` has the indices S."""
+        """(outputs, columns that stay) the closed form; `stay` has the indices S."""
         reader = self._readers[layer.place]
         rows = self.outputs(layer, structure, reader.mean.device)
         own, cross = reader.covariance[stay][:, stay], reader.cross[rows][:, stay]

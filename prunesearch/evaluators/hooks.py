@@ -14,6 +14,9 @@ from prunesearch.models.isolation import in_eval_mode
 Look: TypeAlias = Callable[[Tensor], "Tensor | None"]
 """Called with the first input of a layer; what it returns, if it does, takes its place."""
 
+Answer: TypeAlias = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""Called with a layer, its first input and its output; what it returns takes the output's place."""
+
 
 @contextmanager
 def watched(model: nn.Module, looks: Iterable[tuple[str, Look]]) -> Iterator[None]:
@@ -29,6 +32,28 @@ def watched(model: nn.Module, looks: Iterable[tuple[str, Look]]) -> Iterator[Non
             handle = model.get_submodule(name).register_forward_pre_hook(_hook(look), with_kwargs=True)
             stack.callback(handle.remove)
         yield
+
+
+@contextmanager
+def answered(model: nn.Module, answers: Iterable[tuple[str, Answer]]) -> Iterator[None]:
+    """Let functions answer in place of layers while the model runs; afterwards it is as before.
+
+    Args:
+        model: The network.
+        answers: Pairs of a layer's qualified name and what answers, from inputs that may have been changed before.
+    """
+    with ExitStack() as stack:
+        for name, answer in answers:
+            handle = model.get_submodule(name).register_forward_hook(_answering(answer), with_kwargs=True)
+            stack.callback(handle.remove)
+        yield
+
+
+def _answering(answer: Answer) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], Tensor]:
+    def hook(layer: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], output: Tensor) -> Tensor:
+        return answer(layer, first_input(layer, arguments, keywords), output)
+
+    return hook
 
 
 def _hook(look: Look) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]:

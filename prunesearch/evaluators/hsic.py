@@ -35,7 +35,7 @@ def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tu
     del evaluator
     images = of_most_frequent_size(taken(images, slice(_IMAGES)), "The similarity of layers")
     between, owners = nhsic(weights.network, images)
-    summed = between.sum(axis=1) - np.diag(between)
+    summed = np.maximum(between.sum(axis=1) - np.diag(between), 0)  # rounding may leave less
     return tuple(summed[owners == group] for group in range(len(weights.network.units)))
 
 

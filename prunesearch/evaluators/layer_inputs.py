@@ -72,8 +72,8 @@ class LayerInputs:
         """(outputs, columns) covariance of the outputs and the inputs."""
         return self.weights @ self.covariance
 
-    def gram(self, centred: bool = True) -> FloatArray:
-        """(c, c) Gram matrix of the contributions of input channels to the outputs."""
+    def gram(self, *, centred: bool) -> FloatArray:
+        """(c, c) Gram matrix of the contributions of input channels to the outputs, or of these without their means."""
         channels, taps = len(self.units), self.taps
         rows = []
         for start in range(0, channels * taps, _CHANNELS * taps):  # all products at once could be gigabytes
@@ -104,15 +104,15 @@ def layer_inputs(
     """Every linear layer and convolution that mixes narrowed channels, and moments of what it is given.
 
     However it is spelt: as a module, as a class derived from one, or as a function (`Network.linear_maps`). Layers are
-    gathered together as long as their covariances take less than 1 GiB; then comes another pass. Depthwise convolutions
-    lose no inputs that outputs which stay would miss; those whose covariance alone takes more are left out.
+    gathered together as long as their covariances take less than 1 GiB; then comes another pass.
 
     Args:
         network: A traced network.
         images: (n, ...) images; the first 256 count.
         seed: Decides the positions, 16 of each image.
         cache: Folder where moments are kept, under a fingerprint of the network, the images and the seed.
-        of: The layers, of `network.linear_maps`; all by default.
+        of: The layers, of `network.linear_maps`. By default all but depthwise convolutions: their outputs go with their
+            inputs, and it is the layer behind them that misses these.
         kept: (units,) which units of the network stay, all by default. Channels of the others are given as zeros, and
             the outputs of layers among them have weights of zero.
 
@@ -127,7 +127,7 @@ def layer_inputs(
         folder = Path(cache) / f"moments-{_VERSION}-{network.fingerprint()}-{fingerprint(images)}-{seed}{of_kept}"
     units = {read.place: read.units for read in network.reads}
     forward = _Forward(network, kept)
-    chosen = [one for one in network.linear_maps if one.loses_inputs or _bytes(one) <= _BYTES] if of is None else of
+    chosen = [one for one in network.linear_maps if one.loses_inputs] if of is None else of
     for layers in _within(chosen, _BYTES):
         for layer, found in _gathered(forward, layers, images, seed, folder):
             weights = layer.matrix(found["weight"])

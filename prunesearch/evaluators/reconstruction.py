@@ -20,7 +20,7 @@ from prunesearch.structure import FloatArray
 
 
 def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tuple[FloatArray, ...]:
-    """Per group, (its allowed widths,) error of its next layers at each, relative to the variance of their outputs.
+    """Per group, (its allowed widths,) error of its next layers at each, relative to the mean square of their outputs.
 
     The dropped channels are those that `weights` drops; 0 at full width. A group read only by layers of which nothing
     is known here (`Network.linear_maps` has those that are) has the share of its channels that is dropped instead.
@@ -44,11 +44,12 @@ def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> 
     return tuple(found)
 
 
-def gram_matrices(network: Network, readers: Iterable[LayerInputs], *, centred: bool = True) -> list[FloatArray]:
+def gram_matrices(network: Network, readers: Iterable[LayerInputs]) -> list[FloatArray]:
     """Per group, the (u, u) Gram matrix of its units' contributions to its next layers' outputs.
 
-    Summed over next layers, each relative to the mean square of its whole output; zero for a group that no linear layer
-    or convolution reads.
+    Summed over next layers, each relative to the mean square of its whole output, without its bias; zero for a group
+    that no linear layer or convolution reads. Where a BatchNorm follows at once, the contributions' means are left out:
+    it absorbs them once its statistics are re-estimated.
 
     Source: ours; it makes exact the second-order term of layer-wise pruning, Dong et al., NeurIPS 2017,
     arXiv:1705.07565.
@@ -56,11 +57,11 @@ def gram_matrices(network: Network, readers: Iterable[LayerInputs], *, centred: 
     Args:
         network: A traced network.
         readers: Its next layers, one at a time.
-        centred: Without the contributions' means, which a following BatchNorm absorbs once it is re-estimated.
     """
     grams = [np.zeros((len(units), len(units))) for units in network.units]
+    of_place = {one.place: one for one in network.linear_maps}
     for reader in readers:
-        between = reader.gram(centred)
+        between = reader.gram(centred=of_place[reader.name].normalised)
         energy = float(between.sum()) or 1.0
         for gram, units in zip(grams, network.units, strict=True):
             inside, places = reader.channels_of(units)

@@ -35,13 +35,13 @@ _BYTES = 4
 class PruningNet(nn.Module):
     """Gives every structure of a traced network weights of its own.
 
-    Every convolution, and every linear layer that loses outputs, has a generator that sees the widths, as shares of
-    the full ones, of all groups that its block reads or writes, and gives the full weights, of which a structure takes
-    its channels. A layer's block is the innermost module around it that is no mere container, or the layer itself
-    where that is the whole network. Groups are the genes: what is coupled has one width. The classifier and all other
-    parameters are ordinary ones, of which a structure takes its channels. BatchNorm statistics are always those of the
-    structure on the data at hand, so none are kept; MetaPruning keeps some per width, but re-estimates them all the
-    same before it scores.
+    Every convolution that is narrowed, and every linear layer that loses outputs, has a generator that sees the widths,
+    as shares of the full ones, of all groups that its block reads or writes, and gives the full weights, of which a
+    structure takes its channels. A layer's block is the innermost module around it that is no mere container, or the
+    layer itself where that is the whole network. Groups are the genes: what is coupled has one width. The classifier
+    and all other parameters are ordinary ones, of which a structure takes its channels. BatchNorm statistics are always
+    those of the structure on the data at hand, so none are kept; MetaPruning keeps some per width, but re-estimates
+    them all the same before it scores.
 
     Forms: `"published"` is MetaPruning's (`PublishedGenerator`; scale and shift of normalisations do not train); it is
     `hidden + 1` times as large as the network. `"compact"` (`CompactGenerator`) is little larger than the network.

@@ -38,7 +38,7 @@ class ConditionalSettings:
         least_noise: Where the decay ends; published: nowhere.
     """
 
-    warmup: int = 20
+    warmup: int = 24
     batch_size: int = 6
     hidden: int = 64
     actor_lr: float = 2e-3
@@ -46,7 +46,7 @@ class ConditionalSettings:
     tau: float = 0.1
     minibatch: int = 128
     updates: int = 4
-    noise: float = 0.5
+    noise: float = 0.425
     noise_decay: float = 0.96
     least_noise: float = 0.04
 
@@ -140,12 +140,14 @@ class ConditionalSearcher(BatchSearcher):
     def plan(self, rng: np.random.Generator, batch: int) -> None:
         """Learn from what was told, then put a structure of each share in turn into the queue."""
         self._learn(rng)
-        if min(self._turns) < self._settings.warmup:
+        own = self._settings
+        if min(self._turns) < own.warmup:
             for index, feasible in enumerate(self._sets):
-                put_random(self.queue, feasible, rng, self._settings.batch_size)
-                self._turns[index] += self._settings.batch_size
+                more = min(own.batch_size, own.warmup - self._turns[index])
+                put_random(self.queue, feasible, rng, more)
+                self._turns[index] += more
             return
-        for turn in range(self._settings.batch_size):
+        for turn in range(own.batch_size):
             index = (batch + turn) % len(self._shares)
             proposed = self._act(self._shares[index], self._sets[index], self._noise(index), rng)
             if not self.queue.put([proposed], 1):

@@ -88,9 +88,11 @@ class ConvexSearcher(BatchSearcher):
         self._similarity = [np.asarray(values, dtype=np.float64) for values in similarity]
         if form not in FORMS:
             raise ValueError(f"Unknown form {form!r}; there are {', '.join(FORMS)}.")
-        if len(self._similarity) != len(space.groups) or not all((values > 0).all() for values in self._similarity):
+        if len(self._similarity) != len(space.groups) or not all(
+            (np.isfinite(values) & (values >= 0)).all() for values in self._similarity
+        ):
             raise ValueError(
-                f"Expected positive similarities for each of {len(space.groups)} groups, got "
+                f"Expected finite similarities of at least 0 for each of {len(space.groups)} groups, got "
                 f"{[values.tolist() for values in self._similarity]}."
             )
         self._form = form
@@ -115,9 +117,10 @@ class ConvexSearcher(BatchSearcher):
         return [solve(self.feasible, self._weights(strength)) for strength in self._strengths]
 
     def _weights(self, strength: float) -> FloatArray:
-        """(g,) a group that nothing reads counts as one layer of mean similarity."""
+        """(g,) a group that nothing reads counts as one layer of mean similarity; if none is like any, all are mean."""
         mean = np.concatenate([np.ones(0), *self._similarity]).mean()
-        return np.array([np.exp(-strength * (values / mean - 1)).sum() or 1.0 for values in self._similarity])
+        relative = [values / mean if mean else np.ones_like(values) for values in self._similarity]
+        return np.array([np.exp(-strength * (values - 1)).sum() or 1.0 for values in relative])
 
 
 def rounded(feasible: FeasibleSet, keep: FloatArray) -> Structure:

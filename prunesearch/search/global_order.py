@@ -17,8 +17,8 @@ class GlobalSearcher(BatchSearcher):
     No group gets narrower than its minimum; what rounding to allowed widths leaves of the budget is used.
 
     Source: the common baseline, as in Liu et al., ICCV 2017, arXiv:1708.06519 (one threshold over all BatchNorm
-    scales); with the criterion `cpmc` it is the structure of Yan et al., arXiv:2011.03240. Scores are those of the
-    channel criterion; which units stay is its matter, here only how many.
+    scales); with the criterion `cpmc` structures are of the kind that the abstract of Yan et al., arXiv:2011.03240,
+    describes. Scores are those of the channel criterion; which units stay is its matter, here only how many.
 
     Args:
         space: Where structures live.

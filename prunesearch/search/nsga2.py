@@ -42,7 +42,8 @@ class NSGA2Searcher(BatchSearcher):
     Source: Deb et al., IEEE TEC 2002. Departs from it: survivors are chosen among all trials told, not only the last
     two generations; every other child is scaled to the whole budget, so that this end of the front is searched as well
     as the rest; the others are repaired if they exceed it and stay as cheap as they are if not; DEAP's uniform
-    crossover and integer mutation take the place of SBX and polynomial mutation.
+    crossover and integer mutation take the place of SBX and polynomial mutation; parents are drawn uniformly from the
+    survivors, not by crowded tournaments of two.
 
     Args:
         space: Where structures live.

@@ -211,7 +211,7 @@ class Attentive(Learner):
             self._index(f"read{number}", read.units)
             module = self.network.get_submodule(read.place)
             module.register_forward_pre_hook(self._multiplying(f"read{number}", read.dim))
-            if isinstance(module, (nn.LayerNorm, nn.RMSNorm)):  # to which zeros are values like others
+            if isinstance(module, (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)):  # to which zeros are values like others
                 module.register_forward_hook(self._normalising(f"read{number}", read.dim))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -334,7 +334,9 @@ class Attentive(Learner):
     def _normalising(self, name: str, dim: int) -> Any:
         """Normalise over the channels of the mask alone; over all where attention learns."""
 
-        def hook(module: nn.LayerNorm | nn.RMSNorm, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def hook(
+            module: nn.LayerNorm | nn.GroupNorm | nn.RMSNorm, inputs: tuple[Tensor, ...], output: Tensor
+        ) -> Tensor:
             if self._factors is not None:
                 return output
             return norm_of_layer(module, output.dtype).over(inputs[0], dim, self.mask[self.get_buffer(name)] > 0)

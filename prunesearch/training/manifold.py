@@ -4,7 +4,10 @@ Source: Tang et al., "Manifold Regularized Dynamic Network Pruning", CVPR 2021, 
 equations that a fork of it names. The gates are in `models.gates`. Departures: thresholds are quantiles of the layers'
 mean saliencies as there, but the share kept follows from the average multiply-accumulates, measured on training images,
 instead of being given; it reaches its end after two thirds of the epochs, not after the last step; the weight of an
-image's sparsity passes no gradient to its loss (the released code's can turn the loss of simple images round).
+image's sparsity passes no gradient to its loss (the released code's can turn the loss of simple images round); the mean
+loss that tells simple images from hard ones in the first epoch is that of at most 256 calibration images in the network
+without gates, theirs that of all training images; thresholds are set from the end of the first epoch on, theirs an
+epoch later.
 """
 
 from __future__ import annotations

@@ -19,10 +19,12 @@ from prunesearch.evaluators.channels.cpmc import CPMCCriterion
 from prunesearch.evaluators.channels.genetic import best_mask, errors, greedy_mask
 from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fit_ensemble, responses
 from prunesearch.evaluators.channels.slices import slices
+from prunesearch.evaluators.channels.taylor import TaylorCriterion
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
 from prunesearch.models.verify import masked
 from prunesearch.structure import FloatArray
@@ -208,11 +210,72 @@ def test_norms_and_distances_are_those_of_the_filters() -> None:
     assert order("fpgm", network) == (tuple(np.argsort([-d for d in far])),)
 
 
+class Stream(nn.Module):
+    """A stream that a stem and three blocks produce, each block with channels of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(2, 6, 1), nn.Linear(6, 3)
+        self.inner = nn.ModuleList(nn.Conv2d(6, 4, 1) for _ in range(3))
+        self.back = nn.ModuleList(nn.Conv2d(4, 6, 1) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for inner, back in zip(self.inner, self.back, strict=True):
+            x = x + back(F.relu(inner(x)))
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("criterion", ["l1", "l2", "fpgm"])
+def test_a_stream_of_many_producers_scores_on_average_as_much_as_a_layer_of_one(criterion: str) -> None:
+    found = make_criterion(criterion).rank(trace(randomised(Stream()).eval(), image(2, 2, 4, 4)))
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    assert [float(scores.mean()) for scores in found.scores] == pytest.approx([1.0] * 4)
+
+
 def test_batchnorms_scale_decides_where_there_is_one_and_the_norm_where_not(coupled: Network) -> None:
     model = coupled.model
     stem, inner = order("bn_scale", coupled)
     assert stem == tuple(np.argsort(-np.abs(model.norm.weight.detach().numpy())))  # type: ignore[union-attr,operator]
     assert inner == order("l1", coupled)[1]
+
+
+def test_scales_of_all_batchnorms_are_compared_as_they_are() -> None:
+    """As with one threshold over them; a group without one has norms relative to its layer, times the mean scale."""
+    model = nn.Sequential(nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 5, 1), nn.BatchNorm2d(5), nn.ReLU())
+    model.extend([nn.Conv2d(5, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1)])
+    randomised(model)
+    with torch.no_grad():
+        model[1].weight *= 1e-3
+    found = make_criterion("bn_scale").rank(trace(model.eval(), image(2, 2, 4, 4)))
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    small, large = (model[at].weight.detach().abs().double().numpy() for at in (1, 3))
+    norms = model[5].weight.detach().abs().double().flatten(1).sum(1).numpy()
+    plain = norms / norms.mean() * np.concatenate([small, large]).mean()
+    for scores, wanted in zip(found.scores, (small, large, plain), strict=True):
+        assert scores == pytest.approx(wanted)
+
+
+def test_of_several_batchnorms_the_mean_scale_counts() -> None:
+    """The mean, not the sum: channels with two BatchNorms matter no more than channels with one."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.head = nn.Conv2d(2, 4, 1), nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 1)
+            self.norm, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(F.relu(self.norm(self.one(x)) + self.second(self.other(x))))
+
+    model = randomised(Two()).eval()
+    found = make_criterion("bn_scale").rank(trace(model, image(2, 2, 4, 4)))
+    assert isinstance(found, NestedRanking)
+    assert found.scores is not None
+    both = model.norm.weight.detach().abs() + model.second.weight.detach().abs()  # type: ignore[operator, union-attr]
+    assert found.scores[0] == pytest.approx((both / 2).numpy())
 
 
 def test_taylor_is_the_squared_derivative_with_respect_to_a_factor_on_the_filters(coupled: Network) -> None:
@@ -229,6 +292,18 @@ def test_taylor_is_the_squared_derivative_with_respect_to_a_factor_on_the_filter
                 weight.copy_(whole)  # type: ignore[operator,union-attr]
         importance[channel] += ((losses[0] - losses[1]) / 0.002) ** 2
     assert order("taylor", coupled)[1] == tuple(np.argsort(-importance))
+
+
+def test_scores_of_taylor_are_averages_over_batches(coupled: Network) -> None:
+    """Each by its size, so four times the same batch say what it says once."""
+    taylor = TaylorCriterion()
+    once = taylor.scores(coupled, labelled(IMAGES[:64], LABELS[:64]))
+    often = taylor.scores(coupled, labelled(IMAGES[:64].repeat(4, 1, 1, 1), LABELS[:64].repeat(4)))
+    assert often == pytest.approx(once, rel=1e-4)
+    sizes = (33, 32)  # what 65 images are cut into
+    parts = [labelled(IMAGES[:33], LABELS[:33]), labelled(IMAGES[33:65], LABELS[33:65])]
+    wanted = sum(size * taylor.scores(coupled, part) for size, part in zip(sizes, parts, strict=True)) / 65
+    assert taylor.scores(coupled, labelled(IMAGES[:65], LABELS[:65])) == pytest.approx(wanted, rel=1e-4)
 
 
 def test_cpmc_counts_all_weights_that_disappear_with_a_channel(coupled: Network) -> None:
@@ -405,6 +480,19 @@ def test_lasso_keeps_the_channels_that_the_output_is_made_of() -> None:
     assert make_criterion("lasso").rank(network, Examples(IMAGES, fidelity())).keep(0, 4).tolist() == [0, 2, 3, 5]
 
 
+@pytest.mark.parametrize("criterion", ["genetic", "lasso"])
+def test_channels_with_a_mean_alone_matter_where_no_batchnorm_takes_it_away(criterion: str) -> None:
+    """A channel that is always 5 is what the next layer's outputs are made of, and a BatchNorm's loss is none."""
+    for norm, kept in ((nn.Identity(), [0]), (nn.BatchNorm2d(3), [1])):
+        model = nn.Sequential(nn.Conv2d(2, 2, 1), nn.ReLU(), nn.Conv2d(2, 3, 1), norm, nn.ReLU(), nn.Flatten())
+        randomised(model.append(nn.Linear(48, 3)))
+        with torch.no_grad():
+            model[0].weight[0], model[0].bias[0] = 0, 5  # type: ignore[index, operator]
+        network = trace(model.eval(), image(2, 2, 4, 4))
+        ranking = make_criterion(criterion).rank(network, Examples(IMAGES, fidelity()))
+        assert ranking.keep([group.name for group in network.space.groups].index("0"), 1).tolist() == kept
+
+
 def test_lassos_support_is_scikit_learns(coupled: Network) -> None:
     """On the square root of the Gram matrix, whose regression is the same."""
     from sklearn.linear_model import Lasso
@@ -461,6 +549,51 @@ def test_responses_are_those_of_the_masked_network(coupled: Network) -> None:
         with torch.no_grad():
             loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
         assert response == pytest.approx(-float(loss), rel=1e-5)
+
+
+class ChannelsLast(nn.Module):
+    """A layer that works on the last dimension, for (n, c, h, w)."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # type: ignore[no-any-return]
+
+
+MIXING: dict[str, Callable[[], nn.Module]] = {
+    "LayerNorm": lambda: ChannelsLast(nn.LayerNorm(8)),
+    "RMSNorm": lambda: ChannelsLast(nn.RMSNorm(8)),
+    "GroupNorm": lambda: nn.GroupNorm(1, 8),
+    "GroupNorm of 2": lambda: nn.GroupNorm(2, 8),
+    "Softmax": lambda: nn.Softmax(1),
+    "LogSoftmax": lambda: ChannelsLast(nn.LogSoftmax(-1)),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_layers_that_mix_channels_work_on_those_that_a_mask_leaves(name: str) -> None:
+    """As in the network from which the others were cut."""
+    model = nn.Sequential(nn.Conv2d(2, 8, 1), MIXING[name](), nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(64, 3))
+    randomised(model)
+    with torch.no_grad():
+        model[0].bias[:3] += 3  # type: ignore[operator, union-attr, index]
+    network = trace(model.eval(), image(2, 2, 4, 4))
+    units = network.units[[group.name for group in network.space.groups].index("0")]
+    everything = np.ones(network.unit_count, dtype=np.bool_)
+    masks = np.vstack([balanced_masks(len(units), 10, np.random.default_rng(0))[:6], np.zeros((1, len(units)))])
+    found = responses(network, units, masks, labelled(IMAGES, LABELS), everything)
+    assert np.isfinite(found).all()
+    for mask, response in zip(masks[:-1], found, strict=False):
+        importances = [np.ones(len(each)) for each in network.units]
+        importances[0] = mask.astype(np.float64)
+        structure = (int(mask.sum()) * network.space.groups[0].unit, *network.space.full[1:])
+        slimmed = slim(network, structure, NestedRanking.by_importance(importances))
+        with torch.no_grad():
+            loss = F.cross_entropy(slimmed.eval()(IMAGES), LABELS)
+        assert response == pytest.approx(-float(loss), rel=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_units_that_are_gone_are_dropped_in_every_mask(coupled: Network) -> None:

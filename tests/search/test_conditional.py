@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import Budget, FeasibleSet, as_structures
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.search.conditional import ConditionalSearcher, ConditionalSettings, Rollout
 from prunesearch.search.random_search import RandomSearcher
@@ -157,7 +157,7 @@ def test_a_policy_is_not_stuck_after_many_episodes_either() -> None:
 def test_one_policy_answers_every_share_of_the_budget_also_ones_in_between() -> None:
     shares = (1.0, 0.7, 0.4)
     searcher = ConditionalSearcher(SHORT, BUDGET, shares=shares)
-    trials = played(searcher, 69, interacting(SHORT, 0))  # the policy proposes three for each share
+    trials = played(searcher, 81, interacting(SHORT, 0))  # the policy proposes three for each share
     feasible = BUDGET.check(SHORT)
     used = feasible.usage([trial.structure for trial in trials])
     for share in shares:
@@ -189,10 +189,32 @@ def test_a_share_that_no_structure_meets_is_refused_with_the_lowest_one_that_can
         ConditionalSearcher(SHORT, BUDGET, shares=(1.0, lowest * 0.99))
 
 
+@pytest.mark.parametrize(("warmup", "batch_size"), [(20, 6), (1, 6), (20, 1), (12, 6)])
+@pytest.mark.parametrize("shares", [(1.0,), (1.0, 0.6)])
+def test_the_policy_acts_after_as_many_random_structures_as_asked_for(
+    warmup: int, batch_size: int, shares: tuple[float, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ConditionalSettings(warmup=warmup, batch_size=batch_size)
+    searcher = ConditionalSearcher(SHORT, BUDGET, shares=shares, settings=settings)
+    noises: list[float] = []
+    act = searcher._act
+
+    def noted(share: float, within: FeasibleSet, noise: float, rng: np.random.Generator) -> Structure:
+        noises.append(noise)
+        return act(share, within, noise, rng)
+
+    monkeypatch.setattr(searcher, "_act", noted)
+    asked = 0
+    while not noises:
+        asked += len(searcher.ask(1))
+    assert asked - 1 == warmup * len(shares)
+    assert noises[0] == settings.noise
+
+
 def test_asking_the_policy_changes_nothing_of_what_is_proposed() -> None:
     def proposed(asks: bool) -> list[Structure]:
         searcher, found = ConditionalSearcher(SHORT, BUDGET, seed=3), []
-        for _ in range(4):  # the policy proposes from the 21st on
+        for _ in range(6):  # the policy proposes from the 25th on
             found += played(searcher, 6, interacting(SHORT, 3))
             if asks:
                 assert searcher.policy(0.9) == searcher.policy(0.9)

@@ -6,11 +6,19 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
+from torch import nn
 
 from prunesearch.budget import Budget, FeasibleSet
+from prunesearch.evaluators import gather
+from prunesearch.evaluators.accuracy import AccuracyEvaluator
+from prunesearch.evaluators.channels.l1 import L1Criterion
+from prunesearch.models.trace import trace
+from prunesearch.models.weights import InheritedWeights
 from prunesearch.search.convex import ConvexSearcher, maximise_linear, maximise_log, project_along_gradient
 from prunesearch.structure import FloatArray
+from prunesearch.tasks.classify import labelled
 from tests.toys import chain_space
 
 SPACE = chain_space((16, 24, 32), 16)
@@ -115,6 +123,29 @@ def test_a_group_counts_as_often_as_layers_read_it() -> None:
     assert ConvexSearcher(SPACE, Budget(macs="40%"), similarity=often).allocations()[0].keep[1] > once[1]
 
 
+@pytest.mark.parametrize("form", ["log", "linear", "gradient"])
+def test_networks_of_one_group_and_those_with_a_dead_layer_are_answered(form: str) -> None:
+    one = nn.Sequential(nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1))
+    dead = nn.Sequential(nn.Conv2d(2, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.Conv2d(16, 2, 1))
+    with torch.no_grad():
+        dead[2].weight.zero_()  # type: ignore[union-attr, operator]
+    images = torch.randn(8, 2, 4, 4)
+    for model in (one, dead):
+        network = trace(model.eval(), images[:2])
+        weights = InheritedWeights(network, L1Criterion().rank(network))
+        evaluator = AccuracyEvaluator(weights, labelled(images, torch.zeros(8, dtype=torch.long)))
+        similar = gather("similarity", weights, evaluator, images)
+        assert 0 in np.concatenate(similar)
+        budget = Budget(macs="50%")
+        proposed = ConvexSearcher(network.space, budget, similarity=similar, form=form).ask(9)  # type: ignore[arg-type]
+        assert budget.check(network).contains(proposed).all()
+
+
+def test_where_no_layer_is_like_any_all_count_alike() -> None:
+    none = ConvexSearcher(SPACE, Budget(macs="40%"), similarity=alone(0.0, 0.0, 0.0)).allocations()[0].keep
+    assert none == pytest.approx(maximise_log(FEASIBLE, np.ones(3)).keep)
+
+
 def test_each_form_proposes_once_and_is_finished() -> None:
     for form, n in (("log", 3), ("linear", 3), ("gradient", 1)):
         searcher = ConvexSearcher(
@@ -136,8 +167,9 @@ def test_each_form_proposes_once_and_is_finished() -> None:
             "Unknown form 'quadratic'; there are log, linear, gradient",
         ),
         ({"similarity": alone(1.0, 1.0)}, "each of 3 groups"),
-        ({"similarity": alone(1.0, -1.0, 1.0)}, "positive similarities"),
-        ({"similarity": alone(1.0, np.nan, 1.0)}, "positive similarities"),
+        ({"similarity": alone(1.0, -1.0, 1.0)}, "finite similarities of at least 0"),
+        ({"similarity": alone(1.0, np.inf, 1.0)}, "finite similarities of at least 0"),
+        ({"similarity": alone(1.0, np.nan, 1.0)}, "finite similarities of at least 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:

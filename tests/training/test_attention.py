@@ -234,7 +234,18 @@ def test_attention_learns_with_tied_weights() -> None:
     assert found.one.weight is found.other.weight
 
 
-@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm])
+class OverImages(nn.Module):
+    """A GroupNorm for (n, positions, channels)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(2, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x.transpose(1, 2)).transpose(1, 2)
+
+
+@pytest.mark.parametrize("norm", [nn.LayerNorm, nn.RMSNorm, OverImages])
 def test_under_a_mask_norms_over_channels_see_those_that_stay(norm: type[nn.Module]) -> None:
     class Patches(nn.Module):
         def __init__(self) -> None:
@@ -247,7 +258,7 @@ def test_under_a_mask_norms_over_channels_see_those_that_stay(norm: type[nn.Modu
     torch.manual_seed(0)
     images = torch.randn(4, 3, 8, 8)
     traced, structure = trace(Patches().eval(), images[:2]), (4,)
-    ranking = NestedRanking.by_importance([np.arange(8.0)])
+    ranking = NestedRanking.by_importance([np.arange(float(traced.space.groups[0].units))])
     feasible = as_budget("macs=60%").check(traced)
     learner = Attentive(traced, feasible, AttentionSettings(), Recipe(), 0, 3, make_task("classification"))
     learner.mask.copy_(torch.from_numpy(kept_units(traced, structure, ranking)))

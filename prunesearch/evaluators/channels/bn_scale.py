@@ -17,18 +17,20 @@ class BNScaleCriterion(ScoringCriterion):
     """Importance of a channel: the magnitude of the weight of the BatchNorm it runs through.
 
     Source: Liu et al., Network slimming, ICCV 2017, arXiv:1708.06519, section 3; the sparsity training that the paper
-    does beforehand is the user's. Several BatchNorms count each by its mean. A group that runs through none is ranked
-    by the L1 norm of its filters.
+    does beforehand is the user's. Of several BatchNorms the mean counts. A group that runs through none is ranked by
+    the L1 norm of its filters relative to the mean of its layer, times the mean scale of the network.
 
     Args:
         seed: Not used; every criterion takes one.
     """
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
-        """Scales, each relative to the mean of its layer."""
-        scales = unit_scores(network, "scales", lambda each: each.abs().sum(dim=1))
+        """Scales as they are: the paper has one threshold over those of all layers."""
+        scaled = _scaled(network)
+        scales = unit_scores(network, "scales", lambda each: each.abs().sum(dim=1), relative=False)
         norms = filter_scores(network, lambda filters: filters.abs().sum(dim=1))
-        return np.where(_scaled(network), scales, norms)
+        typical = float(scales[scaled].mean()) if scaled.any() else 1.0
+        return np.where(scaled, scales, norms * (typical or 1.0))
 
     def notes(self, network: Network) -> tuple[str, ...]:
         """Groups that run through no BatchNorm, and that no weight is known to produce either."""

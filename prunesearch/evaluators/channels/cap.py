@@ -33,9 +33,12 @@ class CaPCriterion:
     Source: Xie et al., Pruning with compensation, arXiv:2108.13728, and the authors' code (compensation-aware ranking),
     with a downdate in place of inverses that grow, which gives the same order. Departs from it: moments are centred
     (the code's are not, although its formulas are for centred ones), from 16 positions of 256 images; a group that
-    several layers read is ranked by the sum of what each is explained of its output's variance; of a group of more than
-    256 units several are added at a time. Depthwise convolutions do not count: their outputs go with their inputs, and
-    it is the layer behind them that misses these. Units that are read by no linear layer or convolution of at most
+    several layers read is ranked by the sum of what each is explained of its output's variance; where a layer reads
+    several groups (behind concatenations and padded shortcuts), each is ranked alone, by what it explains of its own
+    contribution to the outputs, where the paper ranks all inputs of a layer together: contributions of other groups,
+    which may be alike or cancel it, are not seen, and shares of such layers can exceed 1; of a group of more than 256
+    units several are added at a time. Depthwise convolutions do not count: their outputs go with their inputs, and it
+    is the layer behind them that misses these. Units that are read by no linear layer or convolution of at most
     `most_columns` inputs are ranked by the mean magnitude of all weights that disappear with them, as in `cpmc`.
 
     Args:

@@ -47,8 +47,10 @@ class GeneticCriterion:
     """Keeps the set of channels without which the next layers' outputs change least.
 
     The change is `E(m) = (1 - m)' G (1 - m)`, m the mask of kept channels and G the Gram matrix of contributions: exact
-    for each layer, without a forward. One individual of the first population is the greedy answer (drop what adds least
-    error, again and again), so the result is never worse than it.
+    for each layer, without a forward. Means of contributions count unless a BatchNorm follows at once, whose statistics
+    are re-estimated; depthwise convolutions do not count, as they lose no inputs that outputs which stay would miss.
+    One individual of the first population is the greedy answer (drop what adds least error, again and again), so the
+    result is never worse than it.
 
     Source: Hu et al., arXiv:1805.11394, of which only the abstract could be had: a GA over 0/1 masks with a layer-wise
     error as fitness is theirs; E(m), the operators (tournament, uniform crossover and swaps that keep the number of

@@ -13,8 +13,8 @@ class L1Criterion(FilterCriterion):
     """Importance of a channel: the L1 norm of the filter that produces it.
 
     Source: Li et al., ICLR 2017, arXiv:1608.08710, section 3.1. Where several layers produce the same channels (a
-    residual stream), the paper ranks by one of them; here every producer counts, each divided by its mean norm so
-    that none dominates by scale.
+    residual stream), the paper ranks by one of them; here every producer counts: the score is the mean of their
+    norms, each divided by its layer's mean norm. So scores are relative to the layer, for the searcher `global`, too.
 
     Args:
         seed: Not used; every criterion takes one.

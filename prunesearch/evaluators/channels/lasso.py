@@ -43,6 +43,7 @@ class LassoCriterion:
 
     With z_c the contribution of channel c: minimise `|| sum_c z_c - sum_c beta_c z_c ||^2 + alpha |beta|_1`, and keep
     the channels with beta_c != 0. Only the Gram matrix of the z_c enters, so the whole path over alpha is exact (LARS).
+    Means of contributions and depthwise convolutions are treated as in `genetic`.
 
     Source: He et al., Channel pruning for accelerating very deep neural networks, ICCV 2017, arXiv:1707.06168, equation
     2 and the released code. `normalised=True` is the published form, in which every channel's weights have norm 1;

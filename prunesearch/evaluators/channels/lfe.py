@@ -10,16 +10,18 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
-from prunesearch.evaluators.hooks import watched
+from prunesearch.evaluators.hooks import answered, watched
 from prunesearch.evaluators.inputs import check_inputs
 from prunesearch.models.coupling import Read
 from prunesearch.models.devices import placed
+from prunesearch.models.masked import in_place, of_those
 from prunesearch.models.nested import called, device_of, repeated, taken
 from prunesearch.models.network import Network
+from prunesearch.models.operators.norm import norm_of_layer
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.structure import FloatArray, IntArray
 from prunesearch.tasks.examples import Examples
@@ -28,6 +30,8 @@ _BLOCK = 10  # masks in which each unit is dropped exactly once
 _AT_ONCE = 4  # masks per forward
 _OF_ALL, _MOST_OF_GROUP = 0.1, 0.3  # units that a round removes
 _RELIABLE = 0.5  # share of held-out variance below which a linear model says little
+_NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_MIXING = (*_NORMS, nn.Softmax, nn.LogSoftmax, nn.Softmin)  # to which zeros are values like others
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 
@@ -59,7 +63,8 @@ class LFECriterion(ScoringCriterion):
     Source: Sándor, Pável and Csató, Pruning CNN's with linear filter ensembles, ECAI 2020, arXiv:2001.08142, of which
     only the abstract could be had: the ensemble of masks and scores and the linear additive model are theirs;
     probabilities, balance, ridge, rounds and everything of number are ours. Masks apply where layers read the channels,
-    after BatchNorm and activation, in eval mode; nothing is trained between rounds.
+    after BatchNorm and activation, in eval mode; LayerNorm, GroupNorm, RMSNorm and softmax work on the channels that a
+    mask leaves. Nothing is trained between rounds.
 
     Args:
         seed: Decides the masks.
@@ -186,12 +191,15 @@ def _of_one_size(network: Network, units: IntArray, masks: FloatArray, examples:
     inputs, n = examples.inputs, len(examples)
     found: list[Tensor] = []
     state = _Masks(units, present, n, masks, device_of(inputs))
-    looks = [
-        (read.place, partial(state.apply, read))
+    reads = [
+        read
         for read in network.layer_reads("The criterion lfe")
         if np.isin(read.units, units).any() or not present[read.units].all()
     ]
-    with watched(network.model, looks), torch.inference_mode():
+    looks = [(read.place, partial(state.apply, read)) for read in reads]
+    mixing = [read for read in reads if isinstance(network.model.get_submodule(read.place), _MIXING)]
+    answers = [(read.place, partial(state.without, read)) for read in mixing]
+    with watched(network.model, looks), answered(network.model, answers), torch.inference_mode():
         for start in range(0, len(masks), _AT_ONCE):
             k = state.choose(slice(start, start + _AT_ONCE))
             outputs = called(network.model, repeated(inputs, k))
@@ -229,13 +237,31 @@ class _Masks:
 
     def apply(self, read: Read, x: Tensor) -> Tensor:
         """What a layer is given, under each of the masks."""
-        key = read.units.tobytes()
-        if key not in self._of_read:
-            self._of_read[key] = placed(torch.from_numpy(self._place[read.units]), self._device)
-        factors = self._chosen[:, self._of_read[key]].to(x.dtype)
+        factors = self._factors(read).to(x.dtype)
         shape = [1] * x.dim()
         shape[0], shape[read.dim] = len(x), len(read.units)
         return x * factors.repeat_interleave(self._images, 0).reshape(shape)
+
+    def without(self, read: Read, layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:
+        """What a layer to which zeros are values like others gives, under each of the masks, of the channels left."""
+        stays = self._factors(read) > 0
+        parts = zip(x.chunk(len(stays)), output.chunk(len(stays)), stays, strict=True)
+        return torch.cat([_of_some(layer, part, read.dim, some) if some.any() else zero for part, zero, some in parts])
+
+    def _factors(self, read: Read) -> Tensor:
+        """(k, channels) ones and zeros for what a layer reads, under each of the masks."""
+        key = read.units.tobytes()
+        if key not in self._of_read:
+            self._of_read[key] = placed(torch.from_numpy(self._place[read.units]), self._device)
+        return self._chosen[:, self._of_read[key]]
+
+
+def _of_some(layer: nn.Module, x: Tensor, dim: int, stays: Tensor) -> Tensor:
+    """What a layer computes of some channels, at the full width."""
+    if isinstance(layer, _NORMS):
+        return norm_of_layer(layer, x.dtype).over(x, dim, stays)
+    reads = [(dim, stays)]
+    return in_place(layer.forward(of_those(x, reads)), reads)
 
 
 def fit_ensemble(masks: FloatArray, scores: FloatArray, rng: np.random.Generator) -> Ensemble:

@@ -57,7 +57,10 @@ def slices(network: Network) -> list[Slice]:
 def unit_scores(
     network: Network, role: Role, score: Callable[[Tensor], Tensor], *, relative: bool = True
 ) -> FloatArray:
-    """(units,) sums over the weights of one role of what `score` says of their (c, rest) channels.
+    """(units,) means over the weights of one role of what `score` says of their (c, rest) channels.
+
+    Means and not sums: units that many layers produce, as those of a residual stream, would else look more important
+    than those of one layer, whatever their weights.
 
     Args:
         network: A traced network.
@@ -65,13 +68,14 @@ def unit_scores(
         score: From (c, rest) weights to (c,) scores.
         relative: Divide the scores of each weight by their mean, so that none dominates by scale.
     """
-    total = np.zeros(network.unit_count)
+    total, count = np.zeros(network.unit_count), np.zeros(network.unit_count)
     tensors = weights(network)
     parts = [part for part in slices(network) if part.role == role and part.name in tensors]
     found = fetched([score(part.of(tensors[part.name])) for part in parts])
     for part, scores in zip(parts, (each.numpy() for each in found), strict=True):
         np.add.at(total, part.units, scores / ((float(scores.mean()) or 1.0) if relative else 1.0))
-    return total
+        np.add.at(count, part.units, 1)
+    return total / np.maximum(count, 1)
 
 
 def filter_scores(network: Network, score: Callable[[Tensor], Tensor]) -> FloatArray:

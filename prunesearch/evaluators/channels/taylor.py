@@ -23,8 +23,8 @@ class TaylorCriterion(FilterCriterion):
     """Importance of a channel: the square of the sum of weight times gradient over the filters that produce it.
 
     Source: Molchanov et al., Importance estimation for neural network pruning, CVPR 2019, arXiv:1906.10771, equation 9;
-    averaged over batches of 64. Departs from it: the network is in eval mode and nothing is trained in between; all
-    producers of a channel are one filter.
+    averaged over batches of at most 64, each by its size. Departs from it: the network is in eval mode and nothing is
+    trained in between; all producers of a channel are one filter.
 
     Args:
         seed: Not used; every criterion takes one.
@@ -41,7 +41,7 @@ class TaylorCriterion(FilterCriterion):
         with torch.enable_grad():
             for batch in examples.batches(_BATCH):
                 shares = [len(part) / len(batch) * self._of_one_size(network, model, part) for part in batch.by_size()]
-                importance += np.sum(shares, axis=0) ** 2
+                importance += len(batch) / len(examples) * np.sum(shares, axis=0) ** 2
         return importance
 
     def _of_one_size(self, network: Network, model: nn.Module, examples: Examples) -> FloatArray:

@@ -49,9 +49,11 @@ class Norm:
         return x if self.bias is None else x + self.bias.view(shape)
 
 
-def norm_of_layer(layer: nn.LayerNorm | nn.RMSNorm, dtype: torch.dtype) -> Norm:
-    """What a layer does to the channels of each position, of numbers of a type."""
+def norm_of_layer(layer: nn.LayerNorm | nn.GroupNorm | nn.RMSNorm, dtype: torch.dtype) -> Norm:
+    """What a layer does to the channels of each image or position, of numbers of a type."""
     if isinstance(layer, nn.LayerNorm):
         return Norm(None, layer.weight, layer.bias, layer.eps)
+    if isinstance(layer, nn.GroupNorm):
+        return Norm(layer.num_groups, layer.weight, layer.bias, layer.eps)
     eps = torch.finfo(dtype).eps if layer.eps is None else layer.eps
     return Norm(None, layer.weight, None, eps, centres=False)
