@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.devices import random_apart
+from prunesearch.models.nested import tensors_in
+from prunesearch.models.tensor_file import has_plain_values
 
 
 @contextmanager
@@ -85,6 +87,45 @@ def _holders(model: nn.Module) -> Iterator[Any]:
         if not isinstance(module, torch.jit.ScriptModule):
             yield from (value for value in vars(module).values() if isinstance(value, (dict, list)))
             yield vars(module)
+
+
+@contextmanager
+def values_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the tensors of `model` have the values that they had before, whatever a forward wrote into them.
+
+    What nobody wrote to is not touched. Meanwhile there is a copy of every tensor: that a forward writes, also to
+    `x.data`, shows only when the old values are gone.
+    """
+    held = {id(tensor): tensor for tensor in _tensors_of(model) if has_plain_values(tensor)}
+    before = [(tensor, tensor.detach().clone()) for tensor in held.values()]
+    try:
+        yield
+    finally:
+        for tensor, copy in before:
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                if (tensor.shape, tensor.dtype, tensor.device) != (copy.shape, copy.dtype, copy.device):
+                    tensor.data = copy
+                elif not torch.equal(tensor, copy):
+                    tensor.copy_(copy)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and what modules hold beside them."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield from tensors_in([*vars(module).values()])
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode; afterwards it is as it was, whatever its forward stored, counted or wrote.
+
+    For somebody's own network, which is only looked at.
+    """
+    with attributes_kept(model), values_kept(model), in_eval_mode(model):
+        yield
 
 
 @contextmanager
