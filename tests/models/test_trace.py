@@ -86,6 +86,25 @@ def test_a_chain_has_one_group_per_inner_layer_with_everything_that_gets_narrowe
     assert network.model.fc.out_features == 5
 
 
+class SeveralWeights(nn.Module):
+    """Three layers as functions, whose weights one module has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = ((20, 3), (12, 20), (8, 12))
+        self.first, self.second, self.third = (nn.Parameter(torch.randn(shape)) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.relu(F.linear(F.relu(F.linear(x, self.first)), self.second)), self.third)
+
+
+def test_groups_of_a_module_with_several_weights_have_names_of_their_own() -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), SeveralWeights(), nn.ReLU(), nn.Linear(8, 4))
+    network = proven(model, SMALL)
+    assert names(network) == ["2", "2#2", "2#3"]
+    assert [group.width for group in network.space.groups] == [20, 12, 8]
+
+
 def test_the_same_network_gives_the_same_space_and_other_rules_another() -> None:
     one, two = (trace(SqueezeExcite(), SMALL).space for _ in range(2))
     assert one == two
