@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,10 +56,11 @@ def without_fast_paths() -> Iterator[None]:
 
 
 @contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
+def attributes_kept(model: nn.Module) -> Iterator[Callable[[], bool]]:
     """Afterwards the modules of `model` hold what they held before, whatever a forward stored in them.
 
-    So do their dictionaries and lists; the values of tensors are not looked after.
+    So do their dictionaries and lists; the values of tensors are not looked after. Yields what tells whether something
+    is held that was not.
     """
     before: list[tuple[Any, Any]] = []
     empty: list[Any] = []  # most: a module has a dozen dictionaries, of hooks above all
@@ -68,8 +69,12 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
             before.append((held, held.copy()))
         else:
             empty.append(held)
+
+    def has_changed() -> bool:
+        return any(empty) or any(_differs(held, copy) for held, copy in before)
+
     try:
-        yield
+        yield has_changed
     finally:
         for held in empty:
             if held:
@@ -77,9 +82,16 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
         for held, copy in before:
             if isinstance(held, list):
                 held[:] = copy
-            elif held.keys() != copy.keys() or any(held[key] is not value for key, value in copy.items()):
+            elif _differs(held, copy):
                 held.clear()
                 held.update(copy)
+
+
+def _differs(held: Any, before: Any) -> bool:
+    """Whether a dictionary or list holds other objects than before."""
+    if isinstance(held, list):
+        return len(held) != len(before) or any(one is not other for one, other in zip(held, before, strict=True))
+    return held.keys() != before.keys() or any(held[key] is not value for key, value in before.items())
 
 
 def _holders(model: nn.Module) -> Iterator[Any]:
