@@ -15,7 +15,7 @@ from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.inputs import check_recorded
 from prunesearch.evaluators.ways import Path, Precision, Way, Wish
 from prunesearch.models.corrections import Corrections, TrainedStatistics, corrections_of
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.models.nested import Batch, joined, size_of, taken, tensors_in, without_arrays
 from prunesearch.models.sizes import by_size
 from prunesearch.models.weights import WeightSource
@@ -264,20 +264,20 @@ def _batches(examples: Examples, batch_size: int) -> list[list[Examples]]:
 
 
 def measured_on(model: nn.Module, examples: Examples, *, batch_size: int = 512) -> float:
-    """The metric of the task on some examples, in eval mode; the model's modes are restored.
+    """The metric of the task on some examples, in eval mode; the model is left as it was.
 
     Raises:
         ValueError: A function of the task fails, or breaks its contract; or the network cannot take the examples, or
             returns NaN for some; or they do not fit it.
     """
     measured = Measured(examples.task)
-    with in_eval_mode(model), torch.inference_mode():
+    with as_found(model), torch.inference_mode():
         measure(model, examples.split(batch_size), measured, look=check_answer)
     return measured.compute()
 
 
 def top1(model: nn.Module, images: Batch, labels: Tensor, *, batch_size: int = 512) -> float:
-    """Share of `images` that the model classifies correctly in eval mode; the model's modes are restored.
+    """Share of `images` that the model classifies correctly in eval mode; the model is left as it was.
 
     Raises:
         ValueError: No images, not one label per image, which is a class of the network, images that it cannot take, or

@@ -13,7 +13,7 @@ from prunesearch.evaluators.accuracy import AccuracyEvaluator, measured_on
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.models.corrections import corrections_of
 from prunesearch.models.finite import first_not_finite
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.models.nested import Batch, Ragged, called, parts_of, taken, tensors_in
 from prunesearch.models.sizes import batches_by_size, by_size, sizes_of
 from prunesearch.models.weights import WeightSource
@@ -48,7 +48,7 @@ def check_finite(model: nn.Module, *images: Batch) -> None:
                 f"Expected images of finite numbers; {len(broken)} of {len(some)} have a NaN or an infinity{where}, "
                 f"the first of them at index {broken[0]}. Take them out, or mend how they are normalised."
             )
-    with in_eval_mode(model), torch.inference_mode():
+    with as_found(model), torch.inference_mode():
         outputs = [called(model, some) for some in batches_by_size(taken(images[0], slice(_TRIED)))]
     floats = [x for x in tensors_in(outputs) if x.is_floating_point()]
     if all(bool(torch.isfinite(x).all()) for x in floats):
@@ -149,7 +149,7 @@ def _of_another(weights: WeightSource, examples: Examples, best: Structure) -> t
     if sum(map(len, parts)) < _FEW:
         return ()
     model, full = weights.network.model, weights.network.space.full
-    with in_eval_mode(model), torch.inference_mode():
+    with as_found(model), torch.inference_mode():
         if _fit_no_better([called(model, part.inputs) for part in parts], parts):
             return (
                 "What the unpruned network returns fits its own examples no better than others: scores mean nothing. "

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 
 from prunesearch.evaluators.inputs import first_argument, first_input
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 
 Look: TypeAlias = Callable[[Tensor], "Tensor | None"]
 """Called with the first input of a layer; what it returns, if it does, takes its place."""
@@ -27,7 +27,7 @@ def watched(model: nn.Module, looks: Iterable[tuple[str, Look]]) -> Iterator[Non
         looks: Pairs of a layer's qualified name and what looks at it.
     """
     with ExitStack() as stack:
-        stack.enter_context(in_eval_mode(model))
+        stack.enter_context(as_found(model))
         for name, look in looks:
             handle = model.get_submodule(name).register_forward_pre_hook(_hook(look), with_kwargs=True)
             stack.callback(handle.remove)

@@ -11,8 +11,9 @@ from torch import Tensor
 from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.evaluators.rows import check_image_after_image
 from prunesearch.models.devices import in_float64, placed
-from prunesearch.models.nested import Batch, called, taken
+from prunesearch.models.nested import Batch, called, size_of, taken
 from prunesearch.models.network import Network
 from prunesearch.models.sizes import of_most_frequent_size
 from prunesearch.models.weights import WeightSource
@@ -33,7 +34,7 @@ def similarity(weights: WeightSource, evaluator: Evaluator, images: Batch) -> tu
             frequent size, as features of other sizes cannot be compared.
     """
     del evaluator
-    images = of_most_frequent_size(taken(images, slice(_IMAGES)), "The similarity of layers")
+    images = of_most_frequent_size(taken(images, slice(_IMAGES)), "The similarity of layers (convex)")
     between, owners = nhsic(weights.network, images)
     summed = np.maximum(between.sum(axis=1) - np.diag(between), 0)  # rounding may leave less
     return tuple(summed[owners == group] for group in range(len(weights.network.units)))
@@ -62,10 +63,11 @@ def _kernels(network: Network, images: Batch) -> tuple[list[Tensor], list[int]]:
     """Centred (n, n) kernels of what each reading layer is given of each group, and those groups."""
     kernels: list[Tensor] = []
     owners: list[int] = []
+    n = size_of(images)
 
     def note(dim: int, members: dict[int, Tensor], given: Tensor) -> None:
         for group, channels in members.items():
-            features = given.movedim(dim, 1).index_select(1, placed(channels, given.device)).flatten(1)
+            features = given.movedim(dim, 1).index_select(1, placed(channels, given.device)).reshape(n, -1)
             features = in_float64(features)  # kernels are compared, and those of neighbouring layers hardly differ
             features = features - features.mean(dim=0)
             kernels.append(features @ features.T)
@@ -78,6 +80,7 @@ def _kernels(network: Network, images: Batch) -> tuple[list[Tensor], list[int]]:
         of = network.group_of[read.units]
         members = {int(g): torch.from_numpy(np.flatnonzero(of == g)) for g in np.unique(of[of >= 0])}
         looks.append((read.place, partial(note, read.dim, members)))
+    check_image_after_image(network, images, [place for place, _ in looks], "The similarity of layers (convex)")
     with watched(network.model, looks), torch.inference_mode():
         called(network.model, images)
     return kernels, owners

@@ -21,7 +21,7 @@ from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_float64, in_float64, placed
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.following import check_number, recorded
-from prunesearch.models.isolation import in_eval_mode, isolated
+from prunesearch.models.isolation import as_found, isolated
 from prunesearch.models.kept_whole import Calls
 from prunesearch.models.linear_map import LinearMap
 from prunesearch.models.linear_maps import input_of, maps_by_node, weight_of
@@ -158,7 +158,7 @@ class _Forward:
         looks = {node: sums[layer.place].add for node, layer in by_node.items()}
         size = recording.images if network.way.as_given else _BATCH
         example = example_batch(network)
-        with in_eval_mode(self._model), torch.inference_mode():
+        with as_found(self._model), torch.inference_mode():
             for batch in split(images, size):
                 tensors = in_order_of(example, batch)
                 check_number(network.way, type(network.model).__name__, recording.images, len(tensors[0]))

@@ -23,16 +23,22 @@ class Patches:
     Args:
         layer: The linear layer or convolution.
         seed: Decides the positions, 16 of each image, or all if there are fewer.
+
+    Attributes:
+        around: Sizes of the last inputs besides the channels.
     """
 
     def __init__(self, layer: LinearMap, seed: int) -> None:
         self._layer = layer
         self._rng = np.random.default_rng([seed, 3])
         self._at = torch.arange(0)
+        self.around: tuple[int, ...] = ()
 
     def of(self, inputs: Tensor) -> Tensor:
         """(rows, columns) of a batch of inputs, each call at other positions."""
         layer = self._layer
+        channels = 1 if layer.kernel else inputs.dim() - 1
+        self.around = tuple(size for dim, size in enumerate(inputs.shape) if dim != channels)
         if not layer.kernel:
             rows = inputs.reshape(len(inputs), -1, inputs.shape[-1])
             self._at = placed(self._some(rows.shape[1]), rows.device)

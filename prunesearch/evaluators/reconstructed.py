@@ -56,10 +56,12 @@ class _Target:
 
     Attributes:
         outputs: (rows, outputs) of the layer.
+        around: Sizes of its input besides the channels.
         shortcut: (rows, outputs) of what they are added to.
     """
 
     outputs: Tensor
+    around: tuple[int, ...]
     shortcut: Tensor | None
 
 
@@ -116,7 +118,8 @@ class ReconstructedWeights(RefittedWeights):
     branch counts as the original one; a layer without a bias gets none, and is fitted to values as they
     are, not to centred ones, unless a BatchNorm follows at once; every linear layer and convolution without groups,
     transposed ones among them, that reads channels of a group is fitted, also where it keeps all of them, unless its
-    weight is computed or shared.
+    weight is computed or shared. A layer that is applied to each channel of another kind (a linear layer over
+    positions, as in MLP-Mixer) keeps its inherited weights where some of those channels are dropped.
 
     Args:
         network: The traced network.
@@ -204,7 +207,7 @@ class ReconstructedWeights(RefittedWeights):
         added = None
         if shortcut is not None and patches.at_same(shortcut).shape == outputs.shape:  # else it is broadcast
             added = in_float64(patches.at_same(shortcut))
-        self._targets[layer.place] = _Target(outputs, added)
+        self._targets[layer.place] = _Target(outputs, patches.around, added)
 
     def _fit_layer(
         self, layer: LinearMap, patches: Patches, rows: Tensor, shortcut: Tensor | None, structure: Structure
@@ -212,6 +215,8 @@ class ReconstructedWeights(RefittedWeights):
         """Solve for the weights of one layer, and remember them for the rest of the forward."""
         assert layer.weight is not None
         target = self._targets[layer.place]
+        if patches.around != target.around:  # positions are channels, some of them gone, so others were looked at
+            return
         outputs = self.outputs(layer, structure, target.outputs.device)
         original = wanted = target.outputs[:, outputs]
         norm = self._norm_behind(layer.place, structure)

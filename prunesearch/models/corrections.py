@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.batch_norm import Moments, joint_statistics, together
 from prunesearch.models.devices import random_apart
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.models.nested import Batch, called, device_of, in_float32
 from prunesearch.models.norm_calls import NormCall, NormCalls
 
@@ -76,12 +76,12 @@ def corrections_of(model: nn.Module, batches: Sequence[Batch], statistics: int |
     """Run the trained network with its running statistics, and note what its BatchNorm layers are given.
 
     Args:
-        model: The trained network; its modes are restored.
+        model: The trained network; it is left as it was.
         batches: At least one, each of one size of images; statistics are those of all positions of all of them.
         statistics: How many of the first images count; None for all.
     """
     seen: dict[str, list[list[_Seen]]] = {}
-    with in_eval_mode(model), torch.inference_mode(False), torch.no_grad():
+    with as_found(model), torch.inference_mode(False), torch.no_grad():
         for batch in batches:
             for name, calls in _watched(model, batch, statistics).items():
                 seen.setdefault(name, []).append(calls)
@@ -92,7 +92,7 @@ class TrainedStatistics:
     """Corrections of the same batches again and again, for each of which the trained network runs once.
 
     Args:
-        model: The trained network; its modes are restored.
+        model: The trained network; it is left as it was.
     """
 
     def __init__(self, model: nn.Module) -> None:

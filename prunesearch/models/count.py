@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.following import inputs_of, with_images
-from prunesearch.models.isolation import attributes_kept, in_eval_mode, isolated, without_fast_paths
+from prunesearch.models.isolation import as_found, isolated, without_fast_paths
 from prunesearch.models.misfit import errors_told
 from prunesearch.models.nested import moved
 from prunesearch.models.recorded import Inputs
@@ -23,8 +23,8 @@ def count(model: nn.Module, example_inputs: Any) -> Cost:
     """Run the model and count what it costs per image, with torch's own counter (`FlopCounterMode`).
 
     One multiply-accumulate counts once: of convolutions (transposed ones too), linear layers and matrix products,
-    however they are called, bias free. Parameters are all of the model's, each tensor once. Mode, hooks, gradients
-    and attributes of the model are left as they were.
+    however they are called, bias free. Parameters are all of the model's, each tensor once. The model
+    is left as it was, whatever its forward stores or writes.
 
     Args:
         model: Any module.
@@ -77,7 +77,7 @@ def _macs(model: nn.Module, inputs: Inputs) -> int:
 
 def _run(model: nn.Module, inputs: Inputs, counter: FlopCounterMode) -> None:
     given = inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else (*inputs.args, dict(inputs.kwargs))
-    with in_eval_mode(model), without_fast_paths(), isolated(inputs.tensors) as copies, attributes_kept(model), counter:
+    with as_found(model), without_fast_paths(), isolated(inputs.tensors) as copies, counter:
         ours = inputs.with_tensors(moved(copies, device_of_module(model)))
         with errors_told(model, given):
             model(*ours.args, **ours.kwargs)

@@ -7,6 +7,7 @@ costing and ranking need later.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -177,7 +178,7 @@ class UnitGroup:
     """Units that are interchangeable: each runs through the same tensors the same number of times.
 
     Attributes:
-        name: Producer of their channels.
+        name: Producer of their channels; of several groups of one producer the second has `#2` behind it, and so on.
         per_unit: Channels of that producer in each unit.
         units: (units,) their ids, in the order of the producer's channels.
     """
@@ -203,6 +204,7 @@ class Units:
         self.groups: list[UnitGroup] = []
         self.frozen: dict[str, str] = {}
         self._group_of = np.full(self.count, -1)
+        self._named: Counter[str] = Counter()  # how many groups have a name
         for name, produced in producers:
             self._add(name, self.ids(produced), signatures)
 
@@ -260,8 +262,9 @@ class Units:
         members, channels = members[order], channels[order]
         free = (self._reason_of[members] < 0) & (self._group_of[members] < 0)
         members, channels = members[free], channels[free]
-        for nth, signature in enumerate(dict.fromkeys(signatures[members].tolist()), 1):
+        for signature in dict.fromkeys(signatures[members].tolist()):
             alike = signatures[members] == signature
             self._group_of[members[alike]] = len(self.groups)
-            suffix = "" if nth == 1 else f"#{nth}"
+            self._named[name] += 1
+            suffix = "" if self._named[name] == 1 else f"#{self._named[name]}"
             self.groups.append(UnitGroup(name + suffix, int(channels[alike][0]), members[alike]))

@@ -15,10 +15,11 @@ from torch import Tensor, fx, nn
 
 from prunesearch.errors import TraceError
 from prunesearch.models.batches import follow_batch
-from prunesearch.models.copying import without_data
+from prunesearch.models.copying import copied, without_data
 from prunesearch.models.deadline import Deadline
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.flops import FlopCounter
+from prunesearch.models.held import held_tensors
 from prunesearch.models.isolation import attributes_kept, isolated
 from prunesearch.models.nested import tensors_in, without_arrays
 from prunesearch.models.operators import BUILT_IN, Kinds
@@ -59,7 +60,8 @@ class Forwards:
     """A network's forward, followed.
 
     Attributes:
-        recordings: In eval mode, then in training mode as often as that does something else.
+        recordings: In eval mode, then of later runs as far as they run other layers, then in training mode as often as
+            that does something else.
         training: In training mode, if it draws as in eval mode; None if that cannot be followed.
         notes: What the caller should know.
         way: How it was recorded.
@@ -135,8 +137,10 @@ def follow(
 def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapping[str, str], way: Way) -> Forwards:
     evaluating = recorded(model, inputs, leaves, way=way, deadline=deadline)
     images, note = _check(model, evaluating, inputs, deadline, way)
+    later, notes_on_later = _later(model, inputs, deadline, evaluating, way)
     others, training, notes = _training(model, inputs, deadline, evaluating, way)
-    recordings = (evaluating, *others)
+    notes = (*notes_on_later, *notes)
+    recordings = (evaluating, *later, *others)
     follows = any(node.meta.get("follows_batch") for recording in recordings for node in recording.graph.nodes)
     way = replace(way, follows_batch=follows, trains=training is not None)
     if evaluating.counts:
@@ -148,6 +152,48 @@ def _followed(model: nn.Module, inputs: Inputs, deadline: Deadline, leaves: Mapp
     if way.as_given and inputs.images > 1:
         notes = (f"The forward does something else for another number of images than {inputs.images}.", *notes)
     return Forwards(recordings, training, notes if note is None else (note, *notes), way, images)
+
+
+def _later(
+    model: nn.Module, inputs: Inputs, deadline: Deadline, evaluating: Recording, way: Way
+) -> tuple[list[Recording], tuple[str, ...]]:
+    """Recordings of later runs of a forward that stores something, such as their number, as far as other layers run.
+
+    They are marked as of training mode, as what costs and scores are of is the first run.
+    """
+    found: list[Recording] = []
+    if not evaluating.stores:
+        return found, ()
+    after, seen = copied(model), _tensors_used(evaluating)
+    few, held = with_images(inputs, evaluating.images), held_tensors(model)
+    try:
+        while True:
+            with isolated(few.tensors) as copies:
+                ours = few.with_tensors(copies)
+                after(*ours.args, **ours.kwargs)
+            recording = recorded(after, inputs, evaluating.leaves, way=way, deadline=deadline)
+            if _tensors_used(recording) <= seen:
+                break
+            seen |= _tensors_used(recording)
+            _check(after, recording, inputs, deadline, way)
+            known = {constant: name for constant, name in recording.held.items() if name in held}
+            found.append(replace(recording, model=copied(after), held=known, training=True))
+    except Exception as error:  # whatever the caller's forward raises in its second run
+        return found, (f"What the forward does in later runs was not looked at in full: {error}",)
+    note = "The forward runs other layers in later runs. Costs and scores are of its first."
+    return found, (note,) if found else ()
+
+
+def _tensors_used(recording: Recording) -> set[str]:
+    """Parameters that a forward reads, itself or in the modules that it runs."""
+    found: set[str] = set()
+    for node in recording.graph.nodes:
+        target = str(node.target)
+        if node.op == "call_module":
+            found |= {f"{target}.{name}" for name, _ in recording.model.get_submodule(target).named_parameters()}
+        elif node.op == "get_attr" and node.meta.get("parameter"):
+            found.add(target)
+    return found
 
 
 def _training(

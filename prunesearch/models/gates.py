@@ -21,7 +21,7 @@ from prunesearch.models.copying import copied
 from prunesearch.models.count import count_layers
 from prunesearch.models.devices import placed
 from prunesearch.models.following import Way, inputs_of, recorded
-from prunesearch.models.isolation import isolated
+from prunesearch.models.isolation import as_found, isolated
 
 _HIGHEST = 10.0
 _SMALL = 80
@@ -157,15 +157,12 @@ def _active_counts(model: nn.Module, layers: dict[str, GatedConv], images: Tenso
         return lambda gate, inputs, saliency: counts.update({layer: layer.is_active(saliency).sum(1)})
 
     handles = [layer.gate.register_forward_hook(noting(layer)) for layer in layers.values()]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with isolated([images]) as (copied,):
-            model.eval()(placed(copied, next(model.parameters()).device))
+        with as_found(model), isolated([images]) as (copied,):
+            model(placed(copied, next(model.parameters()).device))
     finally:
         for handle in handles:
             handle.remove()
-        for module, mode in modes:
-            module.training = mode
     return counts
 
 

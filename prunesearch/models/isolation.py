@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.devices import random_apart
+from prunesearch.models.nested import tensors_in
+from prunesearch.models.tensor_file import has_plain_values
 
 
 @contextmanager
@@ -54,10 +56,11 @@ def without_fast_paths() -> Iterator[None]:
 
 
 @contextmanager
-def attributes_kept(model: nn.Module) -> Iterator[None]:
+def attributes_kept(model: nn.Module) -> Iterator[Callable[[], bool]]:
     """Afterwards the modules of `model` hold what they held before, whatever a forward stored in them.
 
-    So do their dictionaries and lists; the values of tensors are not looked after.
+    So do their dictionaries and lists; the values of tensors are not looked after. Yields what tells whether something
+    is held that was not.
     """
     before: list[tuple[Any, Any]] = []
     empty: list[Any] = []  # most: a module has a dozen dictionaries, of hooks above all
@@ -66,8 +69,12 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
             before.append((held, held.copy()))
         else:
             empty.append(held)
+
+    def has_changed() -> bool:
+        return any(empty) or any(_differs(held, copy) for held, copy in before)
+
     try:
-        yield
+        yield has_changed
     finally:
         for held in empty:
             if held:
@@ -75,9 +82,16 @@ def attributes_kept(model: nn.Module) -> Iterator[None]:
         for held, copy in before:
             if isinstance(held, list):
                 held[:] = copy
-            elif held.keys() != copy.keys() or any(held[key] is not value for key, value in copy.items()):
+            elif _differs(held, copy):
                 held.clear()
                 held.update(copy)
+
+
+def _differs(held: Any, before: Any) -> bool:
+    """Whether a dictionary or list holds other objects than before."""
+    if isinstance(held, list):
+        return len(held) != len(before) or any(one is not other for one, other in zip(held, before, strict=True))
+    return held.keys() != before.keys() or any(held[key] is not value for key, value in before.items())
 
 
 def _holders(model: nn.Module) -> Iterator[Any]:
@@ -85,6 +99,45 @@ def _holders(model: nn.Module) -> Iterator[Any]:
         if not isinstance(module, torch.jit.ScriptModule):
             yield from (value for value in vars(module).values() if isinstance(value, (dict, list)))
             yield vars(module)
+
+
+@contextmanager
+def values_kept(model: nn.Module) -> Iterator[None]:
+    """Afterwards the tensors of `model` have the values that they had before, whatever a forward wrote into them.
+
+    What nobody wrote to is not touched. Meanwhile there is a copy of every tensor: that a forward writes, also to
+    `x.data`, shows only when the old values are gone.
+    """
+    held = {id(tensor): tensor for tensor in _tensors_of(model) if has_plain_values(tensor)}
+    before = [(tensor, tensor.detach().clone()) for tensor in held.values()]
+    try:
+        yield
+    finally:
+        for tensor, copy in before:
+            with torch.inference_mode(tensor.is_inference()), torch.no_grad():
+                if (tensor.shape, tensor.dtype, tensor.device) != (copy.shape, copy.dtype, copy.device):
+                    tensor.data = copy
+                elif not torch.equal(tensor, copy):
+                    tensor.copy_(copy)
+
+
+def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
+    """Parameters, buffers, and what modules hold beside them."""
+    yield from model.parameters()
+    yield from model.buffers()
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield from tensors_in([*vars(module).values()])
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode; afterwards it is as it was, whatever its forward stored, counted or wrote.
+
+    For somebody's own network, which is only looked at.
+    """
+    with attributes_kept(model), values_kept(model), in_eval_mode(model):
+        yield
 
 
 @contextmanager

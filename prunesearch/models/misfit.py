@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.isolation import in_eval_mode, isolated
+from prunesearch.models.isolation import as_found, isolated
 from prunesearch.models.nested import Batch, Nest, called, described, tensors_in
 
 _OF_TYPES = re.compile(r"scalar type|dtype|should be the same|same type")
@@ -53,7 +53,7 @@ def outputs_of(network: nn.Module, inputs: Batch) -> Any:
     Raises:
         ValueError: It does not run on these inputs.
     """
-    with in_eval_mode(network), isolated([*tensors_in(inputs)]) as copies:
+    with as_found(network), isolated([*tensors_in(inputs)]) as copies:
         return answer(network, Nest(inputs)(*copies))
 
 

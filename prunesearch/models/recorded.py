@@ -85,6 +85,7 @@ class Recording:
         counts: Where the outermost forward counts what its data decide, such as rows that a mask let through; empty if
             it does not.
         writes: Names of parameters whose values it changes.
+        stores: Whether it left something in the attributes of modules, such as a count of its runs.
     """
 
     model: nn.Module
@@ -102,6 +103,7 @@ class Recording:
     counts: str = ""
     writes: frozenset[str] = frozenset()
     reads_draws: bool = False
+    stores: bool = False
 
     def __getstate__(self) -> Any:
         """A record is of one process; another makes its own, of the model."""

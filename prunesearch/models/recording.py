@@ -172,7 +172,9 @@ class _Recorder(TorchFunctionMode):
                 for context in (without_fast_paths(), attributes_kept(self._model), self._hooks(), self._flops, self):
                     stack.enter_context(context)
                 self._numbers.trace_attributes(self._model)
+                has_stored = stack.enter_context(attributes_kept(self._model))
                 output = self._call(ours)
+                stores = has_stored()
             draws = generators_beside_torch() != state or self._reads_draws
         self._numbers.decide_loose()
         self._graph.end(self._noted(output)[0])
@@ -194,6 +196,7 @@ class _Recorder(TorchFunctionMode):
             self._counts,
             frozenset(self._writes),
             self._reads_draws,
+            stores,
         )
 
     def _call(self, inputs: Inputs) -> Any:

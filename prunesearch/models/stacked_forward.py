@@ -35,7 +35,7 @@ from prunesearch.models.recorded import Recording
 from prunesearch.models.replay import Replay
 from prunesearch.models.slim import named_tensors, positions
 from prunesearch.models.walk import place
-from prunesearch.models.weights import WeightSource
+from prunesearch.models.weights import InheritedWeights, WeightSource
 from prunesearch.structure import Structure
 
 
@@ -47,13 +47,15 @@ class StackedForward:
     random runs for one structure at a time, and draws the same for each.
 
     Weights that are no slices of one network's are stacked, too: each structure's, as large as the full network's.
-    Those of normalisations, and parameters that no layer owns, must then be slices of the full structure's.
+    Those of normalisations, and parameters that operators read (`F.conv2d(x, self.kernels)`), must then be slices of
+    the full structure's.
 
     Args:
         weights: Where the weights come from.
 
     Raises:
-        ValueError: Weights of normalisations depend on more than the channels they have.
+        ValueError: Weights of normalisations depend on more than the channels they have, or those that operators read
+            are no slices.
     """
 
     def __init__(self, weights: WeightSource) -> None:
@@ -70,6 +72,8 @@ class StackedForward:
                     tensor.copy_(weights.values(name, weights.network.space.full))
             self._own = _own_weights(weights.network.kinds, model, self._full)
         self._forward = recorded(model, weights.network.inputs, weights.network.leaves, way=weights.network.way)
+        if not weights.sliced:
+            _check_read_by_operators(weights, self._full, self._forward)
         self._reads: dict[str, list[Read]] = {}
         for read in weights.network.reads:
             self._reads.setdefault(read.place, []).append(read)
@@ -396,10 +400,29 @@ def _check_norms(weights: WeightSource, model: nn.Module) -> None:
         for name in (f"{layer}.{parameter}" for parameter, _ in module.named_parameters(recurse=False)):
             narrowing = {int(group) for cut in cuts_of.get(name, ()) for group in group_of[cut.units]}
             if not weights.influences(name) <= narrowing:
-                raise ValueError(
-                    f"{type(weights).__name__} gives {name} other values in other structures, so they cannot be run "
-                    'stacked. Use path="sliced".'
-                )
+                raise _differ(weights, name)
+
+
+def _check_read_by_operators(weights: WeightSource, full: Mapping[str, Tensor], forward: Recording) -> None:
+    """Refuse parameters with values of each structure that no module runs with, so that they cannot be stacked.
+
+    Values that depend on no other groups than the parameter has channels of may be no slices, as compensated ones.
+    """
+    least = weights.network.space.minimum
+    inherited = InheritedWeights(weights.network, weights.ranking)
+    for name in dict.fromkeys(str(node.target) for node in forward.graph.nodes if node.op == "get_attr"):
+        if name not in full:  # a constant
+            continue
+        slices = inherited.narrowed(name, full[name], least)
+        if not weights.influences(name) <= inherited.influences(name) or not slices.equal(weights.values(name, least)):
+            raise _differ(weights, name)
+
+
+def _differ(weights: WeightSource, name: str) -> ValueError:
+    return ValueError(
+        f"{type(weights).__name__} gives {name} other values in other structures, so they cannot be run stacked. "
+        'Use path="sliced".'
+    )
 
 
 def _own_weights(kinds: Kinds, model: nn.Module, named: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:

@@ -95,6 +95,7 @@ class Found:
 
 
 _NONE: Mapping[Any, Any] = MappingProxyType({})
+_IGNORED = "is one of ignored_layers"
 
 
 def walk(
@@ -217,18 +218,28 @@ class _Walk:
         self._check_count(node)
         self._freeze_other_numbers(node)
         self._freeze_what_images_decide(node, value)
-        if (node.op == "call_module" and value is not None) or (
-            any(is_inside(node.meta["scope"], pattern) for pattern in self._ignored) and value is not None
-        ):
-            self._ignore(node, value)
-        return value
-
-    def _ignore(self, node: fx.Node, value: Value) -> None:
-        name = str(node.target) if node.op == "call_module" else node.meta["scope"]
-        if any(is_inside(name, pattern) for pattern in self._ignored):
+        if self._is_ignored(node) and self._is_returned(node):
             for held in tensors_of(value):
                 for labels in held.axes.values():
-                    self.labels.freeze(labels, "is one of ignored_layers")
+                    self.labels.freeze(labels, _IGNORED)
+        return value
+
+    def _is_ignored(self, node: fx.Node) -> bool:
+        """Whether it runs in a module that is to keep its channels, or is one."""
+        return any(is_inside(node.meta.get("scope", ""), pattern) for pattern in self._ignored)
+
+    def _is_returned(self, node: fx.Node) -> bool:
+        """Whether what a node of an ignored module gives is given to others by that module, or by one inside of it.
+
+        Computed weights, which do not depend on the inputs, are not if the layer that they are of is ignored, too.
+        """
+        users = [user for user in node.users if not user.meta.get("number")]
+        if node.op == "call_module" or any(user.op == "output" or not self._is_ignored(user) for user in users):
+            return True
+        own = f"{node.meta['scope']}."
+        return self.depends_on_inputs(node) and not all(
+            f"{user.meta.get('scope', '')}.".startswith(own) for user in users
+        )
 
     def _do_without_rule(self, node: fx.Node) -> Value:
         is_code = isinstance(node.target, (MethodOf, KeptFunction))
@@ -405,6 +416,8 @@ class _Walk:
 
     def produce(self, node: fx.Node, labels: IntArray) -> None:
         self._found.producers.append((self._layer(node), labels))
+        if self._is_ignored(node):
+            self.labels.freeze(labels, _IGNORED)
 
     def macs(self, node: fx.Node, size: int, factors: Sequence[IntArray]) -> None:
         self._sizes.append(size * math.prod(map(len, factors)))

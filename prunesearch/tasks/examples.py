@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.models.devices import random_apart
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.models.nested import Batch, called, cut, device_of, in_float32, joined, mapped, moved, size_of, taken
 from prunesearch.models.sizes import by_size, has_lists, some_of_one_size
 from prunesearch.tasks.metric import values
@@ -107,7 +107,7 @@ def following(examples: Examples, model: nn.Module, *, batch_size: int = 256) ->
     task = followed(examples.task)
     numbered = Examples((examples.batch, torch.arange(len(examples))), task)  # as parts may come in another order
     parts = numbered.split(batch_size)
-    with in_eval_mode(model), torch.inference_mode(), random_apart(examples.device, seed=0):
+    with as_found(model), torch.inference_mode(), random_apart(examples.device, seed=0):
         answers: Sequence[Any] = [called(model, part.inputs) for part in parts]
     reference = mapped(joined(answers), torch.clone)
     order = torch.cat([part.batch[1] for part in parts])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Subset
 
 from prunesearch.contracts import kind_of
 from prunesearch.models.copying import copied
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.ranges import whole_number
 from prunesearch.tasks.detect import DenseOutputs, as_batch, as_target, pixels, several_sizes, torchvision_task
 from prunesearch.training.data import Data
@@ -167,7 +167,7 @@ def _classes_of(detector: Any) -> int | None:
 
 def _maps(detector: Any, images: Tensor) -> list[tuple[int, int]]:
     """Height and width of each map of features."""
-    with in_eval_mode(detector), torch.no_grad():
+    with as_found(detector), torch.no_grad():
         features = detector.backbone(images)
     maps = [features] if isinstance(features, Tensor) else list(features.values())
     return [(each.shape[2], each.shape[3]) for each in maps]

@@ -9,7 +9,7 @@ from torch import nn
 
 from prunesearch.models.copying import on_device
 from prunesearch.models.devices import device_of_module, devices_here
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.models.misfit import outputs_of
 from prunesearch.tasks.examples import Examples, followed, following, follows
 from prunesearch.tasks.metric import Measured, higher_is_better
@@ -49,7 +49,7 @@ def _first_loss(network: nn.Module, data: Data) -> str:
     measured = Measured(data.goal, "loss")
     examples = data.examples_of(data.first())
     place = device_of_module(network)
-    with in_eval_mode(network), torch.no_grad():
+    with as_found(network), torch.no_grad():
         measure(network, (examples if place is None else examples.to(place)).by_size(), measured, look=check_answer)
     return f"{measured.compute():.2g}"
 
@@ -68,7 +68,7 @@ def _or_worst(value: float) -> float:
 def metric_on_test(
     network: nn.Module, data: Data, reference: nn.Module | None = None, *, device: str | None = None
 ) -> tuple[float, int]:
-    """The metric of the task on the test examples, and how many there are; the network's modes are restored.
+    """The metric of the task on the test examples, and how many there are; the network is left as it was.
 
     Args:
         network: What is judged.
@@ -85,7 +85,7 @@ def metric_on_test(
     reference = None if reference is None else _there(reference, place)
     compares = follows(data.goal) and reference is not None
     measured = Measured(followed(data.goal) if compares else data.goal)
-    with in_eval_mode(network), torch.no_grad():
+    with as_found(network), torch.no_grad():
         parts = (data.examples_of(batch).to(place) for batch in data.test_batches(_AT_ONCE))
         if compares and reference is not None:
             parts = (following(part, reference) for part in parts)

@@ -19,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from prunesearch.contracts import kind_of
 from prunesearch.files import as_path, whole
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.ranges import whole_number
 from prunesearch.tasks.yolo import MEASURES, yolo_task
 from prunesearch.training.data import Data
@@ -239,7 +239,7 @@ def _check_runs(model: nn.Module, images: Tensor, yolo: Any) -> None:
         ValueError: It does not.
     """
     try:
-        with in_eval_mode(model), torch.no_grad():
+        with as_found(model), torch.no_grad():
             model(images)
     except Exception as error:  # whatever code of another version meets
         written = (getattr(yolo, "ckpt", None) or {}).get("version", "another version")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from prunesearch.evaluators.compensation import CompensatedWeights
 from prunesearch.evaluators.reconstructed import ReconstructedWeights
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.models.stacked_forward import StackedForward
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from tests.models.networks import image, random_ranking, randomised
@@ -107,3 +109,22 @@ def test_the_mean_of_the_outputs_stays_where_a_layer_has_a_bias() -> None:
     built = CompensatedWeights(network, random_ranking(network), IMAGES).build((2,))
     with torch.no_grad():
         assert built(IMAGES).mean((0, 2, 3)) == pytest.approx(network.model(IMAGES).mean((0, 2, 3)), abs=1e-4)
+
+
+class OwnKernels(nn.Module):
+    """Convolutions as functions, of parameters that the network has itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.randn(6, 2, 1, 1))
+        self.second = nn.Parameter(torch.randn(3, 6, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(F.relu(F.conv2d(x, self.first)), self.second, padding=1)
+
+
+def test_fitted_weights_that_an_operator_reads_are_not_run_stacked() -> None:
+    torch.manual_seed(0)
+    network = trace(OwnKernels().eval(), image(2, 2, 4, 4))
+    with pytest.raises(ValueError, match=r"second other values in other structures.*path=\"sliced\""):
+        StackedForward(CompensatedWeights(network, random_ranking(network), IMAGES))

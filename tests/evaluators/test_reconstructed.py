@@ -195,6 +195,32 @@ def test_an_empty_filter_in_front_of_a_normalisation_takes_no_error_of_the_short
     assert not found[:, 2].any()  # what is scaled by next to nothing would be blown up
 
 
+class Mixer(nn.Module):
+    """Two linear layers over the positions of each channel, as MLP-Mixer has them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(2, channels, 1), nn.Linear(channels, 3)
+        self.spread, self.back = nn.Linear(16, 20), nn.Linear(20, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).flatten(2)  # (n, channels, positions)
+        return self.head((x + self.back(F.relu(self.spread(x)))).mean(2))
+
+
+@pytest.mark.parametrize("channels", [12, 40])  # fewer than are sampled, and more
+def test_what_is_applied_to_each_channel_is_not_fitted_to_outputs_of_other_channels(channels: int) -> None:
+    network = trace(randomised(Mixer(channels)).eval(), image(2, 2, 4, 4))
+    ranking = random_ranking(network)
+    assert [group.name for group in network.space.groups] == ["stem", "spread"]
+    weights, inherited = ReconstructedWeights(network, ranking, IMAGES), InheritedWeights(network, ranking)
+    narrow = (channels // 2, 16)
+    assert torch.equal(weights.values("back.weight", narrow), inherited.values("back.weight", narrow))
+    assert error(network, weights, narrow) < error(network, inherited, narrow)
+    wide = (channels, 16)  # where all channels stay, it is
+    assert not torch.equal(weights.values("back.weight", wide), inherited.values("back.weight", wide))
+
+
 def test_weights_that_change_normalisations_are_not_run_stacked() -> None:
     network = trace(randomised(Residual(norm=True)).eval(), image(2, 2, 4, 4))
     with pytest.raises(ValueError, match=r"norm.weight other values in other structures.*path=\"sliced\""):

@@ -583,3 +583,61 @@ def test_a_training_forward_that_cannot_be_followed_is_said() -> None:
         "What the forward does in training mode was not looked at in full: Middle decides by the values"
     )
     assert f"note: {note}" in str(network.explain())
+
+
+class InTurns(nn.Module):
+    """Runs one of several convolutions, each time the next one; the last is not as the others."""
+
+    def __init__(self, several: int) -> None:
+        super().__init__()
+        self.first, self.head, self.runs = nn.Conv2d(3, 8, 3), nn.Linear(10, 4), 0
+        self.turns = nn.ModuleList(nn.Conv2d(8, 10, 3) for _ in range(several))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs += 1
+        layer = self.turns[self.runs % len(self.turns)]
+        return self.head(F.relu(layer(F.relu(self.first(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("several", [2, 3])
+def test_layers_that_run_in_turns_get_narrower_together(several: int) -> None:
+    network = proven(InTurns(several), SMALL)
+    assert names(network) == ["first", "turns.1"]
+    assert network.notes == ("The forward runs other layers in later runs. Costs and scores are of its first.",)
+    small = slim(network, network.space.minimum, random_ranking(network)).eval()
+    kept = [random_ranking(network).keep(group, width) for group, width in enumerate(network.space.minimum)]
+    first, second = map(list, kept)
+    for run in range(1, 2 * several + 1):
+        turn = small.turns[run % several]  # type: ignore[index,operator]
+        assert torch.equal(turn.weight, network.model.turns[run % several].weight[second][:, first])  # type: ignore[index,operator]
+        assert small(SMALL).shape == (len(SMALL), 4)
+
+
+class Remembering(InTurns):
+    """Makes a table in its first run, which later ones use."""
+
+    table: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.first(x)
+        if self.table is None:
+            self.table = torch.linspace(0.0, 1.0, h.shape[1], device=x.device)
+        return self.head(F.relu(self.turns[0](h * self.table[:, None, None])).mean((2, 3)))
+
+
+def test_what_a_first_run_stores_for_later_ones_changes_nothing() -> None:
+    network = trace(Remembering(1).eval(), SMALL)
+    assert network.notes == ()
+    assert "turns.0" in names(network)
+
+
+def test_a_second_run_that_fails_is_said() -> None:
+    def forward(net: Any, h: Tensor, x: Tensor) -> Tensor:
+        if hasattr(net, "has_run"):
+            raise RuntimeError("It runs once.")
+        net.has_run = True
+        return h
+
+    (note,) = trace(Middle(forward).eval(), SMALL).notes
+    assert note.startswith("What the forward does in later runs was not looked at in full: Middle: the forward fails")
+    assert note.endswith("It runs once.")

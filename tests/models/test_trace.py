@@ -86,6 +86,25 @@ def test_a_chain_has_one_group_per_inner_layer_with_everything_that_gets_narrowe
     assert network.model.fc.out_features == 5
 
 
+class SeveralWeights(nn.Module):
+    """Three layers as functions, whose weights one module has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = ((20, 3), (12, 20), (8, 12))
+        self.first, self.second, self.third = (nn.Parameter(torch.randn(shape)) for shape in shapes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(F.relu(F.linear(F.relu(F.linear(x, self.first)), self.second)), self.third)
+
+
+def test_groups_of_a_module_with_several_weights_have_names_of_their_own() -> None:
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), SeveralWeights(), nn.ReLU(), nn.Linear(8, 4))
+    network = proven(model, SMALL)
+    assert names(network) == ["2", "2#2", "2#3"]
+    assert [group.width for group in network.space.groups] == [20, 12, 8]
+
+
 def test_the_same_network_gives_the_same_space_and_other_rules_another() -> None:
     one, two = (trace(SqueezeExcite(), SMALL).space for _ in range(2))
     assert one == two
@@ -232,6 +251,62 @@ def test_ignored_layers_and_all_inside_them_keep_their_outputs(ignored: Any, lef
     network = proven(Plain(), SMALL, ignored_layers=ignored)
     assert names(network) == left
     assert all(network.frozen[name] == "is one of ignored_layers" for name in {"stem", "body.0", "body.3"} - {*left})
+
+
+class Pooling(nn.Module):
+    """A head that pools by itself, in front of its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 10), nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(F.relu(self.first(F.relu(x).mean((2, 3)))))
+
+
+class Scaled(nn.Module):
+    """A convolution whose weight is scaled when it runs."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight * 0.1)
+
+
+class Headed(nn.Module):
+    """Two convolutions, the second of a kind of its own, and such a head."""
+
+    def __init__(self, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), second, Pooling()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.second(F.relu(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(8, 12, 3),
+        lambda: Scaled(8, 12),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 12, 3)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 12, 3)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("ignored", "left"),
+    [
+        ("second", ["first", "head.first"]),
+        ("head", ["first", "second"]),
+        ("head.first", ["first", "second"]),
+    ],
+)
+def test_what_an_ignored_layer_reads_is_pruned(make: Callable[[], nn.Module], ignored: str, left: list[str]) -> None:
+    network = proven(Headed(make()), SMALL, ignored_layers=[ignored])
+    assert names(network) == left
+    assert set(network.frozen) == {"first", "second", "head.first", "head.second"} - {*left}
 
 
 def test_ignoring_one_member_of_a_residual_stream_freezes_all_of_it() -> None:

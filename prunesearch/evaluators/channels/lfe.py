@@ -16,6 +16,7 @@ from prunesearch.evaluators.channels.criterion import ScoringCriterion, given
 from prunesearch.evaluators.channels.slices import saved
 from prunesearch.evaluators.hooks import answered, watched
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.evaluators.rows import check_image_after_image
 from prunesearch.models.coupling import Read
 from prunesearch.models.devices import placed
 from prunesearch.models.masked import in_place, of_those
@@ -189,6 +190,8 @@ def responses(network: Network, units: IntArray, masks: FloatArray, examples: Ex
 
 def _of_one_size(network: Network, units: IntArray, masks: FloatArray, examples: Examples, present: Mask) -> FloatArray:
     inputs, n = examples.inputs, len(examples)
+    asker = "The criterion lfe"
+    check_image_after_image(network, inputs, [read.place for read in network.layer_reads(asker)], asker)
     found: list[Tensor] = []
     state = _Masks(units, present, n, masks, device_of(inputs))
     reads = [
@@ -240,6 +243,7 @@ class _Masks:
         factors = self._factors(read).to(x.dtype)
         shape = [1] * x.dim()
         shape[0], shape[read.dim] = len(x), len(read.units)
+        factors = factors.repeat_interleave(len(x) // (len(factors) * self._images), 0)  # of an image, such as frames
         return x * factors.repeat_interleave(self._images, 0).reshape(shape)
 
     def without(self, read: Read, layer: nn.Module, x: Tensor, output: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from prunesearch.latency_times import Timing
-from prunesearch.models.isolation import in_eval_mode
+from prunesearch.models.isolation import as_found
 from prunesearch.models.nested import Batch, called, device_of, size_of, without_arrays
 from prunesearch.models.wrappers import check_network
 
@@ -74,7 +74,7 @@ def measure_latency(model: nn.Module, images: Batch, *, repeats: int = 15, warmu
         raise ValueError(f"Expected repeats >= 2 and at least one image, got {repeats} and {n}.")
     synchronize = torch.cuda.synchronize if device_of(images).type == "cuda" else _nothing
     seconds = []
-    with no_garbage_collection(), in_eval_mode(model), torch.inference_mode():
+    with no_garbage_collection(), as_found(model), torch.inference_mode():
         for repeat in range(warmup + repeats):
             synchronize()
             start = time.perf_counter()
