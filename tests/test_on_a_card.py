@@ -129,12 +129,15 @@ def test_a_network_is_moved_as_a_copy_and_traced_there(network: Network, seen: S
 
 CRITERIA = {
     **{"l1": 1, "l2": 1, "bn_scale": 2, "fpgm": 1, "cpmc": 1, "taylor": 1, "random": 0},
-    **{"cap": 3, "lasso": 6, "genetic": 3},  # of two groups, which three layers read
+    **{"cap": 3, "lasso": 7, "genetic": 4},  # of two groups, which three layers read
 }
-"""How often each waits for the card: never once for each unit, mask or structure."""
+"""How often each waits for the card: never once for each unit, mask or structure.
+
+Whoever runs the network asks once, at the end, whether its forward wrote to it.
+"""
 
 
-@pytest.mark.parametrize(("name", "waits"), [*CRITERIA.items(), pytest.param("lfe", 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "waits"), [*CRITERIA.items(), pytest.param("lfe", 12, marks=pytest.mark.slow)])
 def test_criteria_choose_as_on_the_cpu_and_wait_a_few_times(
     network: Network, seen: Seen, name: str, waits: int
 ) -> None:
@@ -153,7 +156,7 @@ def test_moments_are_summed_where_the_network_is(network: Network, seen: Seen) -
     moved, there = network.to(DEVICE), IMAGES.to(DEVICE)
     before = seen.stops
     found = list(layer_inputs(moved, there))
-    assert seen.stops == before
+    assert seen.stops == before + 1  # whether the forward wrote to the network
     for mine, other in zip(found, here, strict=True):
         for name in ("mean", "covariance", "weights"):
             moment = getattr(mine, name)
@@ -168,21 +171,23 @@ def test_moments_of_a_cache_are_read_to_where_the_network_is(network: Network, s
         assert torch.equal(mine.covariance.cpu(), other.covariance)
 
 
-@pytest.mark.parametrize("source", ["compensated", "reconstructed"])
-def test_weights_are_fitted_where_the_network_is_and_nobody_waits(network: Network, seen: Seen, source: str) -> None:
+@pytest.mark.parametrize(("source", "waits"), [("compensated", 1), ("reconstructed", 0)])
+def test_weights_are_fitted_where_the_network_is_and_no_layer_waits(
+    network: Network, seen: Seen, source: str, waits: int
+) -> None:
     chosen = structures(network)
     here = make_weights(source, network, ranked(network), IMAGES)
     moved, there = network.to(DEVICE), IMAGES.to(DEVICE)
     before = seen.stops
     weights = make_weights(source, moved, ranked(network), there)
     built = [weights.build(structure) for structure in chosen]
-    assert seen.stops == before
+    assert seen.stops == before + waits
     assert seen.launches["_linalg_solve_ex"]
     for mine, structure in zip(built, chosen, strict=True):
         torch.testing.assert_close(mine.cpu().state_dict(), here.build(structure).state_dict(), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "waits"), [("similarity", 1), ("errors", 3), ("curves", 1)])
+@pytest.mark.parametrize(("kind", "waits"), [("similarity", 6), ("errors", 4), ("curves", 1)])
 def test_what_searchers_are_told_first_is_gathered_there(network: Network, seen: Seen, kind: str, waits: int) -> None:
     weights = InheritedWeights(network, ranked(network))
     expected = gather(kind, weights, AccuracyEvaluator(weights, EXAMPLES), IMAGES)

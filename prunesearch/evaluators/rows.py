@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from prunesearch.evaluators.hooks import watched
+from prunesearch.models.devices import fetched
 from prunesearch.models.isolation import isolated
 from prunesearch.models.nested import Batch, called, size_of, taken, tensors_in
 from prunesearch.models.network import Network
@@ -34,10 +35,11 @@ def check_image_after_image(network: Network, images: Batch, places: Iterable[st
         return
     places = list(dict.fromkeys(places))
     two, three = (_given(network, taken(images, torch.arange(n) % size_of(images)), places) for n in (2, 3))
-    for place in places:
-        fewer, more = two[place], three[place]
-        if len(fewer) != len(more) or not all(map(_begins_with, more, fewer)):
-            shapes = ", ".join(str(tuple(x.shape)) for x in fewer)
+    begins = {place: _begin_with(three[place], two[place]) for place in places}
+    told = iter(fetched([flag for flags in begins.values() for flag in flags or ()]))
+    for place, flags in begins.items():
+        if flags is None or not all([bool(next(told)) for _ in flags]):
+            shapes = ", ".join(str(tuple(x.shape)) for x in two[place])
             raise ValueError(
                 f"{asker} looks at images one by one, but {place} of {type(network.model).__name__} is not given one "
                 f"image after the other: of two images it gets {shapes}. Use another one."
@@ -53,10 +55,15 @@ def _given(network: Network, images: Batch, places: Iterable[str]) -> dict[str, 
     return found
 
 
-def _begins_with(three: Tensor, two: Tensor) -> bool:
-    """Whether the rows of three images begin with those of two of them."""
-    if three.dim() == 0 or 2 * len(three) != 3 * len(two) or three.shape[1:] != two.shape[1:]:
-        return False
-    if len(two) == 2:  # one row for each image, and no other order to look for
-        return True
-    return torch.allclose(three[: len(two)], two, rtol=0, atol=_TOLERANCE * float(two.abs().max()), equal_nan=True)
+def _begin_with(three: Sequence[Tensor], two: Sequence[Tensor]) -> list[Tensor] | None:
+    """Of each call, whether the rows of three images begin with those of two; None if already their numbers say no."""
+    if len(three) != len(two):
+        return None
+    flags = []
+    for more, fewer in zip(three, two, strict=True):
+        if more.dim() == 0 or 2 * len(more) != 3 * len(fewer) or more.shape[1:] != fewer.shape[1:]:
+            return None
+        if len(fewer) > 2:  # of one row for each image there is no other order to look for
+            near = (more[: len(fewer)] - fewer).abs() <= _TOLERANCE * fewer.abs().max()
+            flags.append((near | fewer.isnan()).all())
+    return flags

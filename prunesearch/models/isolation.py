@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.devices import random_apart
+from prunesearch.models.devices import fetched, random_apart
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.tensor_file import has_plain_values
 
@@ -113,12 +113,30 @@ def values_kept(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for tensor, copy in before:
+        for tensor, copy in _written(before):
             with torch.inference_mode(tensor.is_inference()), torch.no_grad():
-                if (tensor.shape, tensor.dtype, tensor.device) != (copy.shape, copy.dtype, copy.device):
-                    tensor.data = copy
-                elif not torch.equal(tensor, copy):
+                if _form(tensor) == _form(copy):
                     tensor.copy_(copy)
+                else:
+                    tensor.data = copy
+
+
+def _written(before: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Those of pairs of a tensor and its copy that are no longer alike. A GPU is waited for once."""
+    found: list[tuple[Tensor, Tensor]] = []
+    by_device: dict[torch.device, list[tuple[Tensor, Tensor]]] = {}
+    for tensor, copy in before:
+        alike = by_device.setdefault(copy.device, []) if _form(tensor) == _form(copy) else found
+        alike.append((tensor, copy))
+    for pairs in by_device.values():
+        with torch.no_grad():
+            same = fetched([(tensor == copy).all() for tensor, copy in pairs])
+        found += [pair for pair, is_same in zip(pairs, same, strict=True) if not is_same]
+    return found
+
+
+def _form(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    return tensor.shape, tensor.dtype, tensor.device
 
 
 def _tensors_of(model: nn.Module) -> Iterator[Tensor]:
