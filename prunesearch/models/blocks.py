@@ -20,7 +20,7 @@ from torch import Tensor, fx, nn
 from prunesearch.errors import TraceError
 from prunesearch.models.copying import copied, without_data
 from prunesearch.models.coupling import Followed
-from prunesearch.models.following import recorded, with_images
+from prunesearch.models.following import recorded, that_has_run, with_images
 from prunesearch.models.isolation import isolated
 from prunesearch.models.literals import replaced
 from prunesearch.models.nested import Nest
@@ -77,7 +77,7 @@ class BlockedNetwork:
         self.space = network.space
         inputs = with_images(network.inputs, batch_size)
         self._inputs = inputs.without_data()
-        self._network = replace(network, model=without_data(network.model).eval())
+        self._network = replace(network, model=without_data(that_has_run(network.model, network.inputs, network.way)))
         self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
         self._layers = {term.layer for term in network.space.macs_terms}
         self._runs: dict[Structure, _Run] = {}

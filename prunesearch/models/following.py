@@ -258,12 +258,28 @@ def recorded(
     Raises:
         TraceError: It fails, or takes too long.
     """
-    few = inputs if way.as_given or inputs.images == 2 else with_images(inputs, 2)
+    few = _few(inputs, way)
     deadline = deadline or Deadline(600.0)
     found = _recorded(model, few, leaves, way, deadline, seed)
     if way.follows_batch and few.images > 1 and not few.is_listed:
         follow_batch(found, _recorded(model, with_images(inputs, 3), leaves, way, deadline, seed))
     return found
+
+
+def that_has_run(model: nn.Module, inputs: Inputs, way: Way) -> nn.Module:
+    """A copy in eval mode that has run once on as many images as `recorded` runs.
+
+    What a forward makes in its first run and keeps, such as the anchors of a detector, is there as in all later runs.
+    """
+    other, few = copied(model).eval(), _few(inputs, way)
+    with isolated(few.tensors) as copies:
+        ours = few.with_tensors(copies)
+        other(*ours.args, **ours.kwargs)
+    return other
+
+
+def _few(inputs: Inputs, way: Way) -> Inputs:
+    return inputs if way.as_given or inputs.images == 2 else with_images(inputs, 2)
 
 
 def _recorded(

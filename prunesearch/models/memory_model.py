@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunesearch.models.copying import without_data
+from prunesearch.models.following import that_has_run
 from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import bytes_over_time
 from prunesearch.models.ranking import NestedRanking
@@ -35,7 +36,7 @@ class MemoryModel:
 
     def __init__(self, network: Network) -> None:
         self._space = network.space
-        self._network = replace(network, model=without_data(network.model).eval())
+        self._network = replace(network, model=without_data(that_has_run(network.model, network.inputs, network.way)))
         self._ranking = NestedRanking.by_importance([np.zeros(len(units)) for units in network.units])
         self._unit = np.array([group.unit for group in self._space.groups], dtype=np.int64)
         least, full = self._space.minimum, self._space.full

@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunesearch.models.following import Way, inputs_of, recorded
+from prunesearch.models.copying import without_data
+from prunesearch.models.following import Way, inputs_of, recorded, that_has_run
 from prunesearch.models.isolation import isolated
 from prunesearch.models.recorded import Recording
 from prunesearch.models.replay import Replay
@@ -25,7 +26,7 @@ def predicted_peak_bytes(model: nn.Module, inputs: Any) -> int:
         model: A copy of one's own, in eval mode, on any device.
         inputs: What it takes: a batch, positional inputs, or inputs by name.
     """
-    parameters, buffers, alive = bytes_over_time(model, inputs)
+    parameters, buffers, alive = bytes_over_time(that_has_run(model, inputs_of(inputs), Way()), inputs)
     return parameters + buffers + max(alive, default=0)
 
 
@@ -33,7 +34,7 @@ def bytes_over_time(model: nn.Module, inputs: Any) -> tuple[int, int, list[int]]
     """Bytes of parameters, of buffers, and of inputs and results alive after each operator: `predicted_peak_bytes`."""
     given = inputs_of(inputs)
     meta = given.without_data()
-    light = model.to("meta")
+    light = without_data(model)
     live = _Live(recorded(light, meta, {}, way=Way()))
     with isolated(()):
         live.run(*meta.tensors)

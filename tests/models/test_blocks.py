@@ -27,6 +27,21 @@ class Concatenating(nn.Module):
         return self.head(self.c(joined).mean((2, 3)))
 
 
+class Anchored(nn.Module):
+    """Keeps what it makes in its first run, from values that a tensor without data does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 1)
+        self.stride, self.anchors, self.shape = torch.tensor(8.0), torch.zeros(0), torch.Size()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.a(x).relu())
+        if self.shape != x.shape[2:]:
+            self.anchors, self.shape = x.new_full(x.shape[2:], self.stride.item()), x.shape[2:]
+        return x * self.anchors
+
+
 def traced(name: str) -> ps.Network:
     return ps.trace(
         ps.make_model(name, num_classes=5, image_size=NETWORKS[name][2]).eval(), torch.randn(NETWORKS[name])
@@ -100,3 +115,13 @@ def test_peak_memory_of_a_chain_is_the_two_largest_neighbours() -> None:
     )
     assert predicted == weights + 4 * 64 * (8 + 16)
     assert predicted <= measured_peak_bytes(model, (x,)) <= weights + 4 * 64 * (4 + 8 + 16)
+
+
+def test_what_a_first_run_makes_from_values_and_keeps_is_there_without_data() -> None:
+    model = Anchored()
+    network = ps.trace(model, torch.randn(2, 3, 16, 16))
+    places = [block.place for block in BlockedNetwork(network).blocks]
+    assert all(any(term.layer in place for place in places) for term in network.space.macs_terms)
+    (limit,) = (limit for _, limit in ps.Budget(peak_memory="90%").check(network).limits)
+    assert limit < predicted_peak_bytes(network.model, network.inputs)
+    assert model.shape == torch.Size()
