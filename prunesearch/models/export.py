@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from prunesearch.errors import CheckpointError
 from prunesearch.files import whole
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_module
-from prunesearch.models.misfit import outputs_of
+from prunesearch.models.misfit import outputs_of, told_as
 from prunesearch.models.nested import Batch, arguments, mapped, moved, parts_of, tensors_in, without_arrays
 from prunesearch.models.tensor_file import writable
 from prunesearch.models.wrappers import unwrapped
@@ -86,23 +86,21 @@ def write_program(model: nn.Module, path: str | Path, example_inputs: Batch) -> 
     _write(path, lambda draft: draft.write_bytes(content.getbuffer()))
 
 
-@contextmanager
-def _told(network: nn.Module, how: str) -> Iterator[None]:
+def _told(network: nn.Module, how: str) -> AbstractContextManager[None]:
     """Meanwhile what an exporter raises, which may have many lines and none of the network, becomes a sentence.
 
     Raises:
         ValueError: It raised something else than that memory is full.
     """
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # exporters have many kinds of errors
+
+    def say(error: Exception) -> str:
         reason = str(error.__cause__ or error).partition("\n\n")[0]
-        raise ValueError(
+        return (
             f"{type(network).__name__} cannot be exported {how}: {shortened(reason).rstrip('.')}. Code that decides by "
             "the values of its data, or is for one number of images, cannot be."
-        ) from error
+        )
+
+    return told_as(say)
 
 
 def _write(path: Path, save: Callable[[Path], object]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -29,9 +29,23 @@ def answer(model: nn.Module, inputs: Batch) -> Any:
     return outputs
 
 
-@contextmanager
-def errors_told(model: nn.Module, inputs: Batch) -> Iterator[None]:
+def errors_told(model: nn.Module, inputs: Batch) -> AbstractContextManager[None]:
     """Meanwhile what a network raises is said with the inputs that it was given, and with what to do.
+
+    Raises:
+        ValueError: It raised something else than that memory is full.
+    """
+    return told_as(
+        lambda error: (
+            f"{type(model).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
+            f"{described(inputs)}: {error}{advice(model, [*tensors_in(inputs)], error)}"
+        )
+    )
+
+
+@contextmanager
+def told_as(say: Callable[[Exception], str]) -> Iterator[None]:
+    """Meanwhile what the code of others raises, of whatever kind, becomes a sentence of ours.
 
     Raises:
         ValueError: It raised something else than that memory is full.
@@ -40,11 +54,8 @@ def errors_told(model: nn.Module, inputs: Batch) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # whatever the forward of somebody's network raises
-        raise ValueError(
-            f"{type(model).__name__} cannot run on {'images' if isinstance(inputs, Tensor) else 'inputs'} of "
-            f"{described(inputs)}: {error}{advice(model, [*tensors_in(inputs)], error)}"
-        ) from error
+    except Exception as error:
+        raise ValueError(say(error)) from error
 
 
 def outputs_of(network: nn.Module, inputs: Batch) -> Any:

@@ -191,14 +191,11 @@ def responses(network: Network, units: IntArray, masks: FloatArray, examples: Ex
 def _of_one_size(network: Network, units: IntArray, masks: FloatArray, examples: Examples, present: Mask) -> FloatArray:
     inputs, n = examples.inputs, len(examples)
     asker = "The criterion lfe"
-    check_image_after_image(network, inputs, [read.place for read in network.layer_reads(asker)], asker)
+    layer_reads = network.layer_reads(asker)
+    check_image_after_image(network, inputs, [read.place for read in layer_reads], asker)
     found: list[Tensor] = []
     state = _Masks(units, present, n, masks, device_of(inputs))
-    reads = [
-        read
-        for read in network.layer_reads("The criterion lfe")
-        if np.isin(read.units, units).any() or not present[read.units].all()
-    ]
+    reads = [read for read in layer_reads if np.isin(read.units, units).any() or not present[read.units].all()]
     looks = [(read.place, partial(state.apply, read)) for read in reads]
     mixing = [read for read in reads if isinstance(network.model.get_submodule(read.place), _MIXING)]
     answers = [(read.place, partial(state.without, read)) for read in mixing]
