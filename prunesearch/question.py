@@ -51,6 +51,18 @@ def named(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {"name": name, **given}
 
 
+def limits_of(budget: Any, *also: str) -> Any:
+    """A budget of a question without what costs are predicted from and what else it says, but for the parts named.
+
+    Example:
+        >>> limits_of({"limits": {"latency_ms": "4"}, "by": ["table 12ab"], "lowered": {"latency_ms": 3.5}}, "lowered")
+        {'limits': {'latency_ms': '4'}, 'lowered': {'latency_ms': 3.5}}
+    """
+    if not isinstance(budget, Mapping) or "limits" not in budget:
+        return budget
+    return {name: budget[name] for name in ("limits", *also) if name in budget}
+
+
 def in_words(value: Any) -> str:
     """A field of a question in words.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunesearch.plain_text import counted
-from prunesearch.question import in_words
+from prunesearch.question import in_words, limits_of
 from prunesearch.report.contents import StudyContents
 from prunesearch.report.measure import measure_of
 from prunesearch.shares import error_of_difference, is_share
@@ -102,8 +102,7 @@ def _about(study: StudyContents) -> str:
 
 
 def _budget(study: StudyContents) -> str:
-    budget = study.question.get("budget", "")
-    return in_words({**budget, "by": [], "costs": [], "lowered": {}} if isinstance(budget, dict) else budget)
+    return in_words(limits_of(study.question.get("budget", "")))
 
 
 def _macs(study: StudyContents, winner: Trial) -> Tile:

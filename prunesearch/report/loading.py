@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunesearch.question import in_words
+from prunesearch.question import in_words, limits_of
 from prunesearch.report.contents import StudyContents
 
 
@@ -52,7 +52,7 @@ def loading(study: StudyContents, url: str) -> Loading:
         return Loading(file, python, _in_lines(study.command), True)
     budget = study.question.get("budget")
     asked: Mapping[str, Any] = budget if isinstance(budget, Mapping) else {}
-    limits = in_words({**asked, "by": [], "costs": [], "lowered": {}} if asked else budget).replace(", ", ",")
+    limits = in_words(limits_of(budget)).replace(", ", ",")
     given = {"budget": limits, **arguments, **scoring}
     race = given.pop("race", True)
     words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items()]

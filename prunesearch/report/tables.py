@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunesearch.question import in_words as words_of
+from prunesearch.question import limits_of
 from prunesearch.report.contents import StudyContents, comparable
 from prunesearch.report.measure import measure_of
 from prunesearch.study.told import told
@@ -143,8 +144,7 @@ def _searchers(study: StudyContents) -> str:
 
 
 def _budget(study: StudyContents) -> str:
-    budget = study.question.get("budget", _UNKNOWN)
-    return words_of({**budget, "by": [], "costs": []} if isinstance(budget, dict) else budget)
+    return words_of(limits_of(study.question.get("budget", _UNKNOWN), "lowered"))
 
 
 def _evaluations(study: StudyContents) -> str:
