@@ -108,7 +108,8 @@ class Bench:
         return min(count, max(least, round(self.scale * count)))
 
     def kept(self, what: str, ending: str) -> Path:
-        """A file in the cache."""
+        """A file in the cache, whose folder is made if need be."""
+        tasks.CACHE.mkdir(exist_ok=True)
         return tasks.CACHE / f"paper-{what.replace(' | ', '-')}-{self.run.replace(' | ', '-')}.{ending}"
 
     def fresh(self, network: Network) -> nn.Module:
@@ -124,7 +125,6 @@ class Bench:
         file = self.weights.get(protocol.network, kept)
         if not self.smoke:
             if not file.exists():
-                tasks.CACHE.mkdir(exist_ok=True)
                 recipe = self.base(protocol)
                 checkpoint = Path(f"{file}.training")
                 ps.save(ps.finetune(model, self.data, recipe=recipe, checkpoint=checkpoint, seed=self.seed), file)
@@ -228,7 +228,6 @@ def pruningnet(bench: Bench, protocol: Protocol) -> dict[str, Any]:
         ).network
         net = PruningNet(network, form="published", start="scratch", seed=bench.seed)
         recipe = replace(protocol.pruningnet, epochs=bench.scaled(protocol.pruningnet.epochs))
-    tasks.CACHE.mkdir(exist_ok=True)
     file = bench.kept(f"pruningnet-{protocol.network}{'-smoke' if bench.smoke else ''}", "safetensors")
     ps.train_pruningnet(net, bench.data, recipe=recipe, file=file, seed=bench.seed)
     found = ps.search(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paper_tables
 import pytest
+import tasks
 from protocols import PROTOCOLS, Protocol
 from released import Released
 from tabulated.papers import papers, trained
 
+import prunesearch as ps
 from prunesearch.budget import Budget
 from prunesearch.search.convex import ConvexSearcher
 from tests.toys import chain_space
@@ -121,6 +124,21 @@ def test_cells_and_files_of_other_scales_images_and_seeds_are_others() -> None:
     changes: list[dict[str, Any]] = [{}, {"scale": 0.5}, {"images": 100}, {"seed": 1}]
     variants = [dataclasses.replace(bench, **change) for change in changes]
     assert len({each.run for each in variants}) == len({each.checkpoint(PROTOCOLS[0]) for each in variants}) == 4
+
+
+def test_a_protocol_that_is_given_its_weights_finds_no_cache_and_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "CACHE", tmp_path / "cache")
+    bench = paper_tables.smoke_bench()
+    network = bench.fresh("resnet56")
+    ps.save(network, tmp_path / "resnet8.safetensors")
+    monkeypatch.setattr(paper_tables, "NETWORKS", paper_tables.SMOKE)
+    given = dataclasses.replace(bench, smoke=False, scale=0.001, weights={"resnet56": tmp_path / "resnet8.safetensors"})
+    (protocol,) = [each for each in of("LASSO") if each.network == "resnet56"]
+    cell = paper_tables.measured(given, protocol)
+    assert cell["weights given"]
+    assert list((tmp_path / "cache").glob("*.training"))
 
 
 def test_seeds_of_one_scale_are_a_row_and_what_was_not_run_has_no_figures() -> None:
