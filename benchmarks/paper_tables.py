@@ -7,12 +7,12 @@
     python benchmarks/paper_tables.py --smoke        # every protocol for a step on noise: does it run?
 
 A cell is a protocol at a scale and a seed. With `--scale` every training, of unpruned networks too, has that share of
-its epochs, and at least as many as its method can do with; searches have that share of their structures and images, but
-at least 50 and 512. Each cell says how many. Without `--weights` an unpruned
-network is first trained here (`protocols.BASE`) and kept in benchmarks/cache. CIFAR-10 is the folder that torchvision
-makes, or the archive of `realdata.py`, normalised as the public networks expect. Every cell is written when it is
-there, and its finetuning has a checkpoint: run again to go on. What the protocols are, and where each fact was read, is
-in protocols.py.
+its epochs, and at least as many as its method can do with: five from random weights, the first of which warms up, as at
+the full rate ResNet-56 was still at chance after three. Searches have that share of their structures and images, but at
+least 50 and 512. Each cell says how many. Without `--weights` an unpruned network is first trained here
+(`protocols.BASE`) and kept in benchmarks/cache. CIFAR-10 is the folder that torchvision makes, or the archive of
+`realdata.py`, normalised as the public networks expect. Every cell is written when it is there, and its finetuning has
+a checkpoint: run again to go on. What the protocols are, and where each fact was read, is in protocols.py.
 """
 
 from __future__ import annotations
@@ -65,6 +65,9 @@ SMOKE: Mapping[Network, Callable[..., nn.Module]] = {
 
 LEAST: Mapping[str, int] = {"paam": 5, "manidp": 3}
 """Epochs without which a method cannot do, by kind."""
+
+LEAST_FROM_SCRATCH = 5
+"""Epochs of a shortened training from random weights."""
 
 LEAST_STRUCTURES, LEAST_IMAGES = 50, 512
 """Of searches at a scale, where the protocol has more."""
@@ -155,8 +158,7 @@ class Bench:
 
     def base(self, protocol: Protocol) -> ps.Recipe:
         """Of the unpruned network."""
-        recipe = BASE[protocol.dataset]
-        return replace(recipe, epochs=self.scaled(recipe.epochs))
+        return self.shortened(BASE[protocol.dataset])
 
     def recipe(self, protocol: Protocol) -> ps.Recipe | None:
         """The protocol's at this scale, or as short as can be."""
@@ -165,7 +167,15 @@ class Bench:
             return None
         if self.smoke:
             return replace(recipe, epochs=least, batch_size=16)
+        if recipe.from_scratch or protocol.kind == "paam":
+            return self.shortened(recipe)
         return replace(recipe, epochs=self.scaled(recipe.epochs, least))
+
+    def shortened(self, recipe: ps.Recipe) -> ps.Recipe:
+        """A training from random weights at this scale."""
+        epochs = self.scaled(recipe.epochs, LEAST_FROM_SCRATCH)
+        warmup = recipe.warmup if epochs == recipe.epochs else max(recipe.warmup, 1 / epochs)
+        return replace(recipe, epochs=epochs, warmup=warmup)
 
     def epochs(self, protocol: Protocol) -> dict[str, int]:
         """How long everything is trained that is trained here."""

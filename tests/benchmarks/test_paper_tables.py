@@ -104,15 +104,20 @@ def test_a_protocol_scores_by_as_many_images_as_it_has() -> None:
 
 def test_a_scale_is_a_share_of_the_epochs_that_each_method_can_do_with() -> None:
     bench = dataclasses.replace(paper_tables.smoke_bench(), smoke=False, scale=0.01)
-    assert bench.epochs(METHODS["ManiDP"]) == {"unpruned": 2, "pruned": 4}
-    assert bench.epochs(METHODS["CaP"]) == {"unpruned": 2}
+    assert bench.epochs(METHODS["ManiDP"]) == {"unpruned": 5, "pruned": 4}
+    assert bench.epochs(METHODS["CaP"]) == {"unpruned": 5}
     assert bench.epochs(METHODS["PAAM"]) == {"pruned": 5}  # three would be too few for it
-    assert bench.epochs(METHODS["MetaPruning"]) == {"PruningNet": 1, "pruned": 1}
-    assert bench.epochs(METHODS["GA, two-step"]) == {"unpruned": 2, "after each layer": 1, "pruned": 1}
+    assert bench.epochs(METHODS["MetaPruning"]) == {"PruningNet": 1, "pruned": 5}
+    assert bench.epochs(METHODS["GA, two-step"]) == {"unpruned": 5, "after each layer": 1, "pruned": 1}
     assert bench.trials(METHODS["CACP"]) == {"n_trials": 50}  # of 800
     assert bench.trials(METHODS["LASSO"]) == {"n_trials": 1}
     assert bench.trials(METHODS["CaP"]) == {}
     assert bench.scoring(METHODS["EagleEye"]).calibration == 512  # of 10,000
+    (scratch,) = [each for each in of("ITPruner") if each.network == "resnet56"]
+    shortened = bench.recipe(scratch)
+    assert shortened is not None
+    assert shortened.epochs == 5
+    assert shortened.warmup == 1 / 5  # the protocol has none
     whole = dataclasses.replace(bench, scale=1.0)
     for protocol in PROTOCOLS:
         assert whole.recipe(protocol) == protocol.recipe
