@@ -40,12 +40,12 @@ def papers(result: Mapping[str, Any]) -> str:
 
 def trained(cell: Mapping[str, Any]) -> str:
     """For how many epochs, on how many images if not on all, and of how many structures the best was taken."""
-    epochs = ", ".join(f"{what} {n}" for what, n in cell["epochs"].items())
+    epochs = ", ".join(f"{what} {n}" for what, n in cell["epochs"].items()) or "none"
     if cell.get("structures", 1) > 1:
         epochs += f"; {cell['structures']:,} structures on {cell['images']:,} images"
     given = "; weights given" if cell["weights given"] else ""
     images = cell["train images"]
-    return f"{epochs or 'none'}{given}{'' if images is None else f'; {images:,} images'}"
+    return f"{epochs}{given}{'' if images is None else f'; {images:,} images'}"
 
 
 def measured(cells: Sequence[Mapping[str, Any]]) -> str:

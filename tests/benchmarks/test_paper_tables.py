@@ -157,6 +157,7 @@ def test_seeds_of_one_scale_are_a_row_and_what_was_not_run_has_no_figures() -> N
     }  # fmt: skip
     page = papers({"cells": cells}).splitlines()
     searched = {**cells["0"], "structures": 50, "images": 1024}
+    assert trained({**searched, "epochs": {}}).startswith("none; 50 structures")
     assert trained(searched) == "pruned 2; 50 structures on 1,024 images; weights given; 5,000 images"
     assert page[0] == f"0 of {len(PROTOCOLS)} protocols were run as they are, 1 at some scale."
     (row,) = [line for line in page if "| pruned 2; weights given; 5,000 images |" in line]
