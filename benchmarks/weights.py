@@ -8,8 +8,8 @@ scratch. Writes `resnet20.safetensors` and `resnet20.json` with the accuracy on 
 they are not there yet. The same recipe ends in slightly other weights on another kind of processor. So the weights that
 cells were measured on are committed with them. The ResNet-20 is there twice: `resnet20.safetensors` (fingerprint
 f425ce726876ed55) is that of `racing` and `recovery_resnet20_*`, of a processor with AVX-512, where the recipe ended in
-the same weights a second time. `resnet20-avx2.safetensors` (aded24b42bae27b8) is that of `halving`,
-`policies_cifar10` and `methods_resnet20`; their scripts take it with `--weights`. The state is kept after every epoch in
+the same weights a second time. `resnet20-avx2.safetensors` (aded24b42bae27b8) is that of `halving`, `policies_cifar10`
+and `methods_resnet20`; their scripts take it with `--weights`. The state is kept after every epoch in
 `resnet20.training`; run again to go on.
 
 The data of `resnet20-fashion` are the four files of Fashion-MNIST: give their folder as `--data-root`.
