@@ -29,11 +29,13 @@ from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import Progress, shown
 from prunesearch.question import differences
 from prunesearch.structure import IntArray, Structure
+from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, accelerated
 from prunesearch.training.checkpoint import SoleWriter
 from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.evaluation import question_of_task
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe
@@ -271,6 +273,7 @@ def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) 
         "ranking": hashlib.sha256(orders).hexdigest()[:16],
         "data": data.fingerprint(),
         "calibration": fingerprint(*members(data.calibration_set())),
+        **({} if data.goal == make_task(CLASSIFICATION) else question_of_task(net.network.model, data)),
         "seed": seed,
         **{f"PruningNet's {name}": value for name, value in net.settings.items()},
         **{f"recipe's {name}": value for name, value in asdict(recipe).items() if name in told},

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -284,6 +286,15 @@ def test_going_on_with_something_else_is_refused_with_the_name_of_what_differs(t
     for what, again in OTHERS.items():
         with pytest.raises(CheckpointError, match=f"of another training: the {what} was"):
             again(file)
+
+
+def test_going_on_with_another_task_is_refused_and_that_of_earlier_files_is_classification(tmp_path: Path) -> None:
+    file, data = tmp_path / "net.safetensors", small_data()
+    trained(file)
+    assert "task" not in _question(PruningNet(small_network()), data, RECIPE, 0)
+    doubled = replace(data.goal, loss=lambda outputs, batch: 2 * F.cross_entropy(outputs, batch[1], reduction="none"))
+    with pytest.raises(CheckpointError, match="of another training: the task was None"):
+        train_pruningnet(PruningNet(small_network()), replace(data, task=doubled), recipe=RECIPE, file=file)
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
