@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prunesearch.budget import Budget
 from prunesearch.errors import CheckpointError, TrainingDiverged
-from prunesearch.models.devices import devices_here, random_apart, seed_generators
+from prunesearch.models.devices import devices_here, has_bfloat16, random_apart, seed_generators
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
@@ -101,10 +101,9 @@ def train_pruningnet(
     was = next(net.parameters()).device
     place = devices_here().chosen(device, was)
     require(_BYTES * net.size, place, f"Training {net.size / 1e6:.1f} M parameters", 'Use form="compact".')
-    has_bfloat16 = place.type == "cuda" and torch.cuda.is_bf16_supported()
     state = None if file is None else Path(f"{file}.training")
     with ExitStack() as stack:
-        accelerator = stack.enter_context(accelerated("bf16" if has_bfloat16 else "fp32", None, place))
+        accelerator = stack.enter_context(accelerated("bf16" if has_bfloat16(place) else "fp32", None, place))
         stack.callback(net.to, was)
         run = _Run(net.to(accelerator.device), data, recipe, seed, accelerator)
         writer = None

@@ -32,6 +32,7 @@ from prunesearch.models.hypernet_file import load_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
+from prunesearch.training import pruningnet
 from prunesearch.training.data import Data
 from prunesearch.training.pruningnet import _loss, _question, train_pruningnet
 from prunesearch.training.reports import StepReport
@@ -345,6 +346,20 @@ def test_gradients_that_would_not_fit_are_refused_before_they_are_allocated(monk
         train_pruningnet(net, small_data())
     monkeypatch.setattr(memory, "free_bytes", lambda device: 16 * net.size)
     train_pruningnet(net, small_data(), recipe=PruningNetRecipe(epochs=1, batch_size=32))
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_it_trains_in_bfloat16_where_the_device_computes_in_it_itself(
+    has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.cuda.is_bf16_supported` is also true where it is only imitated."""
+    precisions: list[str] = []
+    begun = pruningnet.accelerated
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(pruningnet, "has_bfloat16", lambda device: has_it)
+    monkeypatch.setattr(pruningnet, "accelerated", lambda kind, *rest: precisions.append(kind) or begun(kind, *rest))
+    trained(recipe=ONE_EPOCH)
+    assert precisions == ["bf16" if has_it else "fp32"]
 
 
 def test_data_without_a_training_image_left_are_refused() -> None:
