@@ -188,7 +188,7 @@ def test_a_worker_that_cannot_be_replaced_is_said(monkeypatch: pytest.MonkeyPatc
     try:
         backend._workers[0].piece = 0
         monkeypatch.setattr(process_backend.subprocess, "Popen", refuse)  # type: ignore[attr-defined]
-        with pytest.raises(EvaluationFailed, match="cannot be started: .*Too many open files"):
+        with pytest.raises(EvaluationFailed, match=r"cannot be started: .*Too many open files"):
             backend.dismiss(0)
     finally:
         backend.close()
