@@ -160,7 +160,7 @@ def layerwise(
     question = {
         "network": network.fingerprint(),
         "space": network.space.fingerprint,
-        "budget": dict(feasible.limits),
+        "budget": feasible.as_facts(),
         "structure": widths,
         "recipe": asdict(recipe),
         "settings": asdict(settings),

@@ -32,6 +32,8 @@ class NSGA2Settings:
     def __post_init__(self) -> None:
         if self.population < 4:
             raise ValueError(f"Expected a population of at least 4, got {self.population}.")
+        if self.mutation_probability is not None and not 0 < self.mutation_probability <= 1:
+            raise ValueError(f"Expected a mutation_probability in (0, 1], or None, got {self.mutation_probability}.")
         if not 0 < self.lowest_share <= 1:
             raise ValueError(f"Expected a lowest_share in (0, 1], got {self.lowest_share}.")
 
@@ -80,7 +82,9 @@ class NSGA2Searcher(BatchSearcher):
 
     def _put_children(self, front: IntArray, rng: np.random.Generator, wanted: int) -> None:
         parents = self.space.indices(front)
-        probability = self._settings.mutation_probability or 1 / max(parents.shape[1], 1)
+        probability = self._settings.mutation_probability
+        if probability is None:
+            probability = 1 / max(parents.shape[1], 1)
 
         def breed(n: int) -> IntArray:
             crossed = np.array(crossovers(parents, rng, n))

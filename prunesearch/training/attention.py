@@ -129,7 +129,12 @@ def paam(
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step, device, progress),
-        question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
+        question={
+            "network": network.fingerprint(),
+            "space": network.space.fingerprint,
+            "budget": feasible.as_facts(),
+            "settings": asdict(settings),
+        },
     )
     found = replace(network, model=as_module(network.model, outcome.last))
     scores = [leaky_exponential(torch.from_numpy(values)).numpy() for values in learner.importances()]
