@@ -250,6 +250,11 @@ class FeasibleSet:
         array = np.asarray(structures)
         return np.max([self.costs(resource, array) / limit for resource, limit in self.limits], axis=0)
 
+    def usage_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> FloatArray:
+        """(m,) `usage` of a (g,) structure if one group, the m-th of (m,) `groups`, has another of (m,) `widths`."""
+        meters = ((self.meters[resource], limit) for resource, limit in self.limits)
+        return np.max([meter.costs_with(structure, groups, widths) / limit for meter, limit in meters], axis=0)
+
     def tightened(self, share: float) -> FeasibleSet:
         """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
         lowest = self.cost(self.space.minimum)
