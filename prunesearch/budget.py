@@ -229,14 +229,6 @@ class FeasibleSet:
         more = [self.meters[name].shown(value) for name, value in cost.more.items()]
         return ", ".join([f"{cost.macs:,} MACs", f"{cost.params:,} parameters", *more])
 
-    def admits(self, cost: Cost) -> bool:
-        """Whether a cost, with its latency where that is limited (`cost`), is within every limit."""
-        return all(cost[resource] <= limit for resource, limit in self.limits)
-
-    def excess(self, cost: Cost) -> float:
-        """How far a cost is above the limits: the largest overshoot as a fraction of its limit, 0 if within."""
-        return max(max(0.0, cost[resource] / limit - 1.0) for resource, limit in self.limits)
-
     def contains(self, structures: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """(p,) whether each of (p, g) structures is within every limit."""
         array = np.asarray(structures)
@@ -348,10 +340,13 @@ class FeasibleSet:
         return self.space.from_indices(indices)
 
 
-AnyBudget: TypeAlias = Budget | FeasibleSet | str
+BudgetOrSet: TypeAlias = Budget | FeasibleSet
+"""What searchers take: limits as they are written, or resolved for the network."""
+
+AnyBudget: TypeAlias = BudgetOrSet | str
 
 
-def as_budget(given: AnyBudget, table: object = None) -> Budget | FeasibleSet:
+def as_budget(given: AnyBudget, table: object = None) -> BudgetOrSet:
     """A budget as it is, also one that is resolved; a text is in the command line's form.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.variation import crossovers, mutants
 from prunesearch.structure import FloatArray, IntArray, Space, Structure
@@ -75,7 +75,7 @@ class GeneticSearcher(BatchSearcher):
     def __init__(
         self,
         space: Space,
-        budget: Budget,
+        budget: BudgetOrSet,
         *,
         seed: int = 0,
         errors: Sequence[FloatArray],

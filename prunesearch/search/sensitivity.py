@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import BudgetOrSet, FeasibleSet, as_structures
 from prunesearch.search.proposals import BatchSearcher
 from prunesearch.structure import FloatArray, Space, Structure
 
@@ -38,7 +38,7 @@ class SensitivitySearcher(BatchSearcher):
 
     needs = ("curves",)
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, curves: Sequence[FloatArray]) -> None:
+    def __init__(self, space: Space, budget: BudgetOrSet, *, seed: int = 0, curves: Sequence[FloatArray]) -> None:
         super().__init__(space, budget, seed=seed)
         self._losses = losses(space, curves)
 

@@ -29,6 +29,7 @@ from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import AttentionSettings
 from tests.models_state import generators, state_of
+from tests.toys import admits
 
 RECIPE = Recipe(epochs=7, batch_size=64, lr=0.05)
 
@@ -122,7 +123,7 @@ def pruned(network: Network, digits_data: Data) -> AttentionPruned:
 def test_the_budget_is_met_exactly_and_used_up(network: Network, pruned: AttentionPruned) -> None:
     feasible = Budget(macs="40%", params="50%").check(network.space)
     cost = network.space.cost(pruned.structure)
-    assert feasible.admits(cost)
+    assert admits(feasible, cost)
     assert count(pruned.model, network.example_inputs) == cost
     assert min(pruned.structure) >= 1
     assert np.array_equal(feasible.widen([pruned.structure])[0], pruned.structure)  # no group could be wider
