@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from prunesearch.errors import TraceError as TraceError
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import top1 as top1
-    from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.evaluators.recalibration import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.winner import Winner as Winner
     from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
@@ -174,7 +174,7 @@ _PUBLIC = {
     "paam": "prunesearch.training.attention:paam",
     "prune": "prunesearch.whole:prune",
     "prune_in_steps": "prunesearch.whole:prune_in_steps",
-    "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
+    "recalibrate_bn": "prunesearch.evaluators.recalibration:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",

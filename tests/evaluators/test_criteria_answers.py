@@ -21,7 +21,7 @@ from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fi
 from prunesearch.evaluators.channels.slices import slices
 from prunesearch.evaluators.channels.taylor import TaylorCriterion
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.evaluators.width_errors import gram_matrices
 from prunesearch.models.masked import MaskedForward
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking

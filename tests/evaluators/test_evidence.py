@@ -17,7 +17,7 @@ from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.curves import curve_structures
 from prunesearch.evaluators.hsic import nhsic
 from prunesearch.evaluators.layer_inputs import layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices, width_errors
+from prunesearch.evaluators.width_errors import gram_matrices, width_errors
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
