@@ -17,7 +17,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
-from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
+from prunesearch.training.manidp import Manifold, _similarity_loss, manidp
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import ManifoldSettings

@@ -22,9 +22,9 @@ from prunesearch.models.zoo import make_model
 from prunesearch.scoring import Scoring
 from prunesearch.tasks import make_task
 from prunesearch.tasks.classify import classification
-from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
-from prunesearch.training.filters import FilterAttention, leaky_exponential
+from prunesearch.training.paam import AttentionPruned, Attentive, paam
+from prunesearch.training.paam_filters import FilterAttention, leaky_exponential
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import AttentionSettings
