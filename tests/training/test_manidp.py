@@ -22,7 +22,7 @@ from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import ManifoldSettings
 from tests.models_state import generators, state_of
-from tests.training.test_attention import few
+from tests.training.test_paam import few
 
 RECIPE = Recipe(epochs=4, batch_size=64, lr=0.02)
 
