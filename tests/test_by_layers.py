@@ -17,8 +17,8 @@ from prunesearch.by_layers import LayerwisePruned, layerwise
 from prunesearch.errors import CheckpointError, InfeasibleBudget
 from prunesearch.evaluators.channels.genetic import errors, greedy_mask
 from prunesearch.evaluators.layer_inputs import layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.evaluators.two_step import choose_units
+from prunesearch.evaluators.width_errors import gram_matrices
 from prunesearch.latency_model import LatencyModel
 from prunesearch.models.count import count
 from prunesearch.models.network import Network

@@ -33,12 +33,12 @@ from prunesearch.models.operators import KINDS, Kinds
 from prunesearch.models.operators.kind import Known
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recorded import Inputs, Recording
-from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import kept_units, layer_widths, slim
 from prunesearch.models.unseen import is_explained, may_have
 from prunesearch.models.unseen import unseen as unseen_nodes
 from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Fork, Found, made_plain, place, walk
+from prunesearch.models.width_rules import WidthRules, check_globs, width_rules
 from prunesearch.models.wrappers import check_network
 from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 

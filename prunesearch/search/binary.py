@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget
+from prunesearch.budget import BudgetOrSet
 from prunesearch.search.proposals import Told
 from prunesearch.search.uniform import uniform_structure, widest
 from prunesearch.structure import Space, Structure
@@ -39,7 +39,7 @@ class BinarySearcher:
     """
 
     def __init__(
-        self, space: Space, budget: Budget, *, seed: int = 0, tolerance: float = 0.05, passes: int = 12
+        self, space: Space, budget: BudgetOrSet, *, seed: int = 0, tolerance: float = 0.05, passes: int = 12
     ) -> None:
         if not tolerance >= 0 or passes < 1:
             raise ValueError(f"Expected tolerance >= 0 and passes >= 1, got {tolerance} and {passes}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.search.variation import crossovers, mutants, survivors
@@ -60,7 +60,9 @@ class NSGA2Searcher(BatchSearcher):
     settings_type = NSGA2Settings
     spreads = True
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, settings: NSGA2Settings | None = None) -> None:
+    def __init__(
+        self, space: Space, budget: BudgetOrSet, *, seed: int = 0, settings: NSGA2Settings | None = None
+    ) -> None:
         super().__init__(space, budget, seed=seed)
         self._settings = settings or NSGA2Settings()
 

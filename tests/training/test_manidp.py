@@ -17,12 +17,12 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
-from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
+from prunesearch.training.manidp import Manifold, _similarity_loss, manidp
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import ManifoldSettings
 from tests.models_state import generators, state_of
-from tests.training.test_attention import few
+from tests.training.test_paam import few
 
 RECIPE = Recipe(epochs=4, batch_size=64, lr=0.02)
 

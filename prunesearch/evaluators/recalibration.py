@@ -195,7 +195,7 @@ def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
 
 
 @contextmanager
-def _estimating(model: nn.Module, momentum: float | str | None = "its own", *, weigh: bool = False) -> Iterator[_Norms]:
+def _estimating(model: nn.Module, momentum: float | None, *, weigh: bool = False) -> Iterator[_Norms]:
     """BatchNorm in training mode, all else in eval mode; modes and momenta are restored.
 
     Calls of `F.batch_norm` that are no such module's use the statistics of the batch, too. Their running statistics
@@ -208,8 +208,7 @@ def _estimating(model: nn.Module, momentum: float | str | None = "its own", *, w
         with in_eval_mode(model), torch.no_grad():
             for norm in norms:
                 norm.train()
-                if not isinstance(momentum, str):
-                    norm.momentum = momentum
+                norm.momentum = momentum
             with NormCalls(model, lambda call, x: gathered.add(call, x.numel(), joint_statistics([x]))):
                 yield _Norms(norms, gathered)
             gathered.settle(weigh=weigh)

@@ -24,14 +24,14 @@ from prunesearch.models.zoo import make_model
 from prunesearch.scoring import Scoring
 from prunesearch.tasks import make_task
 from prunesearch.tasks.classify import classification
-from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
-from prunesearch.training.filters import FilterAttention, leaky_exponential
+from prunesearch.training.paam import AttentionPruned, Attentive, paam
+from prunesearch.training.paam_filters import FilterAttention, leaky_exponential
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import AttentionSettings
 from tests.models_state import generators, state_of
-from tests.toys import toy_table
+from tests.toys import admits, toy_table
 
 RECIPE = Recipe(epochs=7, batch_size=64, lr=0.05)
 
@@ -125,7 +125,7 @@ def pruned(network: Network, digits_data: Data) -> AttentionPruned:
 def test_the_budget_is_met_exactly_and_used_up(network: Network, pruned: AttentionPruned) -> None:
     feasible = Budget(macs="40%", params="50%").check(network.space)
     cost = network.space.cost(pruned.structure)
-    assert feasible.admits(cost)
+    assert admits(feasible, cost)
     assert count(pruned.model, network.example_inputs) == cost
     assert min(pruned.structure) >= 1
     assert np.array_equal(feasible.widen([pruned.structure])[0], pruned.structure)  # no group could be wider

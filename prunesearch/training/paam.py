@@ -34,11 +34,11 @@ from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import check_patience, run
 from prunesearch.training.optimization import make_optimizer, parameter_groups
+from prunesearch.training.paam_filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.settings import AttentionSettings
