@@ -16,6 +16,7 @@ import numpy as np
 
 from prunesearch.budget import Budget, FeasibleSet, as_structures
 from prunesearch.errors import PruneSearchError
+from prunesearch.ranges import number
 from prunesearch.search.proposals import BatchSearcher
 from prunesearch.structure import FloatArray, Space, Structure
 
@@ -69,7 +70,8 @@ class ConvexSearcher(BatchSearcher):
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
-        ValueError: Unknown form, or similarities that do not belong to the space.
+        ValueError: Unknown form, similarities that do not belong to the space, or no strength or an infinite one.
+        TypeError: A strength is no number.
     """
 
     needs = ("similarity",)
@@ -96,7 +98,9 @@ class ConvexSearcher(BatchSearcher):
                 f"{[values.tolist() for values in self._similarity]}."
             )
         self._form = form
-        self._strengths = tuple(strengths)
+        self._strengths = tuple(number("a strength", strength, "(-inf, inf)") for strength in strengths)
+        if not self._strengths:
+            raise ValueError("Expected at least one of the strengths, got none. Say for example [1, 0].")
 
     def plan(self, rng: np.random.Generator, batch: int) -> None:
         """Put all of them into the queue, once."""
@@ -117,10 +121,17 @@ class ConvexSearcher(BatchSearcher):
         return [solve(self.feasible, self._weights(strength)) for strength in self._strengths]
 
     def _weights(self, strength: float) -> FloatArray:
-        """(g,) a group that nothing reads counts as one layer of mean similarity; if none is like any, all are mean."""
+        """(g,) weights, as multiples of that of the layer which counts most.
+
+        A group that nothing reads counts as one layer of mean similarity; if none is like any, all are mean.
+        """
         mean = np.concatenate([np.ones(0), *self._similarity]).mean()
-        relative = [values / mean if mean else np.ones_like(values) for values in self._similarity]
-        return np.array([np.exp(-strength * (values - 1)).sum() or 1.0 for values in relative])
+        relative = [
+            values / mean if mean and len(values) else np.ones(max(1, len(values))) for values in self._similarity
+        ]
+        exponents = [-strength * (values - 1) for values in relative]
+        most = max(exponent.max() for exponent in exponents)  # which would overflow
+        return np.array([np.exp(exponent - most).sum() for exponent in exponents])
 
 
 def rounded(feasible: FeasibleSet, keep: FloatArray) -> Structure:
