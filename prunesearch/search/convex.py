@@ -47,18 +47,19 @@ class ConvexSearcher(BatchSearcher):
     - `"log"` (ours): maximise sum(alpha log x), a geometric programme, convex in log x and solved to its optimum. It
       gives each group a share of the cost in proportion to its weight, and never closes one.
     - `"linear"`: ITPruner's published objective, sum(alpha x). Its feasible set is not convex, although the paper calls
-    it
-      so: a convex-concave procedure from three starts finds a local optimum, and a linear relaxation bounds what could
-      be missed. Most widths end at a limit, which is why there must be a lower one.
+      it so: a convex-concave procedure from three starts finds a local optimum, and a linear relaxation bounds what
+      could be missed. Most widths end at a limit, which is why there must be a lower one.
     - `"gradient"`: without any importance, minimum-norm steps along the gradient of the cost until the budget is met.
       This is what the widths released with ITPruner turn out to be, because its solver stops at the first feasible
       point.
 
     Source: Zheng et al., An information theory-inspired strategy for automatic network pruning, arXiv:2108.08532, and
     the authors' code. Departs from it: importance is relative to its mean, so that one strength suits networks of any
-    depth; rounding is to allowed widths, and what is left of the budget used. A released beta over L compared layers is
-    a strength of beta / L: 17 to 27 for VGG-16, MobileNetV1 and the ResNets for CIFAR-10, 54 for ResNet-50, and 250 for
-    MobileNetV2, where a similarity that is lower by a hundredth of the mean makes a layer 12 times as important.
+    depth; a group has the sum of the weights of its readers, where theirs has one weight per width, so that even at
+    strength 0 a residual stream counts as often as it is read; rounding is to allowed widths, and what is left of the
+    budget used. A released beta over L compared layers is a strength of beta / L: 17 to 27 for VGG-16, MobileNetV1 and
+    the ResNets for CIFAR-10, 54 for ResNet-50, and 250 for MobileNetV2, where a similarity that is lower by a hundredth
+    of the mean makes a layer 12 times as important.
 
     Args:
         space: Where structures live.
