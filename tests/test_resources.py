@@ -21,6 +21,7 @@ from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.zoo.mobilenet import mobilenet_v2
 from prunesearch.resources.energy import Energy, EnergyTable
 from prunesearch.resources.resource import Metered
+from prunesearch.search import make_searcher
 from prunesearch.structure import Space
 from tests.packages import install
 from tests.test_given import BUDGET, history, network, search
@@ -59,6 +60,26 @@ def test_peak_memory_of_any_structure_is_that_of_the_built_network(name: str) ->
     ranking = NestedRanking.by_importance([np.arange(float(group.units)) for group in space.groups])
     built = [predicted_peak_bytes(ps.slim(net, tuple(row), ranking).eval(), net.inputs) for row in rows.tolist()]
     assert np.asarray(meter.costs(rows)).tolist() == built
+
+
+def test_the_formula_of_peak_memory_is_exact_at_full_width_and_never_more_than_the_peak() -> None:
+    net = NETWORKS["resnet8"]()
+    space, metered = net.space, ps.Budget(peak_memory="100%").check(net).meters["peak_memory"]
+    matrix, meter = metered.quadratic(space), metered.meter
+    rows = np.vstack([space.full, space.minimum, space.sample(np.random.default_rng(0), 20)])
+    u = np.concatenate([np.ones((len(rows), 1)), rows / np.array(space.full)], axis=1)
+    formula, costs = ((u @ matrix) * u).sum(axis=1), np.asarray(meter.costs(rows))
+    assert formula[0] == pytest.approx(costs[0])
+    assert (formula <= costs * (1 + 1e-9)).all()
+    assert np.corrcoef(formula, costs)[0, 1] > 0.95
+
+
+def test_convex_answers_where_peak_memory_is_hardly_more_than_that_of_the_narrowest_network() -> None:
+    net = NETWORKS["resnet8"]()
+    least = ps.Budget(peak_memory="100%").check(net).cost(net.space.minimum)["peak_memory"]
+    feasible = ps.Budget(peak_memory=int(1.2 * least)).check(net)
+    similarity = [np.ones(1)] * len(net.space.groups)
+    assert feasible.contains(make_searcher("convex", net.space, feasible, similarity=similarity).ask(1)).all()
 
 
 class Windowed(nn.Module):

@@ -68,7 +68,8 @@ class AccuracyEvaluator:
     Raises:
         ValueError: Unknown metric, path or precision, no examples, or a network that was traced with other inputs; or
             images of several sizes for which its forward does something else, or that are to be run stacked or with
-            `calibration`.
+            `calibration`; or `batch_size` or `at_once` below 1.
+        TypeError: One of these two is no whole number.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class AccuracyEvaluator:
             at_once = whole_number("at_once", at_once, at_least=1)
         if statistics not in get_args(Statistics):
             raise ValueError(f"Unknown statistics {statistics!r}; there are {', '.join(get_args(Statistics))}.")
+        batch_size = whole_number("batch_size", batch_size, at_least=1)
         check_values(examples.inputs)
         check_recorded(weights.network, examples.inputs)
         wish = Wish(path, at_once, precision)

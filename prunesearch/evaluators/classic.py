@@ -15,6 +15,7 @@ from prunesearch.models.devices import random_apart
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, size_of
 from prunesearch.models.weights import WeightSource
+from prunesearch.ranges import whole_number
 from prunesearch.structure import Structure
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.scored import measure, scored_by
@@ -35,7 +36,8 @@ class ClassicEvaluator:
         **settings: Further arguments of `estimate`, which the description tells.
 
     Raises:
-        ValueError: No examples, or a network that was traced with other inputs.
+        TypeError: One of the settings is no whole number.
+        ValueError: No examples, a network that was traced with other inputs, or settings below 1.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class ClassicEvaluator:
         calibration: Batch | None,
         **settings: int,
     ) -> None:
+        for name, value in settings.items():
+            whole_number(name, value, at_least=1)
         check_values(examples.inputs)
         check_inputs(weights.network, examples.inputs)
         judged = "metric" if examples.task.metric is not None else None

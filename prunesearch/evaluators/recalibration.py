@@ -33,6 +33,7 @@ from prunesearch.models.nested import (
 from prunesearch.models.norm_calls import NormCall, NormCalls
 from prunesearch.models.sizes import batches_by_size, by_size
 from prunesearch.models.wrappers import check_network
+from prunesearch.ranges import whole_number
 
 Statistics: TypeAlias = Literal["images", "corrected"]
 """Those that images have in a network; or less what the same images get wrong in the trained one."""
@@ -187,8 +188,10 @@ def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
     Each is of one size of images.
 
     Raises:
-        ValueError: There is nothing to cut.
+        TypeError: `batch_size` is no whole number.
+        ValueError: There is nothing to cut, or `batch_size` is below 1.
     """
+    whole_number("batch_size", batch_size, at_least=1)
     if size_of(batch) == 0:
         raise ValueError("Expected at least one image, got none.")
     return tuple(x for some in batches_by_size(batch) for x in cut(some, math.ceil(size_of(some) / batch_size)))
@@ -300,6 +303,8 @@ def _gathering(name: str, gathered: _Gathered) -> Callable[..., None]:
 
 def _shuffled(n: int, batch_size: int, batches: int) -> Iterator[Tensor]:
     """Indices of so many batches of n images, which are shuffled anew whenever all have been gone through."""
+    whole_number("batch_size", batch_size, at_least=1)
+    whole_number("batches", batches, at_least=1)
     if n == 0:
         raise ValueError("Expected at least one image, got none.")
     size, order = min(batch_size, n), torch.arange(0)

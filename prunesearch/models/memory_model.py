@@ -14,7 +14,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.peak_memory import bytes_over_time
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
-from prunesearch.structure import IntArray, Structure
+from prunesearch.structure import FloatArray, IntArray, Structure
 
 _ROWS_AT_ONCE = 4096
 
@@ -75,6 +75,20 @@ class MemoryModel:
             linear = base[:, None] + self._slopes[:, group, None] * more[rows]
             found[rows] += linear[0] + linear[1:].max(axis=0, initial=0)
         return found
+
+    def quadratic(self) -> FloatArray:
+        """(1 + g, 1 + g) matrix A, non-negative, with cost about [1, x] A [1, x], x the kept fractions.
+
+        Weights and buffers are exact. Of the tensors it has those that are alive where the network at full width has
+        most, so it is exact there, and no more than the cost elsewhere.
+        """
+        most = 1 + int(self._linear(np.array([self._space.full]))[0, 1:].argmax())
+        slopes = self._slopes[0] + self._slopes[most]
+        units = np.array([group.units for group in self._space.groups])
+        matrix = self._parameter * self._space.quadratic("params")
+        matrix[0, 1:] += slopes * units
+        matrix[0, 0] += self._base[0] + self._base[most] - slopes @ self._least
+        return np.maximum(matrix, 0.0)
 
     def _linear(self, structures: IntArray) -> IntArray:
         """(p, 1 + operators) bytes of buffers, and of what is alive after each operator."""

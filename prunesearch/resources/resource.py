@@ -13,6 +13,7 @@ from prunesearch.structure import FloatArray, IntArray, Space
 
 _DRAWN = 16
 """Random structures whose costs tell resources apart, besides those of which all groups but one are narrowest."""
+_ROUNDING = 1e-9
 
 
 class Traced(Protocol):
@@ -31,7 +32,7 @@ class Meter(Protocol):
     """Says what the structures of one space cost of a resource.
 
     It may have a method `quadratic()`: a (1 + g, 1 + g) matrix A with cost about [1, x] A [1, x], x the kept fractions,
-    for methods that need a formula; without one a formula is fitted. It may have a method
+    for methods that need a formula; without one a linear one is fitted. It may have a method
     `costs_with(structure, groups, widths)`: (m,) what `costs` gives of a (g,) structure in each of which one group, the
     m-th of (m,) indices `groups`, has another width, the m-th of (m,) `widths`, for methods that ask for thousands of
     such; without one, `costs` is asked. And attributes: `relative_error`, the standard
@@ -134,12 +135,20 @@ class Metered:
     def quadratic(self, space: Space) -> FloatArray:
         """(1 + g, 1 + g) matrix A with cost about [1, x] A [1, x]: the meter's own, or one that is fitted.
 
-        What is fitted is linear, through the narrowest structure and those that widen one group of it alone.
+        Never more than the cost of the narrowest structure there, so that what can be met stays so: a matrix that says
+        more is scaled.
         """
         own = getattr(self.meter, "quadratic", None)
-        if callable(own):
-            matrix: FloatArray = own()
-            return matrix
+        matrix: FloatArray = own() if callable(own) else self._fitted(space)
+        lowest = np.concatenate([[1.0], np.array(space.minimum) / np.array(space.full)])
+        says, costs = float(lowest @ matrix @ lowest), float(self.costs([space.minimum])[0])
+        return matrix * (costs / says) if says > costs * (1 + _ROUNDING) else matrix
+
+    def _fitted(self, space: Space) -> FloatArray:
+        """Linear, through the narrowest structure and those that widen one group of it alone.
+
+        Where widths multiply, such lines meet 0 above the narrowest structure; they have no constant then.
+        """
         full, least = np.array(space.full), np.array(space.minimum)
         widened = np.where(np.eye(len(full), dtype=bool), full, least)
         base, *others = self.costs(np.vstack([least, widened])).astype(np.float64)

@@ -13,10 +13,11 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 
 from prunesearch.budget import BudgetOrSet, as_structures
+from prunesearch.ranges import whole_number
 from prunesearch.registry import resolve
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.uniform import uniform_structure
-from prunesearch.structure import Space
+from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ SAMPLERS: Mapping[str, str] = {
     "qmc": "optuna.samplers:QMCSampler",
     "random": "optuna.samplers:RandomSampler",
 }
-_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"tpe": {"multivariate": True, "constant_liar": True}}
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "tpe": {"multivariate": True, "constant_liar": True},
+    "qmc": {"scramble": True},  # otherwise its seed decides nothing
+}
+_ONE_SEED = ("qmc",)  # the seed tells its sequences apart; how far one has come stands in the study
 _TRIES = 2  # draws per proposal before a random structure takes the place of repeats
 
 
@@ -44,6 +49,11 @@ class BayesSearcher(BatchSearcher):
     Every proposal comes from a sampler made for it from the seed and its number, with the same study of earlier trials;
     so the history is a function of the seed, as Optuna's own is not once a study is resumed.
 
+    TPE and the Gaussian process learn from every trial told. CMA-ES and NSGA-II learn only from trials that they drew
+    here, a generation at a time: what is told beside them, such as the random structures at the beginning, teaches them
+    nothing, and where what is recorded is told to a fresh searcher, as a run whose trials are told as they are finished
+    does when it continues, they begin with their first generation. QMC and random search never learn.
+
     Args:
         space: Where structures live.
         budget: What every proposal must meet.
@@ -55,8 +65,8 @@ class BayesSearcher(BatchSearcher):
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
-        ValueError: Unknown sampler.
-        TypeError: The sampler does not take one of the options.
+        ValueError: Unknown sampler, or sizes below 1.
+        TypeError: The sampler does not take one of the options, or a size is no whole number.
     """
 
     def __init__(
@@ -71,14 +81,14 @@ class BayesSearcher(BatchSearcher):
         n_startup: int = 16,
     ) -> None:
         super().__init__(space, budget, seed=seed)
-        if batch_size < 1 or n_startup < 1:
-            raise ValueError(f"Expected batch_size and n_startup of at least 1, got {batch_size} and {n_startup}.")
         self._kind = resolve(SAMPLERS, sampler, "sampler")
+        self._has_one_seed = sampler in _ONE_SEED
         self._options = {**_DEFAULTS.get(sampler, {}), **(sampler_options or {})}
-        self._batch_size = batch_size
-        self._n_startup = n_startup
+        self._batch_size = whole_number("batch_size", batch_size, at_least=1)
+        self._n_startup = whole_number("n_startup", n_startup, at_least=1)
         self._drawn = 0
         self._learnt = 0  # of the trials told, those that the sampler knows
+        self._notes: dict[Structure, Mapping[str, Any]] = {}  # what samplers noted of proposals that are not told yet
         self._distributions: dict[str, BaseDistribution] = {
             f"group{i}": IntDistribution(0, int(choices) - 1) for i, choices in enumerate(space.choices)
         }
@@ -92,11 +102,13 @@ class BayesSearcher(BatchSearcher):
             put_random(self.queue, self.feasible, rng, self._n_startup - 1)
             return
         with _quiet():
-            running: list[optuna.Trial] = []
+            running: list[tuple[optuna.Trial, Structure | None]] = []
             while len(self.queue) < self._batch_size and len(running) < _TRIES * self._batch_size:
                 running.append(self._draw())  # unfinished, they keep the next ones away
-            for trial in running:
-                self._study.tell(trial, state=optuna.trial.TrialState.FAIL)  # what is told is the scaled structure
+            for trial, structure in running:  # what is told is the scaled structure
+                finished = self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                if structure is not None:
+                    self._notes[structure] = finished.system_attrs
         put_random(self.queue, self.feasible, rng, self._batch_size - len(self.queue))
 
     def tell(self, trials: Sequence[Trial]) -> None:
@@ -108,21 +120,30 @@ class BayesSearcher(BatchSearcher):
         structures, scores = self.told.scored()
         before, self._learnt = self._learnt, len(scores)
         with _quiet():
-            for genes, score in zip(self.space.indices(structures[before:]).tolist(), scores[before:], strict=True):
+            new, indices = as_structures(structures[before:]), self.space.indices(structures[before:]).tolist()
+            for structure, genes, score in zip(new, indices, scores[before:], strict=True):
+                notes = self._notes.pop(structure, {})
                 params = dict(zip(self._distributions, genes, strict=True))
                 self._study.add_trial(
-                    optuna.trial.create_trial(params=params, distributions=self._distributions, value=float(score))
+                    optuna.trial.create_trial(
+                        params=params,
+                        distributions=self._distributions,
+                        value=float(score),
+                        system_attrs=dict(notes),
+                    )
                 )
 
-    def _draw(self) -> optuna.Trial:
+    def _draw(self) -> tuple[optuna.Trial, Structure | None]:
+        """A trial with the structure that it put into the queue; None if that is no new one."""
         self._study.sampler = self._sampler()
         trial = self._study.ask(self._distributions)
         genes = [[trial.params[name] for name in self._distributions]]
-        self.queue.put(as_structures(self.feasible.fit(self.space.from_indices(genes))))
-        return trial
+        (structure,) = as_structures(self.feasible.fit(self.space.from_indices(genes)))
+        return trial, structure if self.queue.put([structure]) else None
 
     def _sampler(self) -> BaseSampler:
-        seed = int(np.random.default_rng([self._seed, 2, self._drawn]).integers(2**31))
+        number = 0 if self._has_one_seed else self._drawn
+        seed = int(np.random.default_rng([self._seed, 2, number]).integers(2**31))
         self._drawn += 1
         sampler: BaseSampler = self._kind(seed=seed, **self._options)
         return sampler

@@ -7,6 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 
 from prunesearch.budget import BudgetOrSet
+from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import Told
 from prunesearch.search.uniform import uniform_structure, widest
 from prunesearch.structure import Space, Structure
@@ -36,13 +37,15 @@ class BinarySearcher:
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
+        TypeError: The tolerance is no number, or the passes no whole one.
+        ValueError: A tolerance below 0 or infinite, or no pass.
     """
 
     def __init__(
         self, space: Space, budget: BudgetOrSet, *, seed: int = 0, tolerance: float = 0.05, passes: int = 12
     ) -> None:
-        if not tolerance >= 0 or passes < 1:
-            raise ValueError(f"Expected tolerance >= 0 and passes >= 1, got {tolerance} and {passes}.")
+        tolerance = number("tolerance", tolerance, "[0, inf)")
+        passes = whole_number("passes", passes, at_least=1)
         self._feasible = budget.check(space)
         self._seed = seed
         self._told = Told(space)
@@ -73,22 +76,22 @@ class BinarySearcher:
         best = uniform_structure(self._feasible)
         best_score = yield best
         shape = self._feasible.space.full
-        for number in range(passes):
+        for index in range(passes):
             threshold = best_score
             found: dict[int, int] = {}
-            for group in self._order(number):
-                threshold -= tolerance / 2**number / len(best)
+            for group in self._order(index):
+                threshold -= tolerance / 2**index / len(best)
                 width, structure, score = yield from self._bisect(shape, found, group, threshold)
                 found[group] = width
                 if score > best_score:
                     best, best_score = structure, score
             shape = best
 
-    def _order(self, number: int) -> list[int]:
+    def _order(self, index: int) -> list[int]:
         groups = list(range(len(self._feasible.space.groups)))
-        if number < 2:
-            return groups[:: 1 - 2 * number]
-        return np.random.default_rng([self._seed, 1, number]).permutation(groups).tolist()
+        if index < 2:
+            return groups[:: 1 - 2 * index]
+        return np.random.default_rng([self._seed, 1, index]).permutation(groups).tolist()
 
     def _bisect(
         self, shape: Structure, found: Mapping[int, int], group: int, threshold: float

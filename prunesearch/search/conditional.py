@@ -11,7 +11,7 @@ import numpy as np
 
 from prunesearch.budget import BudgetOrSet, FeasibleSet, as_structures
 from prunesearch.errors import InfeasibleBudget
-from prunesearch.ranges import number
+from prunesearch.ranges import number, whole_number
 from prunesearch.search.ddpg import Agent, DDPGSettings, Walks
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.surrogate import normal_scores
@@ -33,9 +33,13 @@ class ConditionalSettings:
         tau: Share of the online networks that goes into the target ones per update; published: 0.01.
         minibatch: Steps per update; published: 64.
         updates: Per episode learnt; published: one per step of it.
-        noise: Standard deviation of the truncated normal around the policy's action, after the warm-up.
+        noise: Standard deviation of the truncated normal around the policy's action, after the warm-up; published: 0.5.
         noise_decay: Factor per later episode of the same share; published: 0.95 per episode of any.
         least_noise: Where the decay ends; published: nowhere.
+
+    Raises:
+        TypeError: One of them is no number, or no whole one.
+        ValueError: One of them is too small or too large.
     """
 
     warmup: int = 24
@@ -51,10 +55,14 @@ class ConditionalSettings:
     least_noise: float = 0.04
 
     def __post_init__(self) -> None:
-        if min(self.warmup, self.batch_size, self.hidden, self.minibatch, self.updates) < 1:
-            raise ValueError(f"Expected sizes of at least 1, got {self}.")
-        if not 0 < self.noise_decay <= 1 or min(self.noise, self.least_noise) < 0:
-            raise ValueError(f"Expected noise and least_noise >= 0 and a noise_decay in (0, 1], got {self}.")
+        for name in ("warmup", "batch_size", "hidden", "minibatch", "updates"):
+            whole_number(name, getattr(self, name), at_least=1)
+        for name in ("actor_lr", "critic_lr"):
+            number(name, getattr(self, name), "(0, inf)")
+        for name in ("tau", "noise_decay"):
+            number(name, getattr(self, name), "(0, 1]")
+        for name in ("noise", "least_noise"):
+            number(name, getattr(self, name), "[0, inf)")
 
 
 @dataclass(frozen=True)
@@ -94,9 +102,10 @@ class ConditionalSearcher(BatchSearcher):
     - The state has the index of the group as a vector of zeros and a one, and all kept fractions so far, where theirs
       has a number and the last fraction; it has the group's costs in place of kernel sizes and strides.
     - Normal scores of ranks within a share take the place of scores minus a baseline.
-    - Random structures scaled to the budget warm up, not random walks. Networks are smaller, rates higher, updates
-      fewer, for hundreds of evaluations. Noise decays per share, and
-      not to nothing. There is no reconstruction inside, and no beam search.
+    - Random structures scaled to the budget warm up, not random walks, and the agent learns from them, too; theirs
+      begins to learn after the warm-up. Every episode is replayed, where theirs keeps the last steps of 30 episodes.
+    - Networks are smaller, rates higher, updates fewer, for hundreds of evaluations. Noise decays per share, and not to
+      nothing. There is no reconstruction inside, and no beam search.
 
     Args:
         space: Where structures live.

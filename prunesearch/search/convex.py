@@ -16,6 +16,7 @@ import numpy as np
 
 from prunesearch.budget import BudgetOrSet, FeasibleSet, as_structures
 from prunesearch.errors import PruneSearchError
+from prunesearch.ranges import number
 from prunesearch.search.proposals import BatchSearcher
 from prunesearch.structure import FloatArray, Space, Structure
 
@@ -46,18 +47,19 @@ class ConvexSearcher(BatchSearcher):
     - `"log"` (ours): maximise sum(alpha log x), a geometric programme, convex in log x and solved to its optimum. It
       gives each group a share of the cost in proportion to its weight, and never closes one.
     - `"linear"`: ITPruner's published objective, sum(alpha x). Its feasible set is not convex, although the paper calls
-    it
-      so: a convex-concave procedure from three starts finds a local optimum, and a linear relaxation bounds what could
-      be missed. Most widths end at a limit, which is why there must be a lower one.
+      it so: a convex-concave procedure from three starts finds a local optimum, and a linear relaxation bounds what
+      could be missed. Most widths end at a limit, which is why there must be a lower one.
     - `"gradient"`: without any importance, minimum-norm steps along the gradient of the cost until the budget is met.
       This is what the widths released with ITPruner turn out to be, because its solver stops at the first feasible
       point.
 
     Source: Zheng et al., An information theory-inspired strategy for automatic network pruning, arXiv:2108.08532, and
     the authors' code. Departs from it: importance is relative to its mean, so that one strength suits networks of any
-    depth; rounding is to allowed widths, and what is left of the budget used. A released beta over L compared layers is
-    a strength of beta / L: 17 to 27 for VGG-16, MobileNetV1 and the ResNets for CIFAR-10, 54 for ResNet-50, and 250 for
-    MobileNetV2, where a similarity that is lower by a hundredth of the mean makes a layer 12 times as important.
+    depth; a group has the sum of the weights of its readers, where theirs has one weight per width, so that even at
+    strength 0 a residual stream counts as often as it is read; rounding is to allowed widths, and what is left of the
+    budget used. A released beta over L compared layers is a strength of beta / L: 17 to 27 for VGG-16, MobileNetV1 and
+    the ResNets for CIFAR-10, 54 for ResNet-50, and 250 for MobileNetV2, where a similarity that is lower by a hundredth
+    of the mean makes a layer 12 times as important.
 
     Args:
         space: Where structures live.
@@ -69,7 +71,8 @@ class ConvexSearcher(BatchSearcher):
 
     Raises:
         InfeasibleBudget: No structure meets the budget.
-        ValueError: Unknown form, or similarities that do not belong to the space.
+        ValueError: Unknown form, similarities that do not belong to the space, or no strength or an infinite one.
+        TypeError: A strength is no number.
     """
 
     needs = ("similarity",)
@@ -96,7 +99,9 @@ class ConvexSearcher(BatchSearcher):
                 f"{[values.tolist() for values in self._similarity]}."
             )
         self._form = form
-        self._strengths = tuple(strengths)
+        self._strengths = tuple(number("a strength", strength, "(-inf, inf)") for strength in strengths)
+        if not self._strengths:
+            raise ValueError("Expected at least one of the strengths, got none. Say for example [1, 0].")
 
     def plan(self, rng: np.random.Generator, batch: int) -> None:
         """Put all of them into the queue, once."""
@@ -117,10 +122,17 @@ class ConvexSearcher(BatchSearcher):
         return [solve(self.feasible, self._weights(strength)) for strength in self._strengths]
 
     def _weights(self, strength: float) -> FloatArray:
-        """(g,) a group that nothing reads counts as one layer of mean similarity; if none is like any, all are mean."""
+        """(g,) weights, as multiples of that of the layer which counts most.
+
+        A group that nothing reads counts as one layer of mean similarity; if none is like any, all are mean.
+        """
         mean = np.concatenate([np.ones(0), *self._similarity]).mean()
-        relative = [values / mean if mean else np.ones_like(values) for values in self._similarity]
-        return np.array([np.exp(-strength * (values - 1)).sum() or 1.0 for values in relative])
+        relative = [
+            values / mean if mean and len(values) else np.ones(max(1, len(values))) for values in self._similarity
+        ]
+        exponents = [-strength * (values - 1) for values in relative]
+        most = max(exponent.max() for exponent in exponents)  # which would overflow
+        return np.array([np.exp(exponent - most).sum() for exponent in exponents])
 
 
 def rounded(feasible: FeasibleSet, keep: FloatArray) -> Structure:

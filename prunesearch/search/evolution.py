@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunesearch.budget import BudgetOrSet
+from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.search.variation import crossovers, mutants
@@ -26,6 +27,10 @@ class EvolutionSettings:
         mutants: Children by mutation.
         crossovers: Children by crossover; what duplicates leave open is filled at random.
         mutation_probability: Probability that a width of a mutant changes.
+
+    Raises:
+        TypeError: One of them is no number, or no whole one.
+        ValueError: One of them is too small or too large.
     """
 
     population: int = 50
@@ -35,12 +40,11 @@ class EvolutionSettings:
     mutation_probability: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.population < 2 or self.parents < 2 or self.mutants < 0 or self.crossovers < 0:
-            raise ValueError(f"Expected population and parents of at least 2 and no negative sizes, got {self}.")
+        for name, least in (("population", 2), ("parents", 2), ("mutants", 0), ("crossovers", 0)):
+            whole_number(name, getattr(self, name), at_least=least)
         if self.mutants + self.crossovers > self.population:
             raise ValueError(f"Expected mutants + crossovers <= population, got {self}.")
-        if not 0 < self.mutation_probability <= 1:
-            raise ValueError(f"Expected a mutation_probability in (0, 1], got {self.mutation_probability}.")
+        number("mutation_probability", self.mutation_probability, "(0, 1]")
 
 
 class EvolutionSearcher(BatchSearcher):

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from prunesearch.budget import BudgetOrSet, as_structures
+from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.variation import crossovers, mutants
 from prunesearch.structure import FloatArray, IntArray, Space, Structure
@@ -27,6 +28,10 @@ class GeneticSettings:
         screened: Children per generation that the closed form screens.
         newcomers: Random structures among the scored ones, which keep the weights of the closed form honest.
         mutation_probability: Probability that a width of a child changes.
+
+    Raises:
+        TypeError: One of them is no number, or no whole one.
+        ValueError: One of them is too small or too large.
     """
 
     population: int = 10
@@ -36,12 +41,11 @@ class GeneticSettings:
     mutation_probability: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.population < 2 or self.parents < 2 or not 0 <= self.newcomers < self.population <= self.screened:
-            raise ValueError(
-                f"Expected population and parents of at least 2, and newcomers < population <= screened; got {self}."
-            )
-        if not 0 < self.mutation_probability <= 1:
-            raise ValueError(f"Expected a mutation_probability in (0, 1], got {self.mutation_probability}.")
+        for name, least in (("population", 2), ("parents", 2), ("screened", 2), ("newcomers", 0)):
+            whole_number(name, getattr(self, name), at_least=least)
+        if not self.newcomers < self.population <= self.screened:
+            raise ValueError(f"Expected newcomers < population <= screened, got {self}.")
+        number("mutation_probability", self.mutation_probability, "(0, 1]")
 
 
 class GeneticSearcher(BatchSearcher):

@@ -12,6 +12,7 @@ from scipy.optimize import nnls
 from scipy.stats import norm
 
 from prunesearch.budget import BudgetOrSet, as_structures
+from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.sensitivity import from_losses, losses
 from prunesearch.search.uniform import uniform_structure
@@ -36,6 +37,10 @@ class SurrogateSettings:
         neighbours: Made per round; those of later rounds are around the ones that were predicted best.
         rounds: How many.
         exploration: Standard deviations by which the boldest member of a batch is judged; the first is judged by none.
+
+    Raises:
+        TypeError: One of them is no number, or no whole one.
+        ValueError: One of them is too small or too large.
     """
 
     startup: int = 24
@@ -46,9 +51,9 @@ class SurrogateSettings:
     exploration: float = 4.0
 
     def __post_init__(self) -> None:
-        sizes = (self.startup, self.batch_size, self.parents, self.neighbours, self.rounds)
-        if min(sizes) < 1 or self.exploration < 0:
-            raise ValueError(f"Expected sizes of at least 1 and exploration >= 0, got {self}.")
+        for name in ("startup", "batch_size", "parents", "neighbours", "rounds"):
+            whole_number(name, getattr(self, name), at_least=1)
+        number("exploration", self.exploration, "[0, inf)")
 
 
 class SurrogateSearcher(BatchSearcher):

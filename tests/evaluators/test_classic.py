@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from prunesearch.evaluators.accuracy import top1
+from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator, adaptive_bn_evaluator, precise_bn_evaluator
-from prunesearch.evaluators.recalibration import adaptive_bn, precise_bn
+from prunesearch.evaluators.recalibration import adaptive_bn, precise_bn, recalibrate_bn
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
@@ -145,3 +147,28 @@ def test_without_labels_the_agreement_with_the_unpruned_network_is_scored(networ
     assert evaluator.measures == "fidelity"
     assert -0.05 < full <= 0.0
     assert least < full
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (AccuracyEvaluator, "batch_size"),
+        (AccuracyEvaluator, "at_once"),
+        (adaptive_bn_evaluator, "batch_size"),
+        (adaptive_bn_evaluator, "batches"),
+        (precise_bn_evaluator, "batch_size"),
+    ],
+)
+def test_sizes_of_batches_are_checked(
+    network: Network, images: Tensor, labels: Tensor, make: Callable[..., object], name: str
+) -> None:
+    weights = InheritedWeights(network, L1Criterion().rank(network))
+    for value, error in ((0, ValueError), (-3, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match=f"Expected {name} "):
+            make(weights, labelled(images, labels), **{name: value})
+
+
+@pytest.mark.parametrize("estimate", [recalibrate_bn, adaptive_bn, precise_bn])
+def test_statistics_of_batches_of_no_image_are_refused(estimate: Callable[..., None]) -> None:
+    with pytest.raises(ValueError, match="Expected batch_size >= 1"):
+        estimate(nn.BatchNorm2d(2), torch.randn(4, 2, 3, 3), batch_size=0)

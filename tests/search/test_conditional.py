@@ -263,7 +263,8 @@ def test_whatever_a_walk_chooses_of_the_allowed_widths_it_meets_the_budget_and_u
 
 
 BAD: list[tuple[Callable[[], object], str]] = [
-    (lambda: ConditionalSettings(warmup=0), "sizes"),
+    (lambda: ConditionalSettings(warmup=0), "warmup"),
+    (lambda: ConditionalSettings(tau=5.0), "tau"),
     (lambda: ConditionalSettings(noise_decay=2), "noise_decay"),
     (lambda: ConditionalSettings(least_noise=-1), "least_noise"),
     (lambda: ConditionalSearcher(SHORT, BUDGET, shares=()), "at least one of the shares"),

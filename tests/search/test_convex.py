@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from scipy.optimize import minimize
@@ -146,6 +147,46 @@ def test_where_no_layer_is_like_any_all_count_alike() -> None:
     assert none == pytest.approx(maximise_log(FEASIBLE, np.ones(3)).keep)
 
 
+@pytest.mark.parametrize("strength", [1.0, 250.0, 2000.0, 1e6])
+def test_the_order_of_layers_is_that_of_their_similarity_at_any_strength(strength: float) -> None:
+    """At some of these the weight of the first is more than a float can say, or that of the last less."""
+    space = chain_space((16, 16, 16, 16), 16)
+    budget = Budget(macs="40%")
+    searcher = ConvexSearcher(space, budget, similarity=alone(0.1, 0.4, 0.4, 1.5), strengths=(strength,))
+    keep = searcher.allocations()[0].keep
+    assert keep[0] == pytest.approx(1.0, abs=1e-3)
+    assert keep[0] > keep[3]
+
+
+def test_a_group_that_nothing_reads_counts_as_a_mean_layer() -> None:
+    options: list[list[FloatArray]] = [[*alone(1.0, 3.0), np.zeros(0)], alone(1.0, 3.0, 2.0)]
+    one, other = (ConvexSearcher(SPACE, Budget(macs="40%"), similarity=of).allocations()[0].keep for of in options)
+    assert one == pytest.approx(other)
+
+
+class Products:
+    """A resource of somebody else's, without a formula: what each width costs grows with the one before it."""
+
+    name, unit, is_count = "products", "units", False
+
+    def meter(self, subject: object) -> Products:
+        return self
+
+    def costs(self, structures: npt.ArrayLike) -> FloatArray:
+        widths = np.asarray(structures, dtype=np.float64)
+        return (widths[:, :-1] * widths[:, 1:]).sum(axis=1)
+
+
+@pytest.mark.parametrize("form", ["log", "linear", "gradient"])
+@pytest.mark.parametrize("times", [1.0, 1.5, 2.1, 10.0])
+def test_what_can_be_met_of_a_resource_without_a_formula_is_answered(form: str, times: float) -> None:
+    least = float(Products().costs([SPACE.minimum])[0])
+    budget = Budget(products=times * least, resources=[Products()])
+    proposed = ConvexSearcher(SPACE, budget, similarity=alone(1.0, 2.0, 1.5), form=form).ask(9)  # type: ignore[arg-type]
+    assert proposed
+    assert budget.check(SPACE).contains(proposed).all()
+
+
 def test_each_form_proposes_once_and_is_finished() -> None:
     for form, n in (("log", 3), ("linear", 3), ("gradient", 1)):
         searcher = ConvexSearcher(
@@ -170,6 +211,8 @@ def test_each_form_proposes_once_and_is_finished() -> None:
         ({"similarity": alone(1.0, -1.0, 1.0)}, "finite similarities of at least 0"),
         ({"similarity": alone(1.0, np.inf, 1.0)}, "finite similarities of at least 0"),
         ({"similarity": alone(1.0, np.nan, 1.0)}, "finite similarities of at least 0"),
+        ({"similarity": alone(1.0, 1.0, 1.0), "strengths": (1.0, np.nan)}, "Expected a strength"),
+        ({"similarity": alone(1.0, 1.0, 1.0), "strengths": ()}, "at least one of the strengths"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:

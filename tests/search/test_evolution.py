@@ -74,7 +74,7 @@ def test_the_optimum_of_an_enumerable_space_is_found() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"population": 1}, "population and parents of at least 2"),
+        ({"population": 1}, "population >= 2"),
         ({"mutants": 40, "crossovers": 20}, "mutants \\+ crossovers <= population"),
         ({"mutation_probability": 0.0}, "mutation_probability in"),
     ],

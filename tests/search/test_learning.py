@@ -12,7 +12,7 @@ import pytest
 
 from prunesearch.budget import Budget
 from prunesearch.search import make_searcher
-from prunesearch.search.bayes import BayesSearcher
+from prunesearch.search.bayes import SAMPLERS, BayesSearcher
 from prunesearch.search.genetic import GeneticSearcher, GeneticSettings
 from prunesearch.search.nsga2 import NSGA2Searcher, NSGA2Settings
 from prunesearch.search.searcher import Searcher
@@ -146,20 +146,55 @@ def test_one_study_gives_a_front_that_random_search_at_the_budget_does_not() -> 
         assert found > area(played(make_searcher("random", SPACE, BUDGET, seed=seed), 150))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2", "qmc", "gp"])
-def test_any_sampler_of_optuna_will_do_and_is_as_reproducible(sampler: str) -> None:
+def sampled(sampler: str, seed: int = 3, batch_size: int = 8) -> BayesSearcher:
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    options = {"population_size": 8} if sampler == "nsga2" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        one, other = (
-            [
-                trial.structure
-                for trial in played(BayesSearcher(SPACE, BUDGET, seed=3, sampler=sampler, n_startup=8), 24)
-            ]
-            for _ in range(2)
+        return BayesSearcher(
+            SPACE, BUDGET, seed=seed, sampler=sampler, sampler_options=options, batch_size=batch_size, n_startup=8
         )
-    assert one == other
-    assert len(set(one)) == 24
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_any_sampler_of_optuna_will_do_and_is_as_reproducible_also_where_a_run_is_cut_in_two(sampler: str) -> None:
+    n = 24 if sampler == "gp" else 36  # which is slow
+    whole = [trial.structure for trial in played(sampled(sampler), n)]
+    searcher = sampled(sampler)
+    parts = [trial.structure for part in (13, n - 13) for trial in played(searcher, part)]
+    assert parts == whole
+    assert len(set(whole)) == n
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", sorted({*SAMPLERS} - {"random", "qmc"}))
+def test_a_sampler_that_learns_finds_what_scores_high(sampler: str) -> None:
+    """Of the same seed, one is told the scores and one their negatives."""
+    n, last = (28, 12) if sampler == "gp" else (72, 24)
+    ups, downs = (
+        [SCORE(trial.structure) for trial in played(sampled(sampler), n, score)[8:]]
+        for score in (SCORE, lambda structure: -SCORE(structure))
+    )
+    assert ups != downs
+    assert np.mean(ups[-last:]) > np.mean(downs[-last:]) + 0.5 * np.std(downs)
+
+
+def test_what_was_told_but_not_drawn_is_not_taken_for_what_cmaes_drew() -> None:
+    searcher = sampled("cmaes")
+    known = [trial.structure for trial in played(make_searcher("random", SPACE, BUDGET, seed=9), 24)]
+    searcher.tell(trials_of(known, SCORE))
+    assert len({trial.structure for trial in played(searcher, 40)} | set(known)) == 64
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_another_seed_is_another_sequence_of_qmc() -> None:
+    one, other, again = ({trial.structure for trial in played(sampled("qmc", seed), 40)} for seed in (0, 1, 0))
+    assert len(one & other) < 10
+    assert one == again
 
 
 def test_what_failed_before_anything_was_scored_is_told_to_the_sampler_too() -> None:
@@ -196,8 +231,9 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: NSGA2Settings(lowest_share=0), "lowest_share"),
     (lambda: NSGA2Settings(mutation_probability=0), "mutation_probability in"),
     (lambda: NSGA2Settings(mutation_probability=1.5), "or None, got 1.5"),
-    (lambda: SurrogateSettings(batch_size=0), "sizes"),
+    (lambda: SurrogateSettings(batch_size=0), "batch_size >= 1"),
     (lambda: BayesSearcher(SPACE, BUDGET, batch_size=0), "batch_size"),
+    (lambda: BayesSearcher(SPACE, BUDGET, n_startup=0), "n_startup"),
     (lambda: GeneticSearcher(SPACE, BUDGET, errors=[np.zeros(3)] * 6), "errors for each"),
     (lambda: GeneticSearcher(SPACE, BUDGET, errors=[-np.ones(16)] * 6), "at least 0"),
 ]

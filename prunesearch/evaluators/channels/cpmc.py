@@ -11,6 +11,7 @@ from prunesearch.evaluators.channels.slices import put_stand_ins, saved, slices,
 from prunesearch.models.devices import fetched
 from prunesearch.models.network import Network
 from prunesearch.models.roles import weights
+from prunesearch.ranges import number
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.examples import Examples
 
@@ -30,11 +31,16 @@ class CPMCCriterion(ScoringCriterion):
         seed: Not used; every criterion takes one.
         macs_power: How much a channel's share of the MACs speaks against it.
         params_power: Likewise, its share of the parameters.
+
+    Raises:
+        TypeError: A power is no number.
+        ValueError: A power is below 0 or infinite.
     """
 
     def __init__(self, *, seed: int = 0, macs_power: float = 0.25, params_power: float = 0.25) -> None:
         super().__init__(seed=seed)
-        self._macs_power, self._params_power = macs_power, params_power
+        self._macs_power = number("macs_power", macs_power, "[0, inf)")
+        self._params_power = number("params_power", params_power, "[0, inf)")
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Value of the weights, over powers of costs."""

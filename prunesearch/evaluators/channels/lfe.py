@@ -24,6 +24,7 @@ from prunesearch.models.nested import called, device_of, repeated, taken
 from prunesearch.models.network import Network
 from prunesearch.models.operators.norm import norm_of_layer
 from prunesearch.models.ranking import NestedRanking
+from prunesearch.ranges import whole_number
 from prunesearch.structure import FloatArray, IntArray
 from prunesearch.tasks.examples import Examples
 
@@ -74,18 +75,17 @@ class LFECriterion(ScoringCriterion):
         rounds: How often all groups are measured.
 
     Raises:
-        ValueError: `rounds` is below 1.
+        TypeError: `masks`, `images` or `rounds` is no whole number.
+        ValueError: One of them is below 1.
     """
 
     needs = "loss"
 
     def __init__(self, *, seed: int = 0, masks: int | None = None, images: int = 128, rounds: int = 1) -> None:
         super().__init__(seed=seed)
-        if rounds < 1:
-            raise ValueError(f"Expected rounds of at least 1, got {rounds}.")
-        self._masks = masks
-        self._images = images
-        self._rounds = rounds
+        self._masks = None if masks is None else whole_number("masks", masks, at_least=1)
+        self._images = whole_number("images", images, at_least=1)
+        self._rounds = whole_number("rounds", rounds, at_least=1)
 
     def scores(self, network: Network, examples: Examples | None = None) -> FloatArray:
         """Coefficients per MAC, or the order of removal."""
