@@ -79,6 +79,7 @@ class Amounts:
         self._counted = counted
         self._kept: list[tuple[Number, str]] = []
         self._numbers: dict[fx.Node, Number] = {}
+        self._multiples: list[tuple[IntArray, IntArray]] = []
         self._balances: list[tuple[IntArray, IntArray, str]] = []
         self.used_as_it_is: dict[tuple[str, str], str] = {}
 
@@ -242,7 +243,9 @@ class Amounts:
         if np.array_equal(mine, theirs) or (is_exact and self._labels.count_alike(mine, theirs)):
             return True
         scaled = np.repeat(self._part(source, share.down), share.up)
-        if not self._labels.count_alike(scaled, labels):
+        if share.up > 1:
+            self._multiples.append((scaled, labels))
+        elif not self._labels.count_alike(scaled, labels):
             self._labels.tie(scaled, labels)
         return True
 
@@ -297,9 +300,16 @@ class Amounts:
         return Form((), origin) if isinstance(origin, (int, float)) else None  # type: ignore[arg-type]
 
     def settle(self) -> None:
-        """Keep what must stay, and freeze the channels of sums that came out even by chance."""
+        """Keep what must stay, tie what multiples count, and freeze the channels of sums that came out even by chance.
+
+        In which order several times as many channels lie, such as all of one tensor before all of another, what is
+        done with them has said by now.
+        """
         for number, why in self._kept:
             self._settle_kept(number, why)
+        for scaled, labels in self._multiples:
+            if not self._labels.count_alike(scaled, labels):
+                self._labels.tie(scaled, labels)
         for more, less, why in self._balances:
             if len(more) != len(less) or not self._labels.count_alike(more, less):
                 for labels in (more, less):

@@ -530,7 +530,8 @@ def _units(found: Found, rules: WidthRules, model: nn.Module) -> tuple[Units, li
     produced = np.concatenate([labels for _, labels in found.producers])
     for group in rigid:
         members = produced[np.isin(units.ids(produced), group.units)]
-        found.labels.freeze(members, f"has a single allowed width, {group.width}")
+        tied = ": all its channels can only go together" if len(group.units) == 1 < group.width else ""
+        found.labels.freeze(members, f"has a single allowed width, {group.width}{tied}")
     return _units(found, rules, model)
 
 

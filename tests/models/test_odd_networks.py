@@ -207,6 +207,22 @@ def own(kind: type[nn.Module]) -> type[nn.Module]:
     return type("Own", (kind,), {"forward": lambda self, x: super(self.__class__, self).forward(x)})
 
 
+def halves(net: nn.Module, h: Tensor, x: Tensor) -> Tensor:
+    n, c, *sizes = h.shape
+    volume = h.new_zeros(n, 2 * c, *sizes)
+    volume[:, :c] = h
+    volume[:, c:, :, 1:] = h[..., :-1]
+    return volume
+
+
+def in_turn(net: nn.Module, h: Tensor, x: Tensor) -> Tensor:
+    n, c, *sizes = h.shape
+    volume = h.new_zeros(n, 2 * c, *sizes)
+    volume[:, ::2] = h
+    volume[:, 1::2] = h.exp()
+    return volume
+
+
 FOLLOWED: dict[str, Callable[[], nn.Module]] = {
     "channels by ellipsis": lambda: Middle(lambda net, h, x: h[:, 1:, ...], channels=7),
     "cat of all chunks elsewhere": lambda: Middle(lambda net, h, x: torch.cat(h.chunk(2, 1), 2), channels=4),
@@ -281,6 +297,68 @@ FOLLOWED: dict[str, Callable[[], nn.Module]] = {
         op=nn.Conv2d(2, 1, 3, padding=1),
     ),
     "unpooling": lambda: Middle(lambda net, h, x: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2)),
+    "unpooling to the size of its input": lambda: Middle(
+        lambda net, h, x: F.max_unpool2d(*F.max_pool2d(h, 2, return_indices=True), 2, output_size=h.size())
+    ),
+    "unpooling by a module to the size of its input": lambda: Middle(
+        lambda net, h, x: net.op(*F.max_pool2d(h, 2, return_indices=True), h.shape), op=nn.MaxUnpool2d(2)
+    ),
+    "a transposed convolution to the size of another tensor": lambda: Middle(
+        lambda net, h, x: h + net.op(F.max_pool2d(h, 2), output_size=h.size()),
+        op=nn.ConvTranspose2d(8, 8, 3, 2, padding=1),
+    ),
+    "samples at positions of a fixed map": lambda: Middle(
+        lambda net, h, x: F.grid_sample(h, F.affine_grid(net.op, h.size(), False), align_corners=False),
+        op=nn.Parameter(torch.randn(2, 2, 3)),
+    ),
+    "samples at positions that a layer makes": lambda: Middle(
+        lambda net, h, x: F.grid_sample(x, net.op(h).tanh().permute(0, 2, 3, 1), align_corners=True),
+        channels=3,
+        op=nn.Conv2d(8, 2, 1),
+    ),
+    "samples at positions of a map that a layer makes": lambda: Middle(
+        lambda net, h, x: F.grid_sample(
+            x, F.affine_grid(net.op(h)[..., :3, 0], x.shape, align_corners=True), align_corners=True
+        ),
+        channels=3,
+        op=nn.Conv2d(8, 2, 1),
+    ),
+    "samples of volumes": lambda: Middle(
+        lambda net, h, x: F.grid_sample(
+            h[..., None], F.affine_grid(net.op, (*h.size(), 1), False), align_corners=False
+        ).squeeze(-1),
+        op=nn.Parameter(torch.randn(2, 3, 4)),
+    ),
+    "a kernel repeated for each channel": lambda: Middle(
+        lambda net, h, x: F.conv2d(h, net.op.repeat(h.shape[1], 1, 1, 1), padding=1, groups=h.shape[1]),
+        op=nn.Parameter(torch.randn(1, 1, 3, 3)),
+    ),
+    "a kernel repeated as often as code says": lambda: Middle(
+        lambda net, h, x: F.conv2d(h, net.op.repeat(8, 1, 1, 1), padding=1, groups=8),
+        op=nn.Parameter(torch.randn(1, 1, 3, 3)),
+    ),
+    "a kernel repeated as often as a module says": lambda: Middle(
+        lambda net, h, x: F.conv2d(
+            h, net.op.repeat(net.conv1.out_channels, 1, 1, 1), padding=1, groups=net.conv1.out_channels
+        ),
+        op=nn.Parameter(torch.randn(1, 1, 3, 3)),
+    ),
+    "a kernel of fewer dimensions repeated for each channel": lambda: Middle(
+        lambda net, h, x: F.conv2d(h, net.op.repeat(h.size(1), 1, 1, 1), padding=1, groups=h.size(1)),
+        op=nn.Parameter(torch.randn(3, 3)),
+    ),
+    "a kernel expanded as often as code says": lambda: Middle(
+        lambda net, h, x: F.conv2d(h, net.op.expand(8, 1, 3, 3), padding=1, groups=8),
+        op=nn.Parameter(torch.randn(1, 1, 3, 3)),
+    ),
+    "a map of positions repeated for each channel": lambda: Middle(
+        lambda net, h, x: h * h.mean(1, keepdim=True).repeat(1, h.shape[1], 1, 1)
+    ),
+    "a volume of twice its channels, one half after the other": lambda: Middle(halves, channels=16),
+    "a volume of twice its channels, in turn": lambda: Middle(in_turn, channels=16),
+    "twice as many zeros": lambda: Middle(
+        lambda net, h, x: torch.cat([h, h.exp()], 1) + h.new_zeros(len(h), h.size(1) * 2, 6, 6), channels=16
+    ),
     "rows looked up": lambda: Middle(
         lambda net, h, x: h + net.op[torch.tensor([1, 0])].sum(0)[:, None, None], op=nn.Parameter(torch.randn(3, 8))
     ),
@@ -387,6 +465,15 @@ FREEZING: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "permuted and pooled": (
         lambda: Middle(lambda net, h, x: F.max_pool2d(h.permute(0, 2, 3, 1), 3, 1, 1).permute(0, 3, 1, 2)),
         "function 'max_pool2d'",
+    ),
+    "samples at points that are its channels": (
+        lambda: Middle(
+            lambda net, h, x: (
+                x * F.grid_sample(x, h[..., :2, 0].tanh()[:, :, None], align_corners=True).mean((2, 3), True)
+            ),
+            channels=3,
+        ),
+        "function 'grid_sample' samples at it",
     ),
     "added to the input": (lambda: Middle(lambda net, h, x: h[:, :] + x.repeat(1, 3, 1, 1)[:, :8]), "function 'add'"),
     "a constant per channel": (lambda: Middle(lambda net, h, x: h * torch.linspace(1, 2, 8).view(8, 1, 1)), "'mul'"),

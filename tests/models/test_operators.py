@@ -55,7 +55,6 @@ CALLS: dict[Any, Callable[[Tensor], Tensor]] = {
     F.max_pool2d_with_indices: lambda h: F.max_pool2d_with_indices(h, 2)[0],
     F.adaptive_max_pool2d_with_indices: lambda h: F.adaptive_max_pool2d_with_indices(h, 2)[0],
     F.upsample: lambda h: F.interpolate(h, scale_factor=2),  # of which it is the old name
-    F.grid_sample: lambda h: F.grid_sample(h, torch.zeros(len(h), 3, 3, 2), align_corners=False),
     **{dropout: lambda h, dropout=dropout: dropout(h, 0.5, False) for dropout in DROPOUTS},
 }
 RANDOM = {

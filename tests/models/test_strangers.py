@@ -288,6 +288,30 @@ def test_the_type_of_a_tensor_says_nothing_of_its_channels() -> None:
     assert "features" in names(proven(Warped(), SMALL))
 
 
+class CostVolume(nn.Module):
+    """Features of two views beside each other for each shift, written into zeros, as stereo networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.match, self.last = nn.Conv2d(3, 6, 1), nn.Conv3d(12, 5, 3, padding=1), nn.Conv3d(5, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = self.features(x), self.features(x.flip(3))
+        n, c, h, w = left.shape
+        volume = left.new_zeros(n, c * 2, 3, h, w)
+        for shift in range(3):
+            if shift:
+                volume[:, :c, shift, :, shift:] = left[..., shift:]
+                volume[:, c:, shift, :, shift:] = right[..., :-shift]
+            else:
+                volume[:, :c, shift], volume[:, c:, shift] = left, right
+        return self.last(self.match(volume.contiguous()).relu())
+
+
+def test_cost_volumes_that_are_filled_by_slices_are_pruned() -> None:
+    assert names(proven(CostVolume(), SMALL)) == ["features", "match"]
+
+
 def test_deformable_convolutions_are_pruned() -> None:
     ops = pytest.importorskip("torchvision.ops")
 

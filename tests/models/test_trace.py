@@ -440,6 +440,24 @@ def test_a_layer_deep_inside_that_does_not_fit_is_named_by_its_path() -> None:
         trace(model, SMALL)
 
 
+class Shuffled(nn.Module):
+    """A block of the first ShuffleNet, with 3 groups of channels whose number 3 does not divide."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 12, 1), nn.Conv2d(12, 4, 1)
+        self.one, self.two = nn.Conv2d(12, 12, 1, groups=3), nn.Conv2d(12, 12, 1, groups=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(F.channel_shuffle(self.one(self.stem(x)).relu(), 3)))
+
+
+def test_a_layer_whose_channels_are_all_tied_to_each_other_says_so() -> None:
+    network = proven(Shuffled(), SMALL)
+    assert names(network) == ["stem", "two"]
+    assert network.frozen["one"] == "has a single allowed width, 12: all its channels can only go together"
+
+
 @pytest.mark.parametrize(
     ("model", "reason"),
     [

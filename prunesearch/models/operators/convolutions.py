@@ -30,6 +30,7 @@ from prunesearch.models.operators.values import (
     freeze_others,
     labels_at,
     position,
+    takes_last_sizes,
 )
 from prunesearch.structure import IntArray
 
@@ -121,6 +122,8 @@ def transposed_convolution(walk: Walk, node: fx.Node) -> Value:
     weights, sizes, source = weights_of(walk, node), sizes_of(walk, node), walk.shape(argument(node, 0, "input"))
     channels = len(source) - len(sizes) + 1
     groups, follow = _groups(walk, node)
+    if node.op == "call_module":
+        takes_last_sizes(walk, node, 1, len(sizes) - 2)
     if weights.weight is None or not weights.is_known:
         return unknown(walk, node, channels)
     freeze_others(walk, node, weights.source, [*range(channels + 1)], "convolves over it")

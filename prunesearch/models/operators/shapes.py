@@ -324,19 +324,35 @@ def expand(walk: Walk, node: fx.Node) -> Value:
             axes[dim] = labels
             if walk.plain(size) != -1 and not walk.fits(node, position, labels):
                 walk.freeze(labels, node, "has a size that cannot be changed")
-        elif (number := walk.number(size)) is not None:  # copies, one for each channel of something else
-            axes[dim] = _as_many(walk, node, position, number, after[dim])
         else:
             walk.freeze(labels, node, "broadcasts it over channels")
+            axes[dim] = _copies(walk, node, position, size, after[dim])
     return tracked(axes)
+
+
+def _copies(walk: Walk, node: fx.Node, position: Position, given: Any, size: int) -> IntArray | None:
+    """Labels of copies of a single entry, one for each channel of something else.
+
+    A plain number is followed if the model's tensors alone are copied, such as a kernel for each channel.
+    """
+    number = walk.number(given)
+    if number is not None:
+        return _as_many(walk, node, position, number, size)
+    if type(given) is int and size > 1 and not walk.depends_on_inputs(node):
+        return _fitting(walk, node, position, walk.labels.fresh(size))
+    return None
+
+
+def _fitting(walk: Walk, node: fx.Node, position: Position, labels: IntArray) -> IntArray | None:
+    """Labels of a new dimension, if its size can be that of those which stay."""
+    return labels if walk.fits(node, position, labels) else None
 
 
 def _as_many(walk: Walk, node: fx.Node, position: Position, number: Number, size: int) -> IntArray | None:
     """Labels of a new dimension whose size is a number that follows channels."""
     term = None if number.form is None else number.form.only
     is_theirs = term is not None and term[1].ratio == 1 and term[0] is number.labels
-    labels = number.labels if is_theirs else walk.labels.fresh(size)
-    return labels if walk.fits(node, position, labels) else None
+    return _fitting(walk, node, position, number.labels if is_theirs else walk.labels.fresh(size))
 
 
 def made(walk: Walk, node: fx.Node) -> Value:
@@ -352,8 +368,7 @@ def made(walk: Walk, node: fx.Node) -> Value:
         if number is not None:
             axes[dim] = _as_many(walk, node, position, number, shape[dim])
         elif shape[dim] > 1 and type(size) is int:
-            labels = walk.labels.fresh(shape[dim])
-            axes[dim] = labels if walk.fits(node, position, labels) else None
+            axes[dim] = _fitting(walk, node, position, walk.labels.fresh(shape[dim]))
     return tracked(axes)
 
 
@@ -364,15 +379,22 @@ def series(walk: Walk, node: fx.Node) -> Value:
 
 
 def repeat(walk: Walk, node: fx.Node) -> Value:
-    """`repeat`: copies of channels go with them."""
-    value, before, after = walk.value(node.args[0]), walk.shape(node.args[0]), walk.shape(node)
-    times = [item for _, item in listed(node, 1, "repeats", "sizes", "dims")]
-    if value is None or any(walk.number(item) is not None for item in times) or len(times) != len(after):
+    """`repeat`: copies of channels go with them; of a single entry there are as many as channels of something else."""
+    source = node.args[0]
+    value, before, after = walk.value(source), walk.shape(source), walk.shape(node)
+    times = listed(node, 1, "repeats", "sizes", "dims")
+    if len(times) != len(after):
         return give_up(walk, node)
     more = len(after) - len(before)
-    return Tracked(
-        {dim + more: np.tile(labels, after[dim + more] // before[dim]) for dim, labels in value.axes.items()}
-    )
+    axes: dict[int, IntArray | None] = {}
+    for dim, (position, given) in enumerate(times):
+        labels = None if value is None or dim < more else value.at(dim - more)
+        if labels is not None and (len(labels) > 1 or after[dim] == 1):
+            axes[dim] = np.tile(labels, after[dim] // len(labels))
+        elif dim < more or before[dim - more] == 1:
+            walk.freeze(labels, node, "broadcasts it over channels")
+            axes[dim] = _copies(walk, node, position, given, after[dim])
+    return tracked(axes)
 
 
 def repeat_interleave(walk: Walk, node: fx.Node) -> Value:

@@ -19,6 +19,8 @@ from prunesearch.models.operators.values import (
     combined,
     freeze_others,
     give_up,
+    listed,
+    takes_last_sizes,
     tracked,
 )
 
@@ -37,10 +39,29 @@ def spatial(walk: Walk, node: fx.Node) -> Value:
     return (result,) * len(node.meta["shapes"]) if several else result
 
 
+def grid_sample(walk: Walk, node: fx.Node) -> Value:
+    """`F.grid_sample`: each channel, at positions that others say, whose channels all stay."""
+    source = argument(node, 0, "input")
+    value = walk.value(source)
+    freeze_others(walk, node, source, [1], "works on its positions")
+    freeze_others(walk, node, argument(node, 1, "grid"), [], "samples at it")
+    return None if value is None else tracked({1: value.at(1)})
+
+
+def affine_grid(walk: Walk, node: fx.Node) -> Value:
+    """`F.affine_grid`: positions of a size, of which the number of channels is not looked at."""
+    freeze_others(walk, node, argument(node, 0, "theta"), [], "makes positions of it")
+    for at, _ in listed(node, 1, "size")[1:2]:
+        walk.stays(node, at)
+    return None
+
+
 def unpool(walk: Walk, node: fx.Node) -> Value:
     """`F.max_unpool2d`: values go back to the positions that the pooling of the same channels says."""
     source, indices = argument(node, 0, "input"), argument(node, 1, "indices")
-    first = len(walk.shape(source)) - _own_dims(walk, node, len(walk.shape(source)))
+    own = _own_dims(walk, node, len(walk.shape(source)))
+    first = len(walk.shape(source)) - own
+    takes_last_sizes(walk, node, 2 if node.op == "call_module" else 5, own)
     for operand in (source, indices):
         freeze_others(walk, node, operand, range(first), "works on its positions")
     found = combined(walk, node, (source, indices), walk.shape(source))
@@ -50,11 +71,7 @@ def unpool(walk: Walk, node: fx.Node) -> Value:
 def _own_dims(walk: Walk, node: fx.Node, n: int) -> int:
     """How many dimensions are positions to the operator."""
     target = type(walk.module_of(node)) if node.op == "call_module" else node.target
-    name = getattr(target, "__name__", str(target))
-    known = _DIMS.get(target) if isinstance(target, type) else _DIMS.get(node.target)
-    if known is not None:
-        return known
-    found = re.search(r"(\d)d", name)
+    found = re.search(r"(\d)d", getattr(target, "__name__", str(target)))
     return int(found[1]) if found else n - 2
 
 
@@ -130,14 +147,14 @@ _FUNCTIONS = (
     F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d,
     F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d,
     F.max_pool2d_with_indices, F.adaptive_max_pool2d_with_indices,
-    F.interpolate, F.upsample, F.grid_sample,
+    F.interpolate, F.upsample,
 )  # fmt: skip
-_DIMS: dict[Any, int] = {F.grid_sample: 2}
-
 _UNPOOLING = (nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d, F.max_unpool1d, F.max_unpool2d, F.max_unpool3d)
 
 KINDS: dict[Any, Kind] = {
     **dict.fromkeys((*_MODULES, *_FUNCTIONS), Kind(spatial)),
+    F.grid_sample: Kind(grid_sample),
+    F.affine_grid: Kind(affine_grid),
     **dict.fromkeys(_UNPOOLING, Kind(unpool)),
     **dict.fromkeys((nn.PixelShuffle, F.pixel_shuffle), Kind(pixel_shuffle)),
     **dict.fromkeys((nn.PixelUnshuffle, F.pixel_unshuffle), Kind(pixel_unshuffle)),

@@ -197,6 +197,12 @@ def freeze_others(walk: Walk, node: fx.Node, source: Any, kept: Sequence[int], w
             walk.freeze(labels, node, why)
 
 
+def takes_last_sizes(walk: Walk, node: fx.Node, index: int, n: int) -> None:
+    """Say that of an `output_size` of all dimensions only the last `n` are looked at; images and channels are not."""
+    for at, _ in listed(node, index, "output_size")[:-n]:
+        walk.stays(node, at)
+
+
 def tracked(axes: Mapping[int, IntArray | None]) -> Tracked | None:
     """A tensor's channels; None if it has none."""
     found = {dim: labels for dim, labels in axes.items() if labels is not None}
