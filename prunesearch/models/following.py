@@ -20,7 +20,7 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.held import held_tensors
-from prunesearch.models.isolation import attributes_kept, isolated
+from prunesearch.models.isolation import as_in_training, attributes_kept, isolated
 from prunesearch.models.misfit import told_as
 from prunesearch.models.nested import tensors_in, without_arrays
 from prunesearch.models.operators import BUILT_IN, Kinds
@@ -219,7 +219,7 @@ def _training(
                     _check(model, recording, inputs, deadline, way)
                     first = recording
             elif seed == 0:
-                first = evaluating
+                first = replace(recording, training=False)  # its operators have the names of those
             if not recording.draws:
                 break
     except TraceError as error:
@@ -229,12 +229,14 @@ def _training(
     return found, first, ()
 
 
-def _steps(recording: Recording) -> list[str]:
-    """What a forward does, in order, with which operands."""
+def _steps(recording: Recording) -> list[Any]:
+    """What a forward does, in order, with which operands, and where its code has numbers for that."""
     steps = [f"{node.op} {node.target} {node.args} {node.kwargs}" for node in recording.graph.nodes]
     constants = [fingerprint(x) if has_plain_values(x) else str(x) for x in recording.constants.values()]
     decisions = [(decision.relation, decision.where) for decision in recording.decisions]
-    return [*steps, *constants, f"{decisions} {recording.asked}"]
+    sites = [site for node in recording.graph.nodes if (site := node.meta.get("site")) is not None]
+    places = [(site.code, site.instruction, site.module) for site in sites]
+    return [*steps, *constants, *places, f"{decisions} {recording.asked}"]
 
 
 def recorded(
@@ -420,9 +422,10 @@ def _check(
             "it does something else for other images. Move that into a module of its own, which is then kept whole, or "
             "trace the submodule in front of it."
         )
+    on_images = "" if way.as_given else "on the number of images in a way that cannot be followed, "
     raise TraceError(
-        f"{type(model).__name__} {mode} {trouble} It depends on the number of images in a way that cannot be followed, "
-        "on values of its data that reach it outside of torch, or on what earlier runs left."
+        f"{type(model).__name__} {mode} {trouble} It depends {on_images}on values of its data that reach it outside of "
+        "torch, or on what earlier runs left."
     )
 
 
@@ -460,7 +463,7 @@ def _takes_apart(node: fx.Node, images: int) -> bool:
 
 
 def _outputs(model: nn.Module, inputs: Inputs, recording: Recording) -> list[Tensor]:
-    with _tensors_kept(model, recording), isolated(inputs.tensors) as copies:
+    with _tensors_kept(model, recording), isolated(inputs.tensors) as copies, as_in_training(model, recording.writes):
         ours = inputs.with_tensors(copies)
         return _tensors(model(*ours.args, **ours.kwargs))
 
@@ -471,8 +474,9 @@ def _tensors(value: Any) -> list[Tensor]:
 
 def _trouble(model: nn.Module, recording: Recording, other: Inputs, theirs: Sequence[Tensor]) -> str | None:
     """How what was recorded differs from the model for other inputs."""
-    numbers = f"{other.images} images instead of {recording.images}"
-    with _tensors_kept(model, recording), isolated(other.tensors) as copies:
+    is_other = other.images != recording.images
+    numbers = f"{other.images} images instead of {recording.images}" if is_other else "other values of its inputs"
+    with _tensors_kept(model, recording), isolated(other.tensors) as copies, as_in_training(model, recording.writes):
         try:
             mine = _tensors(_replayed(recording, copies, other.images))
         except Exception as error:  # whatever operators raise on tensors of other sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,6 +27,43 @@ def isolated(inputs: Sequence[Tensor], seed: int = 0) -> Iterator[tuple[Tensor, 
     """
     with torch.no_grad(), random_apart(*{x.device for x in inputs}, seed=seed), _warnings_shown():
         yield tuple(x.detach().clone() for x in inputs)
+
+
+@contextmanager
+def as_in_training(model: nn.Module, written: Container[str] = ()) -> Iterator[dict[str, nn.Parameter]]:
+    """Where `model`, of our own, is in training mode, meanwhile gradients are on and its parameters require them.
+
+    So a forward does what it does when it is trained, as where it asks `x.requires_grad`. Afterwards parameters require
+    what they did before, and no tensor of the model remembers how it was computed.
+
+    Args:
+        model: The module. In eval mode nothing is done.
+        written: Names of parameters that the forward writes to, which those that require gradients do not bear. If they
+            required none before, they require none.
+
+    Yields:
+        The parameters by name that required none before. Whoever sees that one of them is written to takes that back.
+    """
+    if not model.training:
+        yield {}
+        return
+    untracked = [tensor for tensor in _tensors_of(model) if tensor.grad_fn is None]
+    frozen = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not parameter.requires_grad and (parameter.is_floating_point() or parameter.is_complex())
+    }
+    try:
+        for name, parameter in frozen.items():
+            parameter.requires_grad_(name not in written)
+        with torch.enable_grad():
+            yield frozen
+    finally:
+        for tensor in untracked:
+            if tensor.grad_fn is not None:
+                tensor.detach_()
+        for parameter in frozen.values():
+            parameter.requires_grad_(False)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -95,7 +96,9 @@ def _both_modes(network: TracedModel) -> tuple[Recording, Recording | None]:
         return evaluating, None
     finally:
         model.eval()
-    return evaluating, evaluating if does_the_same(evaluating, training) else training
+    if does_the_same(evaluating, training):
+        training = replace(training, training=False)  # its operators have the names of those
+    return evaluating, training
 
 
 def mixes_within(network: TracedModel, module: nn.Module) -> bool:
@@ -134,6 +137,11 @@ class Masked(nn.Module):
         self._recordings = (evaluating, training)
         self._reads = reads
         self.train(model.training)
+
+    @property
+    def writes(self) -> frozenset[str]:
+        """Names of parameters of the model whose values the forward changes in its mode."""
+        return self._recordings[self.training].writes
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What was recorded, of the full network."""

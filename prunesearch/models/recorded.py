@@ -68,8 +68,9 @@ class Recording:
             neither a module nor the code that calls it holds; `site` where it was called; `flops` counted
             in it; once it was compared with another number of images, `of_one_image`, the share of that which one image
             takes, and `of_images`, the dimensions of the tensor whose size that number decides; `kind`, what is known
-            of what it calls; `autocast`, if it ran under another state of it than the forward began with; `drawn`,
-            whether it is of torch's random numbers; `parameter`, whether a tensor of the model is one.
+            of what it calls; `autocast`, if it ran under another state of it than the forward began with;
+            `untracked`, whether it ran in training mode with gradients off; `drawn`, whether it is of torch's random
+            numbers; `parameter`, whether a tensor of the model is one.
         constants: Tensors that neither the inputs nor the model's parameters and buffers gave, by name of their node.
         held: Those of them that are attributes of modules, by name of their node.
         output: What the forward returned.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunesearch.models.held import held_tensors
-from prunesearch.models.nested import Nest, tensors_in
+from prunesearch.models.nested import Nest, mapped, tensors_in
 from prunesearch.models.normalised import part_of
 from prunesearch.models.numbers import Origin, Size, plain
 from prunesearch.models.ragged import SizesByData
@@ -100,8 +100,18 @@ class RecordedGraph:
     # --- what is known
 
     def is_known(self, value: Any) -> bool:
-        """Whether a node gave this very object."""
+        """Whether a node gave this object, or the tensor that it is another object for."""
+        if id(value) not in self._known and isinstance(value, Tensor) and value.grad_fn is not None:
+            self._know_again(value)
         return id(value) in self._known
+
+    def _know_again(self, tensor: Tensor) -> None:
+        """A `torch.autograd.Function` that returns its input gives another object for the same tensor."""
+        with torch._C.DisableTorchFunction():
+            for known, node in reversed(self._known.values()):
+                if isinstance(known, Tensor) and _is_same_memory(known, tensor):
+                    self._known[id(tensor)] = tensor, node
+                    return
 
     def name_of(self, tensor: Tensor) -> str | None:
         """Of a parameter or buffer."""
@@ -109,7 +119,7 @@ class RecordedGraph:
 
     def node_of(self, value: Any) -> fx.Node:
         """The node that gave a tensor, or an object that holds some; one that no node gave becomes a constant."""
-        if id(value) in self._known:
+        if self.is_known(value):
             known, node = self._known[id(value)]
             if isinstance(node, _Part):
                 node = self._node_of_part(node)
@@ -131,7 +141,8 @@ class RecordedGraph:
         """Of an object that holds tensors: what a leaf returned, or one to be made anew of what is in it."""
         if self.is_known(value):
             return self.node_of(value)
-        return self.graph.call_function(Nest(value), tuple(self.node_of(tensor) for tensor in tensors_in(value)))
+        example = Nest(mapped(value, Tensor.detach))
+        return self.graph.call_function(example, tuple(self.node_of(tensor) for tensor in tensors_in(value)))
 
     def node_of_number(self, origin: Origin) -> fx.Node:
         """Of a number that is no attribute of a module."""
@@ -151,8 +162,7 @@ class RecordedGraph:
     def depends_on_inputs(self, arguments: Any) -> bool:
         """Whether a tensor among some arguments does."""
         for tensor in tensors_in(arguments):
-            known = self._known.get(id(tensor))
-            node: Any = None if known is None else known[1]
+            node: Any = self._known[id(tensor)][1] if self.is_known(tensor) else None
             while isinstance(node, _Part):
                 node = node.parent
             if node in self._fed:
@@ -196,7 +206,7 @@ class RecordedGraph:
         """Numbers and parameters that were asked for and went nowhere, and what assertions alone looked at.
 
         Args:
-            tested: What assertions look at.
+            tested: What assertions look at, and what gradients alone need.
             decisive: Numbers that decided what the forward does: they stay.
         """
         left = list(dict.fromkeys(tested))
@@ -217,6 +227,14 @@ def plain_shape(tensor: Tensor) -> tuple[int, ...]:
     """Its sizes as plain numbers, which nobody is told of."""
     with torch._C.DisableTorchFunction():
         return tuple(map(plain, tensor.shape))
+
+
+def _is_same_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same numbers in the same places of one memory."""
+    if one.layout != torch.strided or other.layout != torch.strided or one.shape != other.shape:
+        return False
+    places = [(x.untyped_storage()._cdata, x.storage_offset(), x.stride(), x.dtype) for x in (one, other)]
+    return places[0] == places[1]
 
 
 def _describe(node: fx.Node, result: Any) -> None:

@@ -32,10 +32,16 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.flops import Counter, FlopCounter, Uncounted
 from prunesearch.models.forms import Form
 from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function, replace_method
-from prunesearch.models.isolation import attributes_kept, generators_beside_torch, isolated, without_fast_paths
+from prunesearch.models.isolation import (
+    as_in_training,
+    attributes_kept,
+    generators_beside_torch,
+    isolated,
+    without_fast_paths,
+)
 from prunesearch.models.memory import is_out_of_memory
 from prunesearch.models.misfit import advice
-from prunesearch.models.nested import tensors_in
+from prunesearch.models.nested import mapped, tensors_in
 from prunesearch.models.normalised import (
     MethodOf,
     Operator,
@@ -143,7 +149,7 @@ class _Recorder(TorchFunctionMode):
         self._flops: Counter = Uncounted() if model.training else FlopCounter()  # type: ignore[no-untyped-call]
         self._names = {id(module): name for name, module in reversed(list(model.named_modules(remove_duplicate=False)))}
         layers = [module for module in model.modules() if is_layer(module) and not _is_altered(module)]
-        self._layers = {id(layer) for layer in layers}
+        self._layers = {id(layer): _tensors_of(layer) for layer in layers}
         self._weights_of_layers = {_memory_of(weight) for layer in layers for weight in layer.parameters()}
         self._entered: list[tuple[nn.Module, BaseException | None]] = []  # with the error that was being handled then
         # the last error, and the innermost module it is of
@@ -151,10 +157,11 @@ class _Recorder(TorchFunctionMode):
         self._whole: _Whole | None = None
         self._parameters = {_memory_of(tensor): name for name, tensor in model.named_parameters()}
         self._writes: set[str] = set()
+        self._unfrozen: dict[str, nn.Parameter] = {}
         self._autocast: Any = None
         self._counts = ""
         self._reads_draws = False
-        self._tested: list[fx.Node] = []  # what assertions look at
+        self._droppable: list[fx.Node] = []  # what assertions look at, and what gradients alone need
         self._is_inside = False
         self._numbers = RecordedNumbers(
             model, self._graph, self._names, is_torch=self._is_torch, on_counted=self._count_what_data_decide
@@ -170,6 +177,7 @@ class _Recorder(TorchFunctionMode):
             self._device = copies[0].device.type if copies and not copies[0].is_meta else "cpu"
             self._autocast = _autocast(self._device)
             with ExitStack() as stack:
+                self._unfrozen = stack.enter_context(as_in_training(self._model))
                 for context in (without_fast_paths(), attributes_kept(self._model), self._hooks(), self._flops, self):
                     stack.enter_context(context)
                 self._numbers.trace_attributes(self._model)
@@ -179,14 +187,14 @@ class _Recorder(TorchFunctionMode):
             draws = generators_beside_torch() != state or self._reads_draws
         self._numbers.decide_loose()
         self._graph.end(self._noted(output)[0])
-        self._graph.drop_unused(self._tested, self._numbers.decided)
+        self._graph.drop_unused(self._droppable, self._numbers.decided)
         self._numbers.end()
         return Recording(
             self._model,
             self._graph.graph,
             self._graph.constants,
             self._graph.held,
-            output,
+            mapped(output, Tensor.detach),
             tuple(self._numbers.decisions),
             tuple(self._numbers.asked),
             self._leaves,
@@ -303,11 +311,12 @@ class _Recorder(TorchFunctionMode):
         name = self._names[id(module)]
         self._graph.scopes.append(name)
         self._entered.append((module, sys.exc_info()[1]))
-        if self._whole is None and (id(module) in self._layers or name in self._leaves):
+        is_layer = self._layers.get(id(module)) == _tensors_of(module)  # `functional_call` puts others in their place
+        if self._whole is None and (is_layer or name in self._leaves):
             self._deadline.check(f"module {name}")
             with torch._C.DisableTorchFunction():  # what we ask of tensors ourselves is not the forward's
                 given = self._noted((args, kwargs))
-            self._whole = _Whole(module, given, self._flops.get_total_flops(), is_layer=id(module) in self._layers)
+            self._whole = _Whole(module, given, self._flops.get_total_flops(), is_layer=is_layer)
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         """A module has returned, or has failed, which a forward may catch."""
@@ -387,7 +396,10 @@ class _Recorder(TorchFunctionMode):
 
     def _note_writing(self, tensors: Sequence[Tensor]) -> None:
         memories = map(_memory_of, tensors)
-        self._writes |= {self._parameters[memory] for memory in memories if memory in self._parameters}
+        names = {self._parameters[memory] for memory in memories if memory in self._parameters}
+        for name in names & self._unfrozen.keys() - self._writes:
+            self._unfrozen[name].requires_grad_(False)
+        self._writes |= names
 
     def _noted_numbers(self, value: Any) -> list[Form]:
         """Numbers that modules hold, anywhere in some arguments."""
@@ -406,6 +418,8 @@ class _Recorder(TorchFunctionMode):
             return self._in_operators(multi_head_attention, args, kwargs)
         if func in losses.SPELT_OUT and losses.can_be_followed(func, args, kwargs):
             return self._in_operators(losses.SPELT_OUT[func], args, kwargs)
+        if _is_transformed((args, kwargs)):
+            raise _NotFollowed(self._holder(), "computes in torch.vmap or another function of torch.func")
         called = normalised(func, args, kwargs)
         if called is None:  # asks for a type, a device and the like
             return func(*args, **kwargs)
@@ -413,7 +427,7 @@ class _Recorder(TorchFunctionMode):
             return self._numbers.sizes(func(*args, **kwargs), args, kwargs)
         if reads_values(called) and self._graph.depends_on_inputs((args, kwargs)):
             if is_check():
-                self._tested += [self._graph.node_of(tensor) for tensor in tensors_in((args, kwargs))]
+                self._droppable += [self._graph.node_of(tensor) for tensor in tensors_in((args, kwargs))]
                 return func(*args, **kwargs)
             raise _NotFollowed(self._holder(), "decides by the values of its data")
         if reads_values(called):
@@ -441,6 +455,8 @@ class _Recorder(TorchFunctionMode):
             )
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta.update(flops=self._flops.get_total_flops() - before, writes=bool(written))
+        if func is torch.ops.aten.detach.default:  # a TorchScript function keeps a copy for the way back
+            self._droppable.append(node)
         node.meta["drawn"] = draws_at_random(called) or any(other.meta.get("drawn") for other in node.all_input_nodes)
         if node.meta["fed"] and sized_by_values(called):
             self._graph.by_data.begin(node)
@@ -484,6 +500,7 @@ class _Recorder(TorchFunctionMode):
         state = _autocast(self._device)
         if state != self._autocast:
             node.meta["autocast"] = (self._device, *state)
+        node.meta["untracked"] = self._model.training and not torch.is_grad_enabled()
         return node
 
     def _noted(self, value: Any) -> tuple[Any, dict[Position, Form]]:
@@ -539,6 +556,16 @@ def _scripted(model: nn.Module) -> dict[str, str]:
 def _is_altered(module: nn.Module) -> bool:
     """Whether a module may do something else than its class says."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def _tensors_of(layer: nn.Module) -> list[int]:
+    """Which parameters and buffers a layer has."""
+    return [id(tensor) for held in (layer._parameters, layer._buffers) for tensor in held.values()]
+
+
+def _is_transformed(arguments: Any) -> bool:
+    """Whether a tensor among some arguments stands for others, as inside of `torch.vmap`."""
+    return any(map(torch._C._functorch.is_functorch_wrapped_tensor, tensors_in(arguments)))
 
 
 def _has_integer(value: Any) -> bool:

@@ -31,7 +31,7 @@ class Replay(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Compute one node."""
-        with autocast_of(n):
+        with autocast_of(n), _gradients_of(n):
             return super().run_node(n)
 
     def fetch_args_kwargs_from_env(self, n: fx.Node) -> Any:
@@ -63,6 +63,11 @@ def plain(value: Any) -> Any:
     if type(value) is immutable_dict:
         return {key: plain(item) for key, item in value.items()}
     return tuple(map(plain, value)) if type(value) is tuple else value
+
+
+def _gradients_of(node: fx.Node) -> AbstractContextManager[Any]:
+    """No gradients where the forward turned them off in training."""
+    return torch.no_grad() if node.meta.get("untracked") else nullcontext()
 
 
 def autocast_of(node: fx.Node) -> AbstractContextManager[Any]:

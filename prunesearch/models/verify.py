@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from prunesearch.models.copying import without_data
 from prunesearch.models.count import count
 from prunesearch.models.following import Forwards, varied, with_images
-from prunesearch.models.isolation import attributes_kept, isolated
+from prunesearch.models.isolation import as_in_training, attributes_kept, isolated
 from prunesearch.models.kept_whole import Calls, arguments_given, results_given
 from prunesearch.models.masked import Masked, MaskedForward
 from prunesearch.models.nested import tensors_in
@@ -166,7 +167,7 @@ def _differences(
     network: TracedModel, forward: MaskedForward, slimmed: nn.Module, full: Masked, inputs: Inputs
 ) -> _Compared:
     theirs, calls = _of_masked(full.eval(), inputs)
-    ours = _of_slimmed(slimmed.eval(), inputs, calls)
+    ours = _of_slimmed(slimmed.eval(), inputs, full.writes, calls)
     training = _training_difference(network, forward, slimmed, full, inputs) if forward.trains else None
     return _Compared(_distance(ours, theirs), theirs.scale, training, costs_exact=True)
 
@@ -186,7 +187,7 @@ def _training_difference(
         except Exception:  # BatchNorm refuses a single value for each channel, some forwards more than one image
             return None
         try:
-            ours = _of_slimmed(slimmed.train(), several, calls)
+            ours = _of_slimmed(slimmed.train(), several, full.writes, calls)
             break
         except Exception:  # whatever a forward raises at another width
             continue
@@ -195,7 +196,7 @@ def _training_difference(
     difference = _distance(ours, theirs) / max(theirs.scale, 1e-12)
     if difference <= 1e-3:
         return difference
-    is_of_draws = forward.reads_draws or not torch.equal(_values(full, several, seed=1), theirs.outputs)
+    is_of_draws = forward.reads_draws or not torch.equal(_of_full(full, several, seed=1), theirs.outputs)
     return None if is_of_draws else difference
 
 
@@ -219,15 +220,19 @@ class _Values:
 
 def _of_masked(full: Masked, inputs: Inputs) -> tuple[_Values, Calls]:
     full.calls.taken()  # of a forward that failed
-    outputs = _values(full, inputs)
+    outputs = _of_full(full, inputs)
     calls = full.calls.taken()
     return _Values(outputs, calls.given), calls
 
 
-def _of_slimmed(model: nn.Module, inputs: Inputs, theirs: Calls) -> _Values:
+def _of_full(full: Masked, inputs: Inputs, seed: int = 0) -> Tensor:
+    return _values(full, inputs, as_in_training(full.model, full.writes), seed)
+
+
+def _of_slimmed(model: nn.Module, inputs: Inputs, writes: Container[str], theirs: Calls) -> _Values:
     """In which parts that are kept whole return what they do in the masked network."""
     with results_given(model, theirs) as calls:
-        outputs = _values(model, inputs)
+        outputs = _values(model, inputs, as_in_training(model, writes))
     return _Values(outputs, calls.given)
 
 
@@ -289,9 +294,9 @@ _NOISE: Mapping[str, Callable[[np.random.Generator], float]] = {
 }
 
 
-def _values(model: nn.Module, inputs: Inputs, seed: int = 0) -> Tensor:
+def _values(model: nn.Module, inputs: Inputs, gradients: AbstractContextManager[Any], seed: int = 0) -> Tensor:
     """Every number the model returns, in one row."""
-    with isolated(inputs.tensors, seed) as copies, attributes_kept(model), _SameDraws(seed):
+    with isolated(inputs.tensors, seed) as copies, attributes_kept(model), gradients, _SameDraws(seed):
         ours = inputs.with_tensors(copies)
         output = model(*ours.args, **ours.kwargs)
     tensors = list(tensors_in(output))

@@ -46,6 +46,36 @@ def groups(network: Network) -> dict[str, tuple[int, int]]:
 # --- networks that are pruned -----------------------------------------------------------------------------------------
 
 
+def test_a_layer_that_is_called_with_other_weights_is_pruned_with_these() -> None:
+    def between(net: Any, h: Tensor, x: Tensor) -> Tensor:
+        weights = {"weight": net.layer.weight * 2, "bias": net.layer.bias}
+        return torch.func.functional_call(net.layer, weights, (h,)) + net.layer(h)
+
+    network = proven(Middle(between, 12, layer=nn.Conv2d(8, 12, 1)), SMALL)
+    assert names(network) == ["conv1", "layer", "conv2"]
+
+
+def test_a_method_that_maps_a_function_over_images_stays_whole_with_the_reason() -> None:
+    network = proven(Mapped(), image(2, 3, 8, 8))
+    assert names(network) == ["behind"]
+    (reason,) = network.leaves.values()
+    assert "computes in torch.vmap" in reason
+
+
+class Mapped(nn.Module):
+    """Divides every image by its largest value, with `torch.vmap`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.front, self.behind, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 12, 3), nn.Conv2d(12, 5, 1)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        return torch.vmap(lambda one: one / (1 + one.abs().amax()))(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.behind(self.scaled(F.relu(self.front(x))))))
+
+
 def test_three_concatenated_branches_are_pruned_apart_also_when_concatenated_twice() -> None:
     network = proven(Inception(), SMALL)
     assert names(network) == ["stem", "a", "b.0", "b.2", "c.1", "head"]
