@@ -9,10 +9,11 @@
 A cell is a protocol at a scale and a seed. With `--scale` every training, of unpruned networks too, has that share of
 its epochs, and at least as many as its method can do with: five from random weights, the first of which warms up, as at
 the full rate ResNet-56 was still at chance after three. Searches have that share of their structures and images, but at
-least 50 and 512. Each cell says how many. Without `--weights` an unpruned network is first trained here
-(`protocols.BASE`) and kept in benchmarks/cache. CIFAR-10 is the folder that torchvision makes, or the archive of
-`realdata.py`, normalised as the public networks expect. Every cell is written when it is there, and its finetuning has
-a checkpoint: run again to go on. What the protocols are, and where each fact was read, is in protocols.py.
+least 50 and 512; criteria that measure in rounds have that share of them. Each cell says how many. Without `--weights`
+an unpruned network is first trained here (`protocols.BASE`) and kept in benchmarks/cache. CIFAR-10 is the folder that
+torchvision makes, or the archive of `realdata.py`, normalised as the public networks expect. Every cell is written when
+it is there, and its finetuning has a checkpoint: run again to go on. What the protocols are, and where each fact was
+read, is in protocols.py.
 """
 
 from __future__ import annotations
@@ -156,6 +157,12 @@ class Bench:
             return {}
         return {"n_trials": min(4, wanted) if self.smoke else self.scaled(wanted, LEAST_STRUCTURES)}
 
+    def rounds(self, protocol: Protocol) -> dict[str, int]:
+        """How often a criterion measures anew, as it is told; nothing where it measures once."""
+        scoring = protocol.search.get("scoring", ps.Scoring())
+        wanted = scoring.criterion_options.get("rounds")
+        return {} if wanted is None else {"rounds": self.scaled(wanted)}
+
     def base(self, protocol: Protocol) -> ps.Recipe:
         """Of the unpruned network."""
         return self.shortened(BASE[protocol.dataset])
@@ -183,6 +190,7 @@ class Bench:
         starts = protocol.kind not in ("paam", "pruningnet") and protocol.network not in self.weights
         return {
             **({"unpruned": self.base(protocol).epochs} if starts else {}),
+            **{f"criterion's {name}": count for name, count in self.rounds(protocol).items()},
             **({"PruningNet": self.scaled(protocol.pruningnet.epochs)} if protocol.pruningnet is not None else {}),
             **({"after each layer": 1} if protocol.kind == "layerwise" else {}),
             **({"pruned": own.epochs} if own is not None else {}),
@@ -215,6 +223,8 @@ def _streamed_accuracy(model: nn.Module, source: Any) -> float:
 def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     network = bench.trained(protocol)
     options = {**protocol.search, **bench.trials(protocol)}
+    if rounds := bench.rounds(protocol):
+        options["scoring"] = replace(options["scoring"], criterion_options=rounds)
     if bench.smoke:
         scoring = replace(options.get("scoring", ps.Scoring()), images=16, criterion_options={})
         options = {"n_trials": 4, **options, "scoring": scoring}

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from prunesearch.errors import TraceError as TraceError
     from prunesearch.errors import TrainingDiverged as TrainingDiverged
     from prunesearch.evaluators.accuracy import top1 as top1
-    from prunesearch.evaluators.batchnorm import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.latency.timing import measure_latency as measure_latency
+    from prunesearch.evaluators.recalibration import recalibrate_bn as recalibrate_bn
     from prunesearch.evaluators.winner import Winner as Winner
     from prunesearch.latency_table import LatencyTable as LatencyTable
     from prunesearch.models.checkpoint import load_weights as load_weights
@@ -76,15 +76,15 @@ if TYPE_CHECKING:
     from prunesearch.tasks.examples import Examples as Examples
     from prunesearch.tasks.task import Task as Task
     from prunesearch.training.accelerating import Log as Log
-    from prunesearch.training.attention import AttentionPruned as AttentionPruned
-    from prunesearch.training.attention import paam as paam
     from prunesearch.training.augment import Augmentation as Augmentation
     from prunesearch.training.data import Data as Data
     from prunesearch.training.finetune import Training as Training
     from prunesearch.training.finetune import finetune as finetune
     from prunesearch.training.finetune import train as train
-    from prunesearch.training.manifold import DynamicallyPruned as DynamicallyPruned
-    from prunesearch.training.manifold import manidp as manidp
+    from prunesearch.training.manidp import DynamicallyPruned as DynamicallyPruned
+    from prunesearch.training.manidp import manidp as manidp
+    from prunesearch.training.paam import AttentionPruned as AttentionPruned
+    from prunesearch.training.paam import paam as paam
     from prunesearch.training.pruningnet import train_pruningnet as train_pruningnet
     from prunesearch.training.recipe import Recipe as Recipe
     from prunesearch.training.reports import EpochReport as EpochReport
@@ -103,7 +103,7 @@ if TYPE_CHECKING:
     from prunesearch.whole import prune_in_steps as prune_in_steps
 
 _PUBLIC = {
-    "AttentionPruned": "prunesearch.training.attention:AttentionPruned",
+    "AttentionPruned": "prunesearch.training.paam:AttentionPruned",
     "AttentionSettings": "prunesearch.training.settings:AttentionSettings",
     "Augmentation": "prunesearch.training.augment:Augmentation",
     "Budget": "prunesearch.budget:Budget",
@@ -115,7 +115,7 @@ _PUBLIC = {
     "ContractBroken": "prunesearch.errors:ContractBroken",
     "Cost": "prunesearch.structure:Cost",
     "Data": "prunesearch.training.data:Data",
-    "DynamicallyPruned": "prunesearch.training.manifold:DynamicallyPruned",
+    "DynamicallyPruned": "prunesearch.training.manidp:DynamicallyPruned",
     "EpochReport": "prunesearch.training.reports:EpochReport",
     "EvaluationFailed": "prunesearch.errors:EvaluationFailed",
     "Event": "prunesearch.study.events:Event",
@@ -169,12 +169,12 @@ _PUBLIC = {
     "load_weights": "prunesearch.models.checkpoint:load_weights",
     "macs_per_image": "prunesearch.models.gates:macs_per_image",
     "make_model": "prunesearch.models.zoo:make_model",
-    "manidp": "prunesearch.training.manifold:manidp",
+    "manidp": "prunesearch.training.manidp:manidp",
     "measure_latency": "prunesearch.evaluators.latency.timing:measure_latency",
-    "paam": "prunesearch.training.attention:paam",
+    "paam": "prunesearch.training.paam:paam",
     "prune": "prunesearch.whole:prune",
     "prune_in_steps": "prunesearch.whole:prune_in_steps",
-    "recalibrate_bn": "prunesearch.evaluators.batchnorm:recalibrate_bn",
+    "recalibrate_bn": "prunesearch.evaluators.recalibration:recalibrate_bn",
     "save": "prunesearch.models.saving:save",
     "save_pruningnet": "prunesearch.models.hypernet_file:save_pruningnet",
     "search": "prunesearch.api:search",

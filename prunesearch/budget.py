@@ -229,14 +229,6 @@ class FeasibleSet:
         more = [self.meters[name].shown(value) for name, value in cost.more.items()]
         return ", ".join([f"{cost.macs:,} MACs", f"{cost.params:,} parameters", *more])
 
-    def admits(self, cost: Cost) -> bool:
-        """Whether a cost, with its latency where that is limited (`cost`), is within every limit."""
-        return all(cost[resource] <= limit for resource, limit in self.limits)
-
-    def excess(self, cost: Cost) -> float:
-        """How far a cost is above the limits: the largest overshoot as a fraction of its limit, 0 if within."""
-        return max(max(0.0, cost[resource] / limit - 1.0) for resource, limit in self.limits)
-
     def contains(self, structures: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """(p,) whether each of (p, g) structures is within every limit."""
         array = np.asarray(structures)
@@ -249,6 +241,11 @@ class FeasibleSet:
         """(p,) largest share of a limit that each of (p, g) structures uses; at most 1 within the set."""
         array = np.asarray(structures)
         return np.max([self.costs(resource, array) / limit for resource, limit in self.limits], axis=0)
+
+    def usage_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> FloatArray:
+        """(m,) `usage` of a (g,) structure if one group, the m-th of (m,) `groups`, has another of (m,) `widths`."""
+        meters = ((self.meters[resource], limit) for resource, limit in self.limits)
+        return np.max([meter.costs_with(structure, groups, widths) / limit for meter, limit in meters], axis=0)
 
     def tightened(self, share: float) -> FeasibleSet:
         """The set for a `share` in (0, 1] of every limit, or for the narrowest structure's cost if that is more."""
@@ -343,10 +340,13 @@ class FeasibleSet:
         return self.space.from_indices(indices)
 
 
-AnyBudget: TypeAlias = Budget | FeasibleSet | str
+BudgetOrSet: TypeAlias = Budget | FeasibleSet
+"""What searchers take: limits as they are written, or resolved for the network."""
+
+AnyBudget: TypeAlias = BudgetOrSet | str
 
 
-def as_budget(given: AnyBudget, table: object = None) -> Budget | FeasibleSet:
+def as_budget(given: AnyBudget, table: object = None) -> BudgetOrSet:
     """A budget as it is, also one that is resolved; a text is in the command line's form.
 
     Args:

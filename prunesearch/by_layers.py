@@ -25,12 +25,12 @@ import torch
 from torch import nn
 
 from prunesearch.budget import AnyBudget, FeasibleSet, as_budget
-from prunesearch.evaluators.batchnorm import recalibrate_bn
 from prunesearch.evaluators.channels.genetic import greedy_mask
 from prunesearch.evaluators.diagnosis import check_finite
 from prunesearch.evaluators.layer_inputs import layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.evaluators.recalibration import recalibrate_bn
 from prunesearch.evaluators.two_step import choose_units
+from prunesearch.evaluators.width_errors import gram_matrices
 from prunesearch.given import as_network
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import devices_here
@@ -160,7 +160,7 @@ def layerwise(
     question = {
         "network": network.fingerprint(),
         "space": network.space.fingerprint,
-        "budget": dict(feasible.limits),
+        "budget": feasible.as_facts(),
         "structure": widths,
         "recipe": asdict(recipe),
         "settings": asdict(settings),

@@ -133,41 +133,16 @@ def compare(
     """
     if network is None and study is None:
         raise ValueError("Expected a network with models pruned from it, or a database of studies; got neither.")
-    if network is None and (models or data is not None):
-        raise ValueError("Models, and test data, are compared with what they were pruned from; give that network, too.")
-    if not isinstance(network, Network | None):
-        raise TypeError(f"Expected network as trace(model, example_inputs) gives it, got {type(network).__name__}.")
-    if not isinstance(data, Data | None):
-        raise TypeError(f"Expected data as Data(train=..., test=...), got {type(data).__name__}.")
-    study = None if study is None else as_url(study)
-    if not isinstance(models, Mapping | None):
-        raise TypeError(f'Expected models by name, such as {{"small": small}}, got {kind_of(models)}.')
-    for name, model in (models or {}).items():
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"Expected models as modules by name, got {type(model).__name__} under {name!r}.")
-        if not isinstance(name, str):
-            raise TypeError(f"Expected models by names, which are texts; got {kind_of(name)}.")
-    table = as_table(table)
-    if UNPRUNED in (models or {}):
-        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; give the model another name.")
+    _check(network, models, data)
+    study, table = None if study is None else as_url(study), as_table(table)
     rows: list[tuple[Space, Compared]] = []
-    notes: list[str] = []
     test_images = 0
     if network is not None:
         for name, model in {UNPRUNED: network.model, **(models or {})}.items():
             row, test_images = _of_model(name, unwrapped(model), network, data, table, device)
             rows.append((network.space, row))
-    own = None if network is None else network.space
-    for group in sorted(_by_network(_studies(study, study_names)), key=lambda group: group[0].space != own):
-        space = group[0].space
-        if space != own:
-            rows.append((space, _row(UNPRUNED, space, space.full, table)))
-        for contents in group:
-            if contents.winner is None:
-                notes.append(f"Study {contents.name!r} has no structure with a score, so it is left out.")
-            else:
-                rows.append((space, _of_study(contents, table)))
-    compared = _with_distances(rows)
+    of_studies, notes = _of_studies(_studies(study, study_names), None if network is None else network.space, table)
+    compared = _with_distances([*rows, *of_studies])
     evaluators = {row.evaluator for row in compared if row.evaluator is not None}
     if len(evaluators) > 1:
         notes.append(f"Scores of different evaluators cannot be compared: {'; '.join(sorted(evaluators))}.")
@@ -177,6 +152,47 @@ def compare(
     if test_images and metric == "accuracy":
         notes.append(_certainty(compared, test_images))
     return Comparison(compared, test_images, tuple(notes), metric)
+
+
+def _check(network: Network | None, models: Mapping[str, nn.Module] | None, data: Data | None) -> None:
+    """Make sure that models and data are what they should be.
+
+    Raises:
+        TypeError, ValueError: As `compare`.
+    """
+    if network is None and (models or data is not None):
+        raise ValueError("Models, and test data, are compared with what they were pruned from; give that network, too.")
+    if not isinstance(network, Network | None):
+        raise TypeError(f"Expected network as trace(model, example_inputs) gives it, got {type(network).__name__}.")
+    if not isinstance(data, Data | None):
+        raise TypeError(f"Expected data as Data(train=..., test=...), got {type(data).__name__}.")
+    if not isinstance(models, Mapping | None):
+        raise TypeError(f'Expected models by name, such as {{"small": small}}, got {kind_of(models)}.')
+    for name, model in (models or {}).items():
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"Expected models as modules by name, got {type(model).__name__} under {name!r}.")
+        if not isinstance(name, str):
+            raise TypeError(f"Expected models by names, which are texts; got {kind_of(name)}.")
+    if UNPRUNED in (models or {}):
+        raise ValueError(f"{UNPRUNED!r} is what the network itself is called; give the model another name.")
+
+
+def _of_studies(
+    studies: Sequence[StudyContents], own: Space | None, table: LatencyTable | None
+) -> tuple[list[tuple[Space, Compared]], list[str]]:
+    """Rows of the winners of studies, with the unpruned networks of other spaces than `own`; and notes."""
+    rows: list[tuple[Space, Compared]] = []
+    notes: list[str] = []
+    for group in sorted(_by_network(studies), key=lambda group: group[0].space != own):
+        space = group[0].space
+        if space != own:
+            rows.append((space, _row(UNPRUNED, space, space.full, table)))
+        for contents in group:
+            if contents.winner is None:
+                notes.append(f"Study {contents.name!r} has no structure with a score, so it is left out.")
+            else:
+                rows.append((space, _of_study(contents, table)))
+    return rows, notes
 
 
 def _line(row: Compared, metric: str) -> str:

@@ -21,7 +21,7 @@ from prunesearch._version import __version__
 from prunesearch.api import search
 from prunesearch.budget import Budget
 from prunesearch.evaluators.accuracy import top1
-from prunesearch.evaluators.latency.timing import measure_latency
+from prunesearch.evaluators.latency.timing import measure_latency, processor_name
 from prunesearch.files import whole
 from prunesearch.models.checkpoint import load_weights
 from prunesearch.models.network import Network
@@ -268,14 +268,7 @@ def _facts(n_trials: int, seed: int) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor_name("cpu"),
         "threads": torch.get_num_threads(),
         "device": "cpu",
     }
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -50,7 +50,7 @@ class InfeasibleBudget(PruneSearchError, ValueError):
     Attributes:
         limit: What was asked for, in `unit`.
         reachable: The smallest cost any structure has, and the cost of the unpruned network, in `unit`.
-        unit: `"macs"`, `"params"` or `"latency_ms"`.
+        unit: Name of the resource that is limited, such as `"macs"` or `"latency_ms"`.
     """
 
     def __init__(self, message: str, *, limit: float, reachable: tuple[float, float], unit: str) -> None:
@@ -97,7 +97,10 @@ class CheckpointLocked(CheckpointError):
 
 
 class EvaluationFailed(PruneSearchError):
-    """Too many structures in a row could not be scored; the message ends with the first traceback."""
+    """Too many structures in a row could not be scored, none at all could, or what scores cannot be started.
+
+    The message says why; of what the code of the evaluator raised, with the traceback where there is one.
+    """
 
 
 class TrainingDiverged(PruneSearchError):

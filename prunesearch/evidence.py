@@ -7,7 +7,6 @@ digits only, so a resumed search is given what the study has.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from prunesearch.search import evidence_needed, evidence_welcome
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import FloatArray
 from prunesearch.study.database import parse
-from prunesearch.study.store import Store, look
+from prunesearch.study.store import reading
 from prunesearch.trial import Note
 
 KEY = "evidence"
@@ -68,9 +67,9 @@ def kept_evidence(url: str, name: str) -> Evidence | None:
     Raises:
         StudyUnreadable: It is not as it was written.
     """
-    if look(parse(url)) is None:
-        return None
-    with closing(Store(url, create=False)) as store:
+    with reading(url) as store:
+        if store is None:
+            return None
         found = (store.summary(name) or {}).get(KEY)
         progress = store.progress(name)
     if found is None and (progress is None or progress.trials == 0):

@@ -11,9 +11,8 @@ from torch import nn
 from prunesearch.evaluators.built_costs import structure_of
 from prunesearch.models.network import Network
 from prunesearch.structure import Structure
-from prunesearch.study.database import parse
-from prunesearch.study.store import look
-from prunesearch.study.study import recording
+from prunesearch.study.store import is_kept
+from prunesearch.study.study import add_to_summary, recording
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,7 @@ class FollowUp:
         Raises:
             StudyLocked, StudyUnreadable, StudyUnwritable: As `record`.
         """
-        if look(parse(self.url)) is not None:
-            with recording(self.url, self.name) as store:
-                store.add_to_summary(self.name, facts)
+        add_to_summary(self.url, self.name, facts)
 
     def record(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Add to what is known of the study, under its lock; what is there already as it is, is not added again.
@@ -62,7 +59,7 @@ class FollowUp:
             StudyUnreadable: The database cannot be read.
             StudyUnwritable: It cannot be written, or the study is not there any more.
         """
-        if look(parse(self.url)) is None:
+        if not is_kept(self.url):
             return
         with recording(self.url, self.name) as store:
             if not any(fact.kind == kind and fact.value == dict(facts) for fact in store.facts(self.name)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -12,9 +11,8 @@ from prunesearch.evaluators.accuracy import measured_on
 from prunesearch.preparation import Prepared
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Structure
-from prunesearch.study.database import parse
-from prunesearch.study.store import Store, look
-from prunesearch.study.study import recording
+from prunesearch.study.store import summary_of
+from prunesearch.study.study import add_to_summary
 from prunesearch.tasks.examples import following, follows
 from prunesearch.tasks.metric import as_text, name_of
 from prunesearch.trial import Trial
@@ -88,10 +86,7 @@ def judge(prepared: Prepared, winner: Trial, limits: FeasibleSet, trials: Sequen
 
 def recorded(url: str, name: str, structure: Structure, prepared: Prepared) -> Judged | None:
     """What a study says of a winner from an earlier run, if that built it alike; None if it says nothing."""
-    if look(parse(url)) is None:
-        return None
-    with closing(Store(url, create=False)) as store:
-        found = (store.summary(name) or {}).get("judged")
+    found = summary_of(url, name).get("judged")
     if not isinstance(found, Mapping) or found.get("structure") != list(structure):
         return None
     if not prepared.is_of_built(found):
@@ -109,6 +104,4 @@ def record(url: str, name: str, judged: Judged, prepared: Prepared) -> None:
     Raises:
         StudyLocked, StudyUnreadable, StudyUnwritable: The study cannot be written.
     """
-    if look(parse(url)) is not None:
-        with recording(url, name) as store:
-            store.add_to_summary(name, {"judged": {**asdict(judged), "built_with": prepared.built_with}})
+    add_to_summary(url, name, {"judged": {**asdict(judged), "built_with": prepared.built_with}})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -18,13 +17,13 @@ from prunesearch.budget import FeasibleSet
 from prunesearch.evaluators.ways import AT_ONCE, Way
 from prunesearch.preparation import Prepared
 from prunesearch.structure import Structure
-from prunesearch.study.database import parse
 from prunesearch.study.events import Event
-from prunesearch.study.store import Store, look
-from prunesearch.study.study import MAY_OPEN_ANOTHER, Study, up_to_date
+from prunesearch.study.store import reading
+from prunesearch.study.study import Study, lasting, up_to_date
 
 KEY = "way"
 """What it is called in a study's summary."""
+_BESIDE = ("seed",)  # those of another seed run in the same way
 
 
 def settled(prepared: Prepared, url: str, name: str | None, asked: Mapping[str, Any], limits: FeasibleSet) -> Prepared:
@@ -77,22 +76,18 @@ class Keeping:
 
 def _kept(prepared: Prepared, url: str, name: str | None, asked: Mapping[str, Any]) -> Way | None:
     """The way of a study with the same scores."""
-    if look(parse(url)) is None:
-        return None
     questions = json.loads(json.dumps({name: {**asked, **each} for name, each in prepared.questions().items()}))
     found: list[tuple[bool, Way]] = []
-    with closing(Store(url, create=False)) as store:
+    with reading(url) as store:
+        if store is None:
+            return None
         for study in store.studies() if name is None else [name]:
             stored = store.question(study) or {}
             for precision, question in questions.items():
-                if _lasting(up_to_date(stored, question)) == _lasting(question):
+                if lasting(up_to_date(stored, question), without=_BESIDE) == lasting(question, without=_BESIDE):
                     way = _read((store.summary(study) or {}).get(KEY), precision)
                     found.append((stored == question, way))
     return max(found, key=lambda each: each[0])[1] if found else None
-
-
-def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in question.items() if field not in (*MAY_OPEN_ANOTHER, "seed")}
 
 
 def _read(stored: Any, precision: str) -> Way:

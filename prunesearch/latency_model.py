@@ -67,10 +67,24 @@ class LatencyModel:
         Never less than a tenth of the sum of the layers: networks timed on a busy machine can calibrate it below zero.
         """
         array = np.asarray(structures, dtype=np.int64)
-        parts = [array[i : i + _ROWS_AT_ONCE] for i in range(0, len(array), _ROWS_AT_ONCE)]
+        return np.concatenate([np.zeros(0), *(self._calibrate(self._features(array[rows])) for rows in _parts(array))])
+
+    def predict_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> FloatArray:
+        """(m,) `predict` of a structure in each of which one group, the m-th of `groups`, has another width.
+
+        Only the blocks of that group are looked up.
+
+        Args:
+            structure: (g,) what they all are otherwise.
+            groups: (m,) indices of groups.
+            widths: (m,) the width of each; not checked.
+        """
+        units, changed = np.asarray(structure, dtype=np.int64) // self._unit, widths // self._unit[groups]
+        params = self._space.costs_with("params", structure, groups, widths)
         found = [np.zeros(0)]
-        for features in map(self._features, parts):
-            found.append(self.table.correction * np.maximum(features @ self.coefficients, _LEAST * features[:, 0]))
+        for rows in _parts(groups):
+            sums = self._blocks.times_with(units, groups[rows], changed[rows]).sum(axis=1)
+            found.append(self._calibrate(_features(sums, params[rows])))
         return np.concatenate(found)
 
     def blocks(self, structure: tuple[int, ...]) -> dict[str, float]:
@@ -114,8 +128,11 @@ class LatencyModel:
         return form * min(scale, reachable / at_lowest) if at_lowest > 0 else form
 
     def _features(self, structures: IntArray) -> FloatArray:
-        sums = self._blocks.times(structures // self._unit).sum(axis=1)
-        return np.stack([sums, np.ones(len(sums)), self._space.params(structures) / 1e6], axis=1)
+        return _features(self._blocks.times(structures // self._unit).sum(axis=1), self._space.params(structures))
+
+    def _calibrate(self, features: FloatArray) -> FloatArray:
+        calibrated: FloatArray = np.maximum(features @ self.coefficients, _LEAST * features[:, 0])
+        return self.table.correction * calibrated
 
 
 class _Blocks:
@@ -136,17 +153,41 @@ class _Blocks:
 
     def times(self, units: IntArray) -> FloatArray:
         """(p, blocks) milliseconds for (p, g) kept units, interpolated between four corners; never negative."""
-        columns = np.arange(len(self._offsets))
+        return self._of(units, np.arange(len(self._offsets)))
+
+    def times_with(self, units: IntArray, groups: IntArray, changed: IntArray) -> FloatArray:
+        """(m, blocks) the same of (g,) units of which one, that of the m-th of `groups`, is `changed` to another."""
+        times = np.repeat(self.times(units[None]), len(groups), axis=0)
+        for group in np.unique(groups):
+            rows, blocks = np.flatnonzero(groups == group), np.flatnonzero(self._weights[:, group].any(axis=0))
+            several = np.repeat(units[None], len(rows), axis=0)
+            several[:, group] = changed[rows]
+            times[rows[:, None], blocks] = self._of(several, blocks)
+        return times
+
+    def _of(self, units: IntArray, blocks: IntArray) -> FloatArray:
+        """(p, blocks) `times` of some blocks."""
         found = []
         for (low, high, share), weights in zip(self._lookups, self._weights, strict=True):
-            widths = np.minimum(units @ weights, low.shape[1] - 1)
-            found.append((low[columns, widths], high[columns, widths], share[columns, widths]))
+            widths = np.minimum(units @ weights[:, blocks], low.shape[1] - 1)
+            found.append((low[blocks, widths], high[blocks, widths], share[blocks, widths]))
         (low, high, far), (left, right, aside) = found
-        low, high = self._offsets + low * self._strides, self._offsets + high * self._strides
+        offsets, strides = self._offsets[blocks], self._strides[blocks]
+        low, high = offsets + low * strides, offsets + high * strides
         near_side = self._flat[low + left] * (1 - aside) + self._flat[low + right] * aside
         far_side = self._flat[high + left] * (1 - aside) + self._flat[high + right] * aside
         times: FloatArray = np.maximum(near_side * (1 - far) + far_side * far, 0.0)
         return times
+
+
+def _parts(rows: IntArray) -> list[slice]:
+    """Few enough at once."""
+    return [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(rows), _ROWS_AT_ONCE)]
+
+
+def _features(sums: FloatArray, params: IntArray) -> FloatArray:
+    """(p, 3) what a calibrated latency is a sum of."""
+    return np.stack([sums, np.ones(len(sums)), params / 1e6], axis=1)
 
 
 def _calibrated(features: FloatArray, measured: FloatArray, spread: FloatArray) -> tuple[FloatArray, float]:

@@ -117,7 +117,8 @@ class SearchResult:
             ValueError: None of the trials does.
         """
         feasible = as_budget(budget).check(self.best.weights.network)
-        found = best(trial for trial in self.trials if feasible.contains([trial.structure])[0])
+        inside = feasible.contains([trial.structure for trial in self.trials])
+        found = best(trial for trial, is_in in zip(self.trials, inside, strict=True) if is_in)
         if found is None:
             cheapest_one = min(trial.cost.macs for trial in self.trials)
             raise ValueError(

@@ -7,7 +7,6 @@ there and looks only at its last winner again. What was said of networks that we
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +16,8 @@ from prunesearch.evaluators.winner import Winner
 from prunesearch.preparation import Prepared
 from prunesearch.result import SearchResult
 from prunesearch.structure import Structure
-from prunesearch.study.database import parse
-from prunesearch.study.store import Store, look
-from prunesearch.study.study import recording
+from prunesearch.study.store import is_kept, summary_of
+from prunesearch.study.study import add_to_summary, recording
 from prunesearch.trial import Note, Trial, best
 from prunesearch.verifiers import verdict_of
 from prunesearch.verifiers.verifier import Verdict, Verified, Verifier
@@ -50,9 +48,9 @@ class Rounds:
         self._trials: list[Trial] = list(first.trials)
         self._rounds: dict[str, tuple[Limits, tuple[Trial, ...]]] = {first.name: ({}, first.trials)}
         self._verified: list[Verified] = []
-        self._is_kept = look(parse(first.study)) is not None
+        self._is_kept = is_kept(first.study)
         self._unkept = ""  # why the study lacks something
-        stored = _stored(first)
+        stored = summary_of(first.study, first.name)
         rounds, verdicts = (filter(prepared.is_of_built, stored.get(key, [])) for key in ("rounds", "verdicts"))
         self.lowered: list[Limits] = [_limits(each) for each in rounds][1:]
         self._refused = _refused(verdicts, [each.description for each in verifiers])
@@ -164,23 +162,14 @@ def unverified(result: SearchResult) -> SearchResult:
     What is known of the rounds stays, for those who verify again.
     """
     winner = list(result.best.structure)
-    stored = _stored(result)
+    stored = summary_of(result.study, result.name)
     if "rounds" not in stored or stored.get("winner") == winner:  # of the best trial nothing needs to be said
         return result
     try:
-        with recording(result.study, result.name) as store:
-            store.add_to_summary(result.name, {"winner": winner})
+        add_to_summary(result.study, result.name, {"winner": winner})
     except (StudyLocked, StudyUnreadable, StudyUnwritable) as error:
         return replace(result, notes=(*result.notes, f"The winner is not recorded in the study. {error}"))
     return result
-
-
-def _stored(result: SearchResult) -> dict[str, Any]:
-    """What the study of a search keeps beside its trials."""
-    if look(parse(result.study)) is None:
-        return {}
-    with closing(Store(result.study, create=False)) as store:
-        return store.summary(result.name) or {}
 
 
 def _as_fact(verified: Verified) -> dict[str, Any]:

@@ -205,15 +205,29 @@ class Space:
         """(p,) exact parameter counts of (p, g) structures; widths are not checked."""
         return self._params_form.evaluate(self._units(structures))
 
+    def costs_with(self, resource: str, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> IntArray:
+        """(m,) exact costs of a structure in each of which one group, the m-th of `groups`, has another width.
+
+        As `macs` or `params` of these m structures, in far less time.
+
+        Args:
+            resource: `"macs"` or `"params"`.
+            structure: (g,) what they all are otherwise.
+            groups: (m,) indices of groups.
+            widths: (m,) the width of each; not checked.
+        """
+        return self._form(resource).evaluate_with(
+            self._units(np.asarray(structure)[None])[0], groups, widths // self._unit[groups]
+        )
+
     def quadratic(self, resource: str) -> FloatArray:
         """(1 + g, 1 + g) matrix A of non-negative coefficients with cost = [1, x] A [1, x], x the kept fractions.
 
         Args:
             resource: `"macs"` or `"params"`.
         """
-        form = {"macs": self._macs_form, "params": self._params_form}[resource]
         full = np.array([1, *(group.units for group in self.groups)], dtype=np.float64)
-        return form.coefficients() * np.outer(full, full)
+        return self._form(resource).coefficients() * np.outer(full, full)
 
     def layer_macs(self, structure: Sequence[int]) -> dict[str, int]:
         """MACs of each layer at one structure, in the order the network runs."""
@@ -260,6 +274,9 @@ class Space:
 
     def _units(self, structures: npt.ArrayLike) -> IntArray:
         return self._matrix(structures).astype(np.int64) // self._unit
+
+    def _form(self, resource: str) -> _QuadraticForm:
+        return {"macs": self._macs_form, "params": self._params_form}[resource]
 
     @cached_property
     def _macs_form(self) -> _QuadraticForm:
@@ -328,6 +345,15 @@ class _QuadraticForm:
             # every product and partial sum is at most the value at full width, so float64 stays exact
             values[start : start + _ROWS_AT_ONCE] = ((u @ self._matrix) * u).sum(axis=1)
         return values
+
+    def evaluate_with(self, units: IntArray, groups: IntArray, changed: IntArray) -> IntArray:
+        """(m,) values at (g,) units of which one, that of the m-th of `groups`, is `changed` to another number."""
+        exact = self._matrix if self._matrix.dtype == object else self._matrix.astype(np.int64)
+        u = np.concatenate([[1], units]).astype(exact.dtype)
+        slopes = (exact + exact.T) @ u
+        more = changed - units[groups]
+        values: IntArray = u @ exact @ u + more * (slopes[1:][groups] + more * exact.diagonal()[1:][groups])
+        return values.astype(np.int64)  # sums that overflow on the way are right again at the end
 
 
 def _entries(width: Width) -> list[tuple[int, int]]:

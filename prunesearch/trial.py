@@ -29,7 +29,7 @@ class Note:
     """What should be known before a result is believed.
 
     Attributes:
-        kind: What it is about: `"criterion"`, `"weights"`, `"scores"`, `"evidence"`, `"verified"`.
+        kind: What it is about: `"criterion"`, `"weights"`, `"scores"`, `"evidence"`, `"verified"`, `"device"`.
         said: The sentence.
     """
 

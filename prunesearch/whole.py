@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from prunesearch import plain_json
 from prunesearch.api import search
-from prunesearch.budget import AnyBudget, Budget, FeasibleSet, as_budget
+from prunesearch.budget import AnyBudget, Budget, BudgetOrSet, as_budget
 from prunesearch.errors import StudyMismatch
 from prunesearch.files import check_folder, write_text
 from prunesearch.given import as_network, refuse_unknown
@@ -269,7 +269,7 @@ def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(x.shape) for name, x in network.state_dict().items() if isinstance(x, Tensor)}
 
 
-def _absolute(budgets: Sequence[Budget | FeasibleSet], original: Network) -> list[Limits]:
+def _absolute(budgets: Sequence[BudgetOrSet], original: Network) -> list[Limits]:
     """Limits as counts, in terms of the original network."""
     if not budgets:
         raise ValueError('Expected at least one budget, such as ["macs=75%", "macs=50%"], got none.')

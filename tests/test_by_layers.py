@@ -17,8 +17,9 @@ from prunesearch.by_layers import LayerwisePruned, layerwise
 from prunesearch.errors import CheckpointError, InfeasibleBudget
 from prunesearch.evaluators.channels.genetic import errors, greedy_mask
 from prunesearch.evaluators.layer_inputs import layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
 from prunesearch.evaluators.two_step import choose_units
+from prunesearch.evaluators.width_errors import gram_matrices
+from prunesearch.latency_model import LatencyModel
 from prunesearch.models.count import count
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
@@ -29,6 +30,7 @@ from prunesearch.training.data import Data
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.settings import LayerwiseSettings
 from tests.models_state import state_of
+from tests.toys import toy_table
 
 RECIPE = Recipe(epochs=2, batch_size=32, lr=0.05)
 SETTINGS = LayerwiseSettings(generations=2, scored=2)
@@ -198,6 +200,16 @@ def test_a_checkpoint_of_another_question_is_refused(network: Network, data: Dat
         run(network, data, checkpoint=tmp_path / "state", on_score=stopping(1))
     with pytest.raises(CheckpointError, match="seed was 0, now it is 1"):
         run(network, data, checkpoint=tmp_path / "state", seed=1)
+
+
+def test_a_checkpoint_by_another_latency_table_is_refused(network: Network, data: Data, tmp_path: Path) -> None:
+    table, other = toy_table(network.space), toy_table(network.space, cliff=1.1)
+    milliseconds = 0.9 * float(LatencyModel(table, network.space).predict([network.space.full])[0])
+    state = tmp_path / "state"
+    with pytest.raises(Stopped):
+        run(network, data, budget=Budget(latency_ms=milliseconds, table=table), checkpoint=state, on_score=stopping(1))
+    with pytest.raises(CheckpointError, match=r"by was \['table \w+'\], now it is"):
+        run(network, data, budget=Budget(latency_ms=milliseconds, table=other), checkpoint=state)
 
 
 @pytest.mark.parametrize(

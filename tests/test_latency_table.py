@@ -16,7 +16,7 @@ from prunesearch.errors import InfeasibleBudget
 from prunesearch.latency_model import LatencyModel, alignment
 from prunesearch.latency_table import LatencyTable
 from prunesearch.latency_times import Built, Layer, Timing
-from tests.toys import chain_space, every_structure, toy_table
+from tests.toys import admits, chain_space, every_structure, toy_table
 
 SPACE = chain_space((16, 24, 32), 8)
 TABLE = toy_table(SPACE)
@@ -265,6 +265,6 @@ def test_repair_and_fit_project_onto_latency_alone_and_with_other_limits() -> No
         assert (repaired <= rows).all()
         assert feasible.contains(fitted).all()
         assert feasible.usage(fitted).min() > 0.9
-        assert all(feasible.admits(feasible.cost(row)) for row in fitted.tolist())
+        assert all(admits(feasible, feasible.cost(row)) for row in fitted.tolist())
     cheapest = feasible.tightened(1e-9)
     assert cheapest.contains([SPACE.minimum]).all()

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 import prunesearch as ps
 from prunesearch.evaluators import batching, gather, make_weights, ways
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
-from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.layer_inputs import layer_inputs
+from prunesearch.evaluators.recalibration import Statistics
 from prunesearch.evaluators.ways import Way
 from prunesearch.evaluators.winner import Winner
 from prunesearch.models.corrections import TrainedStatistics

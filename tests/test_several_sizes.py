@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 
 import prunesearch as ps
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, measured_on
-from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.channels.lfe import LFECriterion
 from prunesearch.evaluators.channels.taylor import TaylorCriterion
 from prunesearch.evaluators.diagnosis import check_finite
 from prunesearch.evaluators.layer_inputs import layer_inputs
+from prunesearch.evaluators.recalibration import adaptive_bn, precise_bn
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.nested import Ragged, called, joined, stacked, taken
 from prunesearch.models.shared_forward import SharedForward

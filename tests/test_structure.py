@@ -48,11 +48,25 @@ def test_vectorised_costs_equal_the_definition(space: Space, seed: int) -> None:
         assert params == slowly(space.params_terms, space, tuple(row))
 
 
+@settings(deadline=None, derandomize=True)
+@given(spaces(), st.integers(0, 2**32))
+def test_costs_with_one_group_changed_are_those_of_the_whole_structures(space: Space, seed: int) -> None:
+    (row,) = space.sample(np.random.default_rng(seed), 1)
+    pairs = [(index, width) for index, group in enumerate(space.groups) for width in group.widths]
+    groups, widths = np.array(pairs).T
+    whole = np.repeat(row[None], len(pairs), axis=0)
+    whole[np.arange(len(pairs)), groups] = widths
+    assert np.array_equal(space.costs_with("macs", row, groups, widths), space.macs(whole))
+    assert np.array_equal(space.costs_with("params", row, groups, widths), space.params(whole))
+
+
 @pytest.mark.parametrize("coefficient", [2**40, 2**51, 2**53 + 1, 2**60 - 1])
 def test_costs_stay_exact_beyond_what_floats_can_hold(coefficient: int) -> None:
     group = Group("g", 3, 1, (1, 2, 3), ())
     space = Space((group,), (Term("g", coefficient, Width(1), Width(0, ((0, 1),))),), ())
     assert [space.cost((width,)).macs for width in (1, 2, 3)] == [coefficient * width for width in (1, 2, 3)]
+    changed = space.costs_with("macs", (3,), np.zeros(3, dtype=np.int64), np.array([1, 2, 3]))
+    assert changed.tolist() == [coefficient * width for width in (1, 2, 3)]
 
 
 def test_a_batch_larger_than_one_block_is_costed_whole() -> None:

@@ -7,8 +7,9 @@ import itertools
 from collections.abc import Iterable
 from typing import Any
 
+from prunesearch.budget import FeasibleSet
 from prunesearch.search import evidence_needed
-from prunesearch.structure import Space, Structure
+from prunesearch.structure import Cost, Space, Structure
 from prunesearch.testing import toys
 from prunesearch.testing.toys import bowl as bowl
 from prunesearch.testing.toys import chain_space as chain_space
@@ -25,6 +26,11 @@ def every_structure(space: Space) -> list[Structure]:
 def evidence(space: Space, name: str) -> dict[str, Any]:
     """What the searcher `name` wants to know of the network, made up: every group matters alike."""
     return toys.evidence(space, evidence_needed(name))
+
+
+def admits(feasible: FeasibleSet, cost: Cost) -> bool:
+    """Whether a cost, as `feasible.cost` gives it, is within every limit."""
+    return all(cost[resource] <= limit for resource, limit in feasible.limits)
 
 
 def with_costs(trials: Iterable[Trial], space: Space) -> list[Trial]:

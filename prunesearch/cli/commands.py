@@ -34,8 +34,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "export": "prunesearch.cli.networks:export",
     },
     "Structure and weights in one training": {
-        "paam": "prunesearch.cli.attention:paam",
-        "manidp": "prunesearch.cli.manifold:manidp",
+        "paam": "prunesearch.cli.paam:paam",
+        "manidp": "prunesearch.cli.manidp:manidp",
         "layerwise": "prunesearch.cli.layerwise:layerwise",
     },
     "What is recorded": {

@@ -26,7 +26,7 @@ def note_few_steps(network: Any, steps: int) -> None:
 
     Small data sets and large batches make it so; some networks average their statistics over hundreds of steps.
     """
-    from prunesearch.evaluators.batchnorm import batch_norms
+    from prunesearch.evaluators.recalibration import batch_norms
 
     old = max(((1 - norm.momentum) ** steps for norm in batch_norms(network) if norm.momentum is not None), default=0.0)
     if steps >= _FEW_STEPS and old <= _MUCH:

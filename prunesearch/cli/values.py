@@ -360,7 +360,6 @@ class TrainingFiles:
 _NO_TEACHER = "for a teacher"
 
 ModelOptions = Annotated[Model, Group(NETWORK)]
-OptionalModelOptions = Annotated[OptionalModel, Group(NETWORK)]
 PrunedOptions = Annotated[PrunedModel, Group(NETWORK)]
 WidthOptions = Annotated[Widths, Group(NETWORK)]
 ShapeOptions = Annotated[Shape, Group(NETWORK)]

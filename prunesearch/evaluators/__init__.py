@@ -51,7 +51,7 @@ EVIDENCE: Mapping[str, str] = {
     "similarity": "prunesearch.evaluators.hsic:similarity",
     "curves": "prunesearch.evaluators.curves:curves",
     "unit_scores": "prunesearch.evaluators.channels.criterion:comparable_scores",
-    "errors": "prunesearch.evaluators.reconstruction:width_errors",
+    "errors": "prunesearch.evaluators.width_errors:width_errors",
 }
 """What searchers may want to know of a network before the first proposal, as arrays."""
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.batching import BatchedForward, Given
-from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.inputs import check_recorded
+from prunesearch.evaluators.recalibration import Statistics
 from prunesearch.evaluators.ways import Path, Precision, Way, Wish
 from prunesearch.models.corrections import Corrections, TrainedStatistics, corrections_of
 from prunesearch.models.isolation import as_found

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from prunesearch.evaluators.accuracy import check_values
-from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn
 from prunesearch.evaluators.inputs import check_inputs
+from prunesearch.evaluators.recalibration import adaptive_bn, precise_bn
 from prunesearch.models.devices import random_apart
 from prunesearch.models.isolation import in_eval_mode
 from prunesearch.models.nested import Batch, size_of
@@ -85,7 +85,7 @@ def adaptive_bn_evaluator(
 ) -> ClassicEvaluator:
     """The protocol of EagleEye: exponential averages over 100 batches of training images, then the accuracy on others.
 
-    Source: Li et al., EagleEye, ECCV 2020, arXiv:2007.02491; `batchnorm.adaptive_bn` lists the departures.
+    Source: Li et al., EagleEye, ECCV 2020, arXiv:2007.02491; `recalibration.adaptive_bn` lists the departures.
 
     Args:
         weights: Where the weights of a structure come from.

@@ -19,8 +19,8 @@ class Evaluator(Protocol):
     Deterministic: the same structure gets the same score, whatever else is in the batch and whatever was scored
     before. Leaves the network, its mode and every random generator as found.
 
-    It may have an attribute `measures` that says what its scores are: `"loss"` (minus a loss), `"accuracy"` or
-    `"agreement"` (shares in [0, 1]).
+    It may have an attribute `measures` that says what its scores are: `"loss"` (minus a loss), `"fidelity"`,
+    `"agreement"` (a share in [0, 1]), or the name of the task's metric, such as `"accuracy"`.
     """
 
     @property

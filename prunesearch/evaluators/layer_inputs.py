@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from prunesearch.errors import CheckpointError
-from prunesearch.evaluators.batchnorm import split
 from prunesearch.evaluators.inputs import check_recorded, example_batch
 from prunesearch.evaluators.patches import Patches
+from prunesearch.evaluators.recalibration import split
 from prunesearch.models.copying import copied
 from prunesearch.models.devices import device_of_float64, in_float64, placed
 from prunesearch.models.fingerprint import fingerprint

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator
-from prunesearch.evaluators.batchnorm import Statistics
 from prunesearch.evaluators.diagnosis import has_the_models_weights
+from prunesearch.evaluators.recalibration import Statistics
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
 

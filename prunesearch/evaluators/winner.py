@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import nn
 
-from prunesearch.evaluators.batchnorm import Statistics, correct_bn, recalibrate_bn
+from prunesearch.evaluators.recalibration import Statistics, correct_bn, recalibrate_bn
 from prunesearch.models.corrections import TrainedStatistics
 from prunesearch.models.devices import device_of_module
 from prunesearch.models.nested import Batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,23 +27,26 @@ class Aliasing:
     copied: frozenset[fx.Node] = frozenset()
 
 
-def aliasing(values: Mapping[fx.Node, Any], writing: Sequence[fx.Node]) -> Aliasing:
-    """Find out from the values of one forward and the nodes that were seen writing to an argument, in order."""
+def aliasing(values: Mapping[fx.Node, Any], writing: Iterable[fx.Node]) -> Aliasing:
+    """Find out from the values of one forward, in order, and the nodes that were seen writing to an argument."""
     order = {node: i for i, node in enumerate(values)}
-    places: dict[int, list[fx.Node]] = {}
+    written_by = frozenset(writing)
+    places: dict[int, set[fx.Node]] = {}
     for node, value in values.items():
         for tensor in tensors_in(value):
-            places.setdefault(tensor.untyped_storage().data_ptr(), []).append(node)
+            memory = tensor.untyped_storage().data_ptr() if tensor.layout == torch.strided else id(tensor)
+            places.setdefault(memory, set()).add(node)
     writers: dict[fx.Node, list[fx.Node]] = {}
     unsteady: set[fx.Node] = set()
     for inhabitants in places.values():
-        writes = [node for node in writing if not set(node.all_input_nodes).isdisjoint(inhabitants)]
+        readers = sorted({user for node in inhabitants for user in node.users if user in order}, key=order.__getitem__)
+        writes = [node for node in readers if node in written_by]
         if not writes:
             continue
         unsteady.update(node for node in inhabitants if order[node] < order[writes[-1]])
-        for reader in values:
-            since = [order[node] for node in reader.all_input_nodes if node in inhabitants]
-            between = [node for node in writes if since and min(since) < order[node] < order[reader]]
+        for reader in readers:
+            since = min(order[node] for node in reader.all_input_nodes if node in inhabitants)
+            between = [node for node in writes if since < order[node] < order[reader]]
             if [node for node in between if node not in reader.all_input_nodes]:
                 unsteady.update(inhabitants)
                 unsteady.update(writes)

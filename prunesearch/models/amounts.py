@@ -35,7 +35,7 @@ class Condition:
     why: str
 
 
-def attribute_key(model: nn.Module, attribute: Attribute) -> tuple[str, str]:
+def attribute_key(attribute: Attribute) -> tuple[str, str]:
     """An attribute as counts have it; of LayerNorm's shape the last number stands for all."""
     if attribute.path[0] == "normalized_shape":
         return attribute.module, "normalized_shape"
@@ -99,7 +99,7 @@ class Amounts:
     def pin(self, form: Form | None, by: str) -> None:
         """Say that something takes attributes as they are, which then may count no channels that go."""
         for attribute in _attributes(form):
-            self.used_as_it_is.setdefault(attribute_key(self._model, attribute), by)
+            self.used_as_it_is.setdefault(attribute_key(attribute), by)
 
     # --- computing
 
@@ -212,7 +212,7 @@ class Amounts:
             made = source.dividend.over(self.value_of(source.divisor))
             return None if made is None or share != Share() else made
         counting, other = source.one, source.other
-        if self._counted(attribute_key(self._model, other)) is not None:
+        if self._counted(attribute_key(other)) is not None:
             counting, other = other, counting
         self.pin(Form.of(other), "a product in a forward")
         return Form.of(counting, self.value_of(other) * share.up) if share.down == 1 else None
@@ -254,7 +254,7 @@ class Amounts:
         counted = np.tile(few, share.down)
         if len(counted) != attribute_value(self._model, attribute):
             return False
-        return self._count(attribute_key(self._model, attribute), counted)
+        return self._count(attribute_key(attribute), counted)
 
     def keep(self, number: Number, why: str) -> None:
         """Let a number stay what it is, for this reason; of a quotient both sides may shrink alike."""
@@ -275,7 +275,7 @@ class Amounts:
         source: Any = None if number.form is None or number.form.only is None else number.form.only[0]
         counted = None
         if isinstance(source, Quotient):
-            counted = self._counted(attribute_key(self._model, source.divisor))
+            counted = self._counted(attribute_key(source.divisor))
         if counted is not None and self.follow(source.dividend, np.repeat(counted, self.value_of(source))):
             return
         self.pin(number.form, why)
@@ -343,7 +343,7 @@ def counted_by(
         return None
     terms, constant = list[tuple[IntArray, Share]](), Fraction(form.constant)
     for source, share in form.terms:
-        labels = counts.get(attribute_key(model, source)) if isinstance(source, Attribute) else source
+        labels = counts.get(attribute_key(source)) if isinstance(source, Attribute) else source
         if labels is None:
             constant += share.ratio * attribute_value(model, source)
         else:
@@ -353,7 +353,7 @@ def counted_by(
 
 def channels_of(form: Form, counts: Mapping[tuple[str, str], IntArray], model: nn.Module) -> tuple[IntArray, ...]:
     """The arrays of labels that a form depends on; attributes that count channels stand for these."""
-    counted = [counts.get(attribute_key(model, attribute)) for attribute in _attributes(form)]
+    counted = [counts.get(attribute_key(attribute)) for attribute in _attributes(form)]
     return (*(labels for labels in counted if labels is not None), *arrays_of(form))
 
 

@@ -160,7 +160,7 @@ class Conditions:
         constant, slack = Fraction(form.constant), 0
         slopes: dict[int, Fraction] = {}
         for source, share in form.terms:
-            labels = self._counts.get(attribute_key(self._model, source)) if isinstance(source, Attribute) else source
+            labels = self._counts.get(attribute_key(source)) if isinstance(source, Attribute) else source
             if labels is None:
                 constant += share.ratio * attribute_value(self._model, source)
                 continue

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from prunesearch.models.nested import tensors_in
+from prunesearch.models.nested import mapped, tensors_in
 
 Module = TypeVar("Module", bound=nn.Module)
+_COPIED = (torch.strided, torch.sparse_coo)
+"""Layouts of tensors of which torch makes deep copies, if these were not computed."""
 
 
 def copied(model: Module, memo: dict[int, Tensor] | None = None) -> Module:
@@ -24,9 +26,23 @@ def copied(model: Module, memo: dict[int, Tensor] | None = None) -> Module:
     replaced = dict(memo or {})
     for module in model.modules():
         for value in tensors_in([*vars(module).values()]):
-            if not value.is_leaf:  # which torch does not copy
+            if not value.is_leaf or (value.layout not in _COPIED and not isinstance(value, nn.Parameter)):
                 replaced.setdefault(id(value), value.detach().clone())
     return copy.deepcopy(model, replaced)
+
+
+def copied_value(value: Any, device: torch.device | str | None = None) -> Any:
+    """A copy of what a state holds under one name: a tensor, or whatever extra state a module has.
+
+    Args:
+        value: What it holds.
+        device: Where the tensors of the copy are; by default where they were.
+    """
+
+    def other(tensor: Tensor) -> Tensor:
+        return tensor.detach().to(device or tensor.device, copy=True)
+
+    return other(value) if isinstance(value, Tensor) else copy.deepcopy(mapped(value, other))
 
 
 def layer_with(module: Module, tensors: Mapping[str, Tensor]) -> Module:

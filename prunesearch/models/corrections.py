@@ -72,18 +72,17 @@ Corrections: TypeAlias = Mapping[str, Sequence[Correction]]
 """Of each BatchNorm with running statistics, by the name of its running mean, one for each of its calls."""
 
 
-def corrections_of(model: nn.Module, batches: Sequence[Batch], statistics: int | None = None) -> Corrections:
+def corrections_of(model: nn.Module, batches: Sequence[Batch]) -> Corrections:
     """Run the trained network with its running statistics, and note what its BatchNorm layers are given.
 
     Args:
         model: The trained network; it is left as it was.
         batches: At least one, each of one size of images; statistics are those of all positions of all of them.
-        statistics: How many of the first images count; None for all.
     """
     seen: dict[str, list[list[_Seen]]] = {}
     with as_found(model), torch.inference_mode(False), torch.no_grad():
         for batch in batches:
-            for name, calls in _watched(model, batch, statistics).items():
+            for name, calls in _watched(model, batch).items():
                 seen.setdefault(name, []).append(calls)
     return {name: tuple(map(_correction, zip(*of_batches, strict=True))) for name, of_batches in seen.items()}
 
@@ -131,13 +130,12 @@ class _Seen:
     moments: Moments
 
 
-def _watched(model: nn.Module, batch: Batch, statistics: int | None) -> dict[str, list[_Seen]]:
+def _watched(model: nn.Module, batch: Batch) -> dict[str, list[_Seen]]:
     """What each BatchNorm is given in each of its calls."""
     found: dict[str, list[_Seen]] = {}
 
     def note(call: NormCall, x: Tensor) -> None:
-        used = x[:statistics]
-        found.setdefault(call.name, []).append(_Seen(call, used.numel(), joint_statistics([used])))
+        found.setdefault(call.name, []).append(_Seen(call, x.numel(), joint_statistics([x])))
 
     with NormCalls(model, note), random_apart(device_of(batch), seed=0):
         called(model, batch)

@@ -98,7 +98,9 @@ def kind_of_device(device: torch.device) -> str:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU computes in bfloat16 itself, and does not only imitate it."""
+    """Whether a device is a GPU that computes in bfloat16 itself, and does not only imitate it."""
+    if device.type != "cuda":
+        return False
     with current(device):
         return torch.cuda.is_bf16_supported(including_emulation=False)
 

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def numbers_in(tensor: Tensor) -> Tensor:
+    """The numbers of a tensor: of a sparse one those that are stored, of a quantised one what they stand for."""
+    tensor = tensor.detach()
+    if tensor.layout == torch.sparse_coo:
+        return tensor.coalesce().values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc):
+        return tensor.values()
+    return tensor.dequantize() if tensor.is_quantized else tensor
 
 
 def first_not_finite(model: nn.Module) -> str | None:
@@ -17,6 +27,6 @@ def first_not_finite(model: nn.Module) -> str | None:
     """
     for named in (model.named_parameters(), model.named_buffers()):
         for name, tensor in named:
-            if not tensor.is_meta and not bool(torch.isfinite(tensor.detach()).all()):
+            if not tensor.is_meta and not bool(torch.isfinite(numbers_in(tensor)).all()):
                 return name
     return None

@@ -21,6 +21,7 @@ from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.flops import FlopCounter
 from prunesearch.models.held import held_tensors
 from prunesearch.models.isolation import attributes_kept, isolated
+from prunesearch.models.misfit import told_as
 from prunesearch.models.nested import tensors_in, without_arrays
 from prunesearch.models.operators import BUILT_IN, Kinds
 from prunesearch.models.recorded import Inputs, Recording
@@ -342,10 +343,8 @@ def check_size(recording: Recording, inputs: Inputs) -> None:
     """
     model, some = recording.model, with_images(inputs, recording.images)
     shapes = ", ".join(str(tuple(x.shape[1:])) for x in some.tensors)
-    try:
+    with told_as(lambda error: f"{type(model).__name__} cannot run on images of shape {shapes}: {error}"):
         theirs = _outputs(model, some, recording)
-    except Exception as error:  # whatever the caller's forward raises
-        raise ValueError(f"{type(model).__name__} cannot run on images of shape {shapes}: {error}") from error
     with _tensors_kept(model, recording), isolated(some.tensors) as copies:
         try:
             difference = _difference(_tensors(Replay(recording).run(*copies)), theirs)

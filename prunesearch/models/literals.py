@@ -20,10 +20,12 @@ import functools
 import hashlib
 import inspect
 import linecache
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType, FunctionType, MethodType
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from torch import Tensor, fx, nn
 
@@ -74,6 +76,10 @@ Numbers: TypeAlias = Mapping[Place, int]
 _DERIVED = "_prunesearch_origin"
 _REPLACED = "_prunesearch_functions"
 _CHANGES = "_prunesearch_changes"
+_SOURCES: WeakKeyDictionary[FunctionType, Source | None] = WeakKeyDictionary()
+_KINDS: WeakValueDictionary[tuple[type, tuple[tuple[Place, int], ...]], type] = WeakValueDictionary()
+_READABLE: dict[str, WeakSet[FunctionType]] = {}
+"""By the names of files that `linecache` was told of: the functions in them."""
 
 
 # --- finding them -----------------------------------------------------------------------------------------------------
@@ -157,8 +163,13 @@ def _changes_in(function: FunctionType) -> Numbers:
     return vars(function).get(_CHANGES, {})
 
 
-@functools.lru_cache(maxsize=256)
 def _read_source(function: FunctionType) -> Source | None:
+    if function not in _SOURCES:
+        _SOURCES[function] = _found_source(function)
+    return _SOURCES[function]
+
+
+def _found_source(function: FunctionType) -> Source | None:
     try:
         source = _lambda(function) if function.__name__ == "<lambda>" else _definition(function)
     except (OSError, TypeError, SyntaxError, IndentationError, StopIteration):
@@ -387,8 +398,15 @@ def _origin(kind: type) -> tuple[type, Numbers]:
     return (kind, {}) if found is None else (found[0], dict(found[1]))
 
 
-@functools.lru_cache(maxsize=256)
 def _derived(kind: type, numbers: tuple[tuple[Place, int], ...]) -> type:
+    """A class that differs from `kind` in its numbers; the same one as long as anything has it."""
+    derived = _KINDS.get((kind, numbers))
+    if derived is None:
+        derived = _KINDS[kind, numbers] = _made(kind, numbers)
+    return derived
+
+
+def _made(kind: type, numbers: tuple[tuple[Place, int], ...]) -> type:
     """A class that differs from `kind` in its numbers, made without a word to whoever registers classes."""
     methods: dict[str, dict[Place, int]] = {}
     for place, number in numbers:
@@ -450,7 +468,16 @@ def _with_numbers(original: FunctionType, changes: Mapping[Place, int]) -> Funct
     del function.__wrapped__  # type: ignore[attr-defined]
     function.__kwdefaults__ = original.__kwdefaults__
     vars(function)[_CHANGES] = dict(changes)
+    _READABLE.setdefault(code.co_filename, WeakSet()).add(function)
+    weakref.finalize(function, _forget, code.co_filename).atexit = False
     return function
+
+
+def _forget(filename: str) -> None:
+    """Let `linecache` forget a source once no function has it."""
+    if not any(True for _ in _READABLE.get(filename, ())):
+        _READABLE.pop(filename, None)
+        linecache.cache.pop(filename, None)
 
 
 def _expression_at(tree: ast.AST, place: Place, constants: Mapping[str, int]) -> ast.expr:

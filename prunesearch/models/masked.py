@@ -62,7 +62,10 @@ class MaskedForward:
         return min(found, default=math.inf)
 
     def module(self, kept: Kept) -> Masked:
-        """A network of full width in which channels of units that are not kept reach no operator that mixes them.
+        """A full-width copy of the network in which no operator sees the removed channels.
+
+        They are zeroed where an operator mixes them; a LayerNorm or GroupNorm, to which zeros are values like others,
+        takes its mean and variance over the channels that stay. What it computes is the recorded forward.
 
         Args:
             kept: (units,) which units stay.
@@ -93,15 +96,6 @@ def _both_modes(network: TracedModel) -> tuple[Recording, Recording | None]:
     finally:
         model.eval()
     return evaluating, evaluating if does_the_same(evaluating, training) else training
-
-
-def masked(network: TracedModel, kept: Kept) -> nn.Module:
-    """A full-width copy of the network in which no operator sees the removed channels.
-
-    They are zeroed where an operator mixes them; a LayerNorm or GroupNorm, to which zeros are values like others, takes
-    its mean and variance over the channels that stay. What it computes is the recorded forward.
-    """
-    return MaskedForward(network).module(kept)
 
 
 def mixes_within(network: TracedModel, module: nn.Module) -> bool:

@@ -44,10 +44,11 @@ def require(needed: int, device: torch.device, what: str, advice: str) -> None:
         )
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of torch says that there was not enough memory; on CPUs it has no class of its own."""
-    said = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in said or "can't allocate memory" in said
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there was not enough memory; that of torch on CPUs has no class of its own."""
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    has_class = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return has_class or "out of memory" in said or "can't allocate memory" in said
 
 
 def _limits() -> Iterator[int]:

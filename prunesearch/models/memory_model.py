@@ -79,6 +79,17 @@ class MemoryModel:
         matrix[0, 0] += self._base[0] + self._base[most] - slopes @ self._least
         return np.maximum(matrix, 0.0)
 
+    def costs_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> npt.NDArray[Any]:
+        """(m,) bytes of a structure in each of which one group has another width; see `Meter`."""
+        whole = np.asarray(structure, dtype=np.int64)
+        base, more = self._linear(whole[None])[0], (widths - whole[groups]) // self._unit[groups]
+        found = self._parameter * self._space.costs_with("params", structure, groups, widths)
+        for group in np.unique(groups):
+            rows = groups == group
+            linear = base[:, None] + self._slopes[:, group, None] * more[rows]
+            found[rows] += linear[0] + linear[1:].max(axis=0, initial=0)
+        return found
+
     def _linear(self, structures: IntArray) -> IntArray:
         """(p, 1 + operators) bytes of buffers, and of what is alive after each operator."""
         found: IntArray = self._base + (structures // self._unit - self._least) @ self._slopes.T

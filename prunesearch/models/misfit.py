@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from prunesearch.models.isolation import as_found, isolated
+from prunesearch.models.memory import is_out_of_memory
 from prunesearch.models.nested import Batch, Nest, called, described, tensors_in
 
 _OF_TYPES = re.compile(r"scalar type|dtype|should be the same|same type")
@@ -44,18 +44,21 @@ def errors_told(model: nn.Module, inputs: Batch) -> AbstractContextManager[None]
 
 
 @contextmanager
-def told_as(say: Callable[[Exception], str]) -> Iterator[None]:
+def told_as(say: Callable[[Exception], str], kind: type[Exception] = ValueError) -> Iterator[None]:
     """Meanwhile what the code of others raises, of whatever kind, becomes a sentence of ours.
 
-    Raises:
-        ValueError: It raised something else than that memory is full.
+    That memory is full, on a CPU or a GPU, is raised as it is: it says nothing about that code.
+
+    Args:
+        say: The sentence, from what was raised.
+        kind: The class of what is raised instead.
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
-        raise ValueError(say(error)) from error
+        if is_out_of_memory(error):
+            raise
+        raise kind(say(error)) from error
 
 
 def outputs_of(network: nn.Module, inputs: Batch) -> Any:

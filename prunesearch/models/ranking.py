@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -40,4 +41,14 @@ class NestedRanking:
 
     def keep(self, group: int, units: int) -> IntArray:
         """The `units` most important units, in ascending order of index."""
-        return np.sort(np.array(self.orders[group][:units], dtype=np.int64))
+        places = self._places[group]
+        if places is None:
+            return np.sort(np.array(self.orders[group][:units], dtype=np.int64))
+        return np.flatnonzero(places < units)
+
+    @cached_property
+    def _places(self) -> tuple[IntArray | None, ...]:
+        """Per group, (units,) where in the order each unit is; None where not every unit is there once."""
+        orders = [np.array(order, dtype=np.int64) for order in self.orders]
+        inverse = [(order, np.argsort(order)) for order in orders]
+        return tuple(at if np.array_equal(order[at], np.arange(len(at))) else None for order, at in inverse)

@@ -33,6 +33,7 @@ from prunesearch.models.flops import Counter, FlopCounter, Uncounted
 from prunesearch.models.forms import Form
 from prunesearch.models.functions import called_by_forward, is_function, kept_function, replace_function, replace_method
 from prunesearch.models.isolation import attributes_kept, generators_beside_torch, isolated, without_fast_paths
+from prunesearch.models.memory import is_out_of_memory
 from prunesearch.models.misfit import advice
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.normalised import (
@@ -205,6 +206,8 @@ class _Recorder(TorchFunctionMode):
         except (_NotFollowed, TraceError):
             raise
         except Exception as error:  # whatever the caller's forward raises
+            if is_out_of_memory(error):
+                raise
             shapes = ", ".join(str(tuple(x.shape)) for x in inputs.tensors)
             mode = ", in training mode" if self._model.training else ""
             module = self._failed[1] if self._failed is not None and self._failed[0] is error else ""

@@ -28,15 +28,27 @@ def kept_units(network: TracedModel, structure: Structure, ranking: Ranking) -> 
         ValueError: The ranking is of another network, or does not keep as many units as it is asked to.
     """
     kept = np.ones(network.unit_count, dtype=np.bool_)
-    for index, (group, width, ids) in enumerate(zip(network.space.groups, structure, network.units, strict=True)):
-        asked = width // group.unit
-        stay = np.unique(ranking.keep(index, asked))
-        if len(stay) != asked or stay[0] < 0 or stay[-1] >= len(ids):
-            raise ValueError(
-                f"Expected a ranking that keeps {asked} of the {len(ids)} units of group {group.name!r}, got {stay}."
-            )
-        kept[ids] = False
-        kept[ids[stay]] = True
+    for index, (width, ids) in enumerate(zip(structure, network.units, strict=True)):
+        kept[ids] = kept_of_group(network, index, width, ranking)
+    return kept
+
+
+def kept_of_group(network: TracedModel, index: int, width: int, ranking: Ranking) -> npt.NDArray[np.bool_]:
+    """(units of the group,) which of them stay at a width, whatever the other groups' widths are.
+
+    Raises:
+        ValueError: As `kept_units`.
+    """
+    group, kept = network.space.groups[index], np.zeros(len(network.units[index]), dtype=np.bool_)
+    asked = width // group.unit
+    stay = np.asarray(ranking.keep(index, asked))
+    if len(stay) and stay.min() >= 0 and stay.max() < len(kept):
+        kept[stay] = True
+    if np.count_nonzero(kept) != asked:
+        raise ValueError(
+            f"Expected a ranking that keeps {asked} of the {len(kept)} units of group {group.name!r}, got "
+            f"{np.unique(stay)}."
+        )
     return kept
 
 

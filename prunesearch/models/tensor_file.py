@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 
 from prunesearch.errors import CheckpointError, PruneSearchError
 from prunesearch.files import as_path, check_is_writable_file, whole
+from prunesearch.models.fingerprint import bytes_in
 from prunesearch.plain_json import parse
 
 _MOST_BYTES = (
@@ -139,7 +140,7 @@ def checksum(about: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_in(tensor))
     return digest.hexdigest()
 
 
@@ -154,14 +155,23 @@ def plain(tensors: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: One is no tensor, or is one without plain values, as sparse, quantised and empty ones are.
     """
-    found = {}
+    check_plain(tensors)
+    return {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+
+
+def check_plain(tensors: Mapping[str, Any]) -> None:
+    """Make sure that a file can hold tensors.
+
+    Raises:
+        CheckpointError: It cannot; see `plain`.
+    """
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise CheckpointError(f"{name} is a {type(tensor).__name__}; a file can only hold tensors.")
         if not has_plain_values(tensor):
             raise CheckpointError(f"{name} has no plain values, which is all that a file can hold.")
-        found[name] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
-    return found
 
 
 def as_text(tensors: Mapping[str, Tensor]) -> str:

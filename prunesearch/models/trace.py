@@ -25,18 +25,20 @@ from prunesearch.models.deadline import Deadline
 from prunesearch.models.following import Forwards, follow, inputs_of, outside_of, recorded, with_images
 from prunesearch.models.forms import Share
 from prunesearch.models.linear_maps import linear_maps, roles_in_weights
+from prunesearch.models.memory import is_out_of_memory
+from prunesearch.models.misfit import told_as
 from prunesearch.models.network import Network
 from prunesearch.models.normalised import is_torchs
 from prunesearch.models.operators import KINDS, Kinds
 from prunesearch.models.operators.kind import Known
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recorded import Inputs, Recording
-from prunesearch.models.rules import WidthRules, check_globs, width_rules
 from prunesearch.models.slim import kept_units, layer_widths, slim
 from prunesearch.models.unseen import is_explained, may_have
 from prunesearch.models.unseen import unseen as unseen_nodes
 from prunesearch.models.verify import verify_these
 from prunesearch.models.walk import Fork, Found, made_plain, place, walk
+from prunesearch.models.width_rules import WidthRules, check_globs, width_rules
 from prunesearch.models.wrappers import check_network
 from prunesearch.structure import Group, IntArray, Space, Structure, Term, Width
 
@@ -100,13 +102,14 @@ def trace(
     """
     inputs = _check(model, example_inputs, ignored_layers, tied_layers)
     widths_allowed = width_rules(model, round_to, min_channels)
-    try:
-        still = copied(model).eval()
-    except Exception as error:
-        raise TraceError(
+    with told_as(
+        lambda error: (
             f"{type(model).__name__} cannot be copied, which tracing needs: {error}. Take what cannot be "
             "copied out of the network, or give its class a __deepcopy__."
-        ) from error
+        ),
+        TraceError,
+    ):
+        still = copied(model).eval()
     followed = follow(still, inputs, Deadline(time_limit), outside_of(model, part), Kinds.with_own(rules))
     wishes = _Wishes(ignored_layers, tied_layers, widths_allowed)
     coupling, network = _without_unseen(model, inputs, followed, wishes)
@@ -443,6 +446,8 @@ def _prove(network: Network, followed: Forwards) -> None:
     except TypeError:  # it returns nothing that could be compared
         return
     except Exception as error:  # whatever a forward raises at another width
+        if is_out_of_memory(error):
+            raise
         raise TraceError(f"{name} does not run with fewer channels: {error}. {advice}") from error
     if found.largest_difference > _TOLERANCE * found.scale or (found.training_difference or 0.0) > _TOLERANCE:
         raise TraceError(

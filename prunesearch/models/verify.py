@@ -18,7 +18,7 @@ from prunesearch.models.count import count
 from prunesearch.models.following import Forwards, varied, with_images
 from prunesearch.models.isolation import attributes_kept, isolated
 from prunesearch.models.kept_whole import Calls, arguments_given, results_given
-from prunesearch.models.masked import Masked, MaskedForward, masked
+from prunesearch.models.masked import Masked, MaskedForward
 from prunesearch.models.nested import tensors_in
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.recorded import Inputs
@@ -304,6 +304,3 @@ def _row(tensors: Iterable[Tensor]) -> Tensor:
     """Their numbers, one after the other."""
     rows = [tensor.detach().flatten().cpu().double() for tensor in tensors]
     return torch.cat(rows) if rows else torch.empty(0, dtype=torch.float64)
-
-
-__all__ = ["Verification", "masked", "verify"]

@@ -27,7 +27,7 @@ from prunesearch.models.operators.kind import kind_of
 from prunesearch.models.operators.values import Number, Shape, Tracked, Value, tensors_of
 from prunesearch.models.recorded import Decision, Position, Recording, Site
 from prunesearch.models.rounded import Span, call_at, is_rounding, name_called, position_of, span_of, uses_of
-from prunesearch.models.rules import is_inside
+from prunesearch.models.width_rules import is_inside
 from prunesearch.structure import IntArray
 
 Visit: TypeAlias = "tuple[str | None, CodeType, int]"

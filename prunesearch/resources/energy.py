@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prunesearch.files import write_text
 from prunesearch.registry import resolve
 from prunesearch.resources.resource import Subject, Traced, space_of
-from prunesearch.structure import FloatArray, Space, Structure
+from prunesearch.structure import FloatArray, IntArray, Space, Structure
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,12 @@ class EnergyMeter:
         found: FloatArray = self._features(np.asarray(structures, dtype=np.int64)) @ self._coefficients
         return found
 
+    def costs_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> npt.NDArray[Any]:
+        """(m,) millijoules; see `Meter`."""
+        macs, params = (self._space.costs_with(name, structure, groups, widths) for name in ("macs", "params"))
+        found: FloatArray = _features(macs, params) @ self._coefficients
+        return found
+
     def quadratic(self) -> FloatArray:
         """Exact for what is predicted; see `Meter`."""
         matrix = self._coefficients[1] * self._space.quadratic("macs")
@@ -180,8 +186,12 @@ class EnergyMeter:
         return matrix
 
     def _features(self, structures: npt.NDArray[np.int64]) -> FloatArray:
-        macs, params = self._space.macs(structures), self._space.params(structures)
-        return np.stack([np.ones(len(structures)), macs.astype(np.float64), params.astype(np.float64)], axis=1)
+        return _features(self._space.macs(structures), self._space.params(structures))
+
+
+def _features(macs: IntArray, params: IntArray) -> FloatArray:
+    """(p, 3) what an energy is a sum of."""
+    return np.stack([np.ones(len(macs)), macs.astype(np.float64), params.astype(np.float64)], axis=1)
 
 
 def _non_negative(features: FloatArray) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from prunesearch.resources.macs import MACsMeter
 from prunesearch.resources.resource import Subject, space_of
-from prunesearch.structure import FloatArray
+from prunesearch.structure import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,11 @@ class FLOPsMeter:
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) exact counts; see `Meter`."""
         found: npt.NDArray[Any] = 2 * self.macs.costs(structures)
+        return found
+
+    def costs_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> npt.NDArray[Any]:
+        """(m,) exact counts; see `Meter`."""
+        found: npt.NDArray[Any] = 2 * self.macs.costs_with(structure, groups, widths)
         return found
 
     def quadratic(self) -> FloatArray:

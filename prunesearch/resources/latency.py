@@ -11,7 +11,7 @@ import numpy.typing as npt
 from prunesearch.latency_model import LatencyModel
 from prunesearch.latency_table import LatencyTable
 from prunesearch.resources.resource import Subject, space_of
-from prunesearch.structure import FloatArray
+from prunesearch.structure import FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,10 @@ class LatencyMeter:
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) milliseconds; see `Meter`."""
         return self.model.predict(structures)
+
+    def costs_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> npt.NDArray[Any]:
+        """(m,) milliseconds; see `Meter`."""
+        return self.model.predict_with(structure, groups, widths)
 
     def quadratic(self) -> FloatArray:
         """An approximation; see `LatencyModel.quadratic`."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy.typing as npt
 
 from prunesearch.resources.resource import Subject, space_of
-from prunesearch.structure import FloatArray, Space
+from prunesearch.structure import FloatArray, IntArray, Space
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class MACsMeter:
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) exact counts; see `Meter`."""
         return self.space.macs(structures)
+
+    def costs_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> npt.NDArray[Any]:
+        """(m,) exact counts; see `Meter`."""
+        return self.space.costs_with("macs", structure, groups, widths)
 
     def quadratic(self) -> FloatArray:
         """Exact; see `Space.quadratic`."""

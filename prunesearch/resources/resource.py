@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from prunesearch.structure import FloatArray, Space
+from prunesearch.structure import FloatArray, IntArray, Space
 
 _DRAWN = 16
 """Random structures whose costs tell resources apart, besides those of which all groups but one are narrowest."""
@@ -32,7 +32,10 @@ class Meter(Protocol):
     """Says what the structures of one space cost of a resource.
 
     It may have a method `quadratic()`: a (1 + g, 1 + g) matrix A with cost about [1, x] A [1, x], x the kept fractions,
-    for methods that need a formula; without one a linear one is fitted. And attributes: `relative_error`, the standard
+    for methods that need a formula; without one a linear one is fitted. It may have a method
+    `costs_with(structure, groups, widths)`: (m,) what `costs` gives of a (g,) structure in each of which one group, the
+    m-th of (m,) indices `groups`, has another width, the m-th of (m,) `widths`, for methods that ask for thousands of
+    such; without one, `costs` is asked. And attributes: `relative_error`, the standard
     deviation of measured / predicted - 1, where costs are predictions; `remark`, a sentence about what can be reached;
     `verifier`, the name of the one that looks at winners by default; `basis`, what costs depend on besides the network,
     in words.
@@ -111,6 +114,15 @@ class Metered:
     def costs(self, structures: npt.ArrayLike) -> npt.NDArray[Any]:
         """(p,) what (p, g) structures cost: an array, where somebody's meter gives a list or a tensor, too."""
         return np.asarray(self.meter.costs(np.asarray(structures)))
+
+    def costs_with(self, structure: npt.ArrayLike, groups: IntArray, widths: IntArray) -> npt.NDArray[Any]:
+        """(m,) what a structure costs if one group, the m-th of `groups`, has another width; see `Meter`."""
+        own = getattr(self.meter, "costs_with", None)
+        if callable(own):
+            return np.asarray(own(structure, groups, widths))
+        structures = np.repeat(np.asarray(structure, dtype=np.int64)[None], len(groups), axis=0)
+        structures[np.arange(len(groups)), groups] = widths
+        return self.costs(structures)
 
     def amount(self, value: float) -> float:
         """A limit or a cost as what it is: a whole number of what is counted."""

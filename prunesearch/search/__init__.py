@@ -14,7 +14,7 @@ from prunesearch.contracts import Contract, name_of
 from prunesearch.registry import Registry, check_options, parameters_of
 
 if TYPE_CHECKING:  # the names alone are wanted by every command's help
-    from prunesearch.budget import Budget, FeasibleSet
+    from prunesearch.budget import BudgetOrSet
     from prunesearch.search.searcher import Searcher
     from prunesearch.structure import Space
 
@@ -97,7 +97,7 @@ def learns_policy(given: str | Callable[..., Searcher]) -> bool:
 def make_searcher(
     given: str | Searcher | Callable[..., Searcher],
     space: Space,
-    budget: Budget | FeasibleSet,
+    budget: BudgetOrSet,
     *,
     seed: int = 0,
     **options: Any,

@@ -12,7 +12,7 @@ import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.ranges import whole_number
 from prunesearch.registry import resolve
 from prunesearch.search.proposals import BatchSearcher, put_random
@@ -72,7 +72,7 @@ class BayesSearcher(BatchSearcher):
     def __init__(
         self,
         space: Space,
-        budget: Budget,
+        budget: BudgetOrSet,
         *,
         seed: int = 0,
         sampler: str = "tpe",

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping, Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget
+from prunesearch.budget import BudgetOrSet
 from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import Told
 from prunesearch.search.uniform import uniform_structure, widest
@@ -42,7 +42,7 @@ class BinarySearcher:
     """
 
     def __init__(
-        self, space: Space, budget: Budget, *, seed: int = 0, tolerance: float = 0.05, passes: int = 12
+        self, space: Space, budget: BudgetOrSet, *, seed: int = 0, tolerance: float = 0.05, passes: int = 12
     ) -> None:
         tolerance = number("tolerance", tolerance, "[0, inf)")
         passes = whole_number("passes", passes, at_least=1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import index
 from typing import Any
 
-from prunesearch.budget import Budget, FeasibleSet, as_array
+from prunesearch.budget import BudgetOrSet, as_array
 from prunesearch.search import SEARCHER
 from prunesearch.search.searcher import Searcher
 from prunesearch.structure import Space, Structure
@@ -26,7 +26,7 @@ class CheckedSearcher:
         InfeasibleBudget: No structure meets the budget.
     """
 
-    def __init__(self, searcher: Searcher, space: Space, budget: Budget | FeasibleSet, given: object = None) -> None:
+    def __init__(self, searcher: Searcher, space: Space, budget: BudgetOrSet, given: object = None) -> None:
         self._searcher = searcher
         self._space = space
         self._budget = budget

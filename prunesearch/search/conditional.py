@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import BudgetOrSet, FeasibleSet, as_structures
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.ranges import number, whole_number
 from prunesearch.search.ddpg import Agent, DDPGSettings, Walks
@@ -128,7 +128,7 @@ class ConditionalSearcher(BatchSearcher):
     def __init__(
         self,
         space: Space,
-        budget: Budget,
+        budget: BudgetOrSet,
         *,
         seed: int = 0,
         shares: Sequence[float] = (1.0,),

@@ -14,7 +14,7 @@ from typing import Literal
 import cvxpy as cp
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import BudgetOrSet, FeasibleSet, as_structures
 from prunesearch.errors import PruneSearchError
 from prunesearch.ranges import number
 from prunesearch.search.proposals import BatchSearcher
@@ -80,7 +80,7 @@ class ConvexSearcher(BatchSearcher):
     def __init__(
         self,
         space: Space,
-        budget: Budget,
+        budget: BudgetOrSet,
         *,
         seed: int = 0,
         similarity: Sequence[FloatArray],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunesearch.budget import Budget
+from prunesearch.budget import BudgetOrSet
 from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
@@ -68,7 +68,7 @@ class EvolutionSearcher(BatchSearcher):
     settings_type = EvolutionSettings
 
     def __init__(
-        self, space: Space, budget: Budget, *, seed: int = 0, settings: EvolutionSettings | None = None
+        self, space: Space, budget: BudgetOrSet, *, seed: int = 0, settings: EvolutionSettings | None = None
     ) -> None:
         super().__init__(space, budget, seed=seed)
         self._settings = settings or EvolutionSettings()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.variation import crossovers, mutants
@@ -53,7 +53,7 @@ class GeneticSearcher(BatchSearcher):
 
     Step one: the error that narrowing a group makes at the outputs of its next layers is a quadratic form in the
     channels dropped, `E(m) = (1 - m)' G (1 - m)` with the Gram matrix G of their contributions
-    (`evaluators.reconstruction.width_errors`), so a structure's is `sum(weight * error)` without a forward. Step two:
+    (`evaluators.width_errors.width_errors`), so a structure's is `sum(weight * error)` without a forward. Step two:
     the evaluator scores the survivors, and the weights are fitted to what it said (non-negative least squares).
 
     Source: Hu et al., arXiv:1805.11394, which could be had as an abstract only; that there is a GA, a layer-wise error,
@@ -79,7 +79,7 @@ class GeneticSearcher(BatchSearcher):
     def __init__(
         self,
         space: Space,
-        budget: Budget,
+        budget: BudgetOrSet,
         *,
         seed: int = 0,
         errors: Sequence[FloatArray],

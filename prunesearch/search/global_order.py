@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget, above_threshold
+from prunesearch.budget import BudgetOrSet, above_threshold
 from prunesearch.search.proposals import BatchSearcher
 from prunesearch.structure import FloatArray, Space
 
@@ -33,7 +33,7 @@ class GlobalSearcher(BatchSearcher):
 
     needs = ("unit_scores",)
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, unit_scores: Sequence[FloatArray]) -> None:
+    def __init__(self, space: Space, budget: BudgetOrSet, *, seed: int = 0, unit_scores: Sequence[FloatArray]) -> None:
         super().__init__(space, budget, seed=seed)
         units = [group.units for group in space.groups]
         if [len(scores) for scores in unit_scores] != units:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.search.variation import crossovers, mutants, survivors
@@ -32,6 +32,8 @@ class NSGA2Settings:
     def __post_init__(self) -> None:
         if self.population < 4:
             raise ValueError(f"Expected a population of at least 4, got {self.population}.")
+        if self.mutation_probability is not None and not 0 < self.mutation_probability <= 1:
+            raise ValueError(f"Expected a mutation_probability in (0, 1], or None, got {self.mutation_probability}.")
         if not 0 < self.lowest_share <= 1:
             raise ValueError(f"Expected a lowest_share in (0, 1], got {self.lowest_share}.")
 
@@ -58,7 +60,9 @@ class NSGA2Searcher(BatchSearcher):
     settings_type = NSGA2Settings
     spreads = True
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, settings: NSGA2Settings | None = None) -> None:
+    def __init__(
+        self, space: Space, budget: BudgetOrSet, *, seed: int = 0, settings: NSGA2Settings | None = None
+    ) -> None:
         super().__init__(space, budget, seed=seed)
         self._settings = settings or NSGA2Settings()
 
@@ -80,7 +84,9 @@ class NSGA2Searcher(BatchSearcher):
 
     def _put_children(self, front: IntArray, rng: np.random.Generator, wanted: int) -> None:
         parents = self.space.indices(front)
-        probability = self._settings.mutation_probability or 1 / max(parents.shape[1], 1)
+        probability = self._settings.mutation_probability
+        if probability is None:
+            probability = 1 / max(parents.shape[1], 1)
 
         def breed(n: int) -> IntArray:
             crossed = np.array(crossovers(parents, rng, n))

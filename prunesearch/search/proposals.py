@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_array, as_structures
+from prunesearch.budget import BudgetOrSet, FeasibleSet, as_array, as_structures
 from prunesearch.structure import FloatArray, IntArray, Space, Structure
 from prunesearch.trial import Trial, ranked
 
@@ -121,7 +121,7 @@ class BatchSearcher(ABC):
     spreads: ClassVar[bool] = False
     """Whether it looks for the best at every cost, not only for the best of all; a race has a leader at each then."""
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
+    def __init__(self, space: Space, budget: BudgetOrSet, *, seed: int = 0) -> None:
         self.space = space
         self.feasible = budget.check(space)
         self.queue = Queue()

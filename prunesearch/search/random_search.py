@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget
+from prunesearch.budget import BudgetOrSet
 from prunesearch.search.proposals import Queue, put_random
 from prunesearch.structure import Space, Structure
 from prunesearch.trial import Trial
@@ -29,7 +29,7 @@ class RandomSearcher:
         InfeasibleBudget: No structure meets the budget.
     """
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0) -> None:
+    def __init__(self, space: Space, budget: BudgetOrSet, *, seed: int = 0) -> None:
         self._feasible = budget.check(space)
         self._seed = seed
         self._queue = Queue()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prunesearch.budget import Budget, FeasibleSet, as_structures
+from prunesearch.budget import BudgetOrSet, FeasibleSet, as_structures
 from prunesearch.search.proposals import BatchSearcher
 from prunesearch.structure import FloatArray, Space, Structure
 
@@ -38,7 +38,7 @@ class SensitivitySearcher(BatchSearcher):
 
     needs = ("curves",)
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, curves: Sequence[FloatArray]) -> None:
+    def __init__(self, space: Space, budget: BudgetOrSet, *, seed: int = 0, curves: Sequence[FloatArray]) -> None:
         super().__init__(space, budget, seed=seed)
         self._losses = losses(space, curves)
 
@@ -79,7 +79,8 @@ def losses(space: Space, curves: Sequence[FloatArray]) -> list[FloatArray]:
 def threshold(feasible: FeasibleSet, losses: Sequence[FloatArray]) -> Structure:
     """The structure in which no group loses more than the smallest threshold that meets the budget; then widened."""
     levels = np.unique(np.concatenate([*losses, [0.0]]))
-    indices = np.array([[int(np.argmax(loss <= level)) for loss in losses] for level in levels])
+    narrowest = [np.searchsorted(-loss, -levels) for loss in losses]  # of each level, as losses fall with the width
+    indices = np.array(narrowest, dtype=np.int64).reshape(len(losses), len(levels)).T
     structures = feasible.space.from_indices(indices)
     return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]
 
@@ -91,15 +92,17 @@ def greedy(feasible: FeasibleSet, losses: Sequence[FloatArray]) -> Structure:
     narrowed too much is widened.
     """
     space = feasible.space
-    indices = space.choices - 1
-    while not feasible.contains(space.from_indices([indices]))[0]:  # ends: every round narrows a group
-        steps = [(group, to) for group, at in enumerate(indices) for to in range(at)]
-        candidates = np.repeat(indices[None], len(steps), axis=0)
-        for row, (group, to) in enumerate(steps):
-            candidates[row, group] = to
-        saved = feasible.usage(space.from_indices([indices])) - feasible.usage(space.from_indices(candidates))
-        lost = np.array([losses[group][to] - losses[group][indices[group]] for group, to in steps])
+    groups = np.repeat(np.arange(len(space.groups)), space.choices)
+    widths = np.array([width for group in space.groups for width in group.widths], dtype=np.int64)
+    lost = np.concatenate([np.zeros(0), *losses])
+    at = np.cumsum(space.choices) - 1  # of each group's width, among those of all groups
+    while not feasible.contains(widths[at][None])[0]:  # ends: every round narrows a group
+        narrower = np.flatnonzero(np.arange(len(groups)) < at[groups])
+        of = groups[narrower]
+        saved = feasible.usage(widths[at][None]) - feasible.usage_with(widths[at], of, widths[narrower])
         with np.errstate(divide="ignore", invalid="ignore"):
-            price = np.where(saved > 0, lost / saved, np.inf)
-        indices = candidates[np.lexsort((-saved, price))[0]]
-    return as_structures(feasible.widen(space.from_indices([indices])))[0]
+            price = np.where(saved > 0, (lost[narrower] - lost[at][of]) / saved, np.inf)
+        cheapest = np.flatnonzero(price == price.min())
+        step = cheapest[np.argmax(saved[cheapest])]
+        at[of[step]] = narrower[step]
+    return as_structures(feasible.widen(widths[at][None]))[0]

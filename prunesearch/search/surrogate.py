@@ -11,7 +11,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import nnls
 from scipy.stats import norm
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.sensitivity import from_losses, losses
@@ -90,7 +90,7 @@ class SurrogateSearcher(BatchSearcher):
     def __init__(
         self,
         space: Space,
-        budget: Budget,
+        budget: BudgetOrSet,
         *,
         seed: int = 0,
         curves: Sequence[FloatArray] | None = None,

@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -43,6 +43,7 @@ class ProcessBackend:
 
     Raises:
         ValueError: This system has no POSIX processes.
+        EvaluationFailed: A worker cannot be started; those that were have ended.
     """
 
     def __init__(self, payload: bytes, size: int, *, threads: int | None = None, cards: Sequence[str] = ()) -> None:
@@ -53,12 +54,19 @@ class ProcessBackend:
         environment = {**os.environ, **dict.fromkeys(_THREADS, str(share))}
         of_cards = [{**environment, "CUDA_VISIBLE_DEVICES": card} for card in cards] or [environment]
         self._environments = [of_cards[place % len(of_cards)] for place in range(size)]
-        self._payload = tempfile.TemporaryFile()  # noqa: SIM115  # has no name, and goes with this process
-        self._payload.write(payload)
-        self._payload.flush()
-        self._ears, self._mouth = os.pipe()  # closed by the system when this process ends, however: workers listen
         self._false_starts = 0
-        self._workers = [self._start(place) for place in range(size)]
+        self._workers: list[_Worker] = []
+        with ExitStack() as held, _starting():
+            self._payload = held.enter_context(tempfile.TemporaryFile())  # has no name, and goes with this process
+            self._payload.write(payload)
+            self._payload.flush()
+            self._ears, mouth = os.pipe()  # closed by the system when this process ends, however: workers listen
+            held.callback(os.close, self._ears)
+            held.callback(os.close, mouth)
+            held.callback(self._end_workers)
+            for place in range(size):
+                self._workers.append(self._start(place))
+            self._held = held.pop_all()
 
     def idle(self) -> int:
         """Workers that are ready and have nothing to do."""
@@ -97,12 +105,12 @@ class ProcessBackend:
 
     def close(self) -> None:
         """Kill every worker; what they had recorded nothing of is lost with them."""
+        self._held.close()
+
+    def _end_workers(self) -> None:
         for worker in self._workers:
             worker.end()
         self._workers = []
-        self._payload.close()
-        for descriptor in (self._ears, self._mouth):
-            os.close(descriptor)
 
     def _bury(self, worker: _Worker) -> list[Done | Lost]:
         """Replace a dead worker, unless none gets as far as its first structure."""
@@ -118,7 +126,25 @@ class ProcessBackend:
         return [] if worker.piece is None else [Lost(worker.piece, reason)]
 
     def _start(self, place: int) -> _Worker:
-        return _Worker(self._payload.fileno(), self._ears, self._environments[place])
+        with _starting():
+            worker = _Worker(self._payload.fileno(), self._ears, self._environments[place])
+        return worker
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Meanwhile what the system refuses is said.
+
+    Raises:
+        EvaluationFailed: It refused something.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationFailed(
+            f"A worker cannot be started: {error}. Perhaps there are too many processes or open files here; use fewer "
+            "workers."
+        ) from error
 
 
 class _Worker:
@@ -129,7 +155,7 @@ class _Worker:
         fds = (theirs.fileno(), payload)
         program = _PROGRAM.format(path=sys.path, driver=ears, fds=", ".join(map(str, fds)))
         flags = [f"-W{option}" for option in sys.warnoptions]
-        with theirs:
+        with ours, theirs:
             self._process = subprocess.Popen(
                 [sys.executable, *flags, "-c", program],
                 pass_fds=(*fds, ears),
@@ -137,7 +163,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,  # an interrupt at the terminal is for the driver, which will end all of it
             )
-        self.connection = Connection(ours.detach())
+            self.connection = Connection(ours.detach())
         self.is_ready = False
         self.piece: int | None = None
 

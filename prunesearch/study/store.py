@@ -13,7 +13,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -89,6 +89,7 @@ class Store:
         url: `sqlite:///file.db`, `postgresql://user@server/database`, or `sqlite://` for one that lives in memory.
         create: Make what does not exist yet, and write; otherwise nothing is changed, and a missing one is an error.
         still_ours: Called before anything is written; raises if the caller may not write any more.
+        version: Of its schema, if `look` has just said so.
 
     Attributes:
         url: The URL as it may be shown, without password.
@@ -98,13 +99,20 @@ class Store:
         StudyUnreadable: It is missing, damaged, foreign, of a newer release, or cannot be reached. Nothing was written.
     """
 
-    def __init__(self, url: str, *, create: bool = True, still_ours: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        create: bool = True,
+        still_ours: Callable[[], None] | None = None,
+        version: int | None = None,
+    ) -> None:
         self._database = parse(url)
         self._still_ours = still_ours
         self._place: Place | None = None
         self._held: dict[str, str] = {}  # who we are in the rows of the studies that we took
         self.url = self._database.shown
-        found = look(self._database)
+        found = look(self._database) if version is None else version
         if found is None and not create:
             missing = self._database.path is not None and not self._database.path.exists()
             raise StudyUnreadable(
@@ -472,6 +480,40 @@ def look(database: Database) -> int | None:
             return schema.version_of(connection, database)
     finally:
         engine.dispose()
+
+
+def is_kept(url: str) -> bool:
+    """Whether there is a database with studies; not of those in memory.
+
+    Raises:
+        StudyUnreadable: As `look`.
+    """
+    return look(parse(url)) is not None
+
+
+@contextmanager
+def reading(url: str) -> Iterator[Store | None]:
+    """A database, opened to be read; None if it is empty, yet to be made, or was in memory.
+
+    Raises:
+        StudyUnreadable: As `look`.
+    """
+    version = look(parse(url))
+    if version is None:
+        yield None
+        return
+    with closing(Store(url, create=False, version=version)) as store:
+        yield store
+
+
+def summary_of(url: str, name: str) -> dict[str, Any]:
+    """What a study keeps beside its trials; empty if there is no such study.
+
+    Raises:
+        StudyUnreadable: As `look`.
+    """
+    with reading(url) as store:
+        return {} if store is None else store.summary(name) or {}
 
 
 def _is_running(driver: str) -> bool | None:

@@ -31,7 +31,7 @@ from prunesearch.study.executors import Executor
 from prunesearch.study.locks import drive, driving
 from prunesearch.study.pool import Pool
 from prunesearch.study.scoring import Outcome
-from prunesearch.study.store import Store, look
+from prunesearch.study.store import Store, is_kept, reading
 from prunesearch.trial import Source, Trial, best, extended, pareto_front
 
 DEFAULT_NAME = "search"
@@ -435,6 +435,17 @@ def recording(url: str, name: str) -> Iterator[Store]:
         yield store
 
 
+def add_to_summary(url: str, name: str, facts: Mapping[str, Any]) -> None:
+    """Put facts beside the trials of a study that is finished, in place of those of the same name, if it is kept.
+
+    Raises:
+        StudyLocked, StudyUnreadable, StudyUnwritable: As `recording`.
+    """
+    if is_kept(url):
+        with recording(url, name) as store:
+            store.add_to_summary(name, facts)
+
+
 def find(url: str, name: str | None, question: Mapping[str, Any], *, open_another: bool = False) -> str:
     """The name of the study to open; writes nothing.
 
@@ -449,10 +460,10 @@ def find(url: str, name: str | None, question: Mapping[str, Any], *, open_anothe
         StudyMismatch: The stored study is of another question.
         StudyUnreadable: The database cannot be read, or is none of studies.
     """
-    if look(parse(url)) is None:
-        return name or DEFAULT_NAME
     asked = json.loads(json.dumps(question))
-    with closing(Store(url, create=False)) as store:
+    with reading(url) as store:
+        if store is None:
+            return name or DEFAULT_NAME
         stored = {each: store.question(each) or {} for each in store.studies()}
         found = name or _name_for(stored, asked, open_another)
         if found in stored:
@@ -472,7 +483,7 @@ def _name_for(stored: Mapping[str, Mapping[str, Any]], question: Mapping[str, An
         if answered == question:
             return name
     first = read.get(DEFAULT_NAME)
-    if first is None or not (open_another or _lasting(question) in map(_lasting, read.values())):
+    if first is None or not (open_another or lasting(question) in map(lasting, read.values())):
         return DEFAULT_NAME
     fields = dict.fromkeys((*MAY_OPEN_ANOTHER, *question, *first))
     differing = [field for field in fields if question.get(field) != first.get(field)]
@@ -494,8 +505,9 @@ def _in_a_name(field: str, value: Any) -> str:
     return f"{field} {text[:letters]}"
 
 
-def _lasting(question: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in question.items() if field not in MAY_OPEN_ANOTHER}
+def lasting(question: Mapping[str, Any], *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """A question without the fields that may be others in another study of the same file, and without further ones."""
+    return {field: value for field, value in question.items() if field not in (*MAY_OPEN_ANOTHER, *without)}
 
 
 def up_to_date(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:

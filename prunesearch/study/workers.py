@@ -120,7 +120,12 @@ def jobs_on(
 
 @contextmanager
 def open_pool(workers: Workers, factory: ScorerFactory, cards: Sequence[str] = ()) -> Iterator[Pool]:
-    """Workers that are started now and end with the context."""
+    """Workers that are started now and end with the context.
+
+    Raises:
+        ValueError: The factory cannot be copied to another process, or a package is missing.
+        EvaluationFailed: No worker can be started.
+    """
     from prunesearch.study.packing import pack
     from prunesearch.study.pool import Pool
 

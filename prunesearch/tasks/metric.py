@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from prunesearch.models.misfit import told_as
 from prunesearch.models.nested import Batch, in_float32, moved
 from prunesearch.shares import is_share
 from prunesearch.tasks.outputs import main_output
@@ -168,13 +169,9 @@ def summed(found: Tensor, n: int) -> Tensor:
 
 
 def _asked(task: Task, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a function of somebody's raises
-        said = f"{type(error).__name__}: {error}".rstrip(".")
-        raise ValueError(f"The {what} of {task} failed: {said}.") from error
+    with told_as(lambda error: f"The {what} of {task} failed: {type(error).__name__}: {error}".rstrip(".") + "."):
+        found = function(*arguments)
+    return found
 
 
 def _made(task: Task) -> Any:

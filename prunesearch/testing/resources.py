@@ -107,6 +107,19 @@ class ResourceContract:
         with expect_error(InfeasibleBudget, "Expected a limit below the narrowest structure to be refused"):
             Budget(resources=[made], **limit).check(self.network())
 
+    def test_a_structure_with_one_group_changed_costs_what_it_costs_as_a_whole(self) -> None:
+        """A `costs_with` of its own says what `costs` does."""
+        space, metered = self.network().space, self.metered()
+        pairs = [(index, width) for index, group in enumerate(space.groups) for width in group.widths]
+        groups, widths = np.array(pairs, dtype=np.int64).T
+        for structure in self.structures():
+            whole = np.repeat(np.array([structure]), len(pairs), axis=0)
+            whole[np.arange(len(pairs)), groups] = widths
+            found, wanted = metered.costs_with(structure, groups, widths), metered.costs(whole)
+            expect_that(
+                np.array_equal(found, wanted), f"Expected the costs {wanted} with one group changed, got {found}"
+            )
+
     def test_its_formula_has_no_negative_coefficient(self) -> None:
         """`convex` needs one; without a `quadratic` of its own one is fitted."""
         space = self.network().space

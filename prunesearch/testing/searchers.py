@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from prunesearch.budget import Budget, as_array
+from prunesearch.budget import Budget, BudgetOrSet, as_array
 from prunesearch.errors import InfeasibleBudget
 from prunesearch.search import evidence_needed, make_searcher
 from prunesearch.search.searcher import Searcher
@@ -39,7 +39,7 @@ class SearcherContract:
     searcher: ClassVar[Any]
     options: ClassVar[Mapping[str, Any]] = {}
 
-    def make(self, space: Space, budget: Budget, *, seed: int = 0, **options: Any) -> Searcher:
+    def make(self, space: Space, budget: BudgetOrSet, *, seed: int = 0, **options: Any) -> Searcher:
         """A fresh searcher; what it wants to know of a network (`needs`) is made up."""
         known = evidence(space, evidence_needed(self.searcher))
         return make_searcher(self.searcher, space, budget, seed=seed, **known, **self.options, **options)
@@ -61,7 +61,7 @@ class SearcherContract:
             "latency with cliffs": Budget(latency_ms="60%", macs="50%", table=toy_table(space, cliff=1.5)),
         }
 
-    def play(self, budget: Budget, seed: int = 0, batches: Sequence[int] = _BATCHES) -> list[Structure]:
+    def play(self, budget: BudgetOrSet, seed: int = 0, batches: Sequence[int] = _BATCHES) -> list[Structure]:
         """Ask and tell a fresh searcher; return what it proposed."""
         space = self.space()
         searcher = self.make(space, budget, seed=seed)
@@ -185,7 +185,7 @@ class SearcherContract:
         return bowl(space, [(0.5, 0.4, 0.6, 0.3, 0.7)[i % 5] for i in range(len(space.groups))])
 
 
-def expect_valid(proposed: Sequence[Structure], space: Space, budget: Budget) -> None:
+def expect_valid(proposed: Sequence[Structure], space: Space, budget: BudgetOrSet) -> None:
     """Make sure that structures are of a space, within a budget, and each there once.
 
     Raises:

@@ -19,7 +19,7 @@ from torch import Tensor
 from prunesearch.errors import CheckpointError, CheckpointLocked
 from prunesearch.files import remove_drafts
 from prunesearch.locking import Held, PathLock
-from prunesearch.models.tensor_file import FileKind, content_of, writable
+from prunesearch.models.tensor_file import FileKind, check_plain, content_of, plain, writable
 from prunesearch.question import innermost
 
 FORMAT = "prunesearch-training-1"
@@ -37,11 +37,11 @@ class Snapshot:
     """All that a training needs to go on.
 
     Attributes:
-        tensors: By name.
+        tensors: By name; what else states hold (`get_extra_state`) is there, too, if JSON has it.
         facts: Plain values.
     """
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Any]
     facts: Mapping[str, Any]
 
 
@@ -144,7 +144,16 @@ class CheckpointFile:
         stored, tensors = _KIND.read(self.path)
         with content_of(self.path):
             _compare(self.path, dict(stored["question"]), self._question)
-            return Snapshot(tensors, dict(stored["facts"]))
+            return Snapshot({**tensors, **stored.get("extra", {})}, dict(stored["facts"]))
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Make sure, before what takes long, that a file can hold such a snapshot.
+
+        Raises:
+            CheckpointError: It cannot; the message names what of it.
+        """
+        tensors, _ = _parts(snapshot)
+        check_plain(tensors)
 
     def write(self, snapshot: Snapshot) -> None:
         """Write a snapshot, whole or not at all.
@@ -154,11 +163,34 @@ class CheckpointFile:
             CheckpointLocked: Another training wrote to it since, or has its lock.
         """
         assert self._writer is not None
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in snapshot.tensors.items()}
-        facts = json.dumps({"question": self._question, "facts": snapshot.facts})
+        tensors, extra = _parts(snapshot)
+        tensors = plain(tensors)
+        more = {"extra": extra} if extra else {}
+        facts = json.dumps({"question": self._question, "facts": snapshot.facts, **more})
         with self._writer.writing():
             remove_drafts(self.path)
             _KIND.write(tensors, facts, self.path)
+
+
+def _parts(snapshot: Snapshot) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors, and the rest, which is the same in JSON.
+
+    Raises:
+        CheckpointError: Some of it is not.
+    """
+    tensors = {name: value for name, value in snapshot.tensors.items() if isinstance(value, Tensor)}
+    extra = {name: value for name, value in snapshot.tensors.items() if name not in tensors}
+    for name, value in extra.items():
+        try:
+            is_the_same = json.loads(json.dumps(value, allow_nan=False)) == value
+        except (TypeError, ValueError):
+            is_the_same = False
+        if not is_the_same:
+            raise CheckpointError(
+                f"No checkpoint can hold {name}, which is a {type(value).__name__}: only tensors, and what is the same "
+                "when it is read from JSON. Let get_extra_state give such, or train without a checkpoint."
+            )
+    return tensors, extra
 
 
 def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
@@ -170,12 +202,12 @@ def _compare(path: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) ->
         )
 
 
-def nested(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def nested(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """Tensors with a prefix before their names."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def part(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `nested`."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}
 

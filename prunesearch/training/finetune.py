@@ -14,7 +14,7 @@ from prunesearch.contracts import kind_of
 from prunesearch.errors import PruneSearchError
 from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import model_fingerprint
-from prunesearch.models.misfit import outputs_of
+from prunesearch.models.misfit import outputs_of, told_as
 from prunesearch.models.nested import Batch, called, moved
 from prunesearch.models.wrappers import check_network
 from prunesearch.progress import Progress
@@ -339,11 +339,11 @@ def _guide(model: nn.Module, teacher: nn.Module, data: Data) -> nn.Module:
     guide = copied(teacher).requires_grad_(False).eval()
     inputs = data.examples()
     own, wanted = (outputs_of(network, moved(inputs, next(network.parameters()).device)) for network in (model, guide))
-    try:
-        data.goal.distil(own, wanted, 1.0)
-    except Exception as error:  # whatever a function of somebody's raises
-        raise ValueError(
+    with told_as(
+        lambda _: (
             f"Expected a teacher whose outputs are comparable with those of {type(model).__name__}, "
             f"{outputs.described(own)}; got {outputs.described(wanted)}."
-        ) from error
+        )
+    ):
+        data.goal.distil(own, wanted, 1.0)
     return guide

@@ -9,8 +9,11 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from prunesearch.models.finite import numbers_in
 from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, in_format, moved, tensors_in
+
+_EXTRA_STATE = ("get_extra_state", "set_extra_state")
 
 
 def check_weights(network: nn.Module) -> None:
@@ -27,8 +30,23 @@ def check_weights(network: nn.Module) -> None:
                 f"{name} of {type(network).__name__} is on the meta device, which keeps no values. Give it some: "
                 'network.to_empty(device="cpu"), then load_state_dict.'
             )
-        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+        if tensor.is_floating_point() and bool(numbers_in(tensor).isnan().any()):
             raise ValueError(f"{name} of {type(network).__name__} holds NaN. Load other weights.")
+
+
+def check_extra_state(network: nn.Module) -> None:
+    """Make sure that whatever state comes out of a training can be put into a network.
+
+    Raises:
+        ValueError: A module gives extra state, and takes none; the message has its name.
+    """
+    for name, module in network.named_modules():
+        gives, takes = (getattr(type(module), each) is not getattr(nn.Module, each) for each in _EXTRA_STATE)
+        if gives and not takes:
+            raise ValueError(
+                f"{name or 'the network'} of {type(network).__name__} has get_extra_state, and no set_extra_state, so "
+                "no trained state could be put back. Give its class both, or neither."
+            )
 
 
 def laid_out(network: nn.Module, images: Batch, device: torch.device) -> tuple[torch.memory_format, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from prunesearch.errors import TrainingDiverged
-from prunesearch.models.copying import copied
+from prunesearch.models.copying import copied, copied_value
 from prunesearch.models.devices import device_of_module, devices_here, random_apart, seed_generators
 from prunesearch.models.misfit import outputs_of
 from prunesearch.models.nested import Batch, in_format, moved, tensors_in
@@ -36,7 +36,7 @@ from prunesearch.training.averaging import Average
 from prunesearch.training.checkpoint import CheckpointFile
 from prunesearch.training.data import Data
 from prunesearch.training.evaluation import evaluate, order_of, question_of_task
-from prunesearch.training.fitting import laid_out
+from prunesearch.training.fitting import check_extra_state, laid_out
 from prunesearch.training.learner import Learner
 from prunesearch.training.optimization import rate, set_rate
 from prunesearch.training.progress import Progress, State, TrainedStates
@@ -76,6 +76,7 @@ def run(
         CheckpointLocked: Another training has it.
     """
     check_patience(recipe, data)
+    check_extra_state(learner.network)
     device = devices_here().chosen(session.device, device_of_module(learner))
     with accelerated(recipe.precision, session.log, device) as accelerator, random_apart(accelerator.device):
         asked = {**question, "recipe": asdict(recipe), "seed": seed, "torch": torch.__version__}
@@ -167,6 +168,8 @@ class _Loop:
         self._start = self._saved = time.monotonic()
         self._save_every = _SAVE_EVERY
         self._begun = self._number
+        if file is not None:
+            file.check(self._snapshot())
 
     @property
     def _number(self) -> int:
@@ -329,7 +332,7 @@ class _Loop:
 
     def _copied(self) -> State:
         """The network's state as it is now, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self._network.state_dict().items()}
+        return {name: copied_value(value, "cpu") for name, value in self._network.state_dict().items()}
 
     def _save(self) -> None:
         if self._file is None:

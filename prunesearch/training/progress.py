@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
-from torch import Tensor
+from typing import Any
 
 from prunesearch.training.reports import EpochReport
 
-State = dict[str, Tensor]
+State = dict[str, Any]
+"""What `state_dict` gives: tensors, and the extra state of modules that have some."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from prunesearch.budget import Budget
 from prunesearch.errors import CheckpointError, TrainingDiverged
-from prunesearch.models.devices import devices_here, random_apart, seed_generators
+from prunesearch.models.devices import devices_here, has_bfloat16, random_apart, seed_generators
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.hypernet import PruningNet
 from prunesearch.models.hypernet_file import Stored, fill, read, save_pruningnet
@@ -29,11 +29,13 @@ from prunesearch.models.tensor_file import content_of
 from prunesearch.progress import Progress, shown
 from prunesearch.question import differences
 from prunesearch.structure import IntArray, Structure
+from prunesearch.tasks import CLASSIFICATION, make_task
 from prunesearch.tasks.examples import Examples
 from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.training.accelerating import Accelerator, accelerated
 from prunesearch.training.checkpoint import SoleWriter
 from prunesearch.training.data import Data, Source, as_data
+from prunesearch.training.evaluation import question_of_task
 from prunesearch.training.optimization import parameter_groups
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import PruningNetRecipe
@@ -99,10 +101,9 @@ def train_pruningnet(
     was = next(net.parameters()).device
     place = devices_here().chosen(device, was)
     require(_BYTES * net.size, place, f"Training {net.size / 1e6:.1f} M parameters", 'Use form="compact".')
-    has_bfloat16 = place.type == "cuda" and torch.cuda.is_bf16_supported()
     state = None if file is None else Path(f"{file}.training")
     with ExitStack() as stack:
-        accelerator = stack.enter_context(accelerated("bf16" if has_bfloat16 else "fp32", None, place))
+        accelerator = stack.enter_context(accelerated("bf16" if has_bfloat16(place) else "fp32", None, place))
         stack.callback(net.to, was)
         run = _Run(net.to(accelerator.device), data, recipe, seed, accelerator)
         writer = None
@@ -271,6 +272,7 @@ def _question(net: PruningNet, data: Data, recipe: PruningNetRecipe, seed: int) 
         "ranking": hashlib.sha256(orders).hexdigest()[:16],
         "data": data.fingerprint(),
         "calibration": fingerprint(*members(data.calibration_set())),
+        **({} if data.goal == make_task(CLASSIFICATION) else question_of_task(net.network.model, data)),
         "seed": seed,
         **{f"PruningNet's {name}": value for name, value in net.settings.items()},
         **{f"recipe's {name}": value for name, value in asdict(recipe).items() if name in told},

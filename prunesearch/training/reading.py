@@ -18,7 +18,6 @@ from prunesearch.models import nested
 from prunesearch.models.nested import Batch, as_tensors, from_numpy
 from prunesearch.structure import IntArray
 
-Array: TypeAlias = "Tensor | np.ndarray[Any, Any]"
 Source: TypeAlias = "Batch | Sequence[Any] | Dataset[Any] | DataLoader[Any]"
 
 _FORMS = "(images, labels), a Dataset of (image, label) items or a list of such, or a DataLoader"

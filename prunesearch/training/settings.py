@@ -9,7 +9,7 @@ from prunesearch.errors import expect
 from prunesearch.ranges import number, whole_number
 
 if TYPE_CHECKING:
-    from prunesearch.budget import Budget, FeasibleSet
+    from prunesearch.budget import BudgetOrSet
     from prunesearch.training.recipe import Recipe
 
 Sampling = Literal["random", "sandwich"]
@@ -75,7 +75,7 @@ class ManifoldSettings:
         number("simple", self.simple, "(0, inf)")
 
     @staticmethod
-    def check(budget: Budget | FeasibleSet, recipe: Recipe) -> None:
+    def check(budget: BudgetOrSet, recipe: Recipe) -> None:
         """Make sure that gates can be trained to a budget by a recipe.
 
         Raises:

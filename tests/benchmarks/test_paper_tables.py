@@ -110,6 +110,7 @@ def test_a_scale_is_a_share_of_the_epochs_that_each_method_can_do_with() -> None
     assert bench.epochs(METHODS["MetaPruning"]) == {"PruningNet": 1, "pruned": 5}
     assert bench.epochs(METHODS["GA, two-step"]) == {"unpruned": 5, "after each layer": 1, "pruned": 1}
     assert bench.trials(METHODS["CACP"]) == {"n_trials": 50}  # of 800
+    assert bench.epochs(METHODS["LFE"]) == {"unpruned": 5, "criterion's rounds": 1, "pruned": 1}
     assert bench.trials(METHODS["LASSO"]) == {"n_trials": 1}
     assert bench.trials(METHODS["CaP"]) == {}
     assert bench.scoring(METHODS["EagleEye"]).calibration == 512  # of 10,000

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_type_hints
+
 import pytest
 
-from prunesearch.budget import Budget
-from prunesearch.search import SEARCHERS, WITH_POLICY, learns_policy
+from prunesearch.budget import Budget, BudgetOrSet
+from prunesearch.search import SEARCHER, SEARCHERS, WITH_POLICY, learns_policy
 from prunesearch.search.searcher import PolicySearcher
 from prunesearch.testing import SearcherContract
 
@@ -34,6 +36,11 @@ class TestSearchers(SearcherContract):
 class UnderOtherBudgets(SearcherContract):
     def budgets(self) -> dict[str, Budget]:
         return {name: budget for name, budget in super().budgets().items() if name not in TELLING}
+
+
+@pytest.mark.parametrize("searcher", sorted(SEARCHERS))
+def test_a_typed_call_may_give_a_budget_that_is_resolved(searcher: str) -> None:
+    assert get_type_hints(SEARCHER.found(searcher).__init__)["budget"] == BudgetOrSet
 
 
 @pytest.mark.slow

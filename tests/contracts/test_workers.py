@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from prunesearch.errors import EvaluationFailed
 from prunesearch.evaluators import EVALUATORS, WEIGHT_SOURCES, make_evaluator, make_weights
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.evaluator import Evaluator
@@ -20,6 +23,7 @@ from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import Structure
+from prunesearch.study import process_backend
 from prunesearch.study.packing import pack, unpack
 from prunesearch.study.pool import Done, Pool, PoolExecutor
 from prunesearch.study.process_backend import ProcessBackend
@@ -154,6 +158,44 @@ def test_each_local_process_has_a_gpu_of_its_own_also_one_that_takes_the_place_o
         assert seen(range(4, 7)) == [5.0, 7.0, 5.0]
     finally:
         backend.close()
+
+
+@POSIX
+def test_a_worker_that_cannot_be_started_is_said_and_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def refuse_the_second(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        if started:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        started.append(start(*arguments, **options))
+        return started[0]
+
+    monkeypatch.setattr(process_backend.subprocess, "Popen", refuse_the_second)  # type: ignore[attr-defined]
+    descriptors = descriptors_here()
+    with pytest.raises(EvaluationFailed, match=r"cannot be started: .*temporarily unavailable.* use fewer workers"):
+        ProcessBackend(pack(lambda: ()), 2)
+    assert descriptors_here() == descriptors
+    assert started[0].poll() is not None
+
+
+@POSIX
+def test_a_worker_that_cannot_be_replaced_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    backend = ProcessBackend(pack(lambda: ()), 1)
+    try:
+        backend._workers[0].piece = 0
+        monkeypatch.setattr(process_backend.subprocess, "Popen", refuse)  # type: ignore[attr-defined]
+        with pytest.raises(EvaluationFailed, match=r"cannot be started: .*Too many open files"):
+            backend.dismiss(0)
+    finally:
+        backend.close()
+
+
+def descriptors_here() -> set[str]:
+    return set(os.listdir("/dev/fd"))
 
 
 @pytest.mark.slow

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batchnorm import recalibrate_bn, split
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.classic import precise_bn_evaluator
 from prunesearch.evaluators.evaluator import Evaluator
+from prunesearch.evaluators.recalibration import recalibrate_bn, split
 from prunesearch.models.network import Network
 from prunesearch.models.shared_forward import SharedForward
 from prunesearch.models.slim import slim

@@ -4,10 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from prunesearch.evaluators.channels import make_criterion
+from prunesearch.evaluators.channels import make_criterion, taylor
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.channels.random_order import RandomCriterion
+from prunesearch.evaluators.channels.slices import slices
+from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
+from prunesearch.tasks.classify import labelled
 
 
 def test_l1_keeps_the_filters_with_the_largest_weights() -> None:
@@ -53,3 +56,13 @@ def test_another_seed_gives_another_random_order() -> None:
 def test_an_unknown_criterion_is_refused_with_the_list() -> None:
     with pytest.raises(ValueError, match=r"Unknown channel criterion 'l3'; there are l1, l2, bn_scale"):
         make_criterion("l3")
+
+
+def test_taylor_looks_at_the_network_once_whatever_the_number_of_batches(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Network] = []
+    monkeypatch.setattr(taylor, "slices", lambda network: looked.append(network) or slices(network))
+    images = torch.randn(3 * taylor._BATCH, *network.example_inputs[0].shape[1:])
+    taylor.TaylorCriterion().rank(network, labelled(images, torch.arange(len(images)) % 10))
+    assert looked == [network]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators.accuracy import AccuracyEvaluator, top1
-from prunesearch.evaluators.batchnorm import adaptive_bn, precise_bn, recalibrate_bn
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.classic import ClassicEvaluator, adaptive_bn_evaluator, precise_bn_evaluator
+from prunesearch.evaluators.recalibration import adaptive_bn, precise_bn, recalibrate_bn
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled

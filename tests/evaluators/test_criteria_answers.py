@@ -21,12 +21,12 @@ from prunesearch.evaluators.channels.lfe import LFECriterion, balanced_masks, fi
 from prunesearch.evaluators.channels.slices import slices
 from prunesearch.evaluators.channels.taylor import TaylorCriterion
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.evaluators.width_errors import gram_matrices
+from prunesearch.models.masked import MaskedForward
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
 from prunesearch.models.slim import slim
 from prunesearch.models.trace import trace
-from prunesearch.models.verify import masked
 from prunesearch.structure import FloatArray
 from prunesearch.tasks.classify import labelled
 from prunesearch.tasks.examples import Examples
@@ -547,7 +547,7 @@ def test_responses_are_those_of_the_masked_network(coupled: Network) -> None:
         kept = np.ones(coupled.unit_count, dtype=np.bool_)
         kept[coupled.units[0]] = mask == 1
         with torch.no_grad():
-            loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
+            loss = F.cross_entropy(MaskedForward(coupled).module(kept).eval()(IMAGES), LABELS)
         assert response == pytest.approx(-float(loss), rel=1e-5)
 
 
@@ -607,7 +607,7 @@ def test_units_that_are_gone_are_dropped_in_every_mask(coupled: Network) -> None
         kept = left.copy()
         kept[varied] = mask == 1
         with torch.no_grad():
-            loss = F.cross_entropy(masked(coupled, kept).eval()(IMAGES), LABELS)
+            loss = F.cross_entropy(MaskedForward(coupled).module(kept).eval()(IMAGES), LABELS)
         assert response == pytest.approx(-float(loss), rel=1e-5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,11 +17,11 @@ from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.curves import curve_structures
 from prunesearch.evaluators.hsic import nhsic
 from prunesearch.evaluators.layer_inputs import layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.evaluators.width_errors import gram_matrices, width_errors
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
-from prunesearch.structure import IntArray
+from prunesearch.structure import IntArray, Structure
 from prunesearch.tasks.classify import labelled
 from tests.models.networks import Enlarging, image, randomised
 from tests.models_state import generators, state_of
@@ -41,6 +42,25 @@ class Readers(nn.Module):
         x = F.relu(self.depthwise(F.relu(self.first(x))))
         x = F.relu(self.norm(self.strided(x)))
         return self.head(F.relu(self.grouped(x)).flatten(1))
+
+
+def test_errors_of_widths_ask_the_ranking_for_one_group_at_a_time() -> None:
+    """On networks of thousands of widths, asking for whole structures takes minutes."""
+
+    class Asked(InheritedWeights):
+        def kept(self, structure: Structure) -> Any:
+            raise AssertionError("a whole structure")
+
+    network, images = trace(randomised(Readers(nn.BatchNorm2d(12))).eval(), image(2, 3, 4, 4)), image(40, 3, 4, 4)
+    weights, space = InheritedWeights(network, L1Criterion().rank(network)), network.space
+    nobody: Any = None
+    found = width_errors(Asked(network, weights.ranking), nobody, images)
+    grams = gram_matrices(network, layer_inputs(network, images))
+    for index, (group, gram) in enumerate(zip(space.groups, grams, strict=True)):
+        for width, error in zip(group.widths, found[index], strict=True):
+            structure = (*space.full[:index], width, *space.full[index + 1 :])
+            dropped = ~weights.kept(structure)[network.units[index]]
+            assert error == (max(float(dropped @ gram @ dropped), 0.0) if gram.any() else dropped.mean())
 
 
 @pytest.mark.parametrize("normalised", [False, True])

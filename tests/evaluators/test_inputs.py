@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from prunesearch.evaluators import EVALUATORS, EVIDENCE, WEIGHT_SOURCES, gather, make_evaluator, make_weights
-from prunesearch.evaluators.batchnorm import precise_bn
 from prunesearch.evaluators.channels import CRITERIA, make_criterion
 from prunesearch.evaluators.channels.l1 import L1Criterion
 from prunesearch.evaluators.diagnosis import diagnose
 from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.hsic import nhsic
 from prunesearch.evaluators.inputs import example_batch
+from prunesearch.evaluators.recalibration import precise_bn
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.tasks.classify import labelled

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from prunesearch.evaluators import layer_inputs as module
-from prunesearch.evaluators.batchnorm import split
 from prunesearch.evaluators.channels import make_criterion
 from prunesearch.evaluators.hooks import watched
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
+from prunesearch.evaluators.recalibration import split
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
+import linecache
 import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -301,3 +304,33 @@ def test_a_method_that_a_module_took_from_itself_is_the_one_with_the_other_numbe
         assert model.run.__self__ is model
         with torch.no_grad():
             assert torch.equal(model(SMALL), slimmed(SMALL))
+
+
+def test_sources_are_readable_as_long_as_a_network_has_them_and_classes_of_callers_are_let_go() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 6, 3), nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(self.conv(x).relu().mean((2, 3)).view(-1, 6))
+
+    def readable() -> set[str]:
+        for _ in range(3):  # what a derived class had goes first
+            gc.collect()
+        return {name for name in linecache.cache if "narrowed" in name}
+
+    kind, before = weakref.ref(Flat), readable()
+    network = ps.trace(Flat(), SMALL)
+    ranking = random_ranking(network)
+    small = [ps.slim(network, (width,), ranking) for width in (2, 3, 4)]
+    twin = ps.slim(network, (2,), ranking)
+    assert type(twin) is type(small[0])
+    assert len(readable() - before) == 3
+    del small
+    (name,) = readable() - before
+    assert "view(-1, 2)" in "".join(linecache.getlines(name))
+    assert twin(SMALL).shape == (2, 5)
+    del twin, network, ranking, Flat
+    assert readable() == before
+    assert kind() is None

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from prunesearch.models.network import Network
 from prunesearch.models.ranking import NestedRanking
-from prunesearch.models.slim import slim
+from prunesearch.models.slim import kept_of_group, kept_units, slim
 from prunesearch.models.trace import trace
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.models.zoo import make_model
@@ -259,6 +259,24 @@ def test_a_ranking_that_keeps_something_else_than_asked_is_refused(chosen: tuple
     network = trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), image(2, 4))
     with pytest.raises(ValueError, match=f"keeps 2 of the 6 units of group '0', got {got}"):
         slim(network, (2,), Keep((chosen,)))
+
+
+def test_which_units_of_one_group_stay_is_what_the_whole_structure_says() -> None:
+    """Of a ranking in one order, and of one that says nothing but what it keeps."""
+    network = trace(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 2)), image(2, 4))
+    nested, full = random_ranking(network), network.space.full
+    for index, group in enumerate(network.space.groups):
+        for width in group.widths:
+            structure = (*full[:index], width, *full[index + 1 :])
+            kept = kept_of_group(network, index, width, nested)
+            assert np.array_equal(kept, kept_units(network, structure, nested)[network.units[index]])
+            assert np.flatnonzero(kept).tolist() == sorted(nested.orders[index][:width])
+            other = Keep(tuple(tuple(np.flatnonzero(kept)) for _ in full))
+            assert np.array_equal(kept, kept_of_group(network, index, width, other))
+
+
+def test_an_order_without_every_unit_still_says_what_it_can() -> None:
+    assert NestedRanking(((4, 1),)).keep(0, 2).tolist() == [1, 4]
 
 
 def test_a_nested_ranking_keeps_the_most_important_and_breaks_ties_by_index() -> None:

@@ -229,6 +229,8 @@ BAD: list[tuple[Callable[[], object], str]] = [
     (lambda: GeneticSettings(mutation_probability=0), "mutation_probability"),
     (lambda: NSGA2Settings(population=2), "population"),
     (lambda: NSGA2Settings(lowest_share=0), "lowest_share"),
+    (lambda: NSGA2Settings(mutation_probability=0), "mutation_probability in"),
+    (lambda: NSGA2Settings(mutation_probability=1.5), "or None, got 1.5"),
     (lambda: SurrogateSettings(batch_size=0), "batch_size >= 1"),
     (lambda: BayesSearcher(SPACE, BUDGET, batch_size=0), "batch_size"),
     (lambda: BayesSearcher(SPACE, BUDGET, n_startup=0), "n_startup"),

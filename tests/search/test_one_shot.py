@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from prunesearch.budget import Budget
+from prunesearch.budget import Budget, FeasibleSet, as_structures
 from prunesearch.latency_model import LatencyModel
+from prunesearch.resources.energy import EnergyTable
 from prunesearch.search.binary import BinarySearcher, widest
 from prunesearch.search.sensitivity import SensitivitySearcher, greedy, losses, threshold
-from prunesearch.structure import FloatArray, Structure
+from prunesearch.structure import FloatArray, Space, Structure
 from prunesearch.study.executors import InlineExecutor
 from prunesearch.study.pool import Done, Lost, Pool
 from prunesearch.study.scoring import Outcome
@@ -29,6 +31,45 @@ def additive(structure: Structure) -> float:
     """A landscape in which the losses of the curves add up."""
     at = SPACE.indices([structure])[0]
     return 0.9 - sum(0.9 - curve[i] for curve, i in zip(CURVES, at, strict=True))
+
+
+def threshold_slowly(feasible: FeasibleSet, losses: Sequence[FloatArray]) -> Structure:
+    """The definition, spelled out."""
+    levels = np.unique(np.concatenate([*losses, [0.0]]))
+    indices = np.array([[int(np.argmax(loss <= level)) for loss in losses] for level in levels])
+    structures = feasible.space.from_indices(indices)
+    return as_structures(feasible.widen(structures[[int(np.argmax(feasible.contains(structures)))]]))[0]
+
+
+def greedy_slowly(feasible: FeasibleSet, losses: Sequence[FloatArray]) -> Structure:
+    """The definition, spelled out: every round builds every structure that it looks at."""
+    space = feasible.space
+    indices = space.choices - 1
+    while not feasible.contains(space.from_indices([indices]))[0]:
+        steps = [(group, to) for group, at in enumerate(indices) for to in range(at)]
+        candidates = np.repeat(indices[None], len(steps), axis=0)
+        for row, (group, to) in enumerate(steps):
+            candidates[row, group] = to
+        saved = feasible.usage(space.from_indices([indices])) - feasible.usage(space.from_indices(candidates))
+        lost = np.array([losses[group][to] - losses[group][indices[group]] for group, to in steps])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            price = np.where(saved > 0, lost / saved, np.inf)
+        indices = candidates[np.lexsort((-saved, price))[0]]
+    return as_structures(feasible.widen(space.from_indices([indices])))[0]
+
+
+class Widths:
+    """A resource of somebody else's, whose meter has nothing but costs; two groups of three make up the most."""
+
+    name = "widths"
+    unit = "channels"
+    is_count = True
+
+    def meter(self, subject: Any) -> Any:
+        return self
+
+    def costs(self, structures: Any) -> Any:
+        return np.sort(np.asarray(structures), axis=1)[:, 1:].sum(axis=1)
 
 
 class Slow:
@@ -71,6 +112,63 @@ def test_the_threshold_is_the_smallest_that_meets_the_budget() -> None:
             if lower < level:
                 narrowest = [int(np.argmax(loss <= lower)) for loss in lost]
                 assert not feasible.contains(SPACE.from_indices([narrowest]))[0]
+
+
+@pytest.mark.parametrize("unit", [1, 2])
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"macs": "50%"},
+        {"params": "30%"},
+        {"flops": "20%"},
+        {"macs": "60%", "params": "40%"},
+        {"latency_ms": "70%"},
+        {"latency_ms": "75%", "macs": "40%"},
+        {"energy_mj": "50%"},
+        {"widths": "60%"},
+        {"macs": "100%"},
+    ],
+    ids=str,
+)
+def test_greedy_and_threshold_are_what_their_definitions_say(limits: dict[str, str], unit: int) -> None:
+    space, rng = chain_space((16, 24, 32), 8, unit=unit), np.random.default_rng(0)
+    rows = np.vstack([space.minimum, space.full, space.sample(rng, 6)])
+    energies = 2.0 + 1e-5 * space.macs(rows) + 1e-4 * space.params(rows)
+    table = toy_table(space, noise=0.02, cliff=1.7) if "latency_ms" in limits else None
+    if "energy_mj" in limits:
+        names = tuple((group.name, group.width) for group in space.groups)
+        energy = EnergyTable(names, tuple(as_structures(rows)), tuple(energies.tolist()), "toy", 1)
+        budget = Budget(table=energy, **limits)  # type: ignore[arg-type]
+    else:
+        budget = Budget(table=table, resources=[Widths()] if "widths" in limits else [], **limits)  # type: ignore[arg-type]
+    feasible = budget.check(space)
+    flat = [np.round(rng.random(8), 1) for _ in space.groups]  # with equals, so that ties are decided, too
+    for curves in (flat, [rng.random(8) for _ in space.groups], [np.zeros(8) for _ in space.groups]):
+        for power in (1.0, 0.5, 2.0):
+            lost = [loss**power for loss in losses(space, curves)]
+            assert greedy(feasible, lost) == greedy_slowly(feasible, lost)
+            assert threshold(feasible, lost) == threshold_slowly(feasible, lost)
+
+
+def test_greedy_steps_look_at_whole_structures_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On networks of thousands of widths, all structures of every step would take minutes."""
+    rows, macs = [0], Space.macs
+
+    def counted(space: Space, structures: Any) -> Any:
+        rows[0] += len(structures)
+        return macs(space, structures)
+
+    space = chain_space((64,) * 6, 64)
+    feasible = Budget(macs="20%").check(space)
+    lost = losses(space, [np.linspace(0.0, 1.0 + group, 64) ** 0.5 for group in range(6)])
+    monkeypatch.setattr(Space, "macs", counted)
+    greedy(feasible, lost)
+    assert rows[0] < 3 * 6 * 64
+
+
+def test_without_groups_there_is_one_structure() -> None:
+    space = Space((), SPACE.macs_terms[:0], SPACE.params_terms[:0])
+    assert greedy(FeasibleSet(space, (("macs", 0),)), []) == threshold(FeasibleSet(space, (("macs", 0),)), []) == ()
 
 
 def test_greedy_steps_are_near_the_best_sum_of_losses() -> None:

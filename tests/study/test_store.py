@@ -15,8 +15,10 @@ import pytest
 
 from prunesearch.errors import StudyUnreadable, StudyUnwritable
 from prunesearch.structure import Cost
+from prunesearch.study import store as store_module
 from prunesearch.study.schema import SCHEMA_VERSION
-from prunesearch.study.store import Store
+from prunesearch.study.store import Store, is_kept, summary_of
+from prunesearch.study.study import add_to_summary, recording
 from prunesearch.trial import Trial
 from tests.study.test_study import reseal
 from tests.toys import chain_space, trial
@@ -351,3 +353,21 @@ def test_a_question_that_somebody_edited_is_an_error_naming_the_file(tmp_path: P
         connection.commit()
     with closing(Store(url)) as store, pytest.raises(StudyUnreadable, match=r"studies\.db: study 'a' cannot be read"):
         store.question("a")
+
+
+def test_whoever_reads_opens_the_database_once_and_makes_none(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, look = list[int](), store_module.look
+    assert (is_kept(url), summary_of(url, "a"), is_kept("sqlite://")) == (False, {}, False)
+    add_to_summary(url, "a", {"one": 1})
+    assert list(tmp_path.iterdir()) == []
+    with closing(Store(url)) as store:
+        store.create("a", {}, SPACE)
+    add_to_summary(url, "a", {"one": 1})
+    with recording(url, "a") as store:
+        store.add_to_summary("a", {"two": 2})
+    monkeypatch.setattr(store_module, "look", lambda database: opened.append(1) or look(database))
+    assert summary_of(url, "a") == {"one": 1, "two": 2}
+    assert summary_of(url, "another") == {}
+    assert len(opened) == 2

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -30,6 +32,7 @@ from prunesearch.models.hypernet_file import load_pruningnet
 from prunesearch.models.network import Network
 from prunesearch.models.weights import InheritedWeights
 from prunesearch.tasks.classify import labelled
+from prunesearch.training import pruningnet
 from prunesearch.training.data import Data
 from prunesearch.training.pruningnet import _loss, _question, train_pruningnet
 from prunesearch.training.reports import StepReport
@@ -286,6 +289,15 @@ def test_going_on_with_something_else_is_refused_with_the_name_of_what_differs(t
             again(file)
 
 
+def test_going_on_with_another_task_is_refused_and_that_of_earlier_files_is_classification(tmp_path: Path) -> None:
+    file, data = tmp_path / "net.safetensors", small_data()
+    trained(file)
+    assert "task" not in _question(PruningNet(small_network()), data, RECIPE, 0)
+    doubled = replace(data.goal, loss=lambda outputs, batch: 2 * F.cross_entropy(outputs, batch[1], reduction="none"))
+    with pytest.raises(CheckpointError, match="of another training: the task was None"):
+        train_pruningnet(PruningNet(small_network()), replace(data, task=doubled), recipe=RECIPE, file=file)
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +346,20 @@ def test_gradients_that_would_not_fit_are_refused_before_they_are_allocated(monk
         train_pruningnet(net, small_data())
     monkeypatch.setattr(memory, "free_bytes", lambda device: 16 * net.size)
     train_pruningnet(net, small_data(), recipe=PruningNetRecipe(epochs=1, batch_size=32))
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_it_trains_in_bfloat16_where_the_device_computes_in_it_itself(
+    has_it: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`torch.cuda.is_bf16_supported` is also true where it is only imitated."""
+    precisions: list[str] = []
+    begun = pruningnet.accelerated
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    monkeypatch.setattr(pruningnet, "has_bfloat16", lambda device: has_it)
+    monkeypatch.setattr(pruningnet, "accelerated", lambda kind, *rest: precisions.append(kind) or begun(kind, *rest))
+    trained(recipe=ONE_EPOCH)
+    assert precisions == ["bf16" if has_it else "fp32"]
 
 
 def test_data_without_a_training_image_left_are_refused() -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.layer_inputs import layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.evaluators.width_errors import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
 from prunesearch.tasks.examples import Examples

@@ -11,7 +11,7 @@ from sklearn.linear_model import lars_path_gram
 
 from prunesearch.evaluators.channels.criterion import inputs_of
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
-from prunesearch.evaluators.reconstruction import gram_matrices
+from prunesearch.evaluators.width_errors import gram_matrices
 from prunesearch.models.network import Network
 from prunesearch.structure import FloatArray, IntArray
 from prunesearch.tasks.examples import Examples

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import nn
 
 from prunesearch.evaluators.channels.criterion import FilterCriterion, given
 from prunesearch.evaluators.channels.slices import slices, stand_ins
@@ -37,33 +36,42 @@ class TaylorCriterion(FilterCriterion):
         examples = given(examples, "taylor")
         check_inputs(network, examples.inputs)
         importance = np.zeros(network.unit_count)
-        model = copied(network.model).eval()  # some layers keep the weight that they computed, and with it the graph
+        learnt = _Learnt(network)
         with torch.enable_grad():
             for batch in examples.batches(_BATCH):
-                shares = [len(part) / len(batch) * self._of_one_size(network, model, part) for part in batch.by_size()]
+                shares = [len(part) / len(batch) * learnt.of_one_size(part) for part in batch.by_size()]
                 importance += len(batch) / len(examples) * np.sum(shares, axis=0) ** 2
         return importance
 
-    def _of_one_size(self, network: Network, model: nn.Module, examples: Examples) -> FloatArray:
-        """(units,) sums of weight times gradient; on copies, so that no gradient of the model's is touched.
 
-        Of a weight that is computed of others, these count: together they are what it is.
-        """
-        instead = stand_ins(network)
-        parts = [part for part in slices(network) if part.role in ("produces", *instead.values())]
-        values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-        names = list(dict.fromkeys(part.name for part in parts))
-        for name in names:
-            values[name].requires_grad_()
-        outputs = torch.func.functional_call(model, values, *arguments(examples.inputs))
+class _Learnt:
+    """What a network learns from examples, on a copy of it, so that no gradient of the model's is touched.
+
+    Of a weight that is computed of others, these count: together they are what it is.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._units, self._n = network.units, network.unit_count
+        self._instead = stand_ins(network)
+        self._roles = ("produces", *self._instead.values())
+        self._parts = [part for part in slices(network) if part.role in self._roles]
+        self._model = copied(network.model).eval()  # some layers keep the weight that they computed, and the graph
+        self._values = {name: parameter.detach() for name, parameter in self._model.named_parameters()}
+        self._names = list(dict.fromkeys(part.name for part in self._parts))
+        for name in self._names:
+            self._values[name].requires_grad_()
+
+    def of_one_size(self, examples: Examples) -> FloatArray:
+        """(units,) sums of weight times gradient."""
+        outputs = torch.func.functional_call(self._model, self._values, *arguments(examples.inputs))
         loss = examples.losses(outputs).mean()
         # zeros for what runs in training mode only
-        found = torch.autograd.grad(loss, [values[name] for name in names], materialize_grads=True)
-        gradients = dict(zip(names, found, strict=True))
-        sums = [(part.of(values[part.name]) * part.of(gradients[part.name])).sum(dim=1) for part in parts]
-        totals = {role: np.zeros(network.unit_count) for role in ("produces", *instead.values())}
-        for part, summed in zip(parts, fetched(sums), strict=True):
+        found = torch.autograd.grad(loss, [self._values[name] for name in self._names], materialize_grads=True)
+        gradients = dict(zip(self._names, found, strict=True))
+        sums = [(part.of(self._values[part.name]) * part.of(gradients[part.name])).sum(dim=1) for part in self._parts]
+        totals = {role: np.zeros(self._n) for role in self._roles}
+        for part, summed in zip(self._parts, fetched(sums), strict=True):
             np.add.at(totals[part.role], part.units, summed.numpy())
-        for group, role in instead.items():
-            totals["produces"][network.units[group]] = totals[role][network.units[group]]
+        for group, role in self._instead.items():
+            totals["produces"][self._units[group]] = totals[role][self._units[group]]
         return totals["produces"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -109,17 +110,52 @@ def _at(walk: Walk, operand: Any, dim: int) -> IntArray | None:
 
 def einsum(walk: Walk, node: fx.Node) -> Value:
     """`torch.einsum`: of two tensors, a letter of both that is not in the result is summed over; of others none is."""
+    spelled = _spelled(node)
+    if spelled is None:
+        return give_up(walk, node)
+    letters, given, operands = spelled
+    labels, sizes = _tied_letters(walk, node, letters, operands)
+    summed = [letter for letter in labels if letter not in given]
+    for letter in summed:
+        mine = labels[letter]
+        if mine is not None and letter not in letters[0]:
+            walk.freeze(mine, node, "mixes channels")
+            labels[letter] = None
+        elif mine is not None:
+            walk.read(node, letters[0].index(letter), mine)
+    found = {letter: mine for letter, mine in labels.items() if mine is not None}
+    if summed and all(letter in found or sizes[letter] == 1 for letter in summed):
+        _not_one(walk, node, [found[letter] for letter in summed if letter in found])
+    for this, other in ((0, 1), (1, 0)) if len(operands) == 2 else ():
+        if _is_weight(operands[this], operands[other]):
+            for letter in letters[this]:
+                if letter in given and letter not in letters[other] and letter in found:
+                    walk.produce(node, found[letter])
+    if summed:  # else nothing is added up
+        walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
+    return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
+
+
+def _spelled(node: fx.Node) -> tuple[list[str], str, list[Any]] | None:
+    """The letters of each operand, those of the result, and the operands; None of what is not looked into."""
     equation, *operands = node.args
     if len(operands) == 1 and isinstance(operands[0], (tuple, list)):
         operands = list(operands[0])
     if not isinstance(equation, str) or "." in equation or "->" not in equation:
-        return give_up(walk, node)
+        return None
     taken, given = equation.replace(" ", "").split("->")
     letters = taken.split(",")
     if any(len(set(term)) != len(term) for term in (*letters, given)):
-        return give_up(walk, node)
+        return None
     if len(operands) != 2 and (set("".join(letters)) != set(given) or node.meta.get("flops")):
-        return give_up(walk, node)
+        return None
+    return letters, given, operands
+
+
+def _tied_letters(
+    walk: Walk, node: fx.Node, letters: Sequence[str], operands: Sequence[Any]
+) -> tuple[dict[str, IntArray | None], dict[str, int]]:
+    """By letter, the channels that all operands have there, and how many; those of what stays elsewhere stay."""
     labels: dict[str, IntArray | None] = {}
     sizes: dict[str, int] = {}
     for term, operand in zip(letters, operands, strict=True):
@@ -134,26 +170,7 @@ def einsum(walk: Walk, node: fx.Node) -> Value:
                 labels[letter] = None
             else:
                 walk.labels.tie(before, mine)
-    for letter, mine in labels.items():
-        if letter in given or mine is None:
-            continue
-        if letter not in letters[0]:
-            walk.freeze(mine, node, "mixes channels")
-            labels[letter] = None
-        else:
-            walk.read(node, letters[0].index(letter), mine)
-    found = {letter: mine for letter, mine in labels.items() if mine is not None}
-    summed = [letter for letter in labels if letter not in given]
-    if summed and all(letter in found or sizes[letter] == 1 for letter in summed):
-        _not_one(walk, node, [found[letter] for letter in summed if letter in found])
-    for this, other in ((0, 1), (1, 0)) if len(operands) == 2 else ():
-        if _is_weight(operands[this], operands[other]):
-            for letter in letters[this]:
-                if letter in given and letter not in letters[other] and letter in found:
-                    walk.produce(node, found[letter])
-    if summed:  # else nothing is added up
-        walk.macs(node, math.prod(size for letter, size in sizes.items() if letter not in found), [*found.values()])
-    return tracked({dim: labels[letter] for dim, letter in enumerate(given)})
+    return labels, sizes
 
 
 def _not_one(walk: Walk, node: fx.Node, summed: list[IntArray]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from prunesearch.budget import Budget, as_structures
+from prunesearch.budget import BudgetOrSet, as_structures
 from prunesearch.search.proposals import BatchSearcher, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.structure import Space
@@ -21,7 +21,9 @@ class Climber(BatchSearcher):
         neighbours: How many neighbours of the best structure are proposed before the next look at the scores.
     """
 
-    def __init__(self, space: Space, budget: Budget, *, seed: int = 0, step: int = 3, neighbours: int = 16) -> None:
+    def __init__(
+        self, space: Space, budget: BudgetOrSet, *, seed: int = 0, step: int = 3, neighbours: int = 16
+    ) -> None:
         super().__init__(space, budget, seed=seed)
         self._step, self._neighbours = step, neighbours
 

@@ -7,22 +7,22 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunesearch.budget import Budget
-from prunesearch.errors import InfeasibleBudget
+from prunesearch.errors import CheckpointError, InfeasibleBudget
 from prunesearch.models.count import count
 from prunesearch.models.gates import gated, gated_layers, macs_per_image
 from prunesearch.models.network import Network
 from prunesearch.models.trace import trace
 from prunesearch.tasks.classify import labelled
 from prunesearch.training.data import Data
-from prunesearch.training.manifold import Manifold, _similarity_loss, manidp
+from prunesearch.training.manidp import Manifold, _similarity_loss, manidp
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import ManifoldSettings
 from tests.models_state import generators, state_of
-from tests.training.test_attention import few
+from tests.training.test_paam import few
 
 RECIPE = Recipe(epochs=4, batch_size=64, lr=0.02)
 
@@ -116,6 +116,24 @@ def test_an_interrupted_run_goes_on_with_the_same_thresholds(
         manidp(network, few(digits_data), checkpoint=tmp_path / "run", on_step=interrupt, **settings)
     again = manidp(network, few(digits_data), checkpoint=tmp_path / "run", **settings)
     assert state_of(again.model) == state_of(whole.model)
+
+
+def test_a_checkpoint_with_other_labels_for_the_first_loss_is_refused(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    images, labels = (part[:64] for part in digits_data.train)  # type: ignore[union-attr]
+
+    def run(labels: Tensor, **more: Any) -> object:
+        data = replace(few(digits_data), calibrate_on=(images, labels))
+        return manidp(network, data, budget="macs=60%", recipe=RECIPE, checkpoint=tmp_path / "run", **more)
+
+    def interrupt(report: StepReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(labels, on_step=interrupt)
+    with pytest.raises(CheckpointError, match="of another training: calibration was"):
+        run((labels + 1) % 10)
 
 
 def test_what_gates_cannot_do_is_refused(network: Network, digits_data: Data) -> None:

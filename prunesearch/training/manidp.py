@@ -27,7 +27,7 @@ from prunesearch.errors import InfeasibleBudget
 from prunesearch.models.copying import copied
 from prunesearch.models.fingerprint import fingerprint
 from prunesearch.models.gates import GatedConv, gated, gated_layers, macs_per_image
-from prunesearch.models.nested import Batch, called
+from prunesearch.models.nested import Batch, called, members
 from prunesearch.models.network import Network
 from prunesearch.models.traced import check_traced
 from prunesearch.progress import Progress
@@ -137,7 +137,7 @@ def manidp(
             "network": network.fingerprint(),
             "budget": limits,
             "settings": asdict(settings),
-            "calibration": fingerprint(images),  # on which the budget is met
+            "calibration": fingerprint(*members(examples.batch)),  # on which the budget is met
         },
     )
     pruned = as_module(model, outcome.last)  # the best epoch might be one before the budget was met

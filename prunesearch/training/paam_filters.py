@@ -1,4 +1,4 @@
-"""Attention among the filters of a group, from their weights: what PAAM scores them with (`training.attention`)."""
+"""Attention among the filters of a group, from their weights: what PAAM scores them with (`training.paam`)."""
 
 from __future__ import annotations
 

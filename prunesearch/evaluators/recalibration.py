@@ -95,6 +95,9 @@ def adaptive_bn(model: nn.Module, images: Batch, *, batch_size: int = 128, batch
         images: (n, ...) images, normalised like the training set.
         batch_size: Images per batch; all of them if there are fewer.
         batches: How many batches. Fewer than about 90 leave more than 1e-4 of the old statistics.
+
+    Raises:
+        ValueError: There are no images, inputs disagree on how many, or a layer sees one number of a channel alone.
     """
     with _estimating(model, momentum=_MOMENTUM) as norms:
         for chosen in _shuffled(size_of(images), batch_size, batches):
@@ -112,6 +115,14 @@ def precise_bn(model: nn.Module, images: Batch, *, batch_size: int = 128) -> Non
     float32 at least, whatever the network computes in. A layer that does not run keeps its statistics.
 
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm, 2021, arXiv:2105.07576, section 3.2; as in fvcore.
+
+    Args:
+        model: Any module; without BatchNorm nothing happens.
+        images: (n, ...) images, normalised like the training set.
+        batch_size: Images per forward.
+
+    Raises:
+        ValueError: There are no images, inputs disagree on how many, or a layer sees one number of a channel alone.
     """
     with _estimating(model, momentum=1.0, weigh=True) as norms:
         hooks = [
@@ -187,7 +198,7 @@ def split(batch: Batch, batch_size: int) -> tuple[Batch, ...]:
 
 
 @contextmanager
-def _estimating(model: nn.Module, momentum: float | str | None = "its own", *, weigh: bool = False) -> Iterator[_Norms]:
+def _estimating(model: nn.Module, momentum: float | None, *, weigh: bool = False) -> Iterator[_Norms]:
     """BatchNorm in training mode, all else in eval mode; modes and momenta are restored.
 
     Calls of `F.batch_norm` that are no such module's use the statistics of the batch, too. Their running statistics
@@ -200,8 +211,7 @@ def _estimating(model: nn.Module, momentum: float | str | None = "its own", *, w
         with in_eval_mode(model), torch.no_grad():
             for norm in norms:
                 norm.train()
-                if not isinstance(momentum, str):
-                    norm.momentum = momentum
+                norm.momentum = momentum
             with NormCalls(model, lambda call, x: gathered.add(call, x.numel(), joint_statistics([x]))):
                 yield _Norms(norms, gathered)
             gathered.settle(weigh=weigh)

@@ -43,7 +43,7 @@ def paam(
     limits, rules = budget.limits, widths.rules
     settings.live_epochs(recipe.epochs)
     from prunesearch.models.trace import trace
-    from prunesearch.training.attention import paam as train
+    from prunesearch.training.paam import paam as train
 
     say_where(where.device)
     data = images.load()

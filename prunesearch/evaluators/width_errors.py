@@ -15,6 +15,7 @@ from prunesearch.evaluators.evaluator import Evaluator
 from prunesearch.evaluators.layer_inputs import LayerInputs, layer_inputs
 from prunesearch.models.nested import Batch
 from prunesearch.models.network import Network
+from prunesearch.models.slim import kept_of_group
 from prunesearch.models.weights import WeightSource
 from prunesearch.structure import FloatArray
 
@@ -34,12 +35,11 @@ def width_errors(weights: WeightSource, evaluator: Evaluator, images: Batch) -> 
     network, space = weights.network, weights.network.space
     found = []
     grams = gram_matrices(network, layer_inputs(network, images))
-    for g, (group, gram) in enumerate(zip(space.groups, grams, strict=True)):
-        errors = []
+    for index, (group, gram) in enumerate(zip(space.groups, grams, strict=True)):
+        errors, is_read = [], bool(gram.any())
         for width in group.widths:
-            structure = (*space.full[:g], width, *space.full[g + 1 :])
-            dropped = ~weights.kept(structure)[network.units[g]]
-            errors.append(float(dropped @ gram @ dropped) if gram.any() else float(dropped.mean()))
+            dropped = ~kept_of_group(network, index, width, weights.ranking)
+            errors.append(float(dropped @ gram @ dropped) if is_read else float(dropped.mean()))
         found.append(np.maximum(np.array(errors), 0.0))
     return tuple(found)
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from prunesearch.api import search
 from prunesearch.budget import Budget, as_budget
-from prunesearch.errors import InfeasibleBudget
+from prunesearch.errors import CheckpointError, InfeasibleBudget
+from prunesearch.latency_model import LatencyModel
+from prunesearch.latency_table import LatencyTable
 from prunesearch.models.count import count
 from prunesearch.models.export import export_program
 from prunesearch.models.network import Network
@@ -22,13 +24,14 @@ from prunesearch.models.zoo import make_model
 from prunesearch.scoring import Scoring
 from prunesearch.tasks import make_task
 from prunesearch.tasks.classify import classification
-from prunesearch.training.attention import AttentionPruned, Attentive, paam
 from prunesearch.training.data import Data
-from prunesearch.training.filters import FilterAttention, leaky_exponential
+from prunesearch.training.paam import AttentionPruned, Attentive, paam
+from prunesearch.training.paam_filters import FilterAttention, leaky_exponential
 from prunesearch.training.recipe import Recipe
 from prunesearch.training.reports import StepReport
 from prunesearch.training.settings import AttentionSettings
 from tests.models_state import generators, state_of
+from tests.toys import admits, toy_table
 
 RECIPE = Recipe(epochs=7, batch_size=64, lr=0.05)
 
@@ -122,7 +125,7 @@ def pruned(network: Network, digits_data: Data) -> AttentionPruned:
 def test_the_budget_is_met_exactly_and_used_up(network: Network, pruned: AttentionPruned) -> None:
     feasible = Budget(macs="40%", params="50%").check(network.space)
     cost = network.space.cost(pruned.structure)
-    assert feasible.admits(cost)
+    assert admits(feasible, cost)
     assert count(pruned.model, network.example_inputs) == cost
     assert min(pruned.structure) >= 1
     assert np.array_equal(feasible.widen([pruned.structure])[0], pruned.structure)  # no group could be wider
@@ -182,6 +185,28 @@ def test_an_interrupted_run_goes_on_in_either_phase(
     again = paam(network, few(digits_data), **settings)  # type: ignore[arg-type]
     assert again.structure == pruned.structure
     assert state_of(again.model) == state_of(pruned.model)
+
+
+def test_a_checkpoint_of_other_widths_or_another_table_is_refused(
+    network: Network, digits_data: Data, tmp_path: Path
+) -> None:
+    table = toy_table(network.space)
+    milliseconds = 0.6 * float(LatencyModel(table, network.space).predict([network.space.full])[0])
+
+    def run(network: Network, table: LatencyTable, **more: Any) -> AttentionPruned:
+        budget = Budget(latency_ms=milliseconds, table=table)
+        return paam(network, few(digits_data), budget=budget, recipe=RECIPE, checkpoint=tmp_path / "run", **more)
+
+    def interrupt(report: StepReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(network, table, on_step=interrupt)
+    rounded = trace(network.model, network.example_inputs, round_to=8)
+    with pytest.raises(CheckpointError, match="of another training: space was"):
+        run(rounded, table)
+    with pytest.raises(CheckpointError, match=r"of another training: by was \['table \w+'\], now it is"):
+        run(network, toy_table(network.space, cliff=1.1))
 
 
 def test_too_few_epochs_and_impossible_budgets_are_refused(network: Network, digits_data: Data) -> None:

@@ -34,11 +34,11 @@ from prunesearch.tasks.metric import check_has_loss, training_loss
 from prunesearch.tasks.task import Task
 from prunesearch.training.accelerating import Log
 from prunesearch.training.data import Data, Source, as_data
-from prunesearch.training.filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.finetune import as_module, start_from, train
 from prunesearch.training.learner import Learner
 from prunesearch.training.loop import check_patience, run
 from prunesearch.training.optimization import make_optimizer, parameter_groups
+from prunesearch.training.paam_filters import FilterAttention, leaky_exponential, producers
 from prunesearch.training.recipe import Recipe, check_recipe
 from prunesearch.training.reports import EpochReport, Session, StepReport
 from prunesearch.training.settings import AttentionSettings
@@ -129,7 +129,12 @@ def paam(
         replace(recipe, epochs=live, schedule="constant", ema=0.0, patience=None),
         seed=seed,
         session=Session(checkpoint, log, on_epoch, on_step, device, progress),
-        question={"network": network.fingerprint(), "budget": dict(feasible.limits), "settings": asdict(settings)},
+        question={
+            "network": network.fingerprint(),
+            "space": network.space.fingerprint,
+            "budget": feasible.as_facts(),
+            "settings": asdict(settings),
+        },
     )
     found = replace(network, model=as_module(network.model, outcome.last))
     scores = [leaky_exponential(torch.from_numpy(values)).numpy() for values in learner.importances()]

@@ -42,7 +42,7 @@ def manidp(
     limits = budget.limits
     settings.check(limits, recipe)
     from prunesearch.models.trace import trace
-    from prunesearch.training.manifold import manidp as train
+    from prunesearch.training.manidp import manidp as train
 
     say_where(where.device)
     data = images.load()
