@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunesearch.budget import BudgetOrSet, as_structures
+from prunesearch.ranges import number, whole_number
 from prunesearch.search.proposals import BatchSearcher, put_new, put_random
 from prunesearch.search.uniform import uniform_structure
 from prunesearch.search.variation import crossovers, mutants, survivors
@@ -30,12 +31,10 @@ class NSGA2Settings:
     lowest_share: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.population < 4:
-            raise ValueError(f"Expected a population of at least 4, got {self.population}.")
+        whole_number("population", self.population, at_least=4)
         if self.mutation_probability is not None and not 0 < self.mutation_probability <= 1:
             raise ValueError(f"Expected a mutation_probability in (0, 1], or None, got {self.mutation_probability}.")
-        if not 0 < self.lowest_share <= 1:
-            raise ValueError(f"Expected a lowest_share in (0, 1], got {self.lowest_share}.")
+        number("lowest_share", self.lowest_share, "(0, 1]")
 
 
 class NSGA2Searcher(BatchSearcher):

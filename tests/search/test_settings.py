@@ -18,6 +18,7 @@ from prunesearch.search.binary import BinarySearcher
 from prunesearch.search.conditional import ConditionalSettings
 from prunesearch.search.evolution import EvolutionSettings
 from prunesearch.search.genetic import GeneticSettings
+from prunesearch.search.nsga2 import NSGA2Settings
 from prunesearch.search.surrogate import SurrogateSettings
 from tests.toys import chain_space
 
@@ -29,6 +30,8 @@ NUMBERS: list[tuple[Callable[..., Any], str, type]] = [
         for kind in (ConditionalSettings, EvolutionSettings, GeneticSettings, SurrogateSettings)
         for field in fields(kind)
     ),
+    (NSGA2Settings, "population", int),
+    (NSGA2Settings, "lowest_share", float),
     (BINARY, "tolerance", float),
     (BINARY, "passes", int),
     (BAYES, "batch_size", int),
