@@ -24,7 +24,7 @@ class DenseOutputs(nn.Module):
     """What a detector's layers compute of images of one size, as tensors; the detector is its only part.
 
     Of a detector of one stage (SSD, RetinaNet, FCOS) what its head says of each anchor, by name. Of one of two stages
-    (Faster R-CNN) the features and what the first stage says of them; the second stays as it is.
+    (Faster, Mask and Keypoint R-CNN) the features and what the first stage says of them; the second stays as it is.
 
     Args:
         detector: Of torchvision; it is not copied.
@@ -86,10 +86,24 @@ def several_sizes(first: str, other: str) -> str:
     )
 
 
-def as_target(target: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What an image shows, as detectors take it: arrays and lists become tensors, no boxes a tensor (0, 4)."""
+def learnt_besides(detector: Any) -> tuple[str, ...]:
+    """What a second stage learns besides boxes and labels: `masks` (Mask R-CNN), `keypoints` (Keypoint R-CNN)."""
+    heads = getattr(detector, "roi_heads", None)
+    asked = {"masks": getattr(heads, "has_mask", None), "keypoints": getattr(heads, "has_keypoint", None)}
+    return tuple(name for name, has in asked.items() if has is not None and has())
+
+
+def as_target(target: Mapping[str, Any], besides: Sequence[str] = ()) -> dict[str, Tensor]:
+    """What an image shows, as detectors take it: arrays and lists become tensors, no boxes a tensor (0, 4).
+
+    Args:
+        target: Of the user's data.
+        besides: What else is learnt; see `learnt_besides`. The rest is left out.
+    """
     boxes, labels = torch.as_tensor(target["boxes"]), torch.as_tensor(target["labels"])
-    return {"boxes": boxes.float().reshape(-1, 4), "labels": labels.long().reshape(-1)}
+    found = {"boxes": boxes.float().reshape(-1, 4), "labels": labels.long().reshape(-1)}
+    more = {name: torch.as_tensor(target[name]) for name in besides}
+    return found | {name: value if name == "masks" else value.float() for name, value in more.items()}
 
 
 def as_batch(detector: Any) -> Callable[[Sequence[tuple[Tensor, Mapping[str, Any]]]], dict[str, Any]]:
@@ -98,9 +112,11 @@ def as_batch(detector: Any) -> Callable[[Sequence[tuple[Tensor, Mapping[str, Any
     Args:
         detector: Of torchvision.
     """
+    besides = learnt_besides(detector)
 
     def collate(items: Sequence[tuple[Tensor, Mapping[str, Any]]]) -> dict[str, Any]:
-        images, fitted = detector.transform([image for image, _ in items], [as_target(target) for _, target in items])
+        targets = [as_target(target, besides) for _, target in items]
+        images, fitted = detector.transform([image for image, _ in items], targets)
         return {"images": images.tensors, "sizes": torch.tensor(images.image_sizes), "targets": Ragged(fitted)}
 
     return collate
@@ -122,7 +138,8 @@ class _Rest:
         if "features" in outputs:  # of two stages
             features = dict(outputs["features"])
             stage = _with(self.detector.rpn, trains, head=_Given((outputs["objectness"], outputs["deltas"])))
-            parts = {"rpn": stage, "roi_heads": _with(self.detector.roi_heads, trains)}
+            unasked = {} if trains else dict.fromkeys(("mask_roi_pool", "keypoint_roi_pool"))  # boxes alone are judged
+            parts = {"rpn": stage, "roi_heads": _with(self.detector.roi_heads, trains, **unasked)}
         else:
             features = {str(i): images.new_empty(len(images), 1, *size) for i, size in enumerate(self.maps)}
             parts = {"head": _Given(dict(outputs), self.detector.head)}
@@ -130,8 +147,8 @@ class _Rest:
         return _with(self.detector, trains, transform=fitted, backbone=_Given(features), **parts)(images, targets)
 
 
-def _with(module: Any, trains: bool, **parts: nn.Module) -> Any:
-    """A shallow copy of a module in one mode, in which others stand for some of its parts."""
+def _with(module: Any, trains: bool, **parts: nn.Module | None) -> Any:
+    """A shallow copy of a module in one mode, in which others, or none, stand for some of its parts."""
     other = copy.copy(module)
     other._modules = {**module._modules, **parts}
     other.training = trains

@@ -21,7 +21,8 @@ from prunesearch.contracts import kind_of
 from prunesearch.files import as_path, whole
 from prunesearch.models.isolation import as_found
 from prunesearch.ranges import whole_number
-from prunesearch.tasks.yolo import MEASURES, yolo_task
+from prunesearch.tasks.task import Task
+from prunesearch.tasks.yolo import MEASURES, detection_agreement, detection_distance, yolo_task
 from prunesearch.training.data import Data
 from prunesearch.training.yolo_data import DataSets, package, version
 
@@ -100,7 +101,13 @@ class UltralyticsTask:
 
 
 def ultralytics(
-    yolo: Any, data: str | Path, *, imgsz: int = 640, calibration: int = 64, seed: int = 0
+    yolo: Any,
+    data: str | Path,
+    *,
+    imgsz: int = 640,
+    calibration: int = 64,
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
 ) -> UltralyticsTask:
     """A detector, segmenter, pose estimator or classifier of ultralytics, and its data, for a search.
 
@@ -114,6 +121,9 @@ def ultralytics(
         imgsz: Height and width of the images.
         calibration: How many training images score structures and re-estimate BatchNorm statistics.
         seed: Decides which.
+        settings: Of a training, by the package's names, in place of those that the network was trained with and its
+            file holds: augmentation of single images (such as `{"fliplr": 0.0}`), gains of the loss, `single_cls`, and
+            `classes`, the numbers of those whose labels count, in training, scoring and testing.
 
     Raises:
         ImportError: ultralytics is not installed.
@@ -128,9 +138,11 @@ def ultralytics(
     model = _trainable(given)
     _check_size(model, size)
     images = torch.rand(2, _channels(model), size, size, generator=torch.Generator().manual_seed(0))
-    _check_runs(model, images, yolo)
+    answers = _checked_run(model, images, yolo)
+    if kind != "classify":
+        _check_answers(model, answers)
     stored = getattr(yolo, "ckpt", None) or {}
-    sets = DataSets(kind, data, size, stored.get("train_args") or {}, _stride(model))
+    sets = DataSets(kind, data, size, stored.get("train_args") or {}, _stride(model), settings)
     sets.check_classes(model)
     task = yolo_task(
         kind,
@@ -141,6 +153,7 @@ def ultralytics(
         validator=yolo.task_map[kind]["validator"],
     )
     scored = sets.loader("train")
+    _check_loss(task, model, sets.labelled(scored))
     test = "test" if sets.facts.get("test") else "val"
     loaded = Data(
         train=sets.loader("train", augmented=True),
@@ -151,7 +164,7 @@ def ultralytics(
         seed=seed,
         task=task,
     )
-    training = {**(stored.get("train_args") or {}), "task": kind, "data": str(data), "imgsz": size}
+    training = {**(stored.get("train_args") or {}), **(settings or {}), "task": kind, "data": str(data), "imgsz": size}
     return UltralyticsTask(model, images, loaded, kind, training)
 
 
@@ -232,15 +245,15 @@ def _check_size(model: Any, size: int) -> None:
         raise ValueError(f"Expected imgsz as a multiple of {stride}, got {size}; try {-(-size // stride) * stride}.")
 
 
-def _check_runs(model: nn.Module, images: Tensor, yolo: Any) -> None:
-    """Make sure that the installed version runs a network that another version may have written.
+def _checked_run(model: nn.Module, images: Tensor, yolo: Any) -> Any:
+    """What the installed version returns for a network that another version may have written.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It cannot run it.
     """
     try:
         with as_found(model), torch.no_grad():
-            model(images)
+            return model(images)
     except Exception as error:  # whatever code of another version meets
         written = (getattr(yolo, "ckpt", None) or {}).get("version", "another version")
         raise ValueError(
@@ -248,4 +261,37 @@ def _check_runs(model: nn.Module, images: Tensor, yolo: Any) -> None:
             f"file is of {written}. Install that version, or build the network anew and copy the weights: copy the "
             "yaml of its architecture, such as the package's yolov8.yaml, to yolov8n-mine.yaml, write the number of "
             'your classes after nc: there, and give YOLO("yolov8n-mine.yaml").load("best.pt").'
+        ) from error
+
+
+def _check_answers(model: nn.Module, answers: Any) -> None:
+    """Make sure that a detector's answers can be compared: that they say classes and boxes of each place.
+
+    Raises:
+        ValueError: They do not.
+    """
+    try:
+        detection_distance(answers, answers, 1.0)
+        detection_agreement(answers, answers)
+    except Exception as error:  # whatever answers of another kind meet
+        raise ValueError(
+            f"Expected a YOLO, got a {type(model).__name__}, for which there is no task: its answers are not classes "
+            "and boxes of each place of an image. prunesearch.trace takes it; give Data(..., task=) a task of your own."
+        ) from error
+
+
+def _check_loss(task: Task, model: nn.Module, batch: Any) -> None:
+    """Make sure that the network's criterion judges its answers.
+
+    Raises:
+        ValueError: It does not.
+    """
+    loss: Any = task.loss
+    try:
+        with as_found(model), torch.no_grad():
+            loss(model(task.inputs(batch)), batch)
+    except Exception as error:  # the package raises all kinds
+        raise ValueError(
+            f"Expected a network whose criterion judges its answers; that of this {type(model).__name__} fails on an "
+            f"image of the data ({type(error).__name__}: {error}). Train it on these data first."
         ) from error

@@ -15,6 +15,14 @@ from prunesearch.tasks.yolo import as_batch
 
 _GAINS = ("box", "cls", "dfl", "pose", "kobj", "rle", "angle", "overlap_mask", "mask_ratio", "single_cls")
 """Settings of a training that decide what the loss and the labels are."""
+_AUGMENTATION = (
+    *("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "perspective", "flipud", "fliplr", "bgr"),
+    *("auto_augment", "erasing"),  # of classifiers
+)
+"""Settings of a training that decide how an image is changed, without others."""
+_TAKEN = (*_GAINS, *_AUGMENTATION, "classes")
+_OWN = "augmentations"
+"""Of albumentations, as files hold them; the package has no default for it, and takes it all the same."""
 _STEADY = {"mosaic": 0.0, "mixup": 0.0, "cutmix": 0.0, "copy_paste": 0.0}
 """Augmentation that mixes several images draws on what was read before, so a training could not be resumed."""
 
@@ -49,18 +57,35 @@ class DataSets:
         size: Of the images.
         stored: Settings of the training that the network comes from.
         stride: Of the network.
+        settings: In place of the stored ones.
 
     Raises:
-        ValueError: The package cannot read it.
+        ValueError: The package cannot read it, or settings are none that can be given, or have no such values.
     """
 
-    def __init__(self, kind: str, data: str | Path, size: int, stored: Mapping[str, Any], stride: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        data: str | Path,
+        size: int,
+        stored: Mapping[str, Any],
+        stride: int,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self._kind, self._data, self._stride = kind, data, stride
         known = package("ultralytics.utils").DEFAULT_CFG_DICT
-        own = {name: stored[name] for name in _GAINS if name in stored and name in known}
+        given = _checked(settings or {}, known)
+        own = {name: stored[name] for name in _TAKEN if name in stored and name in known} | given
+        if stored.get(_OWN) is not None:
+            own[_OWN] = stored[_OWN]
         wanted = {"task": kind, "mode": "val", "imgsz": size, "rect": False, "plots": False, "batch": 1, "workers": 0}
         off = {name: value for name, value in _STEADY.items() if name in known}
-        self.settings = package("ultralytics.cfg").get_cfg(overrides={**own, **wanted, **off})
+        try:
+            self.settings = package("ultralytics.cfg").get_cfg(overrides={**own, **wanted, **off})
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"ultralytics refuses {_said(error)}. Give settings= with a value that it takes."
+            ) from error
         self.facts: dict[str, Any] = self._asked(self._description)
         if self.settings.single_cls:  # as the package's trainer has it: what there is, and not of which class
             self.facts = {**self.facts, "nc": 1, "names": {0: "item"}}
@@ -97,11 +122,20 @@ class DataSets:
         if len(found) == 0:
             raise ValueError(f"Expected images in the part {part} of {self._data}, found none.")
         if self._kind != "classify" and not any(len(label["cls"]) for label in found.labels):
+            kept = self.settings.classes
+            of = "" if kept is None else f" of the classes {kept}, as the network was trained for or settings say,"
             raise ValueError(
-                f"Expected labels with boxes in the part {part} of {self._data}, found none in {len(found)} images. "
-                "Put a .txt file of lines 'class x y width height' beside each image, in the folder labels."
+                f"Expected labels with boxes{of} in the part {part} of {self._data}, found none in {len(found)} "
+                "images. Put a .txt file of lines 'class x y width height' beside each image, in the folder labels."
             )
         return DataLoader(found, collate_fn=as_batch)
+
+    def labelled(self, loader: DataLoader[Any]) -> dict[str, Any]:
+        """A batch of one image that has labels, of what `loader` returned."""
+        found: Any = loader.dataset
+        labels = None if self._kind == "classify" else found.labels
+        index = 0 if labels is None else next(i for i, label in enumerate(labels) if len(label["cls"]))
+        return as_batch([self._asked(lambda: found[index])])
 
     def _description(self) -> dict[str, Any]:
         utils = package("ultralytics.data.utils")
@@ -123,11 +157,32 @@ class DataSets:
         try:
             return function()
         except Exception as error:  # the package raises all kinds
-            said = " ".join(str(error).split()).rstrip(".")
             raise ValueError(
-                f"ultralytics cannot read the data {self._data}: {said}. Expected what its train(data=...) takes; "
-                "correct the paths in it."
+                f"ultralytics cannot read the data {self._data}: {_said(error)}. Expected what its train(data=...) "
+                "takes; correct the paths in it."
             ) from error
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _checked(settings: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that the user gives.
+
+    Raises:
+        ValueError: One is none of a training's that this package heeds.
+    """
+    names = [name for name in _TAKEN if name in known]
+    for name in settings:
+        if name in _STEADY:
+            raise ValueError(
+                f"Expected settings of single images, got {name}, which mixes several. Train with the trainer of "
+                "prunesearch.tasks.pruned_trainer to have it."
+            )
+        if name not in names:
+            raise ValueError(f"Expected settings of {', '.join(names)}, got {name!r}.")
+    return dict(settings)
 
 
 def check_names(own: Any, given: Any, data: str | Path) -> None:

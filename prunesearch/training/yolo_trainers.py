@@ -23,6 +23,7 @@ class _AsItIs:
     """
 
     data: Mapping[str, Any]
+    args: Any
 
     def get_model(self, cfg: Any = None, weights: nn.Module | None = None, verbose: bool = True) -> nn.Module:
         """A copy of the network that the file holds; see `BaseTrainer.get_model`.
@@ -38,9 +39,12 @@ class _AsItIs:
             parameter.requires_grad_(True)
         own = getattr(model.model[-1], "nc", None)  # of a classifier the package itself replaces the last layer
         if own is not None and own != self.data["nc"]:
+            why = (
+                ", as single_cls=True makes one class of all. Leave that out, or train" if self.args.single_cls else ""
+            )
             raise ValueError(
-                f"Expected data of the {own} classes that the pruned network is for, got {self.data['nc']}. Train the "
-                "unpruned network for them first, then prune it."
+                f"Expected data of the {own} classes that the pruned network is for, got {self.data['nc']}"
+                f"{why or '. Train'} the unpruned network for them first, then prune it."
             )
         return model
 

@@ -8,8 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection import FCOS, FasterRCNN, KeypointRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator, DefaultBoxGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -54,9 +57,17 @@ def ssd() -> nn.Module:
 
 
 def faster_rcnn() -> nn.Module:
-    pool = MultiScaleRoIAlign(featmap_names=["0"], output_size=3, sampling_ratio=2)
-    anchors = _anchors(((8, 12, 16),))
-    return FasterRCNN(Backbone(), 3, min_size=SIZE, max_size=SIZE, rpn_anchor_generator=anchors, box_roi_pool=pool)
+    return FasterRCNN(Backbone(), **_two_stages())
+
+
+def mask_rcnn() -> nn.Module:
+    heads = {"mask_head": MaskRCNNHeads(16, (8,), 1), "mask_predictor": MaskRCNNPredictor(8, 8, 3)}
+    return MaskRCNN(Backbone(), mask_roi_pool=_pool(6), **heads, **_two_stages())
+
+
+def keypoint_rcnn() -> nn.Module:
+    heads = {"keypoint_head": KeypointRCNNHeads(16, (8,)), "keypoint_predictor": KeypointRCNNPredictor(8, 2)}
+    return KeypointRCNN(Backbone(), keypoint_roi_pool=_pool(6), **heads, **_two_stages())
 
 
 DETECTORS: dict[str, Callable[[], nn.Module]] = {
@@ -64,7 +75,19 @@ DETECTORS: dict[str, Callable[[], nn.Module]] = {
     "fcos": fcos,
     "ssd": ssd,
     "faster_rcnn": faster_rcnn,
+    "mask_rcnn": mask_rcnn,
+    "keypoint_rcnn": keypoint_rcnn,
 }
+
+
+def _two_stages() -> dict[str, Any]:
+    anchors = _anchors(((8, 12, 16),))
+    boxes = {"box_roi_pool": _pool(3), "box_head": TwoMLPHead(16 * 9, 32), "box_predictor": FastRCNNPredictor(32, 3)}
+    return {"min_size": SIZE, "max_size": SIZE, "rpn_anchor_generator": anchors, **boxes}
+
+
+def _pool(size: int) -> MultiScaleRoIAlign:
+    return MultiScaleRoIAlign(featmap_names=["0"], output_size=size, sampling_ratio=2)
 
 
 def _anchors(sizes: Any, ratios: Any = ((0.7, 1.0, 1.4),)) -> AnchorGenerator:
@@ -72,7 +95,7 @@ def _anchors(sizes: Any, ratios: Any = ((0.7, 1.0, 1.4),)) -> AnchorGenerator:
 
 
 def squares(n: int, seed: int = 0) -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """Images with one or two squares of two colours."""
+    """Images with one or two squares of two colours, their masks, and two corners of each as keypoints."""
     draws = torch.Generator().manual_seed(seed)
     found = []
     for i in range(n):
@@ -83,5 +106,11 @@ def squares(n: int, seed: int = 0) -> list[tuple[Tensor, dict[str, Tensor]]]:
             image[:, corner : corner + width, corner : corner + width] = colour[:, None, None]
             boxes.append([corner, corner, corner + width, corner + width])
             labels.append(1 + kind)
-        found.append((image, {"boxes": torch.tensor(boxes).float(), "labels": torch.tensor(labels)}))
+        corners = torch.tensor(boxes).float()
+        masks = torch.zeros(len(boxes), SIZE, SIZE, dtype=torch.uint8)
+        for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+            mask[top:bottom, left:right] = 1
+        points = torch.cat([corners.reshape(-1, 2, 2), torch.ones(len(boxes), 2, 1)], 2)
+        target = {"boxes": corners, "labels": torch.tensor(labels), "masks": masks, "keypoints": points}
+        found.append((image, target))
     return found

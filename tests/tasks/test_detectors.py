@@ -191,7 +191,7 @@ def test_detectors_and_data_that_are_refused() -> None:
         ps.tasks.torchvision_detection(detector, [])
     with pytest.raises(ValueError, match="as \\(image, target\\)"):
         ps.tasks.torchvision_detection(detector, [torch.rand(3, 32, 32)])
-    with pytest.raises(ValueError, match="with boxes and labels, got masks"):
+    with pytest.raises(ValueError, match="with boxes and labels, which a RetinaNet learns, got masks in item 0"):
         ps.tasks.torchvision_detection(detector, [(torch.rand(3, 32, 32), {"masks": torch.zeros(1)})])
     for labels, message in (
         ([0], "from 1 to 2, .*got 0 in item 1 of train"),
@@ -199,7 +199,8 @@ def test_detectors_and_data_that_are_refused() -> None:
         ([1, 2], "a label for each box, got 1 boxes and 2 labels in item 1 of train"),
         (["cat"], "Expected boxes .* of numbers, got others in item 1 of train"),
     ):
-        wrong = (torch.rand(3, 32, 32), {"boxes": torch.tensor([[4.0, 4.0, 9.0, 9.0]]), "labels": labels})
+        target = {**squares(1)[0][1], "boxes": torch.tensor([[4.0, 4.0, 9.0, 9.0]]), "labels": labels}
+        wrong = (torch.rand(3, 32, 32), target)
         for make in DETECTORS.values():
             with pytest.raises(ValueError, match=message):
                 ps.tasks.torchvision_detection(make(), [*squares(1), wrong])
@@ -208,3 +209,58 @@ def test_detectors_and_data_that_are_refused() -> None:
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
     with pytest.raises(ValueError, match="with boxes, found none in 2 images"):
         ps.tasks.torchvision_detection(detector, [(torch.rand(3, 32, 32), empty)] * 2)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        [4.0, 4.0, 4.0, 20.0],
+        [20.0, 20.0, 8.0, 8.0],
+        [4.0, 20.0, 8.0, 8.0],
+        [float("nan"), 4.0, 8.0, 8.0],
+        [4.0, 4.0, float("inf"), 8.0],
+    ],
+)
+def test_boxes_without_a_size_are_refused_wherever_they_are(box: list[float]) -> None:
+    scenes = [*squares(2), scene(32, 32, box)]
+    with pytest.raises(
+        ValueError, match=r"in item 2 of test\. Boxes are left, top, right, bottom, not width and height"
+    ):
+        ps.tasks.torchvision_detection(DETECTORS["retinanet"](), squares(2), test=scenes)
+
+
+def test_a_warning_says_what_looks_like_another_scale() -> None:
+    def given(*scenes: Any) -> Any:
+        return ps.tasks.torchvision_detection(DETECTORS["retinanet"](), list(scenes))
+
+    image, target = squares(1)[0]
+    with pytest.warns(UserWarning, match="All boxes of train lie within 1 pixel .* multiply them by its width") as told:
+        given(scene(32, 32, [0.1, 0.1, 0.5, 1.0]))
+    assert told[0].filename == __file__
+    with pytest.warns(UserWarning, match=r"got \[4.0, 4.0, 40.0, 20.0\] in item 1 of train, of 24 x 32 pixels"):
+        given(scene(24, 32, [0.0, 0.0, 33.0, 25.0]), scene(24, 32, [4.0, 4.0, 40.0, 20.0]))
+    with pytest.warns(UserWarning, match=r"in \[0, 1\], got 0 to 255 in item 1 of train"):
+        given((image, target), (torch.linspace(0, 255, 3 * 32 * 32).reshape(3, 32, 32), target))
+    with pytest.warns(UserWarning, match=r"in \[0, 1\], got -1 to 1 in item 0 of train"):
+        given((torch.linspace(-1, 1, 3 * 32 * 32).reshape(3, 32, 32), target))
+
+
+def test_what_a_second_stage_learns_besides_must_be_there() -> None:
+    image, target = squares(1)[0]
+    for name, kind, other, shape in (
+        ("mask_rcnn", "masks", torch.zeros(1, 16, 32), r"\(1, 32, 32\) for 1 boxes, got \(1, 16, 32\)"),
+        ("keypoint_rcnn", "keypoints", torch.zeros(1, 3, 3), r"\(1, 2, 3\) for 1 boxes, got \(1, 3, 3\)"),
+    ):
+        without = {part: value for part, value in target.items() if part != kind}
+        with pytest.raises(ValueError, match=f"labels and {kind}, which a .*RCNN learns, got .* in item 1"):
+            ps.tasks.torchvision_detection(DETECTORS[name](), [(image, target), (image, without)])
+        with pytest.raises(ValueError, match=f"Expected {kind} {shape} in item 0 of train"):
+            ps.tasks.torchvision_detection(DETECTORS[name](), [(image, {**target, kind: other})])
+        with pytest.raises(ValueError, match=f"labels .*{kind} .* of numbers, got others in item 0 of train"):
+            ps.tasks.torchvision_detection(DETECTORS[name](), [(image, {**target, kind: ["none"]})])
+        empty = {part: value[:0] for part, value in target.items()}
+        task = ps.tasks.torchvision_detection(DETECTORS[name](), [(image, target), (image, empty)])
+        batch = task.data.calibration_set()
+        assert all(kind in each for each in batch["targets"])
+        with torch.no_grad():
+            assert task.data.goal.loss(task.model(batch["images"]), batch).isfinite()

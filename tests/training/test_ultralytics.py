@@ -167,6 +167,104 @@ def test_a_detector_of_a_single_class_takes_data_of_several(tmp_path: Path) -> N
     assert measured_on(task.model, test) == pytest.approx(theirs, abs=2e-3)
 
 
+OFF = {"hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.0, "scale": 0.0, "fliplr": 0.0}
+OFF |= {"auto_augment": None, "erasing": 0.0, "augmentations": []}
+
+
+def told(yolo: Any, **settings: Any) -> Any:
+    """A YOLO object whose training had these settings."""
+    other = copy.deepcopy(yolo)
+    other.ckpt = {**other.ckpt, "train_args": {**other.ckpt["train_args"], **settings}}
+    return other
+
+
+def pictures(items: Any) -> torch.Tensor:
+    return torch.stack([items[i]["img"] for i in range(8)]).float()
+
+
+@pytest.mark.detectors
+@installed
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["yolov8n", "yolo26n-cls"])
+def test_augmentation_is_that_of_the_training_unless_told_otherwise(name: str, tmp_path: Path) -> None:
+    yolo, data = trained(name, tmp_path)
+    changed = ps.tasks.ultralytics(yolo, data, imgsz=64).data
+    assert not torch.allclose(pictures(changed.train.dataset), pictures(changed.calibrate_on.dataset), atol=0.1)
+    still = ps.tasks.ultralytics(told(yolo, **OFF), data, imgsz=64).data
+    assert torch.allclose(pictures(still.train.dataset), pictures(still.calibrate_on.dataset))
+    task = ps.tasks.ultralytics(told(yolo, **OFF), data, imgsz=64, settings={"fliplr": 1.0})
+    turned = task.data
+    assert torch.allclose(pictures(turned.train.dataset).flip(-1), pictures(turned.calibrate_on.dataset))
+    task.save(task.model, tmp_path / "small.pt")
+    again = ps.tasks.ultralytics(type(yolo)(str(tmp_path / "small.pt")), data, imgsz=64).data
+    assert torch.allclose(pictures(again.train.dataset).flip(-1), pictures(again.calibrate_on.dataset))
+
+
+@pytest.mark.detectors
+@installed
+@pytest.mark.filterwarnings("default")
+def test_labels_are_of_the_classes_that_the_training_kept(detector: tuple[Any, Path], tmp_path: Path) -> None:
+    yolo, data = detector
+
+    def classes(given: Any, **settings: Any) -> list[set[int]]:
+        found = ps.tasks.ultralytics(given, data, imgsz=64, **settings).data
+        sources = (found.train, found.calibrate_on, found.test)
+        return [{int(kind) for label in each.dataset.labels for kind in label["cls"].ravel()} for each in sources]
+
+    assert classes(yolo) == [{0, 1}] * 3
+    assert classes(told(yolo, classes=[1])) == [{1}] * 3
+    assert classes(told(yolo, classes=[1]), settings={"classes": None}) == [{0, 1}] * 3
+    with pytest.raises(ValueError, match=r"labels with boxes of the classes \[5\].* in the part train"):
+        classes(told(yolo, classes=[5]))
+    for settings, message in (
+        ({"mosaic": 1.0}, "got mosaic, which mixes several"),
+        ({"fliplrr": 1.0}, "Expected settings of box, .*, got 'fliplrr'"),
+        ({"fliplr": 7.0}, r"ultralytics refuses .*fliplr.*Give settings="),
+        ({"fliplr": "often"}, r"ultralytics refuses .*fliplr.*Give settings="),
+    ):
+        with pytest.raises(ValueError, match=message):
+            classes(yolo, settings=settings)
+
+
+@pytest.mark.detectors
+@installed
+@pytest.mark.filterwarnings("default")
+def test_networks_without_answers_or_a_criterion_that_can_be_used_are_refused_at_once(
+    detector: tuple[Any, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ultralytics
+
+    yolo, data = detector
+    folder = Path(ultralytics.__file__).parent / "cfg/models/rt-detr"
+    written = (folder / "rtdetr-resnet50.yaml").read_text()
+    for classes in (2, 80):
+        (tmp_path / "rtdetr-mine.yaml").write_text(re.sub(r"(?m)^nc: 80", f"nc: {classes}", written))
+        with pytest.raises(ValueError, match="got a RTDETRDetectionModel, for which there is no task"):
+            ps.tasks.ultralytics(ultralytics.RTDETR(str(tmp_path / "rtdetr-mine.yaml")), data, imgsz=64)
+
+    def none(_: Any) -> None:
+        raise NotImplementedError("compute it yourself")
+
+    monkeypatch.setattr(type(yolo.model), "init_criterion", none)
+    with pytest.raises(ValueError, match=r"this DetectionModel fails .*NotImplementedError: compute it yourself"):
+        ps.tasks.ultralytics(yolo, data, imgsz=64)
+
+
+@pytest.mark.detectors
+@installed
+def test_a_trainer_of_one_class_says_that_it_is_so_for_single_cls(detector: tuple[Any, Path]) -> None:
+    yolo, _ = detector
+    trainer = ps.tasks.pruned_trainer("detect")
+    asked = SimpleNamespace(args=SimpleNamespace(single_cls=True), data={"nc": 1})
+    with pytest.raises(ValueError, match=r"2 classes .*, got 1, as single_cls=True makes .* Leave that out, or train"):
+        trainer.get_model(asked, weights=yolo.model)
+    asked = SimpleNamespace(args=SimpleNamespace(single_cls=False), data={"nc": 3})
+    with pytest.raises(ValueError, match=r"2 classes .*, got 3\. Train the unpruned"):
+        trainer.get_model(asked, weights=yolo.model)
+    asked.data = {"nc": 2}
+    assert isinstance(trainer.get_model(asked, weights=yolo.model), type(yolo.model))
+
+
 @pytest.mark.detectors
 @installed
 @pytest.mark.filterwarnings("default")
