@@ -41,7 +41,7 @@ nitpick_ignore_regex = [
     (r"py:.*", r"(typing\.Literal|tuple)\[.*"),  # cut apart at their commas on the way
     (
         r"py:class",
-        r"Source|Ranking|Metric|Callback|Batch|Rule|Known|Role|Masking|Statistics|Say|Train|AnyVerifier|AnyBudget|Recorder|Progress|Axes|DataFrame|Conditions|Layer|Use|Built|Timing|abc\.ABC|Mapping\[str"
+        r"Source|Ranking|Metric|Callback|Batch|Rule|Known|Role|Masking|Statistics|Say|Train|AnyVerifier|AnyBudget|BudgetOrSet|Recorder|Progress|Axes|DataFrame|Conditions|Layer|Use|Built|Timing|abc\.ABC|Mapping\[str"
         r"|prunesearch\.models\.(coupling|linear_map|traced|operators|corrections)\.\w+|prunesearch\.resources\.resource\.Traced",
     ),  # aliases; what is inside a network
     (r"py:class", r".* .*"),  # the first line of a property's docstring, if it has a colon, is taken for a type
