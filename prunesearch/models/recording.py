@@ -455,6 +455,8 @@ class _Recorder(TorchFunctionMode):
             )
         node = self._add(called.op, called.target, arguments, keywords, numbers, result)
         node.meta.update(flops=self._flops.get_total_flops() - before, writes=bool(written))
+        if getattr(func, "__name__", "") == "__set__":  # of `tensor.data`, to which gradients are nothing
+            node.meta["untracked"] = self._model.training
         if func is torch.ops.aten.detach.default:  # a TorchScript function keeps a copy for the way back
             self._droppable.append(node)
         node.meta["drawn"] = draws_at_random(called) or any(other.meta.get("drawn") for other in node.all_input_nodes)

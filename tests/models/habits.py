@@ -172,17 +172,18 @@ def own_gradient(code: Code) -> None:
 
 def in_place(code: Code) -> None:
     code.write("h = h.clone()")
-    code.write(
-        *code.choose(
-            ("h.flatten(2).mul_(2)",),
-            ("h.add_(1).relu_()",),
-            ("h[..., 0] = 0.5",),
-            ("a, b = h.chunk(2, 1)", "a.mul_(2)"),
-            ("h.data.clamp_(min=0.1)",),
-            ("h.data = h.data * 2",),
-            ("h = torch.add(h, 1, out=torch.empty_like(h))",),
-        )
+    lines = code.choose(
+        ("h.flatten(2).mul_(2)",),
+        ("h.add_(1).relu_()",),
+        ("h[..., 0] = 0.5",),
+        ("a, b = h.chunk(2, 1)", "a.mul_(2)"),
+        ("h.data.clamp_(min=0.1)",),
+        ("h.data = h.data * 2",),
+        ("h = torch.add(h, 1, out=torch.empty_like(h))",),
     )
+    code.write(*lines)
+    if "chunk" in lines[0] or "out=" in lines[0]:
+        code.traits.add("no gradients")
 
 
 def allocated(code: Code) -> None:

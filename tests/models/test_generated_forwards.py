@@ -77,13 +77,13 @@ def check(text: Written, folder: Path) -> None:
         before = snapshot(model)
         network = ps.trace(model, IMAGES, min_channels=1)
         assert snapshot(model) == before
-        assert not [line for line in network.notes if "training" in line]
+        assert not [line for line in network.notes if "training" in line] or "no gradients" in text.traits
         found = network.verify(2)
         assert found.scale > 1e-4
         assert found.largest_difference <= tolerance * found.scale
         assert found.costs_exact
         assert found.training_difference is None or found.training_difference <= 100 * tolerance
-        assert found.training_difference is not None or "draws" in text.traits
+        assert found.training_difference is not None or text.traits & {"draws", "no gradients"}
         ranking = random_ranking(network)
         full = ps.slim(network, network.space.full, ranking)
         assert same(outputs(full), outputs(copy.deepcopy(model)), tolerance)

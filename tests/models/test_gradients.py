@@ -156,6 +156,19 @@ def test_a_frozen_network_is_followed_as_if_it_were_trained() -> None:
     assert slim(network, network.space.minimum, random_ranking(network)).second.in_features < 16
 
 
+def test_weights_that_a_forward_masks_by_their_data_are_followed_in_training() -> None:
+    class Masked(nn.Conv2d):
+        def forward(self, x: Tensor) -> Tensor:
+            self.weight.data *= 0.5
+            return super().forward(x)
+
+    model = Net(lambda net, x: x)
+    model.b = Masked(16, 24, 3)
+    network = proven(model, SMALL)
+    assert network.notes == ()
+    assert network.verify(2).training_difference is not None
+
+
 def test_what_no_gradient_can_pass_is_said_in_a_note() -> None:
     def between(net: Any, x: Tensor) -> Tensor:
         for part in x.chunk(2, 1):

@@ -21,7 +21,8 @@ class Code:
         lines: Lines of the forward.
         flags: Attributes that are False, and may be set at any time.
         methods: Lines of further methods.
-        traits: What is special about the network: "bfloat16", "functional norm", "draws".
+        traits: What is special about the network: "bfloat16", "functional norm", "draws", and "no gradients", with
+            which torch refuses its training mode.
         used: How many names were given.
     """
 
