@@ -260,7 +260,9 @@ def test_a_resource_with_other_settings_is_another_budget(tmp_path: Path) -> Non
         found(9, 6, one.name)
 
 
-@pytest.mark.parametrize("asynchronous", [False, True], ids=["in order", "asynchronous"])
+@pytest.mark.parametrize(
+    "asynchronous", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["in order", "asynchronous"]
+)
 def test_a_study_from_before_costs_were_part_of_it_goes_on_for_as_long_as_they_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asynchronous: bool
 ) -> None:

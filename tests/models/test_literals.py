@@ -306,6 +306,7 @@ def test_a_method_that_a_module_took_from_itself_is_the_one_with_the_other_numbe
             assert torch.equal(model(SMALL), slimmed(SMALL))
 
 
+@pytest.mark.slow
 def test_sources_are_readable_as_long_as_a_network_has_them_and_classes_of_callers_are_let_go() -> None:
     class Flat(nn.Module):
         def __init__(self) -> None:
