@@ -224,7 +224,8 @@ def search(bench: Bench, protocol: Protocol) -> dict[str, Any]:
     network = bench.trained(protocol)
     options = {**protocol.search, **bench.trials(protocol)}
     if rounds := bench.rounds(protocol):
-        options["scoring"] = replace(options["scoring"], criterion_options=rounds)
+        scoring = options["scoring"]
+        options["scoring"] = replace(scoring, criterion_options={**scoring.criterion_options, **rounds})
     if bench.smoke:
         scoring = replace(options.get("scoring", ps.Scoring()), images=16, criterion_options={})
         options = {"n_trials": 4, **options, "scoring": scoring}

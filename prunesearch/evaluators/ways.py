@@ -103,7 +103,7 @@ def paths_on(device: torch.device) -> tuple[str, ...]:
 
 def precisions_on(device: torch.device) -> tuple[str, ...]:
     """In how many bits a device is worth a try; `"bf16"` runs on CPUs, too, but is slower on most."""
-    return ("fp32", "bf16") if device.type == "cuda" and has_bfloat16(device) else ("fp32",)
+    return ("fp32", "bf16") if has_bfloat16(device) else ("fp32",)
 
 
 def unlike(scores: Sequence[float], exact: Sequence[float]) -> str:
