@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from prunesearch.contracts import kind_of
 from prunesearch.files import as_path, whole
 from prunesearch.models.isolation import as_found
+from prunesearch.models.misfit import told_as
 from prunesearch.ranges import whole_number
 from prunesearch.tasks.task import Task
 from prunesearch.tasks.yolo import MEASURES, detection_agreement, detection_distance, yolo_task
@@ -251,17 +252,19 @@ def _checked_run(model: nn.Module, images: Tensor, yolo: Any) -> Any:
     Raises:
         ValueError: It cannot run it.
     """
-    try:
-        with as_found(model), torch.no_grad():
-            return model(images)
-    except Exception as error:  # whatever code of another version meets
+
+    def said(error: Exception) -> str:  # whatever code of another version meets
         written = (getattr(yolo, "ckpt", None) or {}).get("version", "another version")
-        raise ValueError(
+        return (
             f"This YOLO cannot run in the installed ultralytics {version()} ({type(error).__name__}: {error}); its "
             f"file is of {written}. Install that version, or build the network anew and copy the weights: copy the "
             "yaml of its architecture, such as the package's yolov8.yaml, to yolov8n-mine.yaml, write the number of "
             'your classes after nc: there, and give YOLO("yolov8n-mine.yaml").load("best.pt").'
-        ) from error
+        )
+
+    with told_as(said), as_found(model), torch.no_grad():
+        answers = model(images)
+    return answers
 
 
 def _check_answers(model: nn.Module, answers: Any) -> None:
@@ -270,14 +273,13 @@ def _check_answers(model: nn.Module, answers: Any) -> None:
     Raises:
         ValueError: They do not.
     """
-    try:
+    refusal = (
+        f"Expected a YOLO, got a {type(model).__name__}, for which there is no task: its answers are not classes "
+        "and boxes of each place of an image. prunesearch.trace takes it; give Data(..., task=) a task of your own."
+    )
+    with told_as(lambda error: refusal):
         detection_distance(answers, answers, 1.0)
         detection_agreement(answers, answers)
-    except Exception as error:  # whatever answers of another kind meet
-        raise ValueError(
-            f"Expected a YOLO, got a {type(model).__name__}, for which there is no task: its answers are not classes "
-            "and boxes of each place of an image. prunesearch.trace takes it; give Data(..., task=) a task of your own."
-        ) from error
 
 
 def _check_loss(task: Task, model: nn.Module, batch: Any) -> None:
@@ -287,11 +289,12 @@ def _check_loss(task: Task, model: nn.Module, batch: Any) -> None:
         ValueError: It does not.
     """
     loss: Any = task.loss
-    try:
-        with as_found(model), torch.no_grad():
-            loss(model(task.inputs(batch)), batch)
-    except Exception as error:  # the package raises all kinds
-        raise ValueError(
+
+    def said(error: Exception) -> str:
+        return (
             f"Expected a network whose criterion judges its answers; that of this {type(model).__name__} fails on an "
             f"image of the data ({type(error).__name__}: {error}). Train it on these data first."
-        ) from error
+        )
+
+    with told_as(said), as_found(model), torch.no_grad():
+        loss(model(task.inputs(batch)), batch)

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader, default_collate
 
+from prunesearch.models.misfit import told_as
 from prunesearch.tasks.yolo import as_batch
 
 _GAINS = ("box", "cls", "dfl", "pose", "kobj", "rle", "angle", "overlap_mask", "mask_ratio", "single_cls")
@@ -154,13 +155,14 @@ class DataSets:
         return build(settings, where, 1, self.facts, mode=mode, rect=False, stride=self._stride)
 
     def _asked(self, function: Callable[[], Any]) -> Any:
-        try:
-            return function()
-        except Exception as error:  # the package raises all kinds
-            raise ValueError(
+        with told_as(
+            lambda error: (
                 f"ultralytics cannot read the data {self._data}: {_said(error)}. Expected what its train(data=...) "
                 "takes; correct the paths in it."
-            ) from error
+            )
+        ):
+            found = function()
+        return found
 
 
 def _said(error: Exception) -> str:
