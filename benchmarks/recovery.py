@@ -36,11 +36,10 @@ from typing import Any
 
 import peers
 import realdata
-import tasks
 import torch
-from cells import Grid, check_recipe, conditions, fill, stored
+from cells import Grid, conditions, fill, stored
 from networks import CHANGED_AT_RANDOM, FROM_SCRATCH, NETWORKS, Subject
-from racing import Bench, bench_of, judged
+from racing import Bench, bench_of_trained, judged
 from rivals import filled_uniform
 from torch import nn
 
@@ -295,14 +294,11 @@ def main(given: Sequence[str] | None = None) -> None:
     subject = NETWORKS[arguments.network]
     cells = chosen(arguments.network, subject, arguments.cells)
     torch.set_num_threads(1)
-    model = subject.make()
-    weights = arguments.weights or tasks.TRAINED / f"{arguments.network}.safetensors"
-    check_recipe(weights, subject.recipe)
-    ps.load_weights(model, weights)
+    bench = bench_of_trained(arguments.network, arguments.weights, arguments.data_root, arguments.cache)
     parts = subject.data(arguments.data_root, arguments.cache)
     out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
     limit = ps.Budget(macs=f"{arguments.share}%")
-    run(bench_of(model, parts), parts.normalised(parts.test), limit, cells, out, subject.recipe)
+    run(bench, parts.normalised(parts.test), limit, cells, out, subject.recipe)
 
 
 if __name__ == "__main__":

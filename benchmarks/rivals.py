@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from prunesearch.budget import FeasibleSet, as_structures
-from prunesearch.search.uniform import uniform_structure
+from prunesearch.search.uniform import UniformSearcher, uniform_structure
 from prunesearch.structure import Structure
 
 
@@ -14,3 +16,12 @@ def filled_uniform(limits: FeasibleSet) -> Structure:
     """
     (structure,) = as_structures(limits.widen([uniform_structure(limits)]))
     return structure
+
+
+class FilledUniform(UniformSearcher):
+    """A search that proposes this one structure."""
+
+    def plan(self, rng: np.random.Generator, batch: int) -> None:
+        """Put the structure into the queue, once."""
+        if batch == 0:
+            self.queue.put([filled_uniform(self.feasible)])

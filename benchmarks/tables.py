@@ -75,6 +75,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "policies_cifar10": policies_cifar10.table,
     "pruningnet": pruningnet.table,
     "racing": racing.table,
+    "racing_networks": racing.tables,
     "recovery": recovery.tables,
     "recovery_summary": recovery.summary,
     "recovery_tasks": recovery_tasks.table,
@@ -85,6 +86,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
 }
 FOLDERS: Mapping[str, str] = {
     "methods": "methods_*",
+    "racing_networks": "racing_*_[0-9]*",
     "recovery": "recovery_*_[0-9]*",
     "recovery_summary": "recovery_*_[0-9]*",
 }

@@ -32,7 +32,7 @@ _NAMES = {
 }
 """Of arms of others, where there is little room."""
 
-_TITLES = {
+TITLES = {
     "resnet20": "ResNet-20, CIFAR-10",
     "resnet56": "ResNet-56, CIFAR-10",
     "vgg": "VGG-16 of a quarter of the width, CIFAR-10",
@@ -84,25 +84,25 @@ Arms = Mapping[str, Mapping[int, Mapping[str, Any]]]
 def tables(results: Mapping[str, Mapping[str, Any]]) -> str:
     """A table for each network and share, under its title."""
     blocks = (
-        f"**{_title(*place)}**\n\n{table(result, NETWORKS[place[0]].left_out)}" for place, result in _places(results)
+        f"**{title(*place)}**\n\n{table(result, NETWORKS[place[0]].left_out)}" for place, result in places(results)
     )
     return "\n\n".join(blocks)
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> str:
     """A line for each network and share: ours, what others reach, and whether ours is no worse."""
-    places = [(place, _within(_arms(result))) for place, result in _places(results)]
-    shown = [name for name, arms in _COLUMNS.items() if any(_best(found, arms) for _, found in places)]
+    within = [(place, _within(_arms(result))) for place, result in places(results)]
+    shown = [name for name, arms in _COLUMNS.items() if any(_best(found, arms) for _, found in within)]
     lines = [
         f"| network, MACs | unpruned | {' | '.join(shown)} | ours minus the best other | verdict | CPU-seconds: ours, "
         "that other | seeds |",
         f"|---|---:|{'---:|' * len(shown)}---|---|---:|---:|",
     ]
-    for place, arms in places:
+    for place, arms in within:
         accuracies = " | ".join(_column(arms, _COLUMNS[name], NETWORKS[place[0]].left_out) for name in shown)
-        lines.append(f"| {_title(*place)} | {_unpruned(arms)} | {accuracies} | {_against(arms)} |")
-    counts = [len(cells) for _, arms in places for cells in arms.values()]
-    facts = next(iter(next(iter(places[0][1].values())).values()))["facts"]
+        lines.append(f"| {title(*place)} | {_unpruned(arms)} | {accuracies} | {_against(arms)} |")
+    counts = [len(cells) for _, arms in within for cells in arms.values()]
+    facts = next(iter(next(iter(within[0][1].values())).values()))["facts"]
     note = (
         f"Test accuracy in per cent, {over_seeds(counts, 'standard deviation')}{_its_error(counts)}. The best "
         "other is the one with the highest accuracy; the difference is over equal seeds. *Better*: its 95% interval "
@@ -114,7 +114,7 @@ def summary(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
     for sign, says in ((_NOTHING, "not measured"), (_IMPOSSIBLE, "not possible with this network")):
         note += f" {sign}: {says}." if any(f"| {sign} |" in line for line in lines) else ""
-    return "\n".join([*lines, "", note + _together({arm for _, arms in places for arm in arms})])
+    return "\n".join([*lines, "", note + _together({arm for _, arms in within for arm in arms})])
 
 
 def _column(arms: Arms, names: Sequence[str], left_out: Collection[str]) -> str:
@@ -147,14 +147,14 @@ def _its_error(counts: Sequence[int]) -> str:
     return "; of the difference, its standard error" if max(counts) > 1 else ""
 
 
-def _places(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[tuple[str, int], Mapping[str, Any]]]:
+def places(results: Mapping[str, Mapping[str, Any]]) -> list[tuple[tuple[str, int], Mapping[str, Any]]]:
     """Networks in their order, the largest share of the MACs first."""
     named = {(name.rpartition("_")[0], int(name.rpartition("_")[2])): result for name, result in results.items()}
-    return sorted(named.items(), key=lambda item: (list(_TITLES).index(item[0][0]), -item[0][1]))
+    return sorted(named.items(), key=lambda item: (list(TITLES).index(item[0][0]), -item[0][1]))
 
 
-def _title(network: str, share: int) -> str:
-    return f"{_TITLES[network]}, {share}% of the MACs"
+def title(network: str, share: int) -> str:
+    return f"{TITLES[network]}, {share}% of the MACs"
 
 
 def _arms(result: Mapping[str, Any]) -> Arms:

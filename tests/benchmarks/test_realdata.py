@@ -196,6 +196,15 @@ def test_a_cell_says_what_its_winner_loses_on_unseen_images(tmp_path: Path) -> N
     assert cell["seconds"]["cpu"] > 0
 
 
+def test_uniform_widths_are_filled_up_to_the_limit(tmp_path: Path) -> None:
+    place = bench(tmp_path)
+    limit = ps.Budget(macs="45%")
+    plain, filled = (racing.measured(place, racing.ARMS[arm], 0, limit)[0] for arm in ("uniform", "uniform-filled"))
+    most = 0.45 * place.network.space.cost(place.network.space.full).macs
+    assert plain["macs"] < filled["macs"] <= most
+    assert all(narrow <= wide for narrow, wide in zip(plain["structure"], filled["structure"], strict=True))
+
+
 def test_more_structures_are_rows_of_the_same_search(tmp_path: Path) -> None:
     place = bench(tmp_path)
     rows = racing.measured(place, racing.Arm({"searcher": "random"}, (2, 5)), 0, HALF)

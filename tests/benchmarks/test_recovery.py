@@ -121,7 +121,7 @@ def test_three_seeds_of_the_arms_that_a_network_has_are_measured_by_default() ->
 
 
 def test_all_networks_and_arms_have_titles() -> None:
-    assert set(networks.NETWORKS) == set(tabulated._TITLES)
+    assert set(networks.NETWORKS) == set(tabulated.TITLES)
     assert set(recovery.ARMS) == set(tabulated._SHOWN)
     for subject in networks.NETWORKS.values():
         assert set(subject.left_out) < set(recovery.ARMS)
