@@ -54,6 +54,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "criteria": criteria.table,
     "demo": demo.table,
     "demo_budget": demo.budgets,
+    "detector_speed": detectors.speed,
     "detectors_unet": detectors.table,
     "detectors_yolo": detectors.table,
     "dynamic_speed": training.dynamic_speed,

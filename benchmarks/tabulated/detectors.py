@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from tabulated.summaries import over_seeds, percent, unmeasured, with_error
+from tabulated.summaries import over_seeds, percent, software, unmeasured, with_error
 
 Cells = Mapping[int, Mapping[str, Any]]
 MARGIN = 0.005
@@ -64,6 +64,19 @@ def table(result: Mapping[str, Any]) -> str:
     )
     note += unmeasured(_missing(name, arms))
     return "\n".join([*lines, "", *([" ".join(said), ""] if said else []), note])
+
+
+def speed(result: Mapping[str, Any]) -> str:
+    """Of detector_speed.py: how long the structures of each search take to be scored."""
+    lines = ["| searcher, score | structures | images scored | seconds | CPU-seconds |", "|---|---:|---:|---:|---:|"]
+    for way, row in result["rows"].items():
+        lines.append(f"| {way} | {row['structures']} | {row['images']:,} | {row['wall']:.0f} | {row['cpu']:.0f} |")
+    facts = result["facts"]
+    note = (
+        f"Searches of a YOLOv8n at {facts['pixels']} pixels and half of its MACs, without tracing and finetuning. "
+        f"{facts['threads']} threads. {software(facts)}"
+    )
+    return "\n".join([*lines, "", note])
 
 
 def _missing(name: str, arms: Collection[str]) -> Iterator[str]:
