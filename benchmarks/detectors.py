@@ -11,10 +11,10 @@ judged on test images that nothing was chosen by: by mAP50-95 and mIoU, each tim
   it is lost it is trained again: to the same bits by the same versions on the same kind of machine. If it comes out
   otherwise, a share of a seed that was begun is refused; the others go on.
 - `ours` (the default searcher), `uniform` and `l1-global` differ by the structure and which channels stay; each gets
-  refitted weights. `torch-pruning` is one ranking of all channels by that library, of the network as it comes (the
-  library's example for YOLOv8 first rewrites its blocks); where it fails, the cell says so. `resolution` is the
-  unpruned network on fewer pixels. All of them are trained for a third or a quarter of the epochs of `base`, by one
-  recipe.
+  refitted weights. `torch-pruning` is one ranking of all channels by that library. It fails on the blocks of the YOLO
+  as they come, so they are rewritten before, as in the library's own example; where it still fails, the cell says so.
+  `resolution` is the unpruned network on fewer pixels. All of them are trained for a third or a quarter of the epochs
+  of `base`, by one recipe.
 - `sibling` is a narrower network of the same family, and `scratch` the structure of `ours`, both from random weights.
   They are trained for as many epochs as `base` and the epochs after pruning together, by the recipe of `base`.
 - YOLOs are trained by ultralytics' own trainer, which has no teacher. Of the U-Nets, the four that were pruned have the
@@ -22,8 +22,8 @@ judged on test images that nothing was chosen by: by mAP50-95 and mIoU, each tim
 
 CPU-seconds are of one thread: of the search (with tracing and building), and of the training; judging is left out. Each
 cell is a file of its own in `results/detectors_yolo` or `results/detectors_unet`; run again to go on. The cells of a
-seed are measured share by share, 50 % first. A `base` takes about six CPU-minutes. By the time of single epochs, one
-share of a seed takes 14 to 22 for the YOLO and 12 to 20 for the U-Net, most of it `sibling` and `scratch`.
+seed are measured share by share, 50 % first. A `base` takes three to six CPU-minutes, one share of a seed 10 to 22,
+most of it `sibling` and `scratch`.
 
 Registered before the first cell was measured; of means over the three seeds, in points of mAP50-95 or mIoU. At each
 share and of both networks, `ours` is the best arm or at most 0.5 points below it. At 50 % it is above `sibling` and
@@ -35,7 +35,6 @@ difference counts if it is larger than its standard error over the seeds.
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
 import importlib
 import json
@@ -84,7 +83,11 @@ def searched(place: Place, share: int, *, way: str) -> Start:
 
 def by_torch_pruning(place: Place, share: int) -> Start:
     """Narrowed step by step, by one ranking of all channels, until it costs so little."""
-    package, model, image = importlib.import_module("torch_pruning"), copy.deepcopy(place.unpruned()[0]), one(place)
+    package, model, image = (
+        importlib.import_module("torch_pruning"),
+        place.without_chunks(place.unpruned()[0]),
+        one(place),
+    )
     limit = ps.count(model, image).macs * share / 100
     model.train()  # of a detector, so that its answer is plain tensors
     steps = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import json
@@ -98,6 +99,10 @@ class Place(Protocol):
         """Those whose numbers of outputs stay."""
         ...
 
+    def without_chunks(self, model: nn.Module) -> nn.Module:
+        """The same function by blocks that do not cut a tensor into channels, for libraries that cannot follow it."""
+        ...
+
     def trained(self, start: Start) -> nn.Module:
         """What becomes of it."""
         ...
@@ -163,6 +168,15 @@ class Yolo:
         """Those of the head."""
         return [module for module in model.model[-1].modules() if isinstance(module, nn.Conv2d)]
 
+    def without_chunks(self, model: Any) -> nn.Module:
+        """With two convolutions where blocks have one, whose outputs they cut in two; as in Torch-Pruning's example."""
+        whole = importlib.import_module("ultralytics.nn.modules.block").C2f
+        model = copy.deepcopy(model)
+        for i, block in enumerate(model.model):
+            if isinstance(block, whole):
+                model.model[i] = InTwo(block)
+        return model
+
     def trained(self, start: Start) -> nn.Module:
         """By the package's own trainer, which takes the network as it is."""
         with tempfile.TemporaryDirectory() as folder:
@@ -183,6 +197,42 @@ class Yolo:
         file = folder / "start.pt"
         self._task.save(model, file)
         return self._package.YOLO(str(file))
+
+
+class InTwo(nn.Module):
+    """A block of YOLOv8 (`C2f`), whose first convolution became two.
+
+    Args:
+        block: Of ultralytics. Where it stands in the network (`i`, `f`, `type`) is kept.
+    """
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        for name in ("i", "f", "type"):
+            setattr(self, name, getattr(block, name))
+        self.first, self.second = (_part(block.cv1, half) for half in torch.arange(2 * block.c).chunk(2))
+        self.inner, self.last = block.m, block.cv2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """As the block does."""
+        found = [self.first(x), self.second(x)]
+        for layer in self.inner:
+            found.append(layer(found[-1]))
+        out: torch.Tensor = self.last(torch.cat(found, 1))
+        return out
+
+
+def _part(layer: Any, channels: torch.Tensor) -> nn.Module:
+    """Some outputs of a convolution, its BatchNorm and activation."""
+    part: Any = copy.deepcopy(layer)
+    part.conv.out_channels = part.bn.num_features = len(channels)
+    part.conv.weight = nn.Parameter(layer.conv.weight.detach()[channels].clone())
+    for name in ("weight", "bias"):
+        setattr(part.bn, name, nn.Parameter(getattr(layer.bn, name).detach()[channels].clone()))
+    for name in ("running_mean", "running_var"):
+        setattr(part.bn, name, getattr(layer.bn, name)[channels].clone())
+    found: nn.Module = part
+    return found
 
 
 def train(yolo: Any, data: Path, *, epochs: int, folder: Path, **more: Any) -> Any:
@@ -234,6 +284,10 @@ class Unet:
     def last_layers(self, model: Any) -> list[nn.Module]:
         """The head."""
         return [model.head]
+
+    def without_chunks(self, model: nn.Module) -> nn.Module:
+        """It has none."""
+        return copy.deepcopy(model)
 
     def trained(self, start: Start) -> nn.Module:
         """By the recipe of the unpruned network; with what it knows already, at a lower rate."""

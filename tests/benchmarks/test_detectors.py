@@ -12,7 +12,7 @@ import pytest
 import tables
 import torch
 import unet
-from places import Effort, Start, Unet
+from places import Effort, InTwo, Start, Unet, Yolo
 from tabulated import detectors as tabulated
 from tabulated.detectors import table
 
@@ -177,3 +177,20 @@ def test_nothing_is_shown_before_there_are_cells(monkeypatch: pytest.MonkeyPatch
     for name in ("detectors_unet", "detectors_yolo", "recovery_tasks"):
         words = tables.render(f"<!-- table: {name} --><!-- end -->").split()
         assert words == ["<!--", "table:", name, "-->", "<!--", "end", "-->"]
+
+
+@pytest.mark.detectors
+def test_blocks_of_a_yolo_are_rewritten_without_changing_what_it_computes() -> None:
+    from ultralytics import YOLO
+
+    torch.manual_seed(0)
+    model = YOLO("yolov8n.yaml").model.eval()
+    for norm in (layer for layer in model.modules() if isinstance(layer, torch.nn.BatchNorm2d)):
+        norm.running_mean.normal_()
+    names, images = {name for name, _ in model.named_parameters()}, image(2, 3, 64, 64)
+    yolo = Yolo.__new__(Yolo)  # its images are not needed
+    rewritten = yolo.without_chunks(model)
+    with torch.no_grad():
+        assert torch.equal(rewritten(images)[0], model(images)[0])
+    assert sum(isinstance(block, InTwo) for block in rewritten.modules()) == 8
+    assert {name for name, _ in model.named_parameters()} == names
