@@ -80,6 +80,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "recovery": recovery.tables,
     "recovery_summary": recovery.summary,
     "recovery_tasks": recovery_tasks.table,
+    "recovery_tasks_yolo": recovery_tasks.table,
     "searchers": searchers.table,
     "studies": studies.studies,
     "trace_speed": coverage.speed,
@@ -99,6 +100,7 @@ MISSING: Mapping[str, str] = {
     "detectors_unet": "",
     "detectors_yolo": "",
     "recovery_tasks": "",
+    "recovery_tasks_yolo": "",
 }
 """What stands in place of tables without results, where that is more than that they were not measured."""
 

@@ -13,11 +13,19 @@ _AIM, _AT = 0.8, "70"
 """How much is to come back, and at which share of the MACs."""
 
 
+_NETWORKS = {"mIoU": "a U-Net on CamVid", "mAP50-95": "a YOLOv8n on blood cells (BCCD)"}
+"""By metric."""
+
+_WIDTHS = ("uniform", "random", "searched")
+
+
 def table(result: Mapping[str, Any]) -> str:
-    """A line per share of the MACs and criterion, with uniform widths and random ones apart."""
-    rows: dict[tuple[str, bool], list[Mapping[str, float]]] = {}
+    """A line per share of the MACs, criterion, and kind of widths."""
+    rows: dict[tuple[str, str, int], list[Mapping[str, float]]] = {}
     for cell in result["cells"].values():
-        rows.setdefault((cell["arm"], cell["number"] == 0), []).append(cell["row"]["mIoU"])
+        share, criterion, *kind = cell["arm"].split("-")
+        widths = 2 if kind else int(cell["number"] > 0)
+        rows.setdefault((share, criterion, widths), []).append(cell["row"]["reached"])
     facts = next(iter(result["cells"].values()))["facts"]
     lines = [
         "| kept MACs | channels | widths | structures | inherited | compensated | reconstructed "
@@ -25,19 +33,17 @@ def table(result: Mapping[str, Any]) -> str:
         "|---:|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     aims = []
-    for (arm, is_uniform), found in sorted(rows.items(), key=lambda row: (row[0][0], not row[0][1])):
-        share, _, criterion = arm.partition("-")
+    for (share, criterion, widths), found in sorted(rows.items()):
         scores = " | ".join(percent([row[name] for row in found]) for name in ("inherited", *_REFITTED))
         brought = [_back(found, name, facts["unpruned"]) for name in _REFITTED]
         back = " | ".join(f"{each:.0%}" for each in brought)
         aims += [max(brought) >= _AIM] if share == _AT else []
-        widths = "uniform" if is_uniform else "random"
-        lines.append(f"| {share} % | `{criterion}` | {widths} | {len(found)} | {scores} | {back} |")
+        lines.append(f"| {share} % | `{criterion}` | {_WIDTHS[widths]} | {len(found)} | {scores} | {back} |")
     spread = ", mean ± standard deviation over structures" if any(len(found) > 1 for found in rows.values()) else ""
     note = (
-        f"mIoU in per cent{spread}, of a U-Net on CamVid (unpruned "
-        f"{facts['unpruned']:.1%}); one trained network. Weights are refitted, and BatchNorm "
-        f"re-estimated, on {facts['seen images']} training images; {facts['test images']} test images judge. "
+        f"{facts['metric']} in per cent{spread}, of {_NETWORKS[facts['metric']]} (unpruned "
+        f"{facts['unpruned']:.1%}); one trained network. Weights are refitted, and BatchNorm re-estimated, on "
+        f"{facts['seen images']} training images; test images judge. "
         f"The aim, {_AIM:.0%} of the loss back at {_AT}% of the MACs, is met in {sum(aims)} of {len(aims)} lines. "
         f"{software(facts)}"
     )
