@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+import beside
+
+OUT = Path(__file__).parent / "results" / "trace_speed.json"
 NETWORKS = (
     "zoo:resnet56", "zoo:mobilenet_v2", "torchvision:resnet18", "torchvision:resnet50", "torchvision:vgg16_bn",
     "torchvision:densenet121", "torchvision:googlenet", "torchvision:mobilenet_v3_small",
@@ -49,26 +49,13 @@ def traced(names: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def in_process(version: Path, names: Sequence[str]) -> dict[str, float]:
-    """The same with the package of another folder."""
-    environment = {**os.environ, "PYTHONPATH": str(version), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(__file__).resolve()), "--networks", *names, "--here"]
-    return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-
-
-def commit(folder: Path) -> str:
-    """Which version a folder holds."""
-    command = ["git", "-C", str(folder), "log", "-1", "--format=%h %s"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--beside", type=Path, nargs="*", default=[], help="folders with other versions")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--networks", nargs="*", default=NETWORKS)
     parser.add_argument("--here", action="store_true", help="one round of the version that is imported, to stdout")
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "trace_speed.json")
+    parser.add_argument("--out", type=Path, default=OUT)
     arguments = parser.parse_args()
     if arguments.here:
         sys.stdout.write(json.dumps(traced(arguments.networks)))
@@ -76,17 +63,9 @@ def main() -> None:
     import tasks
     import torch
 
-    folders = [*arguments.beside, HERE.parent]
-    rounds = [[in_process(folder, arguments.networks) for folder in folders] for _ in range(arguments.rounds)]
-    versions = [
-        {
-            "commit": commit(folder),
-            "seconds": {name: min(one[i][name] for one in rounds) for name in arguments.networks},
-        }
-        for i, folder in enumerate(folders)
-    ]
+    found = beside.versions(arguments.beside, __file__, arguments.networks, arguments.rounds)
     facts = {"threads": 1, "rounds": arguments.rounds, "torch": torch.__version__}
-    tasks.save({"facts": facts, "versions": versions}, arguments.out)
+    tasks.save({"facts": facts, "versions": found}, arguments.out)
 
 
 if __name__ == "__main__":
