@@ -81,6 +81,7 @@ TABLES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "recovery_summary": recovery.summary,
     "recovery_tasks": recovery_tasks.table,
     "recovery_tasks_yolo": recovery_tasks.table,
+    "scoring_speed": evaluator.speed,
     "searchers": searchers.table,
     "studies": studies.studies,
     "trace_speed": coverage.speed,

@@ -95,3 +95,24 @@ def _costs(row: Mapping[str, Any]) -> str:
         gain = row["workers"]["two"] / row["workers"]["one"]
         sentences.append(f"Two processes score {gain:.2f} times what one does.")
     return " ".join(sentences)
+
+
+def speed(result: Mapping[str, Any]) -> str:
+    """How long scoring takes on large images, beside an earlier version, with memory given back and kept."""
+    (before, now), (before_kept, now_kept) = (
+        [row["seconds"] for row in result[way][-2:]] for way in ("versions", "kept")
+    )
+    facts, name = result["facts"], result["versions"][-2]["commit"].partition(" ")[0]
+    lines = [
+        f"| network | `{name}` | now | `{name}`, memory kept | now, memory kept | now, kept / `{name}` |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for network in now:
+        seconds = [each[network] for each in (before, now, before_kept, now_kept)]
+        told = " | ".join(f"{value:.2f}" for value in seconds)
+        lines.append(f"| {network} | {told} | {seconds[-1] / seconds[0]:.2f} |")
+    note = (
+        f"Seconds of one processor for a structure of half the MACs on {facts['images']} images of {facts['pixels']} "
+        f"pixels, the fewest of {facts['rounds']} rounds in turn; torch {facts['torch']}."
+    )
+    return "\n".join([*lines, "", note])

@@ -30,6 +30,18 @@ def test_statistics_of_channels_are_mean_and_variance_whatever_the_mean(shape: t
         torch.testing.assert_close(variance.double(), exact.var(1, correction=0), rtol=1e-3, atol=0)
 
 
+def test_a_blank_first_image_and_dead_channels_cost_no_digits() -> None:
+    x = torch.randn(64, 5, 60, 60, generator=torch.Generator().manual_seed(0)).to(memory_format=torch.channels_last)
+    x += 100.0
+    x[0] = 0.0
+    x[:, 1] = 7.3
+    exact = x.double().transpose(0, 1).flatten(1)
+    mean, variance = channel_statistics(x)
+    torch.testing.assert_close(mean.double(), exact.mean(1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(variance.double(), exact.var(1, correction=0), rtol=1e-5, atol=1e-9)
+    assert bool((variance >= 0).all())
+
+
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_it_normalises_as_torch_does_in_training_mode(shape: tuple[int, ...], affine: bool) -> None:
