@@ -107,6 +107,7 @@ MISSING: Mapping[str, str] = {
 
 EXCERPTS: Mapping[str, Callable[[Mapping[str, Any], str], str]] = {
     "criteria": criteria.excerpt,
+    "detectors_yolo": detectors.excerpt,
     "searchers": searchers.excerpt,
 }
 

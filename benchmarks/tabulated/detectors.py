@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from tabulated.summaries import over_seeds, percent, software, unmeasured, with_error
@@ -12,7 +12,7 @@ Cells = Mapping[int, Mapping[str, Any]]
 MARGIN = 0.005
 """How far below the best arm is a tie."""
 
-_SHARES, _SEEDS = (70, 50, 30), 3
+SHARES, _SEEDS = (70, 50, 30), 3
 """Shares of the MACs and seeds of the benchmark; before all are there, no verdict is given."""
 
 _OURS = "ours"
@@ -29,10 +29,14 @@ _SHOWN = {
 }
 
 
-def table(result: Mapping[str, Any]) -> str:
+def table(result: Mapping[str, Any], shares: Sequence[int] = SHARES) -> str:
     """A line per share of the MACs and arm; differences are of equal seeds, which have one unpruned network.
 
     Empty while no arm was measured.
+
+    Args:
+        result: The cells.
+        shares: Those whose arms are missed where they have none.
     """
     arms: dict[str, dict[int, Mapping[str, Any]]] = {}
     for cell in result["cells"].values():
@@ -62,8 +66,14 @@ def table(result: Mapping[str, Any]) -> str:
         f"epochs, and what is pruned of it for {facts['more']} more; searches score {facts['trials']} structures. "
         f"CPU-seconds of one thread, beside other work. {facts['machine']}, {versions}."
     )
-    note += unmeasured(_missing(name, arms))
+    note += unmeasured(_missing(name, arms, shares))
     return "\n".join([*lines, "", *([" ".join(said), ""] if said else []), note])
+
+
+def excerpt(result: Mapping[str, Any], share: str) -> str:
+    """The same of one share of the MACs."""
+    some = {name: cell for name, cell in result["cells"].items() if cell["arm"].split("-")[1] in ("base", share)}
+    return table({**result, "cells": some}, (int(share),))
 
 
 def speed(result: Mapping[str, Any]) -> str:
@@ -79,9 +89,9 @@ def speed(result: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", note])
 
 
-def _missing(name: str, arms: Collection[str]) -> Iterator[str]:
+def _missing(name: str, arms: Collection[str], shares: Sequence[int]) -> Iterator[str]:
     """Shares of which no arm has a cell, and of others the arms that have none."""
-    for share in _SHARES:
+    for share in shares:
         left = [way for way in _SHOWN if way != "base" and f"{name}-{share}-{way}" not in arms]
         if len(left) == len(_SHOWN) - 1:
             yield f"{share}% of the MACs"
