@@ -124,7 +124,7 @@ def shown(*cells: dict[str, Any]) -> str:
 
 def test_the_table_knows_all_arms_shares_and_seeds() -> None:
     assert set(tabulated._SHOWN) == {"base", *detectors.WAYS}
-    assert set(tabulated._SHARES) == set(detectors.SHARES)
+    assert set(tabulated.SHARES) == set(detectors.SHARES)
     assert len(detectors.SEEDS) == tabulated._SEEDS
 
 
@@ -164,6 +164,15 @@ def test_the_table_says_whether_the_aim_is_met(other: float, verdict: str) -> No
     assert not spreads_shown(page)
     assert not spreads_promised(page)
     assert "standard error" not in page
+
+
+def test_an_excerpt_is_of_one_share_and_misses_no_other() -> None:
+    cells = [cell("unet-base", 0, 0.4), cell("unet-50-ours", 0, 0.33), cell("unet-30-ours", 0, 0.2)]
+    page = tabulated.excerpt({"cells": {f"{each['arm']}.0": each for each in cells}}, "50")
+    assert "| 100% |" in page
+    assert "| 50% |" in page
+    assert "30%" not in page
+    assert "70%" not in page
 
 
 def test_cells_of_other_networks_are_not_compared() -> None:
