@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,13 @@ MARGIN = 0.005
 
 SHARES, _SEEDS = (70, 50, 30), 3
 """Shares of the MACs and seeds of the benchmark; before all are there, no verdict is given."""
+
+_EXPECTED: Mapping[int, Mapping[str, tuple[float, float]]] = {
+    70: {"uniform": (-1.0, 1.0), "resolution": (0.0, math.inf)},
+    50: {"sibling": (1.0, math.inf), "scratch": (1.0, math.inf), "resolution": (0.0, math.inf)},
+    30: {"uniform": (1.0, math.inf), "resolution": (0.0, math.inf)},
+}
+"""By share and arm, how many points ours would be ahead: what detectors.py registers beside the best arm."""
 
 _OURS = "ours"
 _OF = {"yolo": "A YOLOv8n of ultralytics on blood cells (BCCD)", "unet": "A small U-Net on streets (CamVid)"}
@@ -154,4 +162,10 @@ def _verdicts(share: int, found: Mapping[str, Cells]) -> list[str]:
         said = f"ours is tied with the best arm ({best}; margin {100 * MARGIN:.1f} points)"
     else:
         said = f"ours is {-100 * means[best]:.1f} points below the best arm ({best})"
-    return [f"At {share}% {said}."]
+    came = {way: low <= 100 * means[way] <= high for way, (low, high) in _EXPECTED[share].items()}
+    told = [
+        f"Its distance from {' and '.join(ways)} is {says}."
+        for says, is_so in (("as expected", True), ("not as expected", False))
+        if (ways := [f"`{way}`" for way, true in came.items() if true is is_so])
+    ]
+    return [f"At {share}% {said}.", *told]

@@ -158,12 +158,21 @@ def test_the_table_says_whether_the_aim_is_met(other: float, verdict: str) -> No
     reached = {"ours": 0.33, "uniform": other, "torch-pruning": None}
     cells = [cell(f"unet-70-{way}", seed, reached.get(way, 0.3)) for way in detectors.WAYS for seed in detectors.SEEDS]
     assert verdict in shown(*cells)
+    assert "`resolution` is as expected." in shown(*cells)
     page = shown(*(each for each in cells if each["seed"] == 0))
     assert verdict not in page
     assert "| 70% | Torch-Pruning, L1 over all layers | fails |" in page
     assert not spreads_shown(page)
     assert not spreads_promised(page)
     assert "standard error" not in page
+
+
+def test_the_table_says_where_a_distance_is_not_as_expected() -> None:
+    reached = {"ours": 0.33, "scratch": 0.325, "sibling": 0.31}
+    cells = [cell(f"unet-50-{way}", seed, reached.get(way, 0.3)) for way in detectors.WAYS for seed in detectors.SEEDS]
+    page = shown(*cells)
+    assert "At 50% ours is the best arm. Its distance from `sibling` and `resolution` is as expected." in page
+    assert "Its distance from `scratch` is not as expected." in page
 
 
 def test_an_excerpt_is_of_one_share_and_misses_no_other() -> None:
