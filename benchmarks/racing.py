@@ -69,7 +69,7 @@ ARMS: Mapping[str, Arm] = {
     "uniform-filled": Arm({"searcher": FilledUniform}, (1,)),
     "uniform-l1": Arm({"searcher": "uniform", "scoring": L1}, (1,)),
     "surrogate-race-l1": Arm({"searcher": "surrogate", "scoring": L1}, (100, 200)),
-    "random-race": Arm({"searcher": "random"}, (100, 200)),
+    "random-race": Arm({"searcher": "random"}, (100, 200, 400)),
     "evolution-race": Arm({"searcher": "evolution"}, (100, 200)),
     "surrogate-64": Arm({"searcher": "surrogate", "scoring": FIXED}, (200, 600)),
     "surrogate-512": Arm({"searcher": "surrogate", "scoring": replace(FIXED, images=512)}, (200,)),

@@ -64,7 +64,8 @@ def _expected(result: Mapping[str, Any]) -> str:
         arms.setdefault(cell["arm"], {})[cell["seed"]] = {row["evaluations"]: row for row in cell["rows"]}
     ours, uniform, random = (arms.get(name, {}) for name in ("surrogate-race", "uniform-filled", "random-race"))
     below_uniform = [_below(ours[seed][100], uniform[seed][1]) for seed in _both(ours, uniform)]
-    below_random = [_below(ours[seed][100], _as_long(random[seed], ours[seed])) for seed in _both(ours, random)]
+    as_long = {seed: _as_long(random[seed], ours[seed]) for seed in _both(ours, random)}
+    below_random = [_below(ours[seed][100], row) for seed, row in as_long.items() if row is not None]
     steady = [rows[400]["loss"] <= rows[100]["loss"] + RISE for rows in ours.values()]
     return (
         f"The loss after 100 structures of `surrogate-race` is below that of `uniform-filled` "
@@ -81,10 +82,10 @@ def _below(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return bool(one["loss"] < other["loss"])
 
 
-def _as_long(rows: Rows, ours: Rows) -> Mapping[str, Any]:
-    """The first number of structures that took as long as 100 of ours, or the last one."""
-    long = [row for _, row in sorted(rows.items()) if row["seconds"]["cpu"] >= ours[100]["seconds"]["cpu"]]
-    return (long or [rows[max(rows)]])[0]
+def _as_long(rows: Rows, ours: Rows) -> Mapping[str, Any] | None:
+    """The first number of structures that took as long as 100 of ours; None if none did."""
+    seconds = ours[100]["seconds"]["cpu"]
+    return next((row for _, row in sorted(rows.items()) if row["seconds"]["cpu"] >= seconds), None)
 
 
 def _in_seeds(true: Sequence[bool]) -> str:

@@ -46,5 +46,7 @@ def test_random_structures_get_at_least_the_seconds_of_the_default() -> None:
     ours = cell("surrogate-race", 0, [(100, 0.8, 10.0), (400, 0.7, 30.0)])
     quick = cell("random-race", 0, [(100, 0.9, 6.0), (200, 0.75, 12.0)])
     slow = cell("random-race", 0, [(100, 0.9, 10.0), (200, 0.75, 20.0)])
+    short = cell("random-race", 0, [(100, 0.9, 6.0), (200, 0.75, 9.0)])
     assert "at equal or more CPU-seconds in 0 of 1 seeds" in page(ours, quick)
     assert "at equal or more CPU-seconds in 1 of 1 seeds" in page(ours, slow)
+    assert "at equal or more CPU-seconds in 0 of 0 seeds" in page(ours, short)
