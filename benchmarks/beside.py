@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -12,6 +13,26 @@ from types import MappingProxyType
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+
+KEPT: Mapping[str, str] = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
+"""Variables of the environment that let glibc keep freed memory."""
+
+
+def parsed(doc: str | None, networks: Sequence[str], out: Path) -> argparse.Namespace:
+    """What the command line of such a benchmark says.
+
+    Args:
+        doc: Of the benchmark.
+        networks: Those that it measures unless others are named.
+        out: Its file of results.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="folders with other versions")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--networks", nargs="*", default=networks)
+    parser.add_argument("--here", action="store_true", help="one round of the version that is imported, to stdout")
+    parser.add_argument("--out", type=Path, default=out)
+    return parser.parse_args()
 
 
 def in_process(version: Path, script: str, arguments: Sequence[str], variables: Mapping[str, str]) -> Any:

@@ -21,9 +21,8 @@ from typing import Any
 
 import realdata
 import tasks
-import torch
 from cells import conditions
-from places import written_bccd
+from places import NETWORKS, written_bccd
 
 import prunesearch as ps
 
@@ -56,13 +55,10 @@ def main() -> None:
     realdata.add_arguments(parser)
     parser.add_argument("--ways", nargs="*", choices=WAYS, default=list(WAYS))
     arguments = parser.parse_args()
-    package, tasks_of = (importlib.import_module(name) for name in ("ultralytics", "ultralytics.nn.tasks"))
-    images = written_bccd(arguments.data_root, arguments.cache)
-    layout = tasks_of.yaml_model_load("yolov8n.yaml")
-    torch.manual_seed(0)
+    package, (kind, effort) = importlib.import_module("ultralytics"), NETWORKS["yolo"]
     yolo = package.YOLO("yolov8n.yaml")
-    yolo.model = tasks_of.DetectionModel({**layout, "nc": 3}, verbose=False)
-    task = ps.tasks.ultralytics(yolo, images, imgsz=PIXELS)
+    yolo.model = kind(arguments.data_root, arguments.cache, effort, 0).narrower(1.0)
+    task = ps.tasks.ultralytics(yolo, written_bccd(arguments.data_root, arguments.cache), imgsz=PIXELS)
     network = ps.trace(task.model, task.example_inputs)
     result = json.loads(OUT.read_text()) if OUT.exists() else {"rows": {}}
     result["facts"] = {"pixels": PIXELS, **conditions(ultralytics=package.__version__)}

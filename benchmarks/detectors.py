@@ -83,11 +83,8 @@ def searched(place: Place, share: int, *, way: str) -> Start:
 
 def by_torch_pruning(place: Place, share: int) -> Start:
     """Narrowed step by step, by one ranking of all channels, until it costs so little."""
-    package, model, image = (
-        importlib.import_module("torch_pruning"),
-        place.without_chunks(place.unpruned()[0]),
-        one(place),
-    )
+    package, image = importlib.import_module("torch_pruning"), one(place)
+    model = place.without_chunks(place.unpruned()[0])
     limit = ps.count(model, image).macs * share / 100
     model.train()  # of a detector, so that its answer is plain tensors
     steps = 50

@@ -20,7 +20,7 @@ import os
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ import numpy as np
 import tasks
 import torch
 import torchvision
+from beside import KEPT
 from torch import Tensor, nn
 
 import prunesearch as ps
@@ -56,8 +57,6 @@ OPERATORS = {
 }
 """What the time of scoring goes to, by names of torch's profiler."""
 LARGE = ("resnet18", "mobilenet_v2")
-KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
-"""Makes glibc keep the memory that tensors free."""
 
 
 @dataclass(frozen=True)
@@ -254,7 +253,7 @@ def _rate(name: str, arguments: argparse.Namespace, ready: Any, rates: Any) -> N
 
 def memory(name: str) -> dict[str, dict[str, float]]:
     """Seconds of a large network, with memory given back to the system and kept, interleaved."""
-    ways: dict[str, dict[str, str]] = {"given back": {}, "kept": KEPT}
+    ways: dict[str, Mapping[str, str]] = {"given back": {}, "kept": KEPT}
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(3):
         for way, environment in ways.items():
@@ -264,7 +263,7 @@ def memory(name: str) -> dict[str, dict[str, float]]:
     }
 
 
-def in_fresh_process(name: str, environment: dict[str, str]) -> dict[str, float]:
+def in_fresh_process(name: str, environment: Mapping[str, str]) -> dict[str, float]:
     """What `_large` measures in a process with these environment variables."""
     context = multiprocessing.get_context("spawn")
     measured = context.SimpleQueue()

@@ -119,13 +119,13 @@ def bench_of_adapted(weights: Path, root: Path, cache: Path) -> Bench:
     return bench_of(model, realdata.cifar10(root, cache))
 
 
-def bench_of_trained(name: str, weights: Path | None, root: Path, cache: Path) -> Bench:
-    """Of a network of `NETWORKS` and its images, with the weights that weights.py made or others."""
+def bench_of_trained(name: str, weights: Path | None, parts: realdata.Parts) -> Bench:
+    """Of a network of `NETWORKS`, with the weights that weights.py made or others, and its images."""
     subject, file = NETWORKS[name], weights or tasks.TRAINED / f"{name}.safetensors"
     model = subject.make()
     check_recipe(file, subject.recipe)
     ps.load_weights(model, file)
-    return bench_of(model, subject.data(root, cache))
+    return bench_of(model, parts)
 
 
 def measured(bench: Bench, arm: Arm, seed: int, limit: ps.Budget) -> list[dict[str, Any]]:
@@ -222,7 +222,7 @@ def main(given: Sequence[str] | None = None) -> None:
         bench, out = bench_of_adapted(arguments.weights or WEIGHTS, root, cache), RESULTS
         told, limit = list(ARMS), ps.Budget(macs=LIMIT)
     else:
-        bench = bench_of_trained(name, arguments.weights, root, cache)
+        bench = bench_of_trained(name, arguments.weights, NETWORKS[name].data(root, cache))
         out = RESULTS.with_name(f"{RESULTS.name}_{name}_{arguments.share}")
         told, limit = list(TOLD), ps.Budget(macs=f"{arguments.share}%")
     run(bench, cells_of(arguments.cells or told), arguments.out or out, limit)

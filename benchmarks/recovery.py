@@ -294,8 +294,8 @@ def main(given: Sequence[str] | None = None) -> None:
     subject = NETWORKS[arguments.network]
     cells = chosen(arguments.network, subject, arguments.cells)
     torch.set_num_threads(1)
-    bench = bench_of_trained(arguments.network, arguments.weights, arguments.data_root, arguments.cache)
     parts = subject.data(arguments.data_root, arguments.cache)
+    bench = bench_of_trained(arguments.network, arguments.weights, parts)
     out = arguments.out or RESULTS / f"recovery_{arguments.network}_{arguments.share}"
     limit = ps.Budget(macs=f"{arguments.share}%")
     run(bench, parts.normalised(parts.test), limit, cells, out, subject.recipe)

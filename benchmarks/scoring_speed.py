@@ -15,7 +15,6 @@ That one could not trace this network; those here it could.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -28,7 +27,6 @@ import beside
 
 OUT = Path(__file__).parent / "results" / "scoring_speed.json"
 NETWORKS = ("mobilenet_v2", "efficientnet_b0", "mnasnet1_0", "resnet18", "resnet50")
-KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1"}
 IMAGES, PIXELS, STRUCTURES = 64, 224, 3
 
 
@@ -79,13 +77,7 @@ def evaluator_of(weights: Any) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="folders with other versions")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--networks", nargs="*", default=NETWORKS)
-    parser.add_argument("--here", action="store_true", help="one round of the version that is imported, to stdout")
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
+    arguments = beside.parsed(__doc__, NETWORKS, OUT)
     if arguments.here:
         sys.stdout.write(json.dumps(scored(arguments.networks)))
         return
@@ -93,7 +85,7 @@ def main() -> None:
     import torch
 
     asked = arguments.beside, __file__, arguments.networks, arguments.rounds
-    found = {"versions": beside.versions(*asked), "kept": beside.versions(*asked, KEPT)}
+    found = {"versions": beside.versions(*asked), "kept": beside.versions(*asked, beside.KEPT)}
     facts = {
         "threads": 1, "rounds": arguments.rounds, "torch": torch.__version__, "images": IMAGES, "pixels": PIXELS,
         "structures": STRUCTURES,

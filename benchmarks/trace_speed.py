@@ -10,7 +10,6 @@ to `benchmarks/results/trace_speed.json`.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
@@ -50,13 +49,7 @@ def traced(names: Sequence[str]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--beside", type=Path, nargs="*", default=[], help="folders with other versions")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--networks", nargs="*", default=NETWORKS)
-    parser.add_argument("--here", action="store_true", help="one round of the version that is imported, to stdout")
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
+    arguments = beside.parsed(__doc__, NETWORKS, OUT)
     if arguments.here:
         sys.stdout.write(json.dumps(traced(arguments.networks)))
         return
